@@ -1,0 +1,61 @@
+/* cold/codec.h - a block as it lies in the store: header, then payload. Format: docs/format/store.md.
+ *
+ * Encoding finds all-zero blocks (which are not stored at all) and blocks filled with one 8-byte pattern, and
+ * compresses the rest with zstd, or keeps them raw when that does not pay. The header carries a format version, the
+ * codec, hotness, a hash of the plain content, and a checksum that covers header, payload and the block's identity, so that
+ * a damaged, misplaced or stale-format value is detected.
+ *
+ * Thread-safety: a struct codec belongs to one thread at a time. codec_hash() and codec_peek() are pure.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cold/store.h"
+
+struct codec;
+
+enum codec_kind {
+	CODEC_RAW = 0,
+	CODEC_ZSTD = 1,
+	CODEC_PATTERN = 2, /* payload is the 8 bytes that fill the block */
+};
+
+struct codec_hotness {
+	uint8_t generation;
+	uint8_t tier;
+};
+
+struct codec_info {
+	enum codec_kind kind;
+	struct codec_hotness hotness;
+	uint32_t payload_bytes;
+	uint32_t block_bytes;   /* plain size */
+	uint64_t content_hash;  /* codec_hash() of the plain content */
+};
+
+int codec_new(uint32_t block_bytes, int zstd_level, struct codec **ret);
+void codec_free(struct codec *codec); /* takes NULL */
+
+/* Largest value that codec_encode() can make of a block. */
+size_t codec_bound(uint32_t block_bytes);
+
+/* 64-bit hash of plain content (XXH3). */
+uint64_t codec_hash(const void *plain, size_t length_bytes);
+
+/* True if all bytes are zero. length_bytes is a multiple of 8, plain is 8-byte aligned. */
+bool codec_is_zero(const void *plain, size_t length_bytes);
+
+/* Encodes one block (not all zero: -EINVAL) into out (cap >= codec_bound()). content_hash is codec_hash() of it. */
+int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
+		 uint64_t content_hash, void *out, size_t cap, size_t *ret_len);
+
+/* Verifies the checksum and decodes into out (block_bytes of the codec). -EBADMSG: damaged, or of another key;
+ * -EPROTONOSUPPORT: of a version or codec that this program does not know. ret_info may be NULL. */
+int codec_decode(struct codec *codec, struct store_key key, const void *value, size_t length_bytes, void *out,
+		 struct codec_info *ret_info);
+
+/* Reads the header alone, unverified but for bounds. */
+int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info);

@@ -1,0 +1,89 @@
+/* cold/store.h - the cold side of one pool: block payloads and the pool's small records.
+ *
+ * The store keeps opaque values under (file, block) and small metadata records under short string keys. It knows nothing of
+ * DRAM, generations or FUSE. "Safe" means: survives kill -9 of the daemon. "Durable" means: survives loss of power.
+ *
+ * Thread-safety: every function may be called from any thread at any time. Functions may block on I/O; call them
+ * without locks. They return 0 or -errno, errors of the database being mapped in one place:
+ *   -ENOENT   no value under that key
+ *   -ENOSPC   the headroom that the database needs would be touched; nothing was written. Comes back by itself.
+ *   -EIO      the device or the database failed; nothing that was safe before is lost
+ *   -EBADMSG  the stored bytes fail their checksum
+ * An error is logged once by the store when its kind changes, not for each call.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct store;
+
+struct store_key {
+	uint64_t ino;   /* file, never reused in the life of a pool */
+	uint64_t block; /* block number in the file */
+};
+
+/* One encoded block: the bytes that codec_encode() made. */
+struct store_item {
+	struct store_key key;
+	const void *value;
+	uint32_t length_bytes;
+};
+
+struct store_figures {
+	uint64_t disk_bytes;          /* files of the database */
+	uint64_t memory_bytes;        /* memtables, caches, indexes */
+	uint64_t put_blocks, put_bytes, get_blocks, get_bytes;
+	uint64_t errors;              /* calls that ended with -EIO, -EBADMSG or -ENOSPC */
+	bool full;                    /* the last write was refused with -ENOSPC */
+};
+
+/* Called for each value found, in block order; value is valid during the call. Non-zero ends the walk and is returned. */
+typedef int store_walk_fn(void *arg, struct store_key key, const void *value, uint32_t length_bytes);
+typedef int store_meta_fn(void *arg, const void *key, size_t key_len, const void *value, size_t value_len);
+
+/* One change of a metadata batch; value NULL removes the key. Keys are 1 to 512 bytes, values up to 64 KiB. */
+struct store_meta_change {
+	const void *key;
+	size_t key_len;
+	const void *value;
+	size_t value_len;
+};
+
+struct store_ops {
+	/* Copies the value into buf. -ENOBUFS if cap is too small. */
+	int (*get)(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len);
+	/* All of the values present in [first, first + count) of a file, ordered, with read-ahead. */
+	int (*walk)(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
+	/* Puts a batch, replacing. On 0 all of it is safe; on an error each item is either old or new. */
+	int (*put)(struct store *store, const struct store_item *items, size_t count);
+	/* Removes a range of blocks; on 0 that is safe. Much cheaper than count puts. */
+	int (*remove)(struct store *store, uint64_t ino, uint64_t first, uint64_t count);
+	/* Metadata: atomic batch, safe on return; durable as well if asked for. */
+	int (*meta_put)(struct store *store, const struct store_meta_change *changes, size_t count, bool durable);
+	int (*meta_walk)(struct store *store, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg);
+	/* Makes everything that is safe durable. */
+	int (*sync)(struct store *store);
+	/* Figures that cost no I/O. */
+	void (*figures)(struct store *store, struct store_figures *ret);
+	/* Makes everything durable and closes. Takes NULL. */
+	void (*free)(struct store *store);
+};
+
+/* Every implementation begins with this. */
+struct store {
+	const struct store_ops *ops;
+};
+
+/* The store on RocksDB: src/cold/store_rocks.c. The directory must exist. Other implementations: the memory store of the
+ * tests (tests/lib/store_mem.h). */
+struct store_rocks_config {
+	const char *dir;              /* POOL/store */
+	bool create;
+	uint32_t block_bytes;         /* largest payload, for sizing buffers */
+	uint64_t cache_bytes;         /* bound for caches of the database; 0: default */
+	uint64_t write_buffer_bytes;  /* bound for all memtables together; 0: default */
+};
+
+int store_rocks_open(const struct store_rocks_config *config, struct store **ret);

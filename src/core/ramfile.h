@@ -1,0 +1,113 @@
+/* core/ramfile.h - the content of one RAM file: what every door and every mapping works on.
+ *
+ * Offsets and lengths are bytes; the table of DESIGN "read, write, O_DIRECT, discard" is what these functions do.
+ * Thread-safety: all may be called from any thread; none may be called with a lock held. They block on I/O and on blocks in
+ * passing states, and, where DRAM is needed, until the demoter made room. 0 or -errno:
+ *   -EIO      the block is damaged, the file is lost, or the store failed
+ *   -ENOSPC   the store has no room (direct writes only)
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "core/tier.h"
+
+struct mapper;
+
+/* The file comes into being in DRAM: its table is rebuilt from the arena and the store's keys. One struct per inode at a time;
+ * core/ns.c sees to that. lost: reads and writes answer EIO until truncated to 0. */
+int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret);
+/* Drops the struct from memory; the arena and the store stay as they are. No mapper may be left. */
+void ramfile_unload(struct ramfile *file);
+/* Removes content everywhere (arena and store) and unloads. */
+int ramfile_destroy(struct ramfile *file);
+
+uint64_t ramfile_ino(const struct ramfile *file);
+uint64_t ramfile_size(struct ramfile *file);
+
+/* direct: as O_DIRECT; alignment has been checked by the caller. Short reads at the end of file: *ret_len. */
+int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t offset, bool direct);
+/* Becomes a hole; edges inside a page are zeroed. Beyond the end: ignored. */
+int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len);
+/* size: multiple of 4 KiB (else -EINVAL). Growing makes holes, allocates nothing. */
+int ramfile_truncate(struct ramfile *file, uint64_t size_bytes);
+/* SEEK_DATA or SEEK_HOLE. -ENXIO as lseek(2). */
+int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset);
+/* What is safe becomes durable. */
+int ramfile_sync(struct ramfile *file);
+
+/* Called when the first change since the last clean state is about to happen, before it happens, on the thread that makes it;
+ * and by the owner (ns) to learn whether the file is clean: all content durable in the store, nothing resident. */
+typedef int ramfile_dirty_fn(void *arg, uint64_t ino);
+void ramfile_on_dirty(struct ramfile *file, ramfile_dirty_fn *fn, void *arg);
+/* 0 and *ret_clean; clean means: nothing resident and store_sync() done since the last change. */
+int ramfile_is_clean(struct ramfile *file, bool *ret_clean);
+void ramfile_mark_clean(struct ramfile *file);
+
+/* Progress of a long call: returns false to cancel it. */
+typedef bool ramfile_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+
+struct ramfile_moved {
+	uint64_t moved_bytes;    /* demoted or promoted now */
+	uint64_t skipped_bytes;  /* resident but in use, pinned, or no room */
+};
+
+/* Demotes every block of the range that is idle. A mapped file is zapped first and given min_idle to show what is in use;
+ * an unmapped one is demoted at once. */
+int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
+		   struct ramfile_moved *ret);
+/* Promotes cold blocks while the budget has room; never waits for room. */
+int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
+		    struct ramfile_moved *ret);
+int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on);
+
+struct ramfile_figures {
+	uint64_t size_bytes, block_bytes;
+	unsigned int mappers;
+	uint64_t resident_bytes, cold_bytes, hole_bytes, stored_bytes, pinned_bytes;
+	uint64_t promotions, demotions, demotions_aborted;    /* blocks */
+	uint64_t direct_read_bytes, direct_write_bytes;
+	uint64_t fault_count, fault_p50_ns, fault_p99_ns;
+	uint64_t errors;
+	bool lost;
+};
+
+void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret);
+/* Adds the bytes of an O_DIRECT request that a door served. */
+void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes);
+
+enum ramfile_run_state { RAMFILE_RUN_HOLE, RAMFILE_RUN_COLD, RAMFILE_RUN_RESIDENT };
+
+struct ramfile_run {
+	uint64_t offset, length;
+	enum ramfile_run_state state;
+	uint8_t generation, tier;
+	bool pinned, damaged;
+};
+
+/* Runs of equal blocks of a range, in order. fn non-zero ends the walk and is returned. */
+typedef int ramfile_run_fn(void *arg, const struct ramfile_run *run);
+int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run_fn *fn, void *arg);
+
+/* --- for the mapping side ---------------------------------------------------------------------------------- */
+
+/* A new descriptor of the arena; the caller closes it. */
+int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd);
+/* True if fd is this file's arena. */
+bool ramfile_owns_arena(struct ramfile *file, int fd);
+
+int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper);
+/* Returns when no call into the mapper is running or will be made. */
+void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper);
+
+enum ramfile_fault_kind { RAMFILE_FAULT_MISSING, RAMFILE_FAULT_PROTECTED };
+
+/* A thread of the mapper waits at offset. Resolves it and wakes the thread, now or later (when there is room). arrived_ns: when the
+ * event was read, for the latency figures. Never fails: what cannot be read is poisoned. */
+void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
+		   uint64_t arrived_ns);
+void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round);

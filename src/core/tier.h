@@ -1,0 +1,45 @@
+/* core/tier.h - the tier engine of one mount: budget, demoter, and the RAM files.
+ *
+ * Wired together by tierfs.c: a store, a directory for arenas, a configuration. The doors (front/) use ramfile.h for
+ * content and ns.h for names; the mapping code (map/) brings mappers and faults.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cold/store.h"
+
+struct tier;
+struct ramfile;
+
+struct tier_config {
+	struct store *store;       /* borrowed */
+	int arena_dir;             /* directory fd, on tmpfs in production; borrowed */
+	uint32_t block_bytes;      /* power of two, 4 KiB to 64 KiB */
+	uint64_t dram_bytes;       /* budget */
+	uint64_t min_idle_ns;
+	int zstd_level;
+	bool run_demoter;          /* false: tests call tier_demote_some() themselves */
+};
+
+struct tier_figures {
+	uint64_t dram_bytes;       /* the budget */
+	uint64_t resident_bytes;
+	uint64_t metadata_bytes;   /* tables and buffers of the engine */
+	uint64_t waiting_faults;   /* faults that wait for room now */
+	uint64_t waited_faults;    /* faults that had to wait, ever */
+	uint64_t scans;
+};
+
+int tier_new(const struct tier_config *config, struct tier **ret);
+/* Stops the threads. All RAM files must have been put. Takes NULL. */
+void tier_free(struct tier *tier);
+
+uint32_t tier_block_bytes(const struct tier *tier);
+void tier_figures(struct tier *tier, struct tier_figures *ret);
+
+/* Settings that may change while mounted. -EINVAL: out of range. */
+int tier_set_dram(struct tier *tier, uint64_t bytes);
+int tier_set_min_idle(struct tier *tier, uint64_t ns);
+uint64_t tier_min_idle(const struct tier *tier);
