@@ -1,0 +1,27 @@
+/* map/attached.h - the daemon's side of attached mappings: attach.sock, userfaultfd events, and the agents.
+ *
+ * Protocol: tierfs/protocol.h. One server thread (event loop) talks to the agents; fault workers read userfaultfd
+ * events and resolve them through core/ramfile.h. A mapping lives as long as its agent connection; a process that
+ * reconnects brings its mappings back with RESUME.
+ */
+#pragma once
+
+#include "core/ns.h"
+#include "core/tier.h"
+#include "core/token.h"
+
+struct attached;
+
+struct attached_config {
+	struct tier *tier;            /* borrowed, like all below */
+	struct ns *ns;
+	struct token_table *tokens;
+	const char *run_dir;          /* attach.sock is made here */
+	unsigned int fault_workers;   /* 0: a default for this host */
+};
+
+int attached_start(const struct attached_config *config, struct attached **ret);
+/* Mappings that exist now: an unmounted daemon goes on until this is 0. */
+unsigned int attached_mappings(struct attached *attached);
+/* Drops the connections and stops the threads. The processes keep their memory; their faults wait. Takes NULL. */
+void attached_stop(struct attached *attached);
