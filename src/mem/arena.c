@@ -1,0 +1,165 @@
+#include "mem/arena.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define NAME_LEN 24
+
+static void arena_name(uint64_t ino, char name[static NAME_LEN])
+{
+	snprintf(name, NAME_LEN, "%llu", (unsigned long long)ino);
+}
+
+int arena_init(struct arena *arena, int dir, uint64_t ino, uint64_t size_bytes)
+{
+	char name[NAME_LEN];
+	int fd;
+
+	arena_name(ino, name);
+	fd = openat(dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return -errno;
+	if (ftruncate(fd, (off_t)size_bytes) < 0) {
+		int err = -errno;
+
+		close(fd);
+		return err;
+	}
+	*arena = (struct arena){ .fd = fd, .dir = dir, .ino = ino };
+	return 0;
+}
+
+void arena_fini(struct arena *arena)
+{
+	if (arena->fd >= 0)
+		close(arena->fd);
+	arena->fd = -1;
+	arena->sealed = false;
+}
+
+int arena_remove(struct arena *arena)
+{
+	char name[NAME_LEN];
+
+	arena_name(arena->ino, name);
+	return unlinkat(arena->dir, name, 0) < 0 ? -errno : 0;
+}
+
+int arena_read(const struct arena *arena, void *buf, size_t len, uint64_t offset)
+{
+	char *at = buf;
+
+	while (len) {
+		ssize_t got = pread(arena->fd, at, len, (off_t)offset);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return -errno;
+		if (got == 0)
+			return -EIO; /* shorter than its table says */
+		at += got;
+		len -= (size_t)got;
+		offset += (uint64_t)got;
+	}
+	return 0;
+}
+
+int arena_write(const struct arena *arena, const void *buf, size_t len, uint64_t offset)
+{
+	const char *at = buf;
+
+	while (len) {
+		ssize_t put = pwrite(arena->fd, at, len, (off_t)offset);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		at += put;
+		len -= (size_t)put;
+		offset += (uint64_t)put;
+	}
+	return 0;
+}
+
+int arena_punch(const struct arena *arena, uint64_t offset, uint64_t len)
+{
+	while (fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int arena_resize(const struct arena *arena, uint64_t size_bytes)
+{
+	return ftruncate(arena->fd, (off_t)size_bytes) < 0 ? -errno : 0;
+}
+
+int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_start, uint64_t *ret_end)
+{
+	off_t start, end;
+
+	start = lseek(arena->fd, (off_t)offset, SEEK_DATA);
+	if (start < 0)
+		return -errno;
+	end = lseek(arena->fd, start, SEEK_HOLE);
+	if (end < 0)
+		return -errno;
+	*ret_start = (uint64_t)start;
+	*ret_end = (uint64_t)end;
+	return 0;
+}
+
+int arena_share(const struct arena *arena, bool writable, int *ret_fd)
+{
+	CLEANUP_CLOSE int fd = -1;
+	char name[NAME_LEN], link[64];
+
+	/* By name while it has one; an unlinked arena is reached through /proc. A new open file description is needed either way. */
+	arena_name(arena->ino, name);
+	fd = openat(arena->dir, name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
+	if (fd < 0 || !arena_is(arena, fd)) {
+		if (fd >= 0)
+			close(fd);
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", arena->fd);
+		fd = open(link, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+		if (fd < 0)
+			return -errno;
+	}
+	if (flock(fd, LOCK_SH | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	*ret_fd = STEAL_FD(fd);
+	return 0;
+}
+
+bool arena_is(const struct arena *arena, int fd)
+{
+	struct stat ours, theirs;
+
+	return fstat(arena->fd, &ours) == 0 && fstat(fd, &theirs) == 0 && ours.st_dev == theirs.st_dev &&
+	       ours.st_ino == theirs.st_ino;
+}
+
+int arena_seal(struct arena *arena)
+{
+	if (arena->sealed)
+		return 0;
+	if (flock(arena->fd, LOCK_EX | LOCK_NB) < 0)
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	arena->sealed = true;
+	return 0;
+}
+
+void arena_unseal(struct arena *arena)
+{
+	if (arena->sealed)
+		flock(arena->fd, LOCK_UN);
+	arena->sealed = false;
+}

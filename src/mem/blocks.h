@@ -1,0 +1,124 @@
+/* mem/blocks.h - the table of one RAM file: state, flags, generation and stored copy of every block.
+ *
+ * The table is anonymous memory in which a hole costs nothing (all-zero entries are never touched). It is a plain array:
+ * every access happens under the lock of the file that owns it.
+ *
+ * States. A block is at rest in HOLE, COLD or RESIDENT. LOADING, STORING and UPDATING are passing states: exactly one thread owns the
+ * block, works on it without a lock, and ends the state. Everybody else waits (or sets BLOCK_WAITERS and is woken).
+ *
+ *   HOLE     no bytes anywhere: not in the arena, no key in the store
+ *   COLD     the only copy is in the store
+ *   RESIDENT in the arena; a key in the store may exist (BLOCK_STORED) and may be out of date
+ *   LOADING  HOLE or COLD on the way to RESIDENT: the arena is being filled
+ *   STORING  RESIDENT on the way to COLD or HOLE: write-protected, being copied; a write fault takes it back to RESIDENT until
+ *            BLOCK_COMMITTING is set, after which it will be punched
+ *   UPDATING any state: changed in place by a read, write or discard of the daemon
+ *
+ *   from \ to   HOLE            COLD              RESIDENT            LOADING   STORING  UPDATING
+ *   HOLE        -               -                 -                   fault     -        write, discard
+ *   COLD        -               -                 -                   fault     -        write, discard
+ *   RESIDENT    -               -                 -                   -         demote   write, discard, late fault
+ *   LOADING     failed (hole)   failed (cold)     filled              -         -        -
+ *   STORING     punched (zero)  punched           cancelled, failed   -         -        cancelled by a fault
+ *   UPDATING    discarded       direct write      written             -         -        -
+ *
+ * blocks_set_state() asserts this table.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum block_state {
+	BLOCK_HOLE,
+	BLOCK_COLD,
+	BLOCK_RESIDENT,
+	BLOCK_LOADING,
+	BLOCK_STORING,
+	BLOCK_UPDATING,
+};
+#define BLOCK_STATES 6
+
+/* Flags of a block, beside its state. */
+#define BLOCK_WAITERS (1U << 3)     /* somebody waits for the passing state to end */
+#define BLOCK_PINNED (1U << 4)      /* never demoted */
+#define BLOCK_OWNED (1U << 5)       /* a demotion batch holds it, also after it was cancelled */
+#define BLOCK_DAMAGED (1U << 6)     /* its stored copy failed its checksum */
+#define BLOCK_STORED (1U << 7)      /* a key in the store may exist */
+#define BLOCK_ZAPPED (1U << 8)      /* its page-table entries were dropped in the last zap round */
+#define BLOCK_COMMITTING (1U << 9)  /* STORING that can not be cancelled any more */
+#define BLOCK_TIER_SHIFT 10
+#define BLOCK_TIER_MASK (3U << BLOCK_TIER_SHIFT)
+#define BLOCK_STATE_MASK 7U
+
+#define BLOCK_GENERATION_MAX 255
+
+struct blocks {
+	uint16_t *word;          /* state and flags */
+	uint8_t *generation;     /* scans since it was last seen in use; saturates */
+	uint64_t *content_hash;  /* of the stored copy; 0: not known */
+	uint32_t *stored_bytes;  /* length of the stored copy; 0: none */
+	uint64_t count;          /* blocks in the file */
+	uint64_t capacity;       /* entries that the arrays hold */
+	uint64_t in_state[BLOCK_STATES]; /* how many blocks are in each state */
+	uint64_t pinned;
+	uint64_t stored_total_bytes;     /* sum of stored_bytes */
+};
+
+int blocks_init(struct blocks *blocks, uint64_t count);
+void blocks_fini(struct blocks *blocks); /* takes a zeroed struct */
+/* Blocks beyond a smaller count must be holes. -ENOMEM: nothing changed. */
+int blocks_resize(struct blocks *blocks, uint64_t count);
+
+const char *block_state_name(enum block_state state);
+
+static inline enum block_state blocks_state(const struct blocks *blocks, uint64_t block)
+{
+	return (enum block_state)(blocks->word[block] & BLOCK_STATE_MASK);
+}
+
+static inline bool blocks_passing(const struct blocks *blocks, uint64_t block)
+{
+	return blocks_state(blocks, block) >= BLOCK_LOADING;
+}
+
+static inline bool blocks_has(const struct blocks *blocks, uint64_t block, unsigned int flag)
+{
+	return blocks->word[block] & flag;
+}
+
+static inline void blocks_set(struct blocks *blocks, uint64_t block, unsigned int flags)
+{
+	blocks->word[block] |= (uint16_t)flags;
+}
+
+static inline void blocks_clear(struct blocks *blocks, uint64_t block, unsigned int flags)
+{
+	blocks->word[block] &= (uint16_t)~flags;
+}
+
+static inline uint8_t blocks_tier(const struct blocks *blocks, uint64_t block)
+{
+	return (uint8_t)((blocks->word[block] & BLOCK_TIER_MASK) >> BLOCK_TIER_SHIFT);
+}
+
+static inline void blocks_set_tier(struct blocks *blocks, uint64_t block, uint8_t tier)
+{
+	blocks->word[block] = (uint16_t)((blocks->word[block] & ~BLOCK_TIER_MASK) |
+					 ((unsigned int)tier << BLOCK_TIER_SHIFT));
+}
+
+/* Changes the state along the table above. */
+void blocks_set_state(struct blocks *blocks, uint64_t block, enum block_state state);
+/* Sets the state without regard to the table: for rebuilding after a start. */
+void blocks_place(struct blocks *blocks, uint64_t block, enum block_state state);
+/* Records what the store holds for the block now; length 0: no key. */
+void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, uint64_t content_hash);
+void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on);
+
+/* Bytes of memory that the table can touch at the most. */
+uint64_t blocks_memory_bytes(const struct blocks *blocks);
+
+/* Debug builds: counters agree with the entries, holes have no stored copy, flags fit states. Aborts with the block's number. */
+void blocks_check(const struct blocks *blocks);

@@ -1,0 +1,155 @@
+#include "mem/heat.h"
+
+#include <string.h>
+
+/* A block that comes back within this many rounds was demoted too early. */
+#define SOON_ROUNDS 8
+#define CLASSES ((BLOCK_GENERATION_MAX + 1) * (HEAT_TIER_MAX + 1))
+
+uint64_t heat_mark(struct blocks *blocks, uint64_t first, uint64_t count, uint8_t *mark)
+{
+	uint64_t marked = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t block = first + i;
+
+		mark[i] = blocks_state(blocks, block) == BLOCK_RESIDENT && blocks->generation[block] == 0 &&
+			  !blocks_has(blocks, block, BLOCK_PINNED);
+		if (mark[i]) {
+			blocks_set(blocks, block, BLOCK_ZAPPED);
+			marked++;
+		}
+	}
+	return marked;
+}
+
+void heat_zapped(struct heat *heat, uint64_t now_ns)
+{
+	heat->zap_done_ns[(heat->round + 1) % HEAT_RING] = now_ns;
+}
+
+static void grow_older(struct blocks *blocks, uint64_t block)
+{
+	if (blocks->generation[block] < BLOCK_GENERATION_MAX)
+		blocks->generation[block]++;
+}
+
+void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t block = first + i;
+		bool zapped = blocks_has(blocks, block, BLOCK_ZAPPED);
+
+		switch (blocks_state(blocks, block)) {
+		case BLOCK_HOLE:
+			break;
+		case BLOCK_COLD:
+			grow_older(blocks, block);
+			break;
+		case BLOCK_RESIDENT:
+			blocks_clear(blocks, block, BLOCK_ZAPPED);
+			if (used[i]) {
+				seen->returned += zapped || blocks->generation[block] > 0;
+				heat_used(blocks, block);
+			} else {
+				seen->idle++;
+				if (zapped || blocks->generation[block] > 0)
+					grow_older(blocks, block);
+			}
+			break;
+		case BLOCK_LOADING:
+		case BLOCK_STORING:
+		case BLOCK_UPDATING:
+			if (used[i])
+				heat_used(blocks, block);
+			break;
+		}
+	}
+}
+
+void heat_looked(struct heat *heat)
+{
+	heat->round++;
+}
+
+uint64_t heat_idle_ns(const struct heat *heat, const struct blocks *blocks, uint64_t block, uint64_t now_ns)
+{
+	uint64_t generation = blocks->generation[block];
+	uint64_t zapped;
+
+	if (!generation)
+		return 0;
+	if (generation > heat->round)
+		return 0;
+	zapped = heat->zap_done_ns[(heat->round - generation + 1) % HEAT_RING];
+	return zapped && now_ns > zapped ? now_ns - zapped : 0;
+}
+
+void heat_used(struct blocks *blocks, uint64_t block)
+{
+	blocks_clear(blocks, block, BLOCK_ZAPPED);
+	if (blocks->generation[block])
+		blocks->generation[block] = 0;
+}
+
+void heat_promoted(struct blocks *blocks, uint64_t block)
+{
+	uint8_t tier = blocks_tier(blocks, block);
+
+	if (blocks->generation[block] < SOON_ROUNDS) {
+		if (tier < HEAT_TIER_MAX)
+			blocks_set_tier(blocks, block, tier + 1);
+	} else if (tier > 0) {
+		blocks_set_tier(blocks, block, tier - 1);
+	}
+	heat_used(blocks, block);
+}
+
+static bool eligible(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter, uint64_t block)
+{
+	if (blocks_state(blocks, block) != BLOCK_RESIDENT || blocks_has(blocks, block, BLOCK_PINNED | BLOCK_OWNED))
+		return false;
+	if (!filter->mapped)
+		return true;
+	if (!blocks->generation[block])
+		return false;
+	return heat_idle_ns(heat, blocks, block, filter->now_ns) >= filter->min_idle_ns;
+}
+
+static unsigned int class_of(const struct blocks *blocks, uint64_t block)
+{
+	return blocks->generation[block] * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - blocks_tier(blocks, block));
+}
+
+size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter, uint32_t *ret,
+		 size_t max)
+{
+	uint32_t in_class[CLASSES];
+	uint64_t end = filter->first + filter->count;
+	size_t wanted = 0, picked = 0;
+	size_t of_lowest = 0; /* how many of the lowest class taken fit */
+	unsigned int lowest = CLASSES;
+
+	memset(in_class, 0, sizeof(in_class));
+	for (uint64_t block = filter->first; block < end; block++)
+		if (eligible(heat, blocks, filter, block))
+			in_class[class_of(blocks, block)]++;
+	while (lowest > 0 && wanted < max) {
+		lowest--;
+		of_lowest = in_class[lowest] < max - wanted ? in_class[lowest] : max - wanted;
+		wanted += of_lowest;
+	}
+	for (uint64_t block = filter->first; block < end && picked < wanted; block++) {
+		unsigned int class;
+
+		if (!eligible(heat, blocks, filter, block))
+			continue;
+		class = class_of(blocks, block);
+		if (class < lowest || (class == lowest && !of_lowest))
+			continue;
+		if (class == lowest)
+			of_lowest--;
+		ret[picked++] = (uint32_t)block;
+	}
+	return picked;
+}

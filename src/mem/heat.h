@@ -1,0 +1,61 @@
+/* mem/heat.h - which blocks are idle: generations, zap rounds, and the choice of what to demote.
+ *
+ * A round has two halves. Zap: the page-table entries of every resident block of generation 0 are dropped in every mapper (the
+ * pages stay in the arena; a later access maps them again). Look, some time later: a block that is mapped again was in
+ * use and is of generation 0; one that stayed absent is one round older. A block of generation 1 or more is never zapped
+ * again, so "absent since its zap" is exact: nothing but a zap removes an entry, and any use puts it back.
+ *
+ * Why it must be exact: a page into which a device is writing was mapped when the I/O began, and user space cannot see the
+ * device's hold on it. Only a block that was absent for min_idle may be demoted.
+ *
+ * No clock and no lock of its own: time comes in, the caller holds the lock of the file. Words as in the kernel's
+ * multi-gen LRU (Documentation/admin-guide/mm/multigen_lru.rst): generation is age, tier is how often it came back.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mem/blocks.h"
+
+#define HEAT_RING 256
+#define HEAT_TIER_MAX 3
+
+struct heat {
+	uint64_t round;                   /* number of the last finished look; 0: none yet */
+	uint64_t zap_done_ns[HEAT_RING];  /* when all mappers had acknowledged the zap of a round */
+};
+
+/* First half: sets mark[i] for each block of [first, first + count) that must be zapped. Returns how many. */
+uint64_t heat_mark(struct blocks *blocks, uint64_t first, uint64_t count, uint8_t *mark);
+/* All mappers have acknowledged. */
+void heat_zapped(struct heat *heat, uint64_t now_ns);
+
+struct heat_seen {
+	uint64_t returned; /* zapped blocks that were mapped again: each cost its owner a minor fault a page */
+	uint64_t idle;     /* resident blocks that were not */
+};
+/* Second half, for a part of the file: used[i] as the mappers saw it. heat_looked() once after the last part. */
+void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen);
+void heat_looked(struct heat *heat);
+
+/* How long the block has been absent for certain; 0: not known to be idle. */
+uint64_t heat_idle_ns(const struct heat *heat, const struct blocks *blocks, uint64_t block, uint64_t now_ns);
+
+/* The block was brought into DRAM, or was seen in use outside of a look. */
+void heat_used(struct blocks *blocks, uint64_t block);
+/* A cold block comes back: moves its tier up if it was away for a short time only, down if for long. */
+void heat_promoted(struct blocks *blocks, uint64_t block);
+
+struct heat_filter {
+	uint64_t first, count;   /* blocks */
+	uint64_t min_idle_ns;
+	uint64_t now_ns;
+	bool mapped;             /* false: nobody maps the file, every resident block is idle */
+};
+
+/* Picks at most max blocks to demote: oldest generations first, lowest tier first among equals; ascending block
+ * numbers in ret. Returns how many. */
+size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter, uint32_t *ret,
+		 size_t max);
