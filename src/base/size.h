@@ -4,14 +4,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* "4096", "16K", "1.5G", "2T" (binary units; a following "iB" or "B" is accepted) to bytes. -EINVAL: not a size;
+/* "4096", "16K", "1.5G", "2t" (binary units K to E; a following "iB" or "B" is accepted) to bytes. -EINVAL: not a size;
  * -ERANGE: beyond 2^63 - 1. *ret is written on success only. */
 int size_parse(const char *text, uint64_t *ret_bytes);
 
-/* "30", "0.5", "2s", "100ms", "5m" to nanoseconds; no unit means seconds. Errors as size_parse(). */
+/* "30", "0.5", "2s", "100ms", "5m" to nanoseconds; units ns, us, ms, s, m, h, none means seconds. Errors as size_parse(). */
 int duration_parse(const char *text, uint64_t *ret_ns);
 
 #define SIZE_TEXT_LEN 16
 
-/* "512M", "1.5G", "0": three significant digits at most, as lsblk prints. Writes to and returns buf. */
+/* "512M", "1.5G", "512B", "0": three significant digits at most (1000 to 1023 of a unit are written out). Writes to and returns buf. */
 char *size_format(uint64_t bytes, char buf[static SIZE_TEXT_LEN]);
