@@ -17,6 +17,8 @@
 
 struct codec;
 
+#define CODEC_HEADER_BYTES 24
+
 enum codec_kind {
 	CODEC_RAW = 0,
 	CODEC_ZSTD = 1,
@@ -36,6 +38,7 @@ struct codec_info {
 	uint64_t content_hash;  /* codec_hash() of the plain content */
 };
 
+/* block_bytes: a power of two, 4 KiB to 2 MiB; zstd_level: -5 to 19. Else -EINVAL. */
 int codec_new(uint32_t block_bytes, int zstd_level, struct codec **ret);
 void codec_free(struct codec *codec); /* takes NULL */
 
@@ -48,7 +51,8 @@ uint64_t codec_hash(const void *plain, size_t length_bytes);
 /* True if all bytes are zero. length_bytes is a multiple of 8, plain is 8-byte aligned. */
 bool codec_is_zero(const void *plain, size_t length_bytes);
 
-/* Encodes one block (not all zero: -EINVAL) into out (cap >= codec_bound()). content_hash is codec_hash() of it. */
+/* Encodes one block (not all zero: -EINVAL) into out (cap >= codec_bound(), else -ENOBUFS). content_hash is codec_hash()
+ * of it. -ENOMEM is possible on the first call only. */
 int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
 		 uint64_t content_hash, void *out, size_t cap, size_t *ret_len);
 
@@ -57,5 +61,6 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 int codec_decode(struct codec *codec, struct store_key key, const void *value, size_t length_bytes, void *out,
 		 struct codec_info *ret_info);
 
-/* Reads the header alone, unverified but for bounds. */
+/* Reads the header alone, unverified but for bounds; the first CODEC_HEADER_BYTES of a value are enough. Errors as
+ * codec_decode(). */
 int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info);

@@ -77,7 +77,7 @@ struct store {
 };
 
 /* The store on RocksDB: src/cold/store_rocks.c. The directory must exist. Other implementations: the memory store of the
- * tests (tests/lib/store_mem.h). */
+ * tests (tests/lib/lib_store_mem.h). */
 struct store_rocks_config {
 	const char *dir;              /* POOL/store */
 	bool create;

@@ -1,0 +1,276 @@
+/* cold/codec.c - one block to one value and back. The only file that includes <zstd.h> and <xxhash.h>.
+ *
+ * The header is written byte by byte, little-endian, so that neither padding nor the host shows in it. Its checksum is
+ * the hash of (file, block number, the header before it, hash of the payload): a value that was damaged, cut, or
+ * found under another key does not verify. The content hash is the caller's; it is stored for the change check of a
+ * demotion and is not recomputed on decode, because the checksum already covers the bytes it would be computed from.
+ */
+#include "cold/codec.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <xxhash.h>
+#include <zstd.h>
+
+#define CODEC_VERSION 1
+#define CODEC_BLOCK_SHIFT_MIN 12
+#define CODEC_BLOCK_SHIFT_MAX 21
+#define CODEC_LEVEL_MIN (-5)
+#define CODEC_LEVEL_MAX 19
+
+/* Offsets in the header. */
+enum {
+	AT_VERSION = 0,
+	AT_KIND = 1,
+	AT_GENERATION = 2,
+	AT_TIER = 3,
+	AT_BLOCK_SHIFT = 4,
+	AT_PAYLOAD_BYTES = 5, /* 3 bytes */
+	AT_CONTENT_HASH = 8,
+	AT_CHECKSUM = 16,
+};
+_Static_assert(AT_CHECKSUM + 8 == CODEC_HEADER_BYTES, "the checksum ends the header");
+
+struct codec {
+	uint32_t block_bytes;   /* immutable, and so are the next two */
+	uint8_t block_shift;
+	int level;
+	ZSTD_CCtx *compress;    /* made when first used: many codecs only decode */
+	ZSTD_DCtx *decompress;
+};
+
+static void put_le(uint8_t *at, uint64_t number, unsigned int bytes)
+{
+	for (unsigned int i = 0; i < bytes; i++)
+		at[i] = (uint8_t)(number >> (8 * i));
+}
+
+static uint64_t get_le(const uint8_t *at, unsigned int bytes)
+{
+	uint64_t number = 0;
+
+	for (unsigned int i = 0; i < bytes; i++)
+		number |= (uint64_t)at[i] << (8 * i);
+	return number;
+}
+
+int codec_new(uint32_t block_bytes, int zstd_level, struct codec **ret)
+{
+	unsigned int shift = block_bytes ? (unsigned int)__builtin_ctz(block_bytes) : 0;
+	struct codec *codec;
+
+	if (shift < CODEC_BLOCK_SHIFT_MIN || shift > CODEC_BLOCK_SHIFT_MAX || block_bytes != UINT32_C(1) << shift)
+		return -EINVAL;
+	if (zstd_level < CODEC_LEVEL_MIN || zstd_level > CODEC_LEVEL_MAX)
+		return -EINVAL;
+
+	codec = calloc(1, sizeof(*codec));
+	if (!codec)
+		return -ENOMEM;
+	codec->block_bytes = block_bytes;
+	codec->block_shift = (uint8_t)shift;
+	codec->level = zstd_level;
+	*ret = codec;
+	return 0;
+}
+
+void codec_free(struct codec *codec)
+{
+	if (!codec)
+		return;
+	ZSTD_freeCCtx(codec->compress);
+	ZSTD_freeDCtx(codec->decompress);
+	free(codec);
+}
+
+size_t codec_bound(uint32_t block_bytes)
+{
+	return CODEC_HEADER_BYTES + (size_t)block_bytes;
+}
+
+uint64_t codec_hash(const void *plain, size_t length_bytes)
+{
+	return XXH3_64bits(plain, length_bytes);
+}
+
+/* Two machine words that may lie at any multiple of 8. */
+typedef uint64_t pair __attribute__((vector_size(16), aligned(8), may_alias));
+
+bool codec_is_zero(const void *plain, size_t length_bytes)
+{
+	const pair *at = plain;
+	const uint64_t *word;
+	size_t left = length_bytes;
+
+	for (; left >= 4 * sizeof(*at); at += 4, left -= 4 * sizeof(*at)) {
+		pair any = at[0] | at[1] | at[2] | at[3];
+
+		if (any[0] | any[1])
+			return false;
+	}
+	for (word = (const uint64_t *)at; left >= sizeof(*word); word++, left -= sizeof(*word)) {
+		if (*word)
+			return false;
+	}
+	return true;
+}
+
+/* Every 8-byte word equals the one after it: libc's memcmp stops at the first difference and is as wide as the machine. */
+static bool is_pattern(const void *plain, size_t length_bytes)
+{
+	return memcmp(plain, (const char *)plain + sizeof(uint64_t), length_bytes - sizeof(uint64_t)) == 0;
+}
+
+static uint64_t checksum(struct store_key key, const uint8_t *header, const void *payload, size_t payload_bytes)
+{
+	uint8_t covered[16 + AT_CHECKSUM + 8];
+
+	put_le(covered, key.ino, 8);
+	put_le(covered + 8, key.block, 8);
+	memcpy(covered + 16, header, AT_CHECKSUM);
+	put_le(covered + 16 + AT_CHECKSUM, XXH3_64bits(payload, payload_bytes), 8);
+	return XXH3_64bits(covered, sizeof(covered));
+}
+
+/* 0 and *ret_len, or -E2BIG when compression does not save a sixteenth: zstd gives up as soon as it sees that. */
+static int compress(struct codec *codec, const void *plain, void *out, size_t *ret_len)
+{
+	size_t worth = codec->block_bytes - codec->block_bytes / 16;
+	size_t len;
+
+	if (!codec->compress) {
+		codec->compress = ZSTD_createCCtx();
+		if (!codec->compress)
+			return -ENOMEM;
+	}
+	len = ZSTD_compressCCtx(codec->compress, out, worth, plain, codec->block_bytes, codec->level);
+	if (ZSTD_isError(len))
+		return -E2BIG;
+	*ret_len = len;
+	return 0;
+}
+
+int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
+		 uint64_t content_hash, void *out, size_t cap, size_t *ret_len)
+{
+	uint8_t *header = out;
+	uint8_t *payload = header + CODEC_HEADER_BYTES;
+	enum codec_kind kind;
+	size_t len;
+	int r;
+
+	if (cap < codec_bound(codec->block_bytes))
+		return -ENOBUFS;
+	if (is_pattern(plain, codec->block_bytes)) {
+		uint64_t pattern;
+
+		memcpy(&pattern, plain, sizeof(pattern));
+		if (!pattern)
+			return -EINVAL;
+		kind = CODEC_PATTERN;
+		len = sizeof(pattern);
+		memcpy(payload, plain, len);
+	} else {
+		kind = CODEC_ZSTD;
+		r = compress(codec, plain, payload, &len);
+		if (r == -E2BIG) {
+			kind = CODEC_RAW;
+			len = codec->block_bytes;
+			memcpy(payload, plain, len);
+		} else if (r < 0) {
+			return r;
+		}
+	}
+
+	header[AT_VERSION] = CODEC_VERSION;
+	header[AT_KIND] = (uint8_t)kind;
+	header[AT_GENERATION] = hotness.generation;
+	header[AT_TIER] = hotness.tier;
+	header[AT_BLOCK_SHIFT] = codec->block_shift;
+	put_le(header + AT_PAYLOAD_BYTES, len, 3);
+	put_le(header + AT_CONTENT_HASH, content_hash, 8);
+	put_le(header + AT_CHECKSUM, checksum(key, header, payload, len), 8);
+	*ret_len = CODEC_HEADER_BYTES + len;
+	return 0;
+}
+
+int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info)
+{
+	const uint8_t *header = value;
+	struct codec_info info;
+
+	if (length_bytes < CODEC_HEADER_BYTES)
+		return -EBADMSG;
+	if (header[AT_VERSION] != CODEC_VERSION || header[AT_KIND] > CODEC_PATTERN)
+		return -EPROTONOSUPPORT;
+	if (header[AT_BLOCK_SHIFT] < CODEC_BLOCK_SHIFT_MIN || header[AT_BLOCK_SHIFT] > CODEC_BLOCK_SHIFT_MAX)
+		return -EBADMSG;
+
+	info.kind = (enum codec_kind)header[AT_KIND];
+	info.hotness.generation = header[AT_GENERATION];
+	info.hotness.tier = header[AT_TIER];
+	info.payload_bytes = (uint32_t)get_le(header + AT_PAYLOAD_BYTES, 3);
+	info.block_bytes = UINT32_C(1) << header[AT_BLOCK_SHIFT];
+	info.content_hash = get_le(header + AT_CONTENT_HASH, 8);
+	if (info.payload_bytes > info.block_bytes)
+		return -EBADMSG;
+	*ret_info = info;
+	return 0;
+}
+
+static int decompress(struct codec *codec, const void *payload, size_t payload_bytes, void *out)
+{
+	size_t len;
+
+	if (!codec->decompress) {
+		codec->decompress = ZSTD_createDCtx();
+		if (!codec->decompress)
+			return -ENOMEM;
+	}
+	len = ZSTD_decompressDCtx(codec->decompress, out, codec->block_bytes, payload, payload_bytes);
+	return ZSTD_isError(len) || len != codec->block_bytes ? -EBADMSG : 0;
+}
+
+static int unpack(struct codec *codec, const struct codec_info *info, const uint8_t *payload, void *out)
+{
+	switch (info->kind) {
+	case CODEC_RAW:
+		if (info->payload_bytes != codec->block_bytes)
+			return -EBADMSG;
+		memcpy(out, payload, codec->block_bytes);
+		return 0;
+	case CODEC_ZSTD:
+		return decompress(codec, payload, info->payload_bytes, out);
+	case CODEC_PATTERN:
+		if (info->payload_bytes != sizeof(uint64_t))
+			return -EBADMSG;
+		for (size_t at = 0; at < codec->block_bytes; at += sizeof(uint64_t))
+			memcpy((uint8_t *)out + at, payload, sizeof(uint64_t));
+		return 0;
+	}
+	return -EPROTONOSUPPORT;
+}
+
+int codec_decode(struct codec *codec, struct store_key key, const void *value, size_t length_bytes, void *out,
+		 struct codec_info *ret_info)
+{
+	const uint8_t *header = value;
+	struct codec_info info;
+	int r;
+
+	r = codec_peek(value, length_bytes, &info);
+	if (r < 0)
+		return r;
+	if (info.payload_bytes != length_bytes - CODEC_HEADER_BYTES || info.block_bytes != codec->block_bytes)
+		return -EBADMSG;
+	if (checksum(key, header, header + CODEC_HEADER_BYTES, info.payload_bytes) != get_le(header + AT_CHECKSUM, 8))
+		return -EBADMSG;
+	r = unpack(codec, &info, header + CODEC_HEADER_BYTES, out);
+	if (r < 0)
+		return r;
+	if (ret_info)
+		*ret_info = info;
+	return 0;
+}
