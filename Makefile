@@ -206,10 +206,15 @@ $(BUILD)/examples/%: $(BUILD)/obj/docs/examples/%.o $(BUILD)/lib/libtierfs.so
 	$(call link_client,../lib)
 $(BUILD)/examples/%: $(BUILD)/obj/src/client/example/%.o $(BUILD)/lib/libtierfs.so
 	$(call link_client,../lib)
-$(BUILD)/tests/lib/prog_%: $(BUILD)/obj/tests/lib/prog_%.o | $(if $(CLIENT_SRC),$(BUILD)/lib/libtierfs.so)
-	$(call link_client,../../lib)
 $(BUILD)/tests/vm/prog_%: $(BUILD)/obj/tests/vm/prog_%.o | $(if $(CLIENT_SRC),$(BUILD)/lib/libtierfs.so)
 	$(call link_client,../../lib)
+
+# Load programs know nothing of tierfs, and stand for a VMM under `tierctl run`: like a VMM they are not instrumented.
+$(BUILD)/tests/lib/prog_%: $(BUILD)/obj/tests/lib/prog_%.o
+	$(call link_with,$(LDFLAGS_ALL) -lm)
+LOAD_PROG_SRC := $(filter tests/lib/prog_%,$(PROG_SRC))
+$(call obj,$(LOAD_PROG_SRC)): private CFLAGS_ALL := $(CFLAGS_BASE)
+$(call bin,$(LOAD_PROG_SRC)): private LDFLAGS_ALL := $(LDFLAGS_BASE)
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o | $(if $(CLIENT_SRC),$(BUILD)/lib/libtierfs.so)
 	$(call link_client,../../lib)
 
