@@ -101,6 +101,7 @@ PROGS := $(call bin,$(PROG_SRC))
 GUESTS := $(call bin,$(GUEST_SRC))
 EXAMPLES := $(addprefix $(BUILD)/examples/,$(notdir $(basename $(EXAMPLE_SRC))))
 FUZZERS := $(call bin,$(FUZZ_SRC))
+REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SRC))
 
 PRODUCTS := $(if $(wildcard src/tierfs.c),$(TIERFS)) $(if $(TIERCTL_SRC),$(TIERCTL)) \
 	$(if $(CLIENT_SRC),$(SHARED) $(STATIC) $(BUILD)/lib/libtierfs.so) \
@@ -112,7 +113,7 @@ PRODUCTS := $(if $(wildcard src/tierfs.c),$(TIERFS)) $(if $(TIERCTL_SRC),$(TIERC
 
 all: $(PRODUCTS) $(EXAMPLES)
 
-tests: all $(TESTS) $(PROGS) $(GUESTS)
+tests: all $(TESTS) $(REPLAYS) $(PROGS) $(GUESTS)
 
 help:
 	@echo 'Targets (MODE=debug|release|asan|tsan, BUILD=DIR, V=1 shows commands):'
@@ -144,11 +145,12 @@ $(BUILD)/obj/flags: FORCE
 define compile_with
 	@mkdir -p $(@D)
 	$(call say,CC,$(patsubst $(BUILD)/%,%,$@))
-	$(Q)$(CC) $(CPPFLAGS_ALL) $(1) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(TEST_CPPFLAGS) $(1) -MMD -MP -c -o $@ $<
 endef
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags
 	$(call compile_with,$(CFLAGS_ALL))
+$(BUILD)/obj/tests/%.o: TEST_CPPFLAGS := -I. -Itests -Itests/lib
 
 # What runs inside a VMM is never instrumented: the VMM is not. It exports nothing but what it marks.
 $(BUILD)/obj/preload/%.o: %.c $(BUILD)/obj/flags
@@ -215,12 +217,13 @@ $(BUILD)/tests/lib/prog_%: $(BUILD)/obj/tests/lib/prog_%.o
 LOAD_PROG_SRC := $(filter tests/lib/prog_%,$(PROG_SRC))
 $(call obj,$(LOAD_PROG_SRC)): private CFLAGS_ALL := $(CFLAGS_BASE)
 $(call bin,$(LOAD_PROG_SRC)): private LDFLAGS_ALL := $(LDFLAGS_BASE)
+
 $(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o | $(if $(CLIENT_SRC),$(BUILD)/lib/libtierfs.so)
 	$(call link_client,../../lib)
 
 # Guest programs run alone in an initramfs: static, and without a sanitizer's runtime.
 $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags
-	@mkdir -p $(@D)
+	@mkdir -p $(@D) $(BUILD)/obj/tests/vm
 	$(call say,CCLD,tests/vm/guest_$*)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_BASE) -MMD -MP -MF $(BUILD)/obj/tests/vm/guest_$*.d -static -o $@ $<
 
@@ -232,10 +235,15 @@ $(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(i
 $(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIB) $(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) -fsanitize=fuzzer $(LDFLAGS_ALL) $(DAEMON_LIBS))
 
+$(REPLAYS): $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/lib/replay.o $(TEST_LIB) \
+		$(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
+	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(LDFLAGS_ALL) $(DAEMON_LIBS))
+
 # --- tests ---------------------------------------------------------------------------------------------------
 
 RUN_TESTS = TIERFS_BUILD='$(abspath $(BUILD))' TIERFS_MODE=$(MODE) tests/run.sh
-UNIT_TESTS = $(sort $(filter $(BUILD)/tests/unit/%,$(TESTS))) $(sort $(filter-out $(BUILD)/tests/unit/%,$(TESTS)))
+UNIT_TESTS = $(sort $(filter $(BUILD)/tests/unit/%,$(TESTS))) $(sort $(filter-out $(BUILD)/tests/unit/%,$(TESTS))) \
+	$(sort $(REPLAYS))
 ROOT_TESTS = $(sort $(wildcard tests/mount/test_*.sh)) $(sort $(wildcard tests/fault/test_*.sh)) $(sort $(wildcard tests/vm/test_*.sh))
 
 # The packages come first: make would otherwise begin to compile without them.
@@ -245,7 +253,7 @@ check check-unit check-root: deps
 .PHONY: run-check run-check-unit run-check-root
 run-check: tests
 	@$(RUN_TESTS) $(UNIT_TESTS) $(ROOT_TESTS)
-run-check-unit: $(TESTS)
+run-check-unit: $(TESTS) $(REPLAYS)
 	@$(RUN_TESTS) $(UNIT_TESTS)
 run-check-root: tests
 	@$(RUN_TESTS) $(ROOT_TESTS)
