@@ -5,10 +5,12 @@
  */
 #include "cold/store.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <rocksdb/c.h>
 
@@ -21,6 +23,8 @@
 #define DEFAULT_CACHE_BYTES (UINT64_C(32) << 20)
 #define DEFAULT_WRITE_BUFFER_BYTES (UINT64_C(32) << 20)
 #define WALK_READAHEAD_BYTES (2 << 20)
+#define INFO_LOG_FATAL 4
+#define INFO_LOG_DIR "/dev/shm/tierfs-log-XXXXXX"
 
 enum { FAMILY_META, FAMILY_BLOCKS, FAMILIES };
 static const char *const family_names[FAMILIES] = { "default", "blocks" };
@@ -356,8 +360,7 @@ static rocksdb_options_t *make_options(const struct store_rocks_config *config, 
 	rocksdb_options_set_create_if_missing(options, config->create);
 	rocksdb_options_set_create_missing_column_families(options, config->create);
 	rocksdb_options_set_compression(options, rocksdb_no_compression);
-	/* A directory that cannot exist: the database then keeps no info log. On a full disk it would abort over it. */
-	rocksdb_options_set_db_log_dir(options, "/dev/null/none");
+	rocksdb_options_set_info_log_level(options, INFO_LOG_FATAL);
 	rocksdb_options_set_max_background_jobs(options, 2);
 	rocksdb_options_set_max_open_files(options, 512);
 	rocksdb_options_set_write_buffer_size(options, buffers / 2);
@@ -372,13 +375,34 @@ static rocksdb_options_t *make_options(const struct store_rocks_config *config, 
 	return options;
 }
 
+/* The database aborts the process when it cannot write its info log, so the log must not be on the disk that may be full;
+ * and it refuses to run without one. It gets a nameless file in memory that holds only what it says when it opens. */
+static void drop_info_log(const char *log_dir)
+{
+	DIR *dir = opendir(log_dir);
+	struct dirent *entry;
+
+	if (!dir)
+		return;
+	while ((entry = readdir(dir)))
+		unlinkat(dirfd(dir), entry->d_name, 0);
+	closedir(dir);
+	rmdir(log_dir);
+}
+
 static int open_db(struct rocks *rocks)
 {
+	char log_dir[] = INFO_LOG_DIR;
+	bool log_in_memory = mkdtemp(log_dir) != NULL;
 	char *text = NULL;
 	int r;
 
+	for (int i = 0; i < FAMILIES; i++)
+		rocksdb_options_set_db_log_dir(rocks->options[i], log_in_memory ? log_dir : "");
 	rocks->db = rocksdb_open_column_families(rocks->options[FAMILY_META], rocks->dir, FAMILIES, family_names,
 						 (const rocksdb_options_t *const *)rocks->options, rocks->family, &text);
+	if (log_in_memory)
+		drop_info_log(log_dir);
 	if (!text)
 		return 0;
 	rocks->db = NULL;
