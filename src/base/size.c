@@ -112,6 +112,7 @@ char *size_format(uint64_t bytes, char buf[static SIZE_TEXT_LEN])
 	static const char units[] = "BKMGTPE";
 	unsigned int unit = 0, decimals;
 	double value = (double)bytes;
+	size_t len;
 
 	while (value >= 1023.5 && unit + 1 < sizeof(units) - 1) {
 		value /= 1024;
@@ -120,16 +121,14 @@ char *size_format(uint64_t bytes, char buf[static SIZE_TEXT_LEN])
 	if (!bytes)
 		return strcpy(buf, "0");
 	decimals = !unit || value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
-	snprintf(buf, SIZE_TEXT_LEN, "%.*f", (int)decimals, value);
-	if (decimals) {
-		size_t end = strlen(buf);
-
-		while (buf[end - 1] == '0')
-			end--;
-		if (buf[end - 1] == '.')
-			end--;
-		buf[end] = '\0';
+	len = (size_t)snprintf(buf, SIZE_TEXT_LEN, "%.*f", (int)decimals, value);
+	while (decimals && buf[len - 1] == '0') {
+		decimals--;
+		len--;
 	}
-	strncat(buf, &units[unit], 1);
+	if (buf[len - 1] == '.')
+		len--;
+	buf[len++] = units[unit];
+	buf[len] = '\0';
 	return buf;
 }
