@@ -1,0 +1,42 @@
+/* client/client.h - attach, detach and discard: what the C API and the preload library are made of.
+ *
+ * All functions are thread-safe and return 0 or -errno. why (may be NULL) receives one line that says what is wrong, for a
+ * person; it is empty where the errno says it all.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <tierfs/ioctl.h>
+#include <tierfs/protocol.h>
+
+#define CLIENT_WHY_LEN TIERFS_TEXT_MAX
+
+/* -ENOTTY: not tierfs; cheap for files of other filesystems. -ENOTCONN: its daemon is gone. */
+int client_info(int fd, struct tierfs_ioc_info *ret);
+
+struct client_wish {
+	int fd;
+	void *addr;
+	size_t length_bytes;
+	int prot;
+	int flags;      /* MAP_*; the type is ignored: it is always shared */
+	off_t offset;
+};
+
+int client_attach(const struct client_wish *wish, void **ret, char why[CLIENT_WHY_LEN]);
+
+/* Gives up what is attached in the range and leaves inaccessible memory there, so that nobody can come in between:
+ * the caller unmaps it, or maps over it. addr is page aligned. */
+int client_give_up(void *addr, size_t length);
+
+/* True if anything in the range is attached; costs two loads when nothing is near. */
+bool client_is_attached(const void *addr, size_t length);
+/* True if all of it is. */
+bool client_is_all_attached(const void *addr, size_t length);
+
+/* Discards what is attached in the range. */
+int client_discard(void *addr, size_t length);

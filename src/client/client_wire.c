@@ -1,0 +1,164 @@
+/* client/client_wire.c - see client_wire.h. */
+#include "client/client_wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Programs count on descriptors 0 to 2, shells on those up to 9, and some close low ones without asking. */
+#define RAISED_FD_MIN 100
+
+#define HEAD_LENGTH offsetof(struct tierfs_msg, u)
+#define MEMBER_LENGTH(member) (HEAD_LENGTH + sizeof(((struct tierfs_msg *)0)->u.member))
+
+size_t client_wire_length(uint32_t type, uint32_t zap_count)
+{
+	switch ((enum tierfs_msg_type)type) {
+	case TIERFS_MSG_HELLO:
+		return MEMBER_LENGTH(hello);
+	case TIERFS_MSG_WELCOME:
+		return MEMBER_LENGTH(welcome);
+	case TIERFS_MSG_OPEN:
+		return MEMBER_LENGTH(open);
+	case TIERFS_MSG_ARENA:
+		return MEMBER_LENGTH(arena);
+	case TIERFS_MSG_MAP:
+	case TIERFS_MSG_RESUME:
+		return MEMBER_LENGTH(map);
+	case TIERFS_MSG_UNMAP:
+	case TIERFS_MSG_DISCARD:
+		return MEMBER_LENGTH(part);
+	case TIERFS_MSG_DONE:
+		return MEMBER_LENGTH(done);
+	case TIERFS_MSG_ZAP:
+		return offsetof(struct tierfs_msg, u.zap.range) + (size_t)zap_count * sizeof(struct tierfs_range);
+	case TIERFS_MSG_ZAPPED:
+		return HEAD_LENGTH;
+	case TIERFS_MSG_ERROR:
+		return MEMBER_LENGTH(error);
+	}
+	return 0;
+}
+
+int client_wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(CLIENT_WIRE_FDS_MAX * sizeof(int))];
+	} control = {};
+	struct iovec iov = { .iov_base = msg };
+	struct msghdr head = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	msg->magic = TIERFS_MSG_MAGIC;
+	msg->reserved = 0;
+	iov.iov_len = client_wire_length(msg->type, msg->type == TIERFS_MSG_ZAP ? msg->u.zap.count : 0);
+	if (fd_count > 0) {
+		struct cmsghdr *cmsg;
+
+		head.msg_control = control.bytes;
+		head.msg_controllen = CMSG_SPACE((size_t)fd_count * sizeof(int));
+		cmsg = CMSG_FIRSTHDR(&head);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN((size_t)fd_count * sizeof(int));
+		memcpy(CMSG_DATA(cmsg), fds, (size_t)fd_count * sizeof(int));
+	}
+	do
+		sent = sendmsg(sock, &head, MSG_DONTWAIT | MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : 0;
+}
+
+static void take_fds(struct msghdr *head, struct client_packet *packet)
+{
+	for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(head); cmsg; cmsg = CMSG_NXTHDR(head, cmsg)) {
+		size_t count;
+
+		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
+			continue;
+		count = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
+			if (packet->fd_count < CLIENT_WIRE_FDS_MAX)
+				packet->fds[packet->fd_count++] = fd;
+			else
+				close(fd);
+		}
+	}
+}
+
+static int check_packet(const struct tierfs_msg *msg, size_t length)
+{
+	uint32_t count = 0;
+
+	if (length < HEAD_LENGTH || msg->magic != TIERFS_MSG_MAGIC)
+		return -EPROTO;
+	if (msg->type == TIERFS_MSG_ZAP) {
+		if (length < offsetof(struct tierfs_msg, u.zap.range))
+			return -EPROTO;
+		count = msg->u.zap.count;
+		if (count < 1 || count > TIERFS_ZAP_MAX)
+			return -EPROTO;
+	}
+	return length == client_wire_length(msg->type, count) ? 0 : -EPROTO;
+}
+
+int client_wire_recv(int sock, struct client_packet *ret)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(CLIENT_WIRE_FDS_MAX * sizeof(int))];
+	} control;
+	struct iovec iov = { .iov_base = &ret->msg, .iov_len = sizeof(ret->msg) };
+	struct msghdr head = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = control.bytes,
+		.msg_controllen = sizeof(control.bytes),
+	};
+	ssize_t got;
+	int err;
+
+	ret->fd_count = 0;
+	for (int i = 0; i < CLIENT_WIRE_FDS_MAX; i++)
+		ret->fds[i] = -1;
+	do
+		got = recvmsg(sock, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (got < 0 && errno == EINTR);
+	if (got < 0)
+		return -errno;
+	if (got == 0)
+		return -ECONNRESET;
+	take_fds(&head, ret);
+	err = (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? -EPROTO : check_packet(&ret->msg, (size_t)got);
+	if (err) {
+		client_wire_close_fds(ret);
+		return err;
+	}
+	if (ret->msg.type == TIERFS_MSG_ERROR)
+		ret->msg.u.error.text[TIERFS_TEXT_MAX - 1] = '\0';
+	return 0;
+}
+
+int client_wire_raise_fd(int fd)
+{
+	int raised = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, RAISED_FD_MIN);
+
+	if (raised < 0)
+		return fd;
+	close(fd);
+	return raised;
+}
+
+void client_wire_close_fds(struct client_packet *packet)
+{
+	for (int i = 0; i < packet->fd_count; i++)
+		if (packet->fds[i] >= 0)
+			close(packet->fds[i]);
+	packet->fd_count = 0;
+}
