@@ -41,6 +41,11 @@ void ns_free(struct ns *ns); /* takes NULL */
 int ns_lookup(struct ns *ns, uint64_t parent, const char *name, struct stat *ret);
 int ns_getattr(struct ns *ns, uint64_t ino, struct stat *ret);
 
+/* References of the kernel: an inode without a name lives until its opens and these are gone. ns_lookup() and ns_link() take
+ * none, so a door that hands an inode out takes one, and skips what has gone meanwhile (-ENOENT). */
+int ns_remember(struct ns *ns, uint64_t ino);
+void ns_forget(struct ns *ns, uint64_t ino, uint64_t count);
+
 struct ns_setattr {
 	bool set_mode, set_uid, set_gid, set_size, set_atime, set_mtime, set_ctime;
 	mode_t mode;
@@ -51,6 +56,9 @@ struct ns_setattr {
 };
 int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, struct stat *ret);
 
+/* Makes the file at least that long, as a write beyond its end does. Multiple of 4 KiB, else -EINVAL. */
+int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes);
+
 /* mode carries the type: S_IFREG or S_IFDIR (others: -EPERM). Creates and takes one lookup reference. */
 int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid, struct stat *ret);
 int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, struct stat *ret);
@@ -58,7 +66,7 @@ int ns_unlink(struct ns *ns, uint64_t parent, const char *name);
 int ns_rmdir(struct ns *ns, uint64_t parent, const char *name);
 int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned int flags);
 
-/* Entries from cookie on; fn returns non-zero to stop. Cookies are stable while a directory is open. */
+/* "." and "..", then the entries after cookie (0: from the start), called without a lock; fn returns non-zero to stop. Cookies are stable while a directory is open. */
 typedef int ns_entry_fn(void *arg, const char *name, const struct stat *attr, uint64_t next_cookie);
 int ns_readdir(struct ns *ns, uint64_t ino, uint64_t cookie, ns_entry_fn *fn, void *arg);
 
@@ -69,6 +77,7 @@ void ns_put(struct ns *ns, uint64_t ino);
 int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramfile **ret);
 
 /* Truncates, discards or writes change mtime and ctime; the door calls this afterwards. */
+/* The times are written to the store at the latest at the last close. */
 void ns_touch(struct ns *ns, uint64_t ino, bool modified);
 int ns_fsync(struct ns *ns, uint64_t ino);
 

@@ -1,0 +1,377 @@
+/* core/ns_file.c - see ns.h and ns_impl.h: which RAM file an inode is, its size, and whether it is clean. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "core/ns_impl.h"
+
+/* What the kernel can address, less what overflows when a block is added. */
+#define NS_SIZE_MAX (INT64_MAX & ~UINT64_C(0xffffff))
+
+/* ---- dirty and clean ---- */
+
+/* Runs on the thread that is about to change the file, before it does. A change must not reach a file that the store
+ * believes to be clean: after a loss of power it would be taken for whole. */
+static int on_dirty(void *arg, uint64_t ino)
+{
+	struct ns *ns = arg;
+	struct tree_inode *inode;
+	struct record_inode rec;
+	int rc = 0;
+
+	LOCK_SCOPE(&ns->lock);
+	/* Also waits for a fsync() that is just about to call it clean. */
+	ns_change_begin(ns);
+	if (ns_find(ns, ino, &inode) == 0) {
+		inode->dirty_seq++;
+		if (!inode->rec.dirty) {
+			rec = inode->rec;
+			rec.dirty = true;
+			rc = ns_change_record(ns, inode, &rec, true);
+		}
+	}
+	ns_change_end(ns);
+	return rc;
+}
+
+static int save_record(struct ns *ns, struct tree_inode *inode, bool durable)
+{
+	struct record_inode rec;
+	int rc = 0;
+
+	ns_change_begin(ns);
+	if (inode->unsaved || durable) {
+		rec = inode->rec;
+		rc = ns_change_record(ns, inode, &rec, durable);
+	}
+	ns_change_end(ns);
+	return rc;
+}
+
+/* Writes the record as clean, unless a change was reported since dirty_seq was read. */
+static int save_clean(struct ns *ns, struct tree_inode *inode, uint64_t dirty_seq, uint64_t stored_bytes)
+{
+	struct record_inode rec;
+	int rc = 0;
+
+	ns_change_begin(ns);
+	if (inode->dirty_seq == dirty_seq) {
+		rec = inode->rec;
+		rec.dirty = false;
+		rec.stored_bytes = stored_bytes;
+		rc = ns_change_record(ns, inode, &rec, true);
+	}
+	ns_change_end(ns);
+	return rc;
+}
+
+/* Without the lock. From ramfile_mark_clean() on every change is reported again, so what is found clean after it and was not
+ * reported since is clean. */
+static int sync_file(struct ramfile *file, bool *ret_clean)
+{
+	int rc = ramfile_sync(file);
+
+	if (rc == 0)
+		rc = ramfile_is_clean(file, ret_clean);
+	if (rc < 0 || !*ret_clean)
+		return rc;
+	ramfile_mark_clean(file);
+	return ramfile_is_clean(file, ret_clean);
+}
+
+int ns_sync_inode(struct ns *ns, struct tree_inode *inode)
+{
+	struct ramfile_figures figures;
+	struct ramfile *file = inode->file;
+	uint64_t dirty_seq = inode->dirty_seq;
+	bool clean = false;
+	int rc;
+
+	lock_put(&ns->lock);
+	rc = sync_file(file, &clean);
+	ramfile_figures(file, &figures);
+	lock_get(&ns->lock);
+	if (rc == 0 && clean && inode->rec.dirty)
+		return save_clean(ns, inode, dirty_seq, figures.stored_bytes);
+	return rc < 0 ? rc : save_record(ns, inode, true);
+}
+
+int ns_fsync(struct ns *ns, uint64_t ino)
+{
+	struct tree_inode *inode;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	rc = ns_find(ns, ino, &inode);
+	if (rc < 0)
+		return rc;
+	ns_pin(inode);
+	/* A record that is written durably takes all that was written before it along: one log holds them all. */
+	rc = inode->file ? ns_sync_inode(ns, inode) : save_record(ns, inode, true);
+	ns_unpin(ns, inode);
+	return rc;
+}
+
+void ns_touch(struct ns *ns, uint64_t ino, bool modified)
+{
+	struct tree_inode *inode;
+
+	LOCK_SCOPE(&ns->lock);
+	if (ns_find(ns, ino, &inode) < 0)
+		return;
+	inode->rec.ctime = ns_now();
+	if (modified)
+		inode->rec.mtime = inode->rec.ctime;
+	inode->unsaved = true;
+}
+
+/* ---- loading and opening ---- */
+
+static void wait_busy(struct ns *ns, struct tree_inode *inode)
+{
+	while (inode->busy)
+		lock_wait(&ns->lock, &ns->cond);
+}
+
+static void set_idle(struct ns *ns, struct tree_inode *inode)
+{
+	inode->busy = false;
+	pthread_cond_broadcast(&ns->cond);
+}
+
+int ns_load_file(struct ns *ns, struct tree_inode *inode)
+{
+	struct ramfile *file = NULL;
+	uint64_t size_bytes;
+	bool lost;
+	int rc;
+
+	wait_busy(ns, inode);
+	if (inode->file)
+		return 0;
+	inode->busy = true;
+	size_bytes = inode->rec.size_bytes;
+	lost = inode->rec.lost;
+	lock_put(&ns->lock);
+	rc = ramfile_load(ns->tier, inode->ino, size_bytes, lost, &file);
+	if (rc == 0)
+		ramfile_on_dirty(file, on_dirty, ns);
+	else
+		log_error("file %llu: cannot load: %s", (unsigned long long)inode->ino, strerror(-rc));
+	lock_get(&ns->lock);
+	inode->file = file;
+	set_idle(ns, inode);
+	return rc;
+}
+
+static int find_regular(struct ns *ns, uint64_t ino, struct tree_inode **ret)
+{
+	int rc = ns_find(ns, ino, ret);
+
+	if (rc == 0 && S_ISDIR((*ret)->rec.mode))
+		rc = -EISDIR;
+	return rc;
+}
+
+int ns_open(struct ns *ns, uint64_t ino, struct ramfile **ret)
+{
+	struct tree_inode *inode;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	rc = find_regular(ns, ino, &inode);
+	if (rc < 0)
+		return rc;
+	inode->opens++;
+	/* A resize that is going on does not matter: the RAM file is there. */
+	if (!inode->file)
+		rc = ns_load_file(ns, inode);
+	if (rc < 0) {
+		inode->opens--;
+		ns_reap_if_unused(ns, inode);
+		return rc;
+	}
+	*ret = inode->file;
+	return 0;
+}
+
+void ns_put(struct ns *ns, uint64_t ino)
+{
+	struct tree_inode *inode;
+
+	LOCK_SCOPE(&ns->lock);
+	if (ns_find(ns, ino, &inode) < 0)
+		return;
+	inode->opens--;
+	if (inode->opens > 0)
+		return;
+	ns_pin(inode);
+	if (inode->unsaved && inode->rec.nlink > 0 && save_record(ns, inode, false) < 0)
+		log_warn("file %llu: its times could not be saved yet; they will be at the next change", (unsigned long long)ino);
+	ns_unpin(ns, inode);
+}
+
+/* ---- by arena ---- */
+
+/* Numbers of the regular files that are loaded, or of those that are not. */
+static size_t list_regular(struct ns *ns, bool loaded, uint64_t **ret)
+{
+	struct tree_inode *inode, *next;
+	size_t count = 0;
+	uint64_t *list;
+
+	LOCK_SCOPE(&ns->lock);
+	list = calloc(HASH_COUNT(ns->tree.inodes) + 1, sizeof(*list));
+	if (!list)
+		return 0;
+	HASH_ITER(hh, ns->tree.inodes, inode, next)
+	{
+		if (S_ISREG(inode->rec.mode) && (inode->file != NULL) == loaded)
+			list[count++] = inode->ino;
+	}
+	*ret = list;
+	return count;
+}
+
+static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_ino, struct ramfile **ret)
+{
+	uint64_t *list = NULL;
+	size_t count = list_regular(ns, loaded, &list);
+	struct ramfile *file;
+	int rc = -ENOENT;
+
+	for (size_t i = 0; i < count && rc != 0; i++) {
+		if (ns_open(ns, list[i], &file) < 0)
+			continue;
+		if (ramfile_owns_arena(file, arena_fd)) {
+			*ret_ino = list[i];
+			*ret = file;
+			rc = 0;
+		} else {
+			ns_put(ns, list[i]);
+		}
+	}
+	free(list);
+	return rc;
+}
+
+int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramfile **ret)
+{
+	/* What has resident blocks was loaded at the start; a file that was mapped and never written may not have been. */
+	int rc = find_arena(ns, arena_fd, true, ret_ino, ret);
+
+	return rc == -ENOENT ? find_arena(ns, arena_fd, false, ret_ino, ret) : rc;
+}
+
+/* ---- sizes ---- */
+
+/* The RAM file has that size already. If the record cannot follow, it does with the next change of the inode. */
+static int save_size(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes)
+{
+	struct record_inode rec;
+	int rc;
+
+	ns_change_begin(ns);
+	rec = inode->rec;
+	rec.size_bytes = size_bytes;
+	rec.mtime = rec.ctime = ns_now();
+	if (size_bytes == 0)
+		rec.lost = false;
+	rc = ns_change_record(ns, inode, &rec, false);
+	if (rc < 0) {
+		inode->rec = rec;
+		inode->unsaved = true;
+	}
+	ns_change_end(ns);
+	return rc;
+}
+
+static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes, bool grow_only)
+{
+	struct ramfile *file;
+	int rc = ns_load_file(ns, inode);
+
+	if (rc < 0 || (grow_only && size_bytes <= inode->rec.size_bytes))
+		return rc;
+	inode->busy = true;
+	file = inode->file;
+	lock_put(&ns->lock);
+	rc = ramfile_truncate(file, size_bytes);
+	lock_get(&ns->lock);
+	if (rc == 0)
+		rc = save_size(ns, inode, size_bytes);
+	set_idle(ns, inode);
+	return rc;
+}
+
+int ns_resize(struct ns *ns, uint64_t ino, uint64_t size_bytes, bool grow_only)
+{
+	struct tree_inode *inode;
+	int rc;
+
+	if (size_bytes % 4096 != 0)
+		return -EINVAL;
+	if (size_bytes > NS_SIZE_MAX)
+		return -EFBIG;
+	LOCK_SCOPE(&ns->lock);
+	rc = find_regular(ns, ino, &inode);
+	if (rc < 0)
+		return rc;
+	ns_pin(inode);
+	rc = resize_pinned(ns, inode, size_bytes, grow_only);
+	ns_unpin(ns, inode);
+	return rc;
+}
+
+int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes)
+{
+	return ns_resize(ns, ino, size_bytes, true);
+}
+
+void ns_stat_figures(struct ramfile *file, struct stat *ret)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(file, &figures);
+	ret->st_blocks = (blkcnt_t)((figures.resident_bytes + figures.stored_bytes + 511) / 512);
+}
+
+/* ---- the end of an inode ---- */
+
+/* Without the lock. What was never loaded has blocks in the store, too; to remove them takes no table, so it is loaded
+ * as if it had none. */
+static int destroy_content(struct ns *ns, struct tree_inode *inode)
+{
+	int rc = 0;
+
+	if (!S_ISREG(inode->rec.mode))
+		return 0;
+	if (!inode->file)
+		rc = ramfile_load(ns->tier, inode->ino, 0, true, &inode->file);
+	return rc < 0 ? rc : ramfile_destroy(inode->file);
+}
+
+void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
+{
+	struct record_batch batch = { .count = 0 };
+	int rc;
+
+	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy)
+		return;
+	tree_inode_take(&ns->tree, inode);
+	lock_put(&ns->lock);
+	rc = destroy_content(ns, inode);
+	lock_get(&ns->lock);
+	/* The record goes last: as long as it is there, the next load removes what is left. */
+	if (rc == 0) {
+		record_batch_drop_inode(&batch, inode->ino);
+		ns_change_begin(ns);
+		rc = ns_change_commit(ns, &batch, false);
+		ns_change_end(ns);
+	}
+	if (rc < 0)
+		log_warn("removed file %llu: its blocks could not be freed (%s); the next mount does it",
+			 (unsigned long long)inode->ino, strerror(-rc));
+	tree_inode_free(inode);
+}

@@ -1,0 +1,64 @@
+/* core/ns_impl.h - what ns.c (names), ns_file.c (RAM files) and ns_load.c (load, list, close) share. For them alone.
+ *
+ * Changes are serial: between ns_change_begin() and ns_change_end() a thread owns the right to change records, and everybody
+ * else who wants to waits. The lock itself is dropped while the store writes; readers see the old state until the change is
+ * applied, after the store has it. So a change that fails leaves nothing to undo but what was added as pending.
+ *
+ * No function of ramfile.h is called with the lock held or within a change: any of them may report the file dirty, on the
+ * calling thread, and that is a change. Instead the inode is marked busy (one such call at a time for what loads, resizes or
+ * removes the RAM file) or pinned (for what only needs it to stay).
+ *
+ * "Caller holds ns->lock" goes for every function here; those that drop it meanwhile say so.
+ */
+#pragma once
+
+#include "base/lock.h"
+#include "core/ns.h"
+#include "core/record.h"
+#include "core/tree.h"
+
+struct ns {
+	struct store *store;      /* immutable */
+	struct tier *tier;        /* immutable */
+	uint32_t block_bytes;     /* immutable */
+	struct lock lock;
+	pthread_cond_t cond;      /* changing became false, or some inode's busy or pins fell */
+	bool changing;            /* lock, as all below */
+	struct tree tree;
+	uint64_t next_ino;
+};
+
+void ns_change_begin(struct ns *ns); /* may drop the lock while it waits: look inodes up afterwards */
+int ns_change_commit(struct ns *ns, const struct record_batch *batch, bool durable); /* drops the lock meanwhile */
+void ns_change_end(struct ns *ns);
+
+/* Within a change, the inode pinned or open: writes one record, and takes it over into the inode on success. */
+int ns_change_record(struct ns *ns, struct tree_inode *inode, const struct record_inode *rec, bool durable);
+
+struct timespec ns_now(void);
+
+/* The inode that must be there: -ENOENT. A directory, too: -ENOTDIR. */
+int ns_find(struct ns *ns, uint64_t ino, struct tree_inode **ret);
+int ns_find_dir(struct ns *ns, uint64_t ino, struct tree_inode **ret);
+
+/* Fills what the record knows; ns_stat_pinned() then adds the RAM file's figures, without the lock. */
+void ns_stat(const struct ns *ns, const struct tree_inode *inode, struct stat *ret);
+
+void ns_pin(struct tree_inode *inode);
+void ns_unpin(struct ns *ns, struct tree_inode *inode); /* may drop the lock, and the inode with it */
+
+/* Removes an inode that nothing refers to any more, with its content. Not within a change. Drops the lock meanwhile; the
+ * inode may be gone then. */
+void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode);
+
+/* inode->file becomes non-NULL, and the inode is not busy on return. Drops the lock meanwhile; the caller has the inode
+ * pinned or open. */
+int ns_load_file(struct ns *ns, struct tree_inode *inode);
+
+/* As fsync(2), of a loaded file that is pinned; clean afterwards if nothing is resident. Drops the lock meanwhile. */
+int ns_sync_inode(struct ns *ns, struct tree_inode *inode);
+
+/* Sizes: ns_file.c. The caller holds no lock. */
+int ns_resize(struct ns *ns, uint64_t ino, uint64_t size_bytes, bool grow_only);
+/* Adds the figures of a RAM file that the caller has pinned. The caller holds no lock. */
+void ns_stat_figures(struct ramfile *file, struct stat *ret);
