@@ -47,11 +47,7 @@ mounts_below() # DIRECTORY: deepest first
 
 marked_processes()
 {
-	local environ
-	for environ in $(grep -slF "TIERFS_TEST_MARK=$test_mark" /proc/[0-9]*/environ 2>/dev/null); do
-		environ=${environ#/proc/}
-		[ "${environ%/environ}" = $$ ] || echo "${environ%/environ}"
-	done
+	grep -slF "TIERFS_TEST_MARK=$test_mark" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
 }
 
 run_dirs()
