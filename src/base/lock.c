@@ -1,8 +1,8 @@
 /* base/lock.c - ranked mutexes.
  *
- * In debug builds every thread keeps a stack of the locks that it holds, in the order of taking. Ranks grow along it, so the
- * check of a new lock looks at the top alone. Locks may be released in any order. A wait on a condition takes its
- * lock off the stack, since waking up is taking it again.
+ * In debug builds every thread keeps a stack of the locks that it holds, in the order of taking. Ranks grow along it,
+ * so the check of a new lock looks at the top alone. Locks may be released in any order. A wait on a condition takes
+ * its lock off the stack, since waking up is taking it again.
  */
 #include "base/lock.h"
 

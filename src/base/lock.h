@@ -1,7 +1,7 @@
 /* base/lock.h - mutexes with a rank. The enum below is the lock order of the whole daemon.
  *
- * A thread may take a lock only if its rank is greater than that of every lock it holds; debug builds assert it (a small
- * per-thread stack). No lock is held across I/O, a reply to the kernel or a message to a mapper.
+ * A thread may take a lock only if its rank is greater than that of every lock it holds; debug builds assert it (a
+ * small per-thread stack). No lock is held across I/O, a reply to the kernel or a message to a mapper.
  */
 #pragma once
 
@@ -19,6 +19,7 @@ enum lock_rank {
 	LOCK_RANK_STORE,         /* cold/store: reopen, headroom */
 	LOCK_RANK_LOOP,          /* base/loop */
 	LOCK_RANK_TOKEN,         /* core/token */
+	LOCK_RANK_WORK,          /* core/work */
 	LOCK_RANK_STATS,
 };
 

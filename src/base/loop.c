@@ -1,7 +1,7 @@
 /* base/loop.c - the event loop on io_uring.
  *
- * Watches are one-shot polls that are armed again after each callback, which makes them level-triggered. A watch is in one of
- * these states:
+ * Watches are one-shot polls that are armed again after each callback, which makes them level-triggered. A watch is in
+ * one of these states:
  *
  *   idle       to be armed before the next wait: new, or its callback has just run
  *   armed      one poll is in the kernel: exactly one completion will come

@@ -32,5 +32,5 @@ int loop_after(struct loop *loop, uint64_t delay_ns, loop_fn *fn, void *arg);
 /* Calls fn on the loop's thread soon, in the order of the posts. What was posted before loop_stop() is called. */
 int loop_post(struct loop *loop, loop_fn *fn, void *arg);
 
-int loop_run(struct loop *loop); /* until loop_stop() */
+int loop_run(struct loop *loop);   /* until loop_stop() */
 void loop_stop(struct loop *loop); /* also from a signal handler */

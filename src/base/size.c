@@ -1,7 +1,7 @@
 /* base/size.c - sizes and durations as text.
  *
- * Numbers are decimals with an optional fraction, kept exact: a whole part and a fraction in units of 10^-18. No sign, no space, no
- * exponent, no locale.
+ * Numbers are decimals with an optional fraction, kept exact: a whole part and a fraction in units of 10^-18. No sign,
+ * no space, no exponent, no locale.
  */
 #include "base/size.h"
 
@@ -26,7 +26,7 @@ struct decimal {
 /* Returns what follows the number, or NULL if text does not begin with one. */
 static const char *decimal_parse(const char *text, struct decimal *ret)
 {
-	struct decimal value = {0};
+	struct decimal value = { 0 };
 	uint64_t unit = FRACTION_ONE;
 
 	if (!isdigit((unsigned char)*text))
@@ -93,8 +93,8 @@ int duration_parse(const char *text, uint64_t *ret_ns)
 		const char *name;
 		uint64_t ns;
 	} units[] = {
-		{"", NS_PER_S}, {"s", NS_PER_S},     {"ms", NS_PER_MS},      {"us", NS_PER_US},
-		{"ns", 1},      {"m", 60 * NS_PER_S}, {"h", 3600 * NS_PER_S},
+		{ "", NS_PER_S }, { "s", NS_PER_S },      { "ms", NS_PER_MS },      { "us", NS_PER_US },
+		{ "ns", 1 },      { "m", 60 * NS_PER_S }, { "h", 3600 * NS_PER_S },
 	};
 	struct decimal value;
 

@@ -1,5 +1,5 @@
-/* Runs a fuzz target over the inputs that are kept for it, without libFuzzer: "replay_NAME" reads tests/fuzz/corpus/NAME.
- * The empty input comes first, so that a target without inputs is run too. */
+/* Runs a fuzz target over the inputs that are kept for it, without libFuzzer: "replay_NAME" reads
+ * tests/fuzz/corpus/NAME. The empty input comes first, so that a target without inputs is run too. */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>

@@ -117,7 +117,7 @@ static void *chatter(void *arg)
 
 START_TEST(threads_do_not_mix)
 {
-	char names[THREADS] = {'a', 'b', 'c', 'd'};
+	char names[THREADS] = { 'a', 'b', 'c', 'd' };
 	pthread_t threads[THREADS];
 	unsigned int lines = 0;
 	char *save = NULL;

@@ -77,7 +77,7 @@ END_TEST
 
 START_TEST(level_triggered)
 {
-	struct seen seen = {.limit = 5};
+	struct seen seen = { .limit = 5 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	send_byte(pair[1]);
@@ -96,7 +96,7 @@ static void send_another(void *arg)
 
 START_TEST(called_again_for_new_data)
 {
-	struct seen seen = {.limit = 3, .drain = true};
+	struct seen seen = { .limit = 3, .drain = true };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	for (unsigned int i = 0; i < 3; i++)
@@ -108,7 +108,7 @@ END_TEST
 
 START_TEST(hangup_is_reported)
 {
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	close(pair[1]);
@@ -120,7 +120,7 @@ END_TEST
 
 START_TEST(pollout)
 {
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLOUT, on_fd, &seen, &seen.watch), 0);
 	ck_assert_int_eq(loop_run(loop), 0);
@@ -130,7 +130,7 @@ END_TEST
 
 START_TEST(unwatch_in_its_own_callback)
 {
-	struct seen seen = {.limit = 1, .unwatch = true, .close_fd = true};
+	struct seen seen = { .limit = 1, .unwatch = true, .close_fd = true };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	send_byte(pair[1]);
@@ -145,7 +145,7 @@ END_TEST
 /* Both are ready, so both completions are there when the first callback runs: the other must not be called. */
 START_TEST(unwatch_with_a_completion_pending)
 {
-	struct seen a = {.limit = 1, .unwatch = true}, b = {.limit = 1, .unwatch = true};
+	struct seen a = { .limit = 1, .unwatch = true }, b = { .limit = 1, .unwatch = true };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &a, &a.watch), 0);
 	ck_assert_int_eq(loop_watch(loop, pair[1], POLLIN, on_fd, &b, &b.watch), 0);
@@ -167,7 +167,7 @@ static void unwatch_now(void *arg)
 
 START_TEST(unwatch_while_armed)
 {
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	ck_assert_int_eq(loop_after(loop, 5 * NS_PER_MS, unwatch_now, &seen), 0);
@@ -179,7 +179,7 @@ END_TEST
 
 START_TEST(unwatch_before_the_loop_runs)
 {
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	loop_unwatch(seen.watch);
@@ -209,7 +209,7 @@ static void expect_eof(void *arg)
 /* The kernel's poll holds the file: the peer must see the end soon after unwatch and close all the same. */
 START_TEST(close_after_unwatch_reaches_the_peer)
 {
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	ck_assert_int_eq(loop_after(loop, 2 * NS_PER_MS, close_and_unwatch, &seen), 0);
@@ -222,7 +222,7 @@ END_TEST
 START_TEST(bad_descriptor)
 {
 	struct loop_watch *watch = NULL;
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 
 	ck_assert_int_eq(loop_watch(loop, -1, POLLIN, on_fd, &seen, &watch), -EBADF);
 	ck_assert_int_eq(loop_watch(loop, 1000000, POLLIN, on_fd, &seen, &watch), -EBADF);
@@ -233,7 +233,7 @@ END_TEST
 /* A mistake of the caller must not make the loop spin. */
 START_TEST(descriptor_closed_under_the_watch)
 {
-	struct seen seen = {.limit = 100};
+	struct seen seen = { .limit = 100 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
 	close(pair[0]);
@@ -254,7 +254,7 @@ START_TEST(more_watches_than_ring_entries)
 	unsigned int calls = 0;
 
 	for (int i = 0; i < MANY; i++) {
-		seen[i] = (struct seen){.limit = UINT32_MAX, .unwatch = true};
+		seen[i] = (struct seen){ .limit = UINT32_MAX, .unwatch = true };
 		ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen[i], &seen[i].watch), 0);
 	}
 	send_byte(pair[1]);
@@ -335,7 +335,7 @@ static void *poster(void *arg)
 	unsigned int id = *(unsigned int *)arg;
 
 	for (unsigned int i = 0; i < POSTS; i++) {
-		posts[id][i] = (struct post){id, i};
+		posts[id][i] = (struct post){ id, i };
 		if (loop_post(loop, on_post, &posts[id][i]))
 			abort();
 	}
@@ -385,7 +385,7 @@ static void *run_loop(void *arg)
 /* Requests die with the thread that submitted them, watches and timers do not. */
 START_TEST(a_second_thread_takes_over)
 {
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 	pthread_t thread;
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &seen.watch), 0);
@@ -425,7 +425,7 @@ static void raise_alarm(void *arg)
 
 START_TEST(stop_from_a_signal_handler)
 {
-	struct sigaction action = {.sa_handler = on_signal};
+	struct sigaction action = { .sa_handler = on_signal };
 
 	ck_assert_int_eq(sigaction(SIGUSR1, &action, NULL), 0);
 	ck_assert_int_eq(loop_post(loop, raise_alarm, NULL), 0);
@@ -437,7 +437,7 @@ START_TEST(freed_with_everything_pending)
 {
 	struct loop_watch *watch;
 	unsigned int calls = 0;
-	struct seen seen = {.limit = 1};
+	struct seen seen = { .limit = 1 };
 
 	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd, &seen, &watch), 0);
 	ck_assert_int_eq(loop_after(loop, 10 * NS_PER_S, count_up, &calls), 0);
