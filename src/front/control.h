@@ -16,7 +16,7 @@
 #include "cold/store.h"
 #include "core/ns.h"
 #include "core/tier.h"
-#include "front/token.h"
+#include "core/token.h"
 
 #define CONTROL_CLIENTS_MAX 16
 #define CONTROL_LINE_MAX 65536

@@ -1,0 +1,390 @@
+/* front/control_report.c - stat, ls and map of control_ops.h. */
+#include "front/control_ops.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+
+/* A map is asked for in pieces of this many bytes, so that its runs need bounded memory however large the file is. */
+#define MAP_PIECE_BYTES (UINT64_C(1) << 30)
+#define RUNS_A_LINE 256
+
+static const char *mapping_name(const struct ramfile_figures *figures)
+{
+	return figures->mappers ? "attached" : "none";
+}
+
+/* A name as JSON, which is UTF-8, while a file name may be any bytes: those that are not text become question marks. */
+static json_t *path_string(const char *path)
+{
+	json_t *string = json_string(path);
+	char *text;
+
+	if (string || !(text = strdup(path)))
+		return string;
+	for (char *c = text; *c; c++)
+		if (*c & 0x80)
+			*c = '?';
+	string = json_string(text);
+	free(text);
+	return string;
+}
+
+/* The keys of one RAM file or of a sum, in the order of the format document. */
+static json_t *figures_object(const char *path, const struct ramfile_figures *f)
+{
+	return json_pack("{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "path",
+			 path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes", (json_int_t)f->block_bytes, "mapping",
+			 mapping_name(f), "mappers", (json_int_t)f->mappers, "resident_bytes", (json_int_t)f->resident_bytes,
+			 "cold_bytes", (json_int_t)f->cold_bytes, "hole_bytes", (json_int_t)f->hole_bytes, "stored_bytes",
+			 (json_int_t)f->stored_bytes, "pinned_bytes", (json_int_t)f->pinned_bytes, "promotions",
+			 (json_int_t)f->promotions, "demotions", (json_int_t)f->demotions, "demotions_aborted",
+			 (json_int_t)f->demotions_aborted, "direct_read_bytes", (json_int_t)f->direct_read_bytes,
+			 "direct_write_bytes", (json_int_t)f->direct_write_bytes, "fault_count", (json_int_t)f->fault_count,
+			 "fault_p50_ns", (json_int_t)f->fault_p50_ns, "fault_p99_ns", (json_int_t)f->fault_p99_ns, "errors",
+			 (json_int_t)f->errors);
+}
+
+/* --- lists of files --------------------------------------------------------------------------------------------- */
+
+/* What ls and the sums need of each file, copied out so that no lock of the namespace is held while files are opened. */
+struct entry {
+	uint64_t ino;
+	char *path;
+	struct stat attr;
+	bool lost;
+	unsigned int opens;
+};
+
+struct listing {
+	struct entry *entries;
+	size_t count, cap;
+	uid_t uid; /* 0: everybody's */
+};
+
+static void free_listing(struct listing *listing)
+{
+	for (size_t i = 0; i < listing->count; i++)
+		free(listing->entries[i].path);
+	free(listing->entries);
+}
+
+static int collect(void *arg, const struct ns_file *file)
+{
+	struct listing *listing = arg;
+	char *path;
+
+	if (listing->uid != 0 && file->attr.st_uid != listing->uid)
+		return 0;
+	if (listing->count == listing->cap) {
+		size_t cap = listing->cap ? listing->cap * 2 : 64;
+		struct entry *entries = reallocarray(listing->entries, cap, sizeof(*entries));
+
+		if (!entries)
+			return -ENOMEM;
+		listing->entries = entries;
+		listing->cap = cap;
+	}
+	path = strdup(file->path);
+	if (!path)
+		return -ENOMEM;
+	listing->entries[listing->count++] = (struct entry){ file->ino, path, file->attr, file->lost, file->opens };
+	return 0;
+}
+
+static int file_figures(const struct control_request *request, uint64_t ino, struct ramfile_figures *ret)
+{
+	struct ramfile *file;
+	int err = ns_open(request->config->ns, ino, &file);
+
+	if (err)
+		return err;
+	ramfile_figures(file, ret);
+	ns_put(request->config->ns, ino);
+	return 0;
+}
+
+static json_t *entry_object(const struct control_request *request, const struct entry *entry)
+{
+	struct ramfile_figures figures = { .size_bytes = (uint64_t)entry->attr.st_size };
+	json_t *object;
+	int err = file_figures(request, entry->ino, &figures);
+
+	if (err == -ENOENT)
+		return NULL; /* removed since it was listed */
+	object = figures_object(entry->path, &figures);
+	json_object_set_new(object, "ino", json_integer((json_int_t)entry->ino));
+	json_object_set_new(object, "uid", json_integer((json_int_t)entry->attr.st_uid));
+	json_object_set_new(object, "gid", json_integer((json_int_t)entry->attr.st_gid));
+	json_object_set_new(object, "mode", json_integer((json_int_t)(entry->attr.st_mode & 07777)));
+	json_object_set_new(object, "opens", json_integer((json_int_t)entry->opens));
+	json_object_set_new(object, "lost", json_boolean(entry->lost || figures.lost));
+	json_object_set_new(object, "loaded", json_boolean(!err));
+	return object;
+}
+
+int control_report_ls(struct control_request *request, json_t **ret)
+{
+	struct listing listing = { .uid = request->uid };
+	json_t *files = json_array();
+	int err = ns_files(request->config->ns, collect, &listing);
+
+	for (size_t i = 0; !err && i < listing.count; i++) {
+		json_t *object;
+
+		if (!control_ops_wanted(request))
+			err = -ECANCELED;
+		else if ((object = entry_object(request, &listing.entries[i])))
+			json_array_append_new(files, object);
+	}
+	free_listing(&listing);
+	if (err) {
+		json_decref(files);
+		return err;
+	}
+	*ret = json_pack("{s:o, s:o}", "mountpoint", path_string(request->config->mountpoint), "files", files);
+	return *ret ? 0 : -ENOMEM;
+}
+
+/* --- stat ------------------------------------------------------------------------------------------------------- */
+
+static void add_figures(struct ramfile_figures *sum, const struct ramfile_figures *f)
+{
+	sum->size_bytes += f->size_bytes;
+	sum->mappers += f->mappers;
+	sum->resident_bytes += f->resident_bytes;
+	sum->cold_bytes += f->cold_bytes;
+	sum->hole_bytes += f->hole_bytes;
+	sum->stored_bytes += f->stored_bytes;
+	sum->pinned_bytes += f->pinned_bytes;
+	sum->promotions += f->promotions;
+	sum->demotions += f->demotions;
+	sum->demotions_aborted += f->demotions_aborted;
+	sum->direct_read_bytes += f->direct_read_bytes;
+	sum->direct_write_bytes += f->direct_write_bytes;
+	sum->fault_count += f->fault_count;
+	/* Percentiles cannot be added: the worst file stands for the mount. */
+	if (f->fault_p50_ns > sum->fault_p50_ns)
+		sum->fault_p50_ns = f->fault_p50_ns;
+	if (f->fault_p99_ns > sum->fault_p99_ns)
+		sum->fault_p99_ns = f->fault_p99_ns;
+	sum->errors += f->errors;
+}
+
+static json_t *store_object(struct store *store)
+{
+	struct store_figures f = {};
+
+	if (!store)
+		return json_object();
+	store->ops->figures(store, &f);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "disk_bytes", (json_int_t)f.disk_bytes, "memory_bytes",
+			 (json_int_t)f.memory_bytes, "put_blocks", (json_int_t)f.put_blocks, "put_bytes",
+			 (json_int_t)f.put_bytes, "get_blocks", (json_int_t)f.get_blocks, "get_bytes", (json_int_t)f.get_bytes,
+			 "errors", (json_int_t)f.errors, "full", (int)f.full);
+}
+
+static int mount_object(const struct control_request *request, const struct ramfile_figures *sum, size_t files, size_t lost,
+			json_t **ret)
+{
+	const struct control_config *config = request->config;
+	struct tier_figures tier;
+	json_t *object = figures_object(config->mountpoint, sum);
+	json_t *more;
+
+	tier_figures(config->tier, &tier);
+	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "dram_bytes", (json_int_t)tier.dram_bytes,
+			 "metadata_bytes", (json_int_t)tier.metadata_bytes, "waiting_faults", (json_int_t)tier.waiting_faults,
+			 "waited_faults", (json_int_t)tier.waited_faults, "scans", (json_int_t)tier.scans, "min_idle_ns",
+			 (json_int_t)tier_min_idle(config->tier), "files", (json_int_t)files, "lost_files", (json_int_t)lost,
+			 "pool", path_string(config->pool), "store", store_object(config->store));
+	if (!object || !more || json_object_update(object, more) < 0) {
+		json_decref(object);
+		json_decref(more);
+		return -ENOMEM;
+	}
+	json_decref(more);
+	*ret = object;
+	return 0;
+}
+
+/* The sums are over all files, whoever asks: they say nothing about any one of them. */
+static int stat_mount(struct control_request *request, json_t **ret)
+{
+	struct ramfile_figures sum = { .block_bytes = tier_block_bytes(request->config->tier) };
+	struct listing listing = {};
+	size_t lost = 0;
+	int err = ns_files(request->config->ns, collect, &listing);
+
+	for (size_t i = 0; !err && i < listing.count; i++) {
+		struct ramfile_figures figures;
+
+		lost += listing.entries[i].lost;
+		if (!file_figures(request, listing.entries[i].ino, &figures))
+			add_figures(&sum, &figures);
+		if (!control_ops_wanted(request))
+			err = -ECANCELED;
+	}
+	if (!err)
+		err = mount_object(request, &sum, listing.count, lost, ret);
+	free_listing(&listing);
+	return err;
+}
+
+static void full_path(const struct control_request *request, char *buf, size_t cap)
+{
+	char path[PATH_MAX] = "";
+
+	if (ns_path(request->config->ns, request->ino, path, sizeof(path)) < 0)
+		snprintf(path, sizeof(path), "(unlinked)");
+	snprintf(buf, cap, "%s%s", path[0] == '/' ? request->config->mountpoint : "", path);
+}
+
+int control_report_stat(struct control_request *request, json_t **ret)
+{
+	struct ramfile_figures figures;
+	char path[2 * PATH_MAX];
+	json_t *object;
+	int err;
+
+	if (request->ino == NS_ROOT_INO)
+		return stat_mount(request, ret);
+	err = file_figures(request, request->ino, &figures);
+	if (err)
+		return err;
+	full_path(request, path, sizeof(path));
+	object = figures_object(path, &figures);
+	if (!object)
+		return -ENOMEM;
+	json_object_set_new(object, "ino", json_integer((json_int_t)request->ino));
+	json_object_set_new(object, "lost", json_boolean(figures.lost));
+	*ret = object;
+	return 0;
+}
+
+/* --- map -------------------------------------------------------------------------------------------------------- */
+
+struct runs {
+	struct ramfile_run *run;
+	size_t count, cap;
+};
+
+static const char *run_state_name(enum ramfile_run_state state)
+{
+	switch (state) {
+	case RAMFILE_RUN_HOLE:
+		return "hole";
+	case RAMFILE_RUN_COLD:
+		return "cold";
+	case RAMFILE_RUN_RESIDENT:
+		return "resident";
+	}
+	return "?";
+}
+
+static bool continues(const struct ramfile_run *a, const struct ramfile_run *b)
+{
+	return a->offset + a->length == b->offset && a->state == b->state && a->generation == b->generation &&
+	       a->tier == b->tier && a->pinned == b->pinned && a->damaged == b->damaged;
+}
+
+static int collect_run(void *arg, const struct ramfile_run *run)
+{
+	struct runs *runs = arg;
+
+	if (runs->count && continues(&runs->run[runs->count - 1], run)) {
+		runs->run[runs->count - 1].length += run->length;
+		return 0;
+	}
+	if (runs->count == runs->cap) {
+		size_t cap = runs->cap ? runs->cap * 2 : 1024;
+		struct ramfile_run *grown = reallocarray(runs->run, cap, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		runs->run = grown;
+		runs->cap = cap;
+	}
+	runs->run[runs->count++] = *run;
+	return 0;
+}
+
+static json_t *run_object(const struct ramfile_run *run)
+{
+	return json_pack("{s:I, s:I, s:s, s:i, s:i, s:b, s:b}", "offset", (json_int_t)run->offset, "length",
+			 (json_int_t)run->length, "state", run_state_name(run->state), "generation", (int)run->generation,
+			 "tier", (int)run->tier, "pinned", (int)run->pinned, "damaged", (int)run->damaged);
+}
+
+/* Sends all runs but the last keep ones, which may go on in the next piece. */
+static int send_runs(struct control_request *request, struct runs *runs, size_t keep, uint64_t *sent)
+{
+	size_t end = runs->count > keep ? runs->count - keep : 0;
+	int err;
+
+	for (size_t i = 0; i < end; i += RUNS_A_LINE) {
+		json_t *array = json_array();
+
+		for (size_t j = i; j < end && j < i + RUNS_A_LINE; j++)
+			json_array_append_new(array, run_object(&runs->run[j]));
+		err = control_line_write(request->line, json_pack("{s:o}", "runs", array));
+		if (err)
+			return err;
+	}
+	*sent += end;
+	memmove(runs->run, runs->run + end, (runs->count - end) * sizeof(*runs->run));
+	runs->count -= end;
+	return 0;
+}
+
+static int map_file(struct control_request *request, struct ramfile *file, uint64_t offset, uint64_t end, uint64_t *sent)
+{
+	struct runs runs = {};
+	int err = 0;
+
+	while (!err && offset < end) {
+		uint64_t length = end - offset < MAP_PIECE_BYTES ? end - offset : MAP_PIECE_BYTES;
+
+		err = control_ops_wanted(request) ? ramfile_map(file, offset, length, collect_run, &runs) : -ECANCELED;
+		offset += length;
+		if (!err && runs.count)
+			err = send_runs(request, &runs, 1, sent);
+	}
+	if (!err && runs.count)
+		err = send_runs(request, &runs, 0, sent);
+	free(runs.run);
+	return err;
+}
+
+int control_report_map(struct control_request *request, json_t **ret)
+{
+	uint64_t offset, length, size, sent = 0;
+	char path[2 * PATH_MAX];
+	struct ramfile *file;
+	int err;
+
+	err = control_ops_number(request, "offset", 0, &offset);
+	if (!err)
+		err = control_ops_number(request, "length", UINT64_MAX, &length);
+	if (!err)
+		err = ns_open(request->config->ns, request->ino, &file);
+	if (err)
+		return err;
+	size = ramfile_size(file);
+	if (offset > size)
+		offset = size;
+	if (length > size - offset)
+		length = size - offset;
+	err = map_file(request, file, offset, offset + length, &sent);
+	ns_put(request->config->ns, request->ino);
+	if (err)
+		return err;
+	full_path(request, path, sizeof(path));
+	*ret = json_pack("{s:o, s:I, s:I, s:I}", "path", path_string(path), "size_bytes", (json_int_t)size, "block_bytes",
+			 (json_int_t)tier_block_bytes(request->config->tier), "run_count", (json_int_t)sent);
+	return *ret ? 0 : -ENOMEM;
+}
