@@ -78,7 +78,8 @@ TESTLIB_SRC := $(wildcard tests/*/lib_*.c)
 TEST_SRC := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/fault/test_*.c)
 EXAMPLE_SRC := $(wildcard docs/examples/*.c src/client/example/*.c)
 GUEST_SRC := $(wildcard tests/vm/guest_*.c)
-PROG_SRC := $(wildcard tests/lib/prog_*.c tests/vm/prog_*.c tests/bench/*.c)
+PROG_SRC := $(wildcard tests/lib/prog_*.c tests/vm/prog_*.c)
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS := $(wildcard include/tierfs/*.h)
 
@@ -99,6 +100,7 @@ TEST_LIB := $(BUILD)/obj/libtest.a
 TESTS := $(call bin,$(TEST_SRC))
 PROGS := $(call bin,$(PROG_SRC))
 GUESTS := $(call bin,$(GUEST_SRC))
+BENCHES := $(call bin,$(BENCH_SRC))
 EXAMPLES := $(addprefix $(BUILD)/examples/,$(notdir $(basename $(EXAMPLE_SRC))))
 FUZZERS := $(call bin,$(FUZZ_SRC))
 REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SRC))
@@ -113,7 +115,7 @@ PRODUCTS := $(if $(wildcard src/tierfs.c),$(TIERFS)) $(if $(TIERCTL_SRC),$(TIERC
 
 all: $(PRODUCTS) $(EXAMPLES)
 
-tests: all $(TESTS) $(REPLAYS) $(PROGS) $(GUESTS)
+tests: all $(TESTS) $(REPLAYS) $(PROGS) $(GUESTS) $(BENCHES)
 
 help:
 	@echo 'Targets (MODE=debug|release|asan|tsan, BUILD=DIR, V=1 shows commands):'
@@ -218,9 +220,6 @@ LOAD_PROG_SRC := $(filter tests/lib/prog_%,$(PROG_SRC))
 $(call obj,$(LOAD_PROG_SRC)): private CFLAGS_ALL := $(CFLAGS_BASE)
 $(call bin,$(LOAD_PROG_SRC)): private LDFLAGS_ALL := $(LDFLAGS_BASE)
 
-$(BUILD)/tests/bench/%: $(BUILD)/obj/tests/bench/%.o | $(if $(CLIENT_SRC),$(BUILD)/lib/libtierfs.so)
-	$(call link_client,../../lib)
-
 # Guest programs run alone in an initramfs: static, and without a sanitizer's runtime.
 $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags
 	@mkdir -p $(@D) $(BUILD)/obj/tests/vm
@@ -229,7 +228,8 @@ $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags
 
 # Test programs: Check, with everything of the daemon but main(). "/* link: FLAGS */" in a test's source adds FLAGS.
 test_flags = $(shell sed -n 's:^/\* link\: \(.*\) \*/$$:\1:p' $(1))
-$(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
+# Benchmarks of a part are linked in the same way.
+$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(call test_flags,tests/$*.c) $(LDFLAGS_ALL) $(CHECK_LIBS) $(DAEMON_LIBS))
 
 $(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIB) $(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
