@@ -20,6 +20,7 @@ cleanup_push stop_process "$reader"
 	>"$T/writer.json" 2>"$T/writer.log" &
 writer=$!
 cleanup_push stop_process "$writer"
+# shellcheck disable=SC2154 # set by load_start
 while alive "$load_pid"; do
 	tierctl demote "$T/mnt/ram" && tierctl promote "$T/mnt/ram" && echo turn >>"$T/turns"
 done >"$T/mover.log" 2>&1 &

@@ -13,11 +13,13 @@ options=dram=160M,min_idle=1
 
 guest_lines()
 {
+	# shellcheck disable=SC2154 # set by vm_start
 	grep -ac 'GUEST:' "$vm_console"
 }
 
 guest_lines_beyond() # COUNT
 {
+	# shellcheck disable=SC2154
 	! alive "$vm_pid" || [ "$(guest_lines)" -gt "$1" ]
 }
 
