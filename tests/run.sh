@@ -42,7 +42,7 @@ fi
 
 mounts_below() # DIRECTORY: deepest first
 {
-	awk -v dir="$1/" 'index($5 "/", dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r
+	dir=$1/ awk 'index($5 "/", ENVIRON["dir"]) == 1 { gsub(/\\040/, " ", $5); print $5 }' /proc/self/mountinfo | sort -r
 }
 
 marked_processes()
@@ -100,6 +100,7 @@ wait_for_processes()
 sweep()
 {
 	local pid dir mount
+	local IFS=$'\n'
 	if ! wait_for_processes; then
 		for pid in $(marked_processes); do
 			echo "left behind: process $pid ($(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null))"

@@ -36,12 +36,13 @@ fail() # TEXT: ends the test
 
 skip() # REASON: ends the test
 {
-	printf '%s\n' "$*"
+	skip_reason=$*
 	exit 77
 }
 
 # Commands that undo what was done, run in reverse order on exit. Each is a command and its arguments.
 cleanup_commands=()
+skip_reason=
 
 cleanup_push() # COMMAND [ARGUMENT...]
 {
@@ -57,6 +58,7 @@ cleanup_run()
 	for ((i = ${#cleanup_commands[@]} - 1; i >= 0; i--)); do
 		eval "${cleanup_commands[i]}"
 	done
+	[ -z "$skip_reason" ] || printf '%s\n' "$skip_reason" # the last line of the output
 	exit "$status"
 }
 trap cleanup_run EXIT
@@ -188,7 +190,7 @@ start_process() # FILE COMMAND...
 
 mounted() # DIRECTORY
 {
-	awk -v dir="$1" '$5 == dir { found = 1 } END { exit !found }' /proc/self/mountinfo
+	dir=${1// /\\040} awk '$5 == ENVIRON["dir"] { found = 1 } END { exit !found }' /proc/self/mountinfo
 }
 
 unmount() # DIRECTORY: also when its daemon is dead
