@@ -16,6 +16,7 @@ packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
 #: libzstd-dev                compression of blocks
 #: libxxhash-dev              checksums
 #: libjansson-dev             JSON of the control socket and of tierctl
+#: uthash-dev                 hash tables
 #: libsmartcols-dev           tables of tierctl
 #: check                      unit tests
 #: mount                      mount(8) and umount(8), for tests
@@ -27,7 +28,6 @@ packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
 #: groff-base                 lint of the man pages
 #: qemu-system-x86            the VM test and the demo
 #: busybox-static             the VM test's initramfs
-#: cpio                       the VM test's initramfs
 
 # shellcheck disable=SC2086 # a list of words
 installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' $packages 2>/dev/null | sed -n 's/ installed$//p') || :

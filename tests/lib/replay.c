@@ -1,6 +1,7 @@
 /* Runs a fuzz target over the inputs that are kept for it, without libFuzzer: "replay_NAME" reads
  * tests/fuzz/corpus/NAME. The empty input comes first, so that a target without inputs is run too. */
 #include <dirent.h>
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,11 +16,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static int replay_file(const char *dir, const char *name)
 {
 	CLEANUP_FREE uint8_t *data = malloc(INPUT_MAX_BYTES);
-	char path[4096];
+	char path[PATH_MAX];
 	size_t size;
 	FILE *file;
 
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	if (snprintf(path, sizeof(path), "%s/%s", dir, name) >= (int)sizeof(path))
+		return -1;
 	file = fopen(path, "re");
 	if (!data || !file) {
 		perror(path);
@@ -37,7 +39,7 @@ int main(int argc, char **argv)
 {
 	const char *source = getenv("TIERFS_SRC"), *name = strrchr(argv[0], '/');
 	struct dirent *entry;
-	char path[4096];
+	char path[PATH_MAX / 2];
 	int failed = 0;
 	DIR *dir;
 
