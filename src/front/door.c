@@ -1,0 +1,199 @@
+/* front/door.c - see door.h. */
+#include "front/door.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool is_aligned(uint64_t value)
+{
+	return value % DOOR_PAGE_BYTES == 0;
+}
+
+int door_create(const struct door *door, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid,
+		struct stat *ret)
+{
+	const struct options *options = door->options;
+
+	/* Guest memory is private unless the operator says otherwise; QEMU asks for 0644. */
+	if (S_ISREG(mode))
+		mode = S_IFREG | (mode_t)options->value[OPTION_MODE];
+	if (options->given[OPTION_UID])
+		uid = (uid_t)options->value[OPTION_UID];
+	if (options->given[OPTION_GID])
+		gid = (gid_t)options->value[OPTION_GID];
+	return ns_create(door->ns, parent, name, mode, uid, gid, ret);
+}
+
+int door_open(const struct door *door, uint64_t ino, int flags, uint32_t *ret_rights)
+{
+	int access = flags & O_ACCMODE;
+	struct ramfile *file;
+	int rc = ns_open(door->ns, ino, &file);
+
+	if (rc < 0)
+		return rc;
+	*ret_rights = (access != O_WRONLY ? TIERFS_RIGHT_READ : 0) | (access != O_RDONLY ? TIERFS_RIGHT_WRITE : 0);
+	return 0;
+}
+
+void door_release(const struct door *door, uint64_t ino)
+{
+	ns_put(door->ns, ino);
+}
+
+int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+{
+	struct ramfile *file;
+	int rc;
+
+	if (direct && (!is_aligned(offset) || !is_aligned(len)))
+		return -EINVAL;
+	rc = ns_open(door->ns, ino, &file);
+	if (rc < 0)
+		return rc;
+	rc = ramfile_read(file, buf, len, offset, ret_len);
+	if (rc == 0 && direct)
+		ramfile_count_direct(file, *ret_len, 0);
+	ns_put(door->ns, ino);
+	return rc;
+}
+
+static int write_open(const struct door *door, struct ramfile *file, uint64_t ino, bool direct, const void *buf, size_t len,
+		      uint64_t offset)
+{
+	uint64_t end = offset + len;
+	int rc = 0;
+
+	if (end > ramfile_size(file)) {
+		/* The size must stay a multiple of a page. The kernel serializes writes that extend a file, and truncates. */
+		if (!is_aligned(end))
+			return -EINVAL;
+		rc = ns_extend(door->ns, ino, end);
+	}
+	if (rc == 0)
+		rc = ramfile_write(file, buf, len, offset, direct);
+	if (rc == 0 && direct)
+		ramfile_count_direct(file, 0, len);
+	return rc;
+}
+
+int door_write(const struct door *door, uint64_t ino, bool direct, const void *buf, size_t len, uint64_t offset)
+{
+	struct ramfile *file;
+	int rc;
+
+	if (direct && (!is_aligned(offset) || !is_aligned(len)))
+		return -EINVAL;
+	if (offset > INT64_MAX - len)
+		return -EFBIG;
+	rc = ns_open(door->ns, ino, &file);
+	if (rc < 0)
+		return rc;
+	rc = write_open(door, file, ino, direct, buf, len, offset);
+	if (rc == 0)
+		ns_touch(door->ns, ino, true);
+	ns_put(door->ns, ino);
+	return rc;
+}
+
+static int fallocate_open(const struct door *door, struct ramfile *file, uint64_t ino, int mode, uint64_t offset,
+			  uint64_t len)
+{
+	uint64_t end = offset + len;
+	int rc = 0;
+
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > ramfile_size(file))
+		rc = is_aligned(end) ? ns_extend(door->ns, ino, end) : -EINVAL;
+	/* Zeros are what a hole reads as. Plain preallocation has nothing to do: room is made when a block comes. */
+	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		rc = ramfile_discard(file, offset, len);
+	return rc;
+}
+
+int door_fallocate(const struct door *door, uint64_t ino, int mode, uint64_t offset, uint64_t len)
+{
+	struct ramfile *file;
+	int rc;
+
+	switch (mode) {
+	case 0:
+	case FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+	case FALLOC_FL_ZERO_RANGE:
+	case FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE:
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	if (len == 0)
+		return -EINVAL;
+	if (offset > INT64_MAX || len > INT64_MAX - offset)
+		return -EFBIG;
+	rc = ns_open(door->ns, ino, &file);
+	if (rc < 0)
+		return rc;
+	rc = fallocate_open(door, file, ino, mode, offset, len);
+	if (rc == 0 && mode & ~FALLOC_FL_KEEP_SIZE)
+		ns_touch(door->ns, ino, true);
+	ns_put(door->ns, ino);
+	return rc;
+}
+
+int door_seek(const struct door *door, uint64_t ino, uint64_t offset, int whence, uint64_t *ret_offset)
+{
+	struct ramfile *file;
+	int rc;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	rc = ns_open(door->ns, ino, &file);
+	if (rc < 0)
+		return rc;
+	rc = ramfile_seek(file, offset, whence, ret_offset);
+	ns_put(door->ns, ino);
+	return rc;
+}
+
+int door_info(const struct door *door, uint64_t ino, uint32_t rights, struct tierfs_ioc_info *ret)
+{
+	struct stat attr;
+	int rc = ns_getattr(door->ns, ino, &attr);
+
+	if (rc < 0)
+		return rc;
+	*ret = (struct tierfs_ioc_info){
+		.abi_version = TIERFS_ABI_VERSION,
+		.rights = rights,
+		.ino = ino,
+		.size_bytes = S_ISDIR(attr.st_mode) ? 0 : (uint64_t)attr.st_size,
+		.block_bytes = tier_block_bytes(door->tier),
+	};
+	snprintf(ret->run_dir, sizeof(ret->run_dir), "%s", door->run_dir);
+	token_issue(door->tokens, (struct token_grant){ .ino = ino, .rights = rights }, ret->token);
+	return 0;
+}
+
+/* The room of the filesystem that the pool is on; how much guest memory fits in depends on how it compresses. */
+int door_statfs(const struct door *door, struct statvfs *ret)
+{
+	uint64_t block_bytes = tier_block_bytes(door->tier);
+	struct statvfs fs;
+
+	if (statvfs(door->pool_dir, &fs) < 0)
+		return -errno;
+	*ret = (struct statvfs){
+		.f_bsize = block_bytes,
+		.f_frsize = block_bytes,
+		.f_blocks = fs.f_blocks * fs.f_frsize / block_bytes,
+		.f_bfree = fs.f_bfree * fs.f_frsize / block_bytes,
+		.f_bavail = fs.f_bavail * fs.f_frsize / block_bytes,
+		.f_files = fs.f_files,
+		.f_ffree = fs.f_ffree,
+		.f_favail = fs.f_favail,
+		.f_namemax = NAME_MAX,
+	};
+	return 0;
+}

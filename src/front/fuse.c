@@ -1,0 +1,614 @@
+/* front/fuse.c - see fuse.h: libfuse's low-level interface. Each x() below answers its request exactly once, last, with no lock
+ * held; what the request does is in door.c and core/.
+ *
+ * Every file is opened FOPEN_DIRECT_IO: the kernel caches no content, read and write come here as they are, and mapping a
+ * file behind the daemon's back fails with ENODEV. Nothing is cached that the tiers change: attributes of files (their
+ * blocks move) are asked for every time; names only change through this mount, so the kernel may keep them.
+ *
+ * fh holds the rights of the descriptor, nothing else: inode numbers and fh stay good without any memory of the opens.
+ */
+#define FUSE_USE_VERSION 314
+
+#include "front/fuse.h"
+
+#include <errno.h>
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#include "base/log.h"
+
+#define ENTRY_TIMEOUT_S 3600.0
+#define DIR_ATTR_TIMEOUT_S 1.0
+#define FILE_ATTR_TIMEOUT_S 0.0
+#define IO_MAX (1U << 20)          /* what the kernel sends in one request */
+#define BACKGROUND_MAX 512
+#define THREADS_MAX 64             /* requests that wait for a block or for room hold one each */
+#define THREADS_IDLE 16
+#define WAKE_SIGNAL SIGUSR2
+
+struct fusedoor {
+	struct door door;              /* immutable */
+	struct fuse_session *session;  /* immutable */
+	char *mountpoint;              /* immutable */
+	bool mounted;                  /* owner: the thread that made it */
+	fusedoor_ready_fn *on_ready;
+	void *on_ready_arg;
+	pthread_t runner;              /* set before running */
+	_Atomic bool running;
+};
+
+static const struct fusedoor *door_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+
+static void reply_rc(fuse_req_t req, int rc)
+{
+	fuse_reply_err(req, -rc);
+}
+
+/* ---- buffers: one for each worker thread, page aligned ---- */
+
+static pthread_key_t buffer_key;
+static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
+
+static void buffer_init(void)
+{
+	if (pthread_key_create(&buffer_key, free) != 0)
+		abort(); /* no keys left in a process that uses a handful */
+}
+
+static void *buffer_get(void)
+{
+	void *buffer = pthread_getspecific(buffer_key);
+
+	if (buffer)
+		return buffer;
+	if (posix_memalign(&buffer, DOOR_PAGE_BYTES, IO_MAX) != 0)
+		return NULL;
+	if (pthread_setspecific(buffer_key, buffer) != 0) {
+		free(buffer);
+		return NULL;
+	}
+	return buffer;
+}
+
+/* ---- names ---- */
+
+static double attr_timeout(const struct stat *attr)
+{
+	return S_ISDIR(attr->st_mode) ? DIR_ATTR_TIMEOUT_S : FILE_ATTR_TIMEOUT_S;
+}
+
+static struct fuse_entry_param entry_of(const struct stat *attr)
+{
+	return (struct fuse_entry_param){
+		.ino = attr->st_ino,
+		.attr = *attr,
+		.attr_timeout = attr_timeout(attr),
+		.entry_timeout = ENTRY_TIMEOUT_S,
+	};
+}
+
+/* Answers with an inode that one lookup reference was taken for. */
+static void reply_entry(fuse_req_t req, const struct stat *attr)
+{
+	struct fuse_entry_param entry = entry_of(attr);
+	struct ns *ns = door_of(req)->door.ns;
+
+	/* An interrupted request never reaches the kernel's tables, so nobody would forget the inode. */
+	if (fuse_reply_entry(req, &entry) != 0)
+		ns_forget(ns, attr->st_ino, 1);
+}
+
+static void tfs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct ns *ns = door_of(req)->door.ns;
+	struct stat attr;
+	int rc = ns_lookup(ns, parent, name, &attr);
+
+	if (rc == 0)
+		rc = ns_remember(ns, attr.st_ino);
+	if (rc == 0)
+		reply_entry(req, &attr);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	ns_forget(door_of(req)->door.ns, ino, nlookup);
+	fuse_reply_none(req);
+}
+
+static void tfs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
+{
+	for (size_t i = 0; i < count; i++)
+		ns_forget(door_of(req)->door.ns, forgets[i].ino, forgets[i].nlookup);
+	fuse_reply_none(req);
+}
+
+static void tfs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct stat attr;
+	int rc = ns_getattr(door_of(req)->door.ns, ino, &attr);
+
+	(void)fi;
+	if (rc == 0)
+		fuse_reply_attr(req, &attr, attr_timeout(&attr));
+	else
+		reply_rc(req, rc);
+}
+
+static struct ns_setattr change_of(const struct stat *attr, int to_set)
+{
+	struct ns_setattr change = {
+		.set_mode = to_set & FUSE_SET_ATTR_MODE,
+		.set_uid = to_set & FUSE_SET_ATTR_UID,
+		.set_gid = to_set & FUSE_SET_ATTR_GID,
+		.set_size = to_set & FUSE_SET_ATTR_SIZE,
+		.set_atime = to_set & FUSE_SET_ATTR_ATIME,
+		.set_mtime = to_set & FUSE_SET_ATTR_MTIME,
+		.set_ctime = to_set & FUSE_SET_ATTR_CTIME,
+		.mode = attr->st_mode,
+		.uid = attr->st_uid,
+		.gid = attr->st_gid,
+		.size_bytes = (uint64_t)attr->st_size,
+		.atime = attr->st_atim,
+		.mtime = attr->st_mtim,
+		.ctime = attr->st_ctim,
+	};
+
+	if (to_set & FUSE_SET_ATTR_ATIME_NOW)
+		clock_gettime(CLOCK_REALTIME, &change.atime);
+	if (to_set & FUSE_SET_ATTR_MTIME_NOW)
+		clock_gettime(CLOCK_REALTIME, &change.mtime);
+	return change;
+}
+
+static void tfs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
+{
+	struct ns_setattr change = change_of(attr, to_set);
+	struct stat now;
+	int rc = ns_setattr(door_of(req)->door.ns, ino, &change, &now);
+
+	(void)fi;
+	if (rc == 0)
+		fuse_reply_attr(req, &now, attr_timeout(&now));
+	else
+		reply_rc(req, rc);
+}
+
+static int do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct stat *ret)
+{
+	const struct fuse_ctx *caller = fuse_req_ctx(req);
+
+	return door_create(&door_of(req)->door, parent, name, mode, caller->uid, caller->gid, ret);
+}
+
+static void tfs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+	struct stat attr;
+	int rc = do_create(req, parent, name, mode, &attr);
+
+	(void)rdev;
+	if (rc == 0)
+		reply_entry(req, &attr);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	tfs_mknod(req, parent, name, S_IFDIR | (mode & 07777), 0);
+}
+
+static void tfs_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name)
+{
+	(void)target;
+	(void)parent;
+	(void)name;
+	fuse_reply_err(req, EPERM);
+}
+
+static void tfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name)
+{
+	struct ns *ns = door_of(req)->door.ns;
+	struct stat attr;
+	int rc = ns_link(ns, ino, parent, name, &attr);
+
+	if (rc == 0)
+		rc = ns_remember(ns, ino);
+	if (rc == 0)
+		reply_entry(req, &attr);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	reply_rc(req, ns_unlink(door_of(req)->door.ns, parent, name));
+}
+
+static void tfs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	reply_rc(req, ns_rmdir(door_of(req)->door.ns, parent, name));
+}
+
+static void tfs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
+		       unsigned int flags)
+{
+	reply_rc(req, ns_rename(door_of(req)->door.ns, parent, name, new_parent, new_name, flags));
+}
+
+/* ---- directories ---- */
+
+struct listing {
+	fuse_req_t req;
+	struct ns *ns;
+	bool plus;
+	char *buf;
+	size_t cap, used;
+};
+
+static int listing_add(void *arg, const char *name, const struct stat *attr, uint64_t next_cookie)
+{
+	struct listing *listing = arg;
+	struct fuse_entry_param entry = entry_of(attr);
+	char *at = listing->buf + listing->used;
+	size_t room = listing->cap - listing->used, need;
+	bool dots = strcmp(name, ".") == 0 || strcmp(name, "..") == 0;
+
+	if (!listing->plus) {
+		need = fuse_add_direntry(listing->req, at, room, name, attr, (off_t)next_cookie);
+	} else {
+		/* The kernel counts a lookup for each but the dots. What was removed meanwhile is left out. */
+		if (!dots && ns_remember(listing->ns, attr->st_ino) < 0)
+			return 0;
+		need = fuse_add_direntry_plus(listing->req, at, room, name, &entry, (off_t)next_cookie);
+		if (need > room && !dots)
+			ns_forget(listing->ns, attr->st_ino, 1);
+	}
+	if (need > room)
+		return 1;
+	listing->used += need;
+	return 0;
+}
+
+static void list_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, bool plus)
+{
+	struct listing listing = {
+		.req = req,
+		.ns = door_of(req)->door.ns,
+		.plus = plus,
+		.buf = buffer_get(),
+		.cap = size < IO_MAX ? size : IO_MAX,
+	};
+	int rc = listing.buf ? ns_readdir(listing.ns, ino, (uint64_t)offset, listing_add, &listing) : -ENOMEM;
+
+	if (rc == 0)
+		fuse_reply_buf(req, listing.buf, listing.used);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	(void)fi;
+	list_dir(req, ino, size, offset, false);
+}
+
+static void tfs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	(void)fi;
+	list_dir(req, ino, size, offset, true);
+}
+
+/* ---- files ---- */
+
+static void set_open(struct fuse_file_info *fi, uint32_t rights)
+{
+	fi->fh = rights;
+	fi->direct_io = 1;
+	fi->noflush = 1;
+}
+
+static void tfs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	const struct door *door = &door_of(req)->door;
+	uint32_t rights;
+	int rc = door_open(door, ino, fi->flags, &rights);
+
+	if (rc < 0) {
+		reply_rc(req, rc);
+		return;
+	}
+	set_open(fi, rights);
+	if (fuse_reply_open(req, fi) != 0)
+		door_release(door, ino);
+}
+
+static void tfs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	const struct door *door = &door_of(req)->door;
+	struct fuse_entry_param entry;
+	struct stat attr;
+	uint32_t rights;
+	int rc = do_create(req, parent, name, S_IFREG | (mode & 07777), &attr);
+
+	if (rc < 0) {
+		reply_rc(req, rc);
+		return;
+	}
+	rc = door_open(door, attr.st_ino, fi->flags, &rights);
+	if (rc < 0) {
+		ns_forget(door->ns, attr.st_ino, 1);
+		reply_rc(req, rc);
+		return;
+	}
+	set_open(fi, rights);
+	entry = entry_of(&attr);
+	if (fuse_reply_create(req, &entry, fi) != 0) {
+		door_release(door, attr.st_ino);
+		ns_forget(door->ns, attr.st_ino, 1);
+	}
+}
+
+static void tfs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)fi;
+	door_release(&door_of(req)->door, ino);
+	fuse_reply_err(req, 0);
+}
+
+static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	char *buf = buffer_get();
+	size_t len = 0;
+	int rc = -ENOMEM;
+
+	if (size > IO_MAX)
+		size = IO_MAX; /* never asked for by the kernel; a shorter answer would be the end of file to it */
+	if (buf)
+		rc = door_read(&door_of(req)->door, ino, fi->flags & O_DIRECT, buf, size, (uint64_t)offset, &len);
+	if (rc == 0)
+		fuse_reply_buf(req, buf, len);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
+{
+	int rc = door_write(&door_of(req)->door, ino, fi->flags & O_DIRECT, data, size, (uint64_t)offset);
+
+	if (rc == 0)
+		fuse_reply_write(req, size);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)datasync;
+	(void)fi;
+	reply_rc(req, ns_fsync(door_of(req)->door.ns, ino));
+}
+
+static void tfs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
+{
+	(void)fi;
+	reply_rc(req, door_fallocate(&door_of(req)->door, ino, mode, (uint64_t)offset, (uint64_t)len));
+}
+
+static void tfs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
+{
+	uint64_t found;
+	int rc = door_seek(&door_of(req)->door, ino, (uint64_t)offset, whence, &found);
+
+	(void)fi;
+	if (rc == 0)
+		fuse_reply_lseek(req, (off_t)found);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	struct statvfs fs;
+	int rc = door_statfs(&door_of(req)->door, &fs);
+
+	(void)ino;
+	if (rc == 0)
+		fuse_reply_statfs(req, &fs);
+	else
+		reply_rc(req, rc);
+}
+
+static void tfs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi,
+		      unsigned int flags, const void *in_buf, size_t in_size, size_t out_size)
+{
+	uint32_t rights = flags & FUSE_IOCTL_DIR ? TIERFS_RIGHT_READ : (uint32_t)fi->fh;
+	struct tierfs_ioc_info info;
+	int rc = -ENOTTY;
+
+	(void)arg;
+	(void)in_buf;
+	(void)in_size;
+	if (cmd == TIERFS_IOC_INFO && out_size >= sizeof(info))
+		rc = door_info(&door_of(req)->door, ino, rights, &info);
+	if (rc == 0)
+		fuse_reply_ioctl(req, 0, &info, sizeof(info));
+	else
+		reply_rc(req, rc);
+}
+
+/* ---- the session ---- */
+
+static void tfs_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fusedoor *door = userdata;
+
+	/* O_TRUNC shall come as a plain size change; set-id bits are the kernel's to clear; there is no cached data. */
+	conn->want &= ~(unsigned int)(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_AUTO_INVAL_DATA |
+				      FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+				      FUSE_CAP_SPLICE_MOVE);
+	conn->max_write = IO_MAX;
+	conn->max_background = BACKGROUND_MAX;
+	conn->congestion_threshold = BACKGROUND_MAX / 4 * 3;
+	if (door->on_ready)
+		door->on_ready(door->on_ready_arg);
+}
+
+static const struct fuse_lowlevel_ops operations = {
+	.init = tfs_init,
+	.lookup = tfs_lookup,
+	.forget = tfs_forget,
+	.forget_multi = tfs_forget_multi,
+	.getattr = tfs_getattr,
+	.setattr = tfs_setattr,
+	.mknod = tfs_mknod,
+	.mkdir = tfs_mkdir,
+	.symlink = tfs_symlink,
+	.link = tfs_link,
+	.unlink = tfs_unlink,
+	.rmdir = tfs_rmdir,
+	.rename = tfs_rename,
+	.readdir = tfs_readdir,
+	.readdirplus = tfs_readdirplus,
+	.fsyncdir = tfs_fsync,
+	.open = tfs_open,
+	.create = tfs_create,
+	.release = tfs_release,
+	.read = tfs_read,
+	.write = tfs_write,
+	.fsync = tfs_fsync,
+	.fallocate = tfs_fallocate,
+	.lseek = tfs_lseek,
+	.statfs = tfs_statfs,
+	.ioctl = tfs_ioctl,
+};
+
+/* libfuse explains a failed mount on its own; that text goes into our one line instead. */
+static __thread char fuse_said[256];
+
+static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+{
+	if (level > FUSE_LOG_WARNING)
+		return;
+	vsnprintf(fuse_said, sizeof(fuse_said), format, args);
+	fuse_said[strcspn(fuse_said, "\n")] = '\0';
+	log_debug("libfuse: %s", fuse_said);
+}
+
+static int session_args(const struct fusedoor_config *config, struct fuse_args *args)
+{
+	char *options = NULL, *fsname = NULL;
+	int rc = -ENOMEM;
+
+	/* A comma in the pool's name would end the option. */
+	if (asprintf(&fsname, "fsname=%s", config->source) >= 0 && fuse_opt_add_opt_escaped(&options, fsname) == 0 &&
+	    fuse_opt_add_opt(&options, "subtype=tierfs,default_permissions,nosuid,nodev,noexec,noatime") == 0 &&
+	    (!config->allow_other || fuse_opt_add_opt(&options, "allow_other") == 0) &&
+	    fuse_opt_add_arg(args, "tierfs") == 0 && fuse_opt_add_arg(args, "-o") == 0 &&
+	    fuse_opt_add_arg(args, options) == 0)
+		rc = 0;
+	free(fsname);
+	free(options);
+	return rc;
+}
+
+int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	struct fusedoor *door = calloc(1, sizeof(*door));
+	int rc = -ENOMEM;
+
+	if (!door)
+		return -ENOMEM;
+	pthread_once(&buffer_once, buffer_init);
+	fuse_set_log_func(on_fuse_log);
+	door->door = config->door;
+	door->on_ready = config->on_ready;
+	door->on_ready_arg = config->on_ready_arg;
+	door->mountpoint = strdup(config->mountpoint);
+	if (door->mountpoint)
+		rc = session_args(config, &args);
+	if (rc == 0) {
+		door->session = fuse_session_new(&args, &operations, sizeof(operations), door);
+		rc = door->session ? 0 : -EINVAL;
+	}
+	if (rc == 0) {
+		rc = fuse_session_mount(door->session, door->mountpoint) == 0 ? 0 : -EIO;
+		door->mounted = rc == 0;
+	}
+	fuse_opt_free_args(&args);
+	if (rc < 0) {
+		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-rc));
+		fusedoor_free(door);
+		return rc;
+	}
+	*ret = door;
+	return 0;
+}
+
+/* Only there to interrupt the wait of fuse_session_loop_mt(). */
+static void on_wake(int signal)
+{
+	(void)signal;
+}
+
+int fusedoor_run(struct fusedoor *door)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	struct sigaction wake = { .sa_handler = on_wake };
+	int rc;
+
+	if (!config)
+		return -ENOMEM;
+	/* A cloned descriptor that closes fails its requests; with one for all, a killed daemon's successor could go on. */
+	fuse_loop_cfg_set_clone_fd(config, 0);
+	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
+	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE);
+	sigaction(WAKE_SIGNAL, &wake, NULL);
+	door->runner = pthread_self();
+	atomic_store(&door->running, true);
+	rc = fuse_session_loop_mt(door->session, config);
+	atomic_store(&door->running, false);
+	fuse_loop_cfg_destroy(config);
+	return rc;
+}
+
+void fusedoor_unmount(struct fusedoor *door)
+{
+	if (umount2(door->mountpoint, 0) == 0)
+		return;
+	if (errno == EBUSY) {
+		log_info("%s: is in use; it is taken away now and served until its last user is gone", door->mountpoint);
+		umount2(door->mountpoint, MNT_DETACH);
+	}
+}
+
+void fusedoor_quit(struct fusedoor *door)
+{
+	fuse_session_exit(door->session);
+	if (atomic_load(&door->running))
+		pthread_kill(door->runner, WAKE_SIGNAL);
+}
+
+void fusedoor_free(struct fusedoor *door)
+{
+	if (!door)
+		return;
+	if (door->mounted)
+		fuse_session_unmount(door->session);
+	if (door->session)
+		fuse_session_destroy(door->session);
+	free(door->mountpoint);
+	free(door);
+}

@@ -1,0 +1,33 @@
+/* front/fuse.h - the mount: FUSE requests in, answers out. The only part that knows libfuse.
+ *
+ * One session for each daemon. fusedoor_run() serves in the calling thread's name with a pool of worker threads, until the
+ * mount is gone.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "front/door.h"
+
+struct fusedoor;
+
+typedef void fusedoor_ready_fn(void *arg);
+
+struct fusedoor_config {
+	struct door door;            /* copied */
+	const char *mountpoint;      /* canonical; borrowed, as the rest */
+	const char *source;          /* what mount(8) shows: the pool's directory */
+	bool allow_other;
+	fusedoor_ready_fn *on_ready; /* called once, on a worker thread, when the kernel has said hello */
+	void *on_ready_arg;
+};
+
+/* Mounts. 0, or -errno after one line was logged. */
+int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret);
+/* Serves until the mount is gone or fusedoor_quit() was called. */
+int fusedoor_run(struct fusedoor *door);
+/* From any thread: takes the mount away. What has files open goes on being served, and fusedoor_run() with it. */
+void fusedoor_unmount(struct fusedoor *door);
+/* From any thread: ends fusedoor_run() now; who has files open gets ENOTCONN. */
+void fusedoor_quit(struct fusedoor *door);
+void fusedoor_free(struct fusedoor *door); /* unmounts if that is still to be done; takes NULL */
