@@ -229,7 +229,7 @@ static int parse_one(struct options *options, char *text)
 		options->given[i] = true;
 		return 0;
 	}
-	if (is_generic(text))
+	if (is_generic(text) || (options->sloppy && strcmp(text, "ro") != 0))
 		return 0;
 	if (strcmp(text, "ro") == 0)
 		log_error("option ro: guest memory cannot be mounted read-only");

@@ -51,6 +51,7 @@ extern const struct option_spec option_table[OPTION_COUNT];
 struct options {
 	uint64_t value[OPTION_COUNT];
 	bool given[OPTION_COUNT];
+	bool sloppy; /* unknown options are ignored, as mount -s asks for */
 };
 
 /* Parses "a=1,b" as mount(8) has it; may be called more than once, later ones win. Options that mount(8) and fstab use

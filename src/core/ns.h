@@ -34,8 +34,10 @@ struct ns_config {
 
 /* Loads the tree, reaps orphans. A file that is marked dirty and whose arena is gone becomes lost. */
 int ns_load(const struct ns_config *config, struct ns **ret);
-/* Demotes and unloads every RAM file, marks them clean, writes what is pending. Progress: blocks left, for the log. */
-int ns_close(struct ns *ns);
+/* Demotes and unloads every RAM file, marks them clean, writes what is pending. Nobody may use the ns meanwhile. progress
+ * (may be NULL) is called about once a second. An error was logged: what could not be demoted is still in the arenas. */
+typedef void ns_progress_fn(void *arg, uint64_t left_bytes);
+int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg);
 void ns_free(struct ns *ns); /* takes NULL */
 
 int ns_lookup(struct ns *ns, uint64_t parent, const char *name, struct stat *ret);

@@ -1,6 +1,5 @@
 /* core/ns_load.c - see ns.h and ns_impl.h: the namespace as a whole: loading, listing, closing. */
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +8,7 @@
 #include "base/log.h"
 #include "core/ns_impl.h"
 
-#define NS_PROGRESS_NS (5 * NS_PER_S)
+#define NS_PROGRESS_NS NS_PER_S
 #define NS_CLOSE_TRIES 5
 
 /* ---- loading ---- */
@@ -389,7 +388,9 @@ int ns_files(struct ns *ns, ns_file_fn *fn, void *arg)
 
 struct closing {
 	struct ns *ns;
-	uint64_t told_ns; /* when something was last logged */
+	ns_progress_fn *progress;
+	void *arg;
+	uint64_t told_ns; /* when progress was last called */
 };
 
 static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
@@ -399,10 +400,10 @@ static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 
 	(void)done_bytes;
 	(void)total_bytes;
-	if (clock_ns() - closing->told_ns < NS_PROGRESS_NS)
+	if (!closing->progress || clock_ns() - closing->told_ns < NS_PROGRESS_NS)
 		return true;
 	tier_figures(closing->ns->tier, &figures);
-	log_info("unmounting: %" PRIu64 " MiB are left to demote", figures.resident_bytes >> 20);
+	closing->progress(closing->arg, figures.resident_bytes);
 	closing->told_ns = clock_ns();
 	return true;
 }
@@ -450,10 +451,10 @@ static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *
 	return 0;
 }
 
-int ns_close(struct ns *ns)
+int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 {
 	CLEANUP_FREE uint64_t *list = NULL;
-	struct closing closing = { .ns = ns, .told_ns = clock_ns() };
+	struct closing closing = { .ns = ns, .progress = progress, .arg = arg, .told_ns = clock_ns() };
 	size_t count;
 	int rc = reap_orphans(ns), first = rc;
 

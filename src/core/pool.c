@@ -43,7 +43,7 @@
 #define POOL_WAIT_NS (60 * NS_PER_S)
 #define POOL_GRACE_NS (NS_PER_S / 2)
 #define POOL_RETRY_US 20000
-#define POOL_LINE_MAX 64
+#define POOL_LINE_MAX 128
 
 /* ---- pool.conf ---- */
 
@@ -187,7 +187,7 @@ static bool holder_leaving(int lock_fd, long *ret_pid)
 
 static void lock_note(const struct pool *pool, const char *what)
 {
-	char line[POOL_LINE_MAX];
+	char line[POOL_LINE_MAX + 32];
 	int len = snprintf(line, sizeof(line), "%ld%s\n", (long)getpid(), what);
 
 	/* Only a hint for people and newcomers: the lock itself is the truth, so a full disk does no harm. */
@@ -226,9 +226,12 @@ static int lock_take(struct pool *pool, int dir_fd)
 	return 0;
 }
 
-void pool_leaving(struct pool *pool)
+void pool_leaving(struct pool *pool, const char *doing)
 {
-	lock_note(pool, " leaving");
+	char text[POOL_LINE_MAX];
+
+	snprintf(text, sizeof(text), " leaving: %s", doing);
+	lock_note(pool, text);
 }
 
 /* ---- the directory ---- */
@@ -442,6 +445,9 @@ int pool_start(struct pool *pool)
 		goto err;
 	}
 	if (flock(pool->run_fd, LOCK_EX | LOCK_NB) < 0) {
+		/* Not ours to clean up. */
+		close(pool->run_fd);
+		pool->run_fd = -1;
 		log_error("%s: a pool with the same id %s is mounted; one is a copy of the other", pool->dir, pool->id);
 		return -EBUSY;
 	}

@@ -1,7 +1,7 @@
 /* core/pool.h - the pool's directory on disk, and its runtime directory.
  *
  *  POOL/pool.conf      superblock, text: magic, format version, id, block size; written once, atomically
- *  POOL/lock           flock()ed by the daemon that uses the pool; holds "PID" or "PID leaving"
+ *  POOL/lock           flock()ed by the daemon that uses the pool; holds "PID" or "PID leaving: WHAT"
  *  POOL/store/         the database
  *  /run/tierfs/ID/     0711: the sockets, and
  *  /run/tierfs/ID/arena  0700: the tmpfs of the arenas. It outlives a daemon that was killed.
@@ -43,8 +43,9 @@ int pool_start(struct pool *pool);
  * the namespace was loaded, with the files whose arena was gone durably marked lost. */
 int pool_confirm_arenas(struct pool *pool);
 
-/* Says in the lock file that the holder is on its way out, so that a successor waits for it. */
-void pool_leaving(struct pool *pool);
+/* Says in the lock file that the holder is on its way out, so that a successor waits for it, and what it is doing: one
+ * word or a few, for people. */
+void pool_leaving(struct pool *pool, const char *doing);
 
 /* Unmounts the arenas and removes the runtime directory. For a clean end only: what is in the arenas is gone. */
 void pool_stop(struct pool *pool);

@@ -1,0 +1,150 @@
+/* front/mountpoint.c - see mountpoint.h. The mount table is read, not the directory: a stat of a dead or hung mount fails or
+ * hangs, and what is known without asking the filesystem is enough. */
+#include "front/mountpoint.h"
+
+#include <errno.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+#define FSTYPE "fuse.tierfs"
+#define DETACH_MAX 64 /* dead mounts on top of each other */
+
+/* Octal escapes (space, tab, newline, backslash) of one field, in place. */
+static void unescape(char *text)
+{
+	char *out = text;
+
+	while (*text) {
+		if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] >= '0' && text[2] <= '7' && text[3] >= '0' &&
+		    text[3] <= '7') {
+			*out++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+			text += 4;
+		} else {
+			*out++ = *text++;
+		}
+	}
+	*out = '\0';
+}
+
+int mountpoint_match(const char *line, const char *path)
+{
+	CLEANUP_FREE char *copy = strdup(line);
+	char *field = NULL, *rest = copy, *separator;
+
+	if (!copy)
+		return -ENOMEM;
+	separator = strstr(copy, " - ");
+	if (!separator || strncmp(separator + 3, FSTYPE " ", sizeof(FSTYPE)) != 0)
+		return 0;
+	for (int i = 0; i < 5; i++) /* id, parent, device, root, mount point */
+		field = strsep(&rest, " ");
+	if (!field)
+		return 0;
+	unescape(field);
+	return strcmp(field, path) == 0;
+}
+
+/* 1 if a tierfs is mounted there. */
+static int is_mounted(const char *path)
+{
+	FILE *table = fopen("/proc/self/mountinfo", "re");
+	CLEANUP_FREE char *line = NULL;
+	size_t cap = 0;
+	int found = 0;
+
+	if (!table)
+		return -errno;
+	while (found == 0 && getline(&line, &cap, table) > 0)
+		found = mountpoint_match(line, path);
+	fclose(table);
+	return found;
+}
+
+/* The canonical name, without a look at the last component, which may be a dead mount. */
+static int canonical(const char *path, char **ret)
+{
+	CLEANUP_FREE char *for_dir = strdup(path), *for_base = strdup(path), *dir = NULL;
+	const char *base;
+	struct stat attr;
+	char *name;
+
+	if (!for_dir || !for_base)
+		return -ENOMEM;
+	base = basename(for_base);
+	/* A last component that leads elsewhere has to be followed. */
+	if (strcmp(base, ".") == 0 || strcmp(base, "..") == 0 || strcmp(base, "/") == 0 ||
+	    (lstat(path, &attr) == 0 && S_ISLNK(attr.st_mode))) {
+		name = realpath(path, NULL);
+		if (!name)
+			return -errno;
+	} else {
+		dir = realpath(dirname(for_dir), NULL);
+		if (!dir)
+			return -errno;
+		if (asprintf(&name, "%s/%s", strcmp(dir, "/") == 0 ? "" : dir, base) < 0)
+			return -ENOMEM;
+	}
+	*ret = name;
+	return 0;
+}
+
+static int clear_dead(const char *path)
+{
+	struct stat attr;
+	int mounted = 0;
+
+	for (int i = 0; i < DETACH_MAX; i++) {
+		mounted = is_mounted(path);
+		if (mounted <= 0)
+			return mounted;
+		if (stat(path, &attr) == 0 || errno != ENOTCONN)
+			return -EBUSY;
+		if (umount2(path, MNT_DETACH) < 0)
+			return -errno;
+		log_info("%s: took away the mount of a tierfs that is gone", path);
+	}
+	return -EBUSY;
+}
+
+int mountpoint_claim(const char *path, char **ret)
+{
+	CLEANUP_FREE char *name = NULL;
+	struct stat attr;
+	int rc = canonical(path, &name);
+
+	if (rc == 0)
+		rc = clear_dead(name);
+	if (rc == -EBUSY) {
+		log_error("%s: a tierfs is mounted there already", name);
+		return rc;
+	}
+	if (rc == 0 && stat(name, &attr) < 0)
+		rc = -errno;
+	if (rc == 0 && !S_ISDIR(attr.st_mode))
+		rc = -ENOTDIR;
+	if (rc < 0) {
+		log_error("%s: cannot be mounted on: %s", path, strerror(-rc));
+		return rc;
+	}
+	*ret = STEAL_PTR(name);
+	return 0;
+}
+
+int mountpoint_check_pool(const char *mountpoint, const char *pool_dir)
+{
+	size_t len = strlen(mountpoint);
+
+	if (strncmp(pool_dir, mountpoint, len) != 0 || (pool_dir[len] != '/' && pool_dir[len] != '\0' && len > 1))
+		return 0;
+	log_error("%s: the pool %s lies below it; mount somewhere else", mountpoint, pool_dir);
+	return -EINVAL;
+}

@@ -1,0 +1,15 @@
+/* front/mountpoint.h - whether a directory can be mounted on.
+ *
+ * Functions return 0 or -errno and have logged one line.
+ */
+#pragma once
+
+/* The canonical name of a directory that no tierfs is mounted on; the caller frees it. A dead mount of a tierfs that was
+ * killed is taken away first. -EBUSY: a live one is there. */
+int mountpoint_claim(const char *path, char **ret);
+
+/* The pool may not lie below its own mount: the daemon would wait for itself. */
+int mountpoint_check_pool(const char *mountpoint, const char *pool_dir);
+
+/* Pure, for tests: whether the line of /proc/self/mountinfo is a tierfs mount on that directory. */
+int mountpoint_match(const char *line, const char *path);

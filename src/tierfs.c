@@ -1,0 +1,500 @@
+/* tierfs.c - the daemon: reads the command line, builds the parts from the bottom up, serves, and takes them down in
+ * reverse. The only place where the parts are wired together.
+ *
+ * tierfs comes back to its caller when the mount can be used: the parent of the daemon waits on a pipe for one byte that
+ * the child sends when the kernel has said hello. A child that fails has printed its one line by then and just ends.
+ *
+ * The end, by umount(8) or by a signal: the session ends when the last open file is closed. Attached mappings do not keep the
+ * mount busy, so the daemon serves them until they are gone, then demotes what is resident and leaves. A second signal does not
+ * wait: the daemon ends at once and leaves the arenas, as if it had been killed; its successor goes on from there.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "base/options.h"
+#include "cold/store.h"
+#include "core/ns.h"
+#include "core/pool.h"
+#include "core/tier.h"
+#include "core/token.h"
+#include "front/control.h"
+#include "front/fuse.h"
+#include "front/mountpoint.h"
+#include "map/attached.h"
+
+#define OOM_SCORE "-900"
+#define FILES_MAX 1048576
+#define POLL_US 100000
+#define END_SIGNAL SIGUSR1 /* ends the signal thread */
+
+struct arguments {
+	struct options options;
+	bool foreground;
+	const char *pool_dir, *mountpoint;
+};
+
+struct daemon {
+	const struct arguments *args;
+	char *mountpoint;         /* canonical */
+	int ready_fd;             /* -1: in the foreground, or told already */
+	struct pool *pool;
+	struct store *store;
+	struct tier *tier;
+	struct ns *ns;
+	struct token_table *tokens;
+	struct attached *attached;
+	struct control *control;
+	struct fusedoor *fuse;
+	pthread_t signal_thread;
+	bool signals_started;
+	_Atomic unsigned int signals; /* that asked for the end */
+};
+
+/* ---- the command line ---- */
+
+static void print_help(void)
+{
+	printf("Usage: tierfs [-f] [-o OPTIONS] POOL MOUNTPOINT\n"
+	       "       mount -t tierfs POOL MOUNTPOINT -o OPTIONS\n"
+	       "\n"
+	       "Mounts the pool of RAM files in the directory POOL (made if it is absent).\n"
+	       "\n"
+	       "  -f             stay in the foreground, log to standard error\n"
+	       "  -s             ignore unknown options, as mount -s\n"
+	       "  -o OPTIONS     comma-separated, see below; may be given more than once\n"
+	       "  -h, --help     print this and exit\n"
+	       "  -V, --version  print the version and exit\n"
+	       "\n"
+	       "Options (sizes take K, M, G, T):\n");
+	options_help(stdout);
+}
+
+/* 1: go on; else the exit status, negative for success. */
+static int parse_arguments(int argc, char **argv, struct arguments *args)
+{
+	static const struct option words[] = {
+		{ "help", no_argument, NULL, 'h' },
+		{ "version", no_argument, NULL, 'V' },
+		{ NULL, 0, NULL, 0 },
+	};
+	int c;
+
+	options_init(&args->options);
+	while ((c = getopt_long(argc, argv, "fsho:V", words, NULL)) != -1) {
+		switch (c) {
+		case 'f':
+			args->foreground = true;
+			break;
+		case 's':
+			args->options.sloppy = true;
+			break;
+		case 'o':
+			if (options_parse(&args->options, optarg) < 0)
+				return EXIT_FAILURE;
+			break;
+		case 'h':
+			print_help();
+			return -1;
+		case 'V':
+			printf("tierfs %s\n", TIERFS_VERSION);
+			return -1;
+		default:
+			return EXIT_FAILURE; /* getopt_long() has said it */
+		}
+	}
+	if (argc - optind != 2) {
+		log_error("POOL and MOUNTPOINT are needed, and nothing else; see tierfs --help");
+		return EXIT_FAILURE;
+	}
+	args->pool_dir = argv[optind];
+	args->mountpoint = argv[optind + 1];
+	if (options_finish(&args->options) < 0)
+		return EXIT_FAILURE;
+	if (geteuid() != 0) {
+		log_error("must be run as root: it mounts filesystems and hands out /dev/userfaultfd");
+		return EXIT_FAILURE;
+	}
+	return 1;
+}
+
+/* ---- what answers tierctl get ---- */
+
+static int option_text(void *arg, const char *name, char *buf, size_t cap)
+{
+	return options_format(arg, name, buf, cap);
+}
+
+static const char *option_name(void *arg, size_t index)
+{
+	(void)arg;
+	return index < OPTION_COUNT ? option_table[index].name : NULL;
+}
+
+/* ---- the process ---- */
+
+static void tune_process(void)
+{
+	struct rlimit files = { .rlim_cur = FILES_MAX, .rlim_max = FILES_MAX };
+	CLEANUP_CLOSE int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	/* Memory that the daemon needs to free memory may not wait for the daemon. Inherited by threads made later. */
+	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
+		log_warn("cannot become an I/O flusher (%s); under memory pressure the host may stall", strerror(errno));
+	/* If the host runs out of memory, a VM is the better victim than what holds them all. */
+	if (fd < 0 || write(fd, OOM_SCORE, strlen(OOM_SCORE)) < 0)
+		log_warn("cannot set oom_score_adj: %s", strerror(errno));
+	if (setrlimit(RLIMIT_NOFILE, &files) < 0 && getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+	umask(0);
+}
+
+/* The caller of tierfs goes on; we let go of its terminal and its output. */
+static void tell_ready(void *arg)
+{
+	struct daemon *d = arg;
+	int null;
+
+	log_info("ready: %s on %s", d->pool->dir, d->mountpoint);
+	if (d->ready_fd < 0)
+		return;
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null >= 0) {
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		dup2(null, STDERR_FILENO);
+		close(null);
+	}
+	if (write(d->ready_fd, "", 1) < 0)
+		log_debug("whoever started the daemon is gone");
+	close(d->ready_fd);
+	d->ready_fd = -1;
+}
+
+/* Only the child returns, with the pipe that tell_ready() writes to. */
+static int become_daemon(int *ret_fd)
+{
+	int pipe_fd[2];
+	pid_t child;
+	char byte;
+
+	if (pipe2(pipe_fd, O_CLOEXEC) < 0)
+		return -errno;
+	fflush(NULL);
+	child = fork();
+	if (child < 0)
+		return -errno;
+	if (child > 0) {
+		ssize_t got;
+
+		close(pipe_fd[1]);
+		do
+			got = read(pipe_fd[0], &byte, 1);
+		while (got < 0 && errno == EINTR);
+		_exit(got == 1 ? EXIT_SUCCESS : EXIT_FAILURE);
+	}
+	close(pipe_fd[0]);
+	setsid();
+	*ret_fd = pipe_fd[1];
+	return 0;
+}
+
+/* ---- signals ---- */
+
+static void *signal_loop(void *arg)
+{
+	struct daemon *d = arg;
+	sigset_t set;
+	int number;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, END_SIGNAL);
+	while (sigwait(&set, &number) == 0 && number != END_SIGNAL) {
+		if (atomic_fetch_add(&d->signals, 1) == 0) {
+			log_info("%s: signal %d: unmounting", d->mountpoint, number);
+			fusedoor_unmount(d->fuse);
+		} else {
+			fusedoor_quit(d->fuse);
+		}
+	}
+	return NULL;
+}
+
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, END_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+}
+
+static bool asked_to_quit(struct daemon *d)
+{
+	return atomic_load(&d->signals) > 1;
+}
+
+/* ---- building up ---- */
+
+static int start_core(struct daemon *d)
+{
+	const struct options *options = &d->args->options;
+	struct store_rocks_config store = {
+		.dir = d->pool->store_dir,
+		.create = true,
+		.block_bytes = d->pool->block_bytes,
+	};
+	struct tier_config tier = {
+		.arena_dir = d->pool->arena_dir,
+		.block_bytes = d->pool->block_bytes,
+		.dram_bytes = options->value[OPTION_DRAM],
+		.min_idle_ns = options->value[OPTION_MIN_IDLE],
+		.zstd_level = (int)options->value[OPTION_LEVEL],
+		.run_demoter = true,
+	};
+	struct ns_config ns = {
+		.uid = (uid_t)options->value[OPTION_UID],
+		.gid = (gid_t)options->value[OPTION_GID],
+		.root_mode = 0755,
+		.arenas_survived = d->pool->arenas_survived,
+	};
+	int rc = store_rocks_open(&store, &d->store);
+
+	if (rc < 0) {
+		log_error("%s: cannot open the store: %s", store.dir, strerror(-rc));
+		return rc;
+	}
+	tier.store = ns.store = d->store;
+	rc = tier_new(&tier, &d->tier);
+	if (rc < 0) {
+		log_error("cannot start the tier engine: %s", strerror(-rc));
+		return rc;
+	}
+	ns.tier = d->tier;
+	rc = ns_load(&ns, &d->ns);
+	return rc < 0 ? rc : pool_confirm_arenas(d->pool);
+}
+
+/* uid= and gid= are the root's, too, also when the pool was made without them. */
+static int own_root(struct daemon *d)
+{
+	const struct options *options = &d->args->options;
+	struct ns_setattr change = {
+		.set_uid = options->given[OPTION_UID],
+		.set_gid = options->given[OPTION_GID],
+		.uid = (uid_t)options->value[OPTION_UID],
+		.gid = (gid_t)options->value[OPTION_GID],
+	};
+	struct stat attr;
+	int rc = ns_getattr(d->ns, NS_ROOT_INO, &attr);
+
+	if (rc < 0 || ((!change.set_uid || attr.st_uid == change.uid) && (!change.set_gid || attr.st_gid == change.gid)))
+		return rc;
+	rc = ns_setattr(d->ns, NS_ROOT_INO, &change, &attr);
+	if (rc < 0)
+		log_error("cannot set the owner of the root directory: %s", strerror(-rc));
+	return rc;
+}
+
+static int start_servers(struct daemon *d)
+{
+	struct attached_config attached = { .tier = d->tier, .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir };
+	struct control_config control = {
+		.tier = d->tier,
+		.ns = d->ns,
+		.tokens = d->tokens,
+		.store = d->store,
+		.run_dir = d->pool->run_dir,
+		.mountpoint = d->mountpoint,
+		.pool = d->pool->dir,
+		.option = option_text,
+		.option_name = option_name,
+		.option_arg = (void *)&d->args->options,
+	};
+	int rc = attached_start(&attached, &d->attached);
+
+	if (rc < 0) {
+		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, TIERFS_ATTACH_SOCKET, strerror(-rc));
+		return rc;
+	}
+	rc = control_start(&control, &d->control);
+	if (rc < 0)
+		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, TIERFS_CONTROL_SOCKET, strerror(-rc));
+	return rc;
+}
+
+static int start_fuse(struct daemon *d)
+{
+	struct fusedoor_config config = {
+		.door = {
+			.ns = d->ns,
+			.tier = d->tier,
+			.tokens = d->tokens,
+			.options = &d->args->options,
+			.run_dir = d->pool->run_dir,
+			.pool_dir = d->pool->dir,
+		},
+		.mountpoint = d->mountpoint,
+		.source = d->pool->dir,
+		.allow_other = d->args->options.value[OPTION_ALLOW_OTHER],
+		.on_ready = tell_ready,
+		.on_ready_arg = d,
+	};
+	int rc = fusedoor_new(&config, &d->fuse);
+
+	if (rc < 0)
+		return rc;
+	rc = -pthread_create(&d->signal_thread, NULL, signal_loop, d);
+	if (rc < 0)
+		log_error("cannot start a thread: %s", strerror(-rc));
+	d->signals_started = rc == 0;
+	return rc;
+}
+
+static int daemon_start(struct daemon *d)
+{
+	const struct options *options = &d->args->options;
+	uint32_t block_bytes = options->given[OPTION_BLOCK] ? (uint32_t)options->value[OPTION_BLOCK] : 0;
+	int rc = mountpoint_claim(d->args->mountpoint, &d->mountpoint);
+
+	if (rc == 0)
+		rc = pool_open(d->args->pool_dir, block_bytes, &d->pool);
+	if (rc == 0)
+		rc = mountpoint_check_pool(d->mountpoint, d->pool->dir);
+	if (rc == 0)
+		rc = pool_start(d->pool);
+	if (rc == 0)
+		rc = token_table_new(&d->tokens);
+	if (rc == 0)
+		rc = start_core(d);
+	if (rc == 0)
+		rc = own_root(d);
+	if (rc == 0)
+		rc = start_servers(d);
+	if (rc == 0)
+		rc = start_fuse(d);
+	return rc;
+}
+
+/* ---- taking down ---- */
+
+static void note_progress(void *arg, uint64_t left_bytes)
+{
+	struct daemon *d = arg;
+	char doing[64];
+
+	snprintf(doing, sizeof(doing), "%llu MiB to demote", (unsigned long long)(left_bytes >> 20));
+	pool_leaving(d->pool, doing);
+	log_info("%s: unmounting: %s", d->mountpoint, doing);
+}
+
+/* An unmounted daemon goes on for the processes that map its files. */
+static void wait_for_mappers(struct daemon *d)
+{
+	unsigned int mappings, told = 0;
+	char doing[64];
+
+	while (d->attached && (mappings = attached_mappings(d->attached)) > 0 && !asked_to_quit(d)) {
+		if (mappings != told) {
+			snprintf(doing, sizeof(doing), "%u mappings still in use", mappings);
+			pool_leaving(d->pool, doing);
+			log_info("%s: unmounted; %s, serving on until they are gone", d->mountpoint, doing);
+			told = mappings;
+		}
+		usleep(POLL_US);
+	}
+}
+
+/* True: nothing is left in the arenas. */
+static bool settle(struct daemon *d, bool was_mounted)
+{
+	if (!d->ns)
+		return d->pool && !d->pool->arenas_survived;
+	if (asked_to_quit(d)) {
+		log_info("%s: ended by a second signal; what was in DRAM stays in %s for the next tierfs on this pool", d->mountpoint,
+			 d->pool->run_dir);
+		return false;
+	}
+	/* A start that failed changed nothing, and takes no time for what an earlier daemon left. */
+	if (!was_mounted && d->pool->arenas_survived)
+		return false;
+	return ns_close(d->ns, note_progress, d) == 0;
+}
+
+static int daemon_stop(struct daemon *d, bool was_mounted)
+{
+	bool settled;
+
+	if (was_mounted)
+		pool_leaving(d->pool, "unmounting");
+	fusedoor_free(d->fuse);
+	wait_for_mappers(d);
+	control_stop(d->control);
+	attached_stop(d->attached);
+	settled = settle(d, was_mounted);
+	if (d->signals_started) {
+		pthread_kill(d->signal_thread, END_SIGNAL);
+		pthread_join(d->signal_thread, NULL);
+	}
+	ns_free(d->ns);
+	tier_free(d->tier);
+	if (d->store)
+		d->store->ops->free(d->store);
+	token_table_free(d->tokens);
+	if (settled)
+		pool_stop(d->pool);
+	pool_close(d->pool);
+	free(d->mountpoint);
+	return settled || asked_to_quit(d) ? 0 : -EIO;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments args = { .foreground = false };
+	struct daemon d = { .args = &args, .ready_fd = -1 };
+	int rc;
+
+	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);
+	rc = parse_arguments(argc, argv, &args);
+	if (rc != 1)
+		return rc < 0 ? EXIT_SUCCESS : rc;
+	if (!args.foreground) {
+		/* What is printed before the mount is usable is errors alone. */
+		log_init(LOG_TARGET_STDERR, LOG_LEVEL_ERROR);
+		rc = become_daemon(&d.ready_fd);
+	}
+	if (rc < 0)
+		return EXIT_FAILURE;
+	block_signals();
+	tune_process();
+	rc = daemon_start(&d);
+	if (rc < 0) {
+		daemon_stop(&d, false);
+		return EXIT_FAILURE;
+	}
+	rc = fusedoor_run(d.fuse);
+	if (rc < 0)
+		log_error("%s: the FUSE session failed: %s", d.mountpoint, strerror(-rc));
+	rc = daemon_stop(&d, true) < 0 ? -EIO : rc;
+	return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
