@@ -285,7 +285,9 @@ cov:
 	@tools/cov.sh build/cov
 
 demo: deps
-	+@$(MAKE) --no-print-directory tests
+	+@$(MAKE) --no-print-directory run-demo
+.PHONY: run-demo
+run-demo: all $(GUESTS)
 	@TIERFS_BUILD='$(abspath $(BUILD))' tests/vm/demo.sh
 
 # --- installation --------------------------------------------------------------------------------------------

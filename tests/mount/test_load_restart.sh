@@ -18,6 +18,7 @@ for ((i = 1; i <= times; i++)); do
 	load_progresses 60
 	note "restart $i: $(load_ops) operations, $(stat_of "$T/mnt/ram" mappers) mapper, $(stat_of "$T/mnt/ram" cold_bytes) cold bytes"
 done
+# shellcheck disable=SC2154 # set by load_start
 kill -TERM "$load_pid"
 load_finish 120
 assert_ge "$(stat_of "$T/mnt/ram" demotions)" 1 demotions

@@ -4,12 +4,14 @@
  * checksum. The versions that the pages should have are kept apart. The work goes through windows: for a few seconds only a
  * part of the pages is rewritten and verified at random while the rest lies idle, then the window moves on, and now
  * and then everything is verified. Settings come from the kernel command line: guest.mib, guest.seconds, guest.seed,
- * guest.window (percent of the memory), guest.dwell (seconds in a window).
+ * guest.window (percent of the memory), guest.dwell (seconds in a window), guest.release (MiB that are given back to the
+ * guest's kernel after the first pass, and taken again after half of the time).
  *
  * Lines on the console, for the script that waits outside:
  *   GUEST: filled PAGES pages
  *   GUEST: pass N pages PAGES bad N         everything was verified for the N-th time
  *   GUEST: window FIRST+COUNT ops N bad N   a window is done
+ *   GUEST: released PAGES pages, GUEST: took back PAGES pages
  *   GUEST: OK ...   or   GUEST: BAD ...     the end
  */
 #include <stdbool.h>
@@ -25,7 +27,7 @@
 #define BAD_PRINTED_MAX 5
 
 static struct settings {
-	uint64_t mib, seconds, seed, window_percent, dwell_seconds;
+	uint64_t mib, seconds, seed, window_percent, dwell_seconds, release_mib;
 } set = { .mib = 320, .seconds = 20, .seed = 1, .window_percent = 20, .dwell_seconds = 3 };
 
 static uint64_t pages;
@@ -134,6 +136,26 @@ static void fill(void)
 	printf("GUEST: filled %lu pages\n", pages);
 }
 
+/* The last part of the memory goes back to the kernel, which tells the host if it has a balloon that reports. */
+static void release(void)
+{
+	uint64_t count = set.release_mib << 8;
+
+	pages -= count;
+	madvise(memory[pages], count * sizeof(*memory), MADV_DONTNEED);
+	printf("GUEST: released %lu pages\n", count);
+}
+
+static void take_back(void)
+{
+	uint64_t count = set.release_mib << 8;
+
+	for (uint64_t i = 0; i < count; i++)
+		write_page(pages + i);
+	pages += count;
+	printf("GUEST: took back %lu pages\n", count);
+}
+
 static void verify_all(unsigned int pass)
 {
 	for (uint64_t i = 0; i < pages; i++)
@@ -172,21 +194,34 @@ static void read_settings(void)
 		sscanf(word, "guest.seed=%lu", &set.seed);
 		sscanf(word, "guest.window=%lu", &set.window_percent);
 		sscanf(word, "guest.dwell=%lu", &set.dwell_seconds);
+		sscanf(word, "guest.release=%lu", &set.release_mib);
 	}
 	if (f)
 		fclose(f);
 }
 
+/* Windows and, each time they are through, everything. Returns the number of passes. */
+static unsigned int work(double end, unsigned int pass)
+{
+	uint64_t window = 0, count = pages * set.window_percent / 100 + 1;
+
+	while (now() < end) {
+		work_in_window(window, count);
+		window = (window + count) % pages;
+		if (window < count)
+			verify_all(++pass);
+	}
+	return pass;
+}
+
 int main(void)
 {
 	unsigned int pass = 0;
-	uint64_t window = 0, count;
 	double start;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	read_settings();
 	pages = set.mib << 8;
-	count = pages * set.window_percent / 100 + 1;
 	rng_state = set.seed;
 	memory = mmap(NULL, pages * sizeof(*memory), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	version = calloc(pages, sizeof(*version));
@@ -198,12 +233,12 @@ int main(void)
 	printf("GUEST: start %lu MiB, %lu seconds, seed %lu\n", set.mib, set.seconds, set.seed);
 	fill();
 	verify_all(++pass);
-	while (now() - start < (double)set.seconds) {
-		work_in_window(window, count);
-		window = (window + count) % pages;
-		if (window < count)
-			verify_all(++pass);
+	if (set.release_mib && set.release_mib < set.mib) {
+		release();
+		pass = work(start + (double)set.seconds / 2, pass);
+		take_back();
 	}
+	pass = work(start + (double)set.seconds, pass);
 	verify_all(++pass);
 	printf("GUEST: %s pages %lu passes %u ops %lu bad %lu seconds %.1f\n", bad_pages ? "BAD" : "OK", pages, pass,
 	       ops_done, bad_pages, now() - start);

@@ -5,6 +5,8 @@
 #                             boots a guest with its RAM on FILE; COMMAND goes in front of QEMU ("tierctl run --")
 #   vm_wait REGEX SECONDS     until a line of the console matches; fails if the guest finds bad memory or dies
 #   vm_last REGEX             the last line that matches
+#   vm_monitor COMMAND        a line for QEMU's monitor ("balloon 256")
+#   vm_finish SECONDS         waits until the guest has powered off
 #   vm_stop                   ends QEMU, whatever it does
 #
 # State is in $vm_pid and $vm_console (a file).
@@ -27,14 +29,17 @@ vm_kernel_package()
 	echo "$name" | head -n 1
 }
 
-# Downloads and unpacks, never installs. The result is kept: later runs need no network.
+# Downloads and unpacks the kernel and the modules of the balloon, never installs. The result is kept: later runs need no network.
 vm_fetch_kernel()
 {
 	local package=$1 work
 	work=$(mktemp -d "$vm_cache/fetch.XXXXXX") || return 1
 	if (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package" >/dev/null 2>&1) &&
-		dpkg-deb -x "$work"/*.deb "$work/root" && touch "$work"/root/boot/vmlinuz-* &&
-		mv "$work"/root/boot/vmlinuz-* "$vm_cache/$package.vmlinuz"; then
+		dpkg-deb -x "$work"/*.deb "$work/root" && mkdir "$work/kept" &&
+		mv "$work"/root/boot/vmlinuz-* "$work/kept/vmlinuz" &&
+		mv "$work"/root/lib/modules/*/kernel/drivers/virtio/*.ko "$work/kept/"; then
+		# Whoever came first has made the same.
+		mv -T "$work/kept" "$vm_cache/$package" 2>/dev/null
 		rm -rf "$work"
 		return 0
 	fi
@@ -42,23 +47,26 @@ vm_fetch_kernel()
 	return 1
 }
 
-# Sets vm_kernel: TIERFS_VM_KERNEL, one that was fetched in the last month, the current Debian cloud kernel, or an older one.
+vm_newest_kernel() # FIND-ARGUMENT...: a directory of the cache
+{
+	find "$vm_cache" -mindepth 1 -maxdepth 1 -name 'linux-image-*' "$@" | sort -V | tail -n 1
+}
+
+# Sets vm_kernel, a directory: one that was fetched in the last month, the current Debian cloud kernel, or an older one.
 vm_find_kernel()
 {
 	local package
-	vm_kernel=${TIERFS_VM_KERNEL:-}
-	[ -n "$vm_kernel" ] && return 0
 	mkdir -p "$vm_cache" || fail "cannot create $vm_cache"
-	vm_kernel=$(find "$vm_cache" -name '*.vmlinuz' -mtime -30 2>/dev/null | sort -V | tail -n 1)
+	vm_kernel=$(vm_newest_kernel -mtime -30)
 	[ -n "$vm_kernel" ] && return 0
 	package=$(vm_kernel_package)
 	if [ -n "$package" ] && vm_fetch_kernel "$package"; then
-		vm_kernel=$vm_cache/$package.vmlinuz
+		vm_kernel=$vm_cache/$package
 		return 0
 	fi
-	vm_kernel=$(find "$vm_cache" -name '*.vmlinuz' | sort -V | tail -n 1)
+	vm_kernel=$(vm_newest_kernel)
 	[ -n "$vm_kernel" ] && return 0
-	skip "no guest kernel: cannot download linux-image-cloud-amd64 (or set TIERFS_VM_KERNEL to a vmlinuz)"
+	skip "no guest kernel: cannot download the package that linux-image-cloud-amd64 stands for"
 }
 
 vm_make_initrd()
@@ -67,11 +75,15 @@ vm_make_initrd()
 	busybox=$(command -v busybox) || return 1
 	mkdir -p "$root/bin" "$root/proc" "$root/sys" "$root/dev" || return 1
 	cp "$busybox" "$root/bin/busybox" && cp "$TIERFS_BUILD/tests/vm/guest_work" "$root/guest_work" || return 1
+	cp "$vm_kernel"/*.ko "$root" || return 1
 	cat >"$root/init" <<-'INIT'
 		#!/bin/busybox sh
 		/bin/busybox mount -t proc proc /proc
 		/bin/busybox mount -t sysfs sysfs /sys
 		/bin/busybox mount -t devtmpfs devtmpfs /dev
+		for module in virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_balloon; do
+			/bin/busybox insmod /$module.ko
+		done
 		/guest_work
 		/bin/busybox poweroff -f
 	INIT
@@ -89,19 +101,27 @@ vm_prepare()
 	vm_make_initrd "$T" || fail "cannot make the initramfs"
 }
 
-vm_start()
+vm_start() # FILE SIZE SETTINGS [COMMAND...]
 {
 	local file=$1 size=$2 settings=$3
 	shift 3
 	vm_console=$T/console.log
+	rm -f "$T/monitor.in" "$T/monitor.out"
+	mkfifo "$T/monitor.in" "$T/monitor.out" || fail "mkfifo"
 	"$@" qemu-system-x86_64 -accel tcg,tb-size=64 -cpu max -smp 1 -m "$size" \
 		-object "memory-backend-file,id=mem,size=$size,mem-path=$file,share=on" -machine pc,memory-backend=mem \
-		-nodefaults -display none -serial stdio -no-reboot -net none \
-		-kernel "$vm_kernel" -initrd "$vm_initrd" \
+		-nodefaults -display none -serial stdio -monitor "pipe:$T/monitor" -no-reboot -net none \
+		-device virtio-balloon-pci,free-page-reporting=on \
+		-kernel "$vm_kernel/vmlinuz" -initrd "$vm_initrd" \
 		-append "console=ttyS0 quiet panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 $settings" \
 		</dev/null >"$vm_console" 2>&1 &
 	vm_pid=$!
 	cleanup_push stop_process "$vm_pid"
+}
+
+vm_monitor() # COMMAND: for QEMU's monitor; what it answers is lost
+{
+	echo "$*" | timeout 10 tee "$T/monitor.in" >/dev/null || fail "QEMU does not listen to its monitor"
 }
 
 vm_last() # REGEX

@@ -1,0 +1,38 @@
+#!/bin/bash
+# timeout: 180
+# Memory that the guest gives back becomes holes, in DRAM and in the store: free page reporting in large pieces, a balloon page by page. Taken
+# again, it reads as the guest expects.
+. "$(dirname "$0")/../lib/functions.sh"
+. "$(dirname "$0")/../lib/load.sh"
+. "$(dirname "$0")/lib.sh"
+
+need_load
+vm_prepare
+ram=$T/mnt/vm0
+
+holes_beyond() # BYTES
+{
+	[ "$(stat_of "$ram" hole_bytes)" -ge "$1" ]
+}
+
+tierfs_start "$T/pool" "$T/mnt" dram=160M,min_idle=1
+vm_start "$ram" 512M "guest.mib=300 guest.release=200 guest.seconds=24 guest.dwell=2" tierctl run --
+vm_wait 'GUEST: filled' 90
+holes=$(stat_of "$ram" hole_bytes)
+vm_wait 'GUEST: released' 60
+wait_for 10 holes_beyond $((holes + (64 << 20))) ||
+	fail "200 MiB were given back, holes went from $holes to $(stat_of "$ram" hole_bytes)"
+note "free pages reported: holes $((holes >> 20)) MiB, then $(($(stat_of "$ram" hole_bytes) >> 20)) MiB"
+
+vm_wait 'GUEST: took back' 60
+holes=$(stat_of "$ram" hole_bytes)
+vm_monitor balloon 440
+wait_for 20 holes_beyond $((holes + (16 << 20))) || note "the balloon took nothing that was in use"
+note "balloon: holes $((holes >> 20)) MiB, then $(($(stat_of "$ram" hole_bytes) >> 20)) MiB"
+vm_monitor balloon 512
+vm_wait 'GUEST: OK' 90
+note "$(vm_last 'GUEST: OK')"
+vm_finish 20
+assert_match "$(vm_last 'GUEST: OK')" 'bad 0 ' "the guest's own count"
+assert_eq "$(stat_of "$ram" errors)" 0 errors
+tierfs_stop "$T/mnt"
