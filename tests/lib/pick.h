@@ -11,10 +11,10 @@
 #define PICK_HOT_SHARE 0.9 /* of the accesses go to the hot part */
 
 struct pick {
-	uint64_t pages;      /* immutable, as all of it */
-	uint64_t stride;     /* coprime with pages: rank * stride mod pages is the permutation */
-	double hot;          /* fraction of the pages; 0: no hot part */
-	double zipf;         /* exponent; 0: uniform */
+	uint64_t pages;  /* immutable, as all of it */
+	uint64_t stride; /* coprime with pages: rank * stride mod pages is the permutation */
+	double hot;      /* fraction of the pages; 0: no hot part */
+	double zipf;     /* exponent; 0: uniform */
 	double h_first, h_last, threshold;
 };
 

@@ -1,9 +1,9 @@
 /* prog_dma - is a disk read that is in flight into mapped memory safe from demotion?
  *
- * Threads read pieces of source files with O_DIRECT straight into the mapping of FILE, each time other content, and check
- * it: right after the read, and again later at random when the piece has been idle and may have been demoted. The device writes
- * through the page that was there when the request began; if that page is taken away meanwhile, the data is lost and
- * the old content reappears: this program sees it.
+ * Threads read pieces of source files with O_DIRECT straight into the mapping of FILE, each time other content, and
+ * check it: right after the read, and again later at random when the piece has been idle and may have been demoted. The
+ * device writes through the page that was there when the request began; if that page is taken away meanwhile, the data
+ * is lost and the old content reappears: this program sees it.
  *
  * A source block (4 KiB) is described by nothing but the seed and its number, so any piece can be checked without the
  * source. Many threads and a large --io make every single request slow, which is what gives a demoter time.
@@ -31,8 +31,13 @@ static struct options {
 	double seconds, report, recheck;
 	unsigned int threads, sources;
 	bool json, cached;
-} opt = { .size_bytes = 64 << 20, .io_bytes = 64 << 10, .source_bytes = 64 << 20, .seconds = 10, .recheck = 1,
-	  .threads = 2, .sources = 2 };
+} opt = { .size_bytes = 64 << 20,
+	  .io_bytes = 64 << 10,
+	  .source_bytes = 64 << 20,
+	  .seconds = 10,
+	  .recheck = 1,
+	  .threads = 2,
+	  .sources = 2 };
 
 struct worker {
 	pthread_t thread;
@@ -121,8 +126,8 @@ static void tell_wrong(uint64_t offset, uint64_t block, unsigned int i, const ch
 
 	if (atomic_fetch_add(&wrong_pages, 1) >= WRONG_PRINTED_MAX)
 		return;
-	fprintf(human, "WRONG offset 0x%lx %s: expected source block %lu, word %u is %016lx not %016lx; ", offset, when, block,
-		i, page[i], source_word(block, i));
+	fprintf(human, "WRONG offset 0x%lx %s: expected source block %lu, word %u is %016lx not %016lx; ", offset, when,
+		block, i, page[i], source_word(block, i));
 	if (found && found < count && page[1] == source_word(found, 1))
 		fprintf(human, "the page holds block %lu: the read was lost\n", found);
 	else
@@ -207,7 +212,8 @@ static void watch_workers(void)
 		prog_sleep_until_ns(now + PROG_NS / 20);
 		if (!(opt.report > 0) || now - last < (uint64_t)(opt.report * 1e9))
 			continue;
-		fprintf(human, "%6.1fs  %9lu reads  wrong %lu\n", (double)(now - start) / 1e9, sum_reads(), wrong_pages);
+		fprintf(human, "%6.1fs  %9lu reads  wrong %lu\n", (double)(now - start) / 1e9, sum_reads(),
+			wrong_pages);
 		fflush(human);
 		last = now;
 	}
@@ -248,13 +254,17 @@ static int print_result(double seconds)
 		prog_hist_merge(&all, &workers[i].hist);
 		checks += workers[i].checks;
 	}
-	fprintf(human, "%s: %lu reads of %lu KiB and %lu later looks in %.1f s, read p50 %.0f us, slowest %.1f ms, wrong pages %lu\n",
+	fprintf(human,
+		"%s: %lu reads of %lu KiB and %lu later looks in %.1f s, read p50 %.0f us, slowest %.1f ms, wrong "
+		"pages %lu\n",
 		wrong_pages ? "WRONG" : "OK", reads, opt.io_bytes >> 10, checks, seconds,
 		(double)prog_hist_at(&all, 0.5) / 1e3, (double)all.max_ns / 1e6, wrong_pages);
 	if (opt.json)
-		printf("{\"seed\": %lu, \"reads\": %lu, \"checks\": %lu, \"seconds\": %.3f, \"p50_ns\": %lu, \"p99_ns\": %lu, "
-		       "\"max_ns\": %lu, \"wrong\": %lu}\n", opt.seed, reads, checks, seconds, prog_hist_at(&all, 0.5),
-		       prog_hist_at(&all, 0.99), all.max_ns, wrong_pages);
+		printf("{\"seed\": %lu, \"reads\": %lu, \"checks\": %lu, \"seconds\": %.3f, \"p50_ns\": %lu, "
+		       "\"p99_ns\": %lu, "
+		       "\"max_ns\": %lu, \"wrong\": %lu}\n",
+		       opt.seed, reads, checks, seconds, prog_hist_at(&all, 0.5), prog_hist_at(&all, 0.99), all.max_ns,
+		       wrong_pages);
 	return wrong_pages ? PROG_WRONG : PROG_OK;
 }
 
@@ -282,29 +292,55 @@ __attribute__((noreturn)) static void bad_usage(void)
 static void set_option(int c, char *arg)
 {
 	switch (c) {
-	case 'd': opt.source_dir = arg; break;
-	case 'n': opt.sources = (unsigned int)prog_number(arg, 1, SOURCES_MAX); break;
-	case 'S': opt.source_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE; break;
-	case 's': opt.size_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE; break;
-	case 'b': opt.io_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE; break;
-	case 't': opt.threads = (unsigned int)prog_number(arg, 1, THREADS_MAX); break;
-	case 'r': opt.recheck = prog_number(arg, 0, 1000); break;
-	case 'l': opt.seconds = prog_number(arg, 0, 1e7); break;
-	case 'e': opt.seed = strtoull(arg, NULL, 0); break;
-	case 'c': opt.cached = true; break;
-	case 'i': opt.report = prog_number(arg, 0, 1e6); break;
-	case 'j': opt.json = true; break;
-	default: bad_usage();
+	case 'd':
+		opt.source_dir = arg;
+		break;
+	case 'n':
+		opt.sources = (unsigned int)prog_number(arg, 1, SOURCES_MAX);
+		break;
+	case 'S':
+		opt.source_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE;
+		break;
+	case 's':
+		opt.size_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE;
+		break;
+	case 'b':
+		opt.io_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE;
+		break;
+	case 't':
+		opt.threads = (unsigned int)prog_number(arg, 1, THREADS_MAX);
+		break;
+	case 'r':
+		opt.recheck = prog_number(arg, 0, 1000);
+		break;
+	case 'l':
+		opt.seconds = prog_number(arg, 0, 1e7);
+		break;
+	case 'e':
+		opt.seed = strtoull(arg, NULL, 0);
+		break;
+	case 'c':
+		opt.cached = true;
+		break;
+	case 'i':
+		opt.report = prog_number(arg, 0, 1e6);
+		break;
+	case 'j':
+		opt.json = true;
+		break;
+	default:
+		bad_usage();
 	}
 }
 
 static void parse_options(int argc, char **argv)
 {
 	static const struct option table[] = {
-		{ "source", 1, NULL, 'd' }, { "sources", 1, NULL, 'n' }, { "source-size", 1, NULL, 'S' },
-		{ "size", 1, NULL, 's' }, { "io", 1, NULL, 'b' }, { "threads", 1, NULL, 't' }, { "recheck", 1, NULL, 'r' },
-		{ "seconds", 1, NULL, 'l' }, { "seed", 1, NULL, 'e' }, { "cached", 0, NULL, 'c' },
-		{ "report", 1, NULL, 'i' }, { "json", 0, NULL, 'j' }, { NULL, 0, NULL, 0 },
+		{ "source", 1, NULL, 'd' },  { "sources", 1, NULL, 'n' }, { "source-size", 1, NULL, 'S' },
+		{ "size", 1, NULL, 's' },    { "io", 1, NULL, 'b' },      { "threads", 1, NULL, 't' },
+		{ "recheck", 1, NULL, 'r' }, { "seconds", 1, NULL, 'l' }, { "seed", 1, NULL, 'e' },
+		{ "cached", 0, NULL, 'c' },  { "report", 1, NULL, 'i' },  { "json", 0, NULL, 'j' },
+		{ NULL, 0, NULL, 0 },
 	};
 	int c;
 

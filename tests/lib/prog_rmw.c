@@ -38,7 +38,7 @@ struct worker {
 	pthread_t thread;
 	unsigned int id;
 	struct prog_rng rng;
-	struct prog_hist hist;                 /* owned by the thread until it is joined */
+	struct prog_hist hist; /* owned by the thread until it is joined */
 	_Atomic uint64_t ops, reads, slowest_ns, started_ns;
 } __attribute__((aligned(128)));
 
@@ -212,9 +212,10 @@ static void watch_workers(double seconds)
 		now = prog_now_ns();
 		if (!(opt.report > 0) || now - last < (uint64_t)(opt.report * 1e9))
 			continue;
-		fprintf(human, "%6.1fs  %9lu ops  %10.0f ops/s  slowest %9.3f ms  wrong %lu\n", (double)(now - start) / 1e9,
-			sum_ops(), (double)(sum_ops() - last_ops) / ((double)(now - last) / 1e9),
-			(double)slowest_since(now) / 1e6, wrong_slots);
+		fprintf(human, "%6.1fs  %9lu ops  %10.0f ops/s  slowest %9.3f ms  wrong %lu\n",
+			(double)(now - start) / 1e9, sum_ops(),
+			(double)(sum_ops() - last_ops) / ((double)(now - last) / 1e9), (double)slowest_since(now) / 1e6,
+			wrong_slots);
 		fflush(human);
 		last = now;
 		last_ops = sum_ops();
@@ -430,8 +431,12 @@ static int open_file(void)
 {
 	bool writes = opt.mode == MODE_LOAD || opt.mode == MODE_SERVE || opt.mode == MODE_DIRECT_WRITE;
 	bool direct = opt.mode == MODE_DIRECT_READ || opt.mode == MODE_DIRECT_WRITE || opt.direct;
-	int fd = open(opt.path, (writes ? O_RDWR | O_CREAT : opt.map ? O_RDWR : O_RDONLY) | (direct ? O_DIRECT : 0) |
-		      O_CLOEXEC, 0600);
+	int fd = open(opt.path,
+		      (writes    ? O_RDWR | O_CREAT
+		       : opt.map ? O_RDWR
+				 : O_RDONLY) |
+			      (direct ? O_DIRECT : 0) | O_CLOEXEC,
+		      0600);
 
 	if (fd < 0)
 		prog_die("%s: %s", opt.path, strerror(errno));
@@ -510,12 +515,14 @@ static int print_result(double seconds)
 		prog_hist_merge(&all, &workers[i].hist);
 		reads += workers[i].reads;
 	}
-	fprintf(human, "%s: %lu ops in %.1f s, %.0f ops/s, p50 %.1f us, p99 %.1f us, slowest %.1f ms, wrong slots %lu\n",
+	fprintf(human,
+		"%s: %lu ops in %.1f s, %.0f ops/s, p50 %.1f us, p99 %.1f us, slowest %.1f ms, wrong slots %lu\n",
 		wrong_slots ? "WRONG" : "OK", ops, seconds, (double)ops / seconds,
-		(double)prog_hist_at(&all, 0.5) / 1e3, (double)prog_hist_at(&all, 0.99) / 1e3,
-		(double)all.max_ns / 1e6, wrong_slots);
+		(double)prog_hist_at(&all, 0.5) / 1e3, (double)prog_hist_at(&all, 0.99) / 1e3, (double)all.max_ns / 1e6,
+		wrong_slots);
 	if (opt.json)
-		printf("{\"seed\": %lu, \"size_bytes\": %lu, \"threads\": %u, \"seconds\": %.3f, \"ops\": %lu, \"reads\": %lu, "
+		printf("{\"seed\": %lu, \"size_bytes\": %lu, \"threads\": %u, \"seconds\": %.3f, \"ops\": %lu, "
+		       "\"reads\": %lu, "
 		       "\"ops_per_s\": %.1f, \"p50_ns\": %lu, \"p90_ns\": %lu, \"p99_ns\": %lu, \"p999_ns\": %lu, "
 		       "\"max_ns\": %lu, \"wrong\": %lu}\n",
 		       state->seed, opt.size_bytes, opt.threads, seconds, ops, reads, (double)ops / seconds,
@@ -561,42 +568,88 @@ static void set_range(char *text)
 static bool set_option(int c, char *arg)
 {
 	switch (c) {
-	case 's': opt.size_bytes = prog_size(arg); return true;
-	case 't': opt.seconds = prog_number(arg, 0, 1e7); return true;
-	case 'n': opt.threads = (unsigned int)prog_number(arg, 1, THREADS_MAX); return true;
-	case 'e': opt.seed = strtoull(arg, NULL, 0); return true;
-	case 'r': opt.read_ratio = prog_number(arg, 0, 1); return true;
-	case 'z': opt.zipf = prog_number(arg, 0, 10); return true;
-	case 'o': opt.hot = prog_number(arg, 0, 1); return true;
-	case 'q': opt.rate = prog_number(arg, 0, 1e9); return true;
-	case 'p': opt.pattern = prog_number(arg, 0, 1); return true;
-	case 'i': opt.report = prog_number(arg, 0, 1e6); return true;
-	case 'g': set_range(arg); return true;
-	case 'S': opt.state_path = arg; return true;
-	case 'f': opt.fresh = true; return true;
-	case 'h': opt.huge = true; return true;
-	case 'j': opt.json = true; return true;
-	case 'd': opt.direct = true; return true;
-	case 'm': opt.map = true; return true;
-	case 'V': opt.mode = MODE_VERIFY; return true;
-	case 'R': opt.mode = MODE_DIRECT_READ; return true;
-	case 'W': opt.mode = MODE_DIRECT_WRITE; return true;
-	case 'v': opt.mode = MODE_SERVE; return true;
-	default: return false;
+	case 's':
+		opt.size_bytes = prog_size(arg);
+		return true;
+	case 't':
+		opt.seconds = prog_number(arg, 0, 1e7);
+		return true;
+	case 'n':
+		opt.threads = (unsigned int)prog_number(arg, 1, THREADS_MAX);
+		return true;
+	case 'e':
+		opt.seed = strtoull(arg, NULL, 0);
+		return true;
+	case 'r':
+		opt.read_ratio = prog_number(arg, 0, 1);
+		return true;
+	case 'z':
+		opt.zipf = prog_number(arg, 0, 10);
+		return true;
+	case 'o':
+		opt.hot = prog_number(arg, 0, 1);
+		return true;
+	case 'q':
+		opt.rate = prog_number(arg, 0, 1e9);
+		return true;
+	case 'p':
+		opt.pattern = prog_number(arg, 0, 1);
+		return true;
+	case 'i':
+		opt.report = prog_number(arg, 0, 1e6);
+		return true;
+	case 'g':
+		set_range(arg);
+		return true;
+	case 'S':
+		opt.state_path = arg;
+		return true;
+	case 'f':
+		opt.fresh = true;
+		return true;
+	case 'h':
+		opt.huge = true;
+		return true;
+	case 'j':
+		opt.json = true;
+		return true;
+	case 'd':
+		opt.direct = true;
+		return true;
+	case 'm':
+		opt.map = true;
+		return true;
+	case 'V':
+		opt.mode = MODE_VERIFY;
+		return true;
+	case 'R':
+		opt.mode = MODE_DIRECT_READ;
+		return true;
+	case 'W':
+		opt.mode = MODE_DIRECT_WRITE;
+		return true;
+	case 'v':
+		opt.mode = MODE_SERVE;
+		return true;
+	default:
+		return false;
 	}
 }
 
 static void parse_options(int argc, char **argv)
 {
 	static const struct option table[] = {
-		{ "size", 1, NULL, 's' }, { "seconds", 1, NULL, 't' }, { "threads", 1, NULL, 'n' },
-		{ "seed", 1, NULL, 'e' }, { "read-ratio", 1, NULL, 'r' }, { "zipf", 1, NULL, 'z' },
-		{ "hot", 1, NULL, 'o' }, { "rate", 1, NULL, 'q' }, { "pattern", 1, NULL, 'p' },
-		{ "report", 1, NULL, 'i' }, { "range", 1, NULL, 'g' }, { "state", 1, NULL, 'S' },
-		{ "fresh", 0, NULL, 'f' }, { "huge", 0, NULL, 'h' }, { "json", 0, NULL, 'j' },
-		{ "direct", 0, NULL, 'd' }, { "map", 0, NULL, 'm' }, { "verify-only", 0, NULL, 'V' },
-		{ "direct-read", 0, NULL, 'R' }, { "direct-write", 0, NULL, 'W' }, { "serve", 0, NULL, 'v' },
-		{ NULL, 0, NULL, 0 },
+		{ "size", 1, NULL, 's' },        { "seconds", 1, NULL, 't' },
+		{ "threads", 1, NULL, 'n' },     { "seed", 1, NULL, 'e' },
+		{ "read-ratio", 1, NULL, 'r' },  { "zipf", 1, NULL, 'z' },
+		{ "hot", 1, NULL, 'o' },         { "rate", 1, NULL, 'q' },
+		{ "pattern", 1, NULL, 'p' },     { "report", 1, NULL, 'i' },
+		{ "range", 1, NULL, 'g' },       { "state", 1, NULL, 'S' },
+		{ "fresh", 0, NULL, 'f' },       { "huge", 0, NULL, 'h' },
+		{ "json", 0, NULL, 'j' },        { "direct", 0, NULL, 'd' },
+		{ "map", 0, NULL, 'm' },         { "verify-only", 0, NULL, 'V' },
+		{ "direct-read", 0, NULL, 'R' }, { "direct-write", 0, NULL, 'W' },
+		{ "serve", 0, NULL, 'v' },       { NULL, 0, NULL, 0 },
 	};
 	int c;
 

@@ -1,9 +1,9 @@
 /* prog_touch - how fast is resident memory?
  *
- * Random 8-byte writes, reads or read-modify-writes over a shared mapping of a file, after a warm-up that makes all of it resident;
- * or the first touch of fresh memory (--first-touch). With several --file the files take turns within one run, so
- * that a comparison ("this mount against /dev/shm") sees the same noise: the result has a figure for each and the ratio to the
- * last one. Files are created, and removed at the end.
+ * Random 8-byte writes, reads or read-modify-writes over a shared mapping of a file, after a warm-up that makes all of
+ * it resident; or the first touch of fresh memory (--first-touch). With several --file the files take turns within one
+ * run, so that a comparison ("this mount against /dev/shm") sees the same noise: the result has a figure for each and
+ * the ratio to the last one. Files are created, and removed at the end.
  */
 #include <fcntl.h>
 #include <getopt.h>
@@ -78,16 +78,16 @@ static void warm_up(struct target *target)
 }
 
 /* The compiler gets a loop for each operation, with nothing else in it. */
-#define RANDOM_LOOP(statement)                                                   \
-	do {                                                                     \
-		for (unsigned int n = 0; n < BATCH; n++) {                       \
-			uint64_t at;                                             \
-			x ^= x << 13;                                            \
-			x ^= x >> 7;                                             \
-			x ^= x << 17;                                            \
-			at = (uint64_t)(((unsigned __int128)x * words) >> 64);   \
-			statement;                                               \
-		}                                                                \
+#define RANDOM_LOOP(statement) \
+	do { \
+		for (unsigned int n = 0; n < BATCH; n++) { \
+			uint64_t at; \
+			x ^= x << 13; \
+			x ^= x >> 7; \
+			x ^= x << 17; \
+			at = (uint64_t)(((unsigned __int128)x * words) >> 64); \
+			statement; \
+		} \
 	} while (0)
 
 static void measure_random(struct target *target, unsigned int round)
@@ -166,27 +166,28 @@ static void print_result(void)
 	double last = median(targets[opt.files - 1].ns_per_op, opt.rounds);
 
 	printf("{\"op\": \"%s\", \"size_bytes\": %lu, \"huge\": %s, \"rounds\": %u, \"files\": [",
-	       opt.first_touch ? "first-touch" : op_name[opt.op], opt.size_bytes, opt.huge ? "true" : "false", opt.rounds);
+	       opt.first_touch ? "first-touch" : op_name[opt.op], opt.size_bytes, opt.huge ? "true" : "false",
+	       opt.rounds);
 	for (unsigned int i = 0; i < opt.files; i++) {
 		double ns = median(targets[i].ns_per_op, opt.rounds);
 
-		printf("%s{\"path\": \"%s\", \"ops\": %lu, \"ns_per_op\": %.3f, \"ops_per_s\": %.0f, \"rate_ratio\": %.4f}",
+		printf("%s{\"path\": \"%s\", \"ops\": %lu, \"ns_per_op\": %.3f, \"ops_per_s\": %.0f, \"rate_ratio\": "
+		       "%.4f}",
 		       i ? ", " : "", targets[i].path, targets[i].ops, ns, 1e9 / ns, last / ns);
 	}
 	printf("]}\n");
 }
 
-static const char usage[] =
-	"usage: prog_touch --file PATH [--file PATH...] [options]\n"
-	"  --size SIZE       of each file (256M)\n"
-	"  --op OP           write, read or rmw (write)\n"
-	"  --seconds N       of each round (1)\n"
-	"  --rounds N        files take turns; the median counts (5)\n"
-	"  --first-touch     measure the first write to each page of an empty file instead\n"
-	"  --random-order    of the first touches\n"
-	"  --huge            MADV_HUGEPAGE\n"
-	"  --seed N          of the random places\n"
-	"  --keep            do not remove the files\n";
+static const char usage[] = "usage: prog_touch --file PATH [--file PATH...] [options]\n"
+			    "  --size SIZE       of each file (256M)\n"
+			    "  --op OP           write, read or rmw (write)\n"
+			    "  --seconds N       of each round (1)\n"
+			    "  --rounds N        files take turns; the median counts (5)\n"
+			    "  --first-touch     measure the first write to each page of an empty file instead\n"
+			    "  --random-order    of the first touches\n"
+			    "  --huge            MADV_HUGEPAGE\n"
+			    "  --seed N          of the random places\n"
+			    "  --keep            do not remove the files\n";
 
 __attribute__((noreturn)) static void bad_usage(void)
 {
@@ -210,25 +211,51 @@ static void set_option(int c, char *arg)
 			prog_die("at most %d files", FILES_MAX);
 		targets[opt.files++].path = arg;
 		break;
-	case 's': opt.size_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE; break;
-	case 'o': opt.op = parse_op(arg); break;
-	case 't': opt.seconds = prog_number(arg, 0.001, 1e6); break;
-	case 'r': opt.rounds = (unsigned int)prog_number(arg, 1, ROUNDS_MAX); break;
-	case 'e': opt.seed = strtoull(arg, NULL, 0); break;
-	case 'F': opt.first_touch = true; break;
-	case 'R': opt.random_order = true; break;
-	case 'h': opt.huge = true; break;
-	case 'k': opt.keep = true; break;
-	default: bad_usage();
+	case 's':
+		opt.size_bytes = prog_size(arg) / PROG_PAGE * PROG_PAGE;
+		break;
+	case 'o':
+		opt.op = parse_op(arg);
+		break;
+	case 't':
+		opt.seconds = prog_number(arg, 0.001, 1e6);
+		break;
+	case 'r':
+		opt.rounds = (unsigned int)prog_number(arg, 1, ROUNDS_MAX);
+		break;
+	case 'e':
+		opt.seed = strtoull(arg, NULL, 0);
+		break;
+	case 'F':
+		opt.first_touch = true;
+		break;
+	case 'R':
+		opt.random_order = true;
+		break;
+	case 'h':
+		opt.huge = true;
+		break;
+	case 'k':
+		opt.keep = true;
+		break;
+	default:
+		bad_usage();
 	}
 }
 
 int main(int argc, char **argv)
 {
 	static const struct option table[] = {
-		{ "file", 1, NULL, 'f' }, { "size", 1, NULL, 's' }, { "op", 1, NULL, 'o' }, { "seconds", 1, NULL, 't' },
-		{ "rounds", 1, NULL, 'r' }, { "seed", 1, NULL, 'e' }, { "first-touch", 0, NULL, 'F' },
-		{ "random-order", 0, NULL, 'R' }, { "huge", 0, NULL, 'h' }, { "keep", 0, NULL, 'k' },
+		{ "file", 1, NULL, 'f' },
+		{ "size", 1, NULL, 's' },
+		{ "op", 1, NULL, 'o' },
+		{ "seconds", 1, NULL, 't' },
+		{ "rounds", 1, NULL, 'r' },
+		{ "seed", 1, NULL, 'e' },
+		{ "first-touch", 0, NULL, 'F' },
+		{ "random-order", 0, NULL, 'R' },
+		{ "huge", 0, NULL, 'h' },
+		{ "keep", 0, NULL, 'k' },
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;

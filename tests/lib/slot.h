@@ -143,8 +143,7 @@ static inline struct state *state_open(const char *path, uint64_t size_bytes, bo
 	if (state == MAP_FAILED)
 		prog_die("cannot map state file %s: %s", path ? path : "(memory)", strerror(errno));
 	close(fd);
-	if (state->magic == STATE_MAGIC &&
-	    length != sizeof(struct state) + state_slots(state) * sizeof(uint32_t))
+	if (state->magic == STATE_MAGIC && length != sizeof(struct state) + state_slots(state) * sizeof(uint32_t))
 		prog_die("state file %s has the wrong length", path);
 	return state;
 }

@@ -1,11 +1,11 @@
 /* guest_work - what runs in the test guest: fills memory with patterns that check themselves, works on them, tells.
  *
  * Every 4 KiB page holds its index, its version, a third of pseudo-random words, two thirds that compress, and a
- * checksum. The versions that the pages should have are kept apart. The work goes through windows: for a few seconds only a
- * part of the pages is rewritten and verified at random while the rest lies idle, then the window moves on, and now
- * and then everything is verified. Settings come from the kernel command line: guest.mib, guest.seconds, guest.seed,
- * guest.window (percent of the memory), guest.dwell (seconds in a window), guest.release (MiB that are given back to the
- * guest's kernel after the first pass, and taken again after half of the time).
+ * checksum. The versions that the pages should have are kept apart. The work goes through windows: for a few seconds
+ * only a part of the pages is rewritten and verified at random while the rest lies idle, then the window moves on, and
+ * now and then everything is verified. Settings come from the kernel command line: guest.mib, guest.seconds,
+ * guest.seed, guest.window (percent of the memory), guest.dwell (seconds in a window), guest.release (MiB that are
+ * given back to the guest's kernel after the first pass, and taken again after half of the time).
  *
  * Lines on the console, for the script that waits outside:
  *   GUEST: filled PAGES pages
@@ -104,7 +104,8 @@ static void tell_bad(uint64_t index, unsigned int at, uint64_t want)
 
 	for (unsigned int i = 0; i < PAGE_WORDS; i++)
 		any |= memory[index][i];
-	printf("GUEST: bad page %lu at %p word %u: expected %016lx got %016lx%s, page says index %lu version %lu, wanted %u\n",
+	printf("GUEST: bad page %lu at %p word %u: expected %016lx got %016lx%s, page says index %lu version %lu, "
+	       "wanted %u\n",
 	       index, (void *)memory[index], at, want, memory[index][at], any ? "" : " (all zeros)", memory[index][0],
 	       memory[index][1], version[index]);
 }
