@@ -1,0 +1,167 @@
+/* args.c - options of the subcommands, their help, and the one line that an error is. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "tierctl.h"
+
+#define DEPTH_DEFAULT 16
+#define DEPTH_MAX 256
+
+struct option_text {
+	unsigned int bit;      /* 0: everywhere */
+	const char *name;
+	const char *argument;  /* NULL: takes none */
+	char letter;
+	const char *help;
+};
+
+static const struct option_text option_texts[] = {
+	{ ARGS_JSON, "json", NULL, 'j', "print JSON" },
+	{ ARGS_BYTES, "bytes", NULL, 'b', "print sizes in bytes" },
+	{ ARGS_RANGE, "offset", "SIZE", 'o', "begin at this offset in the file (default 0)" },
+	{ ARGS_RANGE, "length", "SIZE", 'l', "this much of the file (default: to its end)" },
+	{ ARGS_OFF, "off", NULL, 'u', "undo: let the blocks go" },
+	{ ARGS_DEPTH, "depth", "N", 'd', "requests of 1 MiB in flight, 1 to 256 (default 16)" },
+	{ 0, "help", NULL, 'h', "print this" },
+};
+
+#define OPTION_COUNT (sizeof(option_texts) / sizeof(option_texts[0]))
+
+int fail(const char *path, const char *what, const char *why)
+{
+	fflush(stdout);
+	fprintf(stderr, "tierctl: %s%s%s%s%s\n", path ? path : "", path && what ? ": " : "", what ? what : "",
+		why && (path || what) ? ": " : "", why ? why : "");
+	return 1;
+}
+
+int fail_errno(const char *path, const char *what, int err)
+{
+	return fail(path, what, strerror(err < 0 ? -err : err));
+}
+
+int print_json(json_t *value)
+{
+	int err = value ? json_dumpf(value, stdout, JSON_INDENT(2)) : -1;
+
+	json_decref(value);
+	putchar('\n');
+	if (err || fflush(stdout))
+		return fail("output", "cannot print JSON", err ? NULL : strerror(errno));
+	return 0;
+}
+
+void args_help(const struct command *command)
+{
+	printf("Usage: tierctl %s%s %s\n\n%s\n\nOptions:\n", command->name, command->options ? " [OPTION...]" : "",
+	       command->operands, command->help);
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		const struct option_text *text = &option_texts[i];
+		char name[32];
+
+		if (text->bit && !(command->options & text->bit))
+			continue;
+		snprintf(name, sizeof(name), "%s%s%s", text->name, text->argument ? "=" : "", text->argument ? text->argument : "");
+		printf("  -%c, --%-14s %s\n", text->letter, name, text->help);
+	}
+}
+
+/* The tables that getopt wants, of what this command takes. */
+static void build_getopt(const struct command *command, struct option *long_options, char *letters)
+{
+	*letters++ = ':'; /* we print the errors */
+	for (size_t i = 0; i < OPTION_COUNT; i++) {
+		const struct option_text *text = &option_texts[i];
+
+		if (text->bit && !(command->options & text->bit))
+			continue;
+		*long_options++ = (struct option){ text->name, text->argument ? required_argument : no_argument, NULL, text->letter };
+		*letters++ = text->letter;
+		if (text->argument)
+			*letters++ = ':';
+	}
+	*letters = '\0';
+	*long_options = (struct option){};
+}
+
+static int parse_depth(const char *text, unsigned int *ret)
+{
+	char *end;
+	unsigned long depth;
+
+	errno = 0;
+	depth = strtoul(text, &end, 10);
+	if (errno || *end || end == text || depth < 1 || depth > DEPTH_MAX)
+		return -EINVAL;
+	*ret = (unsigned int)depth;
+	return 0;
+}
+
+/* 0, 1 (help), -1 (printed). */
+static int take_option(const struct command *command, int letter, const char *argument, struct args *args)
+{
+	int err = 0;
+
+	switch (letter) {
+	case 'j':
+		args->json = true;
+		return 0;
+	case 'b':
+		args->bytes = true;
+		return 0;
+	case 'u':
+		args->off = true;
+		return 0;
+	case 'h':
+		args_help(command);
+		return 1;
+	case 'o':
+		args->has_range = true;
+		err = size_parse(argument, &args->offset);
+		break;
+	case 'l':
+		args->has_range = true;
+		err = size_parse(argument, &args->length);
+		break;
+	case 'd':
+		err = parse_depth(argument, &args->depth);
+		break;
+	}
+	if (!err)
+		return 0;
+	fail(argument, letter == 'd' ? "not a depth" : "not a size", NULL);
+	return -1;
+}
+
+int args_parse(const struct command *command, int argc, char **argv, int min, int max, struct args *ret)
+{
+	struct option long_options[OPTION_COUNT + 1];
+	char letters[2 * OPTION_COUNT + 2];
+	int letter, rc;
+
+	*ret = (struct args){ .length = UINT64_MAX, .depth = DEPTH_DEFAULT };
+	build_getopt(command, long_options, letters);
+	opterr = 0;
+	while ((letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1) {
+		if (letter == '?' || letter == ':') {
+			fail(argv[optind - 1], letter == ':' ? "the option needs a value" : "unknown option",
+			     "see 'tierctl COMMAND --help'");
+			return -1;
+		}
+		rc = take_option(command, letter, optarg, ret);
+		if (rc)
+			return rc;
+	}
+	ret->operands = argv + optind;
+	ret->count = argc - optind;
+	if (ret->count < min || (max >= 0 && ret->count > max)) {
+		fail(command->name, ret->count < min ? "an argument is missing" : "too many arguments",
+		     "see 'tierctl COMMAND --help'");
+		return -1;
+	}
+	return 0;
+}

@@ -1,0 +1,232 @@
+/* conn.c - see conn.h. */
+#include "conn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <tierfs/tierfs.h>
+
+#include "base/cleanup.h"
+
+struct conn {
+	int file_fd;
+	FILE *stream;
+	struct tierfs_ioc_info info;
+	bool token_used;
+};
+
+static int set_error(struct conn_error *error, int err, const char *what, const char *why)
+{
+	error->what = what;
+	snprintf(error->why, sizeof(error->why), "%s", why ? why : strerror(-err));
+	return err;
+}
+
+static int open_file(const char *path, bool writing)
+{
+	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	int fd = -1;
+
+	if (writing)
+		fd = open(path, O_RDWR | flags);
+	/* Directories cannot be opened for writing, and root needs no such right. */
+	if (fd < 0 && (!writing || errno == EISDIR || geteuid() == 0))
+		fd = open(path, O_RDONLY | flags);
+	return fd < 0 ? -errno : fd;
+}
+
+/* A fresh token: one is good for one request. */
+static int get_info(struct conn *conn, struct conn_error *error)
+{
+	int err = tierfs_info(conn->file_fd, &conn->info);
+
+	if (err == -ENOTTY)
+		return set_error(error, err, "not in a tierfs mount", "it is of another filesystem");
+	if (err)
+		return set_error(error, err, "cannot ask the daemon", err == -ENOTCONN ? "it is gone" : NULL);
+	if (conn->info.abi_version != TIERFS_ABI_VERSION)
+		return set_error(error, -EPROTO, "cannot ask the daemon", "it is of another version");
+	conn->token_used = false;
+	return 0;
+}
+
+static int connect_control(struct conn *conn, struct conn_error *error)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return set_error(error, -errno, "cannot make a socket", NULL);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, conn->info.run_dir,
+		 TIERFS_CONTROL_SOCKET);
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return set_error(error, -errno, "cannot reach the daemon", NULL);
+	conn->stream = fdopen(fd, "r+");
+	if (!conn->stream)
+		return set_error(error, -errno, "cannot reach the daemon", NULL);
+	STEAL_FD(fd);
+	return 0;
+}
+
+int conn_open(const char *path, bool writing, struct conn **ret, struct conn_error *error)
+{
+	struct conn *conn = calloc(1, sizeof(*conn));
+	int err;
+
+	if (!conn)
+		return set_error(error, -ENOMEM, "cannot open", NULL);
+	conn->file_fd = open_file(path, writing);
+	if (conn->file_fd < 0)
+		err = set_error(error, conn->file_fd, "cannot open", NULL);
+	else
+		err = get_info(conn, error);
+	if (!err)
+		err = connect_control(conn, error);
+	if (err) {
+		conn_close(conn);
+		return err;
+	}
+	*ret = conn;
+	return 0;
+}
+
+void conn_close(struct conn *conn)
+{
+	if (!conn)
+		return;
+	if (conn->stream)
+		fclose(conn->stream);
+	if (conn->file_fd >= 0)
+		close(conn->file_fd);
+	free(conn);
+}
+
+const struct tierfs_ioc_info *conn_info(const struct conn *conn)
+{
+	return &conn->info;
+}
+
+static int send_request(struct conn *conn, const char *op, json_t *params)
+{
+	char token[2 * TIERFS_TOKEN_LEN + 1];
+	json_t *request = params ? params : json_object();
+	int rc;
+
+	for (size_t i = 0; i < TIERFS_TOKEN_LEN; i++)
+		sprintf(token + 2 * i, "%02x", conn->info.token[i]);
+	conn->token_used = true;
+	json_object_set_new(request, "op", json_string(op));
+	json_object_set_new(request, "token", json_string(token));
+	rc = json_dumpf(request, conn->stream, JSON_COMPACT);
+	json_decref(request);
+	return rc || fputc('\n', conn->stream) == EOF || fflush(conn->stream) ? -EPIPE : 0;
+}
+
+/* 1: the result. 0: another line follows. */
+static int take_line(json_t *line, conn_line_fn *fn, void *arg, json_t **ret, struct conn_error *error)
+{
+	json_t *result = json_object_get(line, "result");
+	json_t *failure = json_object_get(line, "error");
+
+	if (failure) {
+		int err = -(int)json_integer_value(json_object_get(failure, "errno"));
+		const char *text = json_string_value(json_object_get(failure, "text"));
+
+		return set_error(error, err < 0 ? err : -EPROTO, "the daemon refuses", text);
+	}
+	if (result) {
+		*ret = json_incref(result);
+		return 1;
+	}
+	if (fn)
+		fn(arg, line);
+	return 0;
+}
+
+int conn_ask(struct conn *conn, const char *op, json_t *params, conn_line_fn *fn, void *arg, json_t **ret,
+	     struct conn_error *error)
+{
+	char *text = NULL;
+	size_t cap = 0;
+	int rc = conn->token_used ? get_info(conn, error) : 0;
+
+	if (rc) {
+		json_decref(params);
+		return rc;
+	}
+	if (send_request(conn, op, params))
+		return set_error(error, -EPIPE, "cannot ask the daemon", "it closed the connection");
+	while (rc == 0) {
+		json_t *line;
+
+		if (getline(&text, &cap, conn->stream) < 0) {
+			rc = set_error(error, -ECONNRESET, "no answer", "the daemon closed the connection");
+			break;
+		}
+		line = json_loads(text, 0, NULL);
+		rc = line ? take_line(line, fn, arg, ret, error) :
+			    set_error(error, -EPROTO, "no answer", "the daemon's words are not JSON");
+		json_decref(line);
+	}
+	free(text);
+	return rc < 0 ? rc : 0;
+}
+
+/* Space, tab, newline and backslash are written as \ooo. */
+static void unescape(char *text)
+{
+	char *to = text;
+
+	for (const char *from = text; *from; to++) {
+		if (from[0] == '\\' && from[1] && from[2] && from[3]) {
+			*to = (char)((from[1] - '0') << 6 | (from[2] - '0') << 3 | (from[3] - '0'));
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+/* Fields: id parent major:minor root mountpoint options ... - type source options. */
+static bool parse_mount(char *line, char **mountpoint, char **source)
+{
+	char *save, *word = strtok_r(line, " \n", &save), *type;
+	int field = 0;
+
+	for (; word && field < 4; field++)
+		word = strtok_r(NULL, " \n", &save);
+	*mountpoint = word;
+	while (word && strcmp(word, "-"))
+		word = strtok_r(NULL, " \n", &save);
+	type = word ? strtok_r(NULL, " \n", &save) : NULL;
+	*source = type ? strtok_r(NULL, " \n", &save) : NULL;
+	if (!*source || (strcmp(type, "fuse.tierfs") && strcmp(type, "tierfs")))
+		return false;
+	unescape(*mountpoint);
+	unescape(*source);
+	return true;
+}
+
+int conn_mounts(conn_mount_fn *fn, void *arg)
+{
+	FILE *file = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL, *mountpoint, *source;
+	size_t cap = 0;
+	int rc = 0;
+
+	if (!file)
+		return -errno;
+	while (!rc && getline(&line, &cap, file) >= 0)
+		if (parse_mount(line, &mountpoint, &source))
+			rc = fn(arg, mountpoint, source);
+	free(line);
+	fclose(file);
+	return rc;
+}

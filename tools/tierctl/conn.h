@@ -1,0 +1,34 @@
+/* conn.h - a conversation with the daemon of a mount, found by any path in it. docs/format/control.md. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <jansson.h>
+
+#include <tierfs/ioctl.h>
+
+struct conn;
+
+/* What went wrong, for fail(). */
+struct conn_error {
+	const char *what;
+	char why[256];
+};
+
+/* Opens path (writing: with the right to change the file) and connects. 0 or -errno with *error filled in. */
+int conn_open(const char *path, bool writing, struct conn **ret, struct conn_error *error);
+void conn_close(struct conn *conn); /* takes NULL */
+
+const struct tierfs_ioc_info *conn_info(const struct conn *conn);
+
+/* Called for each line that is not the last: progress and pieces of the result. */
+typedef void conn_line_fn(void *arg, json_t *line);
+
+/* Sends op with params (taken over; NULL: none) and the token, and waits for the result, which is a new reference. fn may be NULL. */
+int conn_ask(struct conn *conn, const char *op, json_t *params, conn_line_fn *fn, void *arg, json_t **ret,
+	     struct conn_error *error);
+
+/* The tierfs mounts in /proc/self/mountinfo. fn non-zero ends the walk and is returned. */
+typedef int conn_mount_fn(void *arg, const char *mountpoint, const char *source);
+int conn_mounts(conn_mount_fn *fn, void *arg);

@@ -1,0 +1,65 @@
+/* main.c - the table of subcommands, and dispatch. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tierctl.h"
+
+const struct command commands[] = {
+	{ "list", list_run, "", ARGS_JSON | ARGS_BYTES, "List the tierfs mounts of this machine." },
+	{ "ls", ls_run, "[PATH]", ARGS_JSON | ARGS_BYTES,
+	  "List RAM files: where their memory is, and what moved. Without PATH, those of all mounts; a directory\n"
+	  "stands for what is below it. An ordinary user sees the files that are his. A file that lost memory when\n"
+	  "the machine went down is marked \"lost\"." },
+	{ "stat", stat_run, "PATH...", ARGS_JSON | ARGS_BYTES,
+	  "Show all figures of a RAM file, or of a mount (PATH is its mount point): the same summed, and the store's." },
+	{ "map", map_run, "FILE", ARGS_JSON | ARGS_BYTES | ARGS_RANGE,
+	  "Show which parts of a RAM file are resident, cold, or holes, with their generation (0: in use now) and\n"
+	  "tier (how often they came back soon after a demotion)." },
+	{ "demote", demote_run, "PATH...", ARGS_JSON | ARGS_BYTES | ARGS_RANGE,
+	  "Move idle blocks of a RAM file (or of all files of a mount) to the cold store. What is in use stays: blocks\n"
+	  "of a file that is mapped are watched for min_idle first." },
+	{ "promote", promote_run, "PATH...", ARGS_JSON | ARGS_BYTES | ARGS_RANGE,
+	  "Bring cold blocks back to DRAM, as long as the budget has room." },
+	{ "pin", pin_run, "FILE...", ARGS_JSON | ARGS_BYTES | ARGS_RANGE | ARGS_OFF,
+	  "Keep blocks from being demoted, or let them go again (--off). Needed for memory that devices reach on\n"
+	  "their own (VFIO, RDMA)." },
+	{ "copy", copy_run, "SOURCE DESTINATION", ARGS_JSON | ARGS_BYTES | ARGS_DEPTH,
+	  "Copy a file with O_DIRECT, many requests at a time, holes staying holes. Reading a RAM file this way leaves\n"
+	  "cold blocks cold; writing one puts its content into the cold store." },
+	{ "set", set_run, "MOUNTPOINT OPTION=VALUE...", ARGS_JSON, "Change options of a mount: dram, min_idle. Root only." },
+	{ "get", get_run, "MOUNTPOINT [OPTION...]", ARGS_JSON, "Show options of a mount." },
+	{ "run", run_run, "[--] COMMAND [ARGUMENT...]", 0,
+	  "Run a program whose shared mappings of RAM files are attached, that is, as fast as shared memory. It must\n"
+	  "be dynamically linked." },
+	{ NULL, NULL, NULL, 0, NULL },
+};
+
+static int help(void)
+{
+	printf("Usage: tierctl COMMAND [OPTION...] [ARGUMENT...]\n\n"
+	       "Looks at and moves the memory of virtual machines in tierfs mounts.\n\nCommands:\n");
+	for (const struct command *command = commands; command->name; command++) {
+		const char *dot = strpbrk(command->help, ".:");
+
+		printf("  %-8s %.*s\n", command->name, (int)(dot ? dot - command->help : 0), command->help);
+	}
+	printf("\n'tierctl COMMAND --help' says more; so does tierctl(1).\n");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2)
+		return fail(NULL, "a command is missing", "'tierctl --help' lists them");
+	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
+		return help();
+	if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-V")) {
+		printf("tierctl %s\n", TIERFS_VERSION);
+		return 0;
+	}
+	for (const struct command *command = commands; command->name; command++)
+		if (!strcmp(command->name, argv[1]))
+			return command->run(command, argc - 1, argv + 1);
+	return fail(argv[1], "no such command", "'tierctl --help' lists them");
+}

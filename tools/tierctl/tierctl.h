@@ -1,0 +1,63 @@
+/* tierctl.h - the subcommands, and what all of them share: arguments, errors, output.
+ *
+ * A subcommand returns the exit status: 0, or 1 after exactly one line on stderr, "tierctl: PATH: what: why".
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+/* Options that a subcommand takes: bits of struct command.options. The help text comes from the same table (args.c). */
+enum args_option {
+	ARGS_JSON = 1 << 0,
+	ARGS_BYTES = 1 << 1,
+	ARGS_RANGE = 1 << 2, /* --offset and --length */
+	ARGS_OFF = 1 << 3,
+	ARGS_DEPTH = 1 << 4,
+};
+
+struct args {
+	bool json, bytes, off;
+	bool has_range;
+	uint64_t offset, length;   /* length UINT64_MAX: to the end */
+	unsigned int depth;
+	char **operands;
+	int count;
+};
+
+struct command {
+	const char *name;
+	int (*run)(const struct command *command, int argc, char **argv);
+	const char *operands;      /* for the usage line */
+	unsigned int options;
+	const char *help;
+};
+
+extern const struct command commands[]; /* ends with name NULL */
+
+/* 0: go on. 1: done (help was printed), exit with 0. -1: an error was printed, exit with 1. */
+int args_parse(const struct command *command, int argc, char **argv, int min, int max, struct args *ret);
+void args_help(const struct command *command);
+
+/* Prints the one line; returns 1. what or why may be NULL. */
+int fail(const char *path, const char *what, const char *why);
+/* The same with a negative errno value. */
+int fail_errno(const char *path, const char *what, int err);
+
+/* Prints and frees. 0 or 1. */
+int print_json(json_t *value);
+
+int list_run(const struct command *command, int argc, char **argv);
+int ls_run(const struct command *command, int argc, char **argv);
+int stat_run(const struct command *command, int argc, char **argv);
+int map_run(const struct command *command, int argc, char **argv);
+int demote_run(const struct command *command, int argc, char **argv);
+int promote_run(const struct command *command, int argc, char **argv);
+int pin_run(const struct command *command, int argc, char **argv);
+int copy_run(const struct command *command, int argc, char **argv);
+int set_run(const struct command *command, int argc, char **argv);
+int get_run(const struct command *command, int argc, char **argv);
+int run_run(const struct command *command, int argc, char **argv);
