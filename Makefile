@@ -30,7 +30,9 @@ $(error MODE=$(MODE): use one of $(MODES))
 endif
 
 mode_debug := -O1 -g -DTIERFS_DEBUG
-mode_release := -O2 -g -DNDEBUG
+# What only asserts use is unused here.
+mode_release = -O2 -g -DNDEBUG
+WARN_release := -Wno-unused-variable -Wno-unused-const-variable -Wno-unused-but-set-variable -Wno-unused-function
 mode_asan := -O1 -g -fno-omit-frame-pointer -DTIERFS_DEBUG
 mode_tsan := -O1 -g -fno-omit-frame-pointer -DTIERFS_DEBUG
 mode_cov := -O0 -g -DTIERFS_DEBUG
@@ -51,7 +53,7 @@ pkg_cflags = $(shell $(PKG_CONFIG) --cflags $(1) 2>/dev/null)
 pkg_libs = $(shell $(PKG_CONFIG) --libs $(1) 2>/dev/null || echo $(2))
 
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wundef -Wvla \
-	-Wformat=2 -Wimplicit-fallthrough
+	-Wformat=2 -Wimplicit-fallthrough $(WARN_$(MODE))
 WERROR ?= -Werror
 # Warnings are gcc's to give; clang builds the fuzzers alone.
 ifeq ($(MODE),fuzz)
