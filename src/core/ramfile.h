@@ -106,8 +106,10 @@ void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper);
 
 enum ramfile_fault_kind { RAMFILE_FAULT_MISSING, RAMFILE_FAULT_PROTECTED };
 
-/* A thread of the mapper waits at offset. Resolves it and wakes the thread, now or later (when there is room). arrived_ns: when the
+/* A thread of the mapper waits at offset. Not called after or during ramfile_remove_mapper(). Resolves it and wakes the thread, now or later (when there is room). arrived_ns: when the
  * event was read, for the latency figures. Never fails: what cannot be read is poisoned. */
 void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
 		   uint64_t arrived_ns);
+/* For struct mapper_ops.fill: data for pages that the arena does not have and nobody else brings now. */
+int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset);
 void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round);

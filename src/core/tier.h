@@ -20,7 +20,7 @@ struct tier_config {
 	uint64_t dram_bytes;       /* budget */
 	uint64_t min_idle_ns;
 	int zstd_level;
-	bool run_demoter;          /* false: tests call tier_demote_some() themselves */
+	bool run_demoter;          /* false: the caller (a test) calls tier_step() itself */
 };
 
 struct tier_figures {
@@ -35,6 +35,15 @@ struct tier_figures {
 int tier_new(const struct tier_config *config, struct tier **ret);
 /* Stops the threads. All RAM files must have been put. Takes NULL. */
 void tier_free(struct tier *tier);
+
+/* Called, on the demoter's thread, when a fault that waits for room may go on: somebody shall call tier_resume_fault() until it
+ * returns false. Set before the first mapper is added. */
+typedef void tier_room_fn(void *arg);
+void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg);
+bool tier_resume_fault(struct tier *tier);
+
+/* One turn of the demoter: scan what is due, demote what the budget asks for. */
+void tier_step(struct tier *tier);
 
 uint32_t tier_block_bytes(const struct tier *tier);
 void tier_figures(struct tier *tier, struct tier_figures *ret);

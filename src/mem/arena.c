@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,7 +39,6 @@ void arena_fini(struct arena *arena)
 	if (arena->fd >= 0)
 		close(arena->fd);
 	arena->fd = -1;
-	arena->sealed = false;
 }
 
 int arena_remove(struct arena *arena)
@@ -133,8 +131,6 @@ int arena_share(const struct arena *arena, bool writable, int *ret_fd)
 		if (fd < 0)
 			return -errno;
 	}
-	if (flock(fd, LOCK_SH | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? -EBUSY : -errno;
 	*ret_fd = STEAL_FD(fd);
 	return 0;
 }
@@ -147,19 +143,34 @@ bool arena_is(const struct arena *arena, int fd)
 	       ours.st_ino == theirs.st_ino;
 }
 
-int arena_seal(struct arena *arena)
+static int lock_bytes(int fd, short type, uint64_t start, uint64_t length)
 {
-	if (arena->sealed)
-		return 0;
-	if (flock(arena->fd, LOCK_EX | LOCK_NB) < 0)
-		return errno == EWOULDBLOCK ? -EBUSY : -errno;
-	arena->sealed = true;
-	return 0;
+	struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)start, .l_len = (off_t)length };
+
+	return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
-void arena_unseal(struct arena *arena)
+int arena_hold(int fd, uint64_t holder)
 {
-	if (arena->sealed)
-		flock(arena->fd, LOCK_UN);
-	arena->sealed = false;
+	int err = lock_bytes(fd, F_RDLCK, holder, 1);
+
+	/* The new number first: the description is a holder at every moment. Length 0 means up to the end. */
+	if (!err && holder)
+		err = lock_bytes(fd, F_UNLCK, 0, holder);
+	if (!err)
+		err = lock_bytes(fd, F_UNLCK, holder + 1, 0);
+	return err;
+}
+
+int arena_next_holder(const struct arena *arena, uint64_t from, uint64_t *ret_holder)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)from };
+
+	if (fcntl(arena->fd, F_OFD_GETLK, &lock) < 0)
+		return -errno;
+	if (lock.l_type == F_UNLCK)
+		return -ENOENT;
+	/* A lock that began before the range is reported with its own start. */
+	*ret_holder = (uint64_t)lock.l_start > from ? (uint64_t)lock.l_start : from;
+	return 0;
 }

@@ -4,9 +4,10 @@
  * Reads and writes go through pread and pwrite, never through a mapping of the daemon's own: a read of a mapped hole would
  * allocate a page. Thread-safety: all functions but init and fini. 0 or -errno.
  *
- * Who maps the arena: every descriptor that is handed to a process carries a shared flock(2). As long as such a descriptor
- * or a mapping made from it exists anywhere, arena_seal() fails. That is how a restarted daemon knows that a process
- * still maps the file, before that process has come back.
+ * Who maps the arena: the open file description that a process is given carries a read lock (an open file description lock,
+ * fcntl(2)) on one byte whose offset is the holder's number. The lock lives exactly as long as that description: as any
+ * descriptor of it, or any mapping made from it, in any process. So the kernel remembers who maps an arena while no daemon
+ * runs, and a restarted daemon sees every holder before it has come back.
  */
 #pragma once
 
@@ -18,7 +19,6 @@ struct arena {
 	int fd;
 	int dir;      /* borrowed */
 	uint64_t ino; /* also its name, in decimal */
-	bool sealed;  /* we hold the exclusive lock; owner: callers serialize seal and unseal */
 };
 
 /* Opens or creates the arena and sets its length. */
@@ -34,10 +34,11 @@ int arena_resize(const struct arena *arena, uint64_t size_bytes);
 /* The next run of present pages at or after offset. -ENXIO: none before the end. */
 int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_start, uint64_t *ret_end);
 
-/* A fresh descriptor that carries the shared lock, for a process that will map it. The arena must not be sealed. */
+/* A fresh open file description, for a process that will map it; not yet a holder. */
 int arena_share(const struct arena *arena, bool writable, int *ret_fd);
 bool arena_is(const struct arena *arena, int fd);
 
-/* Takes the exclusive lock: nobody maps the arena, and nobody can be given it until arena_unseal(). -EBUSY: somebody does. */
-int arena_seal(struct arena *arena);
-void arena_unseal(struct arena *arena);
+/* Makes the open file description of fd the holder of that number, and of no other. */
+int arena_hold(int fd, uint64_t holder);
+/* The first holder with a number of at least from. -ENOENT: none. */
+int arena_next_holder(const struct arena *arena, uint64_t from, uint64_t *ret_holder);

@@ -182,13 +182,14 @@ void blocks_check(const struct blocks *blocks)
 		in_state[state]++;
 		if (blocks_has(blocks, block, BLOCK_PINNED))
 			pinned++;
-		if (state == BLOCK_HOLE && blocks_has(blocks, block, BLOCK_STORED))
-			check_failed(block, "a hole with a stored copy");
 		if (state == BLOCK_COLD && !blocks_has(blocks, block, BLOCK_STORED))
 			check_failed(block, "cold without a stored copy");
 		if (blocks_has(blocks, block, BLOCK_COMMITTING) && state != BLOCK_STORING)
 			check_failed(block, "committing and not storing");
-		if (blocks_has(blocks, block, BLOCK_WAITERS) && !blocks_passing(blocks, block))
+		if (blocks_has(blocks, block, BLOCK_OWNED) && (state == BLOCK_HOLE || state == BLOCK_COLD || state == BLOCK_LOADING))
+			check_failed(block, "owned by a demotion and not resident");
+		if (blocks_has(blocks, block, BLOCK_WAITERS) && !blocks_passing(blocks, block) &&
+		    !blocks_has(blocks, block, BLOCK_OWNED))
 			check_failed(block, "waiters at rest");
 		if (blocks_has(blocks, block, BLOCK_STORED))
 			stored_bytes += blocks->stored_bytes[block];

@@ -6,7 +6,7 @@
  * States. A block is at rest in HOLE, COLD or RESIDENT. LOADING, STORING and UPDATING are passing states: exactly one thread owns the
  * block, works on it without a lock, and ends the state. Everybody else waits (or sets BLOCK_WAITERS and is woken).
  *
- *   HOLE     no bytes anywhere: not in the arena, no key in the store
+ *   HOLE     no bytes anywhere: not in the arena, no key in the store (but for BLOCK_STORED left by a write that failed)
  *   COLD     the only copy is in the store
  *   RESIDENT in the arena; a key in the store may exist (BLOCK_STORED) and may be out of date
  *   LOADING  HOLE or COLD on the way to RESIDENT: the arena is being filled
@@ -120,5 +120,5 @@ void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on);
 /* Bytes of memory that the table can touch at the most. */
 uint64_t blocks_memory_bytes(const struct blocks *blocks);
 
-/* Debug builds: counters agree with the entries, holes have no stored copy, flags fit states. Aborts with the block's number. */
+/* Counters agree with the entries, flags fit states. Aborts with the block's number. */
 void blocks_check(const struct blocks *blocks);

@@ -1,10 +1,7 @@
 #include "mem/heat.h"
 
-#include <string.h>
-
 /* A block that comes back within this many rounds was demoted too early. */
 #define SOON_ROUNDS 8
-#define CLASSES ((BLOCK_GENERATION_MAX + 1) * (HEAT_TIER_MAX + 1))
 
 uint64_t heat_mark(struct blocks *blocks, uint64_t first, uint64_t count, uint8_t *mark)
 {
@@ -107,7 +104,7 @@ void heat_promoted(struct blocks *blocks, uint64_t block)
 
 static bool eligible(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter, uint64_t block)
 {
-	if (blocks_state(blocks, block) != BLOCK_RESIDENT || blocks_has(blocks, block, BLOCK_PINNED | BLOCK_OWNED))
+	if (blocks_state(blocks, block) != BLOCK_RESIDENT || blocks_has(blocks, block, BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED))
 		return false;
 	if (!filter->mapped)
 		return true;
@@ -121,35 +118,31 @@ static unsigned int class_of(const struct blocks *blocks, uint64_t block)
 	return blocks->generation[block] * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - blocks_tier(blocks, block));
 }
 
-size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter, uint32_t *ret,
-		 size_t max)
+void heat_count(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+		uint64_t in_class[static HEAT_CLASSES])
 {
-	uint32_t in_class[CLASSES];
-	uint64_t end = filter->first + filter->count;
-	size_t wanted = 0, picked = 0;
-	size_t of_lowest = 0; /* how many of the lowest class taken fit */
-	unsigned int lowest = CLASSES;
-
-	memset(in_class, 0, sizeof(in_class));
-	for (uint64_t block = filter->first; block < end; block++)
+	for (uint64_t block = filter->first; block < filter->first + filter->count; block++)
 		if (eligible(heat, blocks, filter, block))
 			in_class[class_of(blocks, block)]++;
-	while (lowest > 0 && wanted < max) {
-		lowest--;
-		of_lowest = in_class[lowest] < max - wanted ? in_class[lowest] : max - wanted;
-		wanted += of_lowest;
-	}
-	for (uint64_t block = filter->first; block < end && picked < wanted; block++) {
-		unsigned int class;
+}
 
-		if (!eligible(heat, blocks, filter, block))
-			continue;
-		class = class_of(blocks, block);
-		if (class < lowest || (class == lowest && !of_lowest))
-			continue;
-		if (class == lowest)
-			of_lowest--;
-		ret[picked++] = (uint32_t)block;
-	}
+unsigned int heat_threshold(const uint64_t in_class[static HEAT_CLASSES], uint64_t wanted)
+{
+	unsigned int class = HEAT_CLASSES;
+	uint64_t found = 0;
+
+	while (class > 0 && found < wanted)
+		found += in_class[--class];
+	return class;
+}
+
+size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+		 unsigned int lowest_class, uint32_t *ret, size_t max)
+{
+	size_t picked = 0;
+
+	for (uint64_t block = filter->first; block < filter->first + filter->count && picked < max; block++)
+		if (eligible(heat, blocks, filter, block) && class_of(blocks, block) >= lowest_class)
+			ret[picked++] = (uint32_t)block;
 	return picked;
 }

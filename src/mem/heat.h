@@ -55,7 +55,14 @@ struct heat_filter {
 	bool mapped;             /* false: nobody maps the file, every resident block is idle */
 };
 
-/* Picks at most max blocks to demote: oldest generations first, lowest tier first among equals; ascending block
- * numbers in ret. Returns how many. */
-size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter, uint32_t *ret,
-		 size_t max);
+/* Blocks are compared by class: a higher class is demoted first. Oldest generation first, lowest tier first among equals. */
+#define HEAT_CLASSES ((BLOCK_GENERATION_MAX + 1) * (HEAT_TIER_MAX + 1))
+
+/* Adds the blocks that may be demoted to in_class[], so that several files can be weighed together. */
+void heat_count(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+		uint64_t in_class[static HEAT_CLASSES]);
+/* The highest class from which on upwards there are at least wanted blocks; 0 if there are fewer in all. */
+unsigned int heat_threshold(const uint64_t in_class[static HEAT_CLASSES], uint64_t wanted);
+/* Picks at most max blocks of that class and above, ascending. Returns how many. */
+size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+		 unsigned int lowest_class, uint32_t *ret, size_t max);

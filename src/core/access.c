@@ -1,0 +1,838 @@
+/* Content by system call: read, write, discard, truncate, seek. None of it changes what is hot.
+ *
+ * A read takes no passing state. Resident: copy, then look whether a block of the range lost pages meanwhile (punches[]), and if so do it
+ * again. Cold: one get is one version of the block, and a version that was current when the read began is a right answer.
+ * A write or discard owns its blocks (UPDATING) from before the first byte changes until after the last.
+ */
+#include "core/ramfile_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+
+/* A piece of a request that lies in one block. */
+struct piece {
+	uint64_t block;
+	uint64_t start;   /* in the block */
+	uint64_t length;
+	bool whole;       /* the block is covered up to the end of file */
+};
+
+static struct piece piece_at(const struct ramfile *file, uint64_t offset, uint64_t len)
+{
+	struct piece piece = { .block = offset / file->block_bytes, .start = offset % file->block_bytes };
+
+	piece.length = file->block_bytes - piece.start;
+	if (piece.length > len)
+		piece.length = len;
+	return piece;
+}
+
+static void end_update(struct ramfile *file, uint64_t block, enum block_state state)
+{
+	bool waiters;
+
+	lock_get(&file->lock);
+	waiters = ramfile_settle(file, block, state);
+	lock_put(&file->lock);
+	if (waiters)
+		ramfile_wake(file, block, 1);
+}
+
+/* --- read ------------------------------------------------------------------------------------------------- */
+
+struct read_run {
+	struct ramfile *file;
+	struct work *work;
+	uint8_t *buf;            /* where offset lands */
+	uint64_t offset, length; /* of the request, within one run of blocks */
+	uint64_t first, count;
+	enum block_state state;
+	uint64_t punches;        /* sum over the run's slots */
+	uint8_t done[RUN_BLOCKS];
+};
+
+static uint64_t punch_sum(const struct ramfile *file, uint64_t first, uint64_t count)
+{
+	uint64_t sum = 0;
+
+	for (uint64_t i = 0; i < count; i++)
+		sum += file->punches[(first + i) % PUNCH_SLOTS];
+	return sum;
+}
+
+/* Finds the longest run of blocks in one state at the start of the request. */
+static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
+{
+	uint64_t last;
+
+	LOCK_SCOPE(&file->lock);
+	run->first = run->offset / file->block_bytes;
+	ramfile_wait_block(file, run->first);
+	if (run->offset >= file->size_bytes)
+		return -ENODATA;
+	if (len > file->size_bytes - run->offset)
+		len = file->size_bytes - run->offset;
+	last = (run->offset + len - 1) / file->block_bytes;
+	run->state = blocks_state(&file->blocks, run->first);
+	run->count = 1;
+	/* A resident block that could not be completed after a crash. */
+	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_DAMAGED))
+		return -EIO;
+	while (run->first + run->count <= last && run->count < RUN_BLOCKS &&
+	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED) &&
+	       blocks_state(&file->blocks, run->first + run->count) == run->state)
+		run->count++;
+	if (run->first + run->count <= last)
+		len = (run->first + run->count) * file->block_bytes - run->offset;
+	run->length = len;
+	run->punches = punch_sum(file, run->first, run->count);
+	return 0;
+}
+
+/* Copies the part of a decoded block that the request covers. */
+static void copy_piece(struct read_run *run, uint64_t block, const uint8_t *plain)
+{
+	uint64_t block_start = block * run->file->block_bytes;
+	uint64_t from = run->offset > block_start ? run->offset : block_start;
+	uint64_t to = block_start + run->file->block_bytes;
+
+	if (to > run->offset + run->length)
+		to = run->offset + run->length;
+	memcpy(run->buf + (from - run->offset), plain + (from - block_start), to - from);
+}
+
+static bool covers(const struct read_run *run, uint64_t block)
+{
+	uint64_t block_start = block * run->file->block_bytes;
+
+	return run->offset <= block_start && block_start + run->file->block_bytes <= run->offset + run->length;
+}
+
+static int read_value(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
+{
+	struct read_run *run = arg;
+	bool direct = covers(run, key.block);
+	uint8_t *plain = direct ? run->buf + (key.block * run->file->block_bytes - run->offset) : run->work->plain;
+
+	if (codec_decode(run->work->codec, key, value, length_bytes, plain, NULL))
+		return 0; /* read again alone, and reported there */
+	if (!direct)
+		copy_piece(run, key.block, plain);
+	run->done[key.block - run->first] = 1;
+	return 0;
+}
+
+/* A stored copy could not be read. If its block is not cold any more, or not any more what it was, that is no error. */
+static int missing_copy(struct read_run *run, uint64_t block)
+{
+	struct ramfile *file = run->file;
+	struct codec_info info;
+	bool cold;
+
+	lock_get(&file->lock);
+	ramfile_wait_owner(file, block);
+	cold = block < file->blocks.count && blocks_state(&file->blocks, block) == BLOCK_COLD;
+	if (cold)
+		blocks_set_state(&file->blocks, block, BLOCK_UPDATING); /* ours: now the answer is certain */
+	lock_put(&file->lock);
+	if (cold) {
+		int err = ramfile_fetch(file, run->work, block, run->work->plain, &info);
+
+		end_update(file, block, BLOCK_COLD);
+		if (err)
+			return err;
+	}
+	return -EAGAIN;
+}
+
+static int read_cold(struct read_run *run)
+{
+	struct ramfile *file = run->file;
+	struct store *store = tier_store(file->tier);
+	int err;
+
+	memset(run->done, 0, run->count);
+	if (run->count > 1) {
+		err = store->ops->walk(store, file->ino, run->first, run->count, read_value, run);
+		if (err)
+			return err;
+	}
+	for (uint64_t i = 0; i < run->count; i++) {
+		struct store_key key = { .ino = file->ino, .block = run->first + i };
+		size_t length;
+
+		if (run->done[i])
+			continue;
+		err = store->ops->get(store, key, run->work->value, run->work->value_cap, &length);
+		if (!err)
+			err = codec_decode(run->work->codec, key, run->work->value, length, run->work->plain, NULL);
+		if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT)
+			return missing_copy(run, run->first + i);
+		if (err)
+			return err;
+		copy_piece(run, run->first + i, run->work->plain);
+	}
+	return 0;
+}
+
+/* True if no block of the run lost pages since the read began. */
+static bool still_valid(struct ramfile *file, const struct read_run *run)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return punch_sum(file, run->first, run->count) == run->punches;
+}
+
+/* One run. -EAGAIN: it changed under us. */
+static int read_run(struct ramfile *file, struct read_run *run)
+{
+	int err = 0;
+
+	switch (run->state) {
+	case BLOCK_HOLE:
+		memset(run->buf, 0, run->length);
+		return 0;
+	case BLOCK_COLD:
+		return read_cold(run);
+	case BLOCK_RESIDENT:
+		err = arena_read(&file->arena, run->buf, run->length, run->offset);
+		return still_valid(file, run) ? err : -EAGAIN;
+	case BLOCK_LOADING:
+	case BLOCK_STORING:
+	case BLOCK_UPDATING:
+		break;
+	}
+	return -EAGAIN;
+}
+
+int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+{
+	struct read_run run = { .file = file };
+	size_t done = 0;
+	int err;
+
+	if (atomic_load(&file->lost))
+		return -EIO;
+	err = work_get(tier_works(file->tier), &run.work);
+	if (err)
+		return err;
+	while (done < len) {
+		run.buf = (uint8_t *)buf + done;
+		run.offset = offset + done;
+		err = begin_read(file, &run, len - done);
+		if (!err)
+			err = read_run(file, &run);
+		if (err == -EAGAIN)
+			continue;
+		if (err)
+			break;
+		done += run.length;
+	}
+	work_put(tier_works(file->tier), run.work);
+	if (err && err != -ENODATA)
+		return err;
+	*ret_len = done;
+	return 0;
+}
+
+/* --- write ------------------------------------------------------------------------------------------------ */
+
+/* Takes the block for writing. Returns the state that it was in. */
+static enum block_state begin_update(struct ramfile *file, uint64_t block)
+{
+	enum block_state state;
+
+	ramfile_wait_owner(file, block);
+	state = blocks_state(&file->blocks, block);
+	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	return state;
+}
+
+/* Removes the stored copy of a block that we own. */
+static int forget_stored(struct ramfile *file, uint64_t block)
+{
+	struct store *store = tier_store(file->tier);
+	bool stored;
+	int err;
+
+	lock_get(&file->lock);
+	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
+	lock_put(&file->lock);
+	err = stored ? store->ops->remove(store, file->ino, block, 1) : 0;
+	if (err)
+		return err;
+	lock_get(&file->lock);
+	blocks_set_stored(&file->blocks, block, 0, 0);
+	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	return 0;
+}
+
+/* Under lock: a put failed, so the key is old or new. */
+static void put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
+{
+	if (!blocks_has(&file->blocks, block, BLOCK_STORED))
+		blocks_set_stored(&file->blocks, block, length_bytes, 0);
+	else
+		blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], 0);
+}
+
+/* Stores work->plain as the content of a block that we own and that is not in DRAM. */
+static int store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, enum block_state *ret)
+{
+	struct store *store = tier_store(file->tier);
+	struct store_key key = { .ino = file->ino, .block = block };
+	struct codec_hotness hotness;
+	struct store_item item = { .key = key, .value = work->value };
+	uint64_t hash;
+	size_t length;
+	int err;
+
+	if (codec_is_zero(work->plain, file->block_bytes)) {
+		err = forget_stored(file, block);
+		*ret = err ? was : BLOCK_HOLE;
+		return err;
+	}
+	hash = codec_hash(work->plain, file->block_bytes);
+	lock_get(&file->lock);
+	hotness.generation = file->blocks.generation[block];
+	hotness.tier = blocks_tier(&file->blocks, block);
+	lock_put(&file->lock);
+	err = codec_encode(work->codec, key, hotness, work->plain, hash, work->value, work->value_cap, &length);
+	item.length_bytes = (uint32_t)length;
+	if (!err)
+		err = store->ops->put(store, &item, 1);
+	lock_get(&file->lock);
+	if (!err) {
+		blocks_set_stored(&file->blocks, block, item.length_bytes, hash);
+		blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	} else {
+		put_failed(file, block, item.length_bytes);
+	}
+	lock_put(&file->lock);
+	*ret = err ? was : BLOCK_COLD;
+	return err;
+}
+
+/* Replaces a part of a block that is not in DRAM. data NULL: zeros. */
+static int write_cold(struct ramfile *file, struct work *work, const struct piece *piece, const uint8_t *data,
+		      enum block_state was, enum block_state *ret)
+{
+	struct codec_info info;
+	int err = 0;
+
+	*ret = was;
+	if (!piece->whole) {
+		if (was == BLOCK_COLD)
+			err = ramfile_fetch(file, work, piece->block, work->plain, &info);
+		else
+			memset(work->plain, 0, file->block_bytes);
+		if (err)
+			return err;
+	} else {
+		memset(work->plain + piece->length, 0, file->block_bytes - piece->length);
+	}
+	if (data)
+		memcpy(work->plain + piece->start, data, piece->length);
+	else
+		memset(work->plain + piece->start, 0, piece->length);
+	return store_plain(file, work, piece->block, was, ret);
+}
+
+/* A buffered write is a write to memory: the block comes into DRAM, if there is room. Returns true if it is there now. */
+static bool bring_in(struct ramfile *file, struct work *work, const struct piece *piece, enum block_state was)
+{
+	uint64_t offset = piece->block * file->block_bytes;
+	uint64_t length;
+	struct codec_info info;
+	int err = 0;
+
+	if (!ramfile_reserve(file, 1, BUDGET_OPTIONAL)) {
+		tier_kick(file->tier);
+		return false;
+	}
+	lock_get(&file->lock);
+	length = ramfile_block_length(file, piece->block);
+	lock_put(&file->lock);
+	if (was == BLOCK_HOLE) {
+		err = forget_stored(file, piece->block); /* pages that stay absent shall be zeros */
+	} else {
+		err = ramfile_fetch(file, work, piece->block, work->plain, &info);
+		if (!err)
+			err = arena_write(&file->arena, work->plain, length, offset);
+		if (!err) {
+			lock_get(&file->lock);
+			blocks_set_stored(&file->blocks, piece->block, file->blocks.stored_bytes[piece->block], info.content_hash);
+			heat_promoted(&file->blocks, piece->block);
+			lock_put(&file->lock);
+			atomic_fetch_add(&file->promotions, 1);
+		}
+	}
+	if (err) {
+		arena_punch(&file->arena, offset, length);
+		ramfile_release(file, 1);
+	}
+	return !err;
+}
+
+static int write_piece(struct ramfile *file, struct work *work, struct piece *piece, const uint8_t *data, bool direct)
+{
+	enum block_state was, now;
+	uint64_t at = piece->block * file->block_bytes + piece->start;
+	int err;
+
+	lock_get(&file->lock);
+	ramfile_wait_owner(file, piece->block);
+	if (at + piece->length > file->size_bytes) {
+		lock_put(&file->lock);
+		return -EFBIG; /* truncated meanwhile */
+	}
+	was = begin_update(file, piece->block);
+	piece->whole = piece->start == 0 && piece->length == ramfile_block_length(file, piece->block);
+	lock_put(&file->lock);
+
+	if (was != BLOCK_RESIDENT && !direct && bring_in(file, work, piece, was))
+		was = BLOCK_RESIDENT;
+	if (was == BLOCK_RESIDENT) {
+		err = arena_write(&file->arena, data, piece->length, at);
+		now = BLOCK_RESIDENT;
+	} else {
+		err = write_cold(file, work, piece, data, was, &now);
+	}
+	end_update(file, piece->block, now);
+	return err;
+}
+
+/* --- whole cold blocks, in batches ------------------------------------------------------------------------- */
+
+struct write_batch {
+	uint64_t first, count;
+	enum block_state was[RUN_BLOCKS];
+	struct store_item item[RUN_BLOCKS];
+	uint64_t hash[RUN_BLOCKS];
+	uint8_t zero[RUN_BLOCKS];
+	uint8_t *values;
+};
+
+/* Takes the run of whole blocks at first that are at rest and not in DRAM. */
+static void begin_batch(struct ramfile *file, struct write_batch *batch, uint64_t first, uint64_t most)
+{
+	LOCK_SCOPE(&file->lock);
+
+	batch->first = first;
+	batch->count = 0;
+	while (batch->count < most && batch->count < RUN_BLOCKS) {
+		uint64_t block = first + batch->count;
+
+		if ((block + 1) * file->block_bytes > file->size_bytes || blocks_passing(&file->blocks, block) ||
+		    blocks_has(&file->blocks, block, BLOCK_OWNED) || blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
+			break;
+		batch->was[batch->count++] = begin_update(file, block);
+	}
+}
+
+static int encode_batch(struct ramfile *file, struct work *work, struct write_batch *batch, const uint8_t *data,
+			size_t *ret_items)
+{
+	size_t bound = codec_bound(file->block_bytes);
+	struct codec_hotness hotness = { 0 };
+	size_t items = 0;
+
+	/* Filled in before the first error can happen: end_batch() counts on them. */
+	for (uint64_t i = 0; i < batch->count; i++) {
+		memcpy(work->plain, data + i * file->block_bytes, file->block_bytes);
+		batch->zero[i] = codec_is_zero(work->plain, file->block_bytes);
+	}
+	for (uint64_t i = 0; i < batch->count; i++) {
+		struct store_key key = { .ino = file->ino, .block = batch->first + i };
+		size_t length;
+		int err;
+
+		if (batch->zero[i])
+			continue;
+		/* Copied, for the caller's buffer may not be aligned as the codec needs it. */
+		memcpy(work->plain, data + i * file->block_bytes, file->block_bytes);
+		batch->hash[i] = codec_hash(work->plain, file->block_bytes);
+		err = codec_encode(work->codec, key, hotness, work->plain, batch->hash[i], batch->values + items * bound, bound,
+				   &length);
+		if (err)
+			return err;
+		batch->item[items] = (struct store_item){ .key = key, .value = batch->values + items * bound,
+							  .length_bytes = (uint32_t)length };
+		items++;
+	}
+	*ret_items = items;
+	return 0;
+}
+
+static void end_batch(struct ramfile *file, struct write_batch *batch, int err)
+{
+	bool waiters = false;
+	size_t item = 0;
+
+	lock_get(&file->lock);
+	for (uint64_t i = 0; i < batch->count; i++) {
+		uint64_t block = batch->first + i;
+		enum block_state now = batch->was[i];
+
+		if (err) {
+			if (!batch->zero[i])
+				put_failed(file, block, batch->item[item++].length_bytes);
+			else if (!blocks_has(&file->blocks, block, BLOCK_STORED))
+				now = BLOCK_HOLE;
+		} else if (batch->zero[i]) {
+			now = BLOCK_HOLE;
+		} else {
+			blocks_set_stored(&file->blocks, block, batch->item[item++].length_bytes, batch->hash[i]);
+			blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+			now = BLOCK_COLD;
+		}
+		waiters |= ramfile_settle(file, block, now);
+	}
+	lock_put(&file->lock);
+	if (waiters)
+		ramfile_wake(file, batch->first, batch->count);
+}
+
+/* Writes the run of whole cold blocks or holes at the start of the request. *ret_bytes: 0 if there is none. */
+static int write_run(struct ramfile *file, struct work *work, const uint8_t *data, uint64_t offset, size_t len,
+		     size_t *ret_bytes)
+{
+	struct store *store = tier_store(file->tier);
+	CLEANUP_FREE struct write_batch *batch = NULL;
+	CLEANUP_FREE uint8_t *values = NULL;
+	size_t items = 0;
+	int err;
+
+	*ret_bytes = 0;
+	if (offset % file->block_bytes || len < 2ULL * file->block_bytes)
+		return 0;
+	batch = calloc(1, sizeof(*batch));
+	values = malloc(RUN_BLOCKS * codec_bound(file->block_bytes));
+	if (!batch || !values)
+		return -ENOMEM;
+	batch->values = values;
+	begin_batch(file, batch, offset / file->block_bytes, len / file->block_bytes);
+	if (!batch->count)
+		return 0;
+	err = encode_batch(file, work, batch, data, &items);
+	if (!err && items)
+		err = store->ops->put(store, batch->item, items);
+	for (uint64_t i = 0; !err && i < batch->count; i++)
+		if (batch->zero[i])
+			err = forget_stored(file, batch->first + i);
+	end_batch(file, batch, err);
+	if (!err)
+		*ret_bytes = batch->count * file->block_bytes;
+	return err;
+}
+
+int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t offset, bool direct)
+{
+	struct work *work;
+	size_t done = 0;
+	int err;
+
+	err = work_get(tier_works(file->tier), &work);
+	if (err)
+		return err;
+	err = ramfile_begin_change(file);
+	if (err) {
+		work_put(tier_works(file->tier), work);
+		return err;
+	}
+	while (!err && done < len) {
+		struct piece piece = piece_at(file, offset + done, len - done);
+		size_t run = 0;
+
+		if (direct)
+			err = write_run(file, work, (const uint8_t *)buf + done, offset + done, len - done, &run);
+		if (!err && !run) {
+			err = write_piece(file, work, &piece, (const uint8_t *)buf + done, direct);
+			run = piece.length;
+		}
+		done += run;
+	}
+	ramfile_end_change(file);
+	work_put(tier_works(file->tier), work);
+	return err;
+}
+
+/* Under lock: a hole that has no key either. */
+static bool is_empty(const struct ramfile *file, uint64_t block)
+{
+	return blocks_state(&file->blocks, block) == BLOCK_HOLE && !blocks_has(&file->blocks, block, BLOCK_STORED);
+}
+
+/* --- discard ---------------------------------------------------------------------------------------------- */
+
+/* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for an absent
+ * page means the stored copy. */
+static int discard_resident(struct ramfile *file, const struct piece *piece, enum block_state *ret)
+{
+	uint64_t block_start = piece->block * file->block_bytes;
+	uint64_t block_end = block_start + file->block_bytes;
+	uint64_t start, end;
+	int err;
+
+	*ret = BLOCK_RESIDENT;
+	lock_get(&file->lock);
+	file->punches[piece->block % PUNCH_SLOTS]++;
+	lock_put(&file->lock);
+	err = forget_stored(file, piece->block);
+	if (!err)
+		err = arena_punch(&file->arena, block_start + piece->start, piece->length);
+	if (err)
+		return err;
+	err = arena_next_data(&file->arena, block_start, &start, &end);
+	if (err == -ENXIO || (!err && start >= block_end))
+		*ret = BLOCK_HOLE;
+	return err == -ENXIO ? 0 : err;
+}
+
+static int discard_piece(struct ramfile *file, struct work *work, struct piece *piece)
+{
+	enum block_state was, now;
+	int err = 0;
+
+	lock_get(&file->lock);
+	ramfile_wait_owner(file, piece->block);
+	if (piece->block >= file->blocks.count || is_empty(file, piece->block)) {
+		lock_put(&file->lock);
+		return 0;
+	}
+	was = begin_update(file, piece->block);
+	lock_put(&file->lock);
+	if (was == BLOCK_RESIDENT)
+		err = discard_resident(file, piece, &now);
+	else
+		err = write_cold(file, work, piece, NULL, was, &now);
+	if (was == BLOCK_RESIDENT && now == BLOCK_HOLE)
+		ramfile_release(file, 1);
+	end_update(file, piece->block, now);
+	return err;
+}
+
+/* Whole blocks, many at a time: one key range, one punch. */
+static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
+{
+	struct store *store = tier_store(file->tier);
+	bool stored = false, waiters = false;
+	uint64_t in_dram = 0;
+	CLEANUP_FREE uint8_t *was = calloc(count, 1);
+	int err = 0;
+
+	if (!was)
+		return -ENOMEM;
+	lock_get(&file->lock);
+	for (uint64_t i = 0; i < count; i++) {
+		was[i] = (uint8_t)begin_update(file, first + i);
+		stored |= blocks_has(&file->blocks, first + i, BLOCK_STORED);
+		in_dram += was[i] == BLOCK_RESIDENT;
+		file->punches[(first + i) % PUNCH_SLOTS]++;
+	}
+	lock_put(&file->lock);
+	if (stored)
+		err = store->ops->remove(store, file->ino, first, count);
+	if (!err && in_dram)
+		err = arena_punch(&file->arena, first * file->block_bytes, count * file->block_bytes);
+	lock_get(&file->lock);
+	for (uint64_t i = 0; i < count; i++) {
+		if (!err) {
+			blocks_set_stored(&file->blocks, first + i, 0, 0);
+			blocks_clear(&file->blocks, first + i, BLOCK_DAMAGED);
+			blocks_set_tier(&file->blocks, first + i, 0);
+			heat_used(&file->blocks, first + i);
+		}
+		waiters |= ramfile_settle(file, first + i, err ? (enum block_state)was[i] : BLOCK_HOLE);
+	}
+	lock_put(&file->lock);
+	if (!err)
+		ramfile_release(file, in_dram);
+	if (waiters)
+		ramfile_wake(file, first, count);
+	return err;
+}
+
+/* Skips holes quickly; returns the first block of [block, end) that is not one. */
+static uint64_t skip_holes(struct ramfile *file, uint64_t block, uint64_t end)
+{
+	LOCK_SCOPE(&file->lock);
+
+	while (block < end && block < file->blocks.count && is_empty(file, block))
+		block++;
+	return block < file->blocks.count ? block : end;
+}
+
+static int discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
+{
+	while ((first = skip_holes(file, first, end)) < end) {
+		uint64_t count = end - first < SCAN_BLOCKS ? end - first : SCAN_BLOCKS;
+		int err;
+
+		/* Taking blocks in ascending order while others wait for one of them cannot deadlock: nobody else holds more than
+		 * one run, and runs are taken in ascending order everywhere. */
+		err = discard_run(file, first, count);
+		if (err)
+			return err;
+		first += count;
+	}
+	return 0;
+}
+
+int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
+{
+	uint64_t size = ramfile_size(file);
+	uint64_t end, first_whole, end_whole;
+	struct work *work;
+	int err;
+
+	if (offset >= size || !len)
+		return 0;
+	end = len > size - offset ? size : offset + len;
+	err = work_get(tier_works(file->tier), &work);
+	if (err)
+		return err;
+	err = ramfile_begin_change(file);
+	if (err) {
+		work_put(tier_works(file->tier), work);
+		return err;
+	}
+	first_whole = (offset + file->block_bytes - 1) / file->block_bytes;
+	end_whole = end == size ? (end + file->block_bytes - 1) / file->block_bytes : end / file->block_bytes;
+	while (!err && offset < end) {
+		struct piece piece = piece_at(file, offset, end - offset);
+
+		if (piece.block >= first_whole && piece.block < end_whole) {
+			err = discard_blocks(file, first_whole, end_whole);
+			offset = end_whole * file->block_bytes;
+			continue;
+		}
+		/* Inside a page there is nothing to punch: fallocate(2) of the arena zeroes the edges. */
+		err = discard_piece(file, work, &piece);
+		offset += piece.length;
+	}
+	ramfile_end_change(file);
+	work_put(tier_works(file->tier), work);
+	return err;
+}
+
+/* --- size ------------------------------------------------------------------------------------------------- */
+
+/* Under lock: cuts the table if everything from there on is a hole at rest. */
+static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count)
+{
+	for (uint64_t block = count; block < file->blocks.count; block++) {
+		ramfile_wait_owner(file, block);
+		if (blocks_state(&file->blocks, block) != BLOCK_HOLE)
+			return false;
+		if (blocks_has(&file->blocks, block, BLOCK_STORED))
+			blocks_set_stored(&file->blocks, block, 0, 0); /* removed when the file grows over it */
+	}
+	blocks_resize(&file->blocks, count);
+	file->size_bytes = size_bytes;
+	return true;
+}
+
+static int shrink(struct ramfile *file, uint64_t size_bytes)
+{
+	uint64_t old = ramfile_size(file);
+	uint64_t first_gone = (size_bytes + file->block_bytes - 1) / file->block_bytes;
+	uint64_t end = (old + file->block_bytes - 1) / file->block_bytes;
+	bool cut = false;
+	int err;
+
+	/* Stored copies go while the file still has its size, so that a crash leaves a longer file with holes. Then the arena shrinks,
+	 * which stops the mappers, and what they wrote in between is cleared away. */
+	err = ramfile_discard(file, size_bytes, old - size_bytes);
+	if (!err)
+		err = arena_resize(&file->arena, size_bytes);
+	while (!err && !cut) {
+		err = discard_blocks(file, first_gone, end);
+		lock_get(&file->lock);
+		cut = !err && cut_table(file, size_bytes, first_gone);
+		lock_put(&file->lock);
+	}
+	return err;
+}
+
+static int extend(struct ramfile *file, uint64_t size_bytes)
+{
+	uint64_t old = ramfile_size(file);
+	uint64_t old_blocks = (old + file->block_bytes - 1) / file->block_bytes;
+	struct store *store = tier_store(file->tier);
+	int err;
+
+	/* A truncate that was cut short may have left keys beyond the end. */
+	err = store->ops->remove(store, file->ino, old_blocks, UINT64_MAX - old_blocks);
+	if (!err)
+		err = arena_resize(&file->arena, size_bytes);
+	if (err)
+		return err;
+	lock_get(&file->lock);
+	err = blocks_resize(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
+	if (!err)
+		file->size_bytes = size_bytes;
+	lock_put(&file->lock);
+	return err;
+}
+
+int ramfile_truncate(struct ramfile *file, uint64_t size_bytes)
+{
+	uint64_t old = ramfile_size(file);
+	int err;
+
+	if (size_bytes % PAGE_BYTES)
+		return -EINVAL;
+	if (size_bytes > INT64_MAX || size_bytes / file->block_bytes >= UINT32_MAX)
+		return -EFBIG;
+	if (atomic_load(&file->lost)) {
+		struct store *store = tier_store(file->tier);
+
+		if (size_bytes)
+			return -EIO;
+		err = store->ops->remove(store, file->ino, 0, UINT64_MAX);
+		if (err)
+			return err;
+		atomic_store(&file->lost, false);
+	}
+	if (size_bytes == old)
+		return 0;
+	err = ramfile_begin_change(file);
+	if (err)
+		return err;
+	err = size_bytes < old ? shrink(file, size_bytes) : extend(file, size_bytes);
+	ramfile_end_change(file);
+	return err;
+}
+
+/* --- seek ------------------------------------------------------------------------------------------------- */
+
+int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset)
+{
+	uint64_t block = offset / file->block_bytes;
+	bool want_hole = whence == SEEK_HOLE;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	if (atomic_load(&file->lost))
+		return -EIO;
+	LOCK_SCOPE(&file->lock);
+	if (offset >= file->size_bytes)
+		return -ENXIO;
+	while (block < file->blocks.count && (blocks_state(&file->blocks, block) == BLOCK_HOLE) != want_hole)
+		block++;
+	if (block == file->blocks.count) {
+		if (!want_hole)
+			return -ENXIO;
+		*ret_offset = file->size_bytes;
+		return 0;
+	}
+	*ret_offset = block * file->block_bytes > offset ? block * file->block_bytes : offset;
+	return 0;
+}

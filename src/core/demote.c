@@ -1,0 +1,539 @@
+/* Out of DRAM: RESIDENT to COLD, in batches.
+ *
+ *  1 take     the blocks become STORING; from now on a write fault takes them back
+ *  2 protect  in every mapper: readers go on, writers fault
+ *  3 look     a block that is mapped again is in use: left alone
+ *  4 encode   all zero: will be a hole. Content equal to its stored copy (by hash): nothing to write. Else compressed
+ *  5 put      one batch; on return it survives kill -9 of the daemon
+ *  6 commit   blocks that no write fault took back become COMMITTING: writers that come now wait, and will find the page missing
+ *  7 verify   the content is hashed once more: what a device wrote past the page tables shows here
+ *  8 punch    the pages leave the arena, DRAM is free, the blocks are COLD
+ *
+ * The order protect, copy, check for write faults, punch loses no write: a writer either faults before step 6 and cancels, or is
+ * stopped by the protection until step 8 and then brings the block back. A batch owns its blocks (BLOCK_OWNED) until its end, also
+ * those that were taken back, so that nobody else changes their keys while the put is on its way.
+ *
+ * A process that maps the arena and is not one of our mappers cannot be write-protected. The arena knows every holder, so such a
+ * process (it has not come back after a restart of the daemon yet) stops demotion of its file.
+ */
+#include "core/ramfile_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define BATCH_BLOCKS 256
+/* Plain bytes of a batch: small enough that somebody who waits for room is served soon. */
+#define BATCH_BYTES (UINT64_C(2) << 20)
+
+enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
+
+struct member {
+	uint64_t block, length; /* length in bytes: shorter for the last block of the file */
+	uint64_t hash;
+	enum plan plan;
+	size_t item;            /* PLAN_STORE: index in items */
+};
+
+struct batch {
+	struct ramfile *file;
+	struct work *work;
+	size_t count;
+	struct member member[BATCH_BLOCKS];
+	size_t items;
+	struct store_item item[BATCH_BLOCKS];
+	uint8_t used[BATCH_BLOCKS];
+	uint8_t *values;
+};
+
+/* --- who maps the arena ------------------------------------------------------------------------------------- */
+
+static bool known_holder(struct ramfile *file, uint64_t holder)
+{
+	LOCK_SCOPE(&file->mapper_lock);
+
+	for (struct mapper *mapper = file->mappers; mapper; mapper = mapper->next)
+		if (mapper->holder == holder)
+			return true;
+	return false;
+}
+
+static bool has_stranger(struct ramfile *file)
+{
+	uint64_t holder = 0;
+	int err;
+
+	while ((err = arena_next_holder(&file->arena, holder, &holder)) == 0) {
+		if (!known_holder(file, holder))
+			return true;
+		holder++;
+	}
+	return err != -ENOENT;
+}
+
+/* --- steps -------------------------------------------------------------------------------------------------- */
+
+static int take(struct batch *batch, const uint32_t *block, size_t count)
+{
+	struct ramfile *file = batch->file;
+	bool stranger;
+
+	lock_get(&file->lock);
+	while (file->attaching)
+		lock_wait(&file->lock, &file->settled);
+	file->batches++; /* no mapper comes in from here on */
+	lock_put(&file->lock);
+	stranger = has_stranger(file);
+
+	lock_get(&file->lock);
+	for (size_t i = 0; i < count && !stranger; i++) {
+		struct member *member = &batch->member[batch->count];
+
+		if (block[i] >= file->blocks.count || blocks_state(&file->blocks, block[i]) != BLOCK_RESIDENT ||
+		    blocks_has(&file->blocks, block[i], BLOCK_PINNED | BLOCK_OWNED))
+			continue;
+		blocks_set_state(&file->blocks, block[i], BLOCK_STORING);
+		blocks_set(&file->blocks, block[i], BLOCK_OWNED);
+		*member = (struct member){ .block = block[i], .length = ramfile_block_length(file, block[i]) };
+		batch->count++;
+	}
+	lock_put(&file->lock);
+	return stranger ? -EBUSY : 0;
+}
+
+typedef int span_fn(struct ramfile *file, uint64_t offset, uint64_t length);
+
+/* Calls fn for each maximal run of neighbouring members that have the plan wanted or, if !only, any plan but SKIP. */
+static int each_span(struct batch *batch, bool skipped, span_fn *fn)
+{
+	uint64_t start = 0, length = 0;
+	int err = 0, first_err = 0;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct member *member = &batch->member[i];
+		uint64_t offset = member->block * batch->file->block_bytes;
+
+		if ((member->plan == PLAN_SKIP) != skipped)
+			continue;
+		if (length && start + length == offset) {
+			length += member->length;
+			continue;
+		}
+		if (length)
+			err = fn(batch->file, start, length);
+		if (err && !first_err)
+			first_err = err;
+		start = offset;
+		length = member->length;
+	}
+	if (length)
+		err = fn(batch->file, start, length);
+	return first_err ? first_err : err;
+}
+
+static int span_protect(struct ramfile *file, uint64_t offset, uint64_t length)
+{
+	ramfile_protect(file, offset, length, true);
+	return 0;
+}
+
+static int span_unprotect(struct ramfile *file, uint64_t offset, uint64_t length)
+{
+	ramfile_protect(file, offset, length, false);
+	return 0;
+}
+
+static int span_punch(struct ramfile *file, uint64_t offset, uint64_t length)
+{
+	return arena_punch(&file->arena, offset, length);
+}
+
+struct look {
+	struct batch *batch;
+};
+
+static void look_one(void *arg, struct mapper *mapper)
+{
+	struct batch *batch = ((struct look *)arg)->batch;
+	size_t i = 0;
+
+	/* One call for each run of neighbours. */
+	while (i < batch->count) {
+		size_t run = 1;
+
+		while (i + run < batch->count && batch->member[i + run].block == batch->member[i].block + run)
+			run++;
+		mapper->ops->look(mapper, batch->member[i].block, run, &batch->used[i]);
+		i += run;
+	}
+}
+
+static void drop_used(struct batch *batch)
+{
+	struct look look = { .batch = batch };
+
+	memset(batch->used, 0, batch->count);
+	ramfile_each_mapper(batch->file, look_one, &look);
+	for (size_t i = 0; i < batch->count; i++)
+		batch->member[i].plan = batch->used[i] ? PLAN_SKIP : PLAN_STORE;
+}
+
+static int read_member(struct batch *batch, const struct member *member)
+{
+	memset(batch->work->plain + member->length, 0, batch->file->block_bytes - member->length);
+	return arena_read(&batch->file->arena, batch->work->plain, member->length,
+			  member->block * batch->file->block_bytes);
+}
+
+/* What is known of the block; plan SKIP if it was taken back. */
+static void inspect(struct batch *batch, struct member *member, uint64_t *ret_stored_hash, struct codec_hotness *ret)
+{
+	struct ramfile *file = batch->file;
+
+	LOCK_SCOPE(&file->lock);
+	if (blocks_state(&file->blocks, member->block) != BLOCK_STORING)
+		member->plan = PLAN_SKIP;
+	*ret_stored_hash = blocks_has(&file->blocks, member->block, BLOCK_STORED) ? file->blocks.content_hash[member->block] : 0;
+	ret->generation = file->blocks.generation[member->block];
+	ret->tier = blocks_tier(&file->blocks, member->block);
+}
+
+static int encode_member(struct batch *batch, struct member *member)
+{
+	struct ramfile *file = batch->file;
+	struct store_key key = { .ino = file->ino, .block = member->block };
+	size_t bound = codec_bound(file->block_bytes), length;
+	uint8_t *value = batch->values + batch->items * bound;
+	struct codec_hotness hotness;
+	uint64_t stored_hash;
+	int err;
+
+	inspect(batch, member, &stored_hash, &hotness);
+	if (member->plan == PLAN_SKIP)
+		return 0;
+	err = read_member(batch, member);
+	if (err)
+		return err;
+	member->hash = codec_hash(batch->work->plain, file->block_bytes);
+	if (stored_hash && stored_hash == member->hash) {
+		member->plan = PLAN_CLEAN;
+		return 0;
+	}
+	if (codec_is_zero(batch->work->plain, file->block_bytes)) {
+		member->plan = PLAN_ZERO;
+		return 0;
+	}
+	err = codec_encode(batch->work->codec, key, hotness, batch->work->plain, member->hash, value, bound, &length);
+	if (err)
+		return err;
+	member->item = batch->items;
+	batch->item[batch->items++] = (struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };
+	return 0;
+}
+
+/* The stored copy of a block that is all zero goes while the zeros are still in the arena. */
+static int forget_zero(struct batch *batch, const struct member *member)
+{
+	struct ramfile *file = batch->file;
+	struct store *store = tier_store(file->tier);
+	bool stored;
+	int err;
+
+	lock_get(&file->lock);
+	stored = blocks_has(&file->blocks, member->block, BLOCK_STORED);
+	lock_put(&file->lock);
+	err = stored ? store->ops->remove(store, file->ino, member->block, 1) : 0;
+	if (!err && stored) {
+		lock_get(&file->lock);
+		blocks_set_stored(&file->blocks, member->block, 0, 0);
+		lock_put(&file->lock);
+	}
+	return err;
+}
+
+static int write_out(struct batch *batch)
+{
+	struct ramfile *file = batch->file;
+	struct store *store = tier_store(file->tier);
+	int err = 0;
+
+	for (size_t i = 0; i < batch->count && !err; i++)
+		if (batch->member[i].plan != PLAN_SKIP)
+			err = encode_member(batch, &batch->member[i]);
+	if (err)
+		return err;
+	if (batch->items)
+		err = store->ops->put(store, batch->item, batch->items);
+	/* Also for blocks that were taken back meanwhile: the key exists now. After an error it is old or new. */
+	lock_get(&file->lock);
+	for (size_t i = 0; i < batch->count; i++)
+		if (batch->member[i].plan == PLAN_STORE)
+			blocks_set_stored(&file->blocks, batch->member[i].block, batch->item[batch->member[i].item].length_bytes,
+					  err ? 0 : batch->member[i].hash);
+	lock_put(&file->lock);
+	for (size_t i = 0; i < batch->count && !err; i++)
+		if (batch->member[i].plan == PLAN_ZERO)
+			err = forget_zero(batch, &batch->member[i]);
+	return err;
+}
+
+static void commit(struct batch *batch)
+{
+	struct ramfile *file = batch->file;
+
+	lock_get(&file->lock);
+	for (size_t i = 0; i < batch->count; i++) {
+		struct member *member = &batch->member[i];
+
+		if (member->plan == PLAN_SKIP)
+			continue;
+		if (blocks_state(&file->blocks, member->block) == BLOCK_STORING) {
+			blocks_set(&file->blocks, member->block, BLOCK_COMMITTING);
+			file->punches[member->block % PUNCH_SLOTS]++;
+		} else {
+			member->plan = PLAN_SKIP;
+		}
+	}
+	lock_put(&file->lock);
+	for (size_t i = 0; i < batch->count; i++) {
+		struct member *member = &batch->member[i];
+
+		if (member->plan != PLAN_SKIP && (read_member(batch, member) ||
+						  codec_hash(batch->work->plain, file->block_bytes) != member->hash))
+			member->plan = PLAN_SKIP;
+	}
+}
+
+/* Ends the state of every block that is still ours, and the ownership of all. */
+static void finish(struct batch *batch, struct demote_result *ret)
+{
+	struct ramfile *file = batch->file;
+	uint64_t aborted = 0, demoted = 0, clean = 0;
+	bool waiters = false;
+
+	lock_get(&file->lock);
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct member *member = &batch->member[i];
+		uint64_t block = member->block;
+
+		blocks_clear(&file->blocks, block, BLOCK_OWNED);
+		if (blocks_state(&file->blocks, block) != BLOCK_STORING) {
+			/* Taken back, and counted, by a write fault; those who wait for the owner go on. */
+			if (!blocks_passing(&file->blocks, block) && blocks_has(&file->blocks, block, BLOCK_WAITERS)) {
+				blocks_clear(&file->blocks, block, BLOCK_WAITERS);
+				waiters = true;
+			}
+			continue;
+		}
+		if (member->plan == PLAN_SKIP) {
+			heat_used(&file->blocks, block);
+			waiters |= ramfile_settle(file, block, BLOCK_RESIDENT);
+			aborted++;
+			continue;
+		}
+		clean += member->plan == PLAN_CLEAN;
+		demoted++;
+		waiters |= ramfile_settle(file, block, member->plan == PLAN_ZERO ? BLOCK_HOLE : BLOCK_COLD);
+	}
+	file->batches--;
+	file->changes++;
+	pthread_cond_broadcast(&file->settled);
+	lock_put(&file->lock);
+	atomic_fetch_add(&file->demotions, demoted);
+	atomic_fetch_add(&file->clean_demotions, clean);
+	atomic_fetch_add(&file->demotions_aborted, aborted);
+	ret->demoted += demoted;
+	ret->aborted += aborted;
+	if (waiters)
+		ramfile_wake(file, batch->member[0].block,
+			     batch->member[batch->count - 1].block - batch->member[0].block + 1);
+	ramfile_release(file, demoted);
+}
+
+/* Blocks that stay: their protection goes while their state is still ours, so that it cannot go later from a newer batch. */
+static int run(struct batch *batch)
+{
+	int err;
+
+	each_span(batch, true, span_protect); /* all: plans are SKIP until drop_used() */
+	drop_used(batch);
+	err = write_out(batch);
+	if (err) {
+		for (size_t i = 0; i < batch->count; i++)
+			batch->member[i].plan = PLAN_SKIP;
+	} else {
+		commit(batch);
+		err = each_span(batch, false, span_punch);
+		if (err)
+			log_error("file %llu: arena cannot be punched: %s", (unsigned long long)batch->file->ino, strerror(-err));
+	}
+	each_span(batch, true, span_unprotect);
+	return err;
+}
+
+static int demote_batch(struct batch *batch, const uint32_t *block, size_t count, struct demote_result *ret)
+{
+	int err;
+
+	batch->count = 0;
+	batch->items = 0;
+	err = take(batch, block, count);
+	if (!err && batch->count)
+		err = run(batch);
+	finish(batch, ret);
+	return err;
+}
+
+int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, struct demote_result *ret)
+{
+	size_t most = BATCH_BYTES / file->block_bytes;
+	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
+	CLEANUP_FREE uint8_t *values = NULL;
+	int err;
+
+	*ret = (struct demote_result){ 0 };
+	if (most > BATCH_BLOCKS)
+		most = BATCH_BLOCKS;
+	values = malloc(most * codec_bound(file->block_bytes));
+	if (!batch || !values)
+		return -ENOMEM;
+	batch->file = file;
+	batch->values = values;
+	err = work_get(tier_works(file->tier), &batch->work);
+	while (!err && count) {
+		size_t now = count < most ? count : most;
+
+		err = demote_batch(batch, block, now, ret);
+		block += now;
+		count -= now;
+	}
+	work_put(tier_works(file->tier), batch->work);
+	return err;
+}
+
+/* --- on request --------------------------------------------------------------------------------------------- */
+
+struct demand {
+	struct ramfile *file;
+	uint64_t offset, len;
+	uint64_t round;      /* the zap of this round, and everything after it, counts */
+	struct ramfile_moved moved;
+};
+
+/* Demotes what is idle now in the range. */
+static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_t most)
+{
+	struct ramfile *file = demand->file;
+	uint64_t first = demand->offset / file->block_bytes;
+	uint64_t min_idle_ns = tier_min_idle(file->tier);
+
+	for (;;) {
+		struct demote_result result;
+		struct heat_filter filter;
+		uint64_t end;
+		size_t count;
+		int err;
+
+		lock_get(&file->lock);
+		end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
+		if (end > file->blocks.count)
+			end = file->blocks.count;
+		filter = (struct heat_filter){ .first = first, .count = end > first ? end - first : 0,
+					       .min_idle_ns = min_idle_ns, .now_ns = clock_ns(), .mapped = mapped };
+		count = heat_pick(&file->heat, &file->blocks, &filter, 0, pick, most);
+		lock_put(&file->lock);
+		if (!count)
+			return 0;
+		err = ramfile_demote_blocks(file, pick, count, &result);
+		demand->moved.moved_bytes += result.demoted * file->block_bytes;
+		if (err)
+			return err;
+		if (!mapped && !result.demoted)
+			return 0; /* nobody maps it and nothing moves: pinned, or somebody else works on it */
+		first = pick[count - 1] + 1;
+	}
+}
+
+/* True when every block that is idle in the sense of the request has had its chance. Waits for the next look otherwise. */
+static bool demand_met(struct demand *demand, uint64_t deadline_ns)
+{
+	struct ramfile *file = demand->file;
+	uint64_t zapped, now;
+
+	LOCK_SCOPE(&file->lock);
+	zapped = file->heat.zap_done_ns[demand->round % HEAT_RING];
+	now = clock_ns();
+	if (file->heat.round >= demand->round && now >= zapped + tier_min_idle(file->tier))
+		return true;
+	return lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS) && clock_ns() > deadline_ns;
+}
+
+static uint64_t resident_in(struct demand *demand)
+{
+	struct ramfile *file = demand->file;
+	uint64_t bytes = 0;
+
+	LOCK_SCOPE(&file->lock);
+	for (uint64_t block = demand->offset / file->block_bytes;
+	     block < file->blocks.count && block * file->block_bytes < demand->offset + demand->len; block++)
+		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
+			bytes += file->block_bytes;
+	return bytes;
+}
+
+static void want_scan(struct demand *demand, bool on)
+{
+	struct ramfile *file = demand->file;
+
+	lock_get(&file->lock);
+	if (on) {
+		demand->round = file->heat.round + (file->zapping ? 2 : 1);
+		file->scan_wanted++;
+	} else {
+		file->scan_wanted--;
+	}
+	lock_put(&file->lock);
+	tier_kick(file->tier);
+}
+
+int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
+		   struct ramfile_moved *ret)
+{
+	uint64_t size = ramfile_size(file);
+	struct demand demand = { .file = file, .offset = offset, .len = offset < size && len > size - offset ? size - offset : len };
+	size_t most = SCAN_BLOCKS;
+	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
+	uint64_t started_ns = clock_ns(), total;
+	bool mapped, done = false;
+	int err = 0;
+
+	if (!pick)
+		return -ENOMEM;
+	if (atomic_load(&file->lost))
+		return -EIO;
+	total = resident_in(&demand);
+	lock_get(&file->mapper_lock);
+	mapped = file->mapper_count > 0;
+	lock_put(&file->mapper_lock);
+	if (mapped)
+		want_scan(&demand, true);
+	while (!err && !done) {
+		/* Asked first, so that the last pass comes after the wait. */
+		done = !mapped || demand_met(&demand, started_ns + 2 * tier_min_idle(file->tier) + 5 * NS_PER_S);
+		if (progress && !progress(arg, demand.moved.moved_bytes, total))
+			err = -ECANCELED;
+		if (!err)
+			err = demand_pass(&demand, mapped, pick, most);
+	}
+	if (mapped)
+		want_scan(&demand, false);
+	if (err == -EBUSY) /* a process that is not back yet maps the file: everything counts as in use */
+		err = 0;
+	demand.moved.skipped_bytes = resident_in(&demand);
+	*ret = demand.moved;
+	return err;
+}

@@ -1,0 +1,576 @@
+/* Life of a RAM file, waiting for and ending passing states, and the figures. ramfile_impl.h has the design. */
+#include "core/ramfile_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "cold/codec.h"
+
+#define MAX_BLOCKS UINT64_C(0xffffffff)
+
+uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block)
+{
+	uint64_t start = block * file->block_bytes;
+	uint64_t left = file->size_bytes - start;
+
+	return left < file->block_bytes ? left : file->block_bytes;
+}
+
+void ramfile_wait_block(struct ramfile *file, uint64_t block)
+{
+	while (block < file->blocks.count && blocks_passing(&file->blocks, block)) {
+		blocks_set(&file->blocks, block, BLOCK_WAITERS);
+		lock_wait(&file->lock, &file->settled);
+	}
+}
+
+void ramfile_wait_owner(struct ramfile *file, uint64_t block)
+{
+	while (block < file->blocks.count &&
+	       (blocks_passing(&file->blocks, block) || blocks_has(&file->blocks, block, BLOCK_OWNED))) {
+		blocks_set(&file->blocks, block, BLOCK_WAITERS);
+		lock_wait(&file->lock, &file->settled);
+	}
+}
+
+bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state)
+{
+	bool waiters = blocks_has(&file->blocks, block, BLOCK_WAITERS);
+
+	blocks_clear(&file->blocks, block, BLOCK_WAITERS);
+	blocks_set_state(&file->blocks, block, state);
+	if (waiters)
+		pthread_cond_broadcast(&file->settled);
+	return waiters;
+}
+
+unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, void *arg)
+{
+	struct mapper *mapper, *next;
+	unsigned int called = 0;
+
+	lock_get(&file->mapper_lock);
+	for (mapper = file->mappers; mapper; mapper = next) {
+		mapper->users++;
+		lock_put(&file->mapper_lock);
+		fn(arg, mapper);
+		called++;
+		lock_get(&file->mapper_lock);
+		/* A mapper in use stays in the list, so next is read after the call. */
+		next = mapper->next;
+		if (--mapper->users == 0)
+			pthread_cond_broadcast(&file->mapper_idle);
+	}
+	lock_put(&file->mapper_lock);
+	return called;
+}
+
+bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
+{
+	if (!budget_reserve(tier_budget(file->tier), blocks * file->block_bytes, need))
+		return false;
+	atomic_fetch_add(&file->dram_blocks, blocks);
+	tier_pressed(file->tier);
+	return true;
+}
+
+void ramfile_release(struct ramfile *file, uint64_t blocks)
+{
+	if (!blocks)
+		return;
+	atomic_fetch_sub(&file->dram_blocks, blocks);
+	tier_release(file->tier, blocks * file->block_bytes);
+}
+
+struct span {
+	uint64_t offset, length;
+	bool on;
+};
+
+static void wake_one(void *arg, struct mapper *mapper)
+{
+	const struct span *span = arg;
+
+	mapper->ops->wake(mapper, span->offset, span->length);
+}
+
+void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count)
+{
+	struct span span = { .offset = first * file->block_bytes, .length = count * file->block_bytes };
+
+	ramfile_each_mapper(file, wake_one, &span);
+}
+
+static void protect_one(void *arg, struct mapper *mapper)
+{
+	const struct span *span = arg;
+
+	mapper->ops->protect(mapper, span->offset, span->length, span->on);
+}
+
+void ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on)
+{
+	struct span span = { .offset = offset, .length = length, .on = on };
+
+	ramfile_each_mapper(file, protect_one, &span);
+}
+
+int ramfile_begin_change(struct ramfile *file)
+{
+	int err = 0;
+
+	if (atomic_load(&file->lost))
+		return -EIO;
+	/* Counted first: from here on the file cannot be marked clean. */
+	lock_get(&file->lock);
+	file->changing++;
+	lock_put(&file->lock);
+	if (!atomic_load(&file->dirty)) {
+		err = file->on_dirty ? file->on_dirty(file->on_dirty_arg, file->ino) : 0;
+		if (!err)
+			atomic_store(&file->dirty, true);
+	}
+	if (err)
+		ramfile_end_change(file);
+	return err && err != -ENOSPC ? -EIO : err;
+}
+
+void ramfile_end_change(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	file->changing--;
+	file->changes++;
+}
+
+/* --- load ------------------------------------------------------------------------------------------------- */
+
+static int load_key(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
+{
+	struct ramfile *file = arg;
+	struct codec_info info;
+	uint64_t hash = 0;
+
+	if (key.block >= file->blocks.count)
+		return 0; /* left behind by a truncate that did not finish: removed when the file grows over it */
+	blocks_place(&file->blocks, key.block, BLOCK_COLD);
+	if (codec_peek(value, length_bytes, &info) == 0) {
+		hash = info.content_hash;
+		file->blocks.generation[key.block] = info.hotness.generation;
+		blocks_set_tier(&file->blocks, key.block, info.hotness.tier & HEAT_TIER_MAX);
+	} else {
+		blocks_set(&file->blocks, key.block, BLOCK_DAMAGED);
+	}
+	blocks_set_stored(&file->blocks, key.block, length_bytes, hash);
+	return 0;
+}
+
+/* The block has pages in the arena and a stored copy, and some pages are absent: a promotion was cut short. The page rule says
+ * that they are in the stored copy. */
+static int complete_block(struct ramfile *file, struct work *work, uint64_t block)
+{
+	uint64_t start = block * file->block_bytes;
+	uint64_t end = start + ramfile_block_length(file, block);
+	struct codec_info info;
+	int err;
+
+	err = ramfile_fetch(file, work, block, work->plain, &info);
+	if (err)
+		return err;
+	for (uint64_t offset = start; offset < end; offset += PAGE_BYTES) {
+		uint64_t data = UINT64_MAX, data_end;
+
+		err = arena_next_data(&file->arena, offset, &data, &data_end);
+		if (err && err != -ENXIO)
+			return err;
+		if (!err && data <= offset)
+			continue;
+		err = arena_write(&file->arena, work->plain + (offset - start), PAGE_BYTES, offset);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int load_arena(struct ramfile *file, struct work *work)
+{
+	uint64_t offset = 0, start, end;
+	int err;
+
+	while ((err = arena_next_data(&file->arena, offset, &start, &end)) == 0) {
+		for (uint64_t block = start / file->block_bytes; block * file->block_bytes < end; block++) {
+			uint64_t from = block * file->block_bytes;
+			bool whole = start <= from && end >= from + ramfile_block_length(file, block);
+
+			if (blocks_state(&file->blocks, block) != BLOCK_RESIDENT) {
+				blocks_place(&file->blocks, block, BLOCK_RESIDENT);
+				file->blocks.generation[block] = 0;
+				budget_force(tier_budget(file->tier), file->block_bytes);
+				atomic_fetch_add(&file->dram_blocks, 1);
+			}
+			if (whole || !blocks_has(&file->blocks, block, BLOCK_STORED))
+				continue;
+			err = complete_block(file, work, block);
+			if (err == -EIO)
+				blocks_set(&file->blocks, block, BLOCK_DAMAGED);
+			else if (err)
+				return err;
+		}
+		offset = end;
+	}
+	return err == -ENXIO ? 0 : err;
+}
+
+static int load_table(struct ramfile *file)
+{
+	struct work *work;
+	int err;
+
+	if (atomic_load(&file->lost))
+		return 0;
+	err = work_get(tier_works(file->tier), &work);
+	if (err)
+		return err;
+	err = tier_store(file->tier)->ops->walk(tier_store(file->tier), file->ino, 0, UINT64_MAX, load_key, file);
+	if (!err)
+		err = load_arena(file, work);
+	work_put(tier_works(file->tier), work);
+	return err;
+}
+
+static int size_check(const struct ramfile *file, uint64_t size_bytes)
+{
+	if (size_bytes % PAGE_BYTES)
+		return -EINVAL;
+	return size_bytes / file->block_bytes < MAX_BLOCKS && size_bytes <= INT64_MAX ? 0 : -EFBIG;
+}
+
+int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret)
+{
+	struct ramfile *file = calloc(1, sizeof(*file));
+	int err;
+
+	if (!file)
+		return -ENOMEM;
+	file->tier = tier;
+	file->ino = ino;
+	file->block_bytes = tier_block_bytes(tier);
+	file->size_bytes = size_bytes;
+	atomic_init(&file->lost, lost);
+	lock_init(&file->lock, LOCK_RANK_FILE);
+	lock_init(&file->mapper_lock, LOCK_RANK_MAPPERS);
+	lock_cond_init(&file->settled);
+	lock_cond_init(&file->mapper_idle);
+	file->arena.fd = -1;
+	err = size_check(file, size_bytes);
+	if (!err)
+		err = blocks_init(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
+	if (!err)
+		err = arena_init(&file->arena, tier_arena_dir(tier), ino, size_bytes);
+	if (!err)
+		err = load_table(file);
+	if (!err)
+		err = tier_add_file(tier, file);
+	if (err) {
+		ramfile_unload(file);
+		return err;
+	}
+	*ret = file;
+	return 0;
+}
+
+void ramfile_unload(struct ramfile *file)
+{
+	if (!file)
+		return;
+	tier_remove_file(file->tier, file);
+	budget_release(tier_budget(file->tier), atomic_load(&file->dram_blocks) * file->block_bytes);
+	if (file->arena.fd >= 0 && !file->blocks.in_state[BLOCK_RESIDENT] && !atomic_load(&file->lost))
+		arena_remove(&file->arena); /* nothing in it: a later load makes a new one */
+	arena_fini(&file->arena);
+	blocks_fini(&file->blocks);
+	pthread_cond_destroy(&file->settled);
+	pthread_cond_destroy(&file->mapper_idle);
+	lock_fini(&file->mapper_lock);
+	lock_fini(&file->lock);
+	free(file);
+}
+
+int ramfile_destroy(struct ramfile *file)
+{
+	int err;
+
+	err = tier_store(file->tier)->ops->remove(tier_store(file->tier), file->ino, 0, UINT64_MAX);
+	if (err)
+		return err;
+	err = arena_remove(&file->arena);
+	ramfile_unload(file);
+	return err == -ENOENT ? 0 : err;
+}
+
+/* --- mappers ---------------------------------------------------------------------------------------------- */
+
+int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
+{
+	if (atomic_load(&file->lost))
+		return -EIO;
+	return arena_share(&file->arena, writable, ret_fd);
+}
+
+bool ramfile_owns_arena(struct ramfile *file, int fd)
+{
+	return arena_is(&file->arena, fd);
+}
+
+int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
+{
+	int err = ramfile_begin_change(file);
+
+	if (err)
+		return err;
+	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile. */
+	lock_get(&file->lock);
+	file->attaching++;
+	while (file->batches)
+		lock_wait(&file->lock, &file->settled);
+	lock_get(&file->mapper_lock);
+	mapper->users = 0;
+	mapper->leaving = false;
+	mapper->zapped_round = file->heat.round + file->zapping;
+	mapper->next = file->mappers;
+	file->mappers = mapper;
+	file->mapper_count++;
+	lock_put(&file->mapper_lock);
+	/* What was absent for long may be mapped by the newcomer without a zap in between. */
+	for (uint64_t block = 0; block < file->blocks.count; block++)
+		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
+			heat_used(&file->blocks, block);
+	file->attaching--;
+	pthread_cond_broadcast(&file->settled);
+	lock_put(&file->lock);
+	return 0;
+}
+
+void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper)
+{
+	struct mapper **at;
+	uint64_t round;
+
+	lock_get(&file->mapper_lock);
+	mapper->leaving = true;
+	lock_put(&file->mapper_lock);
+	tier_unpark(file->tier, mapper);
+	lock_get(&file->mapper_lock);
+	while (mapper->users)
+		lock_wait(&file->mapper_lock, &file->mapper_idle);
+	for (at = &file->mappers; *at != mapper; at = &(*at)->next)
+		;
+	*at = mapper->next;
+	file->mapper_count--;
+	lock_put(&file->mapper_lock);
+	ramfile_end_change(file);
+	/* A zap round may have waited for this one. */
+	lock_get(&file->lock);
+	round = file->heat.round + 1;
+	lock_put(&file->lock);
+	ramfile_zapped(file, NULL, round);
+}
+
+/* --- figures and small things ----------------------------------------------------------------------------- */
+
+uint64_t ramfile_ino(const struct ramfile *file)
+{
+	return file->ino;
+}
+
+uint64_t ramfile_size(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return file->size_bytes;
+}
+
+void ramfile_on_dirty(struct ramfile *file, ramfile_dirty_fn *fn, void *arg)
+{
+	file->on_dirty = fn;
+	file->on_dirty_arg = arg;
+}
+
+static bool clean_locked(const struct ramfile *file)
+{
+	const uint64_t *in_state = file->blocks.in_state;
+
+	return !file->changing && file->changes == file->synced_changes && !in_state[BLOCK_RESIDENT] && !in_state[BLOCK_LOADING] &&
+	       !in_state[BLOCK_STORING] && !in_state[BLOCK_UPDATING];
+}
+
+int ramfile_is_clean(struct ramfile *file, bool *ret_clean)
+{
+	unsigned int mappers;
+	uint64_t holder;
+
+	lock_get(&file->mapper_lock);
+	mappers = file->mapper_count;
+	lock_put(&file->mapper_lock);
+	lock_get(&file->lock);
+	*ret_clean = !mappers && clean_locked(file) && arena_next_holder(&file->arena, 0, &holder) == -ENOENT;
+	lock_put(&file->lock);
+	return 0;
+}
+
+void ramfile_mark_clean(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	if (clean_locked(file))
+		atomic_store(&file->dirty, false);
+}
+
+int ramfile_sync(struct ramfile *file)
+{
+	uint64_t changes;
+	int err;
+
+	lock_get(&file->lock);
+	changes = file->changes;
+	lock_put(&file->lock);
+	err = tier_store(file->tier)->ops->sync(tier_store(file->tier));
+	if (err)
+		return err;
+	lock_get(&file->lock);
+	if (changes > file->synced_changes)
+		file->synced_changes = changes;
+	lock_put(&file->lock);
+	return 0;
+}
+
+void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes)
+{
+	atomic_fetch_add(&file->direct_read_bytes, read_bytes);
+	atomic_fetch_add(&file->direct_write_bytes, write_bytes);
+}
+
+void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
+{
+	struct ramfile_figures figures = { .block_bytes = file->block_bytes };
+	uint64_t whole_bytes;
+
+	lock_get(&file->mapper_lock);
+	figures.mappers = file->mapper_count;
+	lock_put(&file->mapper_lock);
+	lock_get(&file->lock);
+	figures.size_bytes = file->size_bytes;
+	figures.resident_bytes = atomic_load(&file->dram_blocks) * file->block_bytes;
+	figures.cold_bytes = file->blocks.in_state[BLOCK_COLD] * file->block_bytes;
+	figures.stored_bytes = file->blocks.stored_total_bytes;
+	figures.pinned_bytes = file->blocks.pinned * file->block_bytes;
+	/* The last block may be a part of one; it is counted whole where it is, and the holes are what is left. */
+	whole_bytes = figures.resident_bytes + figures.cold_bytes;
+	figures.hole_bytes = file->size_bytes > whole_bytes ? file->size_bytes - whole_bytes : 0;
+	lock_put(&file->lock);
+	figures.promotions = atomic_load(&file->promotions);
+	figures.demotions = atomic_load(&file->demotions);
+	figures.demotions_aborted = atomic_load(&file->demotions_aborted);
+	figures.direct_read_bytes = atomic_load(&file->direct_read_bytes);
+	figures.direct_write_bytes = atomic_load(&file->direct_write_bytes);
+	figures.errors = atomic_load(&file->errors);
+	figures.fault_count = atomic_load(&file->faults.count);
+	figures.fault_p50_ns = hist_percentile(&file->faults, 50);
+	figures.fault_p99_ns = hist_percentile(&file->faults, 99);
+	figures.lost = atomic_load(&file->lost);
+	*ret = figures;
+}
+
+static void describe(const struct ramfile *file, uint64_t block, struct ramfile_run *ret)
+{
+	*ret = (struct ramfile_run){
+		.offset = block * file->block_bytes,
+		.length = ramfile_block_length(file, block),
+		.generation = file->blocks.generation[block],
+		.tier = blocks_tier(&file->blocks, block),
+		.pinned = blocks_has(&file->blocks, block, BLOCK_PINNED),
+		.damaged = blocks_has(&file->blocks, block, BLOCK_DAMAGED),
+	};
+	switch (blocks_state(&file->blocks, block)) {
+	case BLOCK_HOLE:
+		ret->state = RAMFILE_RUN_HOLE;
+		ret->generation = 0;
+		break;
+	case BLOCK_COLD:
+		ret->state = RAMFILE_RUN_COLD;
+		break;
+	case BLOCK_RESIDENT:
+	case BLOCK_LOADING:
+	case BLOCK_STORING:
+	case BLOCK_UPDATING:
+		ret->state = RAMFILE_RUN_RESIDENT;
+		break;
+	}
+}
+
+static bool same_run(const struct ramfile_run *a, const struct ramfile_run *b)
+{
+	return a->offset + a->length == b->offset && a->state == b->state && a->generation == b->generation &&
+	       a->tier == b->tier && a->pinned == b->pinned && a->damaged == b->damaged;
+}
+
+int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run_fn *fn, void *arg)
+{
+	struct ramfile_run runs[RUN_BLOCKS];
+	uint64_t block = offset / file->block_bytes;
+	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
+	bool more = true;
+
+	/* A copy of a few runs at a time is handed out without the lock; a run that goes on is joined with the next copy. */
+	struct ramfile_run pending = { 0 };
+
+	while (more) {
+		unsigned int count = 0;
+
+		lock_get(&file->lock);
+		while (count < RUN_BLOCKS && block < file->blocks.count && block * file->block_bytes < end) {
+			struct ramfile_run run;
+
+			describe(file, block++, &run);
+			if (count && same_run(&runs[count - 1], &run))
+				runs[count - 1].length += run.length;
+			else
+				runs[count++] = run;
+		}
+		more = block < file->blocks.count && block * file->block_bytes < end;
+		lock_put(&file->lock);
+		for (unsigned int i = 0; i < count; i++) {
+			int err;
+
+			if (pending.length && same_run(&pending, &runs[i])) {
+				pending.length += runs[i].length;
+				continue;
+			}
+			err = pending.length ? fn(arg, &pending) : 0;
+			if (err)
+				return err;
+			pending = runs[i];
+		}
+	}
+	return pending.length ? fn(arg, &pending) : 0;
+}
+
+int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on)
+{
+	uint64_t first = offset / file->block_bytes;
+	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
+
+	LOCK_SCOPE(&file->lock);
+	for (uint64_t block = first; block < file->blocks.count && block * file->block_bytes < end; block++)
+		blocks_set_pinned(&file->blocks, block, on);
+	return 0;
+}
+
+void ramfile_check(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	blocks_check(&file->blocks);
+}

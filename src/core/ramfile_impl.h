@@ -1,0 +1,142 @@
+/* core/ramfile_impl.h - the inside of a RAM file, shared by the files of core/ that work on it:
+ *
+ *   ramfile.c   life, figures, waiting and settling
+ *   fault.c     HOLE and COLD to RESIDENT: faults, read-ahead, promotion
+ *   access.c    read, write, discard, truncate, seek
+ *   demote.c    RESIDENT to COLD
+ *   scan.c      zap and look
+ *
+ * The page rule. At every moment, also after kill -9, the content of a page is: the page in the arena if it is present
+ * there; else the stored copy if the store has the block's key; else zeros. Every transition keeps it by ordering its
+ * steps: a store put before a punch; a key's removal before a punch that shall make zeros. A restart rebuilds the table from
+ * that rule alone.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <sys/queue.h>
+
+#include "base/lock.h"
+#include "core/hist.h"
+#include "core/mapper.h"
+#include "core/ramfile.h"
+#include "core/work.h"
+#include "mem/arena.h"
+#include "mem/blocks.h"
+#include "mem/budget.h"
+#include "mem/heat.h"
+
+#define PAGE_BYTES 4096U
+#define PUNCH_SLOTS 256
+/* Blocks handled in one go where a range is worked through: bounds stack arrays and lock times. */
+#define RUN_BLOCKS 64
+#define SCAN_BLOCKS 16384
+
+struct ramfile {
+	struct tier *tier;              /* immutable */
+	uint64_t ino;                   /* immutable */
+	uint32_t block_bytes;           /* immutable */
+	struct arena arena;             /* immutable */
+	ramfile_dirty_fn *on_dirty;     /* set before the file is used */
+	void *on_dirty_arg;
+
+	struct lock lock;
+	pthread_cond_t settled;         /* a passing state that had waiters ended, or batches became 0, or a look ended */
+	uint64_t size_bytes;            /* under lock */
+	struct blocks blocks;           /* under lock */
+	struct heat heat;               /* under lock */
+	uint64_t punches[PUNCH_SLOTS];  /* under lock: counts how often a block of the slot lost pages of the arena */
+	unsigned int batches;           /* under lock: demotion batches at work */
+	unsigned int attaching;         /* under lock: mappers that wait for batches to end */
+	bool zapping, zap_done;         /* under lock: a zap round is out; every mapper has acknowledged it */
+	uint64_t scan_cost_ns;          /* under lock: what the last round cost the mappers */
+	uint64_t zap_sent_ns;           /* under lock */
+	uint64_t looked_ns;             /* under lock: when the last look ended */
+	uint64_t next_scan_ns;          /* demoter thread only */
+	uint64_t scan_wanted;           /* under lock: how many callers wait for quick rounds */
+	unsigned int changing;          /* under lock: changes at work, mappers included */
+	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
+
+	struct lock mapper_lock;
+	pthread_cond_t mapper_idle;     /* a mapper's users became 0 */
+	struct mapper *mappers;         /* under mapper_lock */
+	unsigned int mapper_count;      /* under mapper_lock */
+
+	_Atomic bool lost, dirty;
+	_Atomic uint64_t dram_blocks;   /* reserved in the budget for this file */
+	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
+	_Atomic uint64_t direct_read_bytes, direct_write_bytes, errors;
+	struct hist faults;
+
+	TAILQ_ENTRY(ramfile) link;      /* under the tier's lock */
+	bool listed;                    /* under the tier's lock */
+	unsigned int pins;              /* under the tier's lock: visits by the demoter; unload waits for 0 */
+};
+
+/* A fault that waits for room in the budget. */
+struct parked {
+	TAILQ_ENTRY(parked) link;
+	struct ramfile *file;
+	struct mapper *mapper;
+	uint64_t offset;
+	enum ramfile_fault_kind kind;
+	uint64_t arrived_ns;
+};
+
+/* --- ramfile.c --- */
+uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block); /* under lock: shorter for the last one */
+/* Waits until the block is at rest. The lock is dropped meanwhile. */
+void ramfile_wait_block(struct ramfile *file, uint64_t block);
+/* The same, and until no demotion batch holds it: for who changes its key in the store, which the batch is about to write. */
+void ramfile_wait_owner(struct ramfile *file, uint64_t block);
+/* Ends a passing state. Returns true if somebody waits: call ramfile_wake() after dropping the lock. */
+bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state);
+void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count);
+void ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on);
+/* Budget for blocks that enter DRAM, and back when they left. */
+bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
+void ramfile_release(struct ramfile *file, uint64_t blocks);
+/* Around every change of content. begin: -EIO if the file is lost or the mark could not be written. */
+int ramfile_begin_change(struct ramfile *file);
+void ramfile_end_change(struct ramfile *file);
+/* Calls fn on every mapper of the file, without a lock. */
+typedef void ramfile_mapper_fn(void *arg, struct mapper *mapper);
+unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, void *arg);
+/* Debug builds: table, arena and budget agree. */
+void ramfile_check(struct ramfile *file);
+
+/* --- fault.c --- */
+/* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
+int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
+/* Brings a run of cold blocks into DRAM; mapper may be NULL. *ret_blocks: how many were. */
+int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
+		     uint64_t *ret_blocks);
+
+/* --- demote.c --- */
+struct demote_result {
+	uint64_t demoted, aborted; /* blocks */
+};
+/* Demotes the given resident blocks (ascending), those in use excepted. */
+int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, struct demote_result *ret);
+
+/* --- scan.c --- */
+struct scan_pace {
+	uint64_t quick_ns, slow_ns; /* time between zap and look: under pressure, and else */
+	bool hurry;                 /* under pressure: never mind what scanning costs the mappers */
+};
+/* Goes on with the rounds of the file. Returns when it wants to be called again. */
+uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
+
+/* --- tier.c --- */
+struct store *tier_store(struct tier *tier);
+struct budget *tier_budget(struct tier *tier);
+struct work_pool *tier_works(struct tier *tier);
+int tier_arena_dir(struct tier *tier);
+int tier_add_file(struct tier *tier, struct ramfile *file);
+void tier_remove_file(struct tier *tier, struct ramfile *file);
+void tier_kick(struct tier *tier); /* the demoter looks again now */
+void tier_pressed(struct tier *tier); /* after a reservation: kicks the demoter if the reserve is used */
+void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
+	       uint64_t arrived_ns);
+void tier_unpark(struct tier *tier, struct mapper *mapper); /* forgets the faults of a mapper */
+void tier_release(struct tier *tier, uint64_t bytes);       /* budget given back; wakes who waits */

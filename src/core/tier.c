@@ -1,0 +1,538 @@
+/* The engine of one mount: the list of files, the budget, the faults that wait for room, and the demoter thread.
+ *
+ * The demoter sleeps until something is due: a file's next scan, a fault that found no room, a kick. It keeps a part of the
+ * budget free (budget_reserve_bytes), so that faults rarely wait. What is demoted first is decided over all files together.
+ */
+#include "core/tier.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/ramfile_impl.h"
+
+#define QUICK_MIN_NS (20 * NS_PER_MS)
+#define QUICK_MAX_NS (1 * NS_PER_S)
+#define SLOW_NS (15 * NS_PER_S)
+/* With less than four reserves left, idle blocks should be known before they are needed. */
+#define NEAR_NS (2 * NS_PER_S)
+#define NEAR_RESERVES 4
+/* When nothing can be demoted, nobody is helped by looking again at once. */
+#define REST_NS (5 * NS_PER_MS)
+/* After a store that refused a batch. */
+#define RETRY_NS (500 * NS_PER_MS)
+#define PICK_BLOCKS 4096
+/* Blocks demoted between two looks at who waits. */
+#define STEP_BLOCKS 512
+
+TAILQ_HEAD(file_list, ramfile);
+TAILQ_HEAD(parked_list, parked);
+
+struct tier {
+	struct tier_config config;      /* immutable but for what the setters change below */
+	_Atomic uint64_t min_idle_ns;
+	struct budget budget;
+	struct work_pool works;
+	tier_room_fn *on_room;          /* set before mappers exist */
+	void *on_room_arg;
+
+	struct lock lock;
+	struct file_list files;         /* under lock */
+	pthread_cond_t unpinned;        /* a file's pins became 0 */
+
+	struct lock parked_lock;
+	struct parked_list parked;      /* under parked_lock */
+	uint64_t parked_count;          /* under parked_lock */
+	pthread_cond_t wakeup;          /* with parked_lock: kicked or stopping */
+	bool kicked, stopping;          /* under parked_lock */
+
+	_Atomic bool pressed;           /* the demoter was told that the reserve is used */
+	_Atomic uint64_t waited_faults, scans;
+	uint64_t retry_ns;              /* demoter thread only: no demotion before */
+	uint64_t next_step_ns;          /* demoter thread only: when something is due */
+	uint64_t rest_until_ns;         /* demoter thread only: nothing can be demoted, kicks or not */
+	uint32_t pick[PICK_BLOCKS];     /* demoter thread only */
+	pthread_t thread;
+	bool thread_runs;
+};
+
+/* --- room ------------------------------------------------------------------------------------------------- */
+
+void tier_kick(struct tier *tier)
+{
+	lock_get(&tier->parked_lock);
+	tier->kicked = true;
+	pthread_cond_signal(&tier->wakeup);
+	lock_put(&tier->parked_lock);
+}
+
+void tier_pressed(struct tier *tier)
+{
+	if (budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) && !atomic_exchange(&tier->pressed, true))
+		tier_kick(tier);
+}
+
+/* A parked fault counts as a call into the mapper. False: the mapper is leaving. */
+static bool mapper_hold(struct ramfile *file, struct mapper *mapper)
+{
+	LOCK_SCOPE(&file->mapper_lock);
+
+	if (mapper->leaving)
+		return false;
+	mapper->users++;
+	return true;
+}
+
+static void mapper_drop(struct ramfile *file, struct mapper *mapper)
+{
+	LOCK_SCOPE(&file->mapper_lock);
+
+	if (--mapper->users == 0)
+		pthread_cond_broadcast(&file->mapper_idle);
+}
+
+void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
+	       uint64_t arrived_ns)
+{
+	struct parked *parked = malloc(sizeof(*parked));
+
+	atomic_fetch_add(&tier->waited_faults, 1);
+	if (!parked || !mapper_hold(file, mapper)) { /* let it come again: slower, and right */
+		free(parked);
+		mapper->ops->wake(mapper, offset - offset % PAGE_BYTES, PAGE_BYTES);
+		return;
+	}
+	*parked = (struct parked){ .file = file, .mapper = mapper, .offset = offset, .kind = kind, .arrived_ns = arrived_ns };
+	lock_get(&tier->parked_lock);
+	TAILQ_INSERT_TAIL(&tier->parked, parked, link);
+	tier->parked_count++;
+	tier->kicked = true;
+	pthread_cond_signal(&tier->wakeup);
+	lock_put(&tier->parked_lock);
+}
+
+void tier_unpark(struct tier *tier, struct mapper *mapper)
+{
+	struct parked_list gone = TAILQ_HEAD_INITIALIZER(gone);
+	struct parked *parked, *next;
+
+	lock_get(&tier->parked_lock);
+	for (parked = TAILQ_FIRST(&tier->parked); parked; parked = next) {
+		next = TAILQ_NEXT(parked, link);
+		if (parked->mapper != mapper)
+			continue;
+		TAILQ_REMOVE(&tier->parked, parked, link);
+		TAILQ_INSERT_TAIL(&gone, parked, link);
+		tier->parked_count--;
+	}
+	lock_put(&tier->parked_lock);
+	while ((parked = TAILQ_FIRST(&gone))) {
+		TAILQ_REMOVE(&gone, parked, link);
+		mapper_drop(parked->file, mapper);
+		free(parked);
+	}
+}
+
+void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
+{
+	tier->on_room = fn;
+	tier->on_room_arg = arg;
+}
+
+void tier_release(struct tier *tier, uint64_t bytes)
+{
+	bool waiting;
+
+	if (!bytes)
+		return;
+	budget_release(&tier->budget, bytes);
+	lock_get(&tier->parked_lock);
+	waiting = tier->parked_count > 0;
+	lock_put(&tier->parked_lock);
+	if (waiting && tier->on_room)
+		tier->on_room(tier->on_room_arg);
+}
+
+bool tier_resume_fault(struct tier *tier)
+{
+	struct parked *parked;
+
+	if (budget_free(&tier->budget) < tier->config.block_bytes)
+		return false;
+	lock_get(&tier->parked_lock);
+	parked = TAILQ_FIRST(&tier->parked);
+	if (parked) {
+		TAILQ_REMOVE(&tier->parked, parked, link);
+		tier->parked_count--;
+	}
+	lock_put(&tier->parked_lock);
+	if (!parked)
+		return false;
+	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
+	mapper_drop(parked->file, parked->mapper);
+	free(parked);
+	return true;
+}
+
+/* --- files ------------------------------------------------------------------------------------------------ */
+
+int tier_add_file(struct tier *tier, struct ramfile *file)
+{
+	lock_get(&tier->lock);
+	TAILQ_INSERT_TAIL(&tier->files, file, link);
+	file->listed = true;
+	lock_put(&tier->lock);
+	tier_kick(tier);
+	return 0;
+}
+
+void tier_remove_file(struct tier *tier, struct ramfile *file)
+{
+	lock_get(&tier->lock);
+	while (file->pins)
+		lock_wait(&tier->lock, &tier->unpinned);
+	if (file->listed)
+		TAILQ_REMOVE(&tier->files, file, link);
+	file->listed = false;
+	lock_put(&tier->lock);
+}
+
+typedef void file_fn(void *arg, struct ramfile *file);
+
+static void each_file(struct tier *tier, file_fn *fn, void *arg)
+{
+	struct ramfile *file, *next;
+
+	lock_get(&tier->lock);
+	for (file = TAILQ_FIRST(&tier->files); file; file = next) {
+		file->pins++;
+		lock_put(&tier->lock);
+		fn(arg, file);
+		lock_get(&tier->lock);
+		next = TAILQ_NEXT(file, link);
+		if (--file->pins == 0)
+			pthread_cond_broadcast(&tier->unpinned);
+	}
+	lock_put(&tier->lock);
+}
+
+/* --- the demoter ------------------------------------------------------------------------------------------ */
+
+static struct heat_filter filter_of(struct ramfile *file, uint64_t min_idle_ns)
+{
+	struct heat_filter filter = { .count = file->blocks.count, .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
+
+	lock_get(&file->mapper_lock);
+	filter.mapped = file->mapper_count > 0;
+	lock_put(&file->mapper_lock);
+	return filter;
+}
+
+struct census {
+	uint64_t in_class[HEAT_CLASSES];
+	uint64_t min_idle_ns;
+};
+
+static void count_file(void *arg, struct ramfile *file)
+{
+	struct census *census = arg;
+	struct heat_filter filter;
+
+	LOCK_SCOPE(&file->lock);
+	filter = filter_of(file, census->min_idle_ns);
+	heat_count(&file->heat, &file->blocks, &filter, census->in_class);
+}
+
+struct sweep {
+	struct tier *tier;
+	unsigned int lowest_class;
+	uint64_t wanted, demoted;
+	int err;
+};
+
+static void sweep_file(void *arg, struct ramfile *file)
+{
+	struct sweep *sweep = arg;
+	struct demote_result result;
+	struct heat_filter filter;
+	size_t count;
+	int err;
+
+	if (sweep->demoted >= sweep->wanted || sweep->err)
+		return;
+	lock_get(&file->lock);
+	filter = filter_of(file, atomic_load(&sweep->tier->min_idle_ns));
+	count = sweep->wanted - sweep->demoted < PICK_BLOCKS ? sweep->wanted - sweep->demoted : PICK_BLOCKS;
+	count = heat_pick(&file->heat, &file->blocks, &filter, sweep->lowest_class, sweep->tier->pick, count);
+	lock_put(&file->lock);
+	if (!count)
+		return;
+	err = ramfile_demote_blocks(file, sweep->tier->pick, count, &result);
+	sweep->demoted += result.demoted;
+	if (err && err != -EBUSY)
+		sweep->err = err;
+}
+
+/* Demotes up to that many blocks over all files, oldest first. Returns how many. */
+static uint64_t demote_some(struct tier *tier, uint64_t wanted)
+{
+	CLEANUP_FREE struct census *census = calloc(1, sizeof(*census));
+	struct sweep sweep = { .tier = tier, .wanted = wanted };
+
+	if (!census)
+		return 0;
+	census->min_idle_ns = atomic_load(&tier->min_idle_ns);
+	each_file(tier, count_file, census);
+	sweep.lowest_class = heat_threshold(census->in_class, wanted);
+	each_file(tier, sweep_file, &sweep);
+	if (sweep.err) {
+		/* The store says why, once. Blocks stay resident, and it goes on by itself. */
+		tier->retry_ns = clock_ns() + RETRY_NS;
+	}
+	return sweep.demoted;
+}
+
+static uint64_t parked_count(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	return tier->parked_count;
+}
+
+static bool under_pressure(struct tier *tier)
+{
+	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) || parked_count(tier);
+}
+
+/* Refills the reserve. */
+static void relieve(struct tier *tier)
+{
+	uint64_t target = budget_reserve_bytes(&tier->budget);
+
+	while (budget_free(&tier->budget) < target && clock_ns() >= tier->retry_ns) {
+		uint64_t wanted = (target - budget_free(&tier->budget)) / tier->config.block_bytes + 1;
+
+		if (!demote_some(tier, wanted < STEP_BLOCKS ? wanted : STEP_BLOCKS)) {
+			tier->rest_until_ns = clock_ns() + REST_NS;
+			break;
+		}
+	}
+	if (parked_count(tier) && budget_free(&tier->budget) >= tier->config.block_bytes && tier->on_room)
+		tier->on_room(tier->on_room_arg);
+}
+
+struct turn {
+	struct tier *tier;
+	struct scan_pace pace;
+	uint64_t next_ns;
+};
+
+static void scan_file(void *arg, struct ramfile *file)
+{
+	struct turn *turn = arg;
+	uint64_t now = clock_ns();
+	bool wanted;
+
+	lock_get(&file->lock);
+	wanted = file->scan_wanted || turn->pace.hurry;
+	if (wanted && file->next_scan_ns > now + turn->pace.quick_ns)
+		file->next_scan_ns = now;
+	/* The answer to a zap comes with a kick: the look is due a pace after it. */
+	if (file->zapping && file->zap_done && wanted)
+		file->next_scan_ns = now;
+	lock_put(&file->lock);
+	if (now >= file->next_scan_ns) {
+		file->next_scan_ns = ramfile_scan(file, now, &turn->pace);
+		atomic_fetch_add(&turn->tier->scans, 1);
+	}
+	if (file->next_scan_ns < turn->next_ns)
+		turn->next_ns = file->next_scan_ns;
+}
+
+void tier_step(struct tier *tier)
+{
+	uint64_t quick = atomic_load(&tier->min_idle_ns) / 2;
+	struct turn turn = { .tier = tier };
+	bool near = budget_free(&tier->budget) < NEAR_RESERVES * budget_reserve_bytes(&tier->budget);
+
+	atomic_store(&tier->pressed, false);
+	if (quick < QUICK_MIN_NS)
+		quick = QUICK_MIN_NS;
+	if (quick > QUICK_MAX_NS)
+		quick = QUICK_MAX_NS;
+	turn.pace = (struct scan_pace){ .quick_ns = quick, .slow_ns = near ? NEAR_NS : SLOW_NS, .hurry = under_pressure(tier) };
+	turn.next_ns = clock_ns() + SLOW_NS;
+	each_file(tier, scan_file, &turn);
+	relieve(tier);
+	if (under_pressure(tier) && turn.next_ns > clock_ns() + quick)
+		turn.next_ns = clock_ns() + quick;
+	tier->next_step_ns = turn.next_ns;
+}
+
+static void *demoter(void *arg)
+{
+	struct tier *tier = arg;
+
+	lock_get(&tier->parked_lock);
+	while (!tier->stopping) {
+		lock_put(&tier->parked_lock);
+		tier_step(tier);
+		lock_get(&tier->parked_lock);
+		while (!tier->stopping && clock_ns() < tier->rest_until_ns)
+			lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->rest_until_ns);
+		while (!tier->kicked && !tier->stopping)
+			if (lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->next_step_ns))
+				break;
+		tier->kicked = false;
+	}
+	lock_put(&tier->parked_lock);
+	return NULL;
+}
+
+/* --- life ------------------------------------------------------------------------------------------------- */
+
+static int config_check(const struct tier_config *config)
+{
+	uint32_t block = config->block_bytes;
+
+	if (block < PAGE_BYTES || block > 65536 || (block & (block - 1)))
+		return -EINVAL;
+	return config->dram_bytes >= 4ULL * block ? 0 : -EINVAL;
+}
+
+int tier_new(const struct tier_config *config, struct tier **ret)
+{
+	struct tier *tier;
+	int err = config_check(config);
+
+	if (err)
+		return err;
+	tier = calloc(1, sizeof(*tier));
+	if (!tier)
+		return -ENOMEM;
+	tier->config = *config;
+	atomic_init(&tier->min_idle_ns, config->min_idle_ns);
+	budget_init(&tier->budget, config->dram_bytes);
+	work_pool_init(&tier->works, config->block_bytes, config->zstd_level);
+	lock_init(&tier->lock, LOCK_RANK_TIER);
+	lock_init(&tier->parked_lock, LOCK_RANK_BUDGET);
+	lock_cond_init(&tier->unpinned);
+	lock_cond_init(&tier->wakeup);
+	TAILQ_INIT(&tier->files);
+	TAILQ_INIT(&tier->parked);
+	if (config->run_demoter) {
+		err = -pthread_create(&tier->thread, NULL, demoter, tier);
+		if (!err)
+			pthread_setname_np(tier->thread, "tierfs-demoter");
+		tier->thread_runs = !err;
+	}
+	if (err) {
+		tier_free(tier);
+		return err;
+	}
+	*ret = tier;
+	return 0;
+}
+
+void tier_free(struct tier *tier)
+{
+	struct parked *parked;
+
+	if (!tier)
+		return;
+	if (tier->thread_runs) {
+		lock_get(&tier->parked_lock);
+		tier->stopping = true;
+		pthread_cond_signal(&tier->wakeup);
+		lock_put(&tier->parked_lock);
+		pthread_join(tier->thread, NULL);
+	}
+	while ((parked = TAILQ_FIRST(&tier->parked))) {
+		TAILQ_REMOVE(&tier->parked, parked, link);
+		free(parked);
+	}
+	pthread_cond_destroy(&tier->unpinned);
+	pthread_cond_destroy(&tier->wakeup);
+	lock_fini(&tier->parked_lock);
+	lock_fini(&tier->lock);
+	work_pool_fini(&tier->works);
+	free(tier);
+}
+
+/* --- settings and figures --------------------------------------------------------------------------------- */
+
+struct store *tier_store(struct tier *tier)
+{
+	return tier->config.store;
+}
+
+struct budget *tier_budget(struct tier *tier)
+{
+	return &tier->budget;
+}
+
+struct work_pool *tier_works(struct tier *tier)
+{
+	return &tier->works;
+}
+
+int tier_arena_dir(struct tier *tier)
+{
+	return tier->config.arena_dir;
+}
+
+uint32_t tier_block_bytes(const struct tier *tier)
+{
+	return tier->config.block_bytes;
+}
+
+uint64_t tier_min_idle(const struct tier *tier)
+{
+	return atomic_load(&tier->min_idle_ns);
+}
+
+int tier_set_min_idle(struct tier *tier, uint64_t ns)
+{
+	if (ns > 3600 * NS_PER_S)
+		return -EINVAL;
+	atomic_store(&tier->min_idle_ns, ns);
+	tier_kick(tier);
+	return 0;
+}
+
+int tier_set_dram(struct tier *tier, uint64_t bytes)
+{
+	if (bytes < 4ULL * tier->config.block_bytes || bytes > INT64_MAX)
+		return -EINVAL;
+	atomic_store(&tier->budget.limit_bytes, bytes);
+	tier_kick(tier);
+	if (tier->on_room)
+		tier->on_room(tier->on_room_arg);
+	return 0;
+}
+
+static void add_memory(void *arg, struct ramfile *file)
+{
+	uint64_t *bytes = arg;
+
+	LOCK_SCOPE(&file->lock);
+	*bytes += sizeof(*file) + blocks_memory_bytes(&file->blocks);
+}
+
+void tier_figures(struct tier *tier, struct tier_figures *ret)
+{
+	struct tier_figures figures = {
+		.dram_bytes = atomic_load(&tier->budget.limit_bytes),
+		.resident_bytes = budget_used(&tier->budget),
+		.metadata_bytes = sizeof(*tier) + work_pool_bytes(&tier->works),
+		.waiting_faults = parked_count(tier),
+		.waited_faults = atomic_load(&tier->waited_faults),
+		.scans = atomic_load(&tier->scans),
+	};
+
+	each_file(tier, add_memory, &figures.metadata_bytes);
+	*ret = figures;
+}
