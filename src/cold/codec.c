@@ -31,13 +31,14 @@ enum {
 	AT_CONTENT_HASH = 8,
 	AT_CHECKSUM = 16,
 };
+_Static_assert(AT_CHECKSUM == STORE_HEAD_BYTES, "what a peek needs is what the store keeps at hand");
 _Static_assert(AT_CHECKSUM + 8 == CODEC_HEADER_BYTES, "the checksum ends the header");
 
 struct codec {
-	uint32_t block_bytes;   /* immutable, and so are the next two */
+	uint32_t block_bytes; /* immutable, and so are the next two */
 	uint8_t block_shift;
 	int level;
-	ZSTD_CCtx *compress;    /* made when first used: many codecs only decode */
+	ZSTD_CCtx *compress; /* made when first used: many codecs only decode */
 	ZSTD_DCtx *decompress;
 };
 
@@ -117,7 +118,8 @@ bool codec_is_zero(const void *plain, size_t length_bytes)
 	return true;
 }
 
-/* Every 8-byte word equals the one after it: libc's memcmp stops at the first difference and is as wide as the machine. */
+/* Every 8-byte word equals the one after it: libc's memcmp stops at the first difference and is as wide as the machine.
+ */
 static bool is_pattern(const void *plain, size_t length_bytes)
 {
 	return memcmp(plain, (const char *)plain + sizeof(uint64_t), length_bytes - sizeof(uint64_t)) == 0;

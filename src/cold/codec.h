@@ -2,8 +2,8 @@
  *
  * Encoding finds all-zero blocks (which are not stored at all) and blocks filled with one 8-byte pattern, and
  * compresses the rest with zstd, or keeps them raw when that does not pay. The header carries a format version, the
- * codec, hotness, a hash of the plain content, and a checksum that covers header, payload and the block's identity, so that
- * a damaged, misplaced or stale-format value is detected.
+ * codec, hotness, a hash of the plain content, and a checksum that covers header, payload and the block's identity, so
+ * that a damaged, misplaced or stale-format value is detected.
  *
  * Thread-safety: a struct codec belongs to one thread at a time. codec_hash() and codec_peek() are pure.
  */
@@ -34,8 +34,8 @@ struct codec_info {
 	enum codec_kind kind;
 	struct codec_hotness hotness;
 	uint32_t payload_bytes;
-	uint32_t block_bytes;   /* plain size */
-	uint64_t content_hash;  /* codec_hash() of the plain content */
+	uint32_t block_bytes;  /* plain size */
+	uint64_t content_hash; /* codec_hash() of the plain content */
 };
 
 /* block_bytes: a power of two, 4 KiB to 2 MiB; zstd_level: -5 to 19. Else -EINVAL. */
@@ -51,8 +51,8 @@ uint64_t codec_hash(const void *plain, size_t length_bytes);
 /* True if all bytes are zero. length_bytes is a multiple of 8, plain is 8-byte aligned. */
 bool codec_is_zero(const void *plain, size_t length_bytes);
 
-/* Encodes one block (not all zero: -EINVAL) into out (cap >= codec_bound(), else -ENOBUFS). content_hash is codec_hash()
- * of it. -ENOMEM is possible on the first call only. */
+/* Encodes one block (not all zero: -EINVAL) into out (cap >= codec_bound(), else -ENOBUFS). content_hash is
+ * codec_hash() of it. -ENOMEM is possible on the first call only. */
 int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
 		 uint64_t content_hash, void *out, size_t cap, size_t *ret_len);
 
@@ -61,6 +61,6 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 int codec_decode(struct codec *codec, struct store_key key, const void *value, size_t length_bytes, void *out,
 		 struct codec_info *ret_info);
 
-/* Reads the header alone, unverified but for bounds; the first CODEC_HEADER_BYTES of a value are enough. Errors as
- * codec_decode(). */
+/* Reads the header alone, unverified but for bounds. length_bytes is that of the whole value, of which the first
+ * STORE_HEAD_BYTES are enough. Errors as codec_decode(). */
 int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info);

@@ -1,7 +1,8 @@
 /* cold/store.h - the cold side of one pool: block payloads and the pool's small records.
  *
- * The store keeps opaque values under (file, block) and small metadata records under short string keys. It knows nothing of
- * DRAM, generations or FUSE. "Safe" means: survives kill -9 of the daemon. "Durable" means: survives loss of power.
+ * The store keeps opaque values under (file, block) and small metadata records under short string keys. It knows
+ * nothing of DRAM, generations or FUSE. "Safe" means: survives kill -9 of the daemon. "Durable" means: survives loss of
+ * power.
  *
  * Thread-safety: every function may be called from any thread at any time. Functions may block on I/O; call them
  * without locks. They return 0 or -errno, errors of the database being mapped in one place:
@@ -31,15 +32,19 @@ struct store_item {
 	uint32_t length_bytes;
 };
 
+/* So many first bytes of each value are kept where they are read without I/O. */
+#define STORE_HEAD_BYTES 16
+
 struct store_figures {
-	uint64_t disk_bytes;          /* files of the database */
-	uint64_t memory_bytes;        /* memtables, caches, indexes */
+	uint64_t disk_bytes;   /* files of the database */
+	uint64_t memory_bytes; /* memtables, caches, indexes */
 	uint64_t put_blocks, put_bytes, get_blocks, get_bytes;
-	uint64_t errors;              /* calls that ended with -EIO, -EBADMSG or -ENOSPC */
-	bool full;                    /* the last write was refused with -ENOSPC */
+	uint64_t errors; /* calls that ended with -EIO, -EBADMSG or -ENOSPC */
+	bool full;       /* the last write was refused with -ENOSPC */
 };
 
-/* Called for each value found, in block order; value is valid during the call. Non-zero ends the walk and is returned. */
+/* Called for each value found, in block order; value is valid during the call. Non-zero ends the walk and is returned.
+ */
 typedef int store_walk_fn(void *arg, struct store_key key, const void *value, uint32_t length_bytes);
 typedef int store_meta_fn(void *arg, const void *key, size_t key_len, const void *value, size_t value_len);
 
@@ -56,6 +61,9 @@ struct store_ops {
 	int (*get)(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len);
 	/* All of the values present in [first, first + count) of a file, ordered, with read-ahead. */
 	int (*walk)(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
+	/* As walk, but value points to the first STORE_HEAD_BYTES of each value only (fewer if it is shorter), while
+	 * length_bytes is that of the whole: codec_peek() is content with that. Reads no values, so it is cheap. */
+	int (*heads)(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
 	/* Puts a batch, replacing. On 0 all of it is safe; on an error each item is either old or new. */
 	int (*put)(struct store *store, const struct store_item *items, size_t count);
 	/* Removes a range of blocks; on 0 that is safe. Much cheaper than count puts. */
@@ -76,14 +84,14 @@ struct store {
 	const struct store_ops *ops;
 };
 
-/* The store on RocksDB: src/cold/store_rocks.c. The directory must exist. Other implementations: the memory store of the
- * tests (tests/lib/lib_store_mem.h). */
+/* The store on RocksDB: src/cold/store_rocks.c. The directory must exist. Other implementations: the memory store of
+ * the tests (tests/lib/lib_store_mem.h). */
 struct store_rocks_config {
-	const char *dir;              /* POOL/store */
+	const char *dir; /* POOL/store */
 	bool create;
-	uint32_t block_bytes;         /* largest payload, for sizing buffers */
-	uint64_t cache_bytes;         /* bound for caches of the database; 0: default */
-	uint64_t write_buffer_bytes;  /* bound for all memtables together; 0: default */
+	uint32_t block_bytes;        /* largest payload, for sizing buffers */
+	uint64_t cache_bytes;        /* bound for caches of the database; 0: default */
+	uint64_t write_buffer_bytes; /* bound for all memtables together; 0: default */
 };
 
 int store_rocks_open(const struct store_rocks_config *config, struct store **ret);

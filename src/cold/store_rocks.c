@@ -92,7 +92,8 @@ static int rocks_get(struct store *store, struct store_key key, void *buf, size_
 	size_t len;
 
 	block_key(key, bytes);
-	slice = rocksdb_get_pinned_cf(rocks->db, rocks->read, rocks->family[FAMILY_BLOCKS], bytes, sizeof(bytes), &text);
+	slice = rocksdb_get_pinned_cf(rocks->db, rocks->read, rocks->family[FAMILY_BLOCKS], bytes, sizeof(bytes),
+				      &text);
 	if (text)
 		return failed(rocks, "cannot read", text);
 	if (!slice)
@@ -235,8 +236,8 @@ static int rocks_meta_put(struct store *store, const struct store_meta_change *c
 	batch = rocksdb_writebatch_create();
 	for (size_t i = 0; i < count; i++) {
 		if (changes[i].value)
-			rocksdb_writebatch_put_cf(batch, rocks->family[FAMILY_META], changes[i].key,
-						  changes[i].key_len, changes[i].value, changes[i].value_len);
+			rocksdb_writebatch_put_cf(batch, rocks->family[FAMILY_META], changes[i].key, changes[i].key_len,
+						  changes[i].value, changes[i].value_len);
 		else
 			rocksdb_writebatch_delete_cf(batch, rocks->family[FAMILY_META], changes[i].key,
 						     changes[i].key_len);
@@ -342,6 +343,7 @@ static void rocks_free(struct store *store)
 static const struct store_ops rocks_ops = {
 	.get = rocks_get,
 	.walk = rocks_walk,
+	.heads = rocks_walk,
 	.put = rocks_put,
 	.remove = rocks_remove,
 	.meta_put = rocks_meta_put,
@@ -375,8 +377,9 @@ static rocksdb_options_t *make_options(const struct store_rocks_config *config, 
 	return options;
 }
 
-/* The database aborts the process when it cannot write its info log, so the log must not be on the disk that may be full;
- * and it refuses to run without one. It gets a nameless file in memory that holds only what it says when it opens. */
+/* The database aborts the process when it cannot write its info log, so the log must not be on the disk that may be
+ * full; and it refuses to run without one. It gets a nameless file in memory that holds only what it says when it
+ * opens. */
 static void drop_info_log(const char *log_dir)
 {
 	DIR *dir = opendir(log_dir);
@@ -400,7 +403,8 @@ static int open_db(struct rocks *rocks)
 	for (int i = 0; i < FAMILIES; i++)
 		rocksdb_options_set_db_log_dir(rocks->options[i], log_in_memory ? log_dir : "");
 	rocks->db = rocksdb_open_column_families(rocks->options[FAMILY_META], rocks->dir, FAMILIES, family_names,
-						 (const rocksdb_options_t *const *)rocks->options, rocks->family, &text);
+						 (const rocksdb_options_t *const *)rocks->options, rocks->family,
+						 &text);
 	if (log_in_memory)
 		drop_info_log(log_dir);
 	if (!text)

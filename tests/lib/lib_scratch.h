@@ -1,4 +1,5 @@
-/* lib/lib_scratch.h - a directory of its own for a test, in $TMPDIR or /tmp. Failures abort: a test cannot go on without. */
+/* lib/lib_scratch.h - a directory of its own for a test, in $TMPDIR or /tmp. Failures abort: a test cannot go on
+ * without. */
 #pragma once
 
 #define SCRATCH_PATH_LEN 256

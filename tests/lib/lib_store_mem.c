@@ -34,7 +34,7 @@ struct state {
 };
 
 struct fault {
-	uint64_t countdown;  /* 0: none */
+	uint64_t countdown; /* 0: none */
 	int error;
 	int error_all;
 	uint64_t delay_ns;
@@ -43,12 +43,12 @@ struct fault {
 
 struct store_mem {
 	struct store base;
-	pthread_mutex_t mutex;      /* guards all that follows */
+	pthread_mutex_t mutex; /* guards all that follows */
 	struct state now;
 	struct state durable;
 	struct fault fault[STORE_MEM_CALLS + 1];
-	uint64_t epoch;             /* crashes so far */
-	uint64_t tear;              /* state of the random choice; 0: off */
+	uint64_t epoch; /* crashes so far */
+	uint64_t tear;  /* state of the random choice; 0: off */
 	struct store_figures figures;
 };
 
@@ -166,8 +166,10 @@ static void copies_fini(struct copies *copies)
 	free(copies->at);
 }
 
-static int copies_add(struct copies *copies, const struct entry *entry)
+/* Copies at_most bytes of the value; its length is remembered as it is. */
+static int copies_add(struct copies *copies, const struct entry *entry, size_t at_most)
 {
+	size_t len = entry->value_len < at_most ? entry->value_len : at_most;
 	struct copy *grown, *copy;
 
 	if (!(copies->count & (copies->count + 1))) { /* room for 1, 3, 7, ... */
@@ -177,11 +179,11 @@ static int copies_add(struct copies *copies, const struct entry *entry)
 		copies->at = grown;
 	}
 	copy = &copies->at[copies->count];
-	copy->value = malloc(entry->value_len ? entry->value_len : 1);
+	copy->value = malloc(len ? len : 1);
 	if (!copy->value)
 		return -ENOMEM;
 	memcpy(copy->key, entry->key, entry->key_len);
-	memcpy(copy->value, entry->value, entry->value_len);
+	memcpy(copy->value, entry->value, len);
 	copy->key_len = entry->key_len;
 	copy->value_len = entry->value_len;
 	copies->count++;
@@ -272,22 +274,24 @@ static bool in_range(struct store_key key, uint64_t ino, uint64_t first, uint64_
 	return key.ino == ino && key.block >= first && key.block - first < count;
 }
 
-static int collect_range(struct store_mem *mem, uint64_t ino, uint64_t first, uint64_t count, struct copies *copies)
+static int collect_range(struct store_mem *mem, uint64_t ino, uint64_t first, uint64_t count, size_t at_most,
+			 struct copies *copies)
 {
 	int r = begin(mem, STORE_MEM_WALK);
 	__attribute__((cleanup(unlockp))) struct store_mem *held = mem;
 
 	for (struct entry *entry = held->now.blocks; r == 0 && entry; entry = entry->hh.next) {
 		if (in_range(block_of(entry->key), ino, first, count))
-			r = copies_add(copies, entry);
+			r = copies_add(copies, entry, at_most);
 	}
 	return r;
 }
 
-static int mem_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+static int walk_up_to(struct store *store, uint64_t ino, uint64_t first, uint64_t count, size_t at_most,
+		      store_walk_fn *fn, void *arg)
 {
 	__attribute__((cleanup(copies_fini))) struct copies copies = { 0 };
-	int r = collect_range(mem_of(store), ino, first, count, &copies);
+	int r = collect_range(mem_of(store), ino, first, count, at_most, &copies);
 
 	if (r < 0)
 		return r;
@@ -298,6 +302,17 @@ static int mem_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t 
 			return r;
 	}
 	return 0;
+}
+
+static int mem_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+{
+	return walk_up_to(store, ino, first, count, SIZE_MAX, fn, arg);
+}
+
+/* Copies no more than the head, so that a reader that goes beyond it is found by the sanitizers. */
+static int mem_heads(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+{
+	return walk_up_to(store, ino, first, count, STORE_HEAD_BYTES, fn, arg);
 }
 
 static bool tear(struct store_mem *mem)
@@ -381,7 +396,7 @@ static int collect_prefix(struct store_mem *mem, const void *prefix, size_t pref
 
 	for (struct entry *entry = held->now.meta; r == 0 && entry; entry = entry->hh.next) {
 		if (entry->key_len >= prefix_len && !(prefix_len && memcmp(entry->key, prefix, prefix_len)))
-			r = copies_add(copies, entry);
+			r = copies_add(copies, entry, SIZE_MAX);
 	}
 	return r;
 }
@@ -442,6 +457,7 @@ static void mem_free(struct store *store)
 static const struct store_ops mem_ops = {
 	.get = mem_get,
 	.walk = mem_walk,
+	.heads = mem_heads,
 	.put = mem_put,
 	.remove = mem_remove,
 	.meta_put = mem_meta_put,

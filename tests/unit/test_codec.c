@@ -68,7 +68,8 @@ static struct codec_info encode(struct box *box, uint32_t block_bytes)
 	struct codec_info info;
 
 	ck_assert_int_eq(codec_encode(box->codec, KEY, HOT, box->plain, codec_hash(box->plain, block_bytes), box->value,
-				      codec_bound(block_bytes), &box->len), 0);
+				      codec_bound(block_bytes), &box->len),
+			 0);
 	ck_assert_int_eq(codec_peek(box->value, box->len, &info), 0);
 	ck_assert_uint_eq(info.payload_bytes + CODEC_HEADER_BYTES, box->len);
 	ck_assert_uint_eq(info.block_bytes, block_bytes);

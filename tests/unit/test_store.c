@@ -18,18 +18,21 @@
 struct kind {
 	const char *name;
 	void (*open)(void);
-	void (*reopen)(void);   /* after a clean close, or what stands for it */
+	void (*reopen)(void); /* after a clean close, or what stands for it */
 	void (*close)(void);
 };
 
 static struct store *store;
-static struct scratch scratch;  /* of the whole program: a test that fails ends without its teardown */
+static struct scratch scratch; /* of the whole program: a test that fails ends without its teardown */
 static char dir[SCRATCH_PATH_LEN + 16];
 
 static void rocks_open_here(bool create)
 {
 	struct store_rocks_config config = {
-		.dir = dir, .create = create, .block_bytes = 16384, .write_buffer_bytes = 1 << 20,
+		.dir = dir,
+		.create = create,
+		.block_bytes = 16384,
+		.write_buffer_bytes = 1 << 20,
 	};
 
 	ck_assert_int_eq(store_rocks_open(&config, &store), 0);
@@ -173,6 +176,17 @@ static int see(void *arg, struct store_key key, const void *value, uint32_t len)
 	return ++seen->count == seen->stop_after ? 123 : 0;
 }
 
+/* The first bytes, and not one more than there are. */
+static int see_head(void *arg, struct store_key key, const void *value, uint32_t len)
+{
+	struct seen *seen = arg;
+	uint8_t want[VALUE_BYTES];
+
+	fill(want, len, key, seen->round);
+	ck_assert_mem_eq(value, want, len < STORE_HEAD_BYTES ? len : STORE_HEAD_BYTES);
+	return see(arg, key, value, len);
+}
+
 static uint64_t walk_count(uint64_t ino, uint64_t first, uint64_t count)
 {
 	struct seen seen = { .ino = ino };
@@ -258,6 +272,19 @@ START_TEST(walks_are_ordered_and_bounded)
 }
 END_TEST
 
+START_TEST(heads_are_walked_without_values)
+{
+	struct seen seen = { .ino = 1, .round = 1 };
+
+	put_range(1, 10, 200, 1);
+	put_one((struct store_key){ 1, 500 }, 1, 12);
+	ck_assert_int_eq(store->ops->heads(store, 1, 0, UINT64_MAX, see_head, &seen), 0);
+	ck_assert_uint_eq(seen.count, 201);
+	ck_assert_uint_eq(seen.last, 500);
+	ck_assert_uint_eq(seen.len, 12);
+}
+END_TEST
+
 START_TEST(removal_of_small_and_large_ranges)
 {
 	put_range(1, 0, 2000, 1);
@@ -325,10 +352,16 @@ static void meta_expect(const char *prefix, const char *want)
 START_TEST(metadata_batches_and_prefixes)
 {
 	static const struct store_meta_change add[] = {
-		{ "b/2", 3, "two", 3 }, { "a/1", 3, "one", 3 }, { "b/10", 4, "ten", 3 }, { "b", 1, "", 0 },
+		{ "b/2", 3, "two", 3 },
+		{ "a/1", 3, "one", 3 },
+		{ "b/10", 4, "ten", 3 },
+		{ "b", 1, "", 0 },
 	};
 	static const struct store_meta_change change[] = {
-		{ "b/2", 3, NULL, 0 }, { "a/1", 3, "eins", 4 }, { "nothing", 7, NULL, 0 }, { "c", 1, "see", 3 },
+		{ "b/2", 3, NULL, 0 },
+		{ "a/1", 3, "eins", 4 },
+		{ "nothing", 7, NULL, 0 },
+		{ "c", 1, "see", 3 },
 	};
 	struct meta_seen seen = { .stop_after = 1 };
 
@@ -414,6 +447,7 @@ static void add_contract(TCase *tests)
 	tcase_add_test(tests, get_into_a_small_buffer);
 	tcase_add_test(tests, batches_and_last_of_equal_keys);
 	tcase_add_test(tests, walks_are_ordered_and_bounded);
+	tcase_add_test(tests, heads_are_walked_without_values);
 	tcase_add_test(tests, removal_of_small_and_large_ranges);
 	tcase_add_test(tests, content_survives_a_reopen);
 	tcase_add_test(tests, metadata_batches_and_prefixes);
