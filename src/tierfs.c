@@ -1,12 +1,14 @@
 /* tierfs.c - the daemon: reads the command line, builds the parts from the bottom up, serves, and takes them down in
  * reverse. The only place where the parts are wired together.
  *
- * tierfs comes back to its caller when the mount can be used: the parent of the daemon waits on a pipe for one byte that
- * the child sends when the kernel has said hello. A child that fails has printed its one line by then and just ends.
+ * tierfs comes back to its caller when the mount can be used: the parent of the daemon waits on a pipe for one byte
+ * that the child sends when the kernel has said hello. A child that fails has printed its one line by then and just
+ * ends.
  *
- * The end, by umount(8) or by a signal: the session ends when the last open file is closed. Attached mappings do not keep the
- * mount busy, so the daemon serves them until they are gone, then demotes what is resident and leaves. A second signal does not
- * wait: the daemon ends at once and leaves the arenas, as if it had been killed; its successor goes on from there.
+ * The end, by umount(8) or by a signal: the session ends when the last open file is closed. Attached mappings do not
+ * keep the mount busy, so the daemon serves them until they are gone, then demotes what is resident and leaves. A
+ * second signal does not wait: the daemon ends at once and leaves the arenas, as if it had been killed; its successor
+ * goes on from there.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -48,8 +50,8 @@ struct arguments {
 
 struct daemon {
 	const struct arguments *args;
-	char *mountpoint;         /* canonical */
-	int ready_fd;             /* -1: in the foreground, or told already */
+	char *mountpoint; /* canonical */
+	int ready_fd;     /* -1: in the foreground, or told already */
 	struct pool *pool;
 	struct store *store;
 	struct tier *tier;
@@ -152,7 +154,8 @@ static void tune_process(void)
 
 	/* Memory that the daemon needs to free memory may not wait for the daemon. Inherited by threads made later. */
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
-		log_warn("cannot become an I/O flusher (%s); under memory pressure the host may stall", strerror(errno));
+		log_warn("cannot become an I/O flusher (%s); under memory pressure the host may stall",
+			 strerror(errno));
 	/* If the host runs out of memory, a VM is the better victim than what holds them all. */
 	if (fd < 0 || write(fd, OOM_SCORE, strlen(OOM_SCORE)) < 0)
 		log_warn("cannot set oom_score_adj: %s", strerror(errno));
@@ -179,6 +182,7 @@ static void tell_ready(void *arg)
 		dup2(null, STDERR_FILENO);
 		close(null);
 	}
+	log_init(LOG_TARGET_SYSLOG, LOG_LEVEL_INFO);
 	if (write(d->ready_fd, "", 1) < 0)
 		log_debug("whoever started the daemon is gone");
 	close(d->ready_fd);
@@ -308,7 +312,8 @@ static int own_root(struct daemon *d)
 	struct stat attr;
 	int rc = ns_getattr(d->ns, NS_ROOT_INO, &attr);
 
-	if (rc < 0 || ((!change.set_uid || attr.st_uid == change.uid) && (!change.set_gid || attr.st_gid == change.gid)))
+	if (rc < 0 ||
+	    ((!change.set_uid || attr.st_uid == change.uid) && (!change.set_gid || attr.st_gid == change.gid)))
 		return rc;
 	rc = ns_setattr(d->ns, NS_ROOT_INO, &change, &attr);
 	if (rc < 0)
@@ -318,7 +323,9 @@ static int own_root(struct daemon *d)
 
 static int start_servers(struct daemon *d)
 {
-	struct attached_config attached = { .tier = d->tier, .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir };
+	struct attached_config attached = {
+		.tier = d->tier, .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir
+	};
 	struct control_config control = {
 		.tier = d->tier,
 		.ns = d->ns,
@@ -431,8 +438,8 @@ static bool settle(struct daemon *d, bool was_mounted)
 	if (!d->ns)
 		return d->pool && !d->pool->arenas_survived;
 	if (asked_to_quit(d)) {
-		log_info("%s: ended by a second signal; what was in DRAM stays in %s for the next tierfs on this pool", d->mountpoint,
-			 d->pool->run_dir);
+		log_info("%s: ended by a second signal; what was in DRAM stays in %s for the next tierfs on this pool",
+			 d->mountpoint, d->pool->run_dir);
 		return false;
 	}
 	/* A start that failed changed nothing, and takes no time for what an earlier daemon left. */
@@ -479,8 +486,7 @@ int main(int argc, char **argv)
 	if (rc != 1)
 		return rc < 0 ? EXIT_SUCCESS : rc;
 	if (!args.foreground) {
-		/* What is printed before the mount is usable is errors alone. */
-		log_init(LOG_TARGET_STDERR, LOG_LEVEL_ERROR);
+		log_init(LOG_TARGET_STARTING, LOG_LEVEL_INFO);
 		rc = become_daemon(&d.ready_fd);
 	}
 	if (rc < 0)

@@ -20,11 +20,11 @@ static enum log_level log_max_level = LOG_LEVEL_INFO;
 
 void log_init(enum log_target target, enum log_level max_level)
 {
-	if (log_target == LOG_TARGET_SYSLOG)
+	if (log_target != LOG_TARGET_STDERR)
 		closelog();
 	log_target = target;
 	log_max_level = max_level;
-	if (target == LOG_TARGET_SYSLOG)
+	if (target != LOG_TARGET_STDERR)
 		openlog("tierfs", LOG_PID | LOG_NDELAY, LOG_DAEMON);
 }
 
@@ -84,9 +84,9 @@ void log_msg(enum log_level level, const char *format, ...)
 		snprintf(line + used, room, "(a message that cannot be formatted: %s)", format);
 	va_end(args);
 	used = one_line(line);
-	if (log_target == LOG_TARGET_SYSLOG) {
+	if (log_target != LOG_TARGET_STDERR)
 		syslog(syslog_priority(level), "%s", line + strlen(PREFIX));
-	} else {
+	if (log_target == LOG_TARGET_STDERR || (log_target == LOG_TARGET_STARTING && level == LOG_LEVEL_ERROR)) {
 		line[used++] = '\n';
 		/* A log that cannot be written has nobody left to tell. */
 		while (write(STDERR_FILENO, line, used) < 0 && errno == EINTR)

@@ -18,7 +18,8 @@ static const char *const map_words[] = { "auto", "attached", "plain", NULL };
 
 const struct option_spec option_table[OPTION_COUNT] = {
 	[OPTION_DRAM] = {
-		.name = "dram", .kind = OPTION_KIND_SIZE, .min = 1024 * KIB, .max = INT64_MAX, .required = true, .argument = "SIZE",
+		.name = "dram", .kind = OPTION_KIND_SIZE, .min = 1024 * KIB, .max = INT64_MAX, .required = true,
+		.argument = "SIZE",
 		.help = "DRAM that blocks may use, for all files together",
 	},
 	[OPTION_BLOCK] = {
@@ -62,13 +63,14 @@ const struct option_spec option_table[OPTION_COUNT] = {
 	},
 };
 
-/* What mount(8), fstab(5) and systemd put among the options of every filesystem. The mount is nosuid,nodev,noexec and keeps
- * no access times whatever they say. */
+/* What mount(8), fstab(5) and systemd put among the options of every filesystem. The mount is nosuid,nodev,noexec and
+ * keeps no access times whatever they say. */
 static const char *const generic_words[] = {
-	"rw", "defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "owner", "group",
-	"dev", "nodev", "suid", "nosuid", "exec", "noexec", "sync", "async", "dirsync", "atime", "noatime",
-	"relatime", "norelatime", "strictatime", "nostrictatime", "diratime", "nodiratime", "lazytime", "nolazytime",
-	"iversion", "noiversion", "mand", "nomand", "loud", "silent", "private", "shared", "slave", NULL,
+	"rw",          "defaults",      "auto",     "noauto",     "nofail",   "_netdev",    "user",     "nouser",
+	"users",       "owner",         "group",    "dev",        "nodev",    "suid",       "nosuid",   "exec",
+	"noexec",      "sync",          "async",    "dirsync",    "atime",    "noatime",    "relatime", "norelatime",
+	"strictatime", "nostrictatime", "diratime", "nodiratime", "lazytime", "nolazytime", "iversion", "noiversion",
+	"mand",        "nomand",        "loud",     "silent",     "private",  "shared",     "slave",    NULL,
 };
 
 static bool is_generic(const char *text)
@@ -259,7 +261,8 @@ int options_finish(const struct options *options)
 
 		if (!spec->required || options->given[i])
 			continue;
-		log_error("option %s=%s: is required (-o %s=%s)", spec->name, spec->argument, spec->name, spec->argument);
+		log_error("option %s=%s: is required (-o %s=%s)", spec->name, spec->argument, spec->name,
+			  spec->argument);
 		return -EINVAL;
 	}
 	return 0;
@@ -293,7 +296,8 @@ void options_help(FILE *out)
 		const struct option_spec *spec = &option_table[i];
 		char left[48], fallback[32];
 
-		snprintf(left, sizeof(left), "%s%s%s", spec->name, spec->argument ? "=" : "", spec->argument ? spec->argument : "");
+		snprintf(left, sizeof(left), "%s%s%s", spec->name, spec->argument ? "=" : "",
+			 spec->argument ? spec->argument : "");
 		fprintf(out, "  %-24s %s", left, spec->help);
 		if (spec->required) {
 			fprintf(out, " (required)");

@@ -28,8 +28,8 @@ enum option_kind {
 	OPTION_KIND_DURATION, /* nanoseconds */
 	OPTION_KIND_NUMBER,
 	OPTION_KIND_OCTAL,
-	OPTION_KIND_CHOICE,   /* index into the words of choices */
-	OPTION_KIND_FLAG,     /* no value; 1 if given */
+	OPTION_KIND_CHOICE, /* index into the words of choices */
+	OPTION_KIND_FLAG,   /* no value; 1 if given */
 };
 
 enum option_map { OPTION_MAP_AUTO, OPTION_MAP_ATTACHED, OPTION_MAP_PLAIN };
@@ -37,12 +37,12 @@ enum option_map { OPTION_MAP_AUTO, OPTION_MAP_ATTACHED, OPTION_MAP_PLAIN };
 struct option_spec {
 	const char *name;
 	enum option_kind kind;
-	uint64_t fallback;        /* value when it is not given */
+	uint64_t fallback; /* value when it is not given */
 	uint64_t min, max;
 	bool power_of_two;
 	bool required;
 	const char *const *choices; /* NULL-terminated */
-	const char *argument;     /* for the help: "SIZE" */
+	const char *argument;       /* for the help: "SIZE" */
 	const char *help;
 };
 
@@ -55,7 +55,8 @@ struct options {
 };
 
 /* Parses "a=1,b" as mount(8) has it; may be called more than once, later ones win. Options that mount(8) and fstab use
- * for themselves are accepted and have no effect; "ro" is refused. -EINVAL: one line that names the option was logged. */
+ * for themselves are accepted and have no effect; "ro" is refused. -EINVAL: one line that names the option was logged.
+ */
 void options_init(struct options *options);
 int options_parse(struct options *options, const char *text);
 /* After all: what is required must be given. */

@@ -590,13 +590,15 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	return 0;
 }
 
-int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned int flags)
+int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+	      unsigned int flags)
 {
 	struct rename r = { .name = name, .new_name = new_name };
 	struct tree_inode *replaced = NULL;
 	int rc;
 
-	if (flags & ~(unsigned int)(RENAME_NOREPLACE | RENAME_EXCHANGE) || flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+	if (flags & ~(unsigned int)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
+	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
@@ -632,7 +634,8 @@ struct found {
 	char name[NAME_MAX + 1];
 };
 
-static void found_add(struct ns *ns, struct found *found, struct tree_inode *inode, const char *name, uint64_t next_cookie)
+static void found_add(struct ns *ns, struct found *found, struct tree_inode *inode, const char *name,
+		      uint64_t next_cookie)
 {
 	ns_pin(inode);
 	found->inode = inode;

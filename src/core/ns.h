@@ -1,12 +1,13 @@
 /* core/ns.h - names: inodes, directories, owners, modes, times, and which RAM file an inode is.
  *
  * The tree is held in memory and every change is written through to the store's metadata as one atomic batch before
- * the call returns. Inode numbers are never reused in the life of a pool; 1 is the root. Removing the last link of an open
- * file keeps it until the last close; what a crash left behind is reaped at the next load.
+ * the call returns. Inode numbers are never reused in the life of a pool; 1 is the root. Removing the last link of an
+ * open file keeps it until the last close; what a crash left behind is reaped at the next load.
  *
- * Access is the kernel's business (default_permissions); this file enforces only what a filesystem must: link counts, types, limits
- * (names up to 255 bytes), setgid inheritance, rename rules (RENAME_NOREPLACE, RENAME_EXCHANGE; no loops).
- * Thread-safety: all functions. 0 or -errno with the values of the system call they serve. Offsets, sizes: bytes.
+ * Access is the kernel's business (default_permissions); this file enforces only what a filesystem must: link counts,
+ * types, limits (names up to 255 bytes), setgid inheritance, rename rules (RENAME_NOREPLACE, RENAME_EXCHANGE; no
+ * loops). Thread-safety: all functions. 0 or -errno with the values of the system call they serve. Offsets, sizes:
+ * bytes.
  */
 #pragma once
 
@@ -24,18 +25,19 @@ struct ns;
 #define NS_ROOT_INO UINT64_C(1)
 
 struct ns_config {
-	struct store *store;    /* borrowed */
-	struct tier *tier;      /* borrowed */
-	uid_t uid;              /* owner of the root when the pool is new */
+	struct store *store; /* borrowed */
+	struct tier *tier;   /* borrowed */
+	uid_t uid;           /* owner of the root when the pool is new */
 	gid_t gid;
 	mode_t root_mode;
-	bool arenas_survived;   /* the arenas' tmpfs was already there: the daemon was killed, the host was not */
+	bool arenas_survived; /* the arenas' tmpfs was already there: the daemon was killed, the host was not */
 };
 
 /* Loads the tree, reaps orphans. A file that is marked dirty and whose arena is gone becomes lost. */
 int ns_load(const struct ns_config *config, struct ns **ret);
-/* Demotes and unloads every RAM file, marks them clean, writes what is pending. Nobody may use the ns meanwhile. progress
- * (may be NULL) is called about once a second. An error was logged: what could not be demoted is still in the arenas. */
+/* Demotes and unloads every RAM file, marks them clean, writes what is pending. Nobody may use the ns meanwhile.
+ * progress (may be NULL) is called about once a second. An error was logged: what could not be demoted is still in the
+ * arenas. */
 typedef void ns_progress_fn(void *arg, uint64_t left_bytes);
 int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg);
 void ns_free(struct ns *ns); /* takes NULL */
@@ -43,8 +45,8 @@ void ns_free(struct ns *ns); /* takes NULL */
 int ns_lookup(struct ns *ns, uint64_t parent, const char *name, struct stat *ret);
 int ns_getattr(struct ns *ns, uint64_t ino, struct stat *ret);
 
-/* References of the kernel: an inode without a name lives until its opens and these are gone. ns_lookup() and ns_link() take
- * none, so a door that hands an inode out takes one, and skips what has gone meanwhile (-ENOENT). */
+/* References of the kernel: an inode without a name lives until its opens and these are gone. ns_lookup() and ns_link()
+ * take none, so a door that hands an inode out takes one, and skips what has gone meanwhile (-ENOENT). */
 int ns_remember(struct ns *ns, uint64_t ino);
 void ns_forget(struct ns *ns, uint64_t ino, uint64_t count);
 
@@ -66,13 +68,16 @@ int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid
 int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, struct stat *ret);
 int ns_unlink(struct ns *ns, uint64_t parent, const char *name);
 int ns_rmdir(struct ns *ns, uint64_t parent, const char *name);
-int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name, unsigned int flags);
+int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+	      unsigned int flags);
 
-/* "." and "..", then the entries after cookie (0: from the start), called without a lock; fn returns non-zero to stop. Cookies are stable while a directory is open. */
+/* "." and "..", then the entries after cookie (0: from the start), called without a lock; fn returns non-zero to stop.
+ * Cookies are stable while a directory is open. */
 typedef int ns_entry_fn(void *arg, const char *name, const struct stat *attr, uint64_t next_cookie);
 int ns_readdir(struct ns *ns, uint64_t ino, uint64_t cookie, ns_entry_fn *fn, void *arg);
 
-/* The RAM file of an inode, loaded if it was not. Each open takes one reference, each put gives one back. -EISDIR for directories. */
+/* The RAM file of an inode, loaded if it was not. Each open takes one reference, each put gives one back. -EISDIR for
+ * directories. */
 int ns_open(struct ns *ns, uint64_t ino, struct ramfile **ret);
 void ns_put(struct ns *ns, uint64_t ino);
 /* As ns_open, by the arena's descriptor (a mapper that comes back after a restart). */

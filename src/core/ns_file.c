@@ -66,8 +66,8 @@ static int save_clean(struct ns *ns, struct tree_inode *inode, uint64_t dirty_se
 	return rc;
 }
 
-/* Without the lock. From ramfile_mark_clean() on every change is reported again, so what is found clean after it and was not
- * reported since is clean. */
+/* Without the lock. From ramfile_mark_clean() on every change is reported again, so what is found clean after it and
+ * was not reported since is clean. */
 static int sync_file(struct ramfile *file, bool *ret_clean)
 {
 	int rc = ramfile_sync(file);
@@ -208,7 +208,8 @@ void ns_put(struct ns *ns, uint64_t ino)
 		return;
 	ns_pin(inode);
 	if (inode->unsaved && inode->rec.nlink > 0 && save_record(ns, inode, false) < 0)
-		log_warn("file %llu: its times could not be saved yet; they will be at the next change", (unsigned long long)ino);
+		log_warn("file %llu: its times could not be saved yet; they will be at the next change",
+			 (unsigned long long)ino);
 	ns_unpin(ns, inode);
 }
 
@@ -225,8 +226,7 @@ static size_t list_regular(struct ns *ns, bool loaded, uint64_t **ret)
 	list = calloc(HASH_COUNT(ns->tree.inodes) + 1, sizeof(*list));
 	if (!list)
 		return 0;
-	HASH_ITER(hh, ns->tree.inodes, inode, next)
-	{
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		if (S_ISREG(inode->rec.mode) && (inode->file != NULL) == loaded)
 			list[count++] = inode->ino;
 	}
@@ -258,7 +258,8 @@ static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_in
 
 int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramfile **ret)
 {
-	/* What has resident blocks was loaded at the start; a file that was mapped and never written may not have been. */
+	/* What has resident blocks was loaded at the start; a file that was mapped and never written may not have been.
+	 */
 	int rc = find_arena(ns, arena_fd, true, ret_ino, ret);
 
 	return rc == -ENOENT ? find_arena(ns, arena_fd, false, ret_ino, ret) : rc;

@@ -1,12 +1,13 @@
 /* core/ns_impl.h - what ns.c (names), ns_file.c (RAM files) and ns_load.c (load, list, close) share. For them alone.
  *
- * Changes are serial: between ns_change_begin() and ns_change_end() a thread owns the right to change records, and everybody
- * else who wants to waits. The lock itself is dropped while the store writes; readers see the old state until the change is
- * applied, after the store has it. So a change that fails leaves nothing to undo but what was added as pending.
+ * Changes are serial: between ns_change_begin() and ns_change_end() a thread owns the right to change records, and
+ * everybody else who wants to waits. The lock itself is dropped while the store writes; readers see the old state until
+ * the change is applied, after the store has it. So a change that fails leaves nothing to undo but what was added as
+ * pending.
  *
- * No function of ramfile.h is called with the lock held or within a change: any of them may report the file dirty, on the
- * calling thread, and that is a change. Instead the inode is marked busy (one such call at a time for what loads, resizes or
- * removes the RAM file) or pinned (for what only needs it to stay).
+ * No function of ramfile.h is called with the lock held or within a change: any of them may report the file dirty, on
+ * the calling thread, and that is a change. Instead the inode is marked busy (one such call at a time for what loads,
+ * resizes or removes the RAM file) or pinned (for what only needs it to stay).
  *
  * "Caller holds ns->lock" goes for every function here; those that drop it meanwhile say so.
  */
@@ -18,12 +19,12 @@
 #include "core/tree.h"
 
 struct ns {
-	struct store *store;      /* immutable */
-	struct tier *tier;        /* immutable */
-	uint32_t block_bytes;     /* immutable */
+	struct store *store;  /* immutable */
+	struct tier *tier;    /* immutable */
+	uint32_t block_bytes; /* immutable */
 	struct lock lock;
-	pthread_cond_t cond;      /* changing became false, or some inode's busy or pins fell */
-	bool changing;            /* lock, as all below */
+	pthread_cond_t cond; /* changing became false, or some inode's busy or pins fell */
+	bool changing;       /* lock, as all below */
 	struct tree tree;
 	uint64_t next_ino;
 };
@@ -47,8 +48,8 @@ void ns_stat(const struct ns *ns, const struct tree_inode *inode, struct stat *r
 void ns_pin(struct tree_inode *inode);
 void ns_unpin(struct ns *ns, struct tree_inode *inode); /* may drop the lock, and the inode with it */
 
-/* Removes an inode that nothing refers to any more, with its content. Not within a change. Drops the lock meanwhile; the
- * inode may be gone then. */
+/* Removes an inode that nothing refers to any more, with its content. Not within a change. Drops the lock meanwhile;
+ * the inode may be gone then. */
 void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode);
 
 /* inode->file becomes non-NULL, and the inode is not busy on return. Drops the lock meanwhile; the caller has the inode

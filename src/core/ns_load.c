@@ -87,8 +87,7 @@ static int check_tree(const struct ns *ns)
 	inode = tree_inode(&ns->tree, NS_ROOT_INO);
 	if (!inode || !S_ISDIR(inode->rec.mode))
 		return -EBADMSG;
-	HASH_ITER(hh, ns->tree.inodes, inode, next)
-	{
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		if (rc == 0)
 			rc = check_inode(ns, inode);
 	}
@@ -141,8 +140,7 @@ static int mark_lost(struct ns *ns)
 	struct tree_inode *inode, *next;
 	int rc = 0;
 
-	HASH_ITER(hh, ns->tree.inodes, inode, next)
-	{
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		struct record_batch batch = { .count = 0 };
 		char path[PATH_MAX] = "?";
 
@@ -155,7 +153,9 @@ static int mark_lost(struct ns *ns)
 		if (rc < 0 || !inode->rec.lost)
 			continue;
 		tree_path(inode, path, sizeof(path));
-		log_warn("%s: lost: it had blocks in DRAM when the host went down; reads give EIO until it is truncated to 0", path);
+		log_warn("%s: lost: it had blocks in DRAM when the host went down; reads give EIO until it is "
+			 "truncated to 0",
+			 path);
 	}
 	return rc;
 }
@@ -172,8 +172,7 @@ static size_t list_inodes(struct ns *ns, want_fn *want, uint64_t **ret)
 	*ret = list;
 	if (!list)
 		return 0;
-	HASH_ITER(hh, ns->tree.inodes, inode, next)
-	{
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		if (want(inode))
 			list[count++] = inode->ino;
 	}
@@ -283,8 +282,7 @@ void ns_free(struct ns *ns)
 
 	if (!ns)
 		return;
-	HASH_ITER(hh, ns->tree.inodes, inode, next)
-	{
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		ramfile_unload(inode->file);
 	}
 	tree_fini(&ns->tree);
@@ -351,9 +349,9 @@ static int list_files(struct ns *ns, struct listed **ret, size_t *ret_count)
 	*ret_count = 0;
 	if (!list)
 		return -ENOMEM;
-	HASH_ITER(hh, ns->tree.inodes, inode, next)
-	{
-		if (rc == 0 && S_ISREG(inode->rec.mode) && !(inode->rec.nlink == 1 && LIST_FIRST(&inode->names)->pending))
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (rc == 0 && S_ISREG(inode->rec.mode) &&
+		    !(inode->rec.nlink == 1 && LIST_FIRST(&inode->names)->pending))
 			rc = list_add(ns, inode, &list[*ret_count]);
 		if (rc == 0 && list[*ret_count].inode == inode)
 			++*ret_count;
@@ -442,7 +440,8 @@ static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *
 		rc = -EBUSY;
 	if (rc < 0) {
 		tree_path(inode, path, sizeof(path));
-		log_error("%s: cannot be demoted (%s); its memory stays in the arenas, mount the pool again before the host goes down",
+		log_error("%s: cannot be demoted (%s); its memory stays in the arenas, mount the pool again before the "
+			  "host goes down",
 			  path, strerror(-rc));
 		return rc;
 	}

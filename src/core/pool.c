@@ -6,7 +6,8 @@
  *
  * Why the marker file in the arenas' tmpfs: after a loss of power the first daemon finds dirty files without an arena
  * and marks them lost. If it dies between mounting the new tmpfs and that, the next one must not take the empty
- * tmpfs for the surviving content. The marker is made when the marks are durable; without it the tmpfs is as good as new.
+ * tmpfs for the surviving content. The marker is made when the marks are durable; without it the tmpfs is as good as
+ * new.
  */
 #include "core/pool.h"
 
@@ -136,7 +137,8 @@ static int conf_read(struct pool *pool, int dir_fd, uint32_t asked_block_bytes)
 	text[len] = '\0';
 	rc = pool_conf_parse(text, pool->id, &pool->block_bytes);
 	if (rc == -EPROTONOSUPPORT)
-		log_error("%s: is a pool of another format version; this tierfs knows version %d", pool->dir, POOL_VERSION);
+		log_error("%s: is a pool of another format version; this tierfs knows version %d", pool->dir,
+			  POOL_VERSION);
 	else if (rc < 0)
 		log_error("%s/%s: is damaged, or not of a tierfs pool", pool->dir, POOL_CONF);
 	if (rc < 0)
@@ -387,8 +389,9 @@ static int mount_tmpfs(const char *path)
 		snprintf(data, sizeof(data), "mode=0700,size=0,nr_inodes=0%s", options[i]);
 		if (mount("tierfs-arena", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, data) == 0) {
 			if (i > 0)
-				log_warn("%s: this kernel takes tmpfs options \"%s\" only; arenas may be swapped or lack huge pages", path,
-					 data);
+				log_warn("%s: this kernel takes tmpfs options \"%s\" only; arenas may be swapped or "
+					 "lack huge pages",
+					 path, data);
 			return 0;
 		}
 		if (errno != EINVAL)

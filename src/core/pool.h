@@ -20,20 +20,21 @@
 #define POOL_DEFAULT_BLOCK_BYTES 16384
 
 struct pool {
-	char *dir;                       /* canonical path; immutable, as the next four */
-	char *store_dir;                 /* dir/store */
-	char id[POOL_ID_LEN + 1];        /* hexadecimal */
+	char *dir;                /* canonical path; immutable, as the next four */
+	char *store_dir;          /* dir/store */
+	char id[POOL_ID_LEN + 1]; /* hexadecimal */
 	uint32_t block_bytes;
 	int lock_fd;
 	char run_dir[TIERFS_RUN_DIR_LEN]; /* set by pool_start(), as the next three */
-	int run_fd;                      /* the runtime directory, locked: two copies of a pool share an id */
-	int arena_dir;                   /* root of the arenas' tmpfs; -1 before pool_start() */
-	bool arenas_survived;            /* it was mounted, and in use, when we came */
+	int run_fd;                       /* the runtime directory, locked: two copies of a pool share an id */
+	int arena_dir;                    /* root of the arenas' tmpfs; -1 before pool_start() */
+	bool arenas_survived;             /* it was mounted, and in use, when we came */
 };
 
 /* Opens the pool, or creates it in an absent or empty directory. block_bytes 0: what the pool has, or the default.
  * -EBUSY in use; -ENOTEMPTY a foreign directory; -EPROTONOSUPPORT another version; -EINVAL another block size;
- * -EBADMSG a damaged pool.conf. Nothing is touched on these. Waits up to a minute for a holder that is on its way out. */
+ * -EBADMSG a damaged pool.conf. Nothing is touched on these. Waits up to a minute for a holder that is on its way out.
+ */
 int pool_open(const char *dir, uint32_t block_bytes, struct pool **ret);
 
 /* Makes the runtime directory and mounts the arenas' tmpfs, or takes over the one that is there. */

@@ -197,7 +197,8 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 	if (parse_time(v + 40, v + 64, &inode.atime) || parse_time(v + 48, v + 68, &inode.mtime) ||
 	    parse_time(v + 56, v + 72, &inode.ctime))
 		return -EBADMSG;
-	if (!(S_ISREG(inode.mode) || S_ISDIR(inode.mode)) || inode.size_bytes % 4096 != 0 || inode.size_bytes > INT64_MAX)
+	if (!(S_ISREG(inode.mode) || S_ISDIR(inode.mode)) || inode.size_bytes % 4096 != 0 ||
+	    inode.size_bytes > INT64_MAX)
 		return -EBADMSG;
 	*ret_ino = get_key64((const uint8_t *)key + 1);
 	*ret = inode;

@@ -1,7 +1,8 @@
-/* core/record.h - the namespace as it lies in the store's metadata: keys, inode records, batches. docs/format/namespace.md.
+/* core/record.h - the namespace as it lies in the store's metadata: keys, inode records, batches.
+ * docs/format/namespace.md.
  *
- * Pure functions, but for record_batch_put(). 0 or -errno: -EBADMSG for a malformed key or record, -EPROTONOSUPPORT for a
- * record of a version that this program does not know.
+ * Pure functions, but for record_batch_put(). 0 or -errno: -EBADMSG for a malformed key or record, -EPROTONOSUPPORT for
+ * a record of a version that this program does not know.
  */
 #pragma once
 
@@ -19,12 +20,12 @@ struct record_inode {
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
-	uint32_t nlink;          /* 0: an orphan, removed at its last close or at the next load */
+	uint32_t nlink; /* 0: an orphan, removed at its last close or at the next load */
 	uint64_t size_bytes;
-	uint64_t stored_bytes;   /* cold, compressed, when the file was last put away: for st_blocks */
+	uint64_t stored_bytes; /* cold, compressed, when the file was last put away: for st_blocks */
 	struct timespec atime, mtime, ctime;
-	bool dirty;              /* some of its content may be in DRAM only */
-	bool lost;               /* that content is gone */
+	bool dirty; /* some of its content may be in DRAM only */
+	bool lost;  /* that content is gone */
 };
 
 #define RECORD_PREFIX_INODE 'I'

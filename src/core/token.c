@@ -1,4 +1,5 @@
-/* core/token.c - see token.h: a ring of grants, oldest first. A redeemed one leaves a gap that its turn in the ring closes. */
+/* core/token.c - see token.h: a ring of grants, oldest first. A redeemed one leaves a gap that its turn in the ring
+ * closes. */
 #include "core/token.h"
 
 #include <errno.h>
@@ -21,7 +22,7 @@ struct token {
 
 struct token_table {
 	struct lock lock;
-	unsigned int next;            /* lock, as is the ring */
+	unsigned int next; /* lock, as is the ring */
 	struct token ring[TOKEN_MAX];
 };
 
@@ -49,7 +50,8 @@ void token_issue(struct token_table *table, struct token_grant grant, uint8_t re
 {
 	struct token *token;
 
-	/* Never short, and never fails once the host's pool was filled at boot; if it does, no token may be predictable. */
+	/* Never short, and never fails once the host's pool was filled at boot; if it does, no token may be
+	 * predictable. */
 	if (getrandom(ret_token, TIERFS_TOKEN_LEN, 0) != TIERFS_TOKEN_LEN)
 		abort();
 	LOCK_SCOPE(&table->lock);

@@ -1,7 +1,7 @@
 /* core/token.h - one-time tokens: proof that a process holds an open descriptor.
  *
- * Issued by the FUSE door's ioctl, redeemed by the sockets. 16 random bytes (getrandom), valid once, for 60 seconds, at most
- * 4096 outstanding (the oldest are dropped). Thread-safe.
+ * Issued by the FUSE door's ioctl, redeemed by the sockets. 16 random bytes (getrandom), valid once, for 60 seconds, at
+ * most 4096 outstanding (the oldest are dropped). Thread-safe.
  */
 #pragma once
 

@@ -16,13 +16,11 @@ void tree_fini(struct tree *tree)
 	struct tree_inode *inode, *next_inode;
 	struct tree_entry *entry, *next_entry;
 
-	HASH_ITER(hh, tree->entries, entry, next_entry)
-	{
+	HASH_ITER(hh, tree->entries, entry, next_entry) {
 		HASH_DELETE(hh, tree->entries, entry);
 		free(entry);
 	}
-	HASH_ITER(hh, tree->inodes, inode, next_inode)
-	{
+	HASH_ITER(hh, tree->inodes, inode, next_inode) {
 		HASH_DELETE(hh, tree->inodes, inode);
 		free(inode->entries);
 		free(inode);

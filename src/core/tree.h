@@ -1,7 +1,7 @@
 /* core/tree.h - inodes and directory entries in memory. Pure: no store, no RAM files, no locks of its own.
  *
- * Two hash tables (inodes by number, entries by directory and name), for each directory an array of its entries in the order
- * of their cookies, for each inode a list of its names. Callers serialize (core/ns.c: under its lock).
+ * Two hash tables (inodes by number, entries by directory and name), for each directory an array of its entries in the
+ * order of their cookies, for each inode a list of its names. Callers serialize (core/ns.c: under its lock).
  */
 #pragma once
 
@@ -19,10 +19,10 @@
 struct ramfile;
 
 struct tree_entry {
-	struct tree_inode *dir;       /* immutable, as is key */
+	struct tree_inode *dir; /* immutable, as is key */
 	struct tree_inode *child;
-	uint64_t cookie;              /* position in the directory; never reused */
-	bool pending;                 /* its change is not in the store yet: nobody sees it */
+	uint64_t cookie;                  /* position in the directory; never reused */
+	bool pending;                     /* its change is not in the store yet: nobody sees it */
 	LIST_ENTRY(tree_entry) name_link; /* of child->names */
 	UT_hash_handle hh;
 	size_t key_len;
@@ -33,23 +33,23 @@ struct tree_entry {
 };
 
 struct tree_inode {
-	uint64_t ino;                 /* immutable */
-	struct record_inode rec;      /* the record; newer than the store's if unsaved */
+	uint64_t ino;            /* immutable */
+	struct record_inode rec; /* the record; newer than the store's if unsaved */
 	bool unsaved;
-	bool busy;                    /* its RAM file is being loaded, resized or removed, without the lock */
-	uint64_t lookups;             /* references of the kernel */
+	bool busy;        /* its RAM file is being loaded, resized or removed, without the lock */
+	uint64_t lookups; /* references of the kernel */
 	unsigned int opens;
-	unsigned int pins;            /* short uses without the lock */
-	uint64_t dirty_seq;           /* counts reports of changes */
-	struct ramfile *file;         /* NULL: not loaded */
+	unsigned int pins;    /* short uses without the lock */
+	uint64_t dirty_seq;   /* counts reports of changes */
+	struct ramfile *file; /* NULL: not loaded */
 	LIST_HEAD(, tree_entry) names;
-	struct tree_entry **entries;  /* directories */
+	struct tree_entry **entries; /* directories */
 	size_t entry_count, entry_cap;
 	UT_hash_handle hh;
 };
 
 struct tree {
-	struct tree_inode *inodes;    /* hash heads */
+	struct tree_inode *inodes; /* hash heads */
 	struct tree_entry *entries;
 	uint64_t next_cookie;
 };

@@ -44,7 +44,8 @@ void door_release(const struct door *door, uint64_t ino)
 	ns_put(door->ns, ino);
 }
 
-int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset,
+	      size_t *ret_len)
 {
 	struct ramfile *file;
 	int rc;
@@ -61,14 +62,15 @@ int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, siz
 	return rc;
 }
 
-static int write_open(const struct door *door, struct ramfile *file, uint64_t ino, bool direct, const void *buf, size_t len,
-		      uint64_t offset)
+static int write_open(const struct door *door, struct ramfile *file, uint64_t ino, bool direct, const void *buf,
+		      size_t len, uint64_t offset)
 {
 	uint64_t end = offset + len;
 	int rc = 0;
 
 	if (end > ramfile_size(file)) {
-		/* The size must stay a multiple of a page. The kernel serializes writes that extend a file, and truncates. */
+		/* The size must stay a multiple of a page. The kernel serializes writes that extend a file, and
+		 * truncates. */
 		if (!is_aligned(end))
 			return -EINVAL;
 		rc = ns_extend(door->ns, ino, end);

@@ -1,7 +1,7 @@
 /* front/door.h - what the calls on a mount do, without FUSE: size and alignment rules, modes of new files, tokens.
  *
- * front/fuse.c translates requests into these and answers them; core/ns.h and core/ramfile.h do the work. Functions return
- * 0 or -errno with the values of the system call they serve. Thread-safety: all functions.
+ * front/fuse.c translates requests into these and answers them; core/ns.h and core/ramfile.h do the work. Functions
+ * return 0 or -errno with the values of the system call they serve. Thread-safety: all functions.
  */
 #pragma once
 
@@ -39,7 +39,8 @@ int door_open(const struct door *door, uint64_t ino, int flags, uint32_t *ret_ri
 void door_release(const struct door *door, uint64_t ino);
 
 /* direct: the descriptor has O_DIRECT. -EINVAL: not aligned then, or the write would leave an odd size. */
-int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset,
+	      size_t *ret_len);
 int door_write(const struct door *door, uint64_t ino, bool direct, const void *buf, size_t len, uint64_t offset);
 int door_fallocate(const struct door *door, uint64_t ino, int mode, uint64_t offset, uint64_t len);
 int door_seek(const struct door *door, uint64_t ino, uint64_t offset, int whence, uint64_t *ret_offset);

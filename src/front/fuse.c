@@ -1,9 +1,9 @@
-/* front/fuse.c - see fuse.h: libfuse's low-level interface. Each x() below answers its request exactly once, last, with no lock
- * held; what the request does is in door.c and core/.
+/* front/fuse.c - see fuse.h: libfuse's low-level interface. Each x() below answers its request exactly once, last, with
+ * no lock held; what the request does is in door.c and core/.
  *
- * Every file is opened FOPEN_DIRECT_IO: the kernel caches no content, read and write come here as they are, and mapping a
- * file behind the daemon's back fails with ENODEV. Nothing is cached that the tiers change: attributes of files (their
- * blocks move) are asked for every time; names only change through this mount, so the kernel may keep them.
+ * Every file is opened FOPEN_DIRECT_IO: the kernel caches no content, read and write come here as they are, and mapping
+ * a file behind the daemon's back fails with ENODEV. Nothing is cached that the tiers change: attributes of files
+ * (their blocks move) are asked for every time; names only change through this mount, so the kernel may keep them.
  *
  * fh holds the rights of the descriptor, nothing else: inode numbers and fh stay good without any memory of the opens.
  */
@@ -26,20 +26,20 @@
 #define ENTRY_TIMEOUT_S 3600.0
 #define DIR_ATTR_TIMEOUT_S 1.0
 #define FILE_ATTR_TIMEOUT_S 0.0
-#define IO_MAX (1U << 20)          /* what the kernel sends in one request */
+#define IO_MAX (1U << 20) /* what the kernel sends in one request */
 #define BACKGROUND_MAX 512
-#define THREADS_MAX 64             /* requests that wait for a block or for room hold one each */
+#define THREADS_MAX 64 /* requests that wait for a block or for room hold one each */
 #define THREADS_IDLE 16
 #define WAKE_SIGNAL SIGUSR2
 
 struct fusedoor {
-	struct door door;              /* immutable */
-	struct fuse_session *session;  /* immutable */
-	char *mountpoint;              /* immutable */
-	bool mounted;                  /* owner: the thread that made it */
+	struct door door;             /* immutable */
+	struct fuse_session *session; /* immutable */
+	char *mountpoint;             /* immutable */
+	bool mounted;                 /* owner: the thread that made it */
 	fusedoor_ready_fn *on_ready;
 	void *on_ready_arg;
-	pthread_t runner;              /* set before running */
+	pthread_t runner; /* set before running */
 	_Atomic bool running;
 };
 
@@ -383,7 +383,8 @@ static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 		reply_rc(req, rc);
 }
 
-static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset, struct fuse_file_info *fi)
+static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
+		      struct fuse_file_info *fi)
 {
 	int rc = door_write(&door_of(req)->door, ino, fi->flags & O_DIRECT, data, size, (uint64_t)offset);
 
@@ -571,7 +572,8 @@ int fusedoor_run(struct fusedoor *door)
 
 	if (!config)
 		return -ENOMEM;
-	/* A cloned descriptor that closes fails its requests; with one for all, a killed daemon's successor could go on. */
+	/* A cloned descriptor that closes fails its requests; with one for all, a killed daemon's successor could go
+	 * on. */
 	fuse_loop_cfg_set_clone_fd(config, 0);
 	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
 	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE);
@@ -589,7 +591,8 @@ void fusedoor_unmount(struct fusedoor *door)
 	if (umount2(door->mountpoint, 0) == 0)
 		return;
 	if (errno == EBUSY) {
-		log_info("%s: is in use; it is taken away now and served until its last user is gone", door->mountpoint);
+		log_info("%s: is in use; it is taken away now and served until its last user is gone",
+			 door->mountpoint);
 		umount2(door->mountpoint, MNT_DETACH);
 	}
 }

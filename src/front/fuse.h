@@ -1,7 +1,7 @@
 /* front/fuse.h - the mount: FUSE requests in, answers out. The only part that knows libfuse.
  *
- * One session for each daemon. fusedoor_run() serves in the calling thread's name with a pool of worker threads, until the
- * mount is gone.
+ * One session for each daemon. fusedoor_run() serves in the calling thread's name with a pool of worker threads, until
+ * the mount is gone.
  */
 #pragma once
 
@@ -14,9 +14,9 @@ struct fusedoor;
 typedef void fusedoor_ready_fn(void *arg);
 
 struct fusedoor_config {
-	struct door door;            /* copied */
-	const char *mountpoint;      /* canonical; borrowed, as the rest */
-	const char *source;          /* what mount(8) shows: the pool's directory */
+	struct door door;       /* copied */
+	const char *mountpoint; /* canonical; borrowed, as the rest */
+	const char *source;     /* what mount(8) shows: the pool's directory */
 	bool allow_other;
 	fusedoor_ready_fn *on_ready; /* called once, on a worker thread, when the kernel has said hello */
 	void *on_ready_arg;

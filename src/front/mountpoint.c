@@ -1,5 +1,5 @@
-/* front/mountpoint.c - see mountpoint.h. The mount table is read, not the directory: a stat of a dead or hung mount fails or
- * hangs, and what is known without asking the filesystem is enough. */
+/* front/mountpoint.c - see mountpoint.h. The mount table is read, not the directory: a stat of a dead or hung mount
+ * fails or hangs, and what is known without asking the filesystem is enough. */
 #include "front/mountpoint.h"
 
 #include <errno.h>
@@ -24,8 +24,8 @@ static void unescape(char *text)
 	char *out = text;
 
 	while (*text) {
-		if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] >= '0' && text[2] <= '7' && text[3] >= '0' &&
-		    text[3] <= '7') {
+		if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] >= '0' && text[2] <= '7' &&
+		    text[3] >= '0' && text[3] <= '7') {
 			*out++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
 			text += 4;
 		} else {

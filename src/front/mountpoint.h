@@ -4,8 +4,8 @@
  */
 #pragma once
 
-/* The canonical name of a directory that no tierfs is mounted on; the caller frees it. A dead mount of a tierfs that was
- * killed is taken away first. -EBUSY: a live one is there. */
+/* The canonical name of a directory that no tierfs is mounted on; the caller frees it. A dead mount of a tierfs that
+ * was killed is taken away first. -EBUSY: a live one is there. */
 int mountpoint_claim(const char *path, char **ret);
 
 /* The pool may not lie below its own mount: the daemon would wait for itself. */
