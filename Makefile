@@ -98,7 +98,7 @@ TIERCTL := $(BUILD)/bin/tierctl
 SHARED := $(BUILD)/lib/libtierfs.so.$(SONAME_VERSION)
 STATIC := $(BUILD)/lib/libtierfs.a
 PRELOAD := $(BUILD)/lib/tierfs/libtierfs-preload.so
-MOUNT_HELPER := $(BUILD)/sbin/mount.tierfs
+HELPERS := $(patsubst mount-helpers/%,$(BUILD)/sbin/%,$(wildcard mount-helpers/mount.* mount-helpers/umount.*))
 DAEMON_LIB := $(BUILD)/obj/libdaemon.a
 BASE_LIB := $(BUILD)/obj/libbase.a
 TEST_LIB := $(BUILD)/obj/libtest.a
@@ -113,7 +113,7 @@ REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SR
 
 PRODUCTS := $(if $(wildcard src/tierfs.c),$(TIERFS)) $(if $(TIERCTL_SRC),$(TIERCTL)) \
 	$(if $(CLIENT_SRC),$(SHARED) $(STATIC) $(BUILD)/lib/libtierfs.so) \
-	$(if $(wildcard src/client/preload*.c),$(PRELOAD)) $(if $(wildcard mount-helpers/mount.tierfs*),$(MOUNT_HELPER))
+	$(if $(wildcard src/client/preload*.c),$(PRELOAD)) $(HELPERS)
 
 .PHONY: all tests check check-unit check-root fuzz bench lint format cov install uninstall dist clean help demo deps FORCE
 .DELETE_ON_ERROR:
@@ -205,7 +205,7 @@ $(BUILD)/lib/libtierfs.so: $(SHARED)
 $(PRELOAD): $(patsubst %.c,$(BUILD)/obj/preload/%.o,$(PRELOAD_SRC))
 	$(call link_with,-shared $(LDFLAGS_BASE) -ldl)
 
-$(MOUNT_HELPER): $(firstword $(wildcard mount-helpers/mount.tierfs mount-helpers/mount.tierfs.in mount-helpers/mount.tierfs.sh))
+$(HELPERS): $(BUILD)/sbin/%: mount-helpers/%
 	@mkdir -p $(@D)
 	$(Q)install -m 755 $< $@
 
@@ -304,7 +304,7 @@ UNITS := $(wildcard mount-helpers/*.service mount-helpers/*.service.in)
 install: all
 	install -d '$(I)/bin' '$(I)/sbin' '$(I)/lib/tierfs' '$(I)/lib/pkgconfig' '$(I)/include/tierfs'
 	install -m 755 $(TIERFS) $(TIERCTL) '$(I)/bin/'
-	install -m 755 $(MOUNT_HELPER) '$(I)/sbin/'
+	install -m 755 $(HELPERS) '$(I)/sbin/'
 	install -m 755 $(PRELOAD) '$(I)/lib/tierfs/'
 	install -m 755 $(SHARED) '$(I)/lib/'
 	install -m 644 $(STATIC) '$(I)/lib/'
@@ -316,7 +316,7 @@ install: all
 	$(foreach u,$(UNITS),sed -e 's|@PREFIX@|$(PREFIX)|g' $(u) > '$(I)/lib/systemd/system/$(notdir $(u:.in=))' &&) true
 
 uninstall:
-	rm -f '$(I)/bin/tierfs' '$(I)/bin/tierctl' '$(I)/sbin/mount.tierfs' '$(I)/lib/libtierfs.so' '$(I)/lib/libtierfs.a' \
+	rm -f '$(I)/bin/tierfs' '$(I)/bin/tierctl' $(patsubst $(BUILD)/%,'$(I)/%',$(HELPERS)) '$(I)/lib/libtierfs.so' '$(I)/lib/libtierfs.a' \
 		'$(I)/lib/$(notdir $(SHARED))' '$(I)/lib/pkgconfig/tierfs.pc'
 	rm -rf '$(I)/lib/tierfs' '$(I)/include/tierfs'
 	rm -f $(foreach n,1 3 5 8,$(foreach m,$(MAN$n),'$(I)/share/man/man$n/$(notdir $m)'))
