@@ -77,7 +77,7 @@ CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 
 BASE_SRC := $(wildcard src/base/*.c)
 DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,mem cold core map front)))
-CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c))
+CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/base/wire.c
 PRELOAD_SRC := $(wildcard src/client/*.c)
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
 TESTLIB_SRC := $(wildcard tests/*/lib_*.c)

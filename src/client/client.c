@@ -24,7 +24,7 @@
 #include "base/cleanup.h"
 #include "client/client_agent.h"
 #include "client/client_range.h"
-#include "client/client_wire.h"
+#include "base/wire.h"
 
 #define PAGE_BYTES ((size_t)4096)
 #define FLAGS_KNOWN \
@@ -180,7 +180,7 @@ static int new_userfaultfd(struct attempt *attempt)
 		say(attempt->why, "no userfaultfd can be made in this process");
 		return err;
 	}
-	attempt->uffd_fd = client_wire_raise_fd(fd);
+	attempt->uffd_fd = wire_raise_fd(fd);
 	if (!syscall(SYS_ioctl, attempt->uffd_fd, UFFDIO_API, &api))
 		return 0;
 	api = (struct uffdio_api){ .api = UFFD_API, .features = TIERFS_UFFD_FEATURES };
@@ -326,7 +326,7 @@ static int attach(struct attempt *attempt, void **ret)
 		err = client_agent_start();
 	if (err)
 		return err;
-	attempt->file_fd = client_wire_raise_fd(fcntl(attempt->wish->fd, F_DUPFD_CLOEXEC, 0));
+	attempt->file_fd = wire_raise_fd(fcntl(attempt->wish->fd, F_DUPFD_CLOEXEC, 0));
 	if (attempt->file_fd < 0)
 		return -errno;
 	return attach_to_daemon(attempt, ret);

@@ -34,7 +34,7 @@
 
 #include "base/clock.h"
 #include "client/client_range.h"
-#include "client/client_wire.h"
+#include "base/wire.h"
 #include "client/client_zap.h"
 
 #define CONN_MAX 16
@@ -209,7 +209,7 @@ static bool send_resume(struct client_agent_conn *conn, struct client_range *ran
 	scratch.u.map.addr = range->addr;
 	scratch.u.map.length_bytes = range->length_bytes;
 	scratch.u.map.offset = range->offset;
-	if (!sent_ok(conn, client_wire_send(conn->fd, &scratch, fds, 2)))
+	if (!sent_ok(conn, wire_send(conn->fd, &scratch, fds, 2)))
 		return false;
 	range->state = CLIENT_RANGE_RESUMING;
 	range->resume_seq = scratch.seq;
@@ -266,7 +266,7 @@ static bool send_call(struct client_agent_conn *conn, struct client_agent_call *
 	}
 	scratch.seq = conn->next_seq++;
 	call->seq = scratch.seq;
-	call->sent = sent_ok(conn, client_wire_send(conn->fd, &scratch, &call->uffd_fd, fd_count));
+	call->sent = sent_ok(conn, wire_send(conn->fd, &scratch, &call->uffd_fd, fd_count));
 	return call->sent;
 }
 
@@ -275,7 +275,7 @@ static bool send_zapped(struct client_agent_conn *conn)
 	while (conn->zapped_count > 0) {
 		scratch.type = TIERFS_MSG_ZAPPED;
 		scratch.seq = conn->zapped[0];
-		if (!sent_ok(conn, client_wire_send(conn->fd, &scratch, NULL, 0)))
+		if (!sent_ok(conn, wire_send(conn->fd, &scratch, NULL, 0)))
 			return false;
 		memmove(&conn->zapped[0], &conn->zapped[1], --conn->zapped_count * sizeof(conn->zapped[0]));
 	}
@@ -384,7 +384,7 @@ static bool on_resume_answer(struct client_agent_conn *conn, const struct tierfs
 	return found;
 }
 
-static int take_answer(struct client_agent_call *call, struct client_packet *packet)
+static int take_answer(struct client_agent_call *call, struct wire_packet *packet)
 {
 	const struct tierfs_msg *msg = &packet->msg;
 	struct client_range *range;
@@ -415,7 +415,7 @@ static int take_answer(struct client_agent_call *call, struct client_packet *pac
 	return 0;
 }
 
-static void on_answer(struct client_agent_conn *conn, struct client_packet *packet)
+static void on_answer(struct client_agent_conn *conn, struct wire_packet *packet)
 {
 	struct client_agent_call *call;
 
@@ -446,7 +446,7 @@ static void on_zap(struct client_agent_conn *conn, const struct tierfs_msg *msg)
 	flush(conn);
 }
 
-static void on_packet(struct client_agent_conn *conn, struct client_packet *packet)
+static void on_packet(struct client_agent_conn *conn, struct wire_packet *packet)
 {
 	switch ((enum tierfs_msg_type)packet->msg.type) {
 	case TIERFS_MSG_WELCOME:
@@ -477,23 +477,23 @@ static void on_packet(struct client_agent_conn *conn, struct client_packet *pack
 /* Reads what is there, a few packets at most so that others have their turn. */
 static void read_packets(struct client_agent_conn *conn)
 {
-	static struct client_packet packet; /* the thread's own: it has a small stack */
+	static struct wire_packet packet; /* the thread's own: it has a small stack */
 	int fd = conn->fd;
 
 	for (int i = 0; i < 16 && conn->fd == fd && fd >= 0; i++) {
-		int err = client_wire_recv(fd, &packet);
+		int err = wire_recv(fd, &packet);
 
 		if (err == -EAGAIN)
 			return;
 		for (int j = 0; j < packet.fd_count; j++)
-			packet.fds[j] = client_wire_raise_fd(packet.fds[j]);
+			packet.fds[j] = wire_raise_fd(packet.fds[j]);
 		pthread_mutex_lock(&agent_lock);
 		if (err)
 			conn_failed(conn, err == -EPROTO ? err : -ENOTCONN);
 		else
 			on_packet(conn, &packet);
 		pthread_mutex_unlock(&agent_lock);
-		client_wire_close_fds(&packet);
+		wire_close_fds(&packet);
 	}
 }
 
@@ -509,7 +509,7 @@ static void try_connect(struct client_agent_conn *conn)
 		conn_failed(conn, -errno);
 		return;
 	}
-	conn->fd = client_wire_raise_fd(fd);
+	conn->fd = wire_raise_fd(fd);
 	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, conn->run_dir,
 		 TIERFS_ATTACH_SOCKET);
 	if (connect(conn->fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
@@ -520,7 +520,7 @@ static void try_connect(struct client_agent_conn *conn)
 	scratch.seq = conn->next_seq++;
 	scratch.u.hello.abi_version = TIERFS_ABI_VERSION;
 	scratch.u.hello.flags = 0;
-	err = client_wire_send(conn->fd, &scratch, NULL, 0);
+	err = wire_send(conn->fd, &scratch, NULL, 0);
 	if (err) {
 		conn_failed(conn, -ENOTCONN);
 		return;
@@ -648,7 +648,7 @@ static int create_thread(void)
 	pthread_t thread;
 	int err;
 
-	wake_fd = client_wire_raise_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	wake_fd = wire_raise_fd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	if (wake_fd < 0)
 		return -errno;
 	pthread_attr_init(&attr);

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "client/client_range.h"
-#include "client/client_wire.h"
+#include "base/wire.h"
 
 #define BATCH_MAX 256
 
@@ -26,7 +26,7 @@ static void zap_batch(void)
 	for (size_t i = 0; i < batch_count; i++)
 		total += batch[i].iov_len;
 	if (self_fd < 0 && !vector_refused)
-		self_fd = client_wire_raise_fd((int)syscall(SYS_pidfd_open, getpid(), 0));
+		self_fd = wire_raise_fd((int)syscall(SYS_pidfd_open, getpid(), 0));
 	if (self_fd >= 0 && !vector_refused)
 		done = syscall(SYS_process_madvise, self_fd, batch, batch_count, MADV_DONTNEED, 0);
 	if (done < 0 || (size_t)done != total) {

@@ -1,5 +1,5 @@
-/* client/client_wire.c - see client_wire.h. */
-#include "client/client_wire.h"
+/* base/wire.c - see base/wire.h. */
+#include "base/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #define HEAD_LENGTH offsetof(struct tierfs_msg, u)
 #define MEMBER_LENGTH(member) (HEAD_LENGTH + sizeof(((struct tierfs_msg *)0)->u.member))
 
-size_t client_wire_length(uint32_t type, uint32_t zap_count)
+size_t wire_length(uint32_t type, uint32_t zap_count)
 {
 	switch ((enum tierfs_msg_type)type) {
 	case TIERFS_MSG_HELLO:
@@ -42,11 +42,11 @@ size_t client_wire_length(uint32_t type, uint32_t zap_count)
 	return 0;
 }
 
-int client_wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count)
+int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count)
 {
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(CLIENT_WIRE_FDS_MAX * sizeof(int))];
+		char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
 	} control = {};
 	struct iovec iov = { .iov_base = msg };
 	struct msghdr head = { .msg_iov = &iov, .msg_iovlen = 1 };
@@ -54,7 +54,7 @@ int client_wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_co
 
 	msg->magic = TIERFS_MSG_MAGIC;
 	msg->reserved = 0;
-	iov.iov_len = client_wire_length(msg->type, msg->type == TIERFS_MSG_ZAP ? msg->u.zap.count : 0);
+	iov.iov_len = wire_length(msg->type, msg->type == TIERFS_MSG_ZAP ? msg->u.zap.count : 0);
 	if (fd_count > 0) {
 		struct cmsghdr *cmsg;
 
@@ -72,7 +72,7 @@ int client_wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_co
 	return sent < 0 ? -errno : 0;
 }
 
-static void take_fds(struct msghdr *head, struct client_packet *packet)
+static void take_fds(struct msghdr *head, struct wire_packet *packet)
 {
 	for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(head); cmsg; cmsg = CMSG_NXTHDR(head, cmsg)) {
 		size_t count;
@@ -84,7 +84,7 @@ static void take_fds(struct msghdr *head, struct client_packet *packet)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
-			if (packet->fd_count < CLIENT_WIRE_FDS_MAX)
+			if (packet->fd_count < WIRE_FDS_MAX)
 				packet->fds[packet->fd_count++] = fd;
 			else
 				close(fd);
@@ -105,14 +105,14 @@ static int check_packet(const struct tierfs_msg *msg, size_t length)
 		if (count < 1 || count > TIERFS_ZAP_MAX)
 			return -EPROTO;
 	}
-	return length == client_wire_length(msg->type, count) ? 0 : -EPROTO;
+	return length == wire_length(msg->type, count) ? 0 : -EPROTO;
 }
 
-int client_wire_recv(int sock, struct client_packet *ret)
+int wire_recv(int sock, struct wire_packet *ret)
 {
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(CLIENT_WIRE_FDS_MAX * sizeof(int))];
+		char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
 	} control;
 	struct iovec iov = { .iov_base = &ret->msg, .iov_len = sizeof(ret->msg) };
 	struct msghdr head = {
@@ -125,7 +125,7 @@ int client_wire_recv(int sock, struct client_packet *ret)
 	int err;
 
 	ret->fd_count = 0;
-	for (int i = 0; i < CLIENT_WIRE_FDS_MAX; i++)
+	for (int i = 0; i < WIRE_FDS_MAX; i++)
 		ret->fds[i] = -1;
 	do
 		got = recvmsg(sock, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
@@ -137,7 +137,7 @@ int client_wire_recv(int sock, struct client_packet *ret)
 	take_fds(&head, ret);
 	err = (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? -EPROTO : check_packet(&ret->msg, (size_t)got);
 	if (err) {
-		client_wire_close_fds(ret);
+		wire_close_fds(ret);
 		return err;
 	}
 	if (ret->msg.type == TIERFS_MSG_ERROR)
@@ -145,7 +145,7 @@ int client_wire_recv(int sock, struct client_packet *ret)
 	return 0;
 }
 
-int client_wire_raise_fd(int fd)
+int wire_raise_fd(int fd)
 {
 	int raised = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, RAISED_FD_MIN);
 
@@ -155,7 +155,7 @@ int client_wire_raise_fd(int fd)
 	return raised;
 }
 
-void client_wire_close_fds(struct client_packet *packet)
+void wire_close_fds(struct wire_packet *packet)
 {
 	for (int i = 0; i < packet->fd_count; i++)
 		if (packet->fds[i] >= 0)

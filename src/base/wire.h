@@ -1,4 +1,4 @@
-/* client/client_wire.h - packets of tierfs/protocol.h on a socket, with the descriptors that travel with them.
+/* base/wire.h - packets of tierfs/protocol.h on a socket, with the descriptors that travel with them.
  *
  * Stateless; nothing here allocates or blocks (the socket may). 0 or -errno.
  */
@@ -10,25 +10,25 @@
 
 #include <tierfs/protocol.h>
 
-#define CLIENT_WIRE_FDS_MAX 4
+#define WIRE_FDS_MAX 4
 
 /* A packet that was received. The descriptors belong to the receiver, unused ones are -1. */
-struct client_packet {
+struct wire_packet {
 	struct tierfs_msg msg;
-	int fds[CLIENT_WIRE_FDS_MAX];
+	int fds[WIRE_FDS_MAX];
 	int fd_count;
 };
 
 /* Bytes of a packet of this type (ZAP: with count ranges); 0 for an unknown type. */
-size_t client_wire_length(uint32_t type, uint32_t zap_count);
+size_t wire_length(uint32_t type, uint32_t zap_count);
 
 /* Fills in magic and length and sends, never blocking. -EAGAIN: the socket is full; -EPIPE, -ECONNRESET: the peer is gone. */
-int client_wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count);
+int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count);
 
 /* Receives one packet, never blocking, and checks what can be checked without a state: magic, type, length, counts.
  * -EAGAIN: nothing there; -ECONNRESET: end of file; -EPROTO: a packet that breaks the rules. No descriptor is kept on errors. */
-int client_wire_recv(int sock, struct client_packet *ret);
+int wire_recv(int sock, struct wire_packet *ret);
 
 /* Moves a descriptor up, out of the way of programs that expect small numbers. Always returns a usable one. */
-int client_wire_raise_fd(int fd);
-void client_wire_close_fds(struct client_packet *packet);
+int wire_raise_fd(int fd);
+void wire_close_fds(struct wire_packet *packet);
