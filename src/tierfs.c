@@ -44,6 +44,7 @@
 
 struct arguments {
 	struct options options;
+	char *option_text; /* of all -o together; -s counts wherever it stands */
 	bool foreground;
 	const char *pool_dir, *mountpoint;
 };
@@ -84,8 +85,19 @@ static void print_help(void)
 	options_help(stdout);
 }
 
-/* 1: go on; else the exit status, negative for success. */
-static int parse_arguments(int argc, char **argv, struct arguments *args)
+static bool join_options(char **joined, const char *more)
+{
+	char *text;
+
+	if (asprintf(&text, "%s,%s", *joined ? *joined : "", more) < 0)
+		return false;
+	free(*joined);
+	*joined = text;
+	return true;
+}
+
+/* False: there is nothing to mount; *ret_status is the exit status. */
+static bool parse_arguments(int argc, char **argv, struct arguments *args, int *ret_status)
 {
 	static const struct option words[] = {
 		{ "help", no_argument, NULL, 'h' },
@@ -94,6 +106,7 @@ static int parse_arguments(int argc, char **argv, struct arguments *args)
 	};
 	int c;
 
+	*ret_status = EXIT_FAILURE;
 	options_init(&args->options);
 	while ((c = getopt_long(argc, argv, "fsho:V", words, NULL)) != -1) {
 		switch (c) {
@@ -104,32 +117,36 @@ static int parse_arguments(int argc, char **argv, struct arguments *args)
 			args->options.sloppy = true;
 			break;
 		case 'o':
-			if (options_parse(&args->options, optarg) < 0)
-				return EXIT_FAILURE;
+			if (!join_options(&args->option_text, optarg))
+				return false;
 			break;
 		case 'h':
 			print_help();
-			return -1;
+			*ret_status = EXIT_SUCCESS;
+			return false;
 		case 'V':
 			printf("tierfs %s\n", TIERFS_VERSION);
-			return -1;
+			*ret_status = EXIT_SUCCESS;
+			return false;
 		default:
-			return EXIT_FAILURE; /* getopt_long() has said it */
+			return false; /* getopt_long() has said it */
 		}
 	}
 	if (argc - optind != 2) {
 		log_error("POOL and MOUNTPOINT are needed, and nothing else; see tierfs --help");
-		return EXIT_FAILURE;
+		return false;
 	}
 	args->pool_dir = argv[optind];
 	args->mountpoint = argv[optind + 1];
+	if (args->option_text && options_parse(&args->options, args->option_text) < 0)
+		return false;
 	if (options_finish(&args->options) < 0)
-		return EXIT_FAILURE;
+		return false;
 	if (geteuid() != 0) {
 		log_error("must be run as root: it mounts filesystems and hands out /dev/userfaultfd");
-		return EXIT_FAILURE;
+		return false;
 	}
-	return 1;
+	return true;
 }
 
 /* ---- what answers tierctl get ---- */
@@ -479,12 +496,14 @@ int main(int argc, char **argv)
 {
 	struct arguments args = { .foreground = false };
 	struct daemon d = { .args = &args, .ready_fd = -1 };
-	int rc;
+	int rc = 0;
 
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);
-	rc = parse_arguments(argc, argv, &args);
-	if (rc != 1)
-		return rc < 0 ? EXIT_SUCCESS : rc;
+	if (!parse_arguments(argc, argv, &args, &rc)) {
+		free(args.option_text);
+		return rc;
+	}
+	free(args.option_text);
 	if (!args.foreground) {
 		log_init(LOG_TARGET_STARTING, LOG_LEVEL_INFO);
 		rc = become_daemon(&d.ready_fd);
