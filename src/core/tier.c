@@ -36,7 +36,7 @@ struct tier {
 	_Atomic uint64_t min_idle_ns;
 	struct budget budget;
 	struct work_pool works;
-	tier_room_fn *on_room;          /* set before mappers exist */
+	tier_room_fn *on_room;          /* under parked_lock, also while it is called */
 	void *on_room_arg;
 
 	struct lock lock;
@@ -138,22 +138,26 @@ void tier_unpark(struct tier *tier, struct mapper *mapper)
 
 void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
 {
+	LOCK_SCOPE(&tier->parked_lock);
+
 	tier->on_room = fn;
 	tier->on_room_arg = arg;
 }
 
+static void announce_room(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	if (tier->parked_count && tier->on_room)
+		tier->on_room(tier->on_room_arg);
+}
+
 void tier_release(struct tier *tier, uint64_t bytes)
 {
-	bool waiting;
-
 	if (!bytes)
 		return;
 	budget_release(&tier->budget, bytes);
-	lock_get(&tier->parked_lock);
-	waiting = tier->parked_count > 0;
-	lock_put(&tier->parked_lock);
-	if (waiting && tier->on_room)
-		tier->on_room(tier->on_room_arg);
+	announce_room(tier);
 }
 
 bool tier_resume_fault(struct tier *tier)
@@ -320,8 +324,8 @@ static void relieve(struct tier *tier)
 			break;
 		}
 	}
-	if (parked_count(tier) && budget_free(&tier->budget) >= tier->config.block_bytes && tier->on_room)
-		tier->on_room(tier->on_room_arg);
+	if (budget_free(&tier->budget) >= tier->config.block_bytes)
+		announce_room(tier);
 }
 
 struct turn {
@@ -509,8 +513,7 @@ int tier_set_dram(struct tier *tier, uint64_t bytes)
 		return -EINVAL;
 	atomic_store(&tier->budget.limit_bytes, bytes);
 	tier_kick(tier);
-	if (tier->on_room)
-		tier->on_room(tier->on_room_arg);
+	announce_room(tier);
 	return 0;
 }
 

@@ -36,8 +36,8 @@ int tier_new(const struct tier_config *config, struct tier **ret);
 /* Stops the threads. All RAM files must have been put. Takes NULL. */
 void tier_free(struct tier *tier);
 
-/* Called, on the demoter's thread, when a fault that waits for room may go on: somebody shall call tier_resume_fault() until it
- * returns false. Set before the first mapper is added. */
+/* Called, on any thread, when a fault that waits for room may go on: somebody shall call tier_resume_fault() until it
+ * returns false. fn must not block. */
 typedef void tier_room_fn(void *arg);
 void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg);
 bool tier_resume_fault(struct tier *tier);

@@ -1,0 +1,413 @@
+/* The calls are made from many threads. Segments are copied out under the lock, and the kernel is called without it: a range that
+ * is unmapped in between answers -ENOENT, which means the same as not having the segment.
+ *
+ * A range may be unmapped behind our back (a raw munmap system call). The kernel then refuses the whole call, so it is
+ * repeated page by page to find what is left; that is slow and rare. */
+#include "map/mapping.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <tierfs/protocol.h>
+
+#include "base/wire.h"
+#include "map/uffd.h"
+
+#define PAGE 4096U
+
+static struct mapping *of(struct mapper *mapper)
+{
+	return (struct mapping *)mapper;
+}
+
+/* A part of a range of the file, as addresses. */
+struct piece {
+	uint64_t addr, length, offset;
+};
+
+/* The next piece of [*offset, end) that is mapped, and moves *offset behind it. *ret_gap: bytes before it that are not. */
+static bool next_piece(struct mapping *mapping, uint64_t *offset, uint64_t end, struct piece *ret, uint64_t *ret_gap)
+{
+	const struct segment *best = NULL;
+	uint64_t start = end;
+
+	LOCK_SCOPE(&mapping->lock);
+	for (unsigned int i = 0; i < mapping->segments; i++) {
+		const struct segment *segment = &mapping->segment[i];
+		uint64_t from = segment->offset > *offset ? segment->offset : *offset;
+
+		if (from < segment->offset + segment->length && from < start) {
+			start = from;
+			best = segment;
+		}
+	}
+	*ret_gap = start - *offset;
+	if (!best) {
+		*offset = end;
+		return false;
+	}
+	ret->offset = start;
+	ret->addr = best->addr + (start - best->offset);
+	ret->length = best->offset + best->length - start;
+	if (ret->length > end - start)
+		ret->length = end - start;
+	*offset = start + ret->length;
+	return true;
+}
+
+typedef int piece_fn(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg);
+
+/* Calls fn on each mapped piece; where the kernel says that a part of it is gone, page by page. */
+static int each_piece(struct mapping *mapping, uint64_t offset, uint64_t length, piece_fn *fn, void *arg)
+{
+	uint64_t end = offset + length, gap;
+	struct piece piece;
+	int first_err = 0;
+
+	while (next_piece(mapping, &offset, end, &piece, &gap)) {
+		int err = fn(mapping, piece.addr, piece.length, arg);
+
+		for (uint64_t at = 0; err == -ENOENT && piece.length > PAGE && at < piece.length; at += PAGE) {
+			int page_err = fn(mapping, piece.addr + at, PAGE, arg);
+
+			if (page_err && page_err != -ENOENT)
+				err = page_err;
+		}
+		if (err && err != -ENOENT && err != -ESRCH && !first_err)
+			first_err = err;
+	}
+	return first_err;
+}
+
+/* --- core/mapper.h ------------------------------------------------------------------------------------------ */
+
+static int do_protect(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	return uffd_protect(mapping->uffd, addr, length, *(bool *)arg);
+}
+
+static int mapping_protect(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
+{
+	return each_piece(of(mapper), offset, length, do_protect, &on);
+}
+
+static int do_zero(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	(void)arg;
+	return uffd_zero(mapping->uffd, addr, length);
+}
+
+static int mapping_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t length)
+{
+	return each_piece(of(mapper), offset, length, do_zero, NULL);
+}
+
+static int do_wake(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	(void)arg;
+	return uffd_wake(mapping->uffd, addr, length);
+}
+
+static int mapping_wake(struct mapper *mapper, uint64_t offset, uint64_t length)
+{
+	return each_piece(of(mapper), offset, length, do_wake, NULL);
+}
+
+static int do_poison(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	(void)arg;
+	return uffd_poison(mapping->uffd, addr, length);
+}
+
+static int mapping_poison(struct mapper *mapper, uint64_t offset, uint64_t length)
+{
+	return each_piece(of(mapper), offset, length, do_poison, NULL);
+}
+
+/* Through the page tables, or into the arena page by page where those are gone. */
+static int fill_piece(struct mapping *mapping, const struct piece *piece, const uint8_t *data)
+{
+	int err = uffd_copy(mapping->uffd, piece->addr, data, piece->length);
+
+	if (err != -ENOENT && err != -ESRCH)
+		return err;
+	for (uint64_t at = 0; at < piece->length; at += PAGE) {
+		err = uffd_copy(mapping->uffd, piece->addr + at, data + at, PAGE);
+		if (err == -ENOENT || err == -ESRCH)
+			err = ramfile_put_absent(mapping->file, data + at, PAGE, piece->offset + at);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length)
+{
+	struct mapping *mapping = of(mapper);
+	uint64_t start = offset, end = offset + length, gap;
+	struct piece piece;
+
+	for (;;) {
+		uint64_t at = offset;
+		bool found = next_piece(mapping, &offset, end, &piece, &gap);
+		int err = 0;
+
+		if (gap)
+			err = ramfile_put_absent(mapping->file, (const uint8_t *)data + (at - start), gap, at);
+		if (!err && found)
+			err = fill_piece(mapping, &piece, (const uint8_t *)data + (piece.offset - start));
+		if (err || !found)
+			return err;
+	}
+}
+
+struct sight {
+	uint64_t addr, offset;   /* of the piece */
+	uint64_t first, count;   /* blocks */
+	uint32_t block_bytes;
+	uint8_t *used;
+};
+
+static void mark_used(void *arg, uint64_t addr, uint64_t length)
+{
+	const struct sight *sight = arg;
+	uint64_t offset = sight->offset + (addr - sight->addr);
+
+	for (uint64_t block = offset / sight->block_bytes; block * sight->block_bytes < offset + length; block++)
+		if (block >= sight->first && block < sight->first + sight->count)
+			sight->used[block - sight->first] = 1;
+}
+
+static int do_look(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	struct sight *sight = arg;
+	int err;
+
+	sight->addr = addr;
+	err = mapping_offset(mapping, addr, &sight->offset);
+	if (err)
+		return 0; /* unmapped meanwhile */
+	return uffd_mapped(mapping->pagemap, addr, length, mark_used, sight);
+}
+
+static int mapping_look(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used)
+{
+	struct mapping *mapping = of(mapper);
+	struct sight sight = { .first = first, .count = count, .block_bytes = mapping->block_bytes, .used = used };
+	int err;
+
+	err = each_piece(mapping, first * mapping->block_bytes, count * mapping->block_bytes, do_look, &sight);
+	if (err)
+		memset(used, 1, count); /* what cannot be seen counts as in use */
+	return err;
+}
+
+struct zap {
+	struct tierfs_msg msg;
+};
+
+static void zap_send(struct mapping *mapping, struct zap *zap)
+{
+	int err = -EPIPE;
+
+	if (!zap->msg.u.zap.count)
+		return;
+	lock_get(&mapping->lock);
+	zap->msg.type = TIERFS_MSG_ZAP;
+	zap->msg.seq = (mapping->id << 24) | (mapping->next_zap++ & 0xffffff);
+	if (mapping->sock >= 0) {
+		mapping->zaps_out++;
+		err = wire_send(mapping->sock, &zap->msg, NULL, 0);
+		/* Not sent is not zapped: those blocks stay mapped and count as in use. */
+		if (err)
+			mapping->zaps_out--;
+	}
+	lock_put(&mapping->lock);
+	zap->msg.u.zap.count = 0;
+}
+
+static int do_zap(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	struct zap *zap = arg;
+
+	zap->msg.u.zap.range[zap->msg.u.zap.count++] = (struct tierfs_range){ .addr = addr, .length_bytes = length };
+	if (zap->msg.u.zap.count == TIERFS_ZAP_MAX)
+		zap_send(mapping, zap);
+	return 0;
+}
+
+/* Under lock: the round is over if everything was sent and acknowledged. */
+static bool round_over(struct mapping *mapping)
+{
+	if (!mapping->round_ends || mapping->zaps_out || mapping->sock < 0)
+		return false;
+	mapping->round_ends = false;
+	return true;
+}
+
+static int mapping_zap(struct mapper *mapper, uint64_t first, uint64_t count, const uint8_t *mark, uint64_t round)
+{
+	struct mapping *mapping = of(mapper);
+	struct zap zap = { .msg.u.zap.count = 0 };
+	bool over = false;
+
+	for (uint64_t i = 0; i < count;) {
+		uint64_t run = 0;
+
+		while (i + run < count && mark[i + run])
+			run++;
+		if (run)
+			each_piece(mapping, (first + i) * mapping->block_bytes, run * mapping->block_bytes, do_zap, &zap);
+		i += run ? run : 1;
+	}
+	zap_send(mapping, &zap);
+	if (!count) {
+		lock_get(&mapping->lock);
+		mapping->round = round;
+		mapping->round_ends = true;
+		over = round_over(mapping);
+		lock_put(&mapping->lock);
+	}
+	if (over)
+		ramfile_zapped(mapping->file, mapper, round);
+	return 0;
+}
+
+static const struct mapper_ops OPS = {
+	.protect = mapping_protect,
+	.fill = mapping_fill,
+	.fill_zero = mapping_fill_zero,
+	.wake = mapping_wake,
+	.poison = mapping_poison,
+	.look = mapping_look,
+	.zap = mapping_zap,
+};
+
+/* --- life --------------------------------------------------------------------------------------------------- */
+
+int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
+{
+	struct mapping *mapping = calloc(1, sizeof(*mapping));
+	int sock;
+
+	if (!mapping)
+		return -ENOMEM;
+	sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
+	if (sock < 0) {
+		int err = -errno;
+
+		free(mapping);
+		return err;
+	}
+	mapping->mapper = (struct mapper){ .ops = &OPS, .holder = spec->id };
+	mapping->id = spec->id;
+	mapping->pid = spec->pid;
+	mapping->ino = spec->ino;
+	mapping->file = spec->file;
+	mapping->uffd = spec->uffd;
+	mapping->pagemap = spec->pagemap;
+	mapping->sock = sock;
+	mapping->block_bytes = spec->block_bytes;
+	mapping->segment[0] = spec->segment;
+	mapping->segments = 1;
+	mapping->refs = 1;
+	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
+	*ret = mapping;
+	return 0;
+}
+
+void mapping_free(struct mapping *mapping)
+{
+	if (!mapping)
+		return;
+	close(mapping->uffd);
+	close(mapping->pagemap);
+	if (mapping->sock >= 0)
+		close(mapping->sock);
+	lock_fini(&mapping->lock);
+	free(mapping);
+}
+
+int mapping_offset(struct mapping *mapping, uint64_t addr, uint64_t *ret_offset)
+{
+	LOCK_SCOPE(&mapping->lock);
+
+	for (unsigned int i = 0; i < mapping->segments; i++) {
+		const struct segment *segment = &mapping->segment[i];
+
+		if (addr >= segment->addr && addr - segment->addr < segment->length) {
+			*ret_offset = segment->offset + (addr - segment->addr);
+			return 0;
+		}
+	}
+	return -ENOENT;
+}
+
+int mapping_cut(struct mapping *mapping, uint64_t addr, uint64_t length)
+{
+	uint64_t end = addr + length;
+
+	LOCK_SCOPE(&mapping->lock);
+	for (unsigned int i = 0; i < mapping->segments; i++) {
+		struct segment *segment = &mapping->segment[i];
+		uint64_t segment_end = segment->addr + segment->length;
+		struct segment tail = { .addr = end };
+
+		if (end <= segment->addr || addr >= segment_end)
+			continue;
+		if (end < segment_end) {
+			tail.length = segment_end - end;
+			tail.offset = segment->offset + (end - segment->addr);
+		}
+		if (tail.length && addr > segment->addr && mapping->segments == MAPPING_SEGMENTS_MAX)
+			return -E2BIG;
+		segment->length = addr > segment->addr ? addr - segment->addr : 0;
+		if (tail.length && !segment->length)
+			*segment = tail;
+		else if (tail.length)
+			mapping->segment[mapping->segments++] = tail;
+		else if (!segment->length)
+			*segment-- = mapping->segment[--mapping->segments], i--;
+	}
+	return (int)mapping->segments;
+}
+
+bool mapping_zapped(struct mapping *mapping, uint64_t seq)
+{
+	uint64_t round;
+	bool over;
+
+	if (seq >> 24 != (mapping->id & (UINT64_MAX >> 24)))
+		return false;
+	lock_get(&mapping->lock);
+	if (mapping->zaps_out)
+		mapping->zaps_out--;
+	over = round_over(mapping);
+	round = mapping->round;
+	lock_put(&mapping->lock);
+	if (over)
+		ramfile_zapped(mapping->file, &mapping->mapper, round);
+	return true;
+}
+
+void mapping_orphan(struct mapping *mapping)
+{
+	LOCK_SCOPE(&mapping->lock);
+
+	if (mapping->sock >= 0)
+		close(mapping->sock);
+	mapping->sock = -1;
+	mapping->round_ends = false;
+}
+
+bool mapping_alive(const struct mapping *mapping)
+{
+	uint64_t entry;
+
+	/* The kernel answers end of file when the address space is gone. */
+	return pread(mapping->pagemap, &entry, sizeof(entry), (off_t)(mapping->segment[0].addr / PAGE * sizeof(entry))) ==
+	       sizeof(entry);
+}

@@ -1,0 +1,263 @@
+#include "map/table.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+#include <uthash.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "map/uffd.h"
+
+#define ID_ROOM 0 /* the eventfd that says: parked faults may go on, or stop; mapping ids begin above */
+
+struct entry {
+	uint64_t id;
+	struct mapping *mapping;
+	UT_hash_handle hh;
+};
+
+struct worker {
+	struct map_table *table;
+	pthread_t thread;
+	int epoll;
+	bool runs;
+};
+
+struct map_table {
+	struct tier *tier;
+	int room;                 /* eventfd */
+	_Atomic bool stopping;
+	struct lock lock;
+	struct entry *entries;    /* under lock: uthash */
+	pthread_cond_t unused;    /* a mapping's refs fell */
+	unsigned int workers;
+	struct worker worker[];
+};
+
+static struct mapping *table_ref(struct map_table *table, uint64_t id)
+{
+	struct entry *entry;
+
+	LOCK_SCOPE(&table->lock);
+	HASH_FIND(hh, table->entries, &id, sizeof(id), entry);
+	if (!entry)
+		return NULL;
+	entry->mapping->refs++;
+	return entry->mapping;
+}
+
+static void table_unref(struct map_table *table, struct mapping *mapping)
+{
+	LOCK_SCOPE(&table->lock);
+
+	mapping->refs--;
+	pthread_cond_broadcast(&table->unused);
+}
+
+/* --- workers ------------------------------------------------------------------------------------------------ */
+
+static void serve_mapping(struct map_table *table, uint64_t id)
+{
+	struct mapping *mapping = table_ref(table, id);
+	enum uffd_event_kind kind;
+	uint64_t addr, offset;
+
+	if (!mapping)
+		return;
+	while (uffd_next(mapping->uffd, &addr, &kind) == 0) {
+		uint64_t arrived_ns = clock_ns();
+
+		if (mapping_offset(mapping, addr, &offset)) {
+			uffd_wake(mapping->uffd, addr, 4096); /* being unmapped */
+			continue;
+		}
+		ramfile_fault(mapping->file, &mapping->mapper, offset,
+			      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING, arrived_ns);
+	}
+	table_unref(table, mapping);
+}
+
+static void serve_room(struct map_table *table)
+{
+	uint64_t count;
+
+	if (read(table->room, &count, sizeof(count)) < 0)
+		return; /* another worker took it */
+	while (tier_resume_fault(table->tier))
+		;
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *worker = arg;
+	struct map_table *table = worker->table;
+
+	while (!atomic_load(&table->stopping)) {
+		struct epoll_event event;
+		int count = epoll_wait(worker->epoll, &event, 1, -1);
+
+		if (count <= 0)
+			continue;
+		if (event.data.u64 != ID_ROOM)
+			serve_mapping(table, event.data.u64);
+		else if (!atomic_load(&table->stopping))
+			serve_room(table);
+	}
+	return NULL;
+}
+
+static void on_room(void *arg)
+{
+	struct map_table *table = arg;
+	uint64_t one = 1;
+
+	if (write(table->room, &one, sizeof(one)) < 0)
+		log_debug("room for waiting faults was announced before");
+}
+
+static int worker_start(struct map_table *table, struct worker *worker)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = ID_ROOM };
+	int err;
+
+	worker->table = table;
+	worker->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (worker->epoll < 0)
+		return -errno;
+	if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, table->room, &event) < 0)
+		return -errno;
+	err = -pthread_create(&worker->thread, NULL, worker_main, worker);
+	if (!err) {
+		worker->runs = true;
+		pthread_setname_np(worker->thread, "tierfs-fault");
+	}
+	return err;
+}
+
+int map_table_new(struct tier *tier, unsigned int workers, struct map_table **ret)
+{
+	struct map_table *table = calloc(1, sizeof(*table) + workers * sizeof(table->worker[0]));
+	int err = 0;
+
+	if (!table)
+		return -ENOMEM;
+	table->tier = tier;
+	table->workers = workers;
+	for (unsigned int i = 0; i < workers; i++)
+		table->worker[i].epoll = -1;
+	lock_init(&table->lock, LOCK_RANK_ATTACH);
+	lock_cond_init(&table->unused);
+	table->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (table->room < 0)
+		err = -errno;
+	for (unsigned int i = 0; i < workers && !err; i++)
+		err = worker_start(table, &table->worker[i]);
+	if (err) {
+		map_table_free(table);
+		return err;
+	}
+	tier_on_room(tier, on_room, table);
+	*ret = table;
+	return 0;
+}
+
+void map_table_free(struct map_table *table)
+{
+	if (!table)
+		return;
+	tier_on_room(table->tier, NULL, NULL);
+	atomic_store(&table->stopping, true);
+	for (unsigned int i = 0; i < table->workers; i++) {
+		struct worker *worker = &table->worker[i];
+
+		/* Each event wakes one worker, and a worker that stops leaves the event for the next. */
+		if (worker->runs) {
+			on_room(table);
+			pthread_join(worker->thread, NULL);
+		}
+		if (worker->epoll >= 0)
+			close(worker->epoll);
+	}
+	if (table->room >= 0)
+		close(table->room);
+	pthread_cond_destroy(&table->unused);
+	lock_fini(&table->lock);
+	free(table);
+}
+
+/* --- adding and removing ------------------------------------------------------------------------------------ */
+
+static int watch(struct map_table *table, struct mapping *mapping)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = mapping->id };
+
+	for (unsigned int i = 0; i < table->workers; i++)
+		if (epoll_ctl(table->worker[i].epoll, EPOLL_CTL_ADD, mapping->uffd, &event) < 0)
+			return -errno;
+	return 0;
+}
+
+static void unwatch(struct map_table *table, struct mapping *mapping)
+{
+	for (unsigned int i = 0; i < table->workers; i++)
+		epoll_ctl(table->worker[i].epoll, EPOLL_CTL_DEL, mapping->uffd, NULL);
+}
+
+int map_table_add(struct map_table *table, struct mapping *mapping)
+{
+	struct entry *entry = calloc(1, sizeof(*entry));
+	int err;
+
+	if (!entry)
+		return -ENOMEM;
+	err = ramfile_add_mapper(mapping->file, &mapping->mapper);
+	if (err) {
+		free(entry);
+		return err;
+	}
+	entry->id = mapping->id;
+	entry->mapping = mapping;
+	lock_get(&table->lock);
+	HASH_ADD(hh, table->entries, id, sizeof(entry->id), entry);
+	lock_put(&table->lock);
+	err = watch(table, mapping);
+	if (err) {
+		unwatch(table, mapping);
+		lock_get(&table->lock);
+		HASH_DEL(table->entries, entry);
+		while (mapping->refs > 1)
+			lock_wait(&table->lock, &table->unused);
+		lock_put(&table->lock);
+		free(entry);
+		ramfile_remove_mapper(mapping->file, &mapping->mapper);
+	}
+	return err;
+}
+
+void map_table_remove(struct map_table *table, struct mapping *mapping)
+{
+	struct entry *entry;
+
+	unwatch(table, mapping);
+	lock_get(&table->lock);
+	HASH_FIND(hh, table->entries, &mapping->id, sizeof(mapping->id), entry);
+	HASH_DEL(table->entries, entry);
+	while (mapping->refs > 1)
+		lock_wait(&table->lock, &table->unused);
+	lock_put(&table->lock);
+	free(entry);
+	ramfile_remove_mapper(mapping->file, &mapping->mapper);
+	mapping_free(mapping);
+}
+
+unsigned int map_table_count(struct map_table *table)
+{
+	LOCK_SCOPE(&table->lock);
+
+	return HASH_COUNT(table->entries);
+}

@@ -1,0 +1,23 @@
+/* map/table.h - the mappings that are usable now, by id, and the threads that resolve their faults.
+ *
+ * A fault worker waits on its own epoll set, which holds the userfaultfd of every mapping with EPOLLEXCLUSIVE, so that one event wakes one
+ * worker. It finds the mapping by the id in the event and holds a reference while it works. Removing a mapping takes it
+ * out of the table and the sets, waits until no worker holds it, takes it from its file, and frees it.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "core/tier.h"
+#include "map/mapping.h"
+
+struct map_table;
+
+int map_table_new(struct tier *tier, unsigned int workers, struct map_table **ret);
+void map_table_free(struct map_table *table); /* stops the workers; the table must be empty. Takes NULL */
+
+/* Adds it to its file and to the table: from here on faults are resolved. On an error nothing has changed. */
+int map_table_add(struct map_table *table, struct mapping *mapping);
+/* Ends the mapping and frees it. Blocks until faults at work are done. */
+void map_table_remove(struct map_table *table, struct mapping *mapping);
+unsigned int map_table_count(struct map_table *table);

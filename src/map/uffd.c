@@ -1,0 +1,217 @@
+#include "map/uffd.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define PAGE 4096U
+
+/* Newer than Debian 12's headers; include/uapi/linux/userfaultfd.h and fs.h of Linux 6.7. */
+#ifndef UFFDIO_POISON
+struct uffdio_poison {
+	struct uffdio_range range;
+	__u64 mode;
+	__s64 updated;
+};
+#define UFFDIO_POISON _IOWR(UFFDIO, 0x08, struct uffdio_poison)
+#endif
+
+#ifndef PAGEMAP_SCAN
+struct page_region {
+	__u64 start;
+	__u64 end;
+	__u64 categories;
+};
+struct pm_scan_arg {
+	__u64 size;
+	__u64 flags;
+	__u64 start;
+	__u64 end;
+	__u64 walk_end;
+	__u64 vec;
+	__u64 vec_len;
+	__u64 max_pages;
+	__u64 category_inverted;
+	__u64 category_mask;
+	__u64 category_anyof_mask;
+	__u64 return_mask;
+};
+#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_PRESENT (1 << 3)
+#endif
+
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define REGIONS 256
+
+int uffd_register(int uffd, uint64_t addr, uint64_t length)
+{
+	struct uffdio_register range = {
+		.range = { .start = addr, .len = length },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP,
+	};
+
+	return ioctl(uffd, UFFDIO_REGISTER, &range) < 0 ? -errno : 0;
+}
+
+int uffd_wake(int uffd, uint64_t addr, uint64_t length)
+{
+	struct uffdio_range range = { .start = addr, .len = length };
+
+	return ioctl(uffd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
+}
+
+int uffd_copy(int uffd, uint64_t addr, const void *data, uint64_t length)
+{
+	uint64_t done = 0;
+
+	while (done < length) {
+		struct uffdio_copy copy = { .dst = addr + done, .src = (uintptr_t)data + done, .len = length - done };
+
+		if (ioctl(uffd, UFFDIO_COPY, &copy) == 0)
+			return 0;
+		if (copy.copy > 0) {
+			done += (uint64_t)copy.copy;
+			continue;
+		}
+		if (errno == EAGAIN || errno == EINTR)
+			continue;
+		if (errno != EEXIST)
+			return -errno;
+		uffd_wake(uffd, addr + done, PAGE);
+		done += PAGE;
+	}
+	return 0;
+}
+
+int uffd_zero(int uffd, uint64_t addr, uint64_t length)
+{
+	uint64_t done = 0;
+
+	while (done < length) {
+		struct uffdio_zeropage zero = { .range = { .start = addr + done, .len = length - done } };
+
+		if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) == 0)
+			return 0;
+		if (zero.zeropage > 0) {
+			done += (uint64_t)zero.zeropage;
+			continue;
+		}
+		if (errno == EAGAIN || errno == EINTR)
+			continue;
+		if (errno != EEXIST)
+			return -errno;
+		uffd_wake(uffd, addr + done, PAGE);
+		done += PAGE;
+	}
+	return 0;
+}
+
+int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on)
+{
+	struct uffdio_writeprotect range = {
+		.range = { .start = addr, .len = length },
+		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+
+	while (ioctl(uffd, UFFDIO_WRITEPROTECT, &range) < 0)
+		if (errno != EAGAIN && errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+int uffd_poison(int uffd, uint64_t addr, uint64_t length)
+{
+	uint64_t done = 0;
+
+	while (done < length) {
+		struct uffdio_poison poison = { .range = { .start = addr + done, .len = length - done } };
+
+		if (ioctl(uffd, UFFDIO_POISON, &poison) == 0)
+			return 0;
+		if (poison.updated > 0) {
+			done += (uint64_t)poison.updated;
+			continue;
+		}
+		if (errno == EAGAIN || errno == EINTR)
+			continue;
+		if (errno == EINVAL || errno == ENOTTY)
+			return -EOPNOTSUPP;
+		if (errno != EEXIST)
+			return -errno;
+		uffd_wake(uffd, addr + done, PAGE);
+		done += PAGE;
+	}
+	return 0;
+}
+
+int uffd_next(int uffd, uint64_t *ret_addr, enum uffd_event_kind *ret_kind)
+{
+	struct uffd_msg msg;
+
+	do {
+		ssize_t got = read(uffd, &msg, sizeof(msg));
+
+		if (got < 0)
+			return -errno;
+		if (got != sizeof(msg))
+			return -EIO;
+	} while (msg.event != UFFD_EVENT_PAGEFAULT);
+	*ret_addr = msg.arg.pagefault.address & ~(uint64_t)(PAGE - 1);
+	*ret_kind = msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP ? UFFD_EVENT_PROTECTED : UFFD_EVENT_MISSING;
+	return 0;
+}
+
+static int mapped_by_reading(int pagemap, uint64_t addr, uint64_t length, uffd_mapped_fn *fn, void *arg)
+{
+	uint64_t entries[REGIONS];
+	uint64_t pages = length / PAGE;
+
+	for (uint64_t page = 0; page < pages;) {
+		uint64_t want = pages - page < REGIONS ? pages - page : REGIONS;
+		ssize_t got = pread(pagemap, entries, want * sizeof(*entries), (off_t)((addr / PAGE + page) * sizeof(*entries)));
+
+		if (got < 0)
+			return -errno;
+		if (got < (ssize_t)sizeof(*entries))
+			return -ESRCH;
+		for (uint64_t i = 0; i < (uint64_t)got / sizeof(*entries); i++)
+			if (entries[i] & PAGEMAP_PRESENT)
+				fn(arg, addr + (page + i) * PAGE, PAGE);
+		page += (uint64_t)got / sizeof(*entries);
+	}
+	return 0;
+}
+
+int uffd_mapped(int pagemap, uint64_t addr, uint64_t length, uffd_mapped_fn *fn, void *arg)
+{
+	struct page_region region[REGIONS];
+	uint64_t end = addr + length;
+
+	while (addr < end) {
+		struct pm_scan_arg scan = {
+			.size = sizeof(scan),
+			.start = addr,
+			.end = end,
+			.vec = (uintptr_t)region,
+			.vec_len = REGIONS,
+			.category_mask = PAGE_IS_PRESENT,
+			.return_mask = PAGE_IS_PRESENT,
+		};
+		int count = ioctl(pagemap, PAGEMAP_SCAN, &scan);
+
+		if (count < 0 && errno == EINTR)
+			continue;
+		if (count < 0 && (errno == ENOTTY || errno == EINVAL))
+			return mapped_by_reading(pagemap, addr, end - addr, fn, arg);
+		if (count < 0)
+			return -errno;
+		for (int i = 0; i < count; i++)
+			fn(arg, region[i].start, region[i].end - region[i].start);
+		if (scan.walk_end <= addr)
+			break;
+		addr = scan.walk_end;
+	}
+	return 0;
+}

@@ -1,0 +1,26 @@
+/* map/uffd.h - userfaultfd calls on the descriptor of another process, and its page tables.
+ *
+ * Each call works on addresses of that process and does all of the range or says why not. Transient refusals of the kernel are
+ * retried here. 0 or -errno; -ESRCH: the address space is gone; -ENOENT: (a part of) the range is not mapped any more.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+int uffd_register(int uffd, uint64_t addr, uint64_t length);
+/* data lands where pages are missing; pages that exist stay, and their waiters are woken. */
+int uffd_copy(int uffd, uint64_t addr, const void *data, uint64_t length);
+int uffd_zero(int uffd, uint64_t addr, uint64_t length);
+int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on);
+int uffd_wake(int uffd, uint64_t addr, uint64_t length);
+int uffd_poison(int uffd, uint64_t addr, uint64_t length); /* -EOPNOTSUPP: the kernel or the descriptor cannot */
+
+enum uffd_event_kind { UFFD_EVENT_MISSING, UFFD_EVENT_PROTECTED };
+/* Reads one event, never blocking. -EAGAIN: none. Events that are not page faults are passed over. */
+int uffd_next(int uffd, uint64_t *ret_addr, enum uffd_event_kind *ret_kind);
+
+/* Calls fn for each run of pages in [addr, addr + length) that the page tables of the process map now. pagemap: its
+ * /proc/PID/pagemap. PAGEMAP_SCAN where the kernel has it (6.7), else by reading. -ESRCH: the address space is gone. */
+typedef void uffd_mapped_fn(void *arg, uint64_t addr, uint64_t length);
+int uffd_mapped(int pagemap, uint64_t addr, uint64_t length, uffd_mapped_fn *fn, void *arg);
