@@ -78,7 +78,7 @@ CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 BASE_SRC := $(wildcard src/base/*.c)
 DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,mem cold core map front)))
 CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/base/wire.c
-PRELOAD_SRC := $(wildcard src/client/*.c)
+PRELOAD_SRC := $(wildcard src/client/*.c) src/base/wire.c
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
 TESTLIB_SRC := $(wildcard tests/*/lib_*.c)
 TEST_SRC := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/fault/test_*.c)
@@ -203,7 +203,7 @@ $(BUILD)/lib/libtierfs.so: $(SHARED)
 	$(Q)ln -sfn $(notdir $(SHARED)) $@
 
 $(PRELOAD): $(patsubst %.c,$(BUILD)/obj/preload/%.o,$(PRELOAD_SRC))
-	$(call link_with,-shared $(LDFLAGS_BASE) -ldl)
+	$(call link_with,-shared -Wl$(comma)-z$(comma)defs $(LDFLAGS_BASE) -ldl)
 
 $(HELPERS): $(BUILD)/sbin/%: mount-helpers/%
 	@mkdir -p $(@D)
