@@ -1,9 +1,9 @@
 /* client/client.c - see client.h.
  *
- * The order of an attach matters. Everything that can fail without a trace comes first (token, arena, userfaultfd). Then the arena is
- * mapped without access, the daemon registers the range, and only then the memory gets its protection: nobody can
- * touch an absent page while it would still read as zeros. Unmapping is the reverse: inaccessible memory replaces the range
- * in one step, then the daemon is told, then the address is free.
+ * The order of an attach matters. Everything that can fail without a trace comes first (token, arena, userfaultfd).
+ * Then the arena is mapped without access, the daemon registers the range, and only then the memory gets its
+ * protection: nobody can touch an absent page while it would still read as zeros. Unmapping is the reverse:
+ * inaccessible memory replaces the range in one step, then the daemon is told, then the address is free.
  *
  * System calls are made directly: the wrappers of the preload library must not see the library's own.
  */
@@ -23,13 +23,13 @@
 
 #include "base/cleanup.h"
 #include "client/client_agent.h"
-#include "client/client_range.h"
 #include "base/wire.h"
+#include "client/client_range.h"
 
 #define PAGE_BYTES ((size_t)4096)
 #define FLAGS_KNOWN \
-	(MAP_TYPE | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_LOCKED | MAP_STACK | \
-	 MAP_DENYWRITE | MAP_EXECUTABLE)
+	(MAP_TYPE | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_LOCKED | \
+	 MAP_STACK | MAP_DENYWRITE | MAP_EXECUTABLE)
 
 /* Headers of older kernels lack it. */
 #ifndef UFFD_FEATURE_POISON
@@ -41,7 +41,7 @@ struct attempt {
 	const struct client_wish *wish;
 	size_t length_bytes;
 	struct tierfs_ioc_info info;
-	struct client_agent_conn *conn;
+	struct client_conn *conn;
 	uint64_t ino;
 	int arena_fd, device_fd, uffd_fd, file_fd;
 	char *why;
@@ -67,7 +67,7 @@ int client_info(int fd, struct tierfs_ioc_info *ret)
 		return errno == ENOTCONN ? -ENOTCONN : -ENOTTY;
 	if (fs.f_type != FUSE_SUPER_MAGIC)
 		return -ENOTTY;
-	if (syscall(SYS_ioctl, fd, TIERFS_IOC_INFO, &info) < 0) {
+	if (ioctl(fd, TIERFS_IOC_INFO, &info) < 0) {
 		switch (errno) {
 		case ENOTCONN:
 		case ENOMEM:
@@ -146,7 +146,7 @@ static int check_rights(const struct attempt *attempt)
 static int open_arena(struct attempt *attempt, struct client_agent_guard *guard)
 {
 	const struct client_wish *wish = attempt->wish;
-	struct client_agent_call call = { .type = TIERFS_MSG_OPEN };
+	struct client_call call = { .type = TIERFS_MSG_OPEN };
 	int err;
 
 	memcpy(call.token, attempt->info.token, sizeof(call.token));
@@ -158,7 +158,8 @@ static int open_arena(struct attempt *attempt, struct client_agent_guard *guard)
 	attempt->ino = call.ino;
 	attempt->arena_fd = call.arena_fd;
 	attempt->device_fd = call.device_fd;
-	if ((uint64_t)wish->offset > call.size_bytes || attempt->length_bytes > call.size_bytes - (uint64_t)wish->offset) {
+	if ((uint64_t)wish->offset > call.size_bytes ||
+	    attempt->length_bytes > call.size_bytes - (uint64_t)wish->offset) {
 		say(attempt->why, "the range ends beyond the end of the file");
 		return -EINVAL;
 	}
@@ -171,7 +172,7 @@ static int new_userfaultfd(struct attempt *attempt)
 	int fd;
 
 	if (attempt->device_fd >= 0)
-		fd = (int)syscall(SYS_ioctl, attempt->device_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+		fd = (int)ioctl(attempt->device_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
 	else
 		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
@@ -181,10 +182,10 @@ static int new_userfaultfd(struct attempt *attempt)
 		return err;
 	}
 	attempt->uffd_fd = wire_raise_fd(fd);
-	if (!syscall(SYS_ioctl, attempt->uffd_fd, UFFDIO_API, &api))
+	if (!ioctl(attempt->uffd_fd, UFFDIO_API, &api))
 		return 0;
 	api = (struct uffdio_api){ .api = UFFD_API, .features = TIERFS_UFFD_FEATURES };
-	if (!syscall(SYS_ioctl, attempt->uffd_fd, UFFDIO_API, &api))
+	if (!ioctl(attempt->uffd_fd, UFFDIO_API, &api))
 		return 0;
 	say(attempt->why, "this kernel's userfaultfd has no write-protection of shared memory (Linux 5.19 has it)");
 	return -EOPNOTSUPP;
@@ -225,15 +226,17 @@ static int place(struct attempt *attempt, void **ret)
 static void unplace(struct attempt *attempt, void *addr)
 {
 	if (is_replacing(attempt->wish))
-		sys_mmap(addr, attempt->length_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
+		sys_mmap(addr, attempt->length_bytes, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
 	else
 		syscall(SYS_munmap, addr, attempt->length_bytes);
 }
 
-/* Enters the memory into the table and has it registered. Takes the descriptors out of the attempt. On an error the memory is gone. */
+/* Enters the memory into the table and has it registered. Takes the descriptors out of the attempt. On an error the
+ * memory is gone. */
 static int map(struct attempt *attempt, struct client_agent_guard *guard, void *addr)
 {
-	struct client_agent_call call = {
+	struct client_call call = {
 		.type = TIERFS_MSG_MAP,
 		.ino = attempt->ino,
 		.addr = (uintptr_t)addr,
@@ -255,13 +258,13 @@ static int map(struct attempt *attempt, struct client_agent_guard *guard, void *
 	}
 	err = client_agent_call(guard, attempt->conn, &call);
 	if (!err) {
-		client_agent_changed(attempt->conn);
+		client_conn_changed(attempt->conn);
 		return 0;
 	}
 	say(attempt->why, call.text);
 	unplace(attempt, addr); /* while it is in the table: the address cannot be somebody else's yet */
 	client_range_cut((uintptr_t)addr, attempt->length_bytes);
-	client_agent_changed(attempt->conn);
+	client_conn_changed(attempt->conn);
 	return err;
 err:
 	unplace(attempt, addr);
@@ -363,8 +366,8 @@ int client_attach(const struct client_wish *wish, void **ret, char why[CLIENT_WH
 /* Gives up the part of one range that lies in [from, end). */
 static int give_up_part(struct client_agent_guard *guard, struct client_range *range, uintptr_t from, uintptr_t end)
 {
-	struct client_agent_conn *conn = range->mapping->conn;
-	struct client_agent_call call = { .type = TIERFS_MSG_UNMAP, .map_id = range->map_id };
+	struct client_conn *conn = range->mapping->conn;
+	struct client_call call = { .type = TIERFS_MSG_UNMAP, .map_id = range->map_id };
 	bool live = range->state == CLIENT_RANGE_LIVE;
 	uintptr_t to = range->addr + range->length_bytes;
 	int err;
@@ -375,8 +378,8 @@ static int give_up_part(struct client_agent_guard *guard, struct client_range *r
 		to = end;
 	call.addr = from;
 	call.length_bytes = to - from;
-	if (sys_mmap((void *)from, to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) ==
-	    MAP_FAILED)
+	if (sys_mmap((void *)from, to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
+		     0) == MAP_FAILED)
 		return -errno;
 	err = client_range_cut(from, to - from);
 	if (err)
@@ -421,7 +424,7 @@ int client_discard(void *addr, size_t length)
 	client_agent_enter(&guard);
 	while (!err && from < end && (range = client_range_find(from, end - from))) {
 		uintptr_t to = range->addr + range->length_bytes;
-		struct client_agent_call call = { .type = TIERFS_MSG_DISCARD };
+		struct client_call call = { .type = TIERFS_MSG_DISCARD };
 
 		if (range->addr > from)
 			from = range->addr;

@@ -1,7 +1,7 @@
 /* client/client.h - attach, detach and discard: what the C API and the preload library are made of.
  *
- * All functions are thread-safe and return 0 or -errno. why (may be NULL) receives one line that says what is wrong, for a
- * person; it is empty where the errno says it all.
+ * All functions are thread-safe and return 0 or -errno. why (may be NULL) receives one line that says what is wrong,
+ * for a person; it is empty where the errno says it all.
  */
 #pragma once
 
@@ -23,7 +23,7 @@ struct client_wish {
 	void *addr;
 	size_t length_bytes;
 	int prot;
-	int flags;      /* MAP_*; the type is ignored: it is always shared */
+	int flags; /* MAP_*; the type is ignored: it is always shared */
 	off_t offset;
 };
 

@@ -10,7 +10,8 @@ static struct client_range ranges[CLIENT_RANGE_MAX];
 static size_t range_count;
 static struct client_mapping mappings[CLIENT_RANGE_MAX];
 
-/* What the unlocked question looks at: everything attached lies in [bounds_low, bounds_high). Written under the lock. */
+/* What the unlocked question looks at: everything attached lies in [bounds_low, bounds_high). Written under the lock.
+ */
 static _Atomic uintptr_t bounds_low = UINTPTR_MAX;
 static _Atomic uintptr_t bounds_high;
 
@@ -31,7 +32,7 @@ bool client_range_maybe(uintptr_t addr, size_t length)
 	       (addr >= atomic_load(&bounds_low) || length > atomic_load(&bounds_low) - addr);
 }
 
-struct client_mapping *client_range_new_mapping(struct client_agent_conn *conn, int arena_fd, int uffd_fd, int file_fd)
+struct client_mapping *client_range_new_mapping(struct client_conn *conn, int arena_fd, int uffd_fd, int file_fd)
 {
 	for (size_t i = 0; i < CLIENT_RANGE_MAX; i++) {
 		struct client_mapping *mapping = &mappings[i];
@@ -155,7 +156,7 @@ struct client_range *client_range_at(size_t index)
 	return index < range_count ? &ranges[index] : NULL;
 }
 
-size_t client_range_count(const struct client_agent_conn *conn)
+size_t client_range_count(const struct client_conn *conn)
 {
 	size_t count = 0;
 

@@ -1,8 +1,8 @@
 /* client/client_range.h - the table of attached memory of this process.
  *
- * A mapping is what one tierfs_attach() made: three descriptors, kept for as long as any piece of it is there. A range is a
- * piece of a mapping: the whole at first, less or several after parts were unmapped. Ranges never overlap and are kept
- * sorted by address.
+ * A mapping is what one tierfs_attach() made: three descriptors, kept for as long as any piece of it is there. A range
+ * is a piece of a mapping: the whole at first, less or several after parts were unmapped. Ranges never overlap and are
+ * kept sorted by address.
  *
  * The table has a fixed size and never allocates: it is used from wrappers of mmap and munmap, which a memory allocator
  * may call with its own locks held. Everything here but client_range_maybe() needs the agent's lock.
@@ -15,20 +15,20 @@
 
 #define CLIENT_RANGE_MAX 1024
 
-struct client_agent_conn;
+struct client_conn;
 
 struct client_mapping {
-	int arena_fd;  /* proof for RESUME */
-	int uffd_fd;   /* our copy: while it is open, faults wait for a daemon and are never answered with zeros */
-	int file_fd;   /* keeps the mount busy and an unlinked file alive */
+	int arena_fd; /* proof for RESUME */
+	int uffd_fd;  /* our copy: while it is open, faults wait for a daemon and are never answered with zeros */
+	int file_fd;  /* keeps the mount busy and an unlinked file alive */
 	unsigned int pieces; /* 0: the slot is free */
-	struct client_agent_conn *conn;
+	struct client_conn *conn;
 };
 
 enum client_range_state {
-	CLIENT_RANGE_NEW,     /* MAP is under way: not answered for after a broken connection */
-	CLIENT_RANGE_LIVE,    /* map_id is valid on this connection */
-	CLIENT_RANGE_LOST,    /* the connection broke: waits for RESUME */
+	CLIENT_RANGE_NEW,      /* MAP is under way: not answered for after a broken connection */
+	CLIENT_RANGE_LIVE,     /* map_id is valid on this connection */
+	CLIENT_RANGE_LOST,     /* the connection broke: waits for RESUME */
 	CLIENT_RANGE_RESUMING, /* RESUME was sent with resume_seq */
 	CLIENT_RANGE_REFUSED,  /* the daemon did not take it back; asked again after a while */
 };
@@ -36,15 +36,15 @@ enum client_range_state {
 struct client_range {
 	uintptr_t addr;
 	size_t length_bytes;
-	uint64_t offset;       /* in the file, of addr */
-	uint64_t map_id;       /* the daemon's name for it */
+	uint64_t offset; /* in the file, of addr */
+	uint64_t map_id; /* the daemon's name for it */
 	uint64_t resume_seq;
 	enum client_range_state state;
 	struct client_mapping *mapping;
 };
 
 /* Takes a mapping slot; the descriptors become the table's. NULL: the table is full. */
-struct client_mapping *client_range_new_mapping(struct client_agent_conn *conn, int arena_fd, int uffd_fd, int file_fd);
+struct client_mapping *client_range_new_mapping(struct client_conn *conn, int arena_fd, int uffd_fd, int file_fd);
 /* -ENOMEM: the table is full; -EEXIST: overlaps. Counts as a piece of the mapping. */
 int client_range_add(struct client_mapping *mapping, uintptr_t addr, size_t length, uint64_t offset);
 /* Closes the descriptors of a mapping without pieces. */
@@ -52,13 +52,13 @@ void client_range_drop_mapping(struct client_mapping *mapping);
 
 /* First range that overlaps [addr, addr + length), or NULL. Valid until the next add or cut. */
 struct client_range *client_range_find(uintptr_t addr, size_t length);
-/* Removes [addr, addr + length), which lies within one range. The last piece gone, the mapping goes too. -ENOMEM: a hole in the
- * middle needs one more slot, and there is none. */
+/* Removes [addr, addr + length), which lies within one range. The last piece gone, the mapping goes too. -ENOMEM: a
+ * hole in the middle needs one more slot, and there is none. */
 int client_range_cut(uintptr_t addr, size_t length);
 
 /* The index-th range in order of addresses, or NULL. */
 struct client_range *client_range_at(size_t index);
-size_t client_range_count(const struct client_agent_conn *conn);
+size_t client_range_count(const struct client_conn *conn);
 
 /* False only if nothing attached overlaps; needs no lock. */
 bool client_range_maybe(uintptr_t addr, size_t length);

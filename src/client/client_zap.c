@@ -7,8 +7,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "client/client_range.h"
 #include "base/wire.h"
+#include "client/client_range.h"
 
 #define BATCH_MAX 256
 
@@ -46,7 +46,7 @@ static void add(uintptr_t from, uintptr_t to)
 		zap_batch();
 }
 
-void client_zap(const struct tierfs_range *ranges, size_t count, const struct client_agent_conn *conn)
+void client_zap(const struct tierfs_range *ranges, size_t count, const struct client_conn *conn)
 {
 	for (size_t i = 0; i < count; i++) {
 		uintptr_t from = (uintptr_t)ranges[i].addr;

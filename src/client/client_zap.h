@@ -10,8 +10,8 @@
 
 #include <tierfs/protocol.h>
 
-struct client_agent_conn;
+struct client_conn;
 
-void client_zap(const struct tierfs_range *ranges, size_t count, const struct client_agent_conn *conn);
+void client_zap(const struct tierfs_range *ranges, size_t count, const struct client_conn *conn);
 /* In a forked child: the process descriptor is the parent's. */
 void client_zap_forget(void);

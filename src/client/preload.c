@@ -1,8 +1,9 @@
 /* client/preload.c - what `tierctl run` puts in front of a VMM's libc: mmap(MAP_SHARED) of a RAM file attaches it.
  *
  * Everything else goes straight to the kernel, and costs next to nothing: no wrapper takes a lock, allocates or
- * asks a daemon unless the file is of a FUSE filesystem or the memory is attached. System calls are made directly rather than through
- * the next library's symbols, so that nothing has to be looked up and an allocator may call these from its own start-up.
+ * asks a daemon unless the file is of a FUSE filesystem or the memory is attached. System calls are made directly
+ * rather than through the next library's symbols, so that nothing has to be looked up and an allocator may call these
+ * from its own start-up.
  *
  * Not seen, as with any preload library: static programs, and system calls that a program makes by itself.
  */
@@ -71,7 +72,8 @@ static void *map_any(void *addr, size_t length, int prot, int flags, int fd, off
 	return (void *)syscall(SYS_mmap, addr, length, prot, flags, fd, offset);
 }
 
-/* With a 64-bit off_t there is one mmap with two names, and the headers turn the first into the second: named here by hand. */
+/* With a 64-bit off_t there is one mmap with two names, and the headers turn the first into the second: named here by
+ * hand. */
 EXPORT void *preload_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset) __asm__("mmap");
 EXPORT void *preload_mmap64(void *addr, size_t length, int prot, int flags, int fd, off_t offset) __asm__("mmap64");
 
@@ -96,12 +98,14 @@ EXPORT int munmap(void *addr, size_t length)
 	return (int)syscall(SYS_munmap, addr, length);
 }
 
-/* Attached memory stays where it is: a userfaultfd registration does not follow a move, and the daemon knows the old address. It can shrink. */
+/* Attached memory stays where it is: a userfaultfd registration does not follow a move, and the daemon knows the old
+ * address. It can shrink. */
 static void *remap_attached(void *addr, size_t old_length, size_t new_length, int flags)
 {
 	size_t old_pages = (old_length + 4095) & ~(size_t)4095, new_pages = (new_length + 4095) & ~(size_t)4095;
 
-	if ((uintptr_t)addr % 4096 || new_length == 0 || (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) || old_length == 0) {
+	if ((uintptr_t)addr % 4096 || new_length == 0 || (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) ||
+	    old_length == 0) {
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
