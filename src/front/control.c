@@ -1,8 +1,9 @@
 /* front/control.c - see control.h.
  *
- * The accepting thread owns the slots of clients: it starts their threads and joins those that are done. A client's thread
- * only marks its slot and closes the connection's conversation; the descriptor is closed after the join, so that
- * control_stop() may shut it down at any time. Four of the slots are kept for root, which must get in when users hold the rest.
+ * The accepting thread owns the slots of clients: it starts their threads and joins those that are done. A client's
+ * thread only marks its slot and closes the connection's conversation; the descriptor is closed after the join, so that
+ * control_stop() may shut it down at any time. Four of the slots are kept for root, which must get in when users hold
+ * the rest.
  */
 #include "front/control.h"
 
@@ -31,22 +32,22 @@
 #define CLIENTS_OF_ROOT 4
 
 struct client {
-	struct control *control;  /* immutable */
+	struct control *control; /* immutable */
 	pthread_t thread;
-	int fd;                   /* -1: the slot is free; changed by the accepting thread, under the lock */
+	int fd; /* -1: the slot is free; changed by the accepting thread, under the lock */
 	uid_t uid;
-	atomic_bool done;         /* the thread is about to end */
+	atomic_bool done; /* the thread is about to end */
 };
 
 struct control {
-	struct control_config config;   /* immutable; its strings are owned */
+	struct control_config config; /* immutable; its strings are owned */
 	char *path;
 	int listen_fd;
 	int wake_fd;
 	pthread_t thread;
 	bool running;
 	atomic_bool stopping;
-	struct lock lock;               /* guards clients[].fd */
+	struct lock lock; /* guards clients[].fd */
 	struct client clients[CONTROL_CLIENTS_MAX];
 };
 
@@ -71,7 +72,8 @@ static int serve_one(struct client *client, struct control_line *line)
 
 	if (err) {
 		if (err == -EMSGSIZE || err == -EBADMSG)
-			control_line_write(line, error_object(err, err == -EBADMSG ? "not a JSON object" : "the line is too long"));
+			control_line_write(line, error_object(err, err == -EBADMSG ? "not a JSON object"
+										   : "the line is too long"));
 		return err;
 	}
 	err = control_ops_run(&request, &result);

@@ -1,8 +1,8 @@
 /* front/control.h - the control socket of one mount: what tierctl talks to.
  *
  * RUN_DIR/control.sock, SOCK_STREAM, one JSON object a line in both directions (docs/format/control.md). Anybody may
- * connect; a request is allowed by a token from TIERFS_IOC_INFO, or because the peer is root. One thread accepts, and one
- * serves each connection (CONTROL_CLIENTS_MAX at most); none of them holds a lock while it works or talks.
+ * connect; a request is allowed by a token from TIERFS_IOC_INFO, or because the peer is root. One thread accepts, and
+ * one serves each connection (CONTROL_CLIENTS_MAX at most); none of them holds a lock while it works or talks.
  *
  * A client that goes away cancels what it asked for; so does control_stop(). Neither waits for longer than the engine
  * takes to call a progress function again.
@@ -29,11 +29,11 @@ typedef int control_option_fn(void *arg, const char *name, char *buf, size_t cap
 typedef const char *control_option_name_fn(void *arg, size_t index);
 
 struct control_config {
-	struct tier *tier;           /* borrowed, as all of these: they outlive the control socket */
+	struct tier *tier; /* borrowed, as all of these: they outlive the control socket */
 	struct ns *ns;
 	struct token_table *tokens;
 	struct store *store;
-	const char *run_dir;         /* copied, as the other strings */
+	const char *run_dir; /* copied, as the other strings */
 	const char *mountpoint;
 	const char *pool;
 	control_option_fn *option;           /* what "get" answers besides dram and min_idle; may be NULL */

@@ -17,7 +17,7 @@ struct op {
 	const char *name;
 	control_handler *handler;
 	enum about about;
-	uint32_t rights;   /* that a token must carry */
+	uint32_t rights; /* that a token must carry */
 	bool root_only;
 };
 

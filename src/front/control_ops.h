@@ -20,12 +20,12 @@
 /* What a handler knows; borrowed for the time of the request. */
 struct control_request {
 	const struct control_config *config;
-	struct control_line *line;      /* for progress, and for results that come in pieces */
+	struct control_line *line; /* for progress, and for results that come in pieces */
 	const atomic_bool *stopping;
-	uid_t uid;                      /* of the peer */
-	json_t *params;                 /* the whole request object */
-	uint64_t ino;                   /* what it is about */
-	uint64_t progress_ns;           /* when the last progress line was sent */
+	uid_t uid;            /* of the peer */
+	json_t *params;       /* the whole request object */
+	uint64_t ino;         /* what it is about */
+	uint64_t progress_ns; /* when the last progress line was sent */
 	char why[CONTROL_WHY_LEN];
 };
 
@@ -41,7 +41,8 @@ bool control_ops_wanted(const struct control_request *request);
 int control_ops_number(struct control_request *request, const char *key, uint64_t otherwise, uint64_t *ret);
 const char *control_ops_string(const struct control_request *request, const char *key);
 /* Says why; returns err. */
-int control_ops_fail(struct control_request *request, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int control_ops_fail(struct control_request *request, int err, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
 /* control_report.c */
 control_handler control_report_stat, control_report_ls, control_report_map;

@@ -37,21 +37,23 @@ static json_t *path_string(const char *path)
 /* The keys of one RAM file or of a sum, in the order of the format document. */
 static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 {
-	return json_pack("{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "path",
-			 path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes", (json_int_t)f->block_bytes, "mapping",
-			 mapping_name(f), "mappers", (json_int_t)f->mappers, "resident_bytes", (json_int_t)f->resident_bytes,
-			 "cold_bytes", (json_int_t)f->cold_bytes, "hole_bytes", (json_int_t)f->hole_bytes, "stored_bytes",
-			 (json_int_t)f->stored_bytes, "pinned_bytes", (json_int_t)f->pinned_bytes, "promotions",
-			 (json_int_t)f->promotions, "demotions", (json_int_t)f->demotions, "demotions_aborted",
-			 (json_int_t)f->demotions_aborted, "direct_read_bytes", (json_int_t)f->direct_read_bytes,
-			 "direct_write_bytes", (json_int_t)f->direct_write_bytes, "fault_count", (json_int_t)f->fault_count,
-			 "fault_p50_ns", (json_int_t)f->fault_p50_ns, "fault_p99_ns", (json_int_t)f->fault_p99_ns, "errors",
-			 (json_int_t)f->errors);
+	return json_pack(
+		"{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+		"path", path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes",
+		(json_int_t)f->block_bytes, "mapping", mapping_name(f), "mappers", (json_int_t)f->mappers,
+		"resident_bytes", (json_int_t)f->resident_bytes, "cold_bytes", (json_int_t)f->cold_bytes, "hole_bytes",
+		(json_int_t)f->hole_bytes, "stored_bytes", (json_int_t)f->stored_bytes, "pinned_bytes",
+		(json_int_t)f->pinned_bytes, "promotions", (json_int_t)f->promotions, "demotions",
+		(json_int_t)f->demotions, "demotions_aborted", (json_int_t)f->demotions_aborted, "direct_read_bytes",
+		(json_int_t)f->direct_read_bytes, "direct_write_bytes", (json_int_t)f->direct_write_bytes,
+		"fault_count", (json_int_t)f->fault_count, "fault_p50_ns", (json_int_t)f->fault_p50_ns, "fault_p99_ns",
+		(json_int_t)f->fault_p99_ns, "errors", (json_int_t)f->errors);
 }
 
 /* --- lists of files --------------------------------------------------------------------------------------------- */
 
-/* What ls and the sums need of each file, copied out so that no lock of the namespace is held while files are opened. */
+/* What ls and the sums need of each file, copied out so that no lock of the namespace is held while files are opened.
+ */
 struct entry {
 	uint64_t ino;
 	char *path;
@@ -182,14 +184,14 @@ static json_t *store_object(struct store *store)
 	if (!store)
 		return json_object();
 	store->ops->figures(store, &f);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "disk_bytes", (json_int_t)f.disk_bytes, "memory_bytes",
-			 (json_int_t)f.memory_bytes, "put_blocks", (json_int_t)f.put_blocks, "put_bytes",
-			 (json_int_t)f.put_bytes, "get_blocks", (json_int_t)f.get_blocks, "get_bytes", (json_int_t)f.get_bytes,
-			 "errors", (json_int_t)f.errors, "full", (int)f.full);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "disk_bytes", (json_int_t)f.disk_bytes,
+			 "memory_bytes", (json_int_t)f.memory_bytes, "put_blocks", (json_int_t)f.put_blocks,
+			 "put_bytes", (json_int_t)f.put_bytes, "get_blocks", (json_int_t)f.get_blocks, "get_bytes",
+			 (json_int_t)f.get_bytes, "errors", (json_int_t)f.errors, "full", (int)f.full);
 }
 
-static int mount_object(const struct control_request *request, const struct ramfile_figures *sum, size_t files, size_t lost,
-			json_t **ret)
+static int mount_object(const struct control_request *request, const struct ramfile_figures *sum, size_t files,
+			size_t lost, json_t **ret)
 {
 	const struct control_config *config = request->config;
 	struct tier_figures tier;
@@ -197,11 +199,12 @@ static int mount_object(const struct control_request *request, const struct ramf
 	json_t *more;
 
 	tier_figures(config->tier, &tier);
-	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "dram_bytes", (json_int_t)tier.dram_bytes,
-			 "metadata_bytes", (json_int_t)tier.metadata_bytes, "waiting_faults", (json_int_t)tier.waiting_faults,
-			 "waited_faults", (json_int_t)tier.waited_faults, "scans", (json_int_t)tier.scans, "min_idle_ns",
-			 (json_int_t)tier_min_idle(config->tier), "files", (json_int_t)files, "lost_files", (json_int_t)lost,
-			 "pool", path_string(config->pool), "store", store_object(config->store));
+	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "dram_bytes",
+			 (json_int_t)tier.dram_bytes, "metadata_bytes", (json_int_t)tier.metadata_bytes,
+			 "waiting_faults", (json_int_t)tier.waiting_faults, "waited_faults",
+			 (json_int_t)tier.waited_faults, "scans", (json_int_t)tier.scans, "min_idle_ns",
+			 (json_int_t)tier_min_idle(config->tier), "files", (json_int_t)files, "lost_files",
+			 (json_int_t)lost, "pool", path_string(config->pool), "store", store_object(config->store));
 	if (!object || !more || json_object_update(object, more) < 0) {
 		json_decref(object);
 		json_decref(more);
@@ -316,8 +319,9 @@ static int collect_run(void *arg, const struct ramfile_run *run)
 static json_t *run_object(const struct ramfile_run *run)
 {
 	return json_pack("{s:I, s:I, s:s, s:i, s:i, s:b, s:b}", "offset", (json_int_t)run->offset, "length",
-			 (json_int_t)run->length, "state", run_state_name(run->state), "generation", (int)run->generation,
-			 "tier", (int)run->tier, "pinned", (int)run->pinned, "damaged", (int)run->damaged);
+			 (json_int_t)run->length, "state", run_state_name(run->state), "generation",
+			 (int)run->generation, "tier", (int)run->tier, "pinned", (int)run->pinned, "damaged",
+			 (int)run->damaged);
 }
 
 /* Sends all runs but the last keep ones, which may go on in the next piece. */
@@ -341,7 +345,8 @@ static int send_runs(struct control_request *request, struct runs *runs, size_t 
 	return 0;
 }
 
-static int map_file(struct control_request *request, struct ramfile *file, uint64_t offset, uint64_t end, uint64_t *sent)
+static int map_file(struct control_request *request, struct ramfile *file, uint64_t offset, uint64_t end,
+		    uint64_t *sent)
 {
 	struct runs runs = {};
 	int err = 0;
@@ -384,7 +389,8 @@ int control_report_map(struct control_request *request, json_t **ret)
 	if (err)
 		return err;
 	full_path(request, path, sizeof(path));
-	*ret = json_pack("{s:o, s:I, s:I, s:I}", "path", path_string(path), "size_bytes", (json_int_t)size, "block_bytes",
-			 (json_int_t)tier_block_bytes(request->config->tier), "run_count", (json_int_t)sent);
+	*ret = json_pack("{s:o, s:I, s:I, s:I}", "path", path_string(path), "size_bytes", (json_int_t)size,
+			 "block_bytes", (json_int_t)tier_block_bytes(request->config->tier), "run_count",
+			 (json_int_t)sent);
 	return *ret ? 0 : -ENOMEM;
 }

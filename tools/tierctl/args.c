@@ -12,9 +12,9 @@
 #define DEPTH_MAX 256
 
 struct option_text {
-	unsigned int bit;      /* 0: everywhere */
+	unsigned int bit; /* 0: everywhere */
 	const char *name;
-	const char *argument;  /* NULL: takes none */
+	const char *argument; /* NULL: takes none */
 	char letter;
 	const char *help;
 };
@@ -65,7 +65,8 @@ void args_help(const struct command *command)
 
 		if (text->bit && !(command->options & text->bit))
 			continue;
-		snprintf(name, sizeof(name), "%s%s%s", text->name, text->argument ? "=" : "", text->argument ? text->argument : "");
+		snprintf(name, sizeof(name), "%s%s%s", text->name, text->argument ? "=" : "",
+			 text->argument ? text->argument : "");
 		printf("  -%c, --%-14s %s\n", text->letter, name, text->help);
 	}
 }
@@ -79,7 +80,8 @@ static void build_getopt(const struct command *command, struct option *long_opti
 
 		if (text->bit && !(command->options & text->bit))
 			continue;
-		*long_options++ = (struct option){ text->name, text->argument ? required_argument : no_argument, NULL, text->letter };
+		*long_options++ = (struct option){ text->name, text->argument ? required_argument : no_argument, NULL,
+						   text->letter };
 		*letters++ = text->letter;
 		if (text->argument)
 			*letters++ = ':';

@@ -170,8 +170,8 @@ int conn_ask(struct conn *conn, const char *op, json_t *params, conn_line_fn *fn
 			break;
 		}
 		line = json_loads(text, 0, NULL);
-		rc = line ? take_line(line, fn, arg, ret, error) :
-			    set_error(error, -EPROTO, "no answer", "the daemon's words are not JSON");
+		rc = line ? take_line(line, fn, arg, ret, error)
+			  : set_error(error, -EPROTO, "no answer", "the daemon's words are not JSON");
 		json_decref(line);
 	}
 	free(text);

@@ -25,7 +25,8 @@ const struct tierfs_ioc_info *conn_info(const struct conn *conn);
 /* Called for each line that is not the last: progress and pieces of the result. */
 typedef void conn_line_fn(void *arg, json_t *line);
 
-/* Sends op with params (taken over; NULL: none) and the token, and waits for the result, which is a new reference. fn may be NULL. */
+/* Sends op with params (taken over; NULL: none) and the token, and waits for the result, which is a new reference. fn
+ * may be NULL. */
 int conn_ask(struct conn *conn, const char *op, json_t *params, conn_line_fn *fn, void *arg, json_t **ret,
 	     struct conn_error *error);
 

@@ -15,8 +15,8 @@
 struct slot {
 	char *buf;
 	uint64_t offset;
-	uint64_t length;    /* of content; requests are rounded up where the descriptor is O_DIRECT */
-	uint64_t done;      /* of the phase */
+	uint64_t length; /* of content; requests are rounded up where the descriptor is O_DIRECT */
+	uint64_t done;   /* of the phase */
 	bool writing;
 	bool busy;
 };
@@ -27,8 +27,8 @@ struct run {
 	char *buffers;
 	struct io_uring ring;
 	bool has_ring;
-	uint64_t next;       /* where the next piece begins */
-	uint64_t data_end;   /* end of the data extent that next lies in */
+	uint64_t next;     /* where the next piece begins */
+	uint64_t data_end; /* end of the data extent that next lies in */
 	unsigned int in_flight;
 	int err;
 };
@@ -44,10 +44,12 @@ static int punch(int fd, uint64_t from, uint64_t to)
 {
 	if (from == to)
 		return 0;
-	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from)) < 0 ? -errno : 0;
+	return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from)) < 0 ? -errno
+													      : 0;
 }
 
-/* Skips a hole: afterwards [next, data_end) is data, or next is the end of the file. A filesystem without holes is all data. */
+/* Skips a hole: afterwards [next, data_end) is data, or next is the end of the file. A filesystem without holes is all
+ * data. */
 static int find_data(struct run *run)
 {
 	struct copier *copier = run->copier;
@@ -146,7 +148,8 @@ static void show(const struct copier *copier)
 		progress_show(copier->progress, copier->data_bytes + copier->hole_bytes, copier->size_bytes);
 }
 
-/* --- many at a time ------------------------------------------------------------------------------------------------ */
+/* --- many at a time ------------------------------------------------------------------------------------------------
+ */
 
 static void submit(struct run *run, struct slot *slot)
 {
@@ -218,7 +221,8 @@ static void run_ring(struct run *run)
 	}
 }
 
-/* --- one at a time ------------------------------------------------------------------------------------------------- */
+/* --- one at a time -------------------------------------------------------------------------------------------------
+ */
 
 static int64_t transfer(const struct copier *copier, const struct slot *slot)
 {

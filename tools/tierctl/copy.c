@@ -109,17 +109,21 @@ static int print_totals(const struct copy *copy, const struct args *args)
 	double speed = copy->seconds > 0 ? (double)copier->size_bytes / copy->seconds : 0;
 
 	if (args->json)
-		return print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:b, s:b}", "source", copy->source, "destination",
-					    copy->destination, "size_bytes", (json_int_t)copier->size_bytes, "data_bytes",
-					    (json_int_t)copier->data_bytes, "hole_bytes", (json_int_t)copier->hole_bytes,
-					    "seconds", copy->seconds, "bytes_per_second", (json_int_t)speed, "direct_read",
+		return print_json(json_pack("{s:s, s:s, s:I, s:I, s:I, s:f, s:I, s:b, s:b}", "source", copy->source,
+					    "destination", copy->destination, "size_bytes",
+					    (json_int_t)copier->size_bytes, "data_bytes",
+					    (json_int_t)copier->data_bytes, "hole_bytes",
+					    (json_int_t)copier->hole_bytes, "seconds", copy->seconds,
+					    "bytes_per_second", (json_int_t)speed, "direct_read",
 					    (int)copier->in_direct, "direct_write", (int)copier->out_direct));
 	if (args->bytes)
 		printf("%s: %llu bytes copied, %llu bytes of holes, %.1f s, %.0f bytes/s\n", copy->destination,
-		       (unsigned long long)copier->data_bytes, (unsigned long long)copier->hole_bytes, copy->seconds, speed);
+		       (unsigned long long)copier->data_bytes, (unsigned long long)copier->hole_bytes, copy->seconds,
+		       speed);
 	else
-		printf("%s: %s copied, %s of holes, %.1f s, %s/s\n", copy->destination, size_format(copier->data_bytes, data),
-		       size_format(copier->hole_bytes, holes), copy->seconds, size_format((uint64_t)speed, rate));
+		printf("%s: %s copied, %s of holes, %.1f s, %s/s\n", copy->destination,
+		       size_format(copier->data_bytes, data), size_format(copier->hole_bytes, holes), copy->seconds,
+		       size_format((uint64_t)speed, rate));
 	return 0;
 }
 

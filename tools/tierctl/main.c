@@ -8,30 +8,34 @@
 const struct command commands[] = {
 	{ "list", list_run, "", ARGS_JSON | ARGS_BYTES, "List the tierfs mounts of this machine." },
 	{ "ls", ls_run, "[PATH]", ARGS_JSON | ARGS_BYTES,
-	  "List RAM files: where their memory is, and what moved. Without PATH, those of all mounts; a directory\n"
+	  "List RAM files, where their memory is, and what moved. Without PATH, those of all mounts; a directory\n"
 	  "stands for what is below it. An ordinary user sees the files that are his. A file that lost memory when\n"
 	  "the machine went down is marked \"lost\"." },
 	{ "stat", stat_run, "PATH...", ARGS_JSON | ARGS_BYTES,
-	  "Show all figures of a RAM file, or of a mount (PATH is its mount point): the same summed, and the store's." },
+	  "Show all figures of a RAM file or of a mount. For a mount (PATH is its mount point) they are summed, and\n"
+	  "those of the store are added." },
 	{ "map", map_run, "FILE", ARGS_JSON | ARGS_BYTES | ARGS_RANGE,
-	  "Show which parts of a RAM file are resident, cold, or holes, with their generation (0: in use now) and\n"
-	  "tier (how often they came back soon after a demotion)." },
+	  "Show which parts of a RAM file are resident, cold, or holes. Each run has its generation (scans since it\n"
+	  "was in use) and its tier (how often it came back soon after a demotion)." },
 	{ "demote", demote_run, "PATH...", ARGS_JSON | ARGS_BYTES | ARGS_RANGE,
-	  "Move idle blocks of a RAM file (or of all files of a mount) to the cold store. What is in use stays: blocks\n"
-	  "of a file that is mapped are watched for min_idle first." },
+	  "Move idle blocks to the cold store. What is in use stays: blocks of a file that is mapped are watched for\n"
+	  "min_idle first. A mount point stands for all files of the mount." },
 	{ "promote", promote_run, "PATH...", ARGS_JSON | ARGS_BYTES | ARGS_RANGE,
 	  "Bring cold blocks back to DRAM, as long as the budget has room." },
 	{ "pin", pin_run, "FILE...", ARGS_JSON | ARGS_BYTES | ARGS_RANGE | ARGS_OFF,
-	  "Keep blocks from being demoted, or let them go again (--off). Needed for memory that devices reach on\n"
+	  "Keep blocks from being demoted (or not any more, --off). Needed for memory that devices reach on\n"
 	  "their own (VFIO, RDMA)." },
 	{ "copy", copy_run, "SOURCE DESTINATION", ARGS_JSON | ARGS_BYTES | ARGS_DEPTH,
-	  "Copy a file with O_DIRECT, many requests at a time, holes staying holes. Reading a RAM file this way leaves\n"
+	  "Copy a file with O_DIRECT, many requests at a time, holes staying holes. Reading a RAM file this way "
+	  "leaves\n"
 	  "cold blocks cold; writing one puts its content into the cold store." },
-	{ "set", set_run, "MOUNTPOINT OPTION=VALUE...", ARGS_JSON, "Change options of a mount: dram, min_idle. Root only." },
+	{ "set", set_run, "MOUNTPOINT OPTION=VALUE...", ARGS_JSON,
+	  "Change options of a mount. These can be: dram, min_idle. Only root may." },
 	{ "get", get_run, "MOUNTPOINT [OPTION...]", ARGS_JSON, "Show options of a mount." },
 	{ "run", run_run, "[--] COMMAND [ARGUMENT...]", 0,
-	  "Run a program whose shared mappings of RAM files are attached, that is, as fast as shared memory. It must\n"
-	  "be dynamically linked." },
+	  "Run a program whose mappings of RAM files are attached. They are as fast as shared memory then. The "
+	  "program\n"
+	  "must be dynamically linked." },
 	{ NULL, NULL, NULL, 0, NULL },
 };
 
@@ -40,7 +44,7 @@ static int help(void)
 	printf("Usage: tierctl COMMAND [OPTION...] [ARGUMENT...]\n\n"
 	       "Looks at and moves the memory of virtual machines in tierfs mounts.\n\nCommands:\n");
 	for (const struct command *command = commands; command->name; command++) {
-		const char *dot = strpbrk(command->help, ".:");
+		const char *dot = strchr(command->help, '.');
 
 		printf("  %-8s %.*s\n", command->name, (int)(dot ? dot - command->help : 0), command->help);
 	}

@@ -13,7 +13,7 @@
 /* One of demote, promote and pin, for every file that is named or lies in a mount that is named. */
 struct job {
 	const char *op;
-	const char *done;      /* "demoted" */
+	const char *done; /* "demoted" */
 	const struct args *args;
 	json_t *results;
 };
@@ -59,8 +59,8 @@ static void print_result(const struct job *job, const char *path, const json_t *
 	if (!strcmp(job->op, "pin"))
 		printf("%s: %s now pinned\n", path, size_text(job, result, "pinned_bytes", moved));
 	else
-		printf("%s: %s %s, %s left where it was\n", path, size_text(job, result, "moved_bytes", moved), job->done,
-		       size_text(job, result, "skipped_bytes", skipped));
+		printf("%s: %s %s, %s left where it was\n", path, size_text(job, result, "moved_bytes", moved),
+		       job->done, size_text(job, result, "skipped_bytes", skipped));
 }
 
 static int do_mount(const struct job *job, const char *path, struct conn *conn);

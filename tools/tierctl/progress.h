@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 struct progress {
-	const char *what;     /* "copied" */
+	const char *what; /* "copied" */
 	bool terminal;
 	bool shown;
 	uint64_t start_ns;

@@ -58,8 +58,9 @@ static int list_mount(void *arg, const char *mountpoint, const char *source)
 static int print_mounts(json_t *mounts, bool bytes)
 {
 	static const struct table_column columns[] = {
-		{ "MOUNTPOINT", false }, { "POOL", false }, { "FILES", true }, { "SIZE", true },   { "BLOCK", true },
-		{ "DRAM", true },	 { "RESIDENT", true }, { "COLD", true }, { "STORED", true }, { "STATE", false }, { NULL, false },
+		{ "MOUNTPOINT", false }, { "POOL", false },  { "FILES", true },    { "SIZE", true },
+		{ "BLOCK", true },       { "DRAM", true },   { "RESIDENT", true }, { "COLD", true },
+		{ "STORED", true },      { "STATE", false }, { NULL, false },
 	};
 	struct table *table = table_new(columns, bytes);
 	json_t *mount;
@@ -106,9 +107,9 @@ int list_run(const struct command *command, int argc, char **argv)
 /* --- ls --------------------------------------------------------------------------------------------------------- */
 
 struct listing {
-	json_t *files;         /* all that were found */
-	const char *wanted;    /* absolute path below a mount; NULL: all mounts */
-	bool found;            /* a mount that holds it */
+	json_t *files;      /* all that were found */
+	const char *wanted; /* absolute path below a mount; NULL: all mounts */
+	bool found;         /* a mount that holds it */
 	struct conn_error error;
 	int err;
 };
@@ -163,9 +164,9 @@ static int ls_mount(void *arg, const char *mountpoint, const char *source)
 static int print_files(json_t *files, bool bytes)
 {
 	static const struct table_column columns[] = {
-		{ "FILE", false },  { "SIZE", true },	 { "MAPPING", false }, { "RESIDENT", true },   { "COLD", true },
-		{ "HOLE", true },   { "STORED", true },	 { "PROMOTED", true }, { "DEMOTED", true }, { "FAULTS", true },
-		{ "P99", true },    { "ERRORS", true },	 { "STATE", false },   { NULL, false },
+		{ "FILE", false }, { "SIZE", true },   { "MAPPING", false }, { "RESIDENT", true }, { "COLD", true },
+		{ "HOLE", true },  { "STORED", true }, { "PROMOTED", true }, { "DEMOTED", true },  { "FAULTS", true },
+		{ "P99", true },   { "ERRORS", true }, { "STATE", false },   { NULL, false },
 	};
 	struct table *table = table_new(columns, bytes);
 	json_t *file;
@@ -207,7 +208,8 @@ int ls_run(const struct command *command, int argc, char **argv)
 	if (!rc) {
 		conn_mounts(ls_mount, &listing);
 		if (listing.err && (listing.wanted || !listing.found))
-			rc = -fail(listing.wanted ? args.operands[0] : "tierfs mounts", listing.error.what, listing.error.why);
+			rc = -fail(listing.wanted ? args.operands[0] : "tierfs mounts", listing.error.what,
+				   listing.error.why);
 		else if (listing.wanted && !listing.found)
 			rc = -fail(args.operands[0], "not in a tierfs mount", "it is of another filesystem");
 		else if (args.json)
@@ -305,7 +307,7 @@ static void append_runs(void *arg, json_t *line)
 static int print_runs(json_t *runs, bool bytes)
 {
 	static const struct table_column columns[] = {
-		{ "OFFSET", true }, { "LENGTH", true }, { "STATE", false }, { "GENERATION", true },
+		{ "OFFSET", true }, { "LENGTH", true },  { "STATE", false }, { "GENERATION", true },
 		{ "TIER", true },   { "PINNED", false }, { NULL, false },
 	};
 	struct table *table = table_new(columns, bytes);

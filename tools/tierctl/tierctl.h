@@ -22,7 +22,7 @@ enum args_option {
 struct args {
 	bool json, bytes, off;
 	bool has_range;
-	uint64_t offset, length;   /* length UINT64_MAX: to the end */
+	uint64_t offset, length; /* length UINT64_MAX: to the end */
 	unsigned int depth;
 	char **operands;
 	int count;
@@ -31,7 +31,7 @@ struct args {
 struct command {
 	const char *name;
 	int (*run)(const struct command *command, int argc, char **argv);
-	const char *operands;      /* for the usage line */
+	const char *operands; /* for the usage line */
 	unsigned int options;
 	const char *help;
 };
