@@ -219,12 +219,14 @@ int client_agent_start(void)
 
 int client_agent_get(struct client_agent_guard *guard, const char *run_dir, struct client_conn **ret)
 {
-	struct client_conn *conn = client_conn_find(run_dir);
+	struct client_conn *conn;
 	uint64_t failures;
 
+	while ((conn = client_conn_find(run_dir)) && conn->attaching)
+		client_agent_wait(guard, conn);
 	if (!conn)
 		return -EMFILE;
-	conn->users++;
+	conn->attaching = true;
 	failures = conn->failures;
 	if (conn->state == CLIENT_CONN_DOWN)
 		conn->when_ns = 1; /* now */
@@ -232,7 +234,7 @@ int client_agent_get(struct client_agent_guard *guard, const char *run_dir, stru
 	while (conn->state != CLIENT_CONN_UP && conn->failures == failures)
 		client_agent_wait(guard, conn);
 	if (conn->state != CLIENT_CONN_UP) {
-		conn->users--;
+		client_agent_put(conn);
 		return conn->error == -EPROTO ? -EPROTO : -ENOTCONN;
 	}
 	*ret = conn;
@@ -241,5 +243,6 @@ int client_agent_get(struct client_agent_guard *guard, const char *run_dir, stru
 
 void client_agent_put(struct client_conn *conn)
 {
-	conn->users--;
+	conn->attaching = false;
+	client_conn_changed(conn);
 }

@@ -31,8 +31,9 @@ void client_agent_leave(struct client_agent_guard *guard);
 
 /* The functions below need the lock and give it up while they wait. */
 
-/* The connection to the daemon of run_dir, made if there is none. Each success needs a client_agent_put(). -ENOTCONN:
- * nobody answers there; -EPROTO: it speaks another version; -EMFILE: too many daemons. */
+/* The connection to the daemon of run_dir, made if there is none, for one attach: the daemon keeps one arena for each
+ * file between OPEN and MAP, so other threads that attach wait for client_agent_put(). -ENOTCONN: nobody answers there;
+ * -EPROTO: it speaks another version; -EMFILE: too many daemons. */
 int client_agent_get(struct client_agent_guard *guard, const char *run_dir, struct client_conn **ret);
 void client_agent_put(struct client_conn *conn);
 

@@ -413,7 +413,7 @@ static void try_connect(struct client_conn *conn)
 
 static bool is_needed(const struct client_conn *conn)
 {
-	return conn->users > 0 || !TAILQ_EMPTY(&conn->calls) || client_range_count(conn) > 0;
+	return conn->attaching || !TAILQ_EMPTY(&conn->calls) || client_range_count(conn) > 0;
 }
 
 static void ask_again(struct client_conn *conn)

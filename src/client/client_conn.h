@@ -59,7 +59,7 @@ struct client_conn {
 	char run_dir[TIERFS_RUN_DIR_LEN];
 	enum client_conn_state state;
 	int fd;
-	unsigned int users; /* attaches in progress */
+	bool attaching; /* a thread is between its OPEN and its MAP: one at a time */
 	uint64_t next_seq;
 	uint64_t when_ns; /* DOWN: next attempt; HELLO, RESUMING: deadline; UP: when to ask again for refused ranges, 0
 			     never */
