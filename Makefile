@@ -64,6 +64,8 @@ CPPFLAGS_ALL := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DTIERFS_VERSION='"$(VERSIO
 CFLAGS_BASE := -std=gnu17 $(mode_$(MODE)) $(WARN) $(WERROR) $(HARDEN) -fPIC -pthread $(CFLAGS)
 CFLAGS_ALL := $(CFLAGS_BASE) $(SANITIZE)
 LDFLAGS_BASE := -pthread -Wl,--as-needed -Wl,-z,relro,-z,now $(LDFLAGS)
+# A sanitizer's runtime comes with the program, so a library leaves its symbols open.
+LDFLAGS_SHARED := -shared $(if $(SANITIZE),,-Wl,-z,defs)
 LDFLAGS_ALL := $(SANITIZE) $(LDFLAGS_BASE)
 
 FUSE_CFLAGS := $(call pkg_cflags,fuse3)
@@ -196,7 +198,7 @@ $(BUILD)/obj/libtierfs.map: Makefile
 	@echo 'LIBTIERFS_$(SONAME_VERSION) { global: tierfs_*; local: *; };' > $@
 
 $(SHARED): $(call obj,$(CLIENT_SRC)) $(BUILD)/obj/libtierfs.map
-	$(call link_with,-shared -Wl$(comma)-soname$(comma)$(@F) -Wl$(comma)--version-script=$(BUILD)/obj/libtierfs.map $(LDFLAGS_ALL))
+	$(call link_with,$(LDFLAGS_SHARED) -Wl$(comma)-soname$(comma)$(@F) -Wl$(comma)--version-script=$(BUILD)/obj/libtierfs.map $(LDFLAGS_ALL))
 comma := ,
 
 $(BUILD)/lib/libtierfs.so: $(SHARED)
