@@ -273,13 +273,18 @@ static int forget_stored(struct ramfile *file, uint64_t block)
 	return 0;
 }
 
-/* Under lock: a put failed, so the key is old or new. */
+/* A put for a block that we own failed, so its key is old or new. A hole shall stay one after a crash, too: its key is removed. If
+ * that fails as well the table remembers that there may be a key. */
 static void put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
 {
-	if (!blocks_has(&file->blocks, block, BLOCK_STORED))
-		blocks_set_stored(&file->blocks, block, length_bytes, 0);
-	else
-		blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], 0);
+	bool stored;
+
+	lock_get(&file->lock);
+	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
+	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes, 0);
+	lock_put(&file->lock);
+	if (!stored)
+		forget_stored(file, block);
 }
 
 /* Stores work->plain as the content of a block that we own and that is not in DRAM. */
@@ -307,16 +312,16 @@ static int store_plain(struct ramfile *file, struct work *work, uint64_t block, 
 	item.length_bytes = (uint32_t)length;
 	if (!err)
 		err = store->ops->put(store, &item, 1);
-	lock_get(&file->lock);
-	if (!err) {
-		blocks_set_stored(&file->blocks, block, item.length_bytes, hash);
-		blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
-	} else {
-		put_failed(file, block, item.length_bytes);
-	}
-	lock_put(&file->lock);
 	*ret = err ? was : BLOCK_COLD;
-	return err;
+	if (err) {
+		put_failed(file, block, item.length_bytes);
+		return err;
+	}
+	lock_get(&file->lock);
+	blocks_set_stored(&file->blocks, block, item.length_bytes, hash);
+	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	return 0;
 }
 
 /* Replaces a part of a block that is not in DRAM. data NULL: zeros. */
@@ -481,9 +486,7 @@ static void end_batch(struct ramfile *file, struct write_batch *batch, int err)
 		enum block_state now = batch->was[i];
 
 		if (err) {
-			if (!batch->zero[i])
-				put_failed(file, block, batch->item[item++].length_bytes);
-			else if (!blocks_has(&file->blocks, block, BLOCK_STORED))
+			if (!blocks_has(&file->blocks, block, BLOCK_STORED)) /* one of the zeros that came before the error */
 				now = BLOCK_HOLE;
 		} else if (batch->zero[i]) {
 			now = BLOCK_HOLE;
@@ -523,6 +526,8 @@ static int write_run(struct ramfile *file, struct work *work, const uint8_t *dat
 	err = encode_batch(file, work, batch, data, &items);
 	if (!err && items)
 		err = store->ops->put(store, batch->item, items);
+	for (size_t item = 0; err && item < items; item++)
+		put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
 	for (uint64_t i = 0; !err && i < batch->count; i++)
 		if (batch->zero[i])
 			err = forget_stored(file, batch->first + i);

@@ -1,0 +1,549 @@
+/* model/test_tier.c - the engine against a plain array of bytes.
+ *
+ * Random operations on one RAM file: buffered and direct reads and writes, touches by two simulated processes, discards, demotion
+ * and promotion on request, turns of the demoter, store failures, truncation, restarts. After each the bytes must be those
+ * of the array. While a store call is on its way (lib_store_hook) the processes go on touching memory, and now and then
+ * everything that would survive kill -9 at that very moment (arena and store) is copied, loaded into a second engine and compared.
+ *
+ * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length.
+ */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../lib/lib_process.h"
+#include "../lib/lib_scratch.h"
+#include "../lib/lib_store_hook.h"
+#include "../lib/lib_store_mem.h"
+#include "core/ramfile_impl.h"
+#include "core/tier.h"
+
+#define PAGE 4096U
+#define PAGES_MAX 256U
+#define BYTES_MAX ((uint64_t)PAGES_MAX * PAGE)
+#define INO 7
+#define PROCESSES 2
+
+struct model {
+	uint64_t rng;
+	uint32_t block_bytes;
+	struct scratch scratch;
+	int arena_dir;
+	struct store *mem, *store;
+	struct tier *tier;
+	struct ramfile *file;
+	struct process *process[PROCESSES];
+	uint64_t next_holder;
+	uint64_t size;
+	uint8_t *want;         /* BYTES_MAX */
+	/* A change by system call that is on its way: its bytes may be old or new in a crash. */
+	uint64_t pending_offset, pending_length;
+	uint8_t *pending_old, *pending_new;
+	bool in_hook;
+	uint64_t crashes, hook_touches, steps;
+};
+
+static struct model model;
+
+static uint64_t rnd(uint64_t below)
+{
+	/* splitmix64 */
+	uint64_t z = (model.rng += 0x9e3779b97f4a7c15);
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+	return (z ^ (z >> 31)) % below;
+}
+
+static void fill_random(uint8_t *buf, uint64_t length)
+{
+	uint64_t kind = rnd(8), value = rnd(UINT64_MAX);
+
+	for (uint64_t i = 0; i < length; i++) {
+		if (kind == 0)
+			buf[i] = 0;
+		else if (kind == 1)
+			buf[i] = (uint8_t)(value >> (i % 8 * 8));
+		else if (kind == 2)
+			buf[i] = (uint8_t)rnd(256);
+		else
+			buf[i] = (uint8_t)("tierfs"[i % 6] + (i / 100 + value) % 7);
+	}
+}
+
+/* --- what survives a crash ---------------------------------------------------------------------------------- */
+
+static int copy_value(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
+{
+	struct store *to = arg;
+	struct store_item item = { .key = key, .value = value, .length_bytes = length_bytes };
+
+	return to->ops->put(to, &item, 1);
+}
+
+static void copy_arena(int from_dir, int to_dir)
+{
+	static uint8_t page[PAGE];
+	char name[24];
+	off_t data, end;
+	int from, to;
+
+	snprintf(name, sizeof(name), "%d", INO);
+	from = openat(from_dir, name, O_RDONLY);
+	to = openat(to_dir, name, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	ck_assert_int_ge(from, 0);
+	ck_assert_int_ge(to, 0);
+	ck_assert_int_eq(ftruncate(to, lseek(from, 0, SEEK_END)), 0);
+	for (data = lseek(from, 0, SEEK_DATA); data >= 0; data = lseek(from, end, SEEK_DATA)) {
+		end = lseek(from, data, SEEK_HOLE);
+		for (off_t at = data; at < end; at += PAGE) {
+			ck_assert_int_eq(pread(from, page, PAGE, at), PAGE);
+			ck_assert_int_eq(pwrite(to, page, PAGE, at), PAGE);
+		}
+	}
+	close(from);
+	close(to);
+}
+
+static bool byte_ok(uint64_t at, uint8_t got)
+{
+	if (model.in_hook && at >= model.pending_offset && at < model.pending_offset + model.pending_length)
+		return got == model.pending_old[at - model.pending_offset] || got == model.pending_new[at - model.pending_offset];
+	return got == model.want[at];
+}
+
+static void compare(const uint8_t *got, uint64_t offset, uint64_t length, const char *what)
+{
+	for (uint64_t i = 0; i < length; i++)
+		if (!byte_ok(offset + i, got[i]))
+			ck_abort_msg("%s: byte %llu is %02x, not %02x (step %llu)", what, (unsigned long long)(offset + i), got[i],
+				     model.want[offset + i], (unsigned long long)model.steps);
+}
+
+static struct tier *new_tier(struct store *store, int arena_dir)
+{
+	struct tier_config config = {
+		.store = store,
+		.arena_dir = arena_dir,
+		.block_bytes = model.block_bytes,
+		.dram_bytes = BYTES_MAX / 3,
+		.min_idle_ns = 0,
+		.zstd_level = 1,
+	};
+	struct tier *tier;
+
+	ck_assert_int_eq(tier_new(&config, &tier), 0);
+	return tier;
+}
+
+static void check_crash(void)
+{
+	static uint8_t got[BYTES_MAX];
+	struct scratch scratch;
+	struct ramfile *file;
+	struct store *copy;
+	struct tier *tier;
+	size_t length = 0;
+	int dir;
+
+	model.crashes++;
+	scratch_new(&scratch, "model-crash");
+	dir = open(scratch.path, O_RDONLY | O_DIRECTORY);
+	ck_assert_int_eq(store_mem_new(&copy), 0);
+	ck_assert_int_eq(model.mem->ops->walk(model.mem, INO, 0, UINT64_MAX, copy_value, copy), 0);
+	copy_arena(model.arena_dir, dir);
+	tier = new_tier(copy, dir);
+	ck_assert_int_eq(ramfile_load(tier, INO, model.size, false, &file), 0);
+	ramfile_check(file);
+	ck_assert_int_eq(ramfile_read(file, got, model.size, 0, &length), 0);
+	ck_assert_uint_eq(length, model.size);
+	compare(got, 0, model.size, "after a crash");
+	ramfile_unload(file);
+	tier_free(tier);
+	copy->ops->free(copy);
+	close(dir);
+	scratch_free(&scratch);
+}
+
+/* --- operations --------------------------------------------------------------------------------------------- */
+
+static void op_touch(void)
+{
+	uint8_t buf[64];
+	struct process *process = model.process[rnd(PROCESSES)];
+	uint64_t length = 1 + rnd(sizeof(buf)), offset;
+	bool write = rnd(2);
+
+	if (!process || !model.size)
+		return;
+	offset = rnd(model.size / PAGE) * PAGE + rnd(PAGE - length);
+	/* A process that writes where a system call writes at the same time gets what it asks for. */
+	if (model.in_hook && offset / PAGE * PAGE < model.pending_offset + model.pending_length &&
+	    offset + length > model.pending_offset)
+		return;
+	if (write)
+		fill_random(buf, length);
+	if (!process_touch(process, offset, buf, length, write))
+		return; /* waits */
+	ck_assert(!process_poisoned(process));
+	if (write)
+		memcpy(model.want + offset, buf, length);
+	else
+		compare(buf, offset, length, "touch");
+}
+
+static void hook(void *arg, enum store_hook_moment moment)
+{
+	(void)arg;
+	(void)moment;
+	if (model.in_hook)
+		return;
+	model.in_hook = true;
+	if (rnd(3) == 0)
+		for (uint64_t i = rnd(6); i > 0; i--, model.hook_touches++)
+			op_touch();
+	if (rnd(8) == 0)
+		check_crash();
+	model.in_hook = false;
+}
+
+static void begin_pending(uint64_t offset, const uint8_t *data, uint64_t length)
+{
+	model.pending_offset = offset;
+	model.pending_length = length;
+	memcpy(model.pending_old, model.want + offset, length);
+	if (data)
+		memcpy(model.pending_new, data, length);
+	else
+		memset(model.pending_new, 0, length);
+}
+
+static void end_pending(bool done)
+{
+	if (done)
+		memcpy(model.want + model.pending_offset, model.pending_new, model.pending_length);
+	model.pending_length = 0;
+}
+
+/* After an error each byte is old or new; which, the file says. */
+static void adopt(uint64_t offset, uint64_t length)
+{
+	static uint8_t got[BYTES_MAX];
+	size_t read = 0;
+
+	ck_assert_int_eq(ramfile_read(model.file, got, length, offset, &read), 0);
+	model.in_hook = true; /* old and new are both right */
+	compare(got, offset, length, "after a failed change");
+	model.in_hook = false;
+	memcpy(model.want + offset, got, length);
+	model.pending_length = 0;
+}
+
+static void op_write(bool direct)
+{
+	static uint8_t data[BYTES_MAX];
+	uint64_t unit = direct ? PAGE : 1 + rnd(PAGE);
+	uint64_t most = model.size / 4, offset, length;
+	int err;
+
+	if (!model.size)
+		return;
+	offset = rnd(model.size) / unit * unit;
+	length = (1 + rnd(most ? most : 1)) / unit * unit + unit;
+	if (length > model.size - offset)
+		length = model.size - offset;
+	fill_random(data, length);
+	begin_pending(offset, data, length);
+	err = ramfile_write(model.file, data, length, offset, direct);
+	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	if (err)
+		adopt(offset, length);
+	else
+		end_pending(true);
+}
+
+static void op_read(void)
+{
+	static uint8_t got[BYTES_MAX];
+	uint64_t offset, length;
+	size_t read = 0;
+	int err;
+
+	if (!model.size)
+		return;
+	offset = rnd(model.size);
+	length = 1 + rnd(model.size - offset);
+	err = ramfile_read(model.file, got, length, offset, &read);
+	if (err)
+		return; /* an injected failure */
+	ck_assert_uint_eq(read, length);
+	compare(got, offset, length, "read");
+}
+
+static void op_discard(void)
+{
+	uint64_t offset, length;
+	int err;
+
+	if (!model.size)
+		return;
+	offset = rnd(model.size);
+	length = 1 + rnd(model.size - offset);
+	if (rnd(2)) {
+		offset = offset / PAGE * PAGE;
+		length = (length + PAGE - 1) / PAGE * PAGE;
+		if (length > model.size - offset)
+			length = model.size - offset;
+	}
+	begin_pending(offset, NULL, length);
+	err = ramfile_discard(model.file, offset, length);
+	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	if (err)
+		adopt(offset, length);
+	else
+		end_pending(true);
+}
+
+static void op_step(void)
+{
+	/* A few turns: zap, acknowledge, look, demote. The pace between zap and look is real time, and short. */
+	for (int i = 0; i < 3; i++) {
+		tier_step(model.tier);
+		for (int p = 0; p < PROCESSES; p++)
+			if (model.process[p])
+				process_run_agent(model.process[p]);
+		while (tier_resume_fault(model.tier))
+			;
+	}
+}
+
+/* Demotes chosen blocks whatever their age: what is mapped is looked at again by the batch. */
+static void op_demote(void)
+{
+	uint32_t pick[PAGES_MAX];
+	struct demote_result result;
+	size_t count = 0;
+	int err;
+
+	for (uint32_t block = 0; (uint64_t)block * model.block_bytes < model.size; block++)
+		if (rnd(2))
+			pick[count++] = block;
+	if (rnd(2))
+		for (int p = 0; p < PROCESSES; p++) /* everything absent: everything may go */
+			if (model.process[p]) {
+				uint8_t mark[PAGES_MAX];
+
+				memset(mark, 1, sizeof(mark));
+				((struct mapper *)model.process[p])->ops->zap((struct mapper *)model.process[p], 0,
+					(model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
+			}
+	err = ramfile_demote_blocks(model.file, pick, count, &result);
+	ck_assert(!err || err == -EIO || err == -ENOSPC);
+}
+
+static void op_promote(void)
+{
+	struct ramfile_moved moved;
+	int err;
+
+	if (!model.size)
+		return;
+	err = ramfile_promote(model.file, 0, model.size, NULL, NULL, &moved);
+	ck_assert(!err || err == -EIO);
+}
+
+static void no_failures(void)
+{
+	store_mem_fail_nth(model.mem, STORE_MEM_PUT, 0, 0);
+	store_mem_fail_nth(model.mem, STORE_MEM_REMOVE, 0, 0);
+}
+
+/* One failure at a time: when both a put and the removal that makes up for it fail, a crash may show the bytes of the write that
+ * failed. */
+static void op_fail(void)
+{
+	static const enum store_mem_call calls[] = { STORE_MEM_PUT, STORE_MEM_REMOVE };
+
+	no_failures();
+	store_mem_fail_nth(model.mem, calls[rnd(2)], 1 + rnd(4), rnd(2) ? EIO : ENOSPC);
+}
+
+static void unmap_all(void)
+{
+	for (int p = 0; p < PROCESSES; p++) {
+		process_unmap(model.process[p]);
+		model.process[p] = NULL;
+	}
+}
+
+static void op_map(void)
+{
+	uint64_t p = rnd(PROCESSES);
+
+	if (model.process[p]) {
+		process_unmap(model.process[p]);
+		model.process[p] = NULL;
+	} else {
+		ck_assert_int_eq(process_map(model.file, model.next_holder++, &model.process[p]), 0);
+	}
+}
+
+static void op_truncate(void)
+{
+	uint64_t size = rnd(PAGES_MAX + 1) * PAGE;
+
+	unmap_all();
+	no_failures();
+	if (size < model.size)
+		begin_pending(size, NULL, model.size - size);
+	else
+		begin_pending(model.size, NULL, size - model.size);
+	ck_assert_int_eq(ramfile_truncate(model.file, size), 0);
+	end_pending(true);
+	model.size = size;
+}
+
+/* The daemon ends and starts again; the arenas stay. */
+static void op_restart(void)
+{
+	unmap_all();
+	ramfile_unload(model.file);
+	tier_free(model.tier);
+	model.tier = new_tier(model.store, model.arena_dir);
+	ck_assert_int_eq(ramfile_load(model.tier, INO, model.size, false, &model.file), 0);
+}
+
+static void op_seek(void)
+{
+	uint64_t hole = 0;
+	int err;
+
+	if (!model.size)
+		return;
+	err = ramfile_seek(model.file, 0, SEEK_HOLE, &hole);
+	ck_assert_int_eq(err, 0);
+	if (hole < model.size) {
+		uint64_t end = hole + PAGE < model.size ? hole + PAGE : model.size;
+
+		for (uint64_t at = hole; at < end; at++)
+			ck_assert_msg(model.want[at] == 0, "a hole at %llu holds data", (unsigned long long)at);
+	}
+}
+
+static void one_step(void)
+{
+	uint64_t choice = rnd(1000);
+
+	if (choice < 450)
+		op_touch();
+	else if (choice < 510)
+		op_write(false);
+	else if (choice < 570)
+		op_write(true);
+	else if (choice < 640)
+		op_read();
+	else if (choice < 680)
+		op_discard();
+	else if (choice < 740)
+		op_step();
+	else if (choice < 900)
+		op_demote();
+	else if (choice < 930)
+		op_promote();
+	else if (choice < 945)
+		op_seek();
+	else if (choice < 960)
+		op_fail();
+	else if (choice < 990)
+		op_map();
+	else if (choice < 993)
+		op_truncate();
+	else
+		op_restart();
+}
+
+static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
+{
+	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX];
+	struct ramfile_figures figures;
+	size_t length;
+
+	printf("model: TIERFS_SEED=%llu, %llu steps, blocks of %u\n", (unsigned long long)seed, (unsigned long long)steps,
+	       block_bytes);
+	fflush(stdout);
+	memset(&model, 0, sizeof(model));
+	memset(want, 0, sizeof(want));
+	model.rng = seed;
+	model.block_bytes = block_bytes;
+	model.want = want;
+	model.pending_old = old;
+	model.pending_new = new;
+	model.next_holder = 1;
+	scratch_new(&model.scratch, "model");
+	model.arena_dir = open(model.scratch.path, O_RDONLY | O_DIRECTORY);
+	ck_assert_int_eq(store_mem_new(&model.mem), 0);
+	store_mem_tear_puts(model.mem, seed | 1);
+	ck_assert_int_eq(store_hook_new(model.mem, hook, NULL, &model.store), 0);
+	model.tier = new_tier(model.store, model.arena_dir);
+	ck_assert_int_eq(ramfile_load(model.tier, INO, 0, false, &model.file), 0);
+	op_truncate();
+	for (model.steps = 0; model.steps < steps; model.steps++) {
+		one_step();
+		ramfile_check(model.file);
+		ramfile_figures(model.file, &figures);
+		ck_assert_uint_le(figures.resident_bytes, BYTES_MAX / 3);
+	}
+	no_failures();
+	ck_assert_int_eq(ramfile_read(model.file, got, model.size, 0, &length), 0);
+	compare(got, 0, model.size, "at the end");
+	printf("model: %llu crashes compared, %llu touches during store calls, %llu demotions (%llu taken back), %llu promotions\n",
+	       (unsigned long long)model.crashes, (unsigned long long)model.hook_touches, (unsigned long long)figures.demotions,
+	       (unsigned long long)figures.demotions_aborted, (unsigned long long)figures.promotions);
+	unmap_all();
+	model.in_hook = true; /* what a file that is being removed holds after a crash is nobody's business */
+	ck_assert_int_eq(ramfile_destroy(model.file), 0);
+	ck_assert_uint_eq(store_mem_count(model.mem, INO), 0);
+	tier_free(model.tier);
+	model.store->ops->free(model.store);
+	model.mem->ops->free(model.mem);
+	close(model.arena_dir);
+	scratch_free(&model.scratch);
+}
+
+static uint64_t from_environment(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+START_TEST(random_operations)
+{
+	static const uint32_t sizes[] = { 4096, 16384, 65536 };
+
+	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + (uint64_t)_i), from_environment("TIERFS_STEPS", 4000),
+	    sizes[_i]);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("tier model");
+	TCase *tcase = tcase_create("model");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(tcase, 240);
+	tcase_add_loop_test(tcase, random_operations, 0, 3);
+	suite_add_tcase(suite, tcase);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? 1 : 0;
+}
