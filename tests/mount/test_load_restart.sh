@@ -13,6 +13,8 @@ tierfs_start "$T/pool" "$T/mnt" "$options"
 load_start "$T/mnt/ram" --size 256M --threads 2 --seconds 100000
 load_progresses 30
 for ((i = 1; i <= times; i++)); do
+	# At any moment of the load's life: in a burst, or while all of it waits for room.
+	sleep "$((RANDOM % 2)).$((RANDOM % 10))"
 	tierfs_crash "$T/mnt"
 	tierfs_start "$T/pool" "$T/mnt" "$options"
 	load_progresses 60
