@@ -216,6 +216,9 @@ static int lock_take(struct pool *pool, int dir_fd)
 
 		if (waited > (leaving ? POOL_WAIT_NS : POOL_GRACE_NS)) {
 			log_error("%s: pool is in use by another tierfs, process %ld", pool->dir, pid);
+			/* What is written in the file is the holder's. */
+			close(pool->lock_fd);
+			pool->lock_fd = -1;
 			return -EBUSY;
 		}
 		if (leaving && !told && waited > POOL_GRACE_NS) {

@@ -19,9 +19,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 
 #include "base/log.h"
+#include "front/mountpoint.h"
 
 #define ENTRY_TIMEOUT_S 3600.0
 #define DIR_ATTR_TIMEOUT_S 1.0
@@ -548,6 +548,8 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 		rc = fuse_session_mount(door->session, door->mountpoint) == 0 ? 0 : -EIO;
 		door->mounted = rc == 0;
 	}
+	if (rc == 0)
+		mountpoint_register(config->source, door->mountpoint);
 	fuse_opt_free_args(&args);
 	if (rc < 0) {
 		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-rc));
@@ -588,13 +590,15 @@ int fusedoor_run(struct fusedoor *door)
 
 void fusedoor_unmount(struct fusedoor *door)
 {
-	if (umount2(door->mountpoint, 0) == 0)
-		return;
-	if (errno == EBUSY) {
+	int rc = mountpoint_unmount(door->mountpoint, false);
+
+	if (rc == -EBUSY) {
 		log_info("%s: is in use; it is taken away now and served until its last user is gone",
 			 door->mountpoint);
-		umount2(door->mountpoint, MNT_DETACH);
+		rc = mountpoint_unmount(door->mountpoint, true);
 	}
+	if (rc < 0)
+		log_error("%s: cannot unmount: %s", door->mountpoint, strerror(-rc));
 }
 
 void fusedoor_quit(struct fusedoor *door)

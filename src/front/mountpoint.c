@@ -4,19 +4,69 @@
 
 #include <errno.h>
 #include <libgen.h>
+#include <fcntl.h>
 #include <limits.h>
-#include <stdbool.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 
 #define FSTYPE "fuse.tierfs"
-#define DETACH_MAX 64 /* dead mounts on top of each other */
+#define HELPER_OPTION "helper=tierfs" /* /sbin/umount.tierfs */
+#define DETACH_MAX 64                  /* dead mounts on top of each other */
+
+/* Runs a program quietly. 0: it succeeded; -EIO: it ran and failed; else it could not be run. */
+static int run(const char *const argv[])
+{
+	const char *const environment[] = { "LC_ALL=C", NULL };
+	posix_spawn_file_actions_t actions;
+	int rc, status = 0;
+	pid_t child;
+
+	rc = -posix_spawn_file_actions_init(&actions);
+	if (rc < 0)
+		return rc;
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && rc == 0; fd++)
+		rc = -posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+	if (rc == 0)
+		rc = -posix_spawn(&child, argv[0], &actions, NULL, (char *const *)argv, (char *const *)environment);
+	posix_spawn_file_actions_destroy(&actions);
+	if (rc < 0)
+		return rc;
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EIO;
+}
+
+void mountpoint_register(const char *source, const char *mountpoint)
+{
+	/* --fake: only the entry. Nothing of this may look at the mount, which nobody serves yet. */
+	const char *const argv[] = { "/bin/mount", "-i",          "--fake", "--no-canonicalize", "-t", FSTYPE,
+				     "-o",         HELPER_OPTION, source,   mountpoint,          NULL };
+	int rc = run(argv);
+
+	if (rc < 0)
+		log_debug("%s: umount(8) will not wait for the daemon: %s", mountpoint, strerror(-rc));
+}
+
+int mountpoint_unmount(const char *mountpoint, bool lazy)
+{
+	const char *const argv[] = { "/bin/umount", lazy ? "-il" : "-i", mountpoint, NULL };
+
+	/* umount(8) also forgets the entry of mountpoint_register(). */
+	if (run(argv) == 0)
+		return 0;
+	return umount2(mountpoint, lazy ? MNT_DETACH : 0) < 0 ? -errno : 0;
+}
 
 /* Octal escapes (space, tab, newline, backslash) of one field, in place. */
 static void unescape(char *text)
@@ -99,17 +149,19 @@ static int canonical(const char *path, char **ret)
 
 static int clear_dead(const char *path)
 {
-	struct stat attr;
-	int mounted = 0;
+	struct statfs fs;
+	int mounted, rc;
 
 	for (int i = 0; i < DETACH_MAX; i++) {
 		mounted = is_mounted(path);
 		if (mounted <= 0)
 			return mounted;
-		if (stat(path, &attr) == 0 || errno != ENOTCONN)
+		/* Attributes may come from the kernel's cache; this one always asks. */
+		if (statfs(path, &fs) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
 			return -EBUSY;
-		if (umount2(path, MNT_DETACH) < 0)
-			return -errno;
+		rc = mountpoint_unmount(path, true);
+		if (rc < 0)
+			return rc;
 		log_info("%s: took away the mount of a tierfs that is gone", path);
 	}
 	return -EBUSY;

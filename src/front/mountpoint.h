@@ -4,9 +4,18 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 /* The canonical name of a directory that no tierfs is mounted on; the caller frees it. A dead mount of a tierfs that
  * was killed is taken away first. -EBUSY: a live one is there. */
 int mountpoint_claim(const char *path, char **ret);
+
+/* Tells umount(8) that this mount has a helper of its own, so that umount(8) returns when the daemon has finished: the
+ * entry that mount(8) would make for helper=. Without it umount works, and returns earlier. */
+void mountpoint_register(const char *source, const char *mountpoint);
+
+/* As umount(8) without helpers; lazy: also when it is in use, and then it is gone when its last user is. */
+int mountpoint_unmount(const char *mountpoint, bool lazy);
 
 /* The pool may not lie below its own mount: the daemon would wait for itself. */
 int mountpoint_check_pool(const char *mountpoint, const char *pool_dir);

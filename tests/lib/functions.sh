@@ -61,13 +61,23 @@ cleanup_run()
 	[ -z "$skip_reason" ] || printf '%s\n' "$skip_reason" # the last line of the output
 	exit "$status"
 }
+# A bind mount that a test left below would be emptied too, and --one-file-system does not see one of the same disk.
+remove_directory() # DIRECTORY
+{
+	if grep -qF " $1/" /proc/self/mountinfo; then
+		printf 'not removed, something is mounted below: %s\n' "$1" >&2
+		return
+	fi
+	rm -rf --one-file-system "$1"
+}
+
 trap cleanup_run EXIT
 trap 'exit 143' INT TERM HUP
 
 T=${TIERFS_TEST_DIR:-}
 if [ -z "$T" ]; then
 	T=$(mktemp -d "${TMPDIR:-/tmp}/tierfs-test.XXXXXX") || exit 1
-	cleanup_push rm -rf --one-file-system "$T"
+	cleanup_push remove_directory "$T"
 fi
 
 # --- what a test needs ---

@@ -101,6 +101,7 @@ note "in use"
 tierfs_start "$T/pool" "$M" $good,block=4K
 mkdir "$T/mnt2"
 refused "in use by another tierfs, process $tierfs_pid" -o $good "$T/pool" "$T/mnt2"
+assert_eq "$(cat "$T/pool/lock")" "$tierfs_pid" "lock file after a refused start"
 refused 'mounted there already' -o $good "$T/pool2" "$M"
 [ ! -e "$T/pool2" ] || fail "a busy mount point made a pool"
 assert_ok stat "$M" >/dev/null
