@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <linux/magic.h>
 #include <linux/userfaultfd.h>
 #include <stdio.h>
@@ -436,5 +437,55 @@ int client_discard(void *addr, size_t length)
 		from = to;
 	}
 	client_agent_leave(&guard);
+	return err;
+}
+
+/* Two descriptors of one open file. */
+static bool is_same_file(int fd, int other)
+{
+	pid_t pid = getpid();
+
+	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, (unsigned long)fd, (unsigned long)other) == 0;
+}
+
+/* Address of the part of attached memory that holds offset, and how far it goes. NULL: there is none. */
+static void *find_by_offset(int fd, uint64_t offset, uint64_t *ret_left)
+{
+	struct client_agent_guard guard;
+	struct client_range *range;
+	void *addr = NULL;
+
+	client_agent_enter(&guard);
+	for (size_t i = 0; !addr && (range = client_range_at(i)); i++) {
+		if (offset < range->offset || offset - range->offset >= range->length_bytes)
+			continue;
+		if (!is_same_file(fd, range->mapping->file_fd))
+			continue;
+		addr = (void *)(range->addr + (offset - range->offset));
+		*ret_left = range->length_bytes - (offset - range->offset);
+	}
+	client_agent_leave(&guard);
+	return addr;
+}
+
+int client_discard_file(int fd, off_t offset, off_t length)
+{
+	uint64_t from = (uint64_t)offset, end = from + (uint64_t)length, left = 0;
+	int err = 0;
+
+	/* All of it first, so that a discard that cannot be done does nothing. */
+	for (uint64_t at = from; at < end; at += left)
+		if (!find_by_offset(fd, at, &left))
+			return -ENXIO;
+	while (!err && from < end) {
+		void *addr = find_by_offset(fd, from, &left);
+
+		if (!addr)
+			return -ENXIO;
+		if (left > end - from)
+			left = end - from;
+		err = client_discard(addr, left);
+		from += left;
+	}
 	return err;
 }

@@ -40,3 +40,8 @@ bool client_is_all_attached(const void *addr, size_t length);
 
 /* Discards what is attached in the range. */
 int client_discard(void *addr, size_t length);
+
+/* The same for a range of a file, as far as fd is a duplicate of a descriptor that attached memory was made from.
+ * -ENXIO: nothing of the kind covers all of the range. For descriptors whose mount died with its daemon, while the
+ * memory lives on. */
+int client_discard_file(int fd, off_t offset, off_t length);
