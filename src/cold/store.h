@@ -36,11 +36,11 @@ struct store_item {
 #define STORE_HEAD_BYTES 16
 
 struct store_figures {
-	uint64_t disk_bytes;   /* files of the database */
-	uint64_t memory_bytes; /* memtables, caches, indexes */
-	uint64_t put_blocks, put_bytes, get_blocks, get_bytes;
-	uint64_t errors; /* calls that ended with -EIO, -EBADMSG or -ENOSPC */
-	bool full;       /* the last write was refused with -ENOSPC */
+	uint64_t disk_bytes;                                   /* files of the database */
+	uint64_t memory_bytes;                                 /* memtables, caches, indexes */
+	uint64_t put_blocks, put_bytes, get_blocks, get_bytes; /* walks are gets, too */
+	uint64_t errors;                                       /* calls that ended with -EIO, -EBADMSG or -ENOSPC */
+	bool full;                                             /* the last write was refused with -ENOSPC */
 };
 
 /* Called for each value found, in block order; value is valid during the call. Non-zero ends the walk and is returned.
@@ -92,6 +92,7 @@ struct store_rocks_config {
 	uint32_t block_bytes;        /* largest payload, for sizing buffers */
 	uint64_t cache_bytes;        /* bound for caches of the database; 0: default */
 	uint64_t write_buffer_bytes; /* bound for all memtables together; 0: default */
+	uint32_t segment_bytes; /* size of files of values, a power of two of 1 to 64 MiB; 0: to suit the filesystem */
 };
 
 int store_rocks_open(const struct store_rocks_config *config, struct store **ret);

@@ -5,10 +5,12 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/log.h"
+
 static const struct {
 	const char *words;
 	int error;
-} errors[] = {
+} errors_by_words[] = {
 	{ "No space left on device", -ENOSPC },
 	{ "Disk quota exceeded", -ENOSPC },
 	{ "Space limit reached", -ENOSPC },
@@ -24,9 +26,23 @@ static const struct {
 
 int store_error_number(const char *text)
 {
-	for (size_t i = 0; i < sizeof(errors) / sizeof(errors[0]); i++) {
-		if (strstr(text, errors[i].words))
-			return errors[i].error;
+	for (size_t i = 0; i < sizeof(errors_by_words) / sizeof(errors_by_words[0]); i++) {
+		if (strstr(text, errors_by_words[i].words))
+			return errors_by_words[i].error;
 	}
 	return -EIO;
+}
+
+int store_error_note(struct store_errors *errors, int r, const char *dir, const char *doing, const char *text)
+{
+	atomic_fetch_add(&errors->count, 1);
+	if (atomic_exchange(&errors->kind, r) != r)
+		log_error("store %s: %s: %s", dir, doing, text ? text : strerror(-r));
+	return r;
+}
+
+void store_error_clear(struct store_errors *errors, const char *dir)
+{
+	if (atomic_load_explicit(&errors->kind, memory_order_relaxed) && atomic_exchange(&errors->kind, 0))
+		log_info("store %s: works again", dir);
 }

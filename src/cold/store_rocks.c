@@ -1,447 +1,387 @@
-/* cold/store_rocks.c - the store on RocksDB. The only file that includes <rocksdb/c.h>.
+/* cold/store_rocks.c - the store: values in segments, and a database that knows where.
  *
- * Two column families: "default" holds the metadata records, "blocks" the values under be64 file, be64 block, so that a
- * file is one key range. Values are compressed already and carry their own checksum.
+ * A put appends the values to the current segment (one direct write for many), then writes one small index record for
+ * each to the database, which appends them to its log; then it enters them in the table of places. So a value that was
+ * acknowledged is in the file and its record in the log: both outlive the process. A get is one look in the table and
+ * one read. What is replaced or removed becomes garbage; a segment without live values is unlinked at once, one with
+ * few is emptied by the collector (collect.c).
+ *
+ * Why not values in the database: measured (docs/performance.md), it needs four to eight times the processor time for
+ * each block - copies to batch, log and memtable, checksums in software, compactions - and it is the part that may end
+ * the process over an I/O error.
+ *
+ * Order and errors: all changes of places go through one mutex, so the table always says what the database says.
+ * When a write of the database fails, nobody knows what it kept. Then the store is doubtful: the next change first
+ * reopens the database and builds the table anew from it. Until that works changes fail and reads go on.
  */
-#include "cold/store.h"
+#include "cold/store_rocks_impl.h"
 
-#include <dirent.h>
+#include <endian.h>
 #include <errno.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include <rocksdb/c.h>
-
+#include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
-#include "cold/store_error.h"
+#include "cold/index.h"
 
-#define BLOCK_KEY_BYTES 16
 #define META_KEY_MAX 512
 #define META_VALUE_MAX (64 * 1024)
-#define DEFAULT_CACHE_BYTES (UINT64_C(32) << 20)
-#define DEFAULT_WRITE_BUFFER_BYTES (UINT64_C(32) << 20)
-#define WALK_READAHEAD_BYTES (2 << 20)
-#define INFO_LOG_FATAL 4
-#define INFO_LOG_DIR "/dev/shm/tierfs-log-XXXXXX"
+#define DEFAULT_CACHE_BYTES (UINT64_C(2) << 20)
+#define REOPEN_INTERVAL_NS NS_PER_S
+#define KEPT_READS 4U
+#define KEPT_TRANSFERS 2U
 
-enum { FAMILY_META, FAMILY_BLOCKS, FAMILIES };
-static const char *const family_names[FAMILIES] = { "default", "blocks" };
+#define FORMAT_VERSION 1
+#define FORMAT_KEY "format"
+#define FORMAT_BYTES sizeof(uint32_t)
 
-struct rocks {
-	struct store base;
-	char *dir;
-	rocksdb_t *db;
-	rocksdb_column_family_handle_t *family[FAMILIES];
-	rocksdb_options_t *options[FAMILIES];
-	rocksdb_cache_t *cache;
-	rocksdb_readoptions_t *read;
-	rocksdb_writeoptions_t *write;
-	rocksdb_writeoptions_t *write_synced;
-	_Atomic uint64_t put_blocks, put_bytes, get_blocks, get_bytes, errors;
-	_Atomic bool full;
-	_Atomic int last_error;
-};
+/* --- the table, from the database --- */
 
-static struct rocks *rocks_of(struct store *store)
+static struct store_rocks *rocks_of(struct store *store)
 {
-	return (struct rocks *)store;
+	return (struct store_rocks *)store;
 }
 
-static void put_be64(char *at, uint64_t number)
+static int failed(struct store_rocks *store, int r, const char *doing)
 {
-	uint64_t big = __builtin_bswap64(number);
-
-	memcpy(at, &big, sizeof(big));
+	return store_error_note(&store->errors, r, store->dir, doing, NULL);
 }
 
-static uint64_t get_be64(const char *at)
+static int load_record(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
 {
-	uint64_t big;
+	struct places *places = arg;
+	struct store_key at;
+	struct place place, old;
+	int r;
 
-	memcpy(&big, at, sizeof(big));
-	return __builtin_bswap64(big);
-}
-
-static void block_key(struct store_key key, char out[static BLOCK_KEY_BYTES])
-{
-	put_be64(out, key.ino);
-	put_be64(out + 8, key.block);
-}
-
-/* Takes the error text, counts it and logs it if it is of another kind than the last. */
-static int failed(struct rocks *rocks, const char *doing, char *text)
-{
-	int r = store_error_number(text);
-
-	atomic_fetch_add(&rocks->errors, 1);
-	if (atomic_exchange(&rocks->last_error, r) != r)
-		log_error("store %s: %s: %s", rocks->dir, doing, text);
-	rocksdb_free(text);
+	if (!index_unpack(key, key_len, value, value_len, &at, &place))
+		return 0;
+	r = places_reserve(places, at);
+	if (r == 0)
+		places_set(places, at, place, &old);
 	return r;
 }
 
-static int rocks_get(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len)
+static void count_live(void *arg, struct store_key key, struct place place)
 {
-	struct rocks *rocks = rocks_of(store);
-	rocksdb_pinnableslice_t *slice;
-	char bytes[BLOCK_KEY_BYTES];
-	const char *value;
-	char *text = NULL;
-	size_t len;
+	struct segments *segments = arg;
+	struct segment *segment = segments_find(segments, place.segment);
 
-	block_key(key, bytes);
-	slice = rocksdb_get_pinned_cf(rocks->db, rocks->read, rocks->family[FAMILY_BLOCKS], bytes, sizeof(bytes),
-				      &text);
-	if (text)
-		return failed(rocks, "cannot read", text);
-	if (!slice)
-		return -ENOENT;
-	value = rocksdb_pinnableslice_value(slice, &len);
-	if (len <= cap) {
-		memcpy(buf, value, len);
-		*ret_len = len;
-	}
-	rocksdb_pinnableslice_destroy(slice);
-	atomic_fetch_add(&rocks->get_blocks, 1);
-	atomic_fetch_add(&rocks->get_bytes, len);
-	return len <= cap ? 0 : -ENOBUFS;
+	(void)key;
+	if (segment) /* else it is gone, and a get will say that the value is damaged */
+		segments_add_live(segments, segment, place.offset_bytes, place_span(place.length_bytes));
 }
 
-static int walk_from(rocksdb_iterator_t *iter, const char *first, size_t first_len, uint64_t count, store_walk_fn *fn,
-		     void *arg)
+/* Nobody else changes places meanwhile. */
+static int load_places(struct store_rocks *store)
 {
-	struct store_key key = { get_be64(first), get_be64(first + 8) };
-	uint64_t end = key.block + count;
+	static const struct rocks_range all = { "", 0, NULL, 0 };
+	struct places fresh = { 0 }, old;
+	int r = rocks_walk(store->rocks, ROCKS_INDEX, &all, load_record, &fresh);
 
-	for (rocksdb_iter_seek(iter, first, first_len); rocksdb_iter_valid(iter); rocksdb_iter_next(iter)) {
-		size_t key_len, len;
-		const char *at = rocksdb_iter_key(iter, &key_len);
-		const char *value;
-		int r;
-
-		if (key_len != BLOCK_KEY_BYTES || get_be64(at) != key.ino)
-			break;
-		key.block = get_be64(at + 8);
-		if (key.block >= end)
-			break;
-		value = rocksdb_iter_value(iter, &len);
-		r = fn(arg, key, value, (uint32_t)len);
-		if (r != 0)
-			return r;
+	if (r < 0) {
+		places_clear(&fresh);
+		return r;
 	}
+	lock_get(&store->segments.lock);
+	old = store->places;
+	store->places = fresh;
+	for (struct segment *segment = store->segments.table; segment; segment = segment->hh.next) {
+		store->segments.live_bytes -= segment->live_bytes;
+		segment->live_bytes = 0;
+		segment->live_count = 0;
+	}
+	places_each(&store->places, count_live, &store->segments);
+	lock_put(&store->segments.lock);
+	places_clear(&old);
 	return 0;
 }
 
-static int rocks_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+/* --- changes of the database, under the commit mutex --- */
+
+int store_rocks_make_sure(struct store_rocks *store)
 {
-	struct rocks *rocks = rocks_of(store);
-	rocksdb_readoptions_t *read = rocksdb_readoptions_create();
-	rocksdb_iterator_t *iter;
-	char key[BLOCK_KEY_BYTES];
-	char *text = NULL;
+	uint64_t now = clock_ns();
 	int r;
 
-	if (count > UINT64_MAX - first)
-		count = UINT64_MAX - first;
-	block_key((struct store_key){ ino, first }, key);
-	rocksdb_readoptions_set_verify_checksums(read, 0);
-	rocksdb_readoptions_set_fill_cache(read, 0);
-	rocksdb_readoptions_set_readahead_size(read, WALK_READAHEAD_BYTES);
-	iter = rocksdb_create_iterator_cf(rocks->db, read, rocks->family[FAMILY_BLOCKS]);
-	r = walk_from(iter, key, sizeof(key), count, fn, arg);
-	if (r == 0) {
-		rocksdb_iter_get_error(iter, &text);
-		if (text)
-			r = failed(rocks, "cannot read", text);
-	}
-	rocksdb_iter_destroy(iter);
-	rocksdb_readoptions_destroy(read);
-	return r;
-}
-
-static int write_batch(struct rocks *rocks, rocksdb_writebatch_t *batch, bool durable)
-{
-	char *text = NULL;
-	int r = 0;
-
-	rocksdb_write(rocks->db, durable ? rocks->write_synced : rocks->write, batch, &text);
-	if (text)
-		r = failed(rocks, "cannot write", text);
-	else
-		atomic_store(&rocks->last_error, 0);
-	atomic_store(&rocks->full, r == -ENOSPC);
-	return r;
-}
-
-static int rocks_put(struct store *store, const struct store_item *items, size_t count)
-{
-	struct rocks *rocks = rocks_of(store);
-	rocksdb_writebatch_t *batch = rocksdb_writebatch_create();
-	uint64_t bytes = 0;
-	int r;
-
-	for (size_t i = 0; i < count; i++) {
-		char key[BLOCK_KEY_BYTES];
-
-		block_key(items[i].key, key);
-		rocksdb_writebatch_put_cf(batch, rocks->family[FAMILY_BLOCKS], key, sizeof(key), items[i].value,
-					  items[i].length_bytes);
-		bytes += items[i].length_bytes;
-	}
-	r = write_batch(rocks, batch, false);
-	rocksdb_writebatch_destroy(batch);
-	if (r == 0) {
-		atomic_fetch_add(&rocks->put_blocks, count);
-		atomic_fetch_add(&rocks->put_bytes, bytes);
-	}
-	return r;
-}
-
-static int rocks_remove(struct store *store, uint64_t ino, uint64_t first, uint64_t count)
-{
-	struct rocks *rocks = rocks_of(store);
-	rocksdb_writebatch_t *batch;
-	char start[BLOCK_KEY_BYTES], end[BLOCK_KEY_BYTES];
-	int r;
-
-	if (!count)
+	if (!store->doubtful)
 		return 0;
-	if (count > UINT64_MAX - first)
-		count = UINT64_MAX - first;
-	batch = rocksdb_writebatch_create();
-	block_key((struct store_key){ ino, first }, start);
-	block_key((struct store_key){ ino, first + count }, end);
-	if (count == 1)
-		rocksdb_writebatch_delete_cf(batch, rocks->family[FAMILY_BLOCKS], start, sizeof(start));
-	else
-		rocksdb_writebatch_delete_range_cf(batch, rocks->family[FAMILY_BLOCKS], start, sizeof(start), end,
-						   sizeof(end));
-	r = write_batch(rocks, batch, false);
-	rocksdb_writebatch_destroy(batch);
-	return r;
+	if (store->doubtful_since_ns && now - store->doubtful_since_ns < REOPEN_INTERVAL_NS)
+		return -EIO;
+	store->doubtful_since_ns = now;
+	r = headroom_check(&store->headroom, HEADROOM_RECORDS); /* to open it has to write */
+	if (r == 0)
+		r = rocks_reopen(store->rocks);
+	if (r == 0)
+		r = load_places(store);
+	if (r < 0)
+		return r == -ENOSPC ? r : -EIO;
+	store->doubtful = false;
+	store->doubtful_since_ns = 0;
+	log_warn("store %s: the database was reopened after an error", store->dir);
+	return 0;
 }
 
-static int rocks_meta_put(struct store *store, const struct store_meta_change *changes, size_t count, bool durable)
+/* Writes records, and once more after a reopen if that fails. -EAGAIN: the table was rebuilt, the caller must look
+ * again. */
+int store_rocks_write_records(struct store_rocks *store, const struct rocks_change *changes, size_t count, bool durable)
 {
-	struct rocks *rocks = rocks_of(store);
-	rocksdb_writebatch_t *batch;
+	int r = rocks_write(store->rocks, changes, count, durable);
+
+	if (r == 0)
+		return 0;
+	store->doubtful = true;
+	r = store_rocks_make_sure(store);
+	return r < 0 ? r : -EAGAIN;
+}
+
+/* --- metadata --- */
+
+static bool meta_valid(const struct store_meta_change *change)
+{
+	return change->key_len && change->key_len <= META_KEY_MAX && change->value_len <= META_VALUE_MAX;
+}
+
+static int meta_write(struct store_rocks *store, const struct rocks_change *changes, size_t count, bool durable)
+{
 	int r;
 
+	pthread_mutex_lock(&store->commit);
+	r = store_rocks_make_sure(store);
+	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
+		r = headroom_check(&store->headroom, HEADROOM_RECORDS);
+		if (r == 0)
+			r = store_rocks_write_records(store, changes, count, durable);
+		if (r == 0)
+			break;
+	}
+	pthread_mutex_unlock(&store->commit);
+	return r == -EAGAIN ? -EIO : r;
+}
+
+static int rocks_meta_put(struct store *base, const struct store_meta_change *changes, size_t count, bool durable)
+{
+	struct store_rocks *store = rocks_of(base);
+	CLEANUP_FREE struct rocks_change *records = calloc(count ? count : 1, sizeof(*records));
+	int r;
+
+	if (!records)
+		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
-		if (!changes[i].key_len || changes[i].key_len > META_KEY_MAX || changes[i].value_len > META_VALUE_MAX)
+		if (!meta_valid(&changes[i]))
 			return -EINVAL;
+		records[i] = (struct rocks_change){
+			.family = ROCKS_META,
+			.kind = changes[i].value ? ROCKS_PUT : ROCKS_DELETE,
+			.key = changes[i].key,
+			.key_len = changes[i].key_len,
+			.value = changes[i].value,
+			.value_len = changes[i].value_len,
+		};
 	}
-	batch = rocksdb_writebatch_create();
-	for (size_t i = 0; i < count; i++) {
-		if (changes[i].value)
-			rocksdb_writebatch_put_cf(batch, rocks->family[FAMILY_META], changes[i].key, changes[i].key_len,
-						  changes[i].value, changes[i].value_len);
-		else
-			rocksdb_writebatch_delete_cf(batch, rocks->family[FAMILY_META], changes[i].key,
-						     changes[i].key_len);
-	}
-	r = write_batch(rocks, batch, durable);
-	rocksdb_writebatch_destroy(batch);
+	r = meta_write(store, records, count, durable);
+	return r < 0 ? failed(store, r, "cannot store metadata") : 0;
+}
+
+struct prefix_walk {
+	const void *prefix;
+	size_t prefix_len;
+	store_meta_fn *fn;
+	void *arg;
+	int r;
+};
+
+static int see_meta(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	struct prefix_walk *walk = arg;
+
+	if (key_len < walk->prefix_len || (walk->prefix_len && memcmp(key, walk->prefix, walk->prefix_len)))
+		return 1;
+	walk->r = walk->fn(walk->arg, key, key_len, value, value_len);
+	return walk->r;
+}
+
+static int rocks_meta_walk(struct store *base, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg)
+{
+	struct store_rocks *store = rocks_of(base);
+	struct prefix_walk walk = { prefix, prefix_len, fn, arg, 0 };
+	struct rocks_range range = { prefix_len ? prefix : "", prefix_len, NULL, 0 };
+	int r = rocks_walk(store->rocks, ROCKS_META, &range, see_meta, &walk);
+
+	if (walk.r != 0 || r >= 0)
+		return walk.r;
+	return failed(store, r, "cannot read metadata");
+}
+
+/* --- the whole --- */
+
+int store_rocks_sync(struct store_rocks *store)
+{
+	int r;
+
+	pthread_mutex_lock(&store->sync);
+	r = segments_sync(&store->segments); /* values first: what a durable record names is durable */
+	if (r == 0)
+		r = rocks_sync(store->rocks);
+	pthread_mutex_unlock(&store->sync);
 	return r;
 }
 
-static int rocks_meta_walk(struct store *store, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg)
+static int rocks_sync_op(struct store *base)
 {
-	struct rocks *rocks = rocks_of(store);
-	rocksdb_iterator_t *iter = rocksdb_create_iterator_cf(rocks->db, rocks->read, rocks->family[FAMILY_META]);
-	char *text = NULL;
-	int r = 0;
+	int r = store_rocks_sync(rocks_of(base));
 
-	for (rocksdb_iter_seek(iter, prefix, prefix_len); rocksdb_iter_valid(iter); rocksdb_iter_next(iter)) {
-		size_t key_len, len;
-		const char *key = rocksdb_iter_key(iter, &key_len);
-		const char *value = rocksdb_iter_value(iter, &len);
-
-		if (key_len < prefix_len || (prefix_len && memcmp(key, prefix, prefix_len)))
-			break;
-		r = fn(arg, key, key_len, value, len);
-		if (r != 0)
-			break;
-	}
-	if (r == 0) {
-		rocksdb_iter_get_error(iter, &text);
-		if (text)
-			r = failed(rocks, "cannot read metadata", text);
-	}
-	rocksdb_iter_destroy(iter);
-	return r;
+	return r < 0 ? failed(rocks_of(base), r, "cannot sync") : 0;
 }
 
-static int rocks_sync(struct store *store)
+static void rocks_figures_op(struct store *base, struct store_figures *ret)
 {
-	struct rocks *rocks = rocks_of(store);
-	char *text = NULL;
-
-	rocksdb_flush_wal(rocks->db, 1, &text);
-	return text ? failed(rocks, "cannot sync", text) : 0;
-}
-
-static uint64_t property(struct rocks *rocks, int family, const char *name)
-{
-	uint64_t number = 0;
-
-	rocksdb_property_int_cf(rocks->db, rocks->family[family], name, &number);
-	return number;
-}
-
-static void rocks_figures(struct store *store, struct store_figures *ret)
-{
-	struct rocks *rocks = rocks_of(store);
+	struct store_rocks *store = rocks_of(base);
 	struct store_figures figures = { 0 };
+	uint64_t disk, memory;
 
-	for (int i = 0; i < FAMILIES; i++) {
-		figures.disk_bytes += property(rocks, i, "rocksdb.total-sst-files-size") +
-				      property(rocks, i, "rocksdb.total-blob-file-size");
-		figures.memory_bytes += property(rocks, i, "rocksdb.cur-size-all-mem-tables") +
-					property(rocks, i, "rocksdb.estimate-table-readers-mem");
-	}
-	figures.memory_bytes += rocksdb_cache_get_usage(rocks->cache);
-	figures.put_blocks = atomic_load(&rocks->put_blocks);
-	figures.put_bytes = atomic_load(&rocks->put_bytes);
-	figures.get_blocks = atomic_load(&rocks->get_blocks);
-	figures.get_bytes = atomic_load(&rocks->get_bytes);
-	figures.errors = atomic_load(&rocks->errors);
-	figures.full = atomic_load(&rocks->full);
+	rocks_figures(store->rocks, &disk, &memory);
+	lock_get(&store->segments.lock);
+	figures.disk_bytes = disk + store->segments.end_bytes;
+	figures.memory_bytes = memory + store->places.memory_bytes;
+	lock_put(&store->segments.lock);
+	figures.memory_bytes += KEPT_TRANSFERS * STORE_TRANSFER_BYTES + KEPT_READS * store->reads.size_bytes;
+	figures.put_blocks = atomic_load(&store->put_blocks);
+	figures.put_bytes = atomic_load(&store->put_bytes);
+	figures.get_blocks = atomic_load(&store->get_blocks);
+	figures.get_bytes = atomic_load(&store->get_bytes);
+	figures.errors = atomic_load(&store->errors.count);
+	figures.full = atomic_load(&store->full);
 	*ret = figures;
 }
 
-static void rocks_free(struct store *store)
+static void rocks_free(struct store *base)
 {
-	struct rocks *rocks = rocks_of(store);
+	struct store_rocks *store = rocks_of(base);
 
-	if (!rocks)
+	if (!store)
 		return;
-	if (rocks->db) {
-		rocks_sync(store);
-		for (int i = 0; i < FAMILIES; i++)
-			rocksdb_column_family_handle_destroy(rocks->family[i]);
-		rocksdb_close(rocks->db);
-	}
-	for (int i = 0; i < FAMILIES; i++) {
-		if (rocks->options[i])
-			rocksdb_options_destroy(rocks->options[i]);
-	}
-	if (rocks->cache)
-		rocksdb_cache_destroy(rocks->cache);
-	if (rocks->read)
-		rocksdb_readoptions_destroy(rocks->read);
-	if (rocks->write)
-		rocksdb_writeoptions_destroy(rocks->write);
-	if (rocks->write_synced)
-		rocksdb_writeoptions_destroy(rocks->write_synced);
-	free(rocks->dir);
-	free(rocks);
+	collect_stop(store);
+	if (store->rocks)
+		store_rocks_sync(store);
+	rocks_close(store->rocks);
+	segments_close(&store->segments);
+	places_clear(&store->places);
+	buffers_fini(&store->reads);
+	buffers_fini(&store->transfers);
+	pthread_cond_destroy(&store->work);
+	pthread_mutex_destroy(&store->commit);
+	pthread_mutex_destroy(&store->sync);
+	free(store->dir);
+	free(store);
 }
 
 static const struct store_ops rocks_ops = {
-	.get = rocks_get,
-	.walk = rocks_walk,
-	.heads = rocks_walk,
-	.put = rocks_put,
-	.remove = rocks_remove,
+	.get = store_rocks_get,
+	.walk = store_rocks_walk,
+	.heads = store_rocks_heads,
+	.put = store_rocks_put,
+	.remove = store_rocks_remove,
 	.meta_put = rocks_meta_put,
 	.meta_walk = rocks_meta_walk,
-	.sync = rocks_sync,
-	.figures = rocks_figures,
+	.sync = rocks_sync_op,
+	.figures = rocks_figures_op,
 	.free = rocks_free,
 };
 
-static rocksdb_options_t *make_options(const struct store_rocks_config *config, rocksdb_cache_t *cache)
+static int check_version(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
 {
-	rocksdb_options_t *options = rocksdb_options_create();
-	rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
-	uint64_t buffers = config->write_buffer_bytes ? config->write_buffer_bytes : DEFAULT_WRITE_BUFFER_BYTES;
+	uint32_t *version = arg;
 
-	rocksdb_options_set_create_if_missing(options, config->create);
-	rocksdb_options_set_create_missing_column_families(options, config->create);
-	rocksdb_options_set_compression(options, rocksdb_no_compression);
-	rocksdb_options_set_info_log_level(options, INFO_LOG_FATAL);
-	rocksdb_options_set_max_background_jobs(options, 2);
-	rocksdb_options_set_max_open_files(options, 512);
-	rocksdb_options_set_write_buffer_size(options, buffers / 2);
-	rocksdb_options_set_max_write_buffer_number(options, 2);
-	rocksdb_options_set_db_write_buffer_size(options, buffers);
-	rocksdb_options_set_stats_dump_period_sec(options, 0);
-	rocksdb_options_set_stats_persist_period_sec(options, 0);
-	rocksdb_block_based_options_set_block_cache(table, cache);
-	rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
-	rocksdb_options_set_block_based_table_factory(options, table);
-	rocksdb_block_based_options_destroy(table);
-	return options;
+	(void)key;
+	(void)key_len;
+	*version = 0;
+	if (value_len == FORMAT_BYTES)
+		memcpy(version, value, sizeof(*version));
+	*version = le32toh(*version);
+	return 1;
 }
 
-/* The database aborts the process when it cannot write its info log, so the log must not be on the disk that may be
- * full; and it refuses to run without one. It gets a nameless file in memory that holds only what it says when it
- * opens. */
-static void drop_info_log(const char *log_dir)
+/* A new database is given the version of this program; one of another version is left alone. */
+static int ensure_version(struct store_rocks *store)
 {
-	DIR *dir = opendir(log_dir);
-	struct dirent *entry;
+	static const struct rocks_range range = { FORMAT_KEY, sizeof(FORMAT_KEY) - 1, FORMAT_KEY, sizeof(FORMAT_KEY) };
+	static const struct rocks_range all = { "", 0, NULL, 0 };
+	uint32_t version = UINT32_MAX, any = UINT32_MAX;
+	uint32_t number = htole32(FORMAT_VERSION);
+	struct rocks_change change = { ROCKS_INDEX, ROCKS_PUT, range.first, range.first_len, &number, FORMAT_BYTES };
+	int r = rocks_walk(store->rocks, ROCKS_INDEX, &range, check_version, &version);
 
-	if (!dir)
-		return;
-	while ((entry = readdir(dir)))
-		unlinkat(dirfd(dir), entry->d_name, 0);
-	closedir(dir);
-	rmdir(log_dir);
+	if (r < 0 || (r == 1 && version == FORMAT_VERSION))
+		return r < 0 ? r : 0;
+	if (r == 0) { /* none: then there must be no records either */
+		r = rocks_walk(store->rocks, ROCKS_INDEX, &all, check_version, &any);
+		if (r == 0)
+			return rocks_write(store->rocks, &change, 1, true);
+	}
+	log_error("store %s: of format %u, this program knows %d", store->dir, version, FORMAT_VERSION);
+	return r < 0 ? r : -EPROTONOSUPPORT;
 }
 
-static int open_db(struct rocks *rocks)
+static int open_parts(struct store_rocks *store, const struct store_rocks_config *config)
 {
-	char log_dir[] = INFO_LOG_DIR;
-	bool log_in_memory = mkdtemp(log_dir) != NULL;
-	char *text = NULL;
-	int r;
+	struct rocks_config rocks = { .dir = config->dir, .create = config->create };
+	struct headroom_scale scale;
+	char *values = NULL;
+	int r = headroom_scale(config->dir, &scale);
 
-	for (int i = 0; i < FAMILIES; i++)
-		rocksdb_options_set_db_log_dir(rocks->options[i], log_in_memory ? log_dir : "");
-	rocks->db = rocksdb_open_column_families(rocks->options[FAMILY_META], rocks->dir, FAMILIES, family_names,
-						 (const rocksdb_options_t *const *)rocks->options, rocks->family,
-						 &text);
-	if (log_in_memory)
-		drop_info_log(log_dir);
-	if (!text)
-		return 0;
-	rocks->db = NULL;
-	r = store_error_number(text);
-	log_error("store %s: cannot open: %s", rocks->dir, text);
-	rocksdb_free(text);
-	return r;
+	if (r < 0)
+		return failed(store, r, "cannot look at the filesystem");
+	if (config->segment_bytes)
+		scale.segment_bytes = config->segment_bytes;
+	while (scale.segment_bytes < 8 * store->value_max_bytes)
+		scale.segment_bytes *= 2;
+	rocks.cache_bytes = config->cache_bytes ? config->cache_bytes : DEFAULT_CACHE_BYTES;
+	rocks.buffer_bytes = config->write_buffer_bytes ? config->write_buffer_bytes : scale.buffer_bytes;
+	r = rocks_open(&rocks, &store->rocks);
+	if (r == 0)
+		r = ensure_version(store);
+	if (r < 0)
+		return r;
+	if (asprintf(&values, "%s/values", config->dir) < 0)
+		return -ENOMEM;
+	r = segments_open(&store->segments, values, scale.segment_bytes);
+	free(values);
+	if (r < 0)
+		return failed(store, r, "cannot open the values");
+	store->headroom.dir_fd = store->segments.dir_fd;
+	store->headroom.buffer_bytes = rocks.buffer_bytes;
+	store->headroom.segment_bytes = scale.segment_bytes;
+	r = load_places(store);
+	if (r < 0)
+		return failed(store, r, "cannot read the index");
+	segments_settle(&store->segments);
+	return collect_start(store);
 }
 
 int store_rocks_open(const struct store_rocks_config *config, struct store **ret)
 {
-	struct rocks *rocks = calloc(1, sizeof(*rocks));
+	struct store_rocks *store = calloc(1, sizeof(*store));
 	int r;
 
-	if (!rocks)
+	if (!store)
 		return -ENOMEM;
-	rocks->base.ops = &rocks_ops;
-	rocks->dir = strdup(config->dir);
-	if (!rocks->dir) {
-		rocks_free(&rocks->base);
-		return -ENOMEM;
-	}
-	rocks->cache = rocksdb_cache_create_lru(config->cache_bytes ? config->cache_bytes : DEFAULT_CACHE_BYTES);
-	for (int i = 0; i < FAMILIES; i++)
-		rocks->options[i] = make_options(config, rocks->cache);
-	rocks->read = rocksdb_readoptions_create();
-	rocksdb_readoptions_set_verify_checksums(rocks->read, 0);
-	rocks->write = rocksdb_writeoptions_create();
-	rocks->write_synced = rocksdb_writeoptions_create();
-	rocksdb_writeoptions_set_sync(rocks->write_synced, 1);
-	r = open_db(rocks);
+	store->base.ops = &rocks_ops;
+	pthread_mutex_init(&store->commit, NULL);
+	pthread_mutex_init(&store->sync, NULL);
+	lock_cond_init(&store->work);
+	store->value_max_bytes = config->block_bytes + SEGMENT_ALIGN;
+	buffers_init(&store->reads, store->value_max_bytes + 2 * SEGMENT_ALIGN, KEPT_READS);
+	buffers_init(&store->transfers, STORE_TRANSFER_BYTES, KEPT_TRANSFERS);
+	store->dir = strdup(config->dir);
+	r = store->dir ? open_parts(store, config) : -ENOMEM;
 	if (r < 0) {
-		rocks_free(&rocks->base);
+		rocks_free(&store->base);
 		return r;
 	}
-	*ret = &rocks->base;
+	*ret = &store->base;
 	return 0;
 }

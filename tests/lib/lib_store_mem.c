@@ -281,8 +281,13 @@ static int collect_range(struct store_mem *mem, uint64_t ino, uint64_t first, ui
 	__attribute__((cleanup(unlockp))) struct store_mem *held = mem;
 
 	for (struct entry *entry = held->now.blocks; r == 0 && entry; entry = entry->hh.next) {
-		if (in_range(block_of(entry->key), ino, first, count))
-			r = copies_add(copies, entry, at_most);
+		if (!in_range(block_of(entry->key), ino, first, count))
+			continue;
+		r = copies_add(copies, entry, at_most);
+		if (at_most == SIZE_MAX) {
+			held->figures.get_blocks++;
+			held->figures.get_bytes += entry->value_len;
+		}
 	}
 	return r;
 }

@@ -1,0 +1,297 @@
+/* cold/collect.c - the collector: gives the space of replaced and removed values back.
+ *
+ * A segment in which nothing is live goes at once, without the collector. It is needed where live and dead values lie
+ * together: it copies what is live to the end of the current segment, as a put would, and then the old segment goes.
+ *
+ * Which and when: the sealed segment with the least that is live, once the garbage of all is more than half of what is
+ * live (then a block costs about half a copy more over its life), or as soon as the disk gets tight. A segment that is
+ * nearly all live is not worth it.
+ *
+ * Power loss: a value that was durable stays so. The copies and the records that name them are synced before the old
+ * file is unlinked; until then the segment is marked "collecting" and cannot die.
+ *
+ * One thread, woken by changes under the segments' lock, stopped by collect_stop(). It may block on I/O and on the
+ * commit mutex.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "cold/store_rocks_impl.h"
+
+/* With less garbage than that many segments nothing is done. */
+#define GARBAGE_SEGMENTS 4U
+/* After a failure. */
+#define RETRY_NS NS_PER_S
+/* Values that are moved at once. */
+#define MOVE_VALUES 256U
+
+struct live_value {
+	struct store_key key;
+	struct place place;
+};
+
+struct victim {
+	struct segment *segment; /* referenced, collecting */
+	uint32_t id;
+	bool unreadable;
+	struct live_value *value;
+	size_t count, cap;
+};
+
+/* --- which --- */
+
+static uint64_t garbage_of(const struct segment *segment)
+{
+	return segment->end_bytes > segment->live_bytes ? segment->end_bytes - segment->live_bytes : 0;
+}
+
+static uint64_t garbage_in_all(const struct segments *segments)
+{
+	return segments->end_bytes > segments->live_bytes ? segments->end_bytes - segments->live_bytes : 0;
+}
+
+static bool enough(const struct store_rocks *store)
+{
+	const struct segments *segments = &store->segments;
+	uint64_t garbage = garbage_in_all(segments);
+
+	return garbage > segments->live_bytes / 2 && garbage > (uint64_t)GARBAGE_SEGMENTS * segments->segment_bytes;
+}
+
+void collect_poke(struct store_rocks *store)
+{
+	if (store->hurry || enough(store))
+		pthread_cond_signal(&store->work);
+}
+
+/* (lock) In a hurry an eighth of garbage is worth the copy, else a quarter. */
+static struct segment *choose(struct store_rocks *store, bool tight)
+{
+	struct segment *best = NULL;
+
+	for (struct segment *segment = store->segments.table; segment; segment = segment->hh.next) {
+		uint64_t garbage = garbage_of(segment);
+
+		if (!segment->sealed || segment->pending || segment->unmovable || !segment->live_count)
+			continue;
+		if (garbage < segment->end_bytes / (tight ? 8 : 4))
+			continue;
+		/* garbage / end of one against the other */
+		if (!best || garbage * best->end_bytes > garbage_of(best) * segment->end_bytes)
+			best = segment;
+	}
+	return best;
+}
+
+/* --- what --- */
+
+static void list_value(void *arg, struct store_key key, struct place place)
+{
+	struct victim *victim = arg;
+
+	if (place.segment == victim->id && victim->count < victim->cap)
+		victim->value[victim->count++] = (struct live_value){ key, place };
+}
+
+/* Nothing new can come to a sealed segment, so what is listed at any moment is all there is, or more. */
+static int list_live(struct store_rocks *store, struct victim *victim)
+{
+	CLEANUP_FREE uint64_t *inos = NULL;
+	size_t count;
+	int r;
+
+	victim->value = malloc(victim->cap * sizeof(*victim->value));
+	if (!victim->value)
+		return -ENOMEM;
+	lock_get(&store->segments.lock);
+	r = places_files(&store->places, &inos, &count);
+	lock_put(&store->segments.lock);
+	for (size_t i = 0; r == 0 && i < count; i++) {
+		uint64_t from = 0;
+		bool more;
+
+		do {
+			lock_get(&store->segments.lock);
+			more = places_some(&store->places, inos[i], &from, list_value, victim);
+			lock_put(&store->segments.lock);
+		} while (more);
+	}
+	return r;
+}
+
+static int compare_offsets(const void *left, const void *right)
+{
+	const struct live_value *a = left, *b = right;
+
+	return a->place.offset_bytes < b->place.offset_bytes ? -1 : a->place.offset_bytes > b->place.offset_bytes;
+}
+
+/* False: there is none worth it. */
+static bool take_victim(struct store_rocks *store, bool tight, struct victim *victim)
+{
+	LOCK_SCOPE(&store->segments.lock);
+	struct segment *segment = choose(store, tight);
+
+	if (!segment)
+		return false;
+	segments_ref(&store->segments, segment);
+	segment->collecting = true;
+	*victim = (struct victim){ .segment = segment, .id = segment->id, .cap = segment->live_count };
+	return true;
+}
+
+static void release_victim(struct store_rocks *store, struct victim *victim, bool durable)
+{
+	lock_get(&store->segments.lock);
+	victim->segment->collecting = false;
+	victim->segment->unmovable = victim->unreadable;
+	if (durable)
+		segments_check_dead(&store->segments, victim->segment);
+	lock_put(&store->segments.lock);
+	segments_unref(&store->segments, victim->segment);
+	segments_reap(&store->segments);
+	free(victim->value);
+}
+
+/* --- moving --- */
+
+struct part {
+	struct store_item item[MOVE_VALUES];
+	struct place place[MOVE_VALUES];
+	size_t count;
+};
+
+/* Values from first on that lie within one transfer: how many, and to where they reach. */
+static size_t measure(const struct victim *victim, size_t first, uint32_t *ret_end)
+{
+	uint32_t begin = victim->value[first].place.offset_bytes;
+	size_t i = first;
+
+	for (; i < victim->count && i - first < MOVE_VALUES; i++) {
+		uint32_t end = victim->value[i].place.offset_bytes + victim->value[i].place.length_bytes;
+
+		if (end - begin > STORE_TRANSFER_BYTES - 2 * SEGMENT_ALIGN)
+			break;
+		*ret_end = end;
+	}
+	return i - first;
+}
+
+static int move_part(struct store_rocks *store, struct victim *victim, size_t first, size_t count, uint32_t end,
+		     void *buffer, struct part *part)
+{
+	uint32_t begin = victim->value[first].place.offset_bytes;
+	struct store_rocks_move move = { part->item, part->place, count, HEADROOM_RECORDS };
+	const void *bytes;
+	int r = store_rocks_read(store, victim->segment, begin, end - begin, buffer, &bytes);
+
+	if (r < 0) {
+		victim->unreadable = r == -EIO || r == -EBADMSG;
+		return r;
+	}
+	for (size_t i = 0; i < count; i++) {
+		const struct live_value *value = &victim->value[first + i];
+
+		part->item[i] = (struct store_item){
+			value->key,
+			(const char *)bytes + (value->place.offset_bytes - begin),
+			value->place.length_bytes,
+		};
+		part->place[i] = value->place;
+	}
+	return store_rocks_move(store, &move);
+}
+
+static int move_all(struct store_rocks *store, struct victim *victim)
+{
+	CLEANUP_FREE struct part *part = malloc(sizeof(*part));
+	void *buffer = buffers_get(&store->transfers);
+	uint32_t end = 0;
+	size_t count = 0;
+	int r = part && buffer ? 0 : -ENOMEM;
+
+	for (size_t first = 0; r == 0 && first < victim->count; first += count) {
+		count = measure(victim, first, &end);
+		r = count ? move_part(store, victim, first, count, end, buffer, part) : -EBADMSG;
+	}
+	buffers_put(&store->transfers, buffer);
+	return r;
+}
+
+static int collect_one(struct store_rocks *store, bool tight)
+{
+	struct victim victim;
+	int r;
+
+	if (!take_victim(store, tight, &victim))
+		return -ENOENT;
+	r = list_live(store, &victim);
+	if (r == 0 && victim.count)
+		qsort(victim.value, victim.count, sizeof(*victim.value), compare_offsets);
+	if (r == 0)
+		r = move_all(store, &victim);
+	if (r == 0)
+		r = store_rocks_sync(store);
+	release_victim(store, &victim, r == 0);
+	return r;
+}
+
+/* --- when --- */
+
+/* Waits for work; if there was none to do, at least RETRY_NS. False: stop. */
+static bool wait_for_work(struct store_rocks *store, bool rest, bool *ret_hurry)
+{
+	LOCK_SCOPE(&store->segments.lock);
+	struct lock *lock = &store->segments.lock;
+	uint64_t until = clock_ns() + RETRY_NS;
+
+	while (!store->stop && (rest || !(store->hurry || enough(store)))) {
+		if (rest)
+			rest = lock_wait_until(lock, &store->work, until) != -ETIMEDOUT;
+		else
+			lock_wait(lock, &store->work);
+	}
+	*ret_hurry = store->hurry;
+	store->hurry = false;
+	return !store->stop;
+}
+
+static void *run(void *arg)
+{
+	struct store_rocks *store = arg;
+	bool rest = false, hurry;
+
+	pthread_setname_np(pthread_self(), "tierfs-collect");
+	while (wait_for_work(store, rest, &hurry)) {
+		rest = collect_one(store, hurry || headroom_tight(&store->headroom)) < 0;
+		/* One segment may not have been enough for the put that was refused. */
+		if (!rest && hurry && headroom_check(&store->headroom, HEADROOM_VALUES) < 0) {
+			lock_get(&store->segments.lock);
+			store->hurry = true;
+			lock_put(&store->segments.lock);
+		}
+	}
+	return NULL;
+}
+
+int collect_start(struct store_rocks *store)
+{
+	int r = pthread_create(&store->collector, NULL, run, store);
+
+	store->collector_runs = r == 0;
+	return -r;
+}
+
+void collect_stop(struct store_rocks *store)
+{
+	if (!store->collector_runs)
+		return;
+	lock_get(&store->segments.lock);
+	store->stop = true;
+	pthread_cond_signal(&store->work);
+	lock_put(&store->segments.lock);
+	pthread_join(store->collector, NULL);
+	store->collector_runs = false;
+}

@@ -1,0 +1,65 @@
+/* cold/index.c - byte by byte, so that order of bytes is order of keys, and neither the host nor padding shows. */
+#include "cold/index.h"
+
+#include <string.h>
+
+static void put_be64(uint8_t *at, uint64_t number)
+{
+	for (int i = 0; i < 8; i++)
+		at[i] = (uint8_t)(number >> (56 - 8 * i));
+}
+
+static uint64_t get_be64(const uint8_t *at)
+{
+	uint64_t number = 0;
+
+	for (int i = 0; i < 8; i++)
+		number = number << 8 | at[i];
+	return number;
+}
+
+static void put_le32(uint8_t *at, uint32_t number)
+{
+	for (int i = 0; i < 4; i++)
+		at[i] = (uint8_t)(number >> (8 * i));
+}
+
+static uint32_t get_le32(const uint8_t *at)
+{
+	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+void index_key(struct store_key key, uint8_t at[static INDEX_KEY_BYTES])
+{
+	put_be64(at, key.ino);
+	put_be64(at + 8, key.block);
+}
+
+void index_pack(const struct store_item *item, struct place place, struct index_record *record)
+{
+	size_t head = item->length_bytes < STORE_HEAD_BYTES ? item->length_bytes : STORE_HEAD_BYTES;
+
+	put_le32(record->segment, place.segment);
+	put_le32(record->offset, place.offset_bytes / PLACE_UNIT_BYTES);
+	put_le32(record->length, place.length_bytes);
+	memset(record->head, 0, sizeof(record->head));
+	if (head)
+		memcpy(record->head, item->value, head);
+}
+
+bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
+		  struct place *ret_place)
+{
+	const struct index_record *record = value;
+
+	if (key_len != INDEX_KEY_BYTES || value_len != sizeof(*record))
+		return false;
+	ret_key->ino = get_be64(key);
+	ret_key->block = get_be64((const uint8_t *)key + 8);
+	ret_place->segment = get_le32(record->segment);
+	if (get_le32(record->offset) >= PLACE_OFFSET_LIMIT / PLACE_UNIT_BYTES)
+		return false;
+	ret_place->offset_bytes = get_le32(record->offset) * PLACE_UNIT_BYTES;
+	ret_place->length_bytes = get_le32(record->length);
+	return ret_place->segment < PLACE_SEGMENTS && ret_place->length_bytes < PLACE_LENGTH_LIMIT;
+}

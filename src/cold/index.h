@@ -1,0 +1,23 @@
+/* cold/index.h - records of the database that say where a value lies. Format: docs/format/store.md. Pure functions. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cold/places.h"
+#include "cold/store.h"
+
+#define INDEX_KEY_BYTES 16
+
+struct index_record {
+	uint8_t segment[4], offset[4], length[4]; /* little-endian; the offset is in units of PLACE_UNIT_BYTES */
+	uint8_t head[STORE_HEAD_BYTES];
+};
+_Static_assert(sizeof(struct index_record) == 12 + STORE_HEAD_BYTES, "no padding");
+
+void index_key(struct store_key key, uint8_t at[static INDEX_KEY_BYTES]);
+void index_pack(const struct store_item *item, struct place place, struct index_record *record);
+/* False: not the record of a value, or one that this program cannot have written. */
+bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
+		  struct place *ret_place);

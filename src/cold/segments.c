@@ -1,0 +1,572 @@
+/* cold/segments.c - see the header for what; here is why it is safe.
+ *
+ * A segment that someone reads (refs) or whose reserved space is not accounted for yet (pending) is never unlinked, and
+ * neither is the current one. A dead segment is taken out of the table under the lock, so that nobody finds it, and
+ * unlinked afterwards without the lock. Should the process die in between, the file is found at the next open with
+ * nothing live in it and goes then.
+ *
+ * New files are allocated in full at once: the filesystem says "no space" before anything was written, and the blocks
+ * lie together. Numbers go up and wrap; a number in use is passed over.
+ *
+ * Descriptors are opened when needed, and those that rest longest are closed beyond OPEN_FILES_MAX.
+ */
+#include "cold/segments.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cold/places.h"
+
+#define OPEN_FILES_MAX 256U
+#define NAME_LEN 9
+
+static void name_of(uint32_t id, char name[static NAME_LEN])
+{
+	snprintf(name, NAME_LEN, "%08x", id);
+}
+
+static uint64_t align_up(uint64_t bytes)
+{
+	return (bytes + SEGMENT_ALIGN - 1) & ~(uint64_t)(SEGMENT_ALIGN - 1);
+}
+
+/* --- the directory --- */
+
+static struct segment *add_segment(struct segments *segments, uint32_t id, int fd, uint64_t file_bytes)
+{
+	struct segment *segment = calloc(1, sizeof(*segment));
+
+	if (!segment)
+		return NULL;
+	segment->id = id;
+	segment->fd = fd;
+	segment->file_bytes = file_bytes;
+	segment->sealed = true;
+	HASH_ADD(hh, segments->table, id, sizeof(segment->id), segment);
+	if (id > segments->last_id)
+		segments->last_id = id;
+	return segment;
+}
+
+static int list_entry(struct segments *segments, const char *text)
+{
+	char name[NAME_LEN];
+	struct stat attr;
+	char *end;
+	unsigned long id = strtoul(text, &end, 16);
+
+	if (*end || id >= PLACE_SEGMENTS)
+		return 0; /* not one of ours */
+	name_of((uint32_t)id, name);
+	if (strcmp(name, text) != 0 || fstatat(segments->dir_fd, name, &attr, AT_SYMLINK_NOFOLLOW) < 0 ||
+	    !S_ISREG(attr.st_mode))
+		return 0;
+	return add_segment(segments, (uint32_t)id, -1, (uint64_t)attr.st_size) ? 0 : -ENOMEM;
+}
+
+static int list_segments(struct segments *segments)
+{
+	DIR *dir = opendir(segments->dir);
+	struct dirent *entry;
+	int r = 0;
+
+	if (!dir)
+		return -errno;
+	while (r == 0 && (entry = readdir(dir)))
+		r = list_entry(segments, entry->d_name);
+	closedir(dir);
+	return r;
+}
+
+int segments_open(struct segments *segments, const char *dir, uint32_t segment_bytes)
+{
+	int r;
+
+	memset(segments, 0, sizeof(*segments));
+	lock_init(&segments->lock, LOCK_RANK_STORE);
+	pthread_mutex_init(&segments->grow, NULL);
+	segments->dir_fd = -1;
+	segments->direct = true;
+	segments->segment_bytes = segment_bytes;
+	segments->dir = strdup(dir);
+	if (!segments->dir)
+		return -ENOMEM;
+	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	segments->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (segments->dir_fd < 0)
+		return -errno;
+	r = list_segments(segments);
+	segments->dir_dirty = true; /* for the directory itself */
+	return r;
+}
+
+static int open_file(struct segments *segments, uint32_t id, int flags)
+{
+	char name[NAME_LEN];
+	int fd;
+
+	name_of(id, name);
+	if (segments->direct) {
+		fd = openat(segments->dir_fd, name, flags | O_DIRECT | O_CLOEXEC, 0600);
+		if (fd >= 0 || errno != EINVAL)
+			return fd < 0 ? -errno : fd;
+	}
+	fd = openat(segments->dir_fd, name, flags | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	segments->direct = false; /* the file opens without, so the filesystem lacks it */
+	return fd;
+}
+
+static void trim(struct segments *segments, const struct segment *segment, uint64_t length)
+{
+	char name[NAME_LEN];
+	int fd;
+
+	if (segment->fd >= 0) {
+		if (ftruncate(segment->fd, (off_t)length) == 0)
+			return;
+	}
+	name_of(segment->id, name);
+	fd = openat(segments->dir_fd, name, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return; /* costs space, nothing else; the next open tries again */
+	if (ftruncate(fd, (off_t)length) < 0)
+		errno = 0;
+	close(fd);
+}
+
+static void free_segment(struct segments *segments, struct segment *segment)
+{
+	if (segment->fd >= 0) {
+		close(segment->fd);
+		segments->open_files--;
+	}
+	free(segment);
+}
+
+void segments_close(struct segments *segments)
+{
+	struct segment *segment, *next;
+
+	if (!segments->dir)
+		return;
+	segments_reap(segments);
+	if (segments->current)
+		trim(segments, segments->current, segments->current->end_bytes);
+	HASH_ITER(hh, segments->table, segment, next) {
+		HASH_DEL(segments->table, segment);
+		free_segment(segments, segment);
+	}
+	if (segments->dir_fd >= 0)
+		close(segments->dir_fd);
+	pthread_mutex_destroy(&segments->grow);
+	lock_fini(&segments->lock);
+	free(segments->dir);
+	memset(segments, 0, sizeof(*segments));
+}
+
+/* --- life and death --- */
+
+struct segment *segments_find(struct segments *segments, uint32_t id)
+{
+	struct segment *segment;
+
+	HASH_FIND(hh, segments->table, &id, sizeof(id), segment);
+	return segment;
+}
+
+void segments_check_dead(struct segments *segments, struct segment *segment)
+{
+	if (!segment->sealed || segment->live_count || segment->pending || segment->collecting)
+		return;
+	HASH_DEL(segments->table, segment);
+	segments->end_bytes -= segment->end_bytes;
+	segment->next_dead = segments->dead;
+	segments->dead = segment;
+}
+
+void segments_add_live(struct segments *segments, struct segment *segment, uint32_t offset, uint32_t span_bytes)
+{
+	uint64_t end = align_up((uint64_t)offset + span_bytes);
+
+	if (end > segment->end_bytes) { /* when the references are counted at the start */
+		segments->end_bytes += end - segment->end_bytes;
+		segment->end_bytes = end;
+	}
+	segment->live_bytes += span_bytes;
+	segment->live_count++;
+	segments->live_bytes += span_bytes;
+}
+
+void segments_drop_live(struct segments *segments, struct segment *segment, uint32_t span_bytes)
+{
+	segment->live_bytes -= span_bytes;
+	segment->live_count--;
+	segments->live_bytes -= span_bytes;
+	segments_check_dead(segments, segment);
+}
+
+/* Takes the dead segments that nobody reads off the list. */
+static struct segment *take_dead(struct segments *segments)
+{
+	LOCK_SCOPE(&segments->lock);
+	struct segment **link = &segments->dead, *taken = NULL, *segment;
+
+	while ((segment = *link)) {
+		if (segment->refs) {
+			link = &segment->next_dead;
+			continue;
+		}
+		*link = segment->next_dead;
+		segment->next_dead = taken;
+		taken = segment;
+		if (segment->fd >= 0)
+			segments->open_files--;
+	}
+	return taken;
+}
+
+void segments_reap(struct segments *segments)
+{
+	struct segment *segment = take_dead(segments);
+
+	while (segment) {
+		struct segment *next = segment->next_dead;
+		char name[NAME_LEN];
+
+		name_of(segment->id, name);
+		unlinkat(segments->dir_fd, name, 0);
+		if (segment->fd >= 0)
+			close(segment->fd);
+		free(segment);
+		segment = next;
+	}
+}
+
+void segments_settle(struct segments *segments)
+{
+	struct segment *segment, *next;
+
+	HASH_ITER(hh, segments->table, segment, next) {
+		if (segment->live_count && segment->file_bytes > segment->end_bytes)
+			trim(segments, segment, segment->end_bytes);
+		lock_get(&segments->lock);
+		segments_check_dead(segments, segment);
+		lock_put(&segments->lock);
+	}
+	segments_reap(segments);
+}
+
+void segments_ref(struct segments *segments, struct segment *segment)
+{
+	segment->refs++;
+	segment->used_at = ++segments->ticks;
+}
+
+void segments_unref(struct segments *segments, struct segment *segment)
+{
+	bool reap;
+
+	lock_get(&segments->lock);
+	segment->refs--;
+	reap = !segment->refs && segments->dead;
+	lock_put(&segments->lock);
+	if (reap)
+		segments_reap(segments);
+}
+
+/* --- descriptors --- */
+
+/* (lock) The descriptor that rested longest, taken from its segment; -1: all are in use. */
+static int take_resting(struct segments *segments)
+{
+	struct segment *rests = NULL;
+	int fd = -1;
+
+	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
+		if (segment->fd < 0 || segment->refs || segment->pending || !segment->sealed)
+			continue;
+		if (!rests || segment->used_at < rests->used_at)
+			rests = segment;
+	}
+	if (rests) {
+		fd = rests->fd;
+		rests->fd = -1;
+		segments->open_files--;
+	}
+	return fd;
+}
+
+/* Gives the segment fd, or closes fd if another thread was faster. */
+static int install(struct segments *segments, struct segment *segment, int fd)
+{
+	int close_fd = -1;
+	int r;
+
+	lock_get(&segments->lock);
+	if (segment->fd < 0) {
+		segment->fd = fd;
+		if (++segments->open_files > OPEN_FILES_MAX)
+			close_fd = take_resting(segments);
+	} else {
+		close_fd = fd;
+	}
+	r = segment->fd;
+	lock_put(&segments->lock);
+	if (close_fd >= 0)
+		close(close_fd);
+	return r;
+}
+
+/* The descriptor of a segment that is referenced or pending, and so stays open. */
+static int descriptor(struct segments *segments, struct segment *segment)
+{
+	int fd;
+
+	lock_get(&segments->lock);
+	fd = segment->fd;
+	lock_put(&segments->lock);
+	if (fd >= 0)
+		return fd;
+	fd = open_file(segments, segment->id, O_RDWR);
+	return fd < 0 ? fd : install(segments, segment, fd);
+}
+
+/* --- filling --- */
+
+int segments_reserve(struct segments *segments, uint64_t need, uint64_t want, struct segment **ret,
+		     uint32_t *ret_offset, uint32_t *ret_bytes)
+{
+	struct segment *segment = segments->current;
+	uint64_t room = segment ? segments->segment_bytes - segment->end_bytes : 0;
+	uint64_t bytes = align_up(want);
+
+	if (!segment || room < need)
+		return -EAGAIN;
+	if (bytes > room)
+		bytes = room;
+	*ret = segment;
+	*ret_offset = (uint32_t)segment->end_bytes;
+	*ret_bytes = (uint32_t)bytes;
+	segment->end_bytes += bytes;
+	segments->end_bytes += bytes;
+	segment->pending++;
+	return 0;
+}
+
+void segments_settled(struct segments *segments, struct segment *segment, bool written)
+{
+	segment->pending--;
+	if (written)
+		segment->dirty = true;
+	segments_check_dead(segments, segment);
+}
+
+void segments_seal(struct segments *segments, struct segment *segment)
+{
+	segment->sealed = true;
+	if (segments->current == segment)
+		segments->current = NULL;
+}
+
+static bool has_room(struct segments *segments, uint64_t need)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	return segments->current && segments->segment_bytes - segments->current->end_bytes >= need;
+}
+
+/* The next number that is free. */
+static uint32_t next_id(struct segments *segments)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	do {
+		segments->last_id = (segments->last_id + 1) % PLACE_SEGMENTS;
+	} while (segments_find(segments, segments->last_id));
+	return segments->last_id;
+}
+
+static int make_file(struct segments *segments, uint32_t id)
+{
+	char name[NAME_LEN];
+	int fd = open_file(segments, id, O_RDWR | O_CREAT | O_TRUNC);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = fallocate(fd, 0, 0, segments->segment_bytes) < 0 ? -errno : 0;
+	if (r == 0 || r == -EOPNOTSUPP)
+		return fd;
+	close(fd);
+	name_of(id, name);
+	unlinkat(segments->dir_fd, name, 0);
+	return r;
+}
+
+/* The file id becomes the current segment; *ret_old is the one before, referenced, or NULL. */
+static int make_current(struct segments *segments, uint32_t id, int fd, struct segment **ret_old)
+{
+	LOCK_SCOPE(&segments->lock);
+	struct segment *segment = add_segment(segments, id, fd, segments->segment_bytes);
+	struct segment *old = segments->current;
+
+	if (!segment)
+		return -ENOMEM;
+	segment->sealed = false;
+	segments->open_files++;
+	segments->dir_dirty = true;
+	segments->current = segment;
+	*ret_old = old;
+	if (old) {
+		segments_ref(segments, old);
+		old->sealed = true;
+		segments_check_dead(segments, old);
+	}
+	return 0;
+}
+
+static int grow(struct segments *segments)
+{
+	uint32_t id = next_id(segments);
+	int fd = make_file(segments, id);
+	struct segment *old;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = make_current(segments, id, fd, &old);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	if (old) {
+		trim(segments, old, old->end_bytes);
+		segments_unref(segments, old);
+	}
+	return 0;
+}
+
+int segments_grow(struct segments *segments, uint64_t need)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&segments->grow);
+	if (!has_room(segments, need))
+		r = grow(segments);
+	pthread_mutex_unlock(&segments->grow);
+	return r;
+}
+
+/* --- reading, writing, syncing --- */
+
+int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset)
+{
+	int fd = descriptor(segments, segment);
+
+	for (size_t done = 0; fd >= 0 && done < length;) {
+		ssize_t n = pwrite(fd, (const char *)buf + done, length - done, (off_t)(offset + done));
+
+		if (n < 0 && errno != EINTR)
+			return errno == EDQUOT ? -ENOSPC : -errno;
+		if (n > 0)
+			done += (size_t)n;
+	}
+	return fd < 0 ? fd : 0;
+}
+
+int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
+		  size_t *ret_len)
+{
+	int fd = descriptor(segments, segment);
+	size_t done = 0;
+
+	while (fd >= 0 && done < length) {
+		ssize_t n = pread(fd, (char *)buf + done, length - done, (off_t)(offset + done));
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0 || (n > 0 && (size_t)n % SEGMENT_ALIGN)) { /* the end of the file */
+			done += (size_t)n;
+			break;
+		}
+		if (n > 0)
+			done += (size_t)n;
+	}
+	if (fd < 0)
+		return fd;
+	*ret_len = done;
+	return 0;
+}
+
+/* (lock) One segment that has something to sync, referenced. */
+static struct segment *take_dirty(struct segments *segments)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
+		if (!segment->dirty)
+			continue;
+		segment->dirty = false;
+		segments_ref(segments, segment);
+		return segment;
+	}
+	return NULL;
+}
+
+static void set_dirty(struct segments *segments, struct segment *segment)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	segment->dirty = true;
+}
+
+static int sync_one(struct segments *segments, struct segment *segment)
+{
+	int fd = descriptor(segments, segment);
+	int r = fd < 0 ? fd : 0;
+
+	if (r == 0 && fdatasync(fd) < 0)
+		r = -errno;
+	if (r < 0)
+		set_dirty(segments, segment);
+	segments_unref(segments, segment);
+	return r;
+}
+
+static int sync_dir(struct segments *segments)
+{
+	bool dirty;
+
+	lock_get(&segments->lock);
+	dirty = segments->dir_dirty;
+	segments->dir_dirty = false;
+	lock_put(&segments->lock);
+	if (!dirty || fsync(segments->dir_fd) == 0)
+		return 0;
+	lock_get(&segments->lock);
+	segments->dir_dirty = true;
+	lock_put(&segments->lock);
+	return -EIO;
+}
+
+int segments_sync(struct segments *segments)
+{
+	struct segment *segment;
+	int r;
+
+	while ((segment = take_dirty(segments))) {
+		r = sync_one(segments, segment);
+		if (r < 0)
+			return r;
+	}
+	return sync_dir(segments);
+}

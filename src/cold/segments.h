@@ -1,0 +1,99 @@
+/* cold/segments.h - the files that hold the values: each is filled from its beginning to its end, and removed as a
+ * whole.
+ *
+ * A segment is a file POOL/store/values/XXXXXXXX. Space in it is reserved under the lock and written without it;
+ * nothing is ever overwritten. It counts how many of its bytes are still referred to (live); when it is sealed and
+ * nothing is, it goes. Who refers to what is the caller's knowledge.
+ *
+ * Thread-safety: functions marked (lock) are called with the lock held, all others without; those do I/O. 0 or -errno.
+ * Direct I/O is used where the filesystem has it.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <uthash.h>
+
+#include "base/lock.h"
+
+/* Memory, offset and length of direct I/O: a multiple of every sector size there is. */
+#define SEGMENT_ALIGN 4096U
+
+struct segment {
+	UT_hash_handle hh;
+	uint32_t id;         /* immutable; all else under the lock */
+	int fd;              /* -1: not open at the moment */
+	uint64_t file_bytes; /* of the file when it was found or made */
+	uint64_t end_bytes;  /* reserved so far */
+	uint64_t live_bytes;
+	uint32_t live_count;  /* values */
+	unsigned int refs;    /* readers: it stays while there are any */
+	unsigned int pending; /* reservations whose values are not referred to yet */
+	uint64_t used_at;     /* for closing descriptors that rest */
+	bool sealed;          /* takes no more values */
+	bool dirty;           /* written since it was last synced */
+	bool collecting;      /* being emptied: goes only when the copies are durable */
+	bool unmovable;       /* some of it cannot be read: left alone */
+	struct segment *next_dead;
+};
+
+struct segments {
+	struct lock lock;
+	pthread_mutex_t grow; /* one thread makes a new file; held across I/O, taken before the lock */
+	char *dir;
+	int dir_fd;
+	bool direct;
+	uint32_t segment_bytes;  /* of new ones */
+	struct segment *table;   /* from here on under the lock */
+	struct segment *current; /* NULL: none */
+	struct segment *dead;    /* to be unlinked by segments_reap() */
+	uint32_t last_id;
+	unsigned int open_files;
+	uint64_t ticks;
+	uint64_t live_bytes, end_bytes; /* sums */
+	bool dir_dirty;                 /* a file was made since the last sync */
+};
+
+/* Opens or makes the directory and lists the segments in it, all of them sealed and with nothing live. segment_bytes is
+ * a power of two, at most PLACE_OFFSET_LIMIT. */
+int segments_open(struct segments *segments, const char *dir, uint32_t segment_bytes);
+/* After all references were counted and before any thread runs: removes what nobody refers to, cuts unused ends off. */
+void segments_settle(struct segments *segments);
+/* Cuts the end off the current segment and closes. Takes one that is all zero. */
+void segments_close(struct segments *segments);
+
+struct segment *segments_find(struct segments *segments, uint32_t id); /* (lock) NULL: none */
+
+/* Reserves up to want bytes, at least need, at the end of the current segment, rounded up to SEGMENT_ALIGN. Fails with
+ * -EAGAIN if it has no room: then segments_grow(). The segment is pending until segments_settled(). (lock) */
+int segments_reserve(struct segments *segments, uint64_t need, uint64_t want, struct segment **ret,
+		     uint32_t *ret_offset, uint32_t *ret_bytes);
+void segments_settled(struct segments *segments, struct segment *segment, bool written); /* (lock) */
+/* Makes a new segment current, unless another thread just did and it has need bytes. -ENOSPC, -EIO. */
+int segments_grow(struct segments *segments, uint64_t need);
+/* What was reserved could not be written: nothing more goes to this segment. (lock) */
+void segments_seal(struct segments *segments, struct segment *segment);
+
+/* A value of span bytes at offset is referred to, or no more. The last one gone from a sealed segment makes it dead.
+ * (lock) */
+void segments_add_live(struct segments *segments, struct segment *segment, uint32_t offset, uint32_t span_bytes);
+void segments_drop_live(struct segments *segments, struct segment *segment, uint32_t span_bytes);
+/* Dead if nothing is live, pending or being collected. (lock) */
+void segments_check_dead(struct segments *segments, struct segment *segment);
+/* Unlinks the dead ones. */
+void segments_reap(struct segments *segments);
+
+void segments_ref(struct segments *segments, struct segment *segment); /* (lock) */
+void segments_unref(struct segments *segments, struct segment *segment);
+
+/* The segment is referenced or pending. buf, length and offset are aligned. A read beyond the end of the file is short.
+ */
+int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset);
+int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
+		  size_t *ret_len);
+
+/* What was written becomes durable. */
+int segments_sync(struct segments *segments);

@@ -1,0 +1,87 @@
+/* cold/store_rocks_impl.h - what the files of this store share, and nobody else.
+ *
+ * Order of locks: commit, sync, then the segments' lock, which also guards the table of places.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cold/buffers.h"
+#include "cold/headroom.h"
+#include "cold/places.h"
+#include "cold/rocks.h"
+#include "cold/segments.h"
+#include "cold/store.h"
+#include "cold/store_error.h"
+
+/* A value of any size that the store is made for, with what alignment adds on both sides. */
+#define STORE_TRANSFER_BYTES (1U << 20)
+
+struct store_rocks {
+	struct store base;
+	char *dir; /* immutable */
+	struct rocks *rocks;
+	struct headroom headroom;
+	struct buffers reads;     /* for one value */
+	struct buffers transfers; /* STORE_TRANSFER_BYTES: for puts, walks, collection */
+	uint32_t value_max_bytes; /* immutable */
+
+	/* One change of places at a time, so that table and database agree on the order. Held across the database's
+	 * write: that is one short append to its log, and the database would queue the writers just the same. */
+	pthread_mutex_t commit;
+	bool doubtful;              /* under commit: a write failed, so the database may know more than the table */
+	uint64_t doubtful_since_ns; /* under commit: last attempt to make sure */
+
+	pthread_mutex_t sync; /* one sync at a time, so that none returns before what another took over is done */
+
+	struct segments segments; /* with the lock */
+	struct places places;     /* under segments.lock */
+
+	pthread_t collector;
+	bool collector_runs; /* immutable once open */
+	pthread_cond_t work; /* with segments.lock: for the collector */
+	bool stop;           /* under segments.lock, and so is the next */
+	bool hurry;          /* a put was refused: collect what little there is */
+
+	_Atomic uint64_t put_blocks, put_bytes, get_blocks, get_bytes;
+	_Atomic bool full;
+	struct store_errors errors;
+};
+
+/* Values that move: as a put, but only those that are still where they were. places: one for each item. */
+struct store_rocks_move {
+	const struct store_item *items;
+	const struct place *places; /* NULL: an ordinary put */
+	size_t count;
+	enum headroom_use use;
+};
+
+/* The commit mutex is held for these two. Writes records, after an error once more behind a reopen: -EAGAIN then says
+ * that the table was rebuilt and the caller must look again. make_sure: to be called before a look at the table that a
+ * change rests on; -EIO while the database cannot be opened. */
+int store_rocks_write_records(struct store_rocks *store, const struct rocks_change *changes, size_t count,
+			      bool durable);
+int store_rocks_make_sure(struct store_rocks *store);
+
+/* Changing: store_rocks_write.c. As the contract says. */
+int store_rocks_put(struct store *base, const struct store_item *items, size_t count);
+int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count);
+int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *move);
+int store_rocks_sync(struct store_rocks *store);
+
+/* Reading: store_rocks_read.c. As the contract says. */
+int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len);
+int store_rocks_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
+int store_rocks_heads(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
+/* Reads length bytes at a place of a referenced segment through the buffer; *ret points into it. */
+int store_rocks_read(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
+		     const void **ret);
+
+/* Starts and stops the collector's thread. */
+int collect_start(struct store_rocks *store);
+void collect_stop(struct store_rocks *store);
+/* Wakes it if there is enough to collect. The segments' lock is held. */
+void collect_poke(struct store_rocks *store);

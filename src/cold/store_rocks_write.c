@@ -1,0 +1,414 @@
+/* cold/store_rocks_write.c - changing what is stored: puts, moves of the collector, removals.
+ *
+ * Append, commit, publish: values are written to segments by each thread for itself; then one thread at a time writes
+ * the index records and enters the new places in the table. What was replaced becomes garbage of its segment. A
+ * reservation in a segment stays pending from the append until it is published or given up, so that the segment cannot
+ * go in between.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "cold/index.h"
+#include "cold/store_rocks_impl.h"
+
+/* A removal of more values than that is one range, of fewer so many records. */
+#define SINGLE_REMOVALS 64U
+
+static struct store_rocks *rocks_of(struct store *store)
+{
+	return (struct store_rocks *)store;
+}
+
+static int failed(struct store_rocks *store, int r, const char *doing)
+{
+	return store_error_note(&store->errors, r, store->dir, doing, NULL);
+}
+
+static int may_write(struct store_rocks *store, enum headroom_use use)
+{
+	int r = headroom_check(&store->headroom, use);
+
+	if (use == HEADROOM_VALUES)
+		atomic_store(&store->full, r == -ENOSPC);
+	return r;
+}
+
+/* --- putting: append, commit, publish --- */
+
+struct appended {
+	struct place place;
+	struct segment *segment; /* NULL: not appended yet */
+	bool ends_run;           /* the last value of one reservation: settles it */
+	bool skip;               /* moved or removed meanwhile: not to be published */
+};
+
+struct put {
+	struct store_rocks *store;
+	const struct store_rocks_move *move;
+	struct appended *appended;
+};
+
+/* Values from first on that one transfer takes: their number, and the bytes they span. */
+static size_t measure(const struct put *put, size_t first, uint64_t limit, uint64_t *ret_bytes)
+{
+	uint64_t bytes = 0;
+	size_t i = first;
+
+	for (; i < put->move->count; i++) {
+		uint32_t span = place_span(put->move->items[i].length_bytes);
+
+		if (bytes + span > limit)
+			break;
+		bytes += span;
+	}
+	*ret_bytes = bytes;
+	return i - first;
+}
+
+/* New segments are where space is used up: there the disk is looked at. */
+static int reserve(struct store_rocks *store, enum headroom_use use, uint64_t need, uint64_t want, struct segment **ret,
+		   uint32_t *ret_offset, uint32_t *ret_bytes)
+{
+	int r;
+
+	do {
+		uint64_t disk, memory;
+
+		lock_get(&store->segments.lock);
+		r = segments_reserve(&store->segments, need, want, ret, ret_offset, ret_bytes);
+		lock_put(&store->segments.lock);
+		if (r != -EAGAIN)
+			return r;
+		rocks_figures(store->rocks, &disk, &memory);
+		atomic_store(&store->headroom.index_bytes, disk);
+		r = may_write(store, use);
+		if (r == 0)
+			r = segments_grow(&store->segments, need);
+	} while (r == 0);
+	return r;
+}
+
+static void settle(struct store_rocks *store, struct segment *segment, bool written)
+{
+	lock_get(&store->segments.lock);
+	if (!written)
+		segments_seal(&store->segments, segment);
+	segments_settled(&store->segments, segment, written);
+	lock_put(&store->segments.lock);
+}
+
+/* Appends values from first on, as many as one transfer and the segment take. */
+static int append_some(struct put *put, void *buffer, size_t first, size_t *ret_count)
+{
+	const struct store_item *items = put->move->items;
+	struct store_rocks *store = put->store;
+	struct segment *segment = NULL;
+	uint32_t offset, granted;
+	uint64_t need, used = 0;
+	size_t count;
+	int r;
+
+	if (!measure(put, first, STORE_TRANSFER_BYTES, &need))
+		return -EINVAL;
+	r = reserve(store, put->move->use, place_span(items[first].length_bytes), need, &segment, &offset, &granted);
+	if (r < 0)
+		return r;
+	count = measure(put, first, granted, &used);
+	for (size_t i = first, at = 0; i < first + count; i++) {
+		uint32_t length = items[i].length_bytes, span = place_span(length);
+
+		if (length)
+			memcpy((char *)buffer + at, items[i].value, length);
+		memset((char *)buffer + at + length, 0, span - length);
+		put->appended[i].place = (struct place){ segment->id, (uint32_t)(offset + at), length };
+		at += span;
+	}
+	memset((char *)buffer + used, 0, granted - used);
+	r = segments_write(&store->segments, segment, buffer, granted, offset);
+	if (r < 0) {
+		settle(store, segment, false);
+		return r;
+	}
+	for (size_t i = first; i < first + count; i++)
+		put->appended[i].segment = segment;
+	put->appended[first + count - 1].ends_run = true;
+	*ret_count = count;
+	return 0;
+}
+
+static int append_all(struct put *put)
+{
+	void *buffer = buffers_get(&put->store->transfers);
+	size_t count = 0;
+	int r = buffer ? 0 : -ENOMEM;
+
+	for (size_t first = 0; r == 0 && first < put->move->count; first += count)
+		r = append_some(put, buffer, first, &count);
+	buffers_put(&put->store->transfers, buffer);
+	return r;
+}
+
+/* Which values are (still) to be published, and room for them in the table. */
+static int select_values(struct put *put)
+{
+	struct store_rocks *store = put->store;
+	LOCK_SCOPE(&store->segments.lock);
+
+	for (size_t i = 0; i < put->move->count; i++) {
+		struct store_key key = put->move->items[i].key;
+		struct place now;
+		int r = 0;
+
+		put->appended[i].skip = put->move->places && !(places_get(&store->places, key, &now) &&
+							       place_equal(now, put->move->places[i]));
+		if (!put->appended[i].skip)
+			r = places_reserve(&store->places, key);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+struct record_room {
+	uint8_t key[INDEX_KEY_BYTES];
+	struct index_record record;
+};
+
+static int write_index(struct put *put, struct rocks_change *changes, struct record_room *room)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < put->move->count; i++) {
+		const struct store_item *item = &put->move->items[i];
+
+		if (put->appended[i].skip)
+			continue;
+		index_key(item->key, room[count].key);
+		index_pack(item, put->appended[i].place, &room[count].record);
+		changes[count] = (struct rocks_change){
+			.family = ROCKS_INDEX,
+			.kind = ROCKS_PUT,
+			.key = room[count].key,
+			.key_len = sizeof(room[count].key),
+			.value = &room[count].record,
+			.value_len = sizeof(room[count].record),
+		};
+		count++;
+	}
+	return count ? store_rocks_write_records(put->store, changes, count, false) : 0;
+}
+
+static void publish(struct put *put)
+{
+	struct store_rocks *store = put->store;
+	LOCK_SCOPE(&store->segments.lock);
+
+	for (size_t i = 0; i < put->move->count; i++) {
+		const struct appended *appended = &put->appended[i];
+		struct segment *segment;
+		struct place old;
+
+		if (appended->skip)
+			continue;
+		segments_add_live(&store->segments, appended->segment, appended->place.offset_bytes,
+				  place_span(appended->place.length_bytes));
+		if (!places_set(&store->places, put->move->items[i].key, appended->place, &old))
+			continue;
+		segment = segments_find(&store->segments, old.segment);
+		if (segment)
+			segments_drop_live(&store->segments, segment, place_span(old.length_bytes));
+	}
+	collect_poke(store);
+}
+
+/* The commit mutex is held. */
+static int commit(struct put *put)
+{
+	CLEANUP_FREE struct rocks_change *changes = calloc(put->move->count, sizeof(*changes));
+	CLEANUP_FREE struct record_room *room = calloc(put->move->count, sizeof(*room));
+	int r;
+
+	if (!changes || !room)
+		return -ENOMEM;
+	r = store_rocks_make_sure(put->store);
+	if (r == 0)
+		r = headroom_check(&put->store->headroom, HEADROOM_RECORDS);
+	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
+		r = select_values(put);
+		if (r == 0)
+			r = write_index(put, changes, room);
+		if (r == 0) {
+			publish(put);
+			return 0;
+		}
+	}
+	return r == -EAGAIN ? -EIO : r;
+}
+
+static void settle_all(struct put *put)
+{
+	for (size_t i = 0; i < put->move->count; i++) {
+		if (put->appended[i].segment && put->appended[i].ends_run)
+			settle(put->store, put->appended[i].segment, true);
+	}
+	segments_reap(&put->store->segments);
+}
+
+int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *move)
+{
+	CLEANUP_FREE struct appended *appended = calloc(move->count, sizeof(*appended));
+	struct put put = { store, move, appended };
+	int r;
+
+	if (!appended)
+		return -ENOMEM;
+	r = append_all(&put);
+	if (r == 0) {
+		pthread_mutex_lock(&store->commit);
+		r = commit(&put);
+		pthread_mutex_unlock(&store->commit);
+	}
+	settle_all(&put);
+	return r;
+}
+
+static void hurry(struct store_rocks *store)
+{
+	LOCK_SCOPE(&store->segments.lock);
+
+	store->hurry = true;
+	collect_poke(store);
+}
+
+int store_rocks_put(struct store *base, const struct store_item *items, size_t count)
+{
+	struct store_rocks *store = rocks_of(base);
+	struct store_rocks_move move = { items, NULL, count, HEADROOM_VALUES };
+	uint64_t bytes = 0;
+	int r;
+
+	if (!count)
+		return 0;
+	for (size_t i = 0; i < count; i++) {
+		if (items[i].length_bytes > store->value_max_bytes)
+			return -EINVAL;
+		bytes += items[i].length_bytes;
+	}
+	r = store_rocks_move(store, &move);
+	if (r == -ENOSPC) {
+		atomic_store(&store->full, true);
+		hurry(store);
+	}
+	if (r < 0)
+		return failed(store, r, "cannot store blocks");
+	atomic_store(&store->full, false);
+	store_error_clear(&store->errors, store->dir);
+	atomic_fetch_add(&store->put_blocks, count);
+	atomic_fetch_add(&store->put_bytes, bytes);
+	return 0;
+}
+
+/* --- removing --- */
+
+struct removal {
+	struct store_rocks *store;
+	uint64_t ino, first, last;
+	uint64_t blocks[SINGLE_REMOVALS]; /* those that are there, if they are few */
+	size_t count;                     /* SINGLE_REMOVALS + 1: more */
+};
+
+static void find_present(struct removal *removal)
+{
+	LOCK_SCOPE(&removal->store->segments.lock);
+	struct store_key key = { removal->ino, removal->first };
+	struct place place;
+
+	removal->count = 0;
+	while (places_next(&removal->store->places, &key, removal->last, &place)) {
+		if (removal->count < SINGLE_REMOVALS)
+			removal->blocks[removal->count] = key.block;
+		if (removal->count++ == SINGLE_REMOVALS || key.block == removal->last)
+			break;
+		key.block++;
+	}
+}
+
+static int write_singles(const struct removal *removal)
+{
+	struct rocks_change changes[SINGLE_REMOVALS];
+	uint8_t keys[SINGLE_REMOVALS][INDEX_KEY_BYTES];
+
+	for (size_t i = 0; i < removal->count; i++) {
+		index_key((struct store_key){ removal->ino, removal->blocks[i] }, keys[i]);
+		changes[i] = (struct rocks_change){ ROCKS_INDEX, ROCKS_DELETE, keys[i], sizeof(keys[i]), NULL, 0 };
+	}
+	return store_rocks_write_records(removal->store, changes, removal->count, false);
+}
+
+static int write_range(const struct removal *removal)
+{
+	uint8_t first[INDEX_KEY_BYTES], end[INDEX_KEY_BYTES + 1];
+	struct rocks_change change = { ROCKS_INDEX, ROCKS_DELETE_RANGE, first, sizeof(first), end, sizeof(end) };
+
+	index_key((struct store_key){ removal->ino, removal->first }, first);
+	index_key((struct store_key){ removal->ino, removal->last }, end);
+	end[INDEX_KEY_BYTES] = 0; /* right behind the last key, also behind the last there is */
+	return store_rocks_write_records(removal->store, &change, 1, false);
+}
+
+static void drop_place(void *arg, struct store_key key, struct place place)
+{
+	struct segments *segments = arg;
+	struct segment *segment = segments_find(segments, place.segment);
+
+	(void)key;
+	if (segment)
+		segments_drop_live(segments, segment, place_span(place.length_bytes));
+}
+
+static void forget_places(struct removal *removal)
+{
+	struct store_rocks *store = removal->store;
+	LOCK_SCOPE(&store->segments.lock);
+
+	places_remove(&store->places, removal->ino, removal->first, removal->last, drop_place, &store->segments);
+	collect_poke(store);
+}
+
+/* The commit mutex is held. What is not there costs nothing. */
+static int remove_range(struct removal *removal)
+{
+	int r = store_rocks_make_sure(removal->store);
+
+	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
+		find_present(removal);
+		if (!removal->count)
+			return 0;
+		r = headroom_check(&removal->store->headroom, HEADROOM_RECORDS);
+		if (r == 0)
+			r = removal->count <= SINGLE_REMOVALS ? write_singles(removal) : write_range(removal);
+		if (r == 0) {
+			forget_places(removal);
+			return 0;
+		}
+	}
+	return r == -EAGAIN ? -EIO : r;
+}
+
+int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
+{
+	struct store_rocks *store = rocks_of(base);
+	struct removal removal = { .store = store, .ino = ino, .first = first };
+	int r;
+
+	if (!count)
+		return 0;
+	removal.last = count - 1 > UINT64_MAX - first ? UINT64_MAX : first + (count - 1);
+	pthread_mutex_lock(&store->commit);
+	r = remove_range(&removal);
+	pthread_mutex_unlock(&store->commit);
+	segments_reap(&store->segments);
+	return r < 0 ? failed(store, r, "cannot remove blocks") : 0;
+}
