@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../lib/load.sh"
 
 need_load
-rounds=$(load_or_long 5 31)
+rounds=$(load_or_long 15 99)
 least=$(load_or_long 0.80 0.95)
 shm=/dev/shm/tierfs-test.$$
 cleanup_push rm -f "$shm"
@@ -14,7 +14,7 @@ cleanup_push rm -f "$shm"
 tierfs_start "$T/pool" "$T/mnt" dram=512M
 for op in write read rmw; do
 	result=$(tierctl run -- "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/ram" --file "$shm" --size 256M --op $op \
-		--rounds "$rounds" --seconds 0.2) || fail "prog_touch: exit $?"
+		--rounds "$rounds" --seconds 0.05) || fail "prog_touch: exit $?"
 	ratio=$(jq '.files[0].rate_ratio' <<<"$result")
 	note "$op: $(jq -c '[.files[].ns_per_op]' <<<"$result") ns, $ratio of the rate on /dev/shm"
 	[ "$(jq -n "$ratio >= $least")" = true ] || fail "$op: $ratio, wanted at least $least"

@@ -23,12 +23,15 @@ title() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 text() { printf '  %s\n' "$*"; }
 indent() { sed 's/^/  /'; }
 
+# Takes the private directory off names, and its width off the table's first column.
+short_names() { sed -E "s|^FILE {$((${#T} + 1))}|FILE|; s|$T/||g"; }
+
 # Shows a command as one would type it, and runs it.
 show() # COMMAND...
 {
 	local shown=$*
 	printf '  %s$ %s%s\n' "$dim" "${shown//$T\//}" "$plain"
-	"$@" 2>&1 | indent
+	"$@" 2>&1 | short_names | indent
 	return "${PIPESTATUS[0]}"
 }
 
