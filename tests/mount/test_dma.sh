@@ -22,5 +22,5 @@ note "one read after the other"
 dma "$T/mnt/few" --size 128M --threads 1 --io 16K
 rm "$T/mnt/few"
 note "many at once, each of them slow"
-dma "$T/mnt/many" --size 128M --threads 64 --io 128K
+dma "$T/mnt/many" --size 128M --threads 64 --io 16K
 tierfs_stop "$T/mnt"
