@@ -147,10 +147,12 @@ static int mark_lost(struct ns *ns)
 		if (rc < 0 || !inode->rec.dirty || inode->rec.nlink == 0)
 			continue;
 		inode->rec.dirty = false;
-		inode->rec.lost = inode->rec.lost || inode->rec.size_bytes > 0;
+		/* Also when it is empty by its record: a new size may not have reached the disk before the power went.
+		 */
+		inode->rec.lost = true;
 		record_batch_inode(&batch, inode->ino, &inode->rec);
 		rc = record_batch_put(&batch, ns->store, true);
-		if (rc < 0 || !inode->rec.lost)
+		if (rc < 0)
 			continue;
 		tree_path(inode, path, sizeof(path));
 		log_warn("%s: lost: it had blocks in DRAM when the host went down; reads give EIO until it is "
