@@ -303,9 +303,8 @@ int ramfile_destroy(struct ramfile *file)
 	int err;
 
 	err = tier_store(file->tier)->ops->remove(tier_store(file->tier), file->ino, 0, UINT64_MAX);
-	if (err)
-		return err;
-	err = arena_remove(&file->arena);
+	if (!err)
+		err = arena_remove(&file->arena);
 	ramfile_unload(file);
 	return err == -ENOENT ? 0 : err;
 }

@@ -22,7 +22,7 @@ struct mapper;
 int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret);
 /* Drops the struct from memory; the arena and the store stay as they are. No mapper may be left. */
 void ramfile_unload(struct ramfile *file);
-/* Removes content everywhere (arena and store) and unloads. */
+/* Removes content everywhere (arena and store) and unloads, also when something could not be removed. */
 int ramfile_destroy(struct ramfile *file);
 
 uint64_t ramfile_ino(const struct ramfile *file);

@@ -572,6 +572,24 @@ START_TEST(a_store_that_is_full_keeps_the_memory)
 }
 END_TEST
 
+START_TEST(blocks_that_cannot_be_freed_are_at_the_next_load)
+{
+	uint64_t f = file(NS_ROOT_INO, "f");
+
+	ck_assert_int_eq(resize(f, 4 * BLOCK), 0);
+	ck_assert_int_eq(fill(f, 7, 4 * BLOCK), 0);
+	remount_clean();
+	store_mem_fail_all(store, STORE_MEM_REMOVE, EIO);
+	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "f"), 0);
+	ck_assert_int_eq(look(NS_ROOT_INO, "f"), -ENOENT);
+	remount_clean();
+	ck_assert_uint_gt(store_mem_count(store, f), 0);
+	store_mem_fail_all(store, STORE_MEM_REMOVE, 0);
+	remount_clean();
+	ck_assert_uint_eq(store_mem_count(store, f), 0);
+}
+END_TEST
+
 START_TEST(by_arena)
 {
 	uint64_t f = file(NS_ROOT_INO, "f"), g = file(NS_ROOT_INO, "g"), ino = 0;
@@ -911,6 +929,7 @@ int main(void)
 	tcase_add_test(tcase, fsync_of_a_cold_file_makes_it_clean);
 	tcase_add_test(tcase, a_dirty_mark_that_cannot_be_written_stops_the_write);
 	tcase_add_test(tcase, a_store_that_is_full_keeps_the_memory);
+	tcase_add_test(tcase, blocks_that_cannot_be_freed_are_at_the_next_load);
 	tcase_add_test(tcase, by_arena);
 	tcase_add_test(tcase, files);
 	tcase_add_loop_test(tcase, refused_changes_have_not_happened, 0, STEPS + 4);
