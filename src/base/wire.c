@@ -132,9 +132,11 @@ int wire_recv(int sock, struct wire_packet *ret)
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return -errno;
-	if (got == 0)
-		return -ECONNRESET;
 	take_fds(&head, ret);
+	if (got == 0) {
+		wire_close_fds(ret); /* an empty packet looks like the end of file, and may bring descriptors all the same */
+		return -ECONNRESET;
+	}
 	err = (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? -EPROTO : check_packet(&ret->msg, (size_t)got);
 	if (err) {
 		wire_close_fds(ret);
