@@ -47,19 +47,28 @@ void index_pack(const struct store_item *item, struct place place, struct index_
 		memcpy(record->head, item->value, head);
 }
 
+static bool possible(const struct index_record *record)
+{
+	return get_le32(record->segment) < PLACE_SEGMENTS &&
+	       get_le32(record->offset) < PLACE_OFFSET_LIMIT / PLACE_UNIT_BYTES &&
+	       get_le32(record->length) < PLACE_LENGTH_LIMIT;
+}
+
 bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
 		  struct place *ret_place)
 {
 	const struct index_record *record = value;
 
-	if (key_len != INDEX_KEY_BYTES || value_len != sizeof(*record))
+	if (key_len != INDEX_KEY_BYTES)
 		return false;
 	ret_key->ino = get_be64(key);
 	ret_key->block = get_be64((const uint8_t *)key + 8);
-	ret_place->segment = get_le32(record->segment);
-	if (get_le32(record->offset) >= PLACE_OFFSET_LIMIT / PLACE_UNIT_BYTES)
-		return false;
-	ret_place->offset_bytes = get_le32(record->offset) * PLACE_UNIT_BYTES;
-	ret_place->length_bytes = get_le32(record->length);
-	return ret_place->segment < PLACE_SEGMENTS && ret_place->length_bytes < PLACE_LENGTH_LIMIT;
+	*ret_place = (struct place){ .segment = PLACE_NOWHERE };
+	if (value_len == sizeof(*record) && possible(record))
+		*ret_place = (struct place){
+			.segment = get_le32(record->segment),
+			.offset_bytes = get_le32(record->offset) * PLACE_UNIT_BYTES,
+			.length_bytes = get_le32(record->length),
+		};
+	return true;
 }

@@ -18,6 +18,7 @@ _Static_assert(sizeof(struct index_record) == 12 + STORE_HEAD_BYTES, "no padding
 
 void index_key(struct store_key key, uint8_t at[static INDEX_KEY_BYTES]);
 void index_pack(const struct store_item *item, struct place place, struct index_record *record);
-/* False: not the record of a value, or one that this program cannot have written. */
+/* False: not the record of a value. One that this program cannot have written is a value that lies nowhere: its block
+ * is damaged, not a hole. */
 bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
 		  struct place *ret_place);

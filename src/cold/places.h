@@ -20,6 +20,9 @@
 #define PLACE_OFFSET_LIMIT (UINT32_C(1) << 26) /* bytes in a segment */
 #define PLACE_LENGTH_LIMIT (UINT32_C(1) << 22) /* bytes of a value, exclusive */
 
+/* No segment has this number: what is said to lie there is damaged. */
+#define PLACE_NOWHERE (PLACE_SEGMENTS - 1)
+
 struct place {
 	uint32_t segment;
 	uint32_t offset_bytes; /* multiple of PLACE_UNIT_BYTES */

@@ -61,7 +61,7 @@ static int list_entry(struct segments *segments, const char *text)
 	char *end;
 	unsigned long id = strtoul(text, &end, 16);
 
-	if (*end || id >= PLACE_SEGMENTS)
+	if (*end || id >= PLACE_NOWHERE)
 		return 0; /* not one of ours */
 	name_of((uint32_t)id, name);
 	if (strcmp(name, text) != 0 || fstatat(segments->dir_fd, name, &attr, AT_SYMLINK_NOFOLLOW) < 0 ||
@@ -390,7 +390,7 @@ static uint32_t next_id(struct segments *segments)
 	LOCK_SCOPE(&segments->lock);
 
 	do {
-		segments->last_id = (segments->last_id + 1) % PLACE_SEGMENTS;
+		segments->last_id = (segments->last_id + 1) % PLACE_NOWHERE;
 	} while (segments_find(segments, segments->last_id));
 	return segments->last_id;
 }

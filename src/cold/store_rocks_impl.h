@@ -48,7 +48,8 @@ struct store_rocks {
 
 	_Atomic uint64_t put_blocks, put_bytes, get_blocks, get_bytes;
 	_Atomic bool full;
-	struct store_errors errors;
+	struct store_errors errors; /* of changes */
+	struct store_errors read_errors;
 };
 
 /* Values that move: as a put, but only those that are still where they were. places: one for each item. */

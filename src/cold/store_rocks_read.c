@@ -5,6 +5,8 @@
  * so a walk reads as many at once as one transfer takes and passes over small gaps.
  */
 #include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cold/index.h"
@@ -19,9 +21,12 @@ static struct store_rocks *rocks_of(struct store *store)
 	return (struct store_rocks *)store;
 }
 
-static int failed(struct store_rocks *store, int r, const char *doing)
+static int failed(struct store_rocks *store, int r, struct store_key key)
 {
-	return store_error_note(&store->errors, r, store->dir, doing, NULL);
+	char doing[80];
+
+	snprintf(doing, sizeof(doing), "cannot read block %" PRIu64 " of file %" PRIu64, key.block, key.ino);
+	return store_error_note(&store->read_errors, r, store->dir, doing, NULL);
 }
 
 int store_rocks_read(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
@@ -91,7 +96,7 @@ int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t 
 	if (r == -ENOENT || r == -ENOBUFS)
 		return r;
 	if (r < 0)
-		return failed(store, r == -EBADMSG || r == -ENOMEM ? r : -EIO, "cannot read a block");
+		return failed(store, r == -EBADMSG || r == -ENOMEM ? r : -EIO, key);
 	*ret_len = place.length_bytes;
 	atomic_fetch_add_explicit(&store->get_blocks, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&store->get_bytes, place.length_bytes, memory_order_relaxed);
@@ -238,6 +243,7 @@ struct heads_walk {
 
 static int see_head(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
 {
+	static const uint8_t unknown[STORE_HEAD_BYTES];
 	const struct index_record *record = value;
 	struct heads_walk *walk = arg;
 	struct store_key at;
@@ -245,7 +251,7 @@ static int see_head(void *arg, const void *key, size_t key_len, const void *valu
 
 	if (!index_unpack(key, key_len, value, value_len, &at, &place))
 		return 0;
-	walk->r = walk->fn(walk->arg, at, record->head, place.length_bytes);
+	walk->r = walk->fn(walk->arg, at, place.segment == PLACE_NOWHERE ? unknown : record->head, place.length_bytes);
 	return walk->r;
 }
 
@@ -264,5 +270,5 @@ int store_rocks_heads(struct store *base, uint64_t ino, uint64_t first, uint64_t
 	r = rocks_walk(store->rocks, ROCKS_INDEX, &range, see_head, &walk);
 	if (walk.r != 0 || r >= 0)
 		return walk.r;
-	return failed(store, r, "cannot read the index");
+	return failed(store, r, (struct store_key){ ino, first });
 }

@@ -1,0 +1,222 @@
+/* unit/test_places.c - the table of places against an array; index records. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cold/index.h"
+#include "cold/places.h"
+
+#define FILES 3U
+#define BLOCKS 3000U
+
+static struct places places;
+static struct place want[FILES][BLOCKS];
+static bool there[FILES][BLOCKS];
+static uint64_t state = 88172645463325252U;
+
+static uint32_t next_random(uint32_t below)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return (uint32_t)(state >> 20) % below;
+}
+
+static struct place random_place(void)
+{
+	return (struct place){
+		next_random(PLACE_SEGMENTS),
+		next_random(PLACE_OFFSET_LIMIT / PLACE_UNIT_BYTES) * PLACE_UNIT_BYTES,
+		next_random(PLACE_LENGTH_LIMIT),
+	};
+}
+
+static void set(uint32_t file, uint32_t block)
+{
+	struct store_key key = { file, block };
+	struct place place = random_place(), old;
+	bool had;
+
+	ck_assert_int_eq(places_reserve(&places, key), 0);
+	had = places_set(&places, key, place, &old);
+	ck_assert_int_eq(had, there[file][block]);
+	if (had)
+		ck_assert(place_equal(old, want[file][block]));
+	want[file][block] = place;
+	there[file][block] = true;
+}
+
+static void forget(void *arg, struct store_key key, struct place place)
+{
+	uint32_t *count = arg;
+
+	ck_assert(there[key.ino][key.block]);
+	ck_assert(place_equal(place, want[key.ino][key.block]));
+	there[key.ino][key.block] = false;
+	++*count;
+}
+
+static void remove_range(uint32_t file, uint64_t first, uint64_t last)
+{
+	uint32_t expected = 0, count = 0;
+
+	for (uint64_t block = first; block <= last && block < BLOCKS; block++)
+		expected += there[file][block];
+	places_remove(&places, file, first, last, forget, &count);
+	ck_assert_uint_eq(count, expected);
+}
+
+static void count_one(void *arg, struct store_key key, struct place place)
+{
+	ck_assert(place_equal(place, want[key.ino][key.block]));
+	++*(uint32_t *)arg;
+}
+
+static void check_file(uint32_t file)
+{
+	struct store_key key = { file, 0 };
+	struct place place;
+	uint32_t block = 0, some = 0, count = 0;
+	uint64_t from = 0;
+
+	while (places_next(&places, &key, UINT64_MAX, &place)) {
+		for (; block < key.block; block++)
+			ck_assert(!there[file][block]);
+		ck_assert(there[file][block] && place_equal(place, want[file][block]));
+		key.block = ++block;
+		count++;
+	}
+	for (; block < BLOCKS; block++)
+		ck_assert(!there[file][block]);
+	while (places_some(&places, file, &from, count_one, &some))
+		;
+	ck_assert_uint_eq(some, count);
+}
+
+static void check_all(void)
+{
+	uint32_t count = 0, each = 0;
+	struct place place;
+
+	for (uint32_t file = 0; file < FILES; file++) {
+		for (uint32_t block = 0; block < BLOCKS; block++) {
+			bool found = places_get(&places, (struct store_key){ file, block }, &place);
+
+			ck_assert_int_eq(found, there[file][block]);
+			ck_assert(!found || place_equal(place, want[file][block]));
+			count += found;
+		}
+		check_file(file);
+	}
+	places_each(&places, count_one, &each);
+	ck_assert_uint_eq(each, count);
+	ck_assert_uint_eq(places.count, count);
+}
+
+START_TEST(as_an_array)
+{
+	for (int i = 0; i < 40000; i++) {
+		uint32_t file = next_random(FILES), block = next_random(BLOCKS);
+
+		if (next_random(100) < 97)
+			set(file, block);
+		else
+			remove_range(file, block, block + next_random(next_random(4) ? 40 : BLOCKS));
+		if (i % 4000 == 0)
+			check_all();
+	}
+	for (uint32_t file = 0; file < FILES; file++)
+		remove_range(file, 0, UINT64_MAX);
+	check_all();
+	ck_assert_uint_eq(places.memory_bytes, 0);
+	set(1, 7);
+	places_clear(&places);
+	ck_assert_uint_eq(places.memory_bytes, 0);
+}
+END_TEST
+
+START_TEST(ends_of_the_key_space)
+{
+	struct store_key low = { 0, 0 }, high = { UINT64_MAX, UINT64_MAX }, key = { UINT64_MAX, 0 };
+	struct place place = { PLACE_SEGMENTS - 1, PLACE_OFFSET_LIMIT - PLACE_UNIT_BYTES, PLACE_LENGTH_LIMIT - 1 }, got;
+	struct place zero = { 0 };
+	uint64_t *inos;
+	size_t count;
+
+	ck_assert_int_eq(places_reserve(&places, low), 0);
+	ck_assert_int_eq(places_reserve(&places, high), 0);
+	ck_assert(!places_get(&places, low, &got)); /* room is not a place */
+	places_set(&places, low, zero, &got);
+	places_set(&places, high, place, &got);
+	ck_assert(places_get(&places, low, &got) && place_equal(got, zero));
+	ck_assert(places_get(&places, high, &got) && place_equal(got, place));
+	ck_assert(!places_next(&places, &key, UINT64_MAX - 1, &got));
+	ck_assert(places_next(&places, &key, UINT64_MAX, &got));
+	ck_assert_uint_eq(key.block, UINT64_MAX);
+	ck_assert_int_eq(places_files(&places, &inos, &count), 0);
+	ck_assert_uint_eq(count, 2);
+	free(inos);
+	places_clear(&places);
+}
+END_TEST
+
+/* Not a hole: a value that cannot be found. */
+static void expect_nowhere(const struct index_record *record, size_t len)
+{
+	static const uint8_t key[INDEX_KEY_BYTES];
+	struct store_key got_key;
+	struct place got;
+
+	ck_assert(index_unpack(key, sizeof(key), record, len, &got_key, &got));
+	ck_assert_uint_eq(got.segment, PLACE_NOWHERE);
+}
+
+START_TEST(index_records)
+{
+	static const uint8_t wanted_key[INDEX_KEY_BYTES] = { 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3, 4 };
+	static const uint8_t wanted[sizeof(struct index_record)] = { 5, 0, 0, 0, 2,   0,   0,   0,
+								     9, 1, 0, 0, 'h', 'e', 'a', 'd' };
+	struct store_item item = { { 0x102, 0x304 }, "head", 4 };
+	struct place place = { 5, 2 * PLACE_UNIT_BYTES, 0x109 }, got;
+	struct index_record record;
+	uint8_t key[INDEX_KEY_BYTES];
+	struct store_key got_key;
+
+	index_key(item.key, key);
+	ck_assert_mem_eq(key, wanted_key, sizeof(key));
+	index_pack(&item, place, &record);
+	ck_assert_mem_eq(&record, wanted, sizeof(record));
+	ck_assert(index_unpack(key, sizeof(key), &record, sizeof(record), &got_key, &got));
+	ck_assert(got_key.ino == 0x102 && got_key.block == 0x304 && place_equal(got, place));
+
+	ck_assert(!index_unpack(key, sizeof(key) - 1, &record, sizeof(record), &got_key, &got));
+	expect_nowhere(&record, sizeof(record) - 1);
+	record.segment[3] = 1;
+	expect_nowhere(&record, sizeof(record));
+	record.segment[3] = 0;
+	record.offset[3] = 1;
+	expect_nowhere(&record, sizeof(record));
+	record.offset[3] = 0;
+	record.length[3] = 1;
+	expect_nowhere(&record, sizeof(record));
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("places");
+	TCase *tests = tcase_create("places");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(tests, 60);
+	tcase_add_test(tests, as_an_array);
+	tcase_add_test(tests, ends_of_the_key_space);
+	tcase_add_test(tests, index_records);
+	suite_add_tcase(suite, tests);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_ENV);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
