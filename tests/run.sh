@@ -60,24 +60,16 @@ cgroups()
 	find /sys/fs/cgroup -maxdepth 4 -type d -name 'tierfs-test*' 2>/dev/null
 }
 
-# Another daemon on this machine may have started meanwhile: its directory is in use.
-in_use()
-{
-	local link
-	for link in /proc/[0-9]*/fd/* /proc/[0-9]*/cwd; do
-		case $(readlink "$link" 2>/dev/null) in
-		"$1" | "$1"/*) return 0 ;;
-		esac
-	done
-	return 1
-}
-
+# The runtime directories of the pools that the test made. Those of pools that are gone cannot be told from another
+# daemon's, so they count only where no other daemon runs.
 new_run_dirs()
 {
-	local id
-	for id in $(comm -13 <(printf '%s\n' "$run_dirs_before" | sort) <(run_dirs | sort)); do
-		in_use "/run/tierfs/$id" || echo "/run/tierfs/$id"
-	done
+	local conf id
+	while IFS= read -r conf; do
+		id=$(sed -n 's/^id //p' "$conf")
+		[ -z "$id" ] || [ ! -d "/run/tierfs/$id" ] || echo "/run/tierfs/$id"
+	done < <(find "$test_dir" -maxdepth 4 -name pool.conf 2>/dev/null)
+	pgrep -x tierfs >/dev/null || comm -13 <(printf '%s\n' "$run_dirs_before" | sort) <(run_dirs | sort) | sed 's:^:/run/tierfs/:'
 }
 
 new_cgroups()
@@ -107,16 +99,16 @@ sweep()
 			kill -KILL "$pid" 2>/dev/null
 		done
 	fi
-	for mount in $(mounts_below "$test_dir"); do
-		echo "left behind: mount $mount"
-		umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount" 2>/dev/null
-	done
-	for dir in $(new_run_dirs); do
+	for dir in $(new_run_dirs | sort -u); do
 		echo "left behind: $dir"
 		for mount in $(mounts_below "$dir"); do
 			umount -l "$mount"
 		done
 		rm -rf --one-file-system "$dir"
+	done
+	for mount in $(mounts_below "$test_dir"); do
+		echo "left behind: mount $mount"
+		umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount" 2>/dev/null
 	done
 	for dir in $(new_cgroups); do
 		echo "left behind: cgroup $dir"

@@ -225,7 +225,7 @@ tierfs_start() # POOL MOUNTPOINT OPTIONS [DAEMON-ARGUMENT...]
 	mkdir -p "$mountpoint"
 	tierfs -f -o "$options" "$@" "$pool" "$mountpoint" >>"$T/tierfs.log" 2>&1 </dev/null &
 	tierfs_pid=$!
-	cleanup_push tierfs_kill "$tierfs_pid" "$mountpoint"
+	cleanup_push tierfs_kill "$tierfs_pid" "$mountpoint" "$pool"
 	if ! wait_for 30 tierfs_answers "$tierfs_pid" "$mountpoint"; then
 		cat "$T/tierfs.log" >&2
 		fail "the daemon did not mount $mountpoint"
@@ -247,10 +247,26 @@ tierfs_stop() # MOUNTPOINT [SECONDS]
 }
 
 # Cleanup: whatever state it is in.
-tierfs_kill() # PID MOUNTPOINT
+tierfs_kill() # PID MOUNTPOINT POOL
 {
+	local status=0
 	unmount "$2"
 	wait_for 20 gone "$1" || stop_process "$1"
+	wait "$1" 2>/dev/null || status=$?
+	# A daemon that ended by itself must have tidied up; one that was killed could not.
+	[ "$status" -le 127 ] || tierfs_forget "$3"
+}
+
+# Removes what outlives a daemon that was killed, so that another one could take over: the arenas.
+tierfs_forget() # POOL
+{
+	local id
+	id=$(sed -n 's/^id //p' "$1/pool.conf" 2>/dev/null)
+	[ -n "$id" ] && [ -d "/run/tierfs/$id" ] || return 0
+	# Somebody may have taken over.
+	flock -n "$1/lock" true || return 0
+	umount -l "/run/tierfs/$id/arena" 2>/dev/null
+	rm -rf --one-file-system "/run/tierfs/$id"
 }
 
 # kill -9, as a crash: the mount is left dead, and is removed as an operator would.
