@@ -3,6 +3,7 @@
  *	tierctl run prog_mapping FILE            FILE is made, 8 MiB
  *	tierctl run prog_mapping FILE restart    says "ready", reads a line (the daemon was killed and started again),
  *then discards
+ *	tierctl run prog_mapping FILE read-only  tries to map a file that is open for reading; exit 1 if that is refused
  *
  * Prints each check that fails; exit 0 if none did.
  */
@@ -221,10 +222,14 @@ int main(int argc, char **argv)
 	int fd;
 
 	if (argc < 2) {
-		fprintf(stderr, "usage: tierctl run %s FILE [restart]\n", argv[0]);
+		fprintf(stderr, "usage: tierctl run %s FILE [restart | read-only]\n", argv[0]);
 		return 2;
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc > 2 && !strcmp(argv[2], "read-only")) {
+		fd = open(argv[1], O_RDONLY | O_CLOEXEC);
+		return mmap(NULL, PAGE, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED ? 1 : 0;
+	}
 	fd = open(argv[1], O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, (off_t)FILE_BYTES) < 0) {
 		perror(argv[1]);

@@ -19,7 +19,7 @@ wait_for 10 no_mapper "$T/mnt/checks" || fail "a program that has ended still ma
 
 note "what the program says when it is refused"
 truncate -s 1M "$T/mnt/small"
-assert_status 1 tierctl run python3 -c "import mmap, os; mmap.mmap(os.open('$T/mnt/small', os.O_RDONLY), 0, prot=mmap.PROT_READ)"
+assert_status 1 tierctl run "$TIERFS_BUILD/tests/lib/prog_mapping" "$T/mnt/small" read-only
 assert_match "$out" "tierfs: $T/mnt/small: cannot be mapped: the file is open for reading only"
 
 note "the C API, over the budget"

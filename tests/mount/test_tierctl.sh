@@ -4,7 +4,7 @@
 
 need_root
 need_fuse
-need_tool jq python3
+need_tool jq
 
 one_line() # PATTERN COMMAND...: fails with exactly one line that matches
 {
@@ -26,14 +26,7 @@ ram=$T/mnt/vm0
 truncate -s 32M "$ram"
 mkdir "$T/mnt/dir name"
 truncate -s 4M "$T/mnt/dir name/vm1"
-python3 -c "
-import random
-random.seed(1)
-with open('$ram', 'r+b') as f:
-    for i in range(0, 16 << 20, 65536):
-        f.seek(i)
-        f.write(random.randbytes(16384) * 4)
-" || fail "cannot fill the file"
+dd if=/dev/urandom of="$ram" bs=1M count=16 conv=notrunc status=none || fail "cannot fill the file"
 cp "$ram" "$T/before"
 
 note "list, ls, stat, map"
@@ -47,7 +40,7 @@ assert_match "$text" "dir name/vm1 +4M none"
 assert_eq "$(tierctl ls "$T/mnt" | wc -l)" 3 "lines of ls"
 assert_eq "$(tierctl ls "$T/mnt/dir name" --json | jq -r '.files[].path')" "$T/mnt/dir name/vm1" "files below a directory"
 assert_eq "$(tierctl ls "$ram" --json | jq -r '.files[].path')" "$ram" "ls of one file"
-tierctl ls --json | python3 -m json.tool >/dev/null || fail "ls --json is not JSON"
+tierctl ls --json | jq -e '.files | length >= 2' >/dev/null || fail "ls --json is not JSON"
 for key in path size_bytes block_bytes mapping mappers resident_bytes cold_bytes hole_bytes stored_bytes promotions demotions \
 	demotions_aborted direct_read_bytes direct_write_bytes fault_count fault_p50_ns fault_p99_ns errors; do
 	assert_ne "$(stat_of "$ram" $key)" null "$key of a file"
@@ -113,8 +106,7 @@ for command in list ls stat map demote promote pin copy set get run; do
 done
 
 note "a mount whose daemon is dead"
-tierfs_pid_of_dead=$tierfs_pid
-kill -KILL "$tierfs_pid_of_dead"
-wait "$tierfs_pid_of_dead" 2>/dev/null
+kill -KILL "$tierfs_pid"
+wait "$tierfs_pid" 2>/dev/null
 one_line "$ram: cannot open: Transport endpoint is not connected" tierctl stat "$ram"
 assert_match "$(tierctl list)" "$T/mnt .*Transport endpoint is not connected" "a dead mount in the list"
