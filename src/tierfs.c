@@ -171,11 +171,11 @@ static void tune_process(void)
 
 	/* Memory that the daemon needs to free memory may not wait for the daemon. Inherited by threads made later. */
 	if (prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) < 0)
-		log_warn("cannot become an I/O flusher (%s); under memory pressure the host may stall",
+		log_info("cannot become an I/O flusher (%s); under memory pressure the host may stall",
 			 strerror(errno));
 	/* If the host runs out of memory, a VM is the better victim than what holds them all. */
 	if (fd < 0 || write(fd, OOM_SCORE, strlen(OOM_SCORE)) < 0)
-		log_warn("cannot set oom_score_adj: %s", strerror(errno));
+		log_info("cannot set oom_score_adj: %s", strerror(errno));
 	if (setrlimit(RLIMIT_NOFILE, &files) < 0 && getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &files);
@@ -454,15 +454,18 @@ static bool settle(struct daemon *d, bool was_mounted)
 {
 	if (!d->ns)
 		return d->pool && !d->pool->arenas_survived;
-	if (asked_to_quit(d)) {
-		log_info("%s: ended by a second signal; what was in DRAM stays in %s for the next tierfs on this pool",
-			 d->mountpoint, d->pool->run_dir);
-		return false;
-	}
 	/* A start that failed changed nothing, and takes no time for what an earlier daemon left. */
 	if (!was_mounted && d->pool->arenas_survived)
 		return false;
 	return ns_close(d->ns, note_progress, d) == 0;
+}
+
+/* As if killed, which is safe at any time; what is taken down in order here could not say more. */
+static void quit_now(struct daemon *d)
+{
+	log_info("%s: ended by a second signal; what was in DRAM stays in %s for the next tierfs on this pool",
+		 d->mountpoint, d->pool->run_dir);
+	_exit(EXIT_SUCCESS);
 }
 
 static int daemon_stop(struct daemon *d, bool was_mounted)
@@ -473,6 +476,8 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 		pool_leaving(d->pool, "unmounting");
 	fusedoor_free(d->fuse);
 	wait_for_mappers(d);
+	if (asked_to_quit(d))
+		quit_now(d);
 	control_stop(d->control);
 	attached_stop(d->attached);
 	settled = settle(d, was_mounted);
@@ -489,7 +494,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 		pool_stop(d->pool);
 	pool_close(d->pool);
 	free(d->mountpoint);
-	return settled || asked_to_quit(d) ? 0 : -EIO;
+	return settled ? 0 : -EIO;
 }
 
 int main(int argc, char **argv)

@@ -86,7 +86,7 @@ void log_msg(enum log_level level, const char *format, ...)
 	used = one_line(line);
 	if (log_target != LOG_TARGET_STDERR)
 		syslog(syslog_priority(level), "%s", line + strlen(PREFIX));
-	if (log_target == LOG_TARGET_STDERR || (log_target == LOG_TARGET_STARTING && level == LOG_LEVEL_ERROR)) {
+	if (log_target == LOG_TARGET_STDERR || (log_target == LOG_TARGET_STARTING && level <= LOG_LEVEL_WARN)) {
 		line[used++] = '\n';
 		/* A log that cannot be written has nobody left to tell. */
 		while (write(STDERR_FILENO, line, used) < 0 && errno == EINTR)

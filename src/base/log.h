@@ -15,7 +15,7 @@ enum log_level {
 enum log_target {
 	LOG_TARGET_STDERR,
 	LOG_TARGET_SYSLOG,
-	LOG_TARGET_STARTING, /* syslog, and errors to stderr as well: somebody waits there for the outcome */
+	LOG_TARGET_STARTING, /* syslog, errors and warnings to stderr as well: somebody waits for the outcome */
 };
 
 /* Not thread-safe against the functions below: call before threads start, and once more after daemonizing. */

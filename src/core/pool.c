@@ -222,7 +222,7 @@ static int lock_take(struct pool *pool, int dir_fd)
 			return -EBUSY;
 		}
 		if (leaving && !told && waited > POOL_GRACE_NS) {
-			log_info("%s: waiting for process %ld, which is unmounting this pool", pool->dir, pid);
+			log_warn("%s: waiting for process %ld, which is unmounting this pool", pool->dir, pid);
 			told = true;
 		}
 		usleep(POOL_RETRY_US);

@@ -167,8 +167,8 @@ static int load_key(void *arg, struct store_key key, const void *value, uint32_t
 	return 0;
 }
 
-/* The block has pages in the arena and a stored copy, and some pages are absent: a promotion was cut short. The page rule says
- * that they are in the stored copy. */
+/* The block has pages in the arena and a stored copy, and some pages are absent: a promotion was cut short. The page
+ * rule says that they are in the stored copy. */
 static int complete_block(struct ramfile *file, struct work *work, uint64_t block)
 {
 	uint64_t start = block * file->block_bytes;
@@ -283,12 +283,16 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 
 void ramfile_unload(struct ramfile *file)
 {
+	uint64_t holder;
+
 	if (!file)
 		return;
 	tier_remove_file(file->tier, file);
 	budget_release(tier_budget(file->tier), atomic_load(&file->dram_blocks) * file->block_bytes);
-	if (file->arena.fd >= 0 && !file->blocks.in_state[BLOCK_RESIDENT] && !atomic_load(&file->lost))
-		arena_remove(&file->arena); /* nothing in it: a later load makes a new one */
+	/* With nothing in it a later load makes a new one; but a process that maps it comes back with this one. */
+	if (file->arena.fd >= 0 && !file->blocks.in_state[BLOCK_RESIDENT] && !atomic_load(&file->lost) &&
+	    arena_next_holder(&file->arena, 0, &holder) == -ENOENT)
+		arena_remove(&file->arena);
 	arena_fini(&file->arena);
 	blocks_fini(&file->blocks);
 	pthread_cond_destroy(&file->settled);
@@ -329,7 +333,8 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 
 	if (err)
 		return err;
-	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile. */
+	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
+	 */
 	lock_get(&file->lock);
 	file->attaching++;
 	while (file->batches)
@@ -401,8 +406,8 @@ static bool clean_locked(const struct ramfile *file)
 {
 	const uint64_t *in_state = file->blocks.in_state;
 
-	return !file->changing && file->changes == file->synced_changes && !in_state[BLOCK_RESIDENT] && !in_state[BLOCK_LOADING] &&
-	       !in_state[BLOCK_STORING] && !in_state[BLOCK_UPDATING];
+	return !file->changing && file->changes == file->synced_changes && !in_state[BLOCK_RESIDENT] &&
+	       !in_state[BLOCK_LOADING] && !in_state[BLOCK_STORING] && !in_state[BLOCK_UPDATING];
 }
 
 int ramfile_is_clean(struct ramfile *file, bool *ret_clean)
@@ -522,7 +527,8 @@ int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run
 	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
 	bool more = true;
 
-	/* A copy of a few runs at a time is handed out without the lock; a run that goes on is joined with the next copy. */
+	/* A copy of a few runs at a time is handed out without the lock; a run that goes on is joined with the next
+	 * copy. */
 	struct ramfile_run pending = { 0 };
 
 	while (more) {

@@ -53,7 +53,7 @@ done
 
 note "killed over and over while files are made"
 for round in 1 2 3; do
-	start_process "$T/maker.log" bash -c "i=0; while mkdir '$M/made$round.'\$i; do i=\$((i + 1)); done"
+	start_process "$T/maker.log" bash -c "cd '$M'; i=0; while mkdir made$round.\$i; do i=\$((i + 1)); done"
 	wait_for 10 test -d "$M/made$round.20" || fail "nothing was made"
 	tierfs_crash "$M"
 	wait_for 10 gone "$started_pid" || fail "the maker is still there"
