@@ -1,8 +1,7 @@
 /* What a program under `tierctl run` may do with a mapping of a RAM file, call by call, and what it is refused.
  *
  *	tierctl run prog_mapping FILE            FILE is made, 8 MiB
- *	tierctl run prog_mapping FILE restart    says "ready", reads a line (the daemon was killed and started again),
- *then discards
+ *	tierctl run prog_mapping FILE restart    says "ready", reads a line (the daemon was restarted), discards
  *	tierctl run prog_mapping FILE read-only  tries to map a file that is open for reading; exit 1 if that is refused
  *
  * Prints each check that fails; exit 0 if none did.
