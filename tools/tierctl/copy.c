@@ -17,6 +17,7 @@
 struct copy {
 	const char *source, *destination;
 	struct copier copier;
+	bool created; /* the destination was not there before */
 	double seconds;
 };
 
@@ -49,9 +50,17 @@ static int open_source(struct copy *copy, struct stat *ret)
 /* An existing destination keeps its identity (a RAM file may be mapped): it is not truncated to nothing first. */
 static int open_destination(struct copy *copy, const struct stat *source)
 {
+	bool *direct = &copy->copier.out_direct;
 	struct stat st;
-	int fd = open_direct(copy->destination, O_RDWR | O_CREAT, source->st_mode & 0600, &copy->copier.out_direct);
+	int fd = open_direct(copy->destination, O_RDWR, 0, direct);
 
+	if (fd == -ENOENT) {
+		fd = open_direct(copy->destination, O_RDWR | O_CREAT | O_EXCL, source->st_mode & 0600, direct);
+		/* A filesystem without O_DIRECT may refuse it only after it has made the file. */
+		if (fd == -EEXIST)
+			fd = open_direct(copy->destination, O_RDWR, 0, direct);
+		copy->created = fd >= 0;
+	}
 	if (fd < 0)
 		return fail_errno(copy->destination, "cannot open", fd);
 	copy->copier.out_fd = fd;
@@ -139,6 +148,9 @@ int copy_run(const struct command *command, int argc, char **argv)
 	copy.destination = args.operands[1];
 	copy.copier.depth = args.depth;
 	rc = do_copy(&copy);
+	/* Half a copy looks like a whole one. */
+	if (rc && copy.created)
+		unlink(copy.destination);
 	cleanup_closep(&copy.copier.in_fd);
 	cleanup_closep(&copy.copier.out_fd);
 	return rc ? rc : print_totals(&copy, &args);
