@@ -211,6 +211,7 @@ void ns_put(struct ns *ns, uint64_t ino)
 		log_warn("file %llu: its times could not be saved yet; they will be at the next change",
 			 (unsigned long long)ino);
 	ns_unpin(ns, inode);
+	ns_reap_survivors(ns);
 }
 
 /* ---- by arena ---- */
@@ -360,6 +361,9 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 
 	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy)
 		return;
+	if (inode->survivor && ramfile_is_held(inode->file))
+		return;
+	ns->survivors -= inode->survivor ? 1 : 0;
 	tree_inode_take(&ns->tree, inode);
 	lock_put(&ns->lock);
 	rc = destroy_content(ns, inode);

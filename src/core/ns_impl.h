@@ -27,6 +27,7 @@ struct ns {
 	bool changing;       /* lock, as all below */
 	struct tree tree;
 	uint64_t next_ino;
+	unsigned int survivors; /* inodes that are one */
 };
 
 void ns_change_begin(struct ns *ns); /* may drop the lock while it waits: look inodes up afterwards */
@@ -51,6 +52,10 @@ void ns_unpin(struct ns *ns, struct tree_inode *inode); /* may drop the lock, an
 /* Removes an inode that nothing refers to any more, with its content. Not within a change. Drops the lock meanwhile;
  * the inode may be gone then. */
 void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode);
+
+/* Looks again at files without a name whose processes outlived an earlier daemon: nobody tells when such a process ends
+ * that never came back. Not within a change; drops the lock meanwhile. */
+void ns_reap_survivors(struct ns *ns);
 
 /* inode->file becomes non-NULL, and the inode is not busy on return. Drops the lock meanwhile; the caller has the inode
  * pinned or open. */

@@ -196,6 +196,28 @@ static bool is_loaded(const struct tree_inode *inode)
 	return inode->file != NULL;
 }
 
+static bool is_survivor(const struct tree_inode *inode)
+{
+	return inode->survivor;
+}
+
+void ns_reap_survivors(struct ns *ns)
+{
+	CLEANUP_FREE uint64_t *list = NULL;
+	size_t count;
+
+	if (ns->survivors == 0)
+		return;
+	count = list_inodes(ns, is_survivor, &list);
+	for (size_t i = 0; i < count; i++) {
+		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
+
+		/* The lock was dropped for the one before. */
+		if (inode && inode->survivor)
+			ns_reap_if_unused(ns, inode);
+	}
+}
+
 /* The kernel's references end with the mount. */
 static int reap_orphans(struct ns *ns)
 {
@@ -213,7 +235,8 @@ static int reap_orphans(struct ns *ns)
 	return list ? 0 : -ENOMEM;
 }
 
-/* What survived in the arenas counts towards the budget, and can be demoted, only when it is loaded. */
+/* What survived in the arenas counts towards the budget, and can be demoted, only when it is loaded. A file without a
+ * name stays if a process maps it, which comes back: QEMU removes its file as soon as it has it open. */
 static int load_survivors(struct ns *ns)
 {
 	CLEANUP_FREE uint64_t *list = NULL;
@@ -227,6 +250,10 @@ static int load_survivors(struct ns *ns)
 
 		ns_pin(inode);
 		rc = ns_load_file(ns, inode);
+		if (rc == 0 && inode->rec.nlink == 0 && ramfile_is_held(inode->file)) {
+			inode->survivor = true;
+			ns->survivors++;
+		}
 		ns_unpin(ns, inode);
 	}
 	return list ? rc : -ENOMEM;
@@ -248,9 +275,9 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 		log_error("cannot load the pool's namespace: %s", strerror(-rc));
 	if (rc < 0)
 		return rc;
-	rc = reap_orphans(ns);
+	rc = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
 	if (rc == 0)
-		rc = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
+		rc = reap_orphans(ns);
 	if (rc < 0)
 		log_error("cannot make the namespace ready: %s", strerror(-rc));
 	return rc;

@@ -283,15 +283,13 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 
 void ramfile_unload(struct ramfile *file)
 {
-	uint64_t holder;
-
 	if (!file)
 		return;
 	tier_remove_file(file->tier, file);
 	budget_release(tier_budget(file->tier), atomic_load(&file->dram_blocks) * file->block_bytes);
 	/* With nothing in it a later load makes a new one; but a process that maps it comes back with this one. */
 	if (file->arena.fd >= 0 && !file->blocks.in_state[BLOCK_RESIDENT] && !atomic_load(&file->lost) &&
-	    arena_next_holder(&file->arena, 0, &holder) == -ENOENT)
+	    !ramfile_is_held(file))
 		arena_remove(&file->arena);
 	arena_fini(&file->arena);
 	blocks_fini(&file->blocks);
@@ -325,6 +323,13 @@ int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
 bool ramfile_owns_arena(struct ramfile *file, int fd)
 {
 	return arena_is(&file->arena, fd);
+}
+
+bool ramfile_is_held(const struct ramfile *file)
+{
+	uint64_t holder;
+
+	return arena_next_holder(&file->arena, 0, &holder) != -ENOENT;
 }
 
 int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)

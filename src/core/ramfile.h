@@ -100,6 +100,10 @@ int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd);
 /* True if fd is this file's arena. */
 bool ramfile_owns_arena(struct ramfile *file, int fd);
 
+/* True while any process holds the arena, whether it is a mapper or has yet to come back to a daemon that was restarted.
+ * Takes no lock. */
+bool ramfile_is_held(const struct ramfile *file);
+
 int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper);
 /* Returns when no call into the mapper is running or will be made. */
 void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper);

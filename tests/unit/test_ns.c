@@ -14,6 +14,7 @@
 #include "core/record.h"
 #include "lib/lib_scratch.h"
 #include "lib/lib_store_mem.h"
+#include "mem/arena.h"
 
 #define BLOCK 16384U
 
@@ -414,6 +415,38 @@ START_TEST(orphans_are_reaped_at_the_next_load)
 	ck_assert_int_eq(ns_getattr(ns, d, &attr), -ENOENT);
 	ck_assert_uint_eq(store_mem_count(store, f), 0);
 	ck_assert_uint_gt(file(NS_ROOT_INO, "g"), d);
+}
+END_TEST
+
+/* As QEMU does it: the file has no name while it is mapped. The daemon is killed, the process is not. */
+START_TEST(a_process_keeps_its_file_without_a_name)
+{
+	uint64_t f = file(NS_ROOT_INO, "f"), other = file(NS_ROOT_INO, "other"), ino = 0;
+	struct ramfile *content;
+	struct stat attr;
+	int fd;
+
+	ck_assert_int_eq(resize(f, 4 * BLOCK), 0);
+	ck_assert_int_eq(fill(f, 7, 4 * BLOCK), 0);
+	ck_assert_int_eq(ns_open(ns, f, &content), 0);
+	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "f"), 0);
+	ck_assert_int_eq(ramfile_arena_fd(content, true, &fd), 0);
+	ck_assert_int_eq(arena_hold(fd, 1), 0);
+	for (int i = 0; i < 2; i++) {
+		remount_crashed();
+		ck_assert_int_eq(ns_open_by_arena(ns, fd, &ino, &content), 0);
+		ck_assert_uint_eq(ino, f);
+		ck_assert_int_eq(check_fill(f, 7, 4 * BLOCK), 0);
+	}
+	/* It goes without a word; the next one who closes anything finds out. */
+	ns_put(ns, f);
+	ck_assert_int_eq(ns_getattr(ns, f, &attr), 0);
+	close(fd);
+	ck_assert_int_eq(ns_open(ns, other, &content), 0);
+	ns_put(ns, other);
+	ck_assert_int_eq(ns_getattr(ns, f, &attr), -ENOENT);
+	ck_assert_uint_eq(store_mem_count(store, f), 0);
+	remount_clean();
 }
 END_TEST
 
@@ -922,6 +955,7 @@ int main(void)
 	tcase_add_test(tcase, paths);
 	tcase_add_test(tcase, content_goes_with_the_last_use);
 	tcase_add_test(tcase, orphans_are_reaped_at_the_next_load);
+	tcase_add_test(tcase, a_process_keeps_its_file_without_a_name);
 	tcase_add_test(tcase, content_persists);
 	tcase_add_test(tcase, blocks_are_what_is_held);
 	tcase_add_test(tcase, power_loss);
