@@ -70,7 +70,8 @@ LDFLAGS_ALL := $(SANITIZE) $(LDFLAGS_BASE)
 
 FUSE_CFLAGS := $(call pkg_cflags,fuse3)
 DAEMON_LIBS := $(call pkg_libs,fuse3,-lfuse3) $(call pkg_libs,liburing,-luring) $(call pkg_libs,libzstd,-lzstd) \
-	-lrocksdb $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,libxxhash,-lxxhash)
+	-lrocksdb $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,libxxhash,-lxxhash) \
+	$(call pkg_libs,libbpf,-lbpf)
 TIERCTL_LIBS := $(call pkg_libs,smartcols,-lsmartcols) $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,liburing,-luring)
 CHECK_LIBS := $(call pkg_libs,check,-lcheck)
 CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
@@ -304,6 +305,10 @@ MAN5 := $(wildcard docs/man/*.5)
 UNITS := $(wildcard mount-helpers/*.service mount-helpers/*.service.in)
 
 install: all
+	+@$(MAKE) --no-print-directory install-files
+
+.PHONY: install-files
+install-files:
 	install -d '$(I)/bin' '$(I)/sbin' '$(I)/lib/tierfs' '$(I)/lib/pkgconfig' '$(I)/include/tierfs'
 	install -m 755 $(TIERFS) $(TIERCTL) '$(I)/bin/'
 	install -m 755 $(HELPERS) '$(I)/sbin/'

@@ -17,6 +17,7 @@ packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
 #: libxxhash-dev              checksums
 #: libjansson-dev             JSON of the control socket and of tierctl
 #: uthash-dev                 hash tables
+#: libbpf-dev                 sees which pages a device is using
 #: libsmartcols-dev           tables of tierctl
 #: check                      unit tests
 #: mount                      mount(8) and umount(8), for tests

@@ -226,7 +226,7 @@ tierfs_start() # POOL MOUNTPOINT OPTIONS [DAEMON-ARGUMENT...]
 	tierfs -f -o "$options" "$@" "$pool" "$mountpoint" >>"$T/tierfs.log" 2>&1 </dev/null &
 	tierfs_pid=$!
 	cleanup_push tierfs_kill "$tierfs_pid" "$mountpoint" "$pool"
-	if ! wait_for 30 tierfs_answers "$tierfs_pid" "$mountpoint"; then
+	if ! wait_for 30 tierfs_answers "$tierfs_pid" "$mountpoint" || ! alive "$tierfs_pid"; then
 		cat "$T/tierfs.log" >&2
 		fail "the daemon did not mount $mountpoint"
 	fi

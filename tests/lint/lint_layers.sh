@@ -43,6 +43,7 @@ owner 'xxhash\.h' src/cold/codec.c
 owner 'rocksdb/.*' src/cold/rocks.c
 owner 'fuse[a-z_]*\.h' "$(echo src/front/fuse*.c src/front/fuse*.h)"
 owner 'fuse3/.*' nobody
+owner 'bpf/.*' src/map/pins_prog.c
 
 # libtierfs runs inside other people's programs: system headers and its own only.
 while IFS=: read -r file include; do

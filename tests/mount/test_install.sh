@@ -10,7 +10,8 @@ install_into() # MAKE-ARGUMENT...
 	make --no-print-directory MODE="${TIERFS_MODE:-debug}" BUILD="$TIERFS_BUILD" "$@" >"$T/make.log" 2>&1 ||
 		fail "make $*: $(tail -n 5 "$T/make.log")"
 }
-install_into install PREFIX="$prefix"
+# The part of "make install" that comes after building: a test of what was built does not build anew.
+install_into install-files PREFIX="$prefix"
 
 note "every part is there"
 for file in bin/tierfs bin/tierctl sbin/mount.tierfs lib/libtierfs.so lib/libtierfs.a lib/tierfs/libtierfs-preload.so \
@@ -50,7 +51,7 @@ assert_eq "$(LD_LIBRARY_PATH=$prefix/lib "$T/x")" -25 "tierfs_info of something 
 
 note "a staged installation, and its removal"
 cd "$TIERFS_SRC" || fail "no source"
-install_into install DESTDIR="$T/stage" PREFIX=/usr
+install_into install-files DESTDIR="$T/stage" PREFIX=/usr
 assert_ok grep -qx 'prefix=/usr' "$T/stage/usr/lib/pkgconfig/tierfs.pc"
 install_into uninstall DESTDIR="$T/stage" PREFIX=/usr
 assert_eq "$(find "$T/stage" ! -type d)" "" "left after uninstall"
