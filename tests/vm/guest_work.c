@@ -5,7 +5,7 @@
  * only a part of the pages is rewritten and verified at random while the rest lies idle, then the window moves on, and
  * now and then everything is verified. Settings come from the kernel command line: guest.mib, guest.seconds,
  * guest.seed, guest.window (percent of the memory), guest.dwell (seconds in a window), guest.release (MiB that are
- * given back to the guest's kernel after the first pass, and taken again after half of the time).
+ * given back to the guest's kernel after the first pass, and taken again half of the time later).
  *
  * Lines on the console, for the script that waits outside:
  *   GUEST: filled PAGES pages
@@ -236,7 +236,7 @@ int main(void)
 	verify_all(++pass);
 	if (set.release_mib && set.release_mib < set.mib) {
 		release();
-		pass = work(start + (double)set.seconds / 2, pass);
+		pass = work(now() + (double)set.seconds / 2, pass);
 		take_back();
 	}
 	pass = work(start + (double)set.seconds, pass);

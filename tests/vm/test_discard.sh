@@ -16,7 +16,7 @@ holes_beyond() # BYTES
 }
 
 tierfs_start "$T/pool" "$T/mnt" dram=160M,min_idle=1
-vm_start "$ram" 512M "guest.mib=300 guest.release=200 guest.seconds=24 guest.dwell=2" tierctl run --
+vm_start "$ram" 512M "guest.mib=300 guest.release=200 guest.seconds=14 guest.dwell=2" tierctl run --
 vm_wait 'GUEST: filled' 90
 holes=$(stat_of "$ram" hole_bytes)
 
