@@ -238,7 +238,7 @@ static int write_changes(struct rocks *rocks, const struct rocks_change *changes
 	rocksdb_writebatch_destroy(batch);
 	if (text)
 		return failed(rocks, "cannot write to the database", text);
-	store_error_clear(&rocks->errors, rocks->dir);
+	store_error_clear(&rocks->errors, NULL); /* the store says so, for all it is made of */
 	return 0;
 }
 

@@ -5,7 +5,11 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
+
+#define REMIND_NS (60 * NS_PER_S)
+#define QUIET_NS NS_PER_S
 
 static const struct {
 	const char *words;
@@ -35,14 +39,22 @@ int store_error_number(const char *text)
 
 int store_error_note(struct store_errors *errors, int r, const char *dir, const char *doing, const char *text)
 {
+	uint64_t now = clock_ns();
+
 	atomic_fetch_add(&errors->count, 1);
-	if (atomic_exchange(&errors->kind, r) != r)
-		log_error("store %s: %s: %s", dir, doing, text ? text : strerror(-r));
+	atomic_store(&errors->failed_at_ns, now);
+	if (atomic_exchange(&errors->kind, r) == r && now - atomic_load(&errors->told_at_ns) < REMIND_NS)
+		return r;
+	atomic_store(&errors->told_at_ns, now);
+	log_error("store %s: %s: %s", dir, doing, text ? text : strerror(-r));
 	return r;
 }
 
 void store_error_clear(struct store_errors *errors, const char *dir)
 {
-	if (atomic_load_explicit(&errors->kind, memory_order_relaxed) && atomic_exchange(&errors->kind, 0))
+	if (!atomic_load_explicit(&errors->kind, memory_order_relaxed) ||
+	    clock_ns() - atomic_load(&errors->failed_at_ns) < QUIET_NS)
+		return;
+	if (atomic_exchange(&errors->kind, 0) && dir)
 		log_info("store %s: works again", dir);
 }

@@ -10,12 +10,15 @@
 int store_error_number(const char *text);
 
 struct store_errors {
-	_Atomic int kind; /* of the last failure; 0: none since a success */
 	_Atomic uint64_t count;
+	_Atomic int kind; /* that the log was told of; 0: none, or it was told that all works again */
+	_Atomic uint64_t told_at_ns;
+	_Atomic uint64_t failed_at_ns; /* the last one */
 };
 
-/* A call on dir failed with r (negative): counted, and logged if the last one did not fail in the same way. text may be
- * NULL. Returns r. */
+/* A call on dir failed with r (negative): counted, and logged if the log was not told of its kind within the last
+ * minute. text may be NULL. Returns r. */
 int store_error_note(struct store_errors *errors, int r, const char *dir, const char *doing, const char *text);
-/* A write went well: the next failure is news again. Says that it works again if it did not. */
+/* A call went well. The log is told (unless dir is NULL) if the last failure is a second old: on the brink of a full
+ * disk calls fail and succeed by turns, and that is one message, not many. */
 void store_error_clear(struct store_errors *errors, const char *dir);

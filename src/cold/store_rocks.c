@@ -31,6 +31,7 @@
 #define META_VALUE_MAX (64 * 1024)
 #define DEFAULT_CACHE_BYTES (UINT64_C(2) << 20)
 #define REOPEN_INTERVAL_NS NS_PER_S
+#define TELL_INTERVAL_NS (60 * NS_PER_S)
 #define KEPT_READS 4U
 #define KEPT_TRANSFERS 2U
 
@@ -109,9 +110,9 @@ int store_rocks_make_sure(struct store_rocks *store)
 
 	if (!store->doubtful)
 		return 0;
-	if (store->doubtful_since_ns && now - store->doubtful_since_ns < REOPEN_INTERVAL_NS)
-		return -EIO;
-	store->doubtful_since_ns = now;
+	if (store->reopened_at_ns && now - store->reopened_at_ns < REOPEN_INTERVAL_NS)
+		return store->doubtful_error;
+	store->reopened_at_ns = now;
 	r = headroom_check(&store->headroom, HEADROOM_RECORDS); /* to open it has to write */
 	if (r == 0)
 		r = rocks_reopen(store->rocks);
@@ -120,13 +121,13 @@ int store_rocks_make_sure(struct store_rocks *store)
 	if (r < 0)
 		return r == -ENOSPC ? r : -EIO;
 	store->doubtful = false;
-	store->doubtful_since_ns = 0;
-	log_warn("store %s: the database was reopened after an error", store->dir);
+	if (!store->told_at_ns || now - store->told_at_ns > TELL_INTERVAL_NS) {
+		store->told_at_ns = now;
+		log_warn("store %s: the database was reopened after an error", store->dir);
+	}
 	return 0;
 }
 
-/* Writes records, and once more after a reopen if that fails. -EAGAIN: the table was rebuilt, the caller must look
- * again. */
 int store_rocks_write_records(struct store_rocks *store, const struct rocks_change *changes, size_t count, bool durable)
 {
 	int r = rocks_write(store->rocks, changes, count, durable);
@@ -134,6 +135,7 @@ int store_rocks_write_records(struct store_rocks *store, const struct rocks_chan
 	if (r == 0)
 		return 0;
 	store->doubtful = true;
+	store->doubtful_error = r == -ENOSPC ? r : -EIO;
 	r = store_rocks_make_sure(store);
 	return r < 0 ? r : -EAGAIN;
 }

@@ -32,8 +32,10 @@ struct store_rocks {
 	/* One change of places at a time, so that table and database agree on the order. Held across the database's
 	 * write: that is one short append to its log, and the database would queue the writers just the same. */
 	pthread_mutex_t commit;
-	bool doubtful;              /* under commit: a write failed, so the database may know more than the table */
-	uint64_t doubtful_since_ns; /* under commit: last attempt to make sure */
+	bool doubtful;           /* under commit: a write failed, so the database may know more than the table */
+	int doubtful_error;      /* under commit, and so are the next two: why */
+	uint64_t reopened_at_ns; /* last attempt to make sure */
+	uint64_t told_at_ns;     /* when the log was told of one */
 
 	pthread_mutex_t sync; /* one sync at a time, so that none returns before what another took over is done */
 
@@ -62,7 +64,7 @@ struct store_rocks_move {
 
 /* The commit mutex is held for these two. Writes records, after an error once more behind a reopen: -EAGAIN then says
  * that the table was rebuilt and the caller must look again. make_sure: to be called before a look at the table that a
- * change rests on; -EIO while the database cannot be opened. */
+ * change rests on; fails while the database cannot be opened, and within a second after an attempt. */
 int store_rocks_write_records(struct store_rocks *store, const struct rocks_change *changes, size_t count,
 			      bool durable);
 int store_rocks_make_sure(struct store_rocks *store);
