@@ -1,0 +1,146 @@
+#include "map/pins.h"
+
+#include <errno.h>
+#include <linux/io_uring.h>
+#include <poll.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "map/pins_prog.h"
+
+#define PAGE 4096U
+
+struct pins {
+	int prog; /* immutable */
+};
+
+int pins_look(struct pins *pins, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
+{
+	uint64_t end = first_page + count;
+
+	for (uint64_t page = first_page; page < end;) {
+		uint64_t base = page / PINS_PROG_PAGES * PINS_PROG_PAGES;
+		uint32_t answer;
+		int err = pins_prog_run(pins->prog, fd, base, &answer);
+
+		if (err) {
+			memset(pinned, 1, count);
+			return err;
+		}
+		for (; page < end && page < base + PINS_PROG_PAGES; page++)
+			pinned[page - first_page] = (answer >> (page - base)) & 1;
+	}
+	return 0;
+}
+
+/* --- test at the start ---------------------------------------------------------------------------------------- */
+
+/* The file has pages in two leaves of the kernel's tree, absent ones between them, and pins across the border of a run.
+ */
+#define TEST_PAGES 160U
+#define TEST_PRESENT 90U
+#define TEST_PINNED 94U
+#define TEST_PINNED_END 99U
+#define TEST_PATIENCE_MS 2000
+
+struct trial {
+	int fd;
+	uint8_t *memory;
+};
+
+/* True if exactly the pages from pinned_first to pinned_end are pinned. */
+static bool trial_agrees(struct pins *pins, const struct trial *trial, uint64_t pinned_first, uint64_t pinned_end)
+{
+	uint8_t pinned[TEST_PAGES];
+
+	if (pins_look(pins, trial->fd, 0, TEST_PAGES, pinned))
+		return false;
+	for (uint64_t i = 0; i < TEST_PAGES; i++)
+		if (pinned[i] != (i >= pinned_first && i < pinned_end))
+			return false;
+	return true;
+}
+
+/* A registered buffer is pinned until it is given back. */
+static const char *trial_run(struct pins *pins, const struct trial *trial)
+{
+	struct io_uring_params params = { 0 };
+	struct iovec buffer = { .iov_base = trial->memory + TEST_PINNED * PAGE,
+				.iov_len = (TEST_PINNED_END - TEST_PINNED) * PAGE };
+	CLEANUP_CLOSE int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
+
+	if (!trial_agrees(pins, trial, 0, 0))
+		return "pages of no file were found pinned";
+	for (uint64_t page = TEST_PRESENT; page < TEST_PAGES; page++)
+		trial->memory[page * PAGE] = 1;
+	if (!trial_agrees(pins, trial, 0, 0))
+		return "pages that nobody pinned were found pinned";
+	if (ring < 0 || syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) < 0)
+		return "io_uring cannot pin a page to try it out";
+	if (!trial_agrees(pins, trial, TEST_PINNED, TEST_PINNED_END))
+		return "a pinned page was not seen";
+	if (syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0) < 0)
+		return "io_uring cannot let a page go";
+	for (int waited_ms = 0; !trial_agrees(pins, trial, 0, 0); waited_ms++) {
+		if (waited_ms == TEST_PATIENCE_MS)
+			return "pages that were let go were still found pinned";
+		poll(NULL, 0, 1);
+	}
+	return NULL;
+}
+
+/* Returns what is wrong, or NULL. */
+static const char *try_out(struct pins *pins)
+{
+	CLEANUP_CLOSE int fd = memfd_create("tierfs-pins", MFD_CLOEXEC);
+	struct trial trial = { .fd = fd };
+	const char *wrong;
+
+	if (fd < 0 || ftruncate(fd, TEST_PAGES * PAGE) < 0)
+		return "no memory to try it out";
+	trial.memory = mmap(NULL, TEST_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (trial.memory == MAP_FAILED)
+		return "no memory to try it out";
+	wrong = trial_run(pins, &trial);
+	munmap(trial.memory, TEST_PAGES * PAGE);
+	return wrong;
+}
+
+/* --- life ----------------------------------------------------------------------------------------------------- */
+
+int pins_open(struct pins **ret)
+{
+	struct pins *pins = malloc(sizeof(*pins));
+	const char *reason = NULL;
+	int err;
+
+	if (!pins)
+		return -ENOMEM;
+	pins->prog = -1;
+	err = pins_prog_load(&pins->prog, &reason);
+	if (!err)
+		reason = try_out(pins);
+	if (reason) {
+		log_warn("pages that a device writes into cannot be seen (%s): only min_idle protects them", reason);
+		pins_close(pins);
+		return -EOPNOTSUPP;
+	}
+	*ret = pins;
+	return 0;
+}
+
+void pins_close(struct pins *pins)
+{
+	if (!pins)
+		return;
+	if (pins->prog >= 0)
+		close(pins->prog);
+	free(pins);
+}

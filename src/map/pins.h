@@ -1,0 +1,35 @@
+/* map/pins.h - which pages of an arena a device may be writing into, whatever the page tables say.
+ *
+ * A disk read with O_DIRECT (a guest's disk with cache=none) takes the pages of its buffer when it begins, and the
+ * device writes into them until it ends, also after they were taken out of every page table. To user space such a page
+ * looks idle. The kernel counts it as pinned: this asks the kernel, with a BPF program that reads its counts.
+ *
+ * Who counts as a pin (FOLL_PIN) on the kernels this works on:
+ *   O_DIRECT reads and writes of block devices and of file systems on them, by read(2), aio and io_uring; FUSE likewise
+ *   io_uring's registered buffers, VFIO and vDPA, RDMA, AF_XDP, process_vm_readv and process_vm_writev
+ * Who takes a mere reference, which cannot be told from the kernel's own housekeeping and is not seen:
+ *   O_DIRECT of NFS and 9p, vmsplice, ptrace, KVM's few pages of its own
+ *
+ * What an answer is worth. "Pinned" may be wrong for a page that is just changing hands; ask again later. "Not pinned"
+ * was true at a moment during the call, of the page that was there: an absent page is not pinned. It stays true as long
+ * as nobody can come by a new pin, and for pins that write that is so while the page is write-protected in every page
+ * table: who pins for writing needs a writable entry, or faults. So after write-protection one look is exact, and what
+ * a device wrote into a page that is found free is in the page: the kernel drops a pin after the device is done.
+ *
+ * Needs CAP_BPF and CAP_PERFMON (root has them) when opened, none later. Thread-safe but for open and close.
+ */
+#pragma once
+
+#include <stdint.h>
+
+struct pins;
+
+/* -EOPNOTSUPP: pins cannot be seen on this host; one line in the log says why, and what that means. It believes
+ * nothing: a page of its own is pinned and let go, and the answers must be right. */
+int pins_open(struct pins **ret);
+void pins_close(struct pins *pins); /* takes NULL */
+
+/* Sets pinned[i] to 1 if page (4 KiB) first_page + i of the file that fd of this process is open on is pinned or
+ * nothing sure can be said of it, to 0 otherwise. fd is on tmpfs. Returns -errno, with 1 for all, if the kernel
+ * refuses. Costs a system call for each 32 pages that begin at a multiple of 32. */
+int pins_look(struct pins *pins, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned);
