@@ -20,14 +20,14 @@
 #define TIERFS_RIGHT_WRITE (1U << 1)
 
 struct tierfs_ioc_info {
-	__u32 abi_version;             /* TIERFS_ABI_VERSION of the daemon */
-	__u32 rights;                  /* TIERFS_RIGHT_* of this descriptor */
-	__u64 ino;                     /* inode number; 1 is the mount's root */
-	__u64 size_bytes;              /* 0 for a directory */
-	__u32 block_bytes;             /* unit of tiering of the pool */
-	__u32 reserved;                /* 0 */
-	char run_dir[TIERFS_RUN_DIR_LEN];    /* absolute path of the daemon's runtime directory, NUL-terminated */
-	__u8 token[TIERFS_TOKEN_LEN];  /* fresh on every call; accepted once, for 60 seconds, by either socket */
+	__u32 abi_version;                /* TIERFS_ABI_VERSION of the daemon */
+	__u32 rights;                     /* TIERFS_RIGHT_* of this descriptor */
+	__u64 ino;                        /* inode number; 1 is the mount's root */
+	__u64 size_bytes;                 /* 0 for a directory */
+	__u32 block_bytes;                /* unit of tiering of the pool */
+	__u32 reserved;                   /* 0 */
+	char run_dir[TIERFS_RUN_DIR_LEN]; /* absolute path of the daemon's runtime directory, NUL-terminated */
+	__u8 token[TIERFS_TOKEN_LEN];     /* fresh on every call; accepted once, for 60 seconds, by either socket */
 };
 
 #define TIERFS_IOC_INFO _IOR('t', 1, struct tierfs_ioc_info)

@@ -57,58 +57,58 @@ enum tierfs_msg_type {
 };
 
 struct tierfs_range {
-	uint64_t addr;         /* in the mapping process */
+	uint64_t addr; /* in the mapping process */
 	uint64_t length_bytes;
 };
 
 /* The first 24 bytes are common to all; only the member that belongs to the type is sent, so a packet is
  * offsetof(struct tierfs_msg, u) + sizeof(that member) long, and ZAP only as long as its count needs. */
 struct tierfs_msg {
-	uint32_t magic;        /* TIERFS_MSG_MAGIC */
-	uint32_t type;         /* enum tierfs_msg_type */
+	uint32_t magic; /* TIERFS_MSG_MAGIC */
+	uint32_t type;  /* enum tierfs_msg_type */
 	uint64_t seq;
-	uint64_t reserved;     /* 0 */
+	uint64_t reserved; /* 0 */
 	union {
 		struct {
 			uint32_t abi_version;
-			uint32_t flags;        /* 0 */
-		} hello;               /* HELLO */
+			uint32_t flags; /* 0 */
+		} hello;                /* HELLO */
 		struct {
 			uint32_t abi_version;
 			uint32_t block_bytes;
-		} welcome;             /* WELCOME */
+		} welcome; /* WELCOME */
 		struct {
 			uint8_t token[TIERFS_TOKEN_LEN];
-		} open;                /* OPEN */
+		} open; /* OPEN */
 		struct {
 			uint64_t ino;
 			uint64_t size_bytes;
-			uint32_t rights;       /* TIERFS_RIGHT_*; without WRITE the arena descriptor is read-only */
+			uint32_t rights; /* TIERFS_RIGHT_*; without WRITE the arena descriptor is read-only */
 			uint32_t reserved;
-		} arena;               /* ARENA */
+		} arena; /* ARENA */
 		struct {
 			uint64_t ino;          /* MAP: from ARENA. RESUME: 0, the arena descriptor tells */
 			uint64_t addr;         /* page aligned */
 			uint64_t length_bytes; /* multiple of 4 KiB */
 			uint64_t offset;       /* in the file; multiple of 4 KiB */
-		} map;                 /* MAP, RESUME */
+		} map;                         /* MAP, RESUME */
 		struct {
 			uint64_t map_id;
-			uint64_t where;        /* UNMAP: address; DISCARD: offset in the file */
+			uint64_t where; /* UNMAP: address; DISCARD: offset in the file */
 			uint64_t length_bytes;
-		} part;                /* UNMAP, DISCARD */
+		} part; /* UNMAP, DISCARD */
 		struct {
-			uint64_t map_id;       /* MAP and RESUME; else 0 */
-		} done;                /* DONE */
+			uint64_t map_id; /* MAP and RESUME; else 0 */
+		} done;                  /* DONE */
 		struct {
-			uint32_t count;        /* 1 to TIERFS_ZAP_MAX */
+			uint32_t count; /* 1 to TIERFS_ZAP_MAX */
 			uint32_t reserved;
 			struct tierfs_range range[TIERFS_ZAP_MAX];
-		} zap;                 /* ZAP; ZAPPED has no member */
+		} zap; /* ZAP; ZAPPED has no member */
 		struct {
-			int32_t code;          /* errno value, positive */
+			int32_t code;               /* errno value, positive */
 			char text[TIERFS_TEXT_MAX]; /* one line, NUL-terminated */
-		} error;               /* ERROR */
+		} error;                            /* ERROR */
 	} u;
 };
 

@@ -25,10 +25,11 @@ extern "C" {
 int tierfs_info(int fd, struct tierfs_ioc_info *ret);
 
 /* Maps length bytes of the RAM file fd from offset on, shared. addr, prot and flags are as in mmap(2); of flags
- * MAP_SHARED is implied and MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE are honoured. length is rounded up to whole pages;
- * offset must be a multiple of 4 KiB. *ret is the address. fd may be closed afterwards: the library keeps a duplicate.
- * -ENOTTY not tierfs; -EINVAL bad range or flags, or the range ends beyond the file; -EACCES the descriptor does not allow prot;
- * -EBUSY the file is mapped plain; -ENOTCONN the daemon is gone; -EPROTO it speaks another version; -ENOMEM. */
+ * MAP_SHARED is implied and MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE are honoured. length is rounded up to whole
+ * pages; offset must be a multiple of 4 KiB. *ret is the address. fd may be closed afterwards: the library keeps a
+ * duplicate. -ENOTTY not tierfs; -EINVAL bad range or flags, or the range ends beyond the file; -EACCES the descriptor
+ * does not allow prot; -EBUSY the file is mapped plain; -ENOTCONN the daemon is gone; -EPROTO it speaks another
+ * version; -ENOMEM. */
 int tierfs_attach(int fd, void *addr, size_t length, int prot, int flags, off_t offset, void **ret);
 
 /* Unmaps, as munmap(2): any part of attached memory, page aligned. Memory that is not attached is left to munmap(2). */

@@ -134,7 +134,8 @@ int wire_recv(int sock, struct wire_packet *ret)
 		return -errno;
 	take_fds(&head, ret);
 	if (got == 0) {
-		wire_close_fds(ret); /* an empty packet looks like the end of file, and may bring descriptors all the same */
+		wire_close_fds(
+			ret); /* an empty packet looks like the end of file, and may bring descriptors all the same */
 		return -ECONNRESET;
 	}
 	err = (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? -EPROTO : check_packet(&ret->msg, (size_t)got);

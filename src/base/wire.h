@@ -22,11 +22,13 @@ struct wire_packet {
 /* Bytes of a packet of this type (ZAP: with count ranges); 0 for an unknown type. */
 size_t wire_length(uint32_t type, uint32_t zap_count);
 
-/* Fills in magic and length and sends, never blocking. -EAGAIN: the socket is full; -EPIPE, -ECONNRESET: the peer is gone. */
+/* Fills in magic and length and sends, never blocking. -EAGAIN: the socket is full; -EPIPE, -ECONNRESET: the peer is
+ * gone. */
 int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count);
 
 /* Receives one packet, never blocking, and checks what can be checked without a state: magic, type, length, counts.
- * -EAGAIN: nothing there; -ECONNRESET: end of file; -EPROTO: a packet that breaks the rules. No descriptor is kept on errors. */
+ * -EAGAIN: nothing there; -ECONNRESET: end of file; -EPROTO: a packet that breaks the rules. No descriptor is kept on
+ * errors. */
 int wire_recv(int sock, struct wire_packet *ret);
 
 /* Moves a descriptor up, out of the way of programs that expect small numbers. Always returns a usable one. */
