@@ -149,7 +149,7 @@ static const char *find_folio_layout(const struct btf *btf, struct layout *ret)
 
 /* --- assembler ------------------------------------------------------------------------------------------------ */
 
-#define INSNS_MAX 768
+#define INSNS_MAX 1024
 
 enum label {
 	LABEL_NONE,
