@@ -7,8 +7,6 @@
  *
  * New files are allocated in full at once: the filesystem says "no space" before anything was written, and the blocks
  * lie together. Numbers go up and wrap; a number in use is passed over.
- *
- * Descriptors are opened when needed, and those that rest longest are closed beyond OPEN_FILES_MAX.
  */
 #include "cold/segments.h"
 
@@ -22,14 +20,6 @@
 #include <unistd.h>
 
 #include "cold/places.h"
-
-#define OPEN_FILES_MAX 256U
-#define NAME_LEN 9
-
-static void name_of(uint32_t id, char name[static NAME_LEN])
-{
-	snprintf(name, NAME_LEN, "%08x", id);
-}
 
 static uint64_t align_up(uint64_t bytes)
 {
@@ -56,14 +46,14 @@ static struct segment *add_segment(struct segments *segments, uint32_t id, int f
 
 static int list_entry(struct segments *segments, const char *text)
 {
-	char name[NAME_LEN];
+	char name[SEGMENT_NAME_LEN];
 	struct stat attr;
 	char *end;
 	unsigned long id = strtoul(text, &end, 16);
 
 	if (*end || id >= PLACE_NOWHERE)
 		return 0; /* not one of ours */
-	name_of((uint32_t)id, name);
+	segments_name((uint32_t)id, name);
 	if (strcmp(name, text) != 0 || fstatat(segments->dir_fd, name, &attr, AT_SYMLINK_NOFOLLOW) < 0 ||
 	    !S_ISREG(attr.st_mode))
 		return 0;
@@ -107,34 +97,16 @@ int segments_open(struct segments *segments, const char *dir, uint32_t segment_b
 	return r;
 }
 
-static int open_file(struct segments *segments, uint32_t id, int flags)
-{
-	char name[NAME_LEN];
-	int fd;
-
-	name_of(id, name);
-	if (segments->direct) {
-		fd = openat(segments->dir_fd, name, flags | O_DIRECT | O_CLOEXEC, 0600);
-		if (fd >= 0 || errno != EINVAL)
-			return fd < 0 ? -errno : fd;
-	}
-	fd = openat(segments->dir_fd, name, flags | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	segments->direct = false; /* the file opens without, so the filesystem lacks it */
-	return fd;
-}
-
 static void trim(struct segments *segments, const struct segment *segment, uint64_t length)
 {
-	char name[NAME_LEN];
+	char name[SEGMENT_NAME_LEN];
 	int fd;
 
 	if (segment->fd >= 0) {
 		if (ftruncate(segment->fd, (off_t)length) == 0)
 			return;
 	}
-	name_of(segment->id, name);
+	segments_name(segment->id, name);
 	fd = openat(segments->dir_fd, name, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return; /* costs space, nothing else; the next open tries again */
@@ -159,6 +131,7 @@ void segments_close(struct segments *segments)
 	if (!segments->dir)
 		return;
 	segments_reap(segments);
+	segments_drop_contexts(segments);
 	if (segments->current)
 		trim(segments, segments->current, segments->current->end_bytes);
 	HASH_ITER(hh, segments->table, segment, next) {
@@ -240,9 +213,9 @@ void segments_reap(struct segments *segments)
 
 	while (segment) {
 		struct segment *next = segment->next_dead;
-		char name[NAME_LEN];
+		char name[SEGMENT_NAME_LEN];
 
-		name_of(segment->id, name);
+		segments_name(segment->id, name);
 		unlinkat(segments->dir_fd, name, 0);
 		if (segment->fd >= 0)
 			close(segment->fd);
@@ -281,63 +254,6 @@ void segments_unref(struct segments *segments, struct segment *segment)
 	lock_put(&segments->lock);
 	if (reap)
 		segments_reap(segments);
-}
-
-/* --- descriptors --- */
-
-/* (lock) The descriptor that rested longest, taken from its segment; -1: all are in use. */
-static int take_resting(struct segments *segments)
-{
-	struct segment *rests = NULL;
-	int fd = -1;
-
-	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
-		if (segment->fd < 0 || segment->refs || segment->pending || !segment->sealed)
-			continue;
-		if (!rests || segment->used_at < rests->used_at)
-			rests = segment;
-	}
-	if (rests) {
-		fd = rests->fd;
-		rests->fd = -1;
-		segments->open_files--;
-	}
-	return fd;
-}
-
-/* Gives the segment fd, or closes fd if another thread was faster. */
-static int install(struct segments *segments, struct segment *segment, int fd)
-{
-	int close_fd = -1;
-	int r;
-
-	lock_get(&segments->lock);
-	if (segment->fd < 0) {
-		segment->fd = fd;
-		if (++segments->open_files > OPEN_FILES_MAX)
-			close_fd = take_resting(segments);
-	} else {
-		close_fd = fd;
-	}
-	r = segment->fd;
-	lock_put(&segments->lock);
-	if (close_fd >= 0)
-		close(close_fd);
-	return r;
-}
-
-/* The descriptor of a segment that is referenced or pending, and so stays open. */
-static int descriptor(struct segments *segments, struct segment *segment)
-{
-	int fd;
-
-	lock_get(&segments->lock);
-	fd = segment->fd;
-	lock_put(&segments->lock);
-	if (fd >= 0)
-		return fd;
-	fd = open_file(segments, segment->id, O_RDWR);
-	return fd < 0 ? fd : install(segments, segment, fd);
 }
 
 /* --- filling --- */
@@ -397,8 +313,8 @@ static uint32_t next_id(struct segments *segments)
 
 static int make_file(struct segments *segments, uint32_t id)
 {
-	char name[NAME_LEN];
-	int fd = open_file(segments, id, O_RDWR | O_CREAT | O_TRUNC);
+	char name[SEGMENT_NAME_LEN];
+	int fd = segments_open_file(segments, id, O_RDWR | O_CREAT | O_TRUNC);
 	int r;
 
 	if (fd < 0)
@@ -407,7 +323,7 @@ static int make_file(struct segments *segments, uint32_t id)
 	if (r == 0 || r == -EOPNOTSUPP)
 		return fd;
 	close(fd);
-	name_of(id, name);
+	segments_name(id, name);
 	unlinkat(segments->dir_fd, name, 0);
 	return r;
 }
@@ -464,109 +380,4 @@ int segments_grow(struct segments *segments, uint64_t need)
 		r = grow(segments);
 	pthread_mutex_unlock(&segments->grow);
 	return r;
-}
-
-/* --- reading, writing, syncing --- */
-
-int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset)
-{
-	int fd = descriptor(segments, segment);
-
-	for (size_t done = 0; fd >= 0 && done < length;) {
-		ssize_t n = pwrite(fd, (const char *)buf + done, length - done, (off_t)(offset + done));
-
-		if (n < 0 && errno != EINTR)
-			return errno == EDQUOT ? -ENOSPC : -errno;
-		if (n > 0)
-			done += (size_t)n;
-	}
-	return fd < 0 ? fd : 0;
-}
-
-int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
-		  size_t *ret_len)
-{
-	int fd = descriptor(segments, segment);
-	size_t done = 0;
-
-	while (fd >= 0 && done < length) {
-		ssize_t n = pread(fd, (char *)buf + done, length - done, (off_t)(offset + done));
-
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		if (n == 0 || (n > 0 && (size_t)n % SEGMENT_ALIGN)) { /* the end of the file */
-			done += (size_t)n;
-			break;
-		}
-		if (n > 0)
-			done += (size_t)n;
-	}
-	if (fd < 0)
-		return fd;
-	*ret_len = done;
-	return 0;
-}
-
-/* (lock) One segment that has something to sync, referenced. */
-static struct segment *take_dirty(struct segments *segments)
-{
-	LOCK_SCOPE(&segments->lock);
-
-	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
-		if (!segment->dirty)
-			continue;
-		segment->dirty = false;
-		segments_ref(segments, segment);
-		return segment;
-	}
-	return NULL;
-}
-
-static void set_dirty(struct segments *segments, struct segment *segment)
-{
-	LOCK_SCOPE(&segments->lock);
-
-	segment->dirty = true;
-}
-
-static int sync_one(struct segments *segments, struct segment *segment)
-{
-	int fd = descriptor(segments, segment);
-	int r = fd < 0 ? fd : 0;
-
-	if (r == 0 && fdatasync(fd) < 0)
-		r = -errno;
-	if (r < 0)
-		set_dirty(segments, segment);
-	segments_unref(segments, segment);
-	return r;
-}
-
-static int sync_dir(struct segments *segments)
-{
-	bool dirty;
-
-	lock_get(&segments->lock);
-	dirty = segments->dir_dirty;
-	segments->dir_dirty = false;
-	lock_put(&segments->lock);
-	if (!dirty || fsync(segments->dir_fd) == 0)
-		return 0;
-	lock_get(&segments->lock);
-	segments->dir_dirty = true;
-	lock_put(&segments->lock);
-	return -EIO;
-}
-
-int segments_sync(struct segments *segments)
-{
-	struct segment *segment;
-	int r;
-
-	while ((segment = take_dirty(segments))) {
-		r = sync_one(segments, segment);
-		if (r < 0)
-			return r;
-	}
-	return sync_dir(segments);
 }

@@ -22,6 +22,11 @@
 /* Memory, offset and length of direct I/O: a multiple of every sector size there is. */
 #define SEGMENT_ALIGN 4096U
 
+#define SEGMENT_NAME_LEN 9
+/* Of segments_read_many(). */
+#define SEGMENT_READS_MAX 64U
+#define SEGMENT_CONTEXTS_KEPT 4U
+
 struct segment {
 	UT_hash_handle hh;
 	uint32_t id;         /* immutable; all else under the lock */
@@ -53,8 +58,10 @@ struct segments {
 	uint32_t last_id;
 	unsigned int open_files;
 	uint64_t ticks;
-	uint64_t live_bytes, end_bytes; /* sums */
-	bool dir_dirty;                 /* a file was made since the last sync */
+	uint64_t live_bytes, end_bytes;               /* sums */
+	bool dir_dirty;                               /* a file was made since the last sync */
+	unsigned long context[SEGMENT_CONTEXTS_KEPT]; /* for asynchronous reads */
+	unsigned int contexts;
 };
 
 /* Opens or makes the directory and lists the segments in it, all of them sealed and with nothing live. segment_bytes is
@@ -95,5 +102,22 @@ int segments_write(struct segments *segments, struct segment *segment, const voi
 int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
 		  size_t *ret_len);
 
+struct segment_read {
+	struct segment *segment;
+	void *buf;
+	size_t length;
+	uint32_t offset;
+	size_t got; /* filled in, and so is the next */
+	int error;
+};
+
+/* Up to SEGMENT_READS_MAX reads at the same time; each has its own result. */
+void segments_read_many(struct segments *segments, struct segment_read **reads, size_t count);
+void segments_drop_contexts(struct segments *segments); /* at the end, when nobody reads */
+
 /* What was written becomes durable. */
 int segments_sync(struct segments *segments);
+
+/* Between segments.c and segments_io.c. */
+void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN]);
+int segments_open_file(struct segments *segments, uint32_t id, int flags);

@@ -9,12 +9,13 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "cold/index.h"
 #include "cold/store_rocks_impl.h"
 
 /* It is cheaper to read so much than to ask again. */
-#define GAP_BYTES (64U << 10)
-#define GROUP_VALUES 512U
+#define GAP_BYTES (16U << 10)
+#define BATCH_VALUES 512U
 
 static struct store_rocks *rocks_of(struct store *store)
 {
@@ -105,110 +106,173 @@ int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t 
 
 /* --- many --- */
 
-/* Values that one read fetches. */
-struct group {
-	struct segment *segment;
-	uint32_t offset, end;
-	uint64_t value_bytes;
-	size_t count;
+/* Neighbours in a segment: one read. */
+struct span {
+	struct segment *segment; /* NULL: there is none, its values are lost */
+	uint32_t begin, end;     /* in the segment; begin is aligned */
+	size_t at;               /* in the buffer */
+};
+
+struct batch {
+	struct span span[SEGMENT_READS_MAX];
+	struct segment_read read[SEGMENT_READS_MAX];
+	size_t spans;
+	size_t values;
 	struct {
 		uint64_t block;
 		struct place place;
-	} value[GROUP_VALUES];
+		size_t span;
+	} value[BATCH_VALUES];
 };
 
-static bool group_takes(const struct group *group, struct place place)
+static uint32_t align_down(uint32_t bytes)
+{
+	return bytes & ~(SEGMENT_ALIGN - 1);
+}
+
+static size_t span_bytes(uint32_t begin, uint32_t end)
+{
+	return ((size_t)end - begin + SEGMENT_ALIGN - 1) & ~(size_t)(SEGMENT_ALIGN - 1);
+}
+
+static bool span_takes(const struct span *span, struct place place)
 {
 	uint32_t end = place.offset_bytes + place.length_bytes;
 
-	if (!group->count)
-		return place.length_bytes <= STORE_TRANSFER_BYTES - 2 * SEGMENT_ALIGN;
-	return group->count < GROUP_VALUES && place.segment == group->segment->id && place.offset_bytes >= group->end &&
-	       place.offset_bytes - group->end <= GAP_BYTES &&
-	       end - group->offset <= STORE_TRANSFER_BYTES - 2 * SEGMENT_ALIGN;
+	return span->segment && span->segment->id == place.segment && place.offset_bytes >= span->end &&
+	       place.offset_bytes - span->end <= GAP_BYTES &&
+	       span->at + span_bytes(span->begin, end) <= STORE_TRANSFER_BYTES;
 }
 
-static void group_add(struct group *group, uint64_t block, struct place place)
+/* (lock) A new span behind the last. False: no room. */
+static bool add_span(struct store_rocks *store, struct batch *batch, struct place place)
 {
-	if (!group->count)
-		group->offset = place.offset_bytes;
-	group->end = place.offset_bytes + place.length_bytes;
-	group->value_bytes += place.length_bytes;
-	group->value[group->count].block = block;
-	group->value[group->count].place = place;
-	group->count++;
+	const struct span *last = batch->spans ? &batch->span[batch->spans - 1] : NULL;
+	size_t at = last ? last->at + span_bytes(last->begin, last->end) : 0;
+	struct span *span = &batch->span[batch->spans];
+	uint32_t begin = align_down(place.offset_bytes);
+
+	if (batch->spans == SEGMENT_READS_MAX)
+		return false;
+	*span = (struct span){ .begin = begin, .end = begin, .at = at };
+	if (place.length_bytes <= store->value_max_bytes)
+		span->segment = segments_find(&store->segments, place.segment);
+	if (span->segment) {
+		if (at + span_bytes(begin, place.offset_bytes + place.length_bytes) > STORE_TRANSFER_BYTES)
+			return false;
+		segments_ref(&store->segments, span->segment);
+	}
+	batch->spans++;
+	return true;
 }
 
-/* Collects from *key on; *key is then where to go on. False: there is nothing more. A group without a segment holds one
- * value that is lost. */
-static bool group_fill(struct store_rocks *store, struct group *group, struct store_key *key, uint64_t last)
+/* Collects from *key on; *key is then where to go on. False: there is nothing more. */
+static bool fill_batch(struct store_rocks *store, struct batch *batch, struct store_key *key, uint64_t last)
 {
 	LOCK_SCOPE(&store->segments.lock);
 	struct place place;
 
-	group->count = 0;
-	group->segment = NULL;
-	group->offset = group->end = 0;
-	group->value_bytes = 0;
-	while (places_next(&store->places, key, last, &place)) {
-		if (!group_takes(group, place) && group->count)
-			break;
-		if (!group->count) {
-			group->segment = segments_find(&store->segments, place.segment);
-			if (group->segment)
-				segments_ref(&store->segments, group->segment);
+	batch->spans = batch->values = 0;
+	while (batch->values < BATCH_VALUES && places_next(&store->places, key, last, &place)) {
+		struct span *span = batch->spans ? &batch->span[batch->spans - 1] : NULL;
+
+		if (!span || !span_takes(span, place)) {
+			if (!add_span(store, batch, place))
+				break;
+			span = &batch->span[batch->spans - 1];
 		}
-		group_add(group, key->block, place);
+		if (span->segment)
+			span->end = place.offset_bytes + place.length_bytes;
+		batch->value[batch->values].block = key->block;
+		batch->value[batch->values].place = place;
+		batch->value[batch->values].span = batch->spans - 1;
+		batch->values++;
+		if (key->block == last)
+			break;
 		key->block++;
-		if (!group->segment || key->block - 1 == last)
+	}
+	return batch->values;
+}
+
+static void read_batch(struct store_rocks *store, struct batch *batch, char *buffer)
+{
+	struct segment_read *read[SEGMENT_READS_MAX];
+	size_t count = 0;
+
+	for (size_t i = 0; i < batch->spans; i++) {
+		const struct span *span = &batch->span[i];
+
+		batch->read[i] = (struct segment_read){
+			.segment = span->segment,
+			.buf = buffer + span->at,
+			.length = span_bytes(span->begin, span->end),
+			.offset = span->begin,
+			.error = -EBADMSG,
+		};
+		if (span->segment)
+			read[count++] = &batch->read[i];
+	}
+	segments_read_many(&store->segments, read, count);
+}
+
+static void unref_batch(struct store_rocks *store, struct batch *batch)
+{
+	for (size_t i = 0; i < batch->spans; i++) {
+		if (batch->span[i].segment)
+			segments_unref(&store->segments, batch->span[i].segment);
+	}
+}
+
+/* The value in what was read; NULL: it cannot be read, also not alone. */
+static const void *find_in_batch(struct store_rocks *store, const struct batch *batch, size_t i, void *single)
+{
+	struct place place = batch->value[i].place;
+	const struct segment_read *read = &batch->read[batch->value[i].span];
+	size_t at = place.offset_bytes - read->offset;
+	const void *value;
+
+	if (!read->segment)
+		return NULL;
+	if (read->error == 0 && at + place.length_bytes <= read->got)
+		return (const char *)read->buf + at;
+	if (store_rocks_read(store, read->segment, place.offset_bytes, place.length_bytes, single, &value) < 0)
+		return NULL;
+	return value;
+}
+
+static int deliver(struct store_rocks *store, const struct batch *batch, uint64_t ino, store_walk_fn *fn, void *arg)
+{
+	void *single = buffers_get(&store->reads);
+	uint64_t bytes = 0;
+	int r = single ? 0 : -ENOMEM;
+
+	for (size_t i = 0; r == 0 && i < batch->values; i++) {
+		const void *value = find_in_batch(store, batch, i, single);
+		uint32_t length = batch->value[i].place.length_bytes;
+
+		bytes += length;
+		if (value)
+			r = fn(arg, (struct store_key){ ino, batch->value[i].block }, value, length);
+	}
+	buffers_put(&store->reads, single);
+	atomic_fetch_add_explicit(&store->get_blocks, batch->values, memory_order_relaxed);
+	atomic_fetch_add_explicit(&store->get_bytes, bytes, memory_order_relaxed);
+	return r;
+}
+
+static int walk_from(struct store_rocks *store, struct store_key key, uint64_t last, char *buffer, struct batch *batch,
+		     store_walk_fn *fn, void *arg)
+{
+	int r = 0;
+
+	while (r == 0 && fill_batch(store, batch, &key, last)) {
+		read_batch(store, batch, buffer);
+		r = deliver(store, batch, key.ino, fn, arg);
+		unref_batch(store, batch);
+		if (batch->value[batch->values - 1].block == last)
 			break;
 	}
-	return group->count;
-}
-
-static int deliver(const struct group *group, uint64_t ino, const char *bytes, store_walk_fn *fn, void *arg)
-{
-	for (size_t i = 0; i < group->count; i++) {
-		struct place place = group->value[i].place;
-		int r = fn(arg, (struct store_key){ ino, group->value[i].block },
-			   bytes + (place.offset_bytes - group->offset), place.length_bytes);
-
-		if (r != 0)
-			return r;
-	}
-	return 0;
-}
-
-/* One of the group cannot be read: the others are, one by one. */
-static int deliver_singly(struct store_rocks *store, const struct group *group, uint64_t ino, void *buffer,
-			  store_walk_fn *fn, void *arg)
-{
-	for (size_t i = 0; i < group->count; i++) {
-		struct place place = group->value[i].place;
-		const void *value;
-		int r;
-
-		if (!group->segment || place.length_bytes > STORE_TRANSFER_BYTES - 2 * SEGMENT_ALIGN ||
-		    store_rocks_read(store, group->segment, place.offset_bytes, place.length_bytes, buffer, &value) < 0)
-			continue;
-		r = fn(arg, (struct store_key){ ino, group->value[i].block }, value, place.length_bytes);
-		if (r != 0)
-			return r;
-	}
-	return 0;
-}
-
-static int walk_group(struct store_rocks *store, const struct group *group, uint64_t ino, void *buffer,
-		      store_walk_fn *fn, void *arg)
-{
-	const void *bytes = NULL;
-	int r = -EBADMSG;
-
-	if (group->segment)
-		r = store_rocks_read(store, group->segment, group->offset, group->end - group->offset, buffer, &bytes);
-	atomic_fetch_add_explicit(&store->get_blocks, group->count, memory_order_relaxed);
-	atomic_fetch_add_explicit(&store->get_bytes, group->value_bytes, memory_order_relaxed);
-	return r == 0 ? deliver(group, ino, bytes, fn, arg) : deliver_singly(store, group, ino, buffer, fn, arg);
+	return r;
 }
 
 int store_rocks_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
@@ -216,19 +280,12 @@ int store_rocks_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t 
 	struct store_rocks *store = rocks_of(base);
 	struct store_key key = { ino, first };
 	uint64_t last = count - 1 > UINT64_MAX - first ? UINT64_MAX : first + (count - 1);
-	void *buffer = buffers_get(&store->transfers);
-	struct group group;
-	int r = 0;
+	char *buffer = buffers_get(&store->transfers);
+	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
+	int r = buffer && batch ? 0 : -ENOMEM;
 
-	if (!buffer)
-		return -ENOMEM;
-	while (r == 0 && count && group_fill(store, &group, &key, last)) {
-		r = walk_group(store, &group, ino, buffer, fn, arg);
-		if (group.segment)
-			segments_unref(&store->segments, group.segment);
-		if (group.value[group.count - 1].block == last)
-			break;
-	}
+	if (r == 0 && count)
+		r = walk_from(store, key, last, buffer, batch, fn, arg);
 	buffers_put(&store->transfers, buffer);
 	return r;
 }

@@ -1,0 +1,311 @@
+/* cold/segments_io.c - descriptors of segments, and what is done with them: reading, writing, syncing.
+ *
+ * Descriptors are opened when needed, and those that rest longest are closed beyond OPEN_FILES_MAX. That of a segment
+ * that is referenced or pending stays open.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/aio_abi.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cold/segments.h"
+
+#define OPEN_FILES_MAX 256U
+
+void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN])
+{
+	snprintf(name, SEGMENT_NAME_LEN, "%08x", id);
+}
+
+int segments_open_file(struct segments *segments, uint32_t id, int flags)
+{
+	char name[SEGMENT_NAME_LEN];
+	int fd;
+
+	segments_name(id, name);
+	if (segments->direct) {
+		fd = openat(segments->dir_fd, name, flags | O_DIRECT | O_CLOEXEC, 0600);
+		if (fd >= 0 || errno != EINVAL)
+			return fd < 0 ? -errno : fd;
+	}
+	fd = openat(segments->dir_fd, name, flags | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	segments->direct = false; /* the file opens without, so the filesystem lacks it */
+	return fd;
+}
+
+/* (lock) The descriptor that rested longest, taken from its segment; -1: all are in use. */
+static int take_resting(struct segments *segments)
+{
+	struct segment *rests = NULL;
+	int fd = -1;
+
+	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
+		if (segment->fd < 0 || segment->refs || segment->pending || !segment->sealed)
+			continue;
+		if (!rests || segment->used_at < rests->used_at)
+			rests = segment;
+	}
+	if (rests) {
+		fd = rests->fd;
+		rests->fd = -1;
+		segments->open_files--;
+	}
+	return fd;
+}
+
+/* Gives the segment fd, or closes fd if another thread was faster. */
+static int install(struct segments *segments, struct segment *segment, int fd)
+{
+	int close_fd = -1;
+	int r;
+
+	lock_get(&segments->lock);
+	if (segment->fd < 0) {
+		segment->fd = fd;
+		if (++segments->open_files > OPEN_FILES_MAX)
+			close_fd = take_resting(segments);
+	} else {
+		close_fd = fd;
+	}
+	r = segment->fd;
+	lock_put(&segments->lock);
+	if (close_fd >= 0)
+		close(close_fd);
+	return r;
+}
+
+/* The descriptor of a segment that is referenced or pending, and so stays open. */
+static int descriptor(struct segments *segments, struct segment *segment)
+{
+	int fd;
+
+	lock_get(&segments->lock);
+	fd = segment->fd;
+	lock_put(&segments->lock);
+	if (fd >= 0)
+		return fd;
+	fd = segments_open_file(segments, segment->id, O_RDWR);
+	return fd < 0 ? fd : install(segments, segment, fd);
+}
+
+/* --- reading, writing, syncing --- */
+
+int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset)
+{
+	int fd = descriptor(segments, segment);
+
+	for (size_t done = 0; fd >= 0 && done < length;) {
+		ssize_t n = pwrite(fd, (const char *)buf + done, length - done, (off_t)(offset + done));
+
+		if (n < 0 && errno != EINTR)
+			return errno == EDQUOT ? -ENOSPC : -errno;
+		if (n > 0)
+			done += (size_t)n;
+	}
+	return fd < 0 ? fd : 0;
+}
+
+int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
+		  size_t *ret_len)
+{
+	int fd = descriptor(segments, segment);
+	size_t done = 0;
+
+	while (fd >= 0 && done < length) {
+		ssize_t n = pread(fd, (char *)buf + done, length - done, (off_t)(offset + done));
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		if (n == 0 || (n > 0 && (size_t)n % SEGMENT_ALIGN)) { /* the end of the file */
+			done += (size_t)n;
+			break;
+		}
+		if (n > 0)
+			done += (size_t)n;
+	}
+	if (fd < 0)
+		return fd;
+	*ret_len = done;
+	return 0;
+}
+
+/* --- many reads at a time --- */
+
+/* The kernel's own asynchronous I/O: one call for many reads, no library, no threads. Contexts are dear to make, so a
+ * few are kept. 0: there are none to be had; then the reads are done one after the other. */
+static aio_context_t take_context(struct segments *segments)
+{
+	aio_context_t context = 0;
+
+	lock_get(&segments->lock);
+	if (segments->contexts)
+		context = segments->context[--segments->contexts];
+	lock_put(&segments->lock);
+	if (!context && syscall(SYS_io_setup, SEGMENT_READS_MAX, &context) < 0)
+		return 0;
+	return context;
+}
+
+static void give_context(struct segments *segments, aio_context_t context)
+{
+	bool kept = false;
+
+	lock_get(&segments->lock);
+	if (segments->contexts < SEGMENT_CONTEXTS_KEPT) {
+		segments->context[segments->contexts++] = context;
+		kept = true;
+	}
+	lock_put(&segments->lock);
+	if (!kept)
+		syscall(SYS_io_destroy, context);
+}
+
+void segments_drop_contexts(struct segments *segments)
+{
+	while (segments->contexts)
+		syscall(SYS_io_destroy, segments->context[--segments->contexts]);
+}
+
+static void read_one(struct segments *segments, struct segment_read *read)
+{
+	read->error = segments_read(segments, read->segment, read->buf, read->length, read->offset, &read->got);
+}
+
+/* Submits reads as far as the kernel takes them; returns how many. */
+static long submit(struct segments *segments, aio_context_t context, struct segment_read **reads, size_t count)
+{
+	struct iocb request[SEGMENT_READS_MAX], *list[SEGMENT_READS_MAX];
+	long done = 0;
+
+	memset(request, 0, count * sizeof(*request));
+	for (size_t i = 0; i < count; i++) {
+		int fd = descriptor(segments, reads[i]->segment);
+
+		request[i].aio_data = i;
+		request[i].aio_lio_opcode = IOCB_CMD_PREAD;
+		request[i].aio_fildes = (uint32_t)fd; /* a bad one is refused, and then read_one() says why */
+		request[i].aio_buf = (uint64_t)(uintptr_t)reads[i]->buf;
+		request[i].aio_nbytes = reads[i]->length;
+		request[i].aio_offset = reads[i]->offset;
+		list[i] = &request[i];
+	}
+	while (done < (long)count) {
+		long n = syscall(SYS_io_submit, context, (long)count - done, list + done);
+
+		if (n <= 0)
+			break;
+		done += n;
+	}
+	return done;
+}
+
+/* Waits for all that was submitted: the buffers are the caller's again afterwards. What came back short or with an
+ * error is read once more, alone. */
+static void reap(struct segments *segments, aio_context_t context, struct segment_read **reads, long submitted)
+{
+	struct io_event event[SEGMENT_READS_MAX];
+
+	while (submitted > 0) {
+		long n = syscall(SYS_io_getevents, context, 1, submitted, event, NULL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			abort(); /* a bug: and the kernel still writes to the buffers */
+		for (long i = 0; i < n; i++) {
+			struct segment_read *read = reads[event[i].data];
+
+			read->got = (size_t)event[i].res;
+			read->error = 0;
+			if (event[i].res != (int64_t)read->length)
+				read_one(segments, read);
+		}
+		submitted -= n;
+	}
+}
+
+void segments_read_many(struct segments *segments, struct segment_read **reads, size_t count)
+{
+	aio_context_t context = count > 1 ? take_context(segments) : 0;
+	long submitted = 0;
+
+	if (context) {
+		submitted = submit(segments, context, reads, count);
+		reap(segments, context, reads, submitted);
+		give_context(segments, context);
+	}
+	for (size_t i = (size_t)submitted; i < count; i++)
+		read_one(segments, reads[i]);
+}
+
+/* --- syncing --- */
+
+/* (lock) One segment that has something to sync, referenced. */
+static struct segment *take_dirty(struct segments *segments)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
+		if (!segment->dirty)
+			continue;
+		segment->dirty = false;
+		segments_ref(segments, segment);
+		return segment;
+	}
+	return NULL;
+}
+
+static void set_dirty(struct segments *segments, struct segment *segment)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	segment->dirty = true;
+}
+
+static int sync_one(struct segments *segments, struct segment *segment)
+{
+	int fd = descriptor(segments, segment);
+	int r = fd < 0 ? fd : 0;
+
+	if (r == 0 && fdatasync(fd) < 0)
+		r = -errno;
+	if (r < 0)
+		set_dirty(segments, segment);
+	segments_unref(segments, segment);
+	return r;
+}
+
+static int sync_dir(struct segments *segments)
+{
+	bool dirty;
+
+	lock_get(&segments->lock);
+	dirty = segments->dir_dirty;
+	segments->dir_dirty = false;
+	lock_put(&segments->lock);
+	if (!dirty || fsync(segments->dir_fd) == 0)
+		return 0;
+	lock_get(&segments->lock);
+	segments->dir_dirty = true;
+	lock_put(&segments->lock);
+	return -EIO;
+}
+
+int segments_sync(struct segments *segments)
+{
+	struct segment *segment;
+	int r;
+
+	while ((segment = take_dirty(segments))) {
+		r = sync_one(segments, segment);
+		if (r < 0)
+			return r;
+	}
+	return sync_dir(segments);
+}
