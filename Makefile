@@ -118,7 +118,7 @@ PRODUCTS := $(if $(wildcard src/tierfs.c),$(TIERFS)) $(if $(TIERCTL_SRC),$(TIERC
 	$(if $(CLIENT_SRC),$(SHARED) $(STATIC) $(BUILD)/lib/libtierfs.so) \
 	$(if $(wildcard src/client/preload*.c),$(PRELOAD)) $(HELPERS)
 
-.PHONY: all tests check check-unit check-root fuzz bench lint format cov install uninstall dist clean help demo deps FORCE
+.PHONY: all tests check check-unit check-root fuzz bench bench-quick lint format cov install uninstall dist clean help demo deps FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -133,7 +133,7 @@ help:
 	@echo '  check-unit  unit, model and fault programs only'
 	@echo '  check-root  mount, fault and VM scripts (as root)'
 	@echo '  fuzz        libFuzzer on every parser, FUZZ_SECONDS=10 each'
-	@echo '  bench       benchmarks beside what they are measured against'
+	@echo '  bench       benchmarks beside what they are measured against (root; BENCH_ARGS="CASE..."); bench-quick: < 3 minutes'
 	@echo '  lint        layering, format, scripts, man pages, lengths'
 	@echo '  format      rewrite sources with clang-format'
 	@echo '  cov         line coverage of unit and model tests'
@@ -275,8 +275,14 @@ fuzz:
 run-fuzz: $(FUZZERS)
 	@tests/lib/fuzz.sh $(FUZZ_SECONDS) $(FUZZERS)
 
-bench: tests
-	@TIERFS_BUILD='$(abspath $(BUILD))' tests/bench/run.sh
+# Speed is measured on what is installed: optimised, without checks. BENCH_ARGS: see tests/bench/bench.py --help.
+bench bench-quick:
+	+@$(MAKE) --no-print-directory MODE=release run-$@
+.PHONY: run-bench run-bench-quick
+run-bench: all $(BENCHES) $(GUESTS)
+	@TIERFS_BUILD='$(abspath $(BUILD))' tests/bench/run.sh --plan full $(BENCH_ARGS)
+run-bench-quick: all $(BENCHES)
+	@TIERFS_BUILD='$(abspath $(BUILD))' tests/bench/run.sh --plan quick $(BENCH_ARGS)
 
 lint:
 	@tests/run.sh $(sort $(wildcard tests/lint/lint_*.sh))

@@ -1,20 +1,13 @@
 #!/bin/bash
-# Runs the benchmarks, tests/bench/bench_NAME.sh, one after the other; with arguments only those. Each prints a table of what it
-# measured beside what it is measured against, from one run, and exits 77 where the host cannot run it.
+# Runs the benchmarks: run.sh [OPTION...] [CASE...], see bench.py. TIERFS_BUILD is the build to measure; what is found goes to
+# BENCH_OUT (build/bench).
 set -u
 
-cd "$(dirname "$0")" || exit 1
-[ $# -gt 0 ] || set -- bench_*.sh
-failed=0
-for bench in "$@"; do
-	bench=${bench##*/} bench=${bench%.sh}.sh
-	[ -x "$bench" ] || continue
-	echo "== ${bench%.sh}"
-	"./$bench" </dev/null
-	case $? in
-	0) ;;
-	77) echo "(skipped)" ;;
-	*) failed=1 ;;
-	esac
-done
-exit "$failed"
+here=$(cd "$(dirname "$0")" && pwd) || exit 1
+top=$(cd "$here/../.." && pwd) || exit 1
+command -v python3 >/dev/null 2>&1 || {
+	echo 'benchmarks: need python3' >&2
+	exit 1
+}
+export PYTHONDONTWRITEBYTECODE=1
+exec python3 "$here/bench.py" --build "${TIERFS_BUILD:-$top/build/release}" --out "${BENCH_OUT:-$top/build/bench}" "$@" </dev/null

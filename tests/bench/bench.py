@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""tierfs beside what it is measured against, in one run and in turns. See docs/performance.md."""
+import argparse
+import contextlib
+import fcntl
+import os
+import platform
+import sys
+import time
+import traceback
+
+from suite import cold, memory, store
+from suite.host import Host, Skip
+from suite.report import Report
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+class Plan:
+    """Sizes and lengths: quick, unless something else is said."""
+
+    resident, huge, touch = GIB, 2 * GIB, 256 * MIB
+    slice_s, slices = 0.05, 21
+    scan_s, scan_rounds, scan_min_idle = 0.5, 5, (0.1,)
+    touch_orders = ("sequential",)
+    rounds = 3
+    ratio = 3
+    fault, fault_count = 384 * MIB, 2500
+    all_peers = False
+    scan = 192 * MIB
+    zipf, warm_s, slot_s = 512 * MIB, 2, 2
+    zipf_runs = ((25, 3, ("scattered", "clustered"), 1), (50, 3, ("scattered",), 1))
+    idle_slot_s = 3
+    jump_s = 3
+    sort, sort_rounds = 128 * MIB, 1
+    demote, direct, populated = 256 * MIB, 384 * MIB, 2 * GIB
+
+
+class FullPlan(Plan):
+    slice_s, slices = 0.1, 41
+    scan_s, scan_rounds, scan_min_idle = 2, 9, (0.1, 2, 30)
+    touch, touch_orders = GIB, ("sequential", "random")
+    rounds = 5
+    fault, fault_count = 2 * GIB, 12000
+    all_peers = True
+    scan = 512 * MIB
+    zipf, warm_s, slot_s = GIB, 8, 4
+    zipf_runs = (
+        *((percent, 3, ("scattered", "clustered"), 1) for percent in (100, 75, 50, 25)),
+        (25, 1, ("scattered",), 1), (25, 8, ("scattered",), 1), (25, 3, ("scattered",), 2),
+    )
+    idle_slot_s = 20
+    jump_s = 6
+    sort, sort_rounds = 512 * MIB, 3
+    demote, direct, populated = GIB, GIB, 16 * GIB
+
+
+class TinyPlan(Plan):
+    """To try the suite itself: seconds, and figures that say nothing."""
+
+    resident, huge, touch = 64 * MIB, 64 * MIB, 32 * MIB
+    slices, scan_rounds, rounds = 3, 2, 2
+    fault, fault_count = 64 * MIB, 500
+    scan = 32 * MIB
+    zipf, warm_s, slot_s = 64 * MIB, 0.5, 0.5
+    jump_s = 1
+    demote, direct, populated = 64 * MIB, 64 * MIB, 128 * MIB
+
+
+PLANS = {"quick": Plan, "full": FullPlan, "tiny": TinyPlan}
+QUICK_CASES = {
+    "resident": memory.resident, "scanned": memory.scanned, "huge": memory.huge, "touch": memory.touch,
+    "fault": cold.fault, "sequential": cold.sequential, "zipf": cold.zipf, "zswap": cold.zswap, "zswap_fault": cold.zswap_fault,
+    "demotion": store.demotion, "direct_read": store.direct_read, "direct_write": store.direct_write,
+    "daemon_memory": store.daemon_memory,
+}
+FULL_CASES = {
+    **QUICK_CASES, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
+}
+
+
+class Bench:
+    def __init__(self, host, plan, report, profile):
+        self.host, self.plan, self.report = host, plan, report
+        self.profile = profile
+        self.budget_points = {}
+
+    def profile_path(self, name):
+        return os.path.join(self.report.dir, f"perf-{name}.txt") if self.profile else None
+
+    def run(self, name, case):
+        print(f"{name}: {(case.__doc__ or '').split('.')[0].strip()}", flush=True)
+        start = time.monotonic()
+        try:
+            case(self)
+        except Skip as reason:
+            self.report.note(name, "skipped", str(reason))
+        except Exception as error: # the others can still tell something
+            traceback.print_exc()
+            self.report.note(name, "FAILED", str(error).splitlines()[0])
+        print(f"  ({time.monotonic() - start:.0f} s)", flush=True)
+
+    def finish(self):
+        for (ratio, label), points in self.budget_points.items():
+            if len(points) > 1:
+                self.report.plot(f"budget-r{ratio}", f"Zipfian reads and writes, data {ratio}:1", "budget, % of the memory",
+                                 "thousand accesses/s", "lines", label, sorted(points))
+        self.report.close()
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--plan", choices=PLANS, default="quick")
+    parser.add_argument("--build", required=True, help="build directory")
+    parser.add_argument("--out", required=True, help="directory for results.jsonl, table.txt and plots")
+    parser.add_argument("--dir", default="/var/tmp", help="on the disk that pools, swap files and files of the peers shall be on")
+    parser.add_argument("--profile", action="store_true", help="perf record of the daemon, a text for each case, in --out")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("case", nargs="*", help="only these")
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
+    cases = FULL_CASES if args.plan == "full" or args.case else QUICK_CASES
+    if args.list:
+        for name, case in FULL_CASES.items():
+            print(f"{name}: {(case.__doc__ or '').split('.')[0].strip()}")
+        return 0
+    unknown = [name for name in args.case if name not in cases]
+    if unknown:
+        print(f"no case {unknown[0]}; there are {', '.join(cases)}", file=sys.stderr)
+        return 1
+    if os.geteuid() != 0:
+        print("benchmarks: need root (mounts, swap, cgroups)", file=sys.stderr)
+        return 1
+    with open("/run/lock/tierfs-bench.lock", "w", encoding="utf-8") as lock, contextlib.ExitStack() as stack:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            print("another benchmark runs: waiting for its end", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        start = time.monotonic()
+        host = Host(args.dir, os.path.abspath(args.build))
+        stack.callback(host.close)
+        report = Report(args.out, {"plan": args.plan, "kernel": platform.release(), "cpus": os.cpu_count()})
+        bench = Bench(host, PLANS[args.plan](), report, args.profile)
+        stack.callback(bench.finish)
+        load = os.getloadavg()[0]
+        if load > 1:
+            print(f"note: the machine is busy (load {load:.1f}); ratios are less steady", flush=True)
+        for name in args.case or cases:
+            bench.run(name, cases[name])
+        print(f"{time.monotonic() - start:.0f} s in all")
+    return 1 if any(kind == "FAILED" for _, kind, _ in report.notes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""Memory that does not fit: faults, and loads under a budget, against swap, zswap and a mapped file of ext4."""
+import contextlib
+import time
+
+from .host import PAGE_CLUSTER, PROGRAM_BYTES, Skip, read_text
+from .programs import Load, Tierfs
+
+MIB = 1 << 20
+BLOCK = 16 << 10
+SEED = 11
+
+
+class Peer:
+    """A load in a memory cgroup of its own: anonymous memory that is swapped, or a file of the disk's filesystem."""
+
+    def __init__(self, stack, host, size, dram, kind="swap"):
+        self.cgroup = stack.enter_context(host.cgroup(size * 2 + PROGRAM_BYTES))
+        if kind != "ext4":
+            stack.enter_context(host.swap(size + size // 4 + 64 * MIB))
+        self.load = stack.enter_context(Load(host, cgroup=self.cgroup))
+        path = stack.enter_context(host.disk_file()) if kind == "ext4" else "anon"
+        self.dram = dram
+        self.load.do("map", "m", path, size, *(["random"] if kind == "ext4" else []))
+
+    def press(self):
+        self.cgroup.limit(self.dram + PROGRAM_BYTES)
+
+    def make_cold(self):
+        for _ in range(6):
+            self.load.do("pageout", "m")
+            self.cgroup.reclaim()
+            left = self.load.do("cached", "m")["bytes"]
+            if left < 2 * MIB:
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"{left} bytes of the peer stay in DRAM")
+
+
+def cold_tierfs(stack, bench, size, **options):
+    tierfs = stack.enter_context(Tierfs(bench.host, 2 * size, **options))
+    load = stack.enter_context(Load(bench.host, attached=True))
+    load.do("map", "m", tierfs.path("ram"), size)
+    load.do("fill", "m", bench.plan.ratio, SEED)
+    tierfs.set("dram", size + size // 8) # can be exceeded by what else is mapped: nothing here, but missing faults are wanted
+    return tierfs, load
+
+
+def latency_rounds(bench, loads, threads, first, count):
+    """Rounds of random cold faults: each load touches the same places, none twice. Answers by load, and where the next may begin."""
+    answers = {name: [] for name in loads}
+    for _ in range(bench.plan.rounds):
+        for name, load in loads.items():
+            answers[name].append(load.do("latency", "m", "random", threads, first, count, BLOCK, SEED))
+        first += count
+    return answers, first
+
+
+def merge(histograms):
+    total = {}
+    for histogram in histograms:
+        for ns, count in histogram:
+            total[ns] = total.get(ns, 0) + count
+    return sorted(total.items())
+
+
+def quantile(histogram, share):
+    """In nanoseconds."""
+    left = share * sum(count for _, count in histogram)
+    for ns, count in histogram:
+        left -= count
+        if left <= 0:
+            return ns
+    return histogram[-1][0]
+
+
+SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1}
+FAULT_GOALS = {"p50": 1.0, "p99": 0.7}
+
+
+def report_faults(bench, what, threads, ours, peer, theirs, goals, **facts):
+    all_ours, all_theirs = merge(answer["hist"] for answer in ours), merge(answer["hist"] for answer in theirs)
+    for key, share in SHARES.items():
+        bench.report.add(f"{what}.{threads}.{key}", "us", [answer[key + "_ns"] / 1000 for answer in ours], peer,
+                         [answer[key + "_ns"] / 1000 for answer in theirs],
+                         pooled=(quantile(all_ours, share) / 1000, quantile(all_theirs, share) / 1000),
+                         goal=goals.get(key) if threads == 1 else None, better="lower", threads=threads, **facts)
+    plot = what.replace(".", "-") + f"-{threads}"
+    title = f"Random cold fault, {threads} thread{'s' if threads > 1 else ''}"
+    for label, histogram in (("tierfs", all_ours), (peer, all_theirs)):
+        bench.report.plot_latency(plot, title, label, histogram)
+
+
+def fault(bench):
+    """One random page of every cold block that is touched: swap (page-cluster 0) has the same data on the same disk."""
+    size, count = bench.plan.fault, bench.plan.fault_count
+    with contextlib.ExitStack() as stack:
+        tierfs, load = cold_tierfs(stack, bench, size)
+        loads = {"tierfs": load}
+        for name, kind in (("swap page-cluster=0", "swap"), ("ext4 mmap", "ext4")):
+            if kind != "swap" and not bench.plan.all_peers:
+                continue
+            peer = Peer(stack, bench.host, size, size, kind)
+            peer.load.do("fill", "m", bench.plan.ratio, SEED)
+            peer.make_cold()
+            loads[name] = peer.load
+        tierfs.demote("ram")
+        bench.host.drop_caches()
+        stack.enter_context(bench.host.setting(PAGE_CLUSTER, 0))
+        first = 0
+        for threads in (1, 4):
+            before, io = tierfs.stat("ram"), tierfs.cost()
+            with tierfs.profile(bench.profile_path(f"fault-{threads}")):
+                answers, first = latency_rounds(bench, loads, threads, first, count)
+            after, io = tierfs.stat("ram"), tierfs.cost(io)
+            faults = max(1, after["promotions"] - before["promotions"])
+            facts = {"size_bytes": size, "faults_per_round": count, "data_ratio": bench.plan.ratio, "block_bytes": BLOCK,
+                     "daemon_us_per_fault": 1e6 * io["cpu_s"] / faults, "daemon_p50_ns": after["fault_p50_ns"],
+                     "disk_bytes_per_fault": io["disk_read_bytes"] / faults, "promotions": faults,
+                     **{key: value for key, value in after.items() if key.startswith("stage")}}
+            for peer in list(loads)[1:]:
+                goals = FAULT_GOALS if peer.startswith("swap") else {}
+                report_faults(bench, "fault.random" if peer.startswith("swap") else "fault.random.ext4", threads,
+                              answers["tierfs"], peer, answers[peer], goals, **facts)
+
+
+def sequential(bench):
+    """Every page of cold memory is read in order."""
+    size = bench.plan.scan
+    for kind, name, goal in (("swap", f"swap page-cluster={read_text(PAGE_CLUSTER)}", 2.0), ("ext4", "ext4 mmap", 1.0)):
+        rates = {"tierfs": [], "peer": []}
+        with contextlib.ExitStack() as stack:
+            tierfs, load = cold_tierfs(stack, bench, size)
+            peer = Peer(stack, bench.host, size, size, "swap" if kind == "swap" else "ext4")
+            if kind == "ext4": # as a program would have it
+                peer.load.do("unmap", "m")
+                peer.load.do("map", "m", bench.host.dir + "/" + f"file{bench.host.serial}", size)
+            peer.load.do("fill", "m", bench.plan.ratio, SEED)
+            cost = {"cpu_s": 0, "disk_read_bytes": 0}
+            for _ in range(bench.plan.rounds):
+                peer.make_cold()
+                tierfs.demote("ram")
+                bench.host.drop_caches()
+                before = tierfs.cost()
+                with tierfs.profile(bench.profile_path("sequential")):
+                    ours = load.do("latency", "m", "sequential", 1, 0, size // 4096, 4096, SEED)
+                used = tierfs.cost(before)
+                cost = {key: cost[key] + used[key] for key in cost}
+                theirs = peer.load.do("latency", "m", "sequential", 1, 0, size // 4096, 4096, SEED)
+                rates["tierfs"].append(size / MIB / ours["seconds"])
+                rates["peer"].append(size / MIB / theirs["seconds"])
+        bench.report.add("sequential", "MiB/s", rates["tierfs"], name, rates["peer"], goal=goal, size_bytes=size,
+                         data_ratio=bench.plan.ratio, threads=1, daemon_cpu_s=cost["cpu_s"] / bench.plan.rounds,
+                         daemon_disk_bytes=cost["disk_read_bytes"] / bench.plan.rounds)
+
+
+def in_turns(bench, tierfs, loads, seconds, *access):
+    """The same accesses on each load, in turns; the start of a slot, while the other one's work leaves the machine, does not count."""
+    rates = {name: [] for name in loads}
+    used = {"cpu_s": 0, "disk_read_bytes": 0, "disk_write_bytes": 0, "seconds": 0}
+    for turn in range(bench.plan.rounds):
+        for name, load in loads.items():
+            load.do("access", "m", "mix", seconds / 4, *access, 1000 + turn)
+            before = tierfs.cost()
+            got = load.do("access", "m", "mix", seconds, *access, 2000 + turn)
+            rates[name].append(got["rate"] / 1e3)
+            if name == "tierfs":
+                spent = tierfs.cost(before)
+                used = {key: used[key] + spent[key] for key in used}
+    facts = {"daemon_cores": used["cpu_s"] / used["seconds"], "disk_read_mb_s": used["disk_read_bytes"] / 1e6 / used["seconds"],
+             "disk_write_mb_s": used["disk_write_bytes"] / 1e6 / used["seconds"]}
+    return rates, facts
+
+
+def pressed_pair(stack, bench, size, dram, ratio, kind="swap", **options):
+    """tierfs and a peer, both filled, both with so much DRAM."""
+    tierfs = stack.enter_context(Tierfs(bench.host, dram, **options))
+    ours = stack.enter_context(Load(bench.host, attached=True))
+    ours.do("map", "m", tierfs.path("ram"), size)
+    peer = Peer(stack, bench.host, size, dram, kind)
+    peer.press()
+    for load in (ours, peer.load):
+        load.do("fill", "m", ratio, SEED)
+    return tierfs, ours, peer.load
+
+
+def zipf(bench):
+    """Skewed reads and writes, 3 to 1, of pages over more memory than the budget. `scattered`: hot pages lie anywhere; `clustered`:
+    64 KiB of neighbours are alike hot."""
+    size = bench.plan.zipf
+    for percent, ratio, places, threads in bench.plan.zipf_runs:
+        dram = size * percent // 100
+        with contextlib.ExitStack() as stack:
+            tierfs, ours, theirs = pressed_pair(stack, bench, size, dram, ratio)
+            for place in places:
+                choice = "zipf:0.99:" + {"scattered": "4K", "clustered": "64K"}[place]
+                loads = {"tierfs": ours, "swap": theirs}
+                for load in loads.values():
+                    load.do("access", "m", "mix", bench.plan.warm_s, choice, threads, 1)
+                before = tierfs.stat()
+                with tierfs.profile(bench.profile_path(f"zipf-{place}-{percent}")):
+                    rates, facts = in_turns(bench, tierfs, loads, bench.plan.slot_s, choice, threads)
+                after = tierfs.stat()
+                counts = {key: after[key] - before[key] for key in ("promotions", "demotions", "demotions_aborted", "waited_faults")}
+                name = f"zipf.{place}.{percent}" + (f".r{ratio}" if ratio != 3 else "") + (f".t{threads}" if threads > 1 else "")
+                bench.report.add(name, "kop/s", rates["tierfs"], "swap", rates["swap"],
+                                 goal=1.5 if percent == 25 and ratio == 3 and threads == 1 else None, size_bytes=size,
+                                 dram_bytes=dram, data_ratio=ratio, min_idle_s=0.1, threads=threads, write_share=0.25, theta=0.99,
+                                 anonymous_bytes=tierfs.anonymous_bytes(), **counts, **facts)
+                if place == "scattered" and threads == 1:
+                    for label in loads:
+                        bench.budget_points.setdefault((ratio, label), []).append((percent, sorted(rates[label])[len(rates[label]) // 2]))
+
+
+def zipf_idle(bench):
+    """Once with the min_idle that is the default: a block may not go before 30 s, so that a load that thrashes waits."""
+    size = bench.plan.zipf
+    with contextlib.ExitStack() as stack:
+        tierfs = stack.enter_context(Tierfs(bench.host, size // 4, min_idle=1))
+        ours = stack.enter_context(Load(bench.host, attached=True))
+        ours.do("map", "m", tierfs.path("ram"), size)
+        peer = Peer(stack, bench.host, size, size // 4)
+        peer.press()
+        for load in (ours, peer.load):
+            load.do("fill", "m", 3, SEED)
+        tierfs.set("min_idle", 30)
+        loads = {"tierfs": ours, "swap": peer.load}
+        rates, facts = in_turns(bench, tierfs, loads, bench.plan.idle_slot_s, "zipf:0.99:4K", 1)
+        bench.report.add("zipf.scattered.25.idle30", "kop/s", rates["tierfs"], "swap", rates["swap"], size_bytes=size,
+                         dram_bytes=size // 4, data_ratio=3, min_idle_s=30, **facts)
+
+
+def zswap(bench):
+    """Against zswap, with its pool inside the same DRAM: needs warm=."""
+    total = int(next(line.split()[1] for line in open("/proc/meminfo", encoding="utf-8") if line.startswith("MemTotal"))) * 1024
+    pool = total // 100 # zswap's limit is in percent of the host's memory
+    dram = pool * 2
+    size = dram * 4 if bench.plan.all_peers else dram * 2
+    with contextlib.ExitStack() as stack:
+        compressor = stack.enter_context(bench.host.zswap(1))
+        try:
+            tierfs = stack.enter_context(Tierfs(bench.host, dram, warm=pool))
+        except RuntimeError as error:
+            raise Skip(str(error)) from error
+        ours = stack.enter_context(Load(bench.host, attached=True))
+        ours.do("map", "m", tierfs.path("ram"), size)
+        peer = Peer(stack, bench.host, size, dram - pool)
+        peer.press()
+        for load in (ours, peer.load):
+            load.do("fill", "m", 3, SEED)
+        loads = {"tierfs": ours, "zswap": peer.load}
+        for load in loads.values():
+            load.do("access", "m", "mix", bench.plan.warm_s, "zipf:0.99:4K", 1, 1)
+        rates, facts = in_turns(bench, tierfs, loads, bench.plan.slot_s, "zipf:0.99:4K", 1)
+        bench.report.add("zipf.scattered.zswap", "kop/s", rates["tierfs"], f"zswap {compressor}", rates["zswap"], goal=1.0,
+                         size_bytes=size, dram_bytes=dram, warm_bytes=pool, peer_dram_bytes=dram - pool, peer_pool_bytes=pool, **facts)
+
+
+def zswap_fault(bench):
+    """Cold faults where the cold memory is all in compressed DRAM on both sides."""
+    size, count = 128 * MIB, min(bench.plan.fault_count, 128 * MIB // BLOCK // bench.plan.rounds)
+    with contextlib.ExitStack() as stack:
+        compressor = stack.enter_context(bench.host.zswap(20))
+        try:
+            tierfs, load = cold_tierfs(stack, bench, size, warm=size)
+        except RuntimeError as error:
+            if "warm" not in str(error):
+                raise
+            raise Skip(str(error)) from error
+        peer = Peer(stack, bench.host, size, size)
+        peer.load.do("fill", "m", 3, SEED)
+        peer.make_cold()
+        tierfs.demote("ram")
+        stack.enter_context(bench.host.setting(PAGE_CLUSTER, 0))
+        answers, _ = latency_rounds(bench, {"tierfs": load, "zswap": peer.load}, 1, 0, count)
+        report_faults(bench, "fault.warm", 1, answers["tierfs"], f"zswap {compressor}", answers["zswap"], {"p50": 2.0},
+                      size_bytes=size, warm_bytes=size)
+
+
+def moving(bench):
+    """A hot set of three quarters of the budget that jumps elsewhere; how fast does the rate come back?"""
+    size, dram = bench.plan.zipf, bench.plan.zipf // 4
+    choice, step_ms = f"moving:{dram * 3 // 4}:{int(bench.plan.jump_s * 1000)}", 200
+    with contextlib.ExitStack() as stack:
+        tierfs, ours, theirs = pressed_pair(stack, bench, size, dram, 3)
+        rates = {"tierfs": [], "swap": []}
+        for turn in range(bench.plan.rounds):
+            for name, load in (("tierfs", ours), ("swap", theirs)):
+                got = load.do("access", "m", "mix", bench.plan.jump_s * 3, choice, 1, 3000 + turn, step_ms)
+                rates[name].append(got["rate"] / 1e3)
+                if turn == 0:
+                    bench.report.plot("moving", f"Hot set that jumps every {bench.plan.jump_s:g} s", "seconds", "thousand accesses/s",
+                                      "lines", name, [(i * step_ms / 1000, n / step_ms) for i, n in enumerate(got["intervals"])])
+        bench.report.add("moving", "kop/s", rates["tierfs"], "swap", rates["swap"], size_bytes=size, dram_bytes=dram,
+                         hot_bytes=dram * 3 // 4, jump_s=bench.plan.jump_s, min_idle_s=0.1, data_ratio=3)
+
+
+def sort(bench):
+    """An array larger than the budget is sorted in memory."""
+    size, dram = bench.plan.sort, bench.plan.sort // 2
+    for kind, peer_name in (("swap", "swap"), ("ext4", "ext4 mmap")):
+        if kind == "ext4" and not bench.plan.all_peers:
+            continue
+        with contextlib.ExitStack() as stack:
+            tierfs = stack.enter_context(Tierfs(bench.host, dram))
+            ours = stack.enter_context(Load(bench.host, attached=True))
+            ours.do("map", "m", tierfs.path("ram"), size)
+            peer = Peer(stack, bench.host, size, dram, kind)
+            peer.press()
+            seconds = {"tierfs": [], "peer": []}
+            cost = tierfs.cost()
+            for turn in range(bench.plan.sort_rounds):
+                for name, load in (("tierfs", ours), ("peer", peer.load)):
+                    got = load.do("sort", "m", 2, turn + 1)
+                    seconds[name].append(got["fill_s"] + got["seconds"])
+            cost = tierfs.cost(cost)
+            bench.report.add("sort", "s", seconds["tierfs"], peer_name, seconds["peer"], better="lower", size_bytes=size,
+                             dram_bytes=dram, threads=2, min_idle_s=0.1, daemon_cpu_s=cost["cpu_s"] / bench.plan.sort_rounds)
