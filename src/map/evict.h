@@ -43,7 +43,7 @@ struct evict_summary {
 };
 
 /* To be called before the process has threads, and after it became a daemon: the helper ends when the calling thread
- * does. -ENOSYS: the kernel has no cachestat(2), which is older than Linux 6.5. */
+ * does. -ENOSYS: the kernel is older than Linux 6.5 and has no cachestat(2). */
 int evict_start(struct evict **ret);
 void evict_stop(struct evict *evict);
 
