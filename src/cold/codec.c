@@ -12,6 +12,9 @@
 #include <string.h>
 
 #include <xxhash.h>
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h> /* the same hashes, with what this processor has: two to four times as fast */
+#endif
 #include <zstd.h>
 
 #define CODEC_VERSION 1
