@@ -35,7 +35,10 @@
 #include "front/control.h"
 #include "front/fuse.h"
 #include "front/mountpoint.h"
+#include "front/opener.h"
 #include "map/attached.h"
+#include "map/evict.h"
+#include "map/pins.h"
 
 #define OOM_SCORE "-900"
 #define FILES_MAX 1048576
@@ -59,6 +62,10 @@ struct daemon {
 	struct ns *ns;
 	struct token_table *tokens;
 	struct attached *attached;
+	struct evict *evict; /* NULL: the kernel's cache cannot be looked into */
+	struct pins *pins;   /* NULL: pins cannot be seen */
+	struct opener *opener;
+	struct door_counts counts;
 	struct control *control;
 	struct fusedoor *fuse;
 	pthread_t signal_thread;
@@ -277,6 +284,28 @@ static bool asked_to_quit(struct daemon *d)
 
 /* ---- building up ---- */
 
+/* What must be made while there is one thread. Either may be missing on a host; the mount works without. */
+static void start_helpers(struct daemon *d)
+{
+	int rc = evict_start(&d->evict);
+
+	if (rc < 0)
+		log_warn("no pages can be taken out of the kernel's cache (%s): plain mappings are demoted only as far "
+			 "as "
+			 "the kernel drops pages on its own",
+			 rc == -ENOSYS ? "it has no cachestat(2), which needs Linux 6.5" : strerror(-rc));
+	rc = pins_open(&d->pins);
+	if (rc < 0)
+		log_debug("pins cannot be seen: %s", strerror(-rc)); /* it was said why */
+}
+
+static pid_t helper_pid(void *arg)
+{
+	const struct daemon *d = arg;
+
+	return d->evict ? evict_pid(d->evict) : 0;
+}
+
 static int start_core(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
@@ -348,6 +377,7 @@ static int start_servers(struct daemon *d)
 		.ns = d->ns,
 		.tokens = d->tokens,
 		.store = d->store,
+		.counts = &d->counts,
 		.run_dir = d->pool->run_dir,
 		.mountpoint = d->mountpoint,
 		.pool = d->pool->dir,
@@ -377,6 +407,10 @@ static int start_fuse(struct daemon *d)
 			.options = &d->args->options,
 			.run_dir = d->pool->run_dir,
 			.pool_dir = d->pool->dir,
+			.opener = d->opener,
+			.counts = &d->counts,
+			.helper = helper_pid,
+			.helper_arg = d,
 		},
 		.mountpoint = d->mountpoint,
 		.source = d->pool->dir,
@@ -409,6 +443,8 @@ static int daemon_start(struct daemon *d)
 		rc = pool_start(d->pool);
 	if (rc == 0)
 		rc = token_table_new(&d->tokens);
+	if (rc == 0)
+		rc = opener_new(&d->opener);
 	if (rc == 0)
 		rc = start_core(d);
 	if (rc == 0)
@@ -490,6 +526,9 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	if (d->store)
 		d->store->ops->free(d->store);
 	token_table_free(d->tokens);
+	opener_free(d->opener);
+	evict_stop(d->evict);
+	pins_close(d->pins);
 	if (settled)
 		pool_stop(d->pool);
 	pool_close(d->pool);
@@ -517,6 +556,7 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	block_signals();
 	tune_process();
+	start_helpers(&d);
 	rc = daemon_start(&d);
 	if (rc < 0) {
 		daemon_stop(&d, false);

@@ -17,6 +17,7 @@
 #include "core/ns.h"
 #include "core/tier.h"
 #include "core/token.h"
+#include "front/door.h"
 
 #define CONTROL_CLIENTS_MAX 16
 #define CONTROL_LINE_MAX 65536
@@ -33,7 +34,8 @@ struct control_config {
 	struct ns *ns;
 	struct token_table *tokens;
 	struct store *store;
-	const char *run_dir; /* copied, as the other strings */
+	struct door_counts *counts; /* may be NULL */
+	const char *run_dir;        /* copied, as the other strings */
 	const char *mountpoint;
 	const char *pool;
 	control_option_fn *option;           /* what "get" answers besides dram and min_idle; may be NULL */

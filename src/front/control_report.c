@@ -15,7 +15,9 @@
 
 static const char *mapping_name(const struct ramfile_figures *figures)
 {
-	return figures->mappers ? "attached" : "none";
+	if (figures->mappers)
+		return "attached";
+	return figures->cached_opens ? "plain" : "none";
 }
 
 /* A name as JSON, which is UTF-8, while a file name may be any bytes: those that are not text become question marks. */
@@ -37,17 +39,20 @@ static json_t *path_string(const char *path)
 /* The keys of one RAM file or of a sum, in the order of the format document. */
 static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 {
-	return json_pack(
-		"{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-		"path", path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes",
-		(json_int_t)f->block_bytes, "mapping", mapping_name(f), "mappers", (json_int_t)f->mappers,
-		"resident_bytes", (json_int_t)f->resident_bytes, "cold_bytes", (json_int_t)f->cold_bytes, "hole_bytes",
-		(json_int_t)f->hole_bytes, "stored_bytes", (json_int_t)f->stored_bytes, "pinned_bytes",
-		(json_int_t)f->pinned_bytes, "promotions", (json_int_t)f->promotions, "demotions",
-		(json_int_t)f->demotions, "demotions_aborted", (json_int_t)f->demotions_aborted, "direct_read_bytes",
-		(json_int_t)f->direct_read_bytes, "direct_write_bytes", (json_int_t)f->direct_write_bytes,
-		"fault_count", (json_int_t)f->fault_count, "fault_p50_ns", (json_int_t)f->fault_p50_ns, "fault_p99_ns",
-		(json_int_t)f->fault_p99_ns, "errors", (json_int_t)f->errors);
+	return json_pack("{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
+			 "s:I, s:I, s:I}",
+			 "path", path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes",
+			 (json_int_t)f->block_bytes, "mapping", mapping_name(f), "mappers",
+			 (json_int_t)(f->mappers ? f->mappers : f->cached_opens), "resident_bytes",
+			 (json_int_t)f->resident_bytes, "cold_bytes", (json_int_t)f->cold_bytes, "hole_bytes",
+			 (json_int_t)f->hole_bytes, "stored_bytes", (json_int_t)f->stored_bytes, "pinned_bytes",
+			 (json_int_t)f->pinned_bytes, "promotions", (json_int_t)f->promotions, "demotions",
+			 (json_int_t)f->demotions, "demotions_aborted", (json_int_t)f->demotions_aborted,
+			 "direct_read_bytes", (json_int_t)f->direct_read_bytes, "direct_write_bytes",
+			 (json_int_t)f->direct_write_bytes, "fault_count", (json_int_t)f->fault_count, "fault_p50_ns",
+			 (json_int_t)f->fault_p50_ns, "fault_p99_ns", (json_int_t)f->fault_p99_ns, "errors",
+			 (json_int_t)f->errors, "arena_bytes", (json_int_t)f->arena_bytes, "cached_bytes",
+			 (json_int_t)f->cached_bytes);
 }
 
 /* --- lists of files --------------------------------------------------------------------------------------------- */
@@ -157,7 +162,9 @@ int control_report_ls(struct control_request *request, json_t **ret)
 static void add_figures(struct ramfile_figures *sum, const struct ramfile_figures *f)
 {
 	sum->size_bytes += f->size_bytes;
-	sum->mappers += f->mappers;
+	sum->mappers += f->mappers ? f->mappers : f->cached_opens;
+	sum->arena_bytes += f->arena_bytes;
+	sum->cached_bytes += f->cached_bytes;
 	sum->resident_bytes += f->resident_bytes;
 	sum->cold_bytes += f->cold_bytes;
 	sum->hole_bytes += f->hole_bytes;
@@ -197,14 +204,20 @@ static int mount_object(const struct control_request *request, const struct ramf
 	struct tier_figures tier;
 	json_t *object = figures_object(config->mountpoint, sum);
 	json_t *more;
+	const struct door_counts *counts = config->counts;
+	uint64_t fill_bytes = counts ? atomic_load(&counts->fill_bytes) : 0;
+	uint64_t refused_fills = counts ? atomic_load(&counts->refused_fills) : 0;
+	uint64_t write_back_bytes = counts ? atomic_load(&counts->write_back_bytes) : 0;
 
 	tier_figures(config->tier, &tier);
-	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "dram_bytes",
+	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "dram_bytes",
 			 (json_int_t)tier.dram_bytes, "metadata_bytes", (json_int_t)tier.metadata_bytes,
 			 "waiting_faults", (json_int_t)tier.waiting_faults, "waited_faults",
 			 (json_int_t)tier.waited_faults, "scans", (json_int_t)tier.scans, "min_idle_ns",
 			 (json_int_t)tier_min_idle(config->tier), "files", (json_int_t)files, "lost_files",
-			 (json_int_t)lost, "pool", path_string(config->pool), "store", store_object(config->store));
+			 (json_int_t)lost, "fill_bytes", (json_int_t)fill_bytes, "refused_fills",
+			 (json_int_t)refused_fills, "write_back_bytes", (json_int_t)write_back_bytes, "pool",
+			 path_string(config->pool), "store", store_object(config->store));
 	if (!object || !more || json_object_update(object, more) < 0) {
 		json_decref(object);
 		json_decref(more);

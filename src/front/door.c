@@ -6,6 +6,15 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "front/opener.h"
+
+#define RETRY_US 10000
+#define RETRY_NS (60 * NS_PER_S)
+#define BLOCKS_A_WRITE 512 /* 1 MiB in blocks of 4 KiB, and ends */
 
 static bool is_aligned(uint64_t value)
 {
@@ -27,21 +36,130 @@ int door_create(const struct door *door, uint64_t parent, const char *name, mode
 	return ns_create(door->ns, parent, name, mode, uid, gid, ret);
 }
 
-int door_open(const struct door *door, uint64_t ino, int flags, uint32_t *ret_rights)
+static uint32_t rights_of(int flags)
 {
 	int access = flags & O_ACCMODE;
+
+	return (access != O_WRONLY ? TIERFS_RIGHT_READ : 0) | (access != O_RDONLY ? TIERFS_RIGHT_WRITE : 0);
+}
+
+/* Whoever can only be told at mmap(2), by an errno that says nothing, is told in the log. */
+static void tell_refused(const struct door *door, uint64_t ino, int flags, pid_t tid, const char *why)
+{
+	char path[PATH_MAX] = "";
+
+	if ((flags & O_ACCMODE) != O_RDWR)
+		return;
+	ns_path(door->ns, ino, path, sizeof(path));
+	opener_refused(door->opener, tid, ino, path, why);
+}
+
+/* Whether the open is one that could be mapped plain. */
+static bool wants_cached(const struct door *door, uint64_t ino, int flags, pid_t tid)
+{
+	enum option_map map = (enum option_map)door->options->value[OPTION_MAP];
+	bool announced;
+	int rc;
+
+	if (flags & O_DIRECT || (flags & O_ACCMODE) == O_WRONLY)
+		return false;
+	if (map == OPTION_MAP_PLAIN)
+		return true;
+	rc = opener_announced(door->opener, tid, &announced);
+	if (rc == 0 && announced)
+		return false;
+	if (map == OPTION_MAP_AUTO && rc == 0)
+		return true;
+	tell_refused(door, ino, flags, tid,
+		     rc == 0 ? "the mount has map=attached; start it with 'tierctl run'"
+			     : "it could not be found out whether it attaches; let it open the file again");
+	return false;
+}
+
+static void open_cached(const struct door *door, struct ramfile *file, uint64_t ino, int flags, pid_t tid,
+			struct door_opened *opened)
+{
+	enum ramfile_cache answer = ramfile_open_cached(file);
+
+	if (answer == RAMFILE_CACHE_NO) {
+		tell_refused(door, ino, flags, tid,
+			     "the file is attached; start it with 'tierctl run', or end who attached it");
+		return;
+	}
+	opened->fh |= DOOR_FH_CACHED;
+	opened->cached = true;
+	opened->fresh = answer == RAMFILE_CACHE_FRESH;
+}
+
+int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struct door_opened *ret)
+{
+	struct door_opened opened = { .fh = rights_of(flags) };
 	struct ramfile *file;
 	int rc = ns_open(door->ns, ino, &file);
 
 	if (rc < 0)
 		return rc;
-	*ret_rights = (access != O_WRONLY ? TIERFS_RIGHT_READ : 0) | (access != O_RDONLY ? TIERFS_RIGHT_WRITE : 0);
+	if (door->helper && tid > 0 && tid == door->helper(door->helper_arg)) {
+		opened.fh |= DOOR_FH_HELPER;
+		opened.cached = true;
+	} else if (wants_cached(door, ino, flags, tid)) {
+		open_cached(door, file, ino, flags, tid, &opened);
+	}
+	*ret = opened;
 	return 0;
 }
 
-void door_release(const struct door *door, uint64_t ino)
+void door_release(const struct door *door, uint64_t ino, uint64_t fh)
 {
+	struct ramfile *file;
+
+	if (fh & DOOR_FH_CACHED && ns_open(door->ns, ino, &file) == 0) {
+		ramfile_close_cached(file);
+		ns_put(door->ns, ino);
+	}
 	ns_put(door->ns, ino);
+}
+
+int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+{
+	struct ramfile *file;
+	int rc;
+
+	if (len > DOOR_FILL_MAX) {
+		atomic_fetch_add(&door->counts->refused_fills, 1);
+		return -EAGAIN;
+	}
+	rc = ns_open(door->ns, ino, &file);
+	if (rc < 0)
+		return rc;
+	rc = ramfile_fill(file, buf, len, offset, ret_len);
+	if (rc == 0)
+		atomic_fetch_add(&door->counts->fill_bytes, *ret_len);
+	ns_put(door->ns, ino);
+	return rc;
+}
+
+int door_write_back(const struct door *door, uint64_t ino, const void *buf, size_t len, uint64_t offset)
+{
+	uint64_t deadline_ns = clock_ns() + RETRY_NS;
+	struct ramfile *file;
+	int rc = ns_open(door->ns, ino, &file);
+
+	if (rc < 0)
+		return rc;
+	while ((rc = ramfile_write_back(file, buf, len, offset)) == -ENOMEM && clock_ns() < deadline_ns)
+		usleep(RETRY_US);
+	if (rc == -EFBIG) /* the file was cut meanwhile: the pages beyond its end are void */
+		rc = 0;
+	if (rc == 0) {
+		atomic_fetch_add(&door->counts->write_back_bytes, len);
+		ns_touch(door->ns, ino, true);
+	} else {
+		log_error("file %llu: %zu bytes that were written to mapped memory at %llu are lost: %s",
+			  (unsigned long long)ino, len, (unsigned long long)offset, strerror(-rc));
+	}
+	ns_put(door->ns, ino);
+	return rc;
 }
 
 int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset,
@@ -82,7 +200,18 @@ static int write_open(const struct door *door, struct ramfile *file, uint64_t in
 	return rc;
 }
 
-int door_write(const struct door *door, uint64_t ino, bool direct, const void *buf, size_t len, uint64_t offset)
+static void mark_cached(const struct door *door, struct ramfile *file, size_t len, uint64_t offset)
+{
+	uint64_t block_bytes = tier_block_bytes(door->tier), first = offset / block_bytes;
+	uint64_t count = (offset + len + block_bytes - 1) / block_bytes - first;
+	uint8_t cached[BLOCKS_A_WRITE];
+
+	memset(cached, 1, sizeof(cached));
+	ramfile_set_cached(file, first, count < BLOCKS_A_WRITE ? count : BLOCKS_A_WRITE, cached);
+}
+
+int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,
+	       uint64_t offset)
 {
 	struct ramfile *file;
 	int rc;
@@ -95,6 +224,8 @@ int door_write(const struct door *door, uint64_t ino, bool direct, const void *b
 	if (rc < 0)
 		return rc;
 	rc = write_open(door, file, ino, direct, buf, len, offset);
+	if (rc == 0 && cached && !direct && len)
+		mark_cached(door, file, len, offset);
 	if (rc == 0)
 		ns_touch(door->ns, ino, true);
 	ns_put(door->ns, ino);

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -20,6 +21,21 @@
 
 #define DOOR_PAGE_BYTES 4096U
 
+/* More than the kernel's read-ahead asks for in one piece; see door_fill(). */
+#define DOOR_FILL_MAX (128U << 10)
+
+struct opener;
+
+/* Of all files, since the mount. */
+struct door_counts {
+	_Atomic uint64_t fill_bytes;       /* given to the kernel's cache */
+	_Atomic uint64_t refused_fills;    /* bursts of read-ahead that were not answered with data */
+	_Atomic uint64_t write_back_bytes; /* dirty pages that came back from it */
+};
+
+/* The process that opens files for the daemon itself (0: none); see door_open(). */
+typedef pid_t door_helper_fn(void *arg);
+
 /* Immutable; what it points to outlives the mount. */
 struct door {
 	struct ns *ns;
@@ -28,20 +44,45 @@ struct door {
 	const struct options *options;
 	const char *run_dir;
 	const char *pool_dir;
+	struct opener *opener;
+	struct door_counts *counts;
+	door_helper_fn *helper; /* may be NULL */
+	void *helper_arg;
 };
 
 /* mode as asked for; type S_IFREG or S_IFDIR. Takes one lookup reference. */
 int door_create(const struct door *door, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid,
 		struct stat *ret);
 
-/* Takes an open; *ret_rights: TIERFS_RIGHT_* of the access mode in flags. door_release() gives it back. */
-int door_open(const struct door *door, uint64_t ino, int flags, uint32_t *ret_rights);
-void door_release(const struct door *door, uint64_t ino);
+/* What the kernel keeps of an open: all there is to know about it later. The low bits are TIERFS_RIGHT_*. */
+#define DOOR_FH_RIGHTS UINT64_C(0xff)
+#define DOOR_FH_CACHED UINT64_C(0x100) /* counted by ramfile_open_cached() */
+#define DOOR_FH_HELPER UINT64_C(0x200) /* of the helper, which maps nothing */
+
+struct door_opened {
+	uint64_t fh;
+	bool cached; /* the kernel may cache content, so that the file can be mapped plain */
+	bool fresh;  /* what it cached before is void */
+};
+
+/* Takes an open by thread tid; door_release() gives it back. Who is going to attach, or uses O_DIRECT, or cannot read
+ * gets one that is not cached, and so does everybody else while the file is attached, or when the mount says
+ * map=attached. The helper's opens are cached, and keep nobody from attaching. */
+int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struct door_opened *ret);
+void door_release(const struct door *door, uint64_t ino, uint64_t fh);
+
+/* Pages for the kernel's cache. -EAGAIN, and nothing was read: more than DOOR_FILL_MAX, which only the read-ahead of
+ * memory with MADV_HUGEPAGE asks for, 4 MiB at a time; the kernel then asks again for the one page it needs. */
+int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+/* Dirty pages from it. Nobody can be told of an error, so what may pass is waited for. */
+int door_write_back(const struct door *door, uint64_t ino, const void *buf, size_t len, uint64_t offset);
 
 /* direct: the descriptor has O_DIRECT. -EINVAL: not aligned then, or the write would leave an odd size. */
 int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset,
 	      size_t *ret_len);
-int door_write(const struct door *door, uint64_t ino, bool direct, const void *buf, size_t len, uint64_t offset);
+/* cached: the kernel keeps the pages that were written (a write(2) on a cached open). */
+int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,
+	       uint64_t offset);
 int door_fallocate(const struct door *door, uint64_t ino, int mode, uint64_t offset, uint64_t len);
 int door_seek(const struct door *door, uint64_t ino, uint64_t offset, int whence, uint64_t *ret_offset);
 

@@ -1,11 +1,17 @@
 /* front/fuse.c - see fuse.h: libfuse's low-level interface. Each x() below answers its request exactly once, last, with
  * no lock held; what the request does is in door.c and core/.
  *
- * Every file is opened FOPEN_DIRECT_IO: the kernel caches no content, read and write come here as they are, and mapping
- * a file behind the daemon's back fails with ENODEV. Nothing is cached that the tiers change: attributes of files
- * (their blocks move) are asked for every time; names only change through this mount, so the kernel may keep them.
+ * An open is of one of two kinds (door_open()). FOPEN_DIRECT_IO: the kernel caches no content, read and write come here
+ * as they are, and mapping the file behind the daemon's back fails with ENODEV. Or cached, which is what a plain
+ * mapping needs. A reply to an open of either kind keeps the inode's cache (else the kernel drops all of it, mapped or
+ * not), and lets a close pass without write back. Attributes of files (their blocks move) are asked for every time, and
+ * no change of theirs may make the kernel drop content; names only change through this mount, so the kernel may keep
+ * them.
  *
- * fh holds the rights of the descriptor, nothing else: inode numbers and fh stay good without any memory of the opens.
+ * Requests that the kernel sends in the background (write back, asynchronous direct I/O) are fewer than the threads
+ * that answer, and reads of absent pages are not among them: a thread that touches one waits behind no write back.
+ *
+ * fh holds the kind and the rights of the descriptor: inode numbers and fh stay good without any memory of the opens.
  */
 #define FUSE_USE_VERSION 314
 
@@ -21,14 +27,15 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "front/bdi.h"
 #include "front/mountpoint.h"
 
 #define ENTRY_TIMEOUT_S 3600.0
 #define DIR_ATTR_TIMEOUT_S 1.0
 #define FILE_ATTR_TIMEOUT_S 0.0
 #define IO_MAX (1U << 20) /* what the kernel sends in one request */
-#define BACKGROUND_MAX 512
-#define THREADS_MAX 64 /* requests that wait for a block or for room hold one each */
+#define BACKGROUND_MAX 64
+#define THREADS_MAX 128 /* requests that wait for a block or for room hold one each */
 #define THREADS_IDLE 16
 #define WAKE_SIGNAL SIGUSR2
 
@@ -312,71 +319,75 @@ static void tfs_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t o
 
 /* ---- files ---- */
 
-static void set_open(struct fuse_file_info *fi, uint32_t rights)
+static void set_open(struct fuse_file_info *fi, const struct door_opened *opened)
 {
-	fi->fh = rights;
-	fi->direct_io = 1;
+	fi->fh = opened->fh;
+	fi->direct_io = !opened->cached;
+	fi->keep_cache = !opened->fresh;
 	fi->noflush = 1;
 }
 
 static void tfs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	const struct door *door = &door_of(req)->door;
-	uint32_t rights;
-	int rc = door_open(door, ino, fi->flags, &rights);
+	struct door_opened opened;
+	int rc = door_open(door, ino, fi->flags, fuse_req_ctx(req)->pid, &opened);
 
 	if (rc < 0) {
 		reply_rc(req, rc);
 		return;
 	}
-	set_open(fi, rights);
+	set_open(fi, &opened);
 	if (fuse_reply_open(req, fi) != 0)
-		door_release(door, ino);
+		door_release(door, ino, opened.fh);
 }
 
 static void tfs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	const struct door *door = &door_of(req)->door;
 	struct fuse_entry_param entry;
+	struct door_opened opened;
 	struct stat attr;
-	uint32_t rights;
 	int rc = do_create(req, parent, name, S_IFREG | (mode & 07777), &attr);
 
 	if (rc < 0) {
 		reply_rc(req, rc);
 		return;
 	}
-	rc = door_open(door, attr.st_ino, fi->flags, &rights);
+	rc = door_open(door, attr.st_ino, fi->flags, fuse_req_ctx(req)->pid, &opened);
 	if (rc < 0) {
 		ns_forget(door->ns, attr.st_ino, 1);
 		reply_rc(req, rc);
 		return;
 	}
-	set_open(fi, rights);
+	set_open(fi, &opened);
 	entry = entry_of(&attr);
 	if (fuse_reply_create(req, &entry, fi) != 0) {
-		door_release(door, attr.st_ino);
+		door_release(door, attr.st_ino, opened.fh);
 		ns_forget(door->ns, attr.st_ino, 1);
 	}
 }
 
 static void tfs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	(void)fi;
-	door_release(&door_of(req)->door, ino);
+	door_release(&door_of(req)->door, ino, fi->fh);
 	fuse_reply_err(req, 0);
 }
 
+/* A read by a program names the owner of its locks; one that fills the kernel's cache has none. */
 static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
+	const struct door *door = &door_of(req)->door;
 	char *buf = buffer_get();
 	size_t len = 0;
 	int rc = -ENOMEM;
 
 	if (size > IO_MAX)
 		size = IO_MAX; /* never asked for by the kernel; a shorter answer would be the end of file to it */
-	if (buf)
-		rc = door_read(&door_of(req)->door, ino, fi->flags & O_DIRECT, buf, size, (uint64_t)offset, &len);
+	if (buf && fi->lock_owner == 0)
+		rc = door_fill(door, ino, buf, size, (uint64_t)offset, &len);
+	else if (buf)
+		rc = door_read(door, ino, fi->flags & O_DIRECT, buf, size, (uint64_t)offset, &len);
 	if (rc == 0)
 		fuse_reply_buf(req, buf, len);
 	else
@@ -386,8 +397,14 @@ static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
 		      struct fuse_file_info *fi)
 {
-	int rc = door_write(&door_of(req)->door, ino, fi->flags & O_DIRECT, data, size, (uint64_t)offset);
+	const struct door *door = &door_of(req)->door;
+	bool cached = fi->fh & (DOOR_FH_CACHED | DOOR_FH_HELPER);
+	int rc;
 
+	if (fi->writepage)
+		rc = door_write_back(door, ino, data, size, (uint64_t)offset);
+	else
+		rc = door_write(door, ino, fi->flags & O_DIRECT, cached, data, size, (uint64_t)offset);
 	if (rc == 0)
 		fuse_reply_write(req, size);
 	else
@@ -434,7 +451,7 @@ static void tfs_statfs(fuse_req_t req, fuse_ino_t ino)
 static void tfs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi,
 		      unsigned int flags, const void *in_buf, size_t in_size, size_t out_size)
 {
-	uint32_t rights = flags & FUSE_IOCTL_DIR ? TIERFS_RIGHT_READ : (uint32_t)fi->fh;
+	uint32_t rights = flags & FUSE_IOCTL_DIR ? TIERFS_RIGHT_READ : (uint32_t)(fi->fh & DOOR_FH_RIGHTS);
 	struct tierfs_ioc_info info;
 	int rc = -ENOTTY;
 
@@ -455,10 +472,12 @@ static void tfs_init(void *userdata, struct fuse_conn_info *conn)
 {
 	struct fusedoor *door = userdata;
 
-	/* O_TRUNC shall come as a plain size change; set-id bits are the kernel's to clear; there is no cached data. */
+	/* O_TRUNC shall come as a plain size change; set-id bits are the kernel's to clear; a new modification time is
+	 * no reason to drop cached pages; times are ours; reads of absent pages are not background requests. */
 	conn->want &= ~(unsigned int)(FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_HANDLE_KILLPRIV | FUSE_CAP_AUTO_INVAL_DATA |
-				      FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
-				      FUSE_CAP_SPLICE_MOVE);
+				      FUSE_CAP_WRITEBACK_CACHE | FUSE_CAP_ASYNC_READ | FUSE_CAP_SPLICE_READ |
+				      FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	conn->want |= conn->capable & FUSE_CAP_EXPLICIT_INVAL_DATA;
 	conn->max_write = IO_MAX;
 	conn->max_background = BACKGROUND_MAX;
 	conn->congestion_threshold = BACKGROUND_MAX / 4 * 3;
@@ -548,8 +567,10 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 		rc = fuse_session_mount(door->session, door->mountpoint) == 0 ? 0 : -EIO;
 		door->mounted = rc == 0;
 	}
-	if (rc == 0)
+	if (rc == 0) {
+		bdi_lift_limits(door->mountpoint);
 		mountpoint_register(config->source, door->mountpoint);
+	}
 	fuse_opt_free_args(&args);
 	if (rc < 0) {
 		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-rc));

@@ -28,16 +28,24 @@ static int set_error(struct conn_error *error, int err, const char *what, const 
 	return err;
 }
 
+/* With O_DIRECT, which says that we do not want to map the file: else nobody could attach it meanwhile. */
+static int open_with(const char *path, int access)
+{
+	int flags = access | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	int fd = open(path, flags | O_DIRECT);
+
+	return fd < 0 && errno == EINVAL ? open(path, flags) : fd;
+}
+
 static int open_file(const char *path, bool writing)
 {
-	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 	int fd = -1;
 
 	if (writing)
-		fd = open(path, O_RDWR | flags);
+		fd = open_with(path, O_RDWR);
 	/* Directories cannot be opened for writing, and root needs no such right. */
 	if (fd < 0 && (!writing || errno == EISDIR || geteuid() == 0))
-		fd = open(path, O_RDONLY | flags);
+		fd = open_with(path, O_RDONLY);
 	return fd < 0 ? -errno : fd;
 }
 

@@ -1,0 +1,161 @@
+/* front/opener.c - see opener.h.
+ *
+ * Reading /proc/TID/maps may wait for the process's memory map to be let go, and whoever holds it may be waiting for a
+ * write back that another thread of the door answers. So a few threads at most look at a time, the others wait a while
+ * and give up, and there are always some left to answer.
+ */
+#include "front/opener.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/lock.h"
+#include "base/log.h"
+
+#define LIBRARY "libtierfs"
+#define LOOKS_MAX 16
+#define LOOK_WAIT_S 2
+#define TOLD_MAX 64
+#define LINES_MAX 10 /* in a period */
+#define PERIOD_NS (10 * NS_PER_S)
+
+struct told {
+	pid_t pid;
+	uint64_t ino;
+};
+
+struct opener {
+	sem_t looks;
+	struct lock lock; /* guards what follows */
+	struct told told[TOLD_MAX];
+	unsigned int next;
+	unsigned int lines; /* since period_ns */
+	uint64_t period_ns;
+};
+
+int opener_new(struct opener **ret)
+{
+	struct opener *opener = calloc(1, sizeof(*opener));
+
+	if (!opener)
+		return -ENOMEM;
+	sem_init(&opener->looks, 0, LOOKS_MAX);
+	lock_init(&opener->lock, LOCK_RANK_CONTROL);
+	*ret = opener;
+	return 0;
+}
+
+void opener_free(struct opener *opener)
+{
+	if (!opener)
+		return;
+	sem_destroy(&opener->looks);
+	lock_fini(&opener->lock);
+	free(opener);
+}
+
+/* Whether the line of a memory map is of the library: "ADDRESSES RIGHTS OFFSET DEVICE INODE PATH". */
+static bool is_library(const char *line)
+{
+	const char *slash = strrchr(line, '/');
+
+	return slash && strncmp(slash + 1, LIBRARY, strlen(LIBRARY)) == 0;
+}
+
+static int look(pid_t tid, bool *ret)
+{
+	CLEANUP_FREE char *line = NULL;
+	char path[64];
+	size_t cap = 0;
+	bool found = false;
+	FILE *maps;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)tid);
+	maps = fopen(path, "re");
+	if (!maps)
+		return -errno;
+	while (!found && getline(&line, &cap, maps) > 0)
+		found = is_library(line);
+	fclose(maps);
+	*ret = found;
+	return 0;
+}
+
+int opener_announced(struct opener *opener, pid_t tid, bool *ret)
+{
+	struct timespec deadline;
+	int err;
+
+	*ret = false;
+	if (tid <= 0)
+		return 0;
+	clock_gettime(CLOCK_MONOTONIC, &deadline);
+	deadline.tv_sec += LOOK_WAIT_S;
+	do
+		err = sem_clockwait(&opener->looks, CLOCK_MONOTONIC, &deadline) < 0 ? -errno : 0;
+	while (err == -EINTR);
+	if (err)
+		return -EBUSY;
+	err = look(tid, ret);
+	sem_post(&opener->looks);
+	return err == -ENOENT || err == -ESRCH ? 0 : err;
+}
+
+/* ---- refusals ---- */
+
+static pid_t process_of(pid_t tid, char *name, size_t cap)
+{
+	CLEANUP_FREE char *line = NULL;
+	size_t line_cap = 0;
+	char path[64];
+	int pid = tid;
+	FILE *status;
+
+	snprintf(name, cap, "?");
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
+	status = fopen(path, "re");
+	while (status && getline(&line, &line_cap, status) > 0) {
+		if (strncmp(line, "Name:\t", 6) == 0)
+			snprintf(name, cap, "%.*s", (int)strcspn(line + 6, "\n"), line + 6);
+		if (sscanf(line, "Tgid: %d", &pid) == 1)
+			break;
+	}
+	if (status)
+		fclose(status);
+	return pid;
+}
+
+static bool is_new(struct opener *opener, pid_t pid, uint64_t ino)
+{
+	uint64_t now_ns = clock_ns();
+
+	LOCK_SCOPE(&opener->lock);
+	for (unsigned int i = 0; i < TOLD_MAX; i++)
+		if (opener->told[i].pid == pid && opener->told[i].ino == ino)
+			return false;
+	if (now_ns - opener->period_ns > PERIOD_NS) {
+		opener->period_ns = now_ns;
+		opener->lines = 0;
+	}
+	if (opener->lines++ >= LINES_MAX)
+		return false;
+	opener->told[opener->next++ % TOLD_MAX] = (struct told){ pid, ino };
+	return true;
+}
+
+void opener_refused(struct opener *opener, pid_t tid, uint64_t ino, const char *path, const char *why)
+{
+	char name[64];
+	pid_t pid = process_of(tid, name, sizeof(name));
+
+	if (is_new(opener, pid, ino))
+		log_info("%s: process %d (%s) can read and write it, but not map it (ENODEV), because %s", path,
+			 (int)pid, name, why);
+}
