@@ -5,7 +5,7 @@
 # output says why; else: failed. Output goes to a log, which is shown when the test failed. The last line is the sum.
 #
 # A test gets a private directory (TIERFS_TEST_DIR) and a mark in its environment. What it leaves behind, a mount, a process,
-# a runtime directory or a cgroup, is removed and makes it fail.
+# a runtime directory or a cgroup (tierfs-test-MARK), is removed and makes it fail.
 #
 # A script sets its own time limit with a line "# timeout: SECONDS" among its first 20; a program with "/* timeout: SECONDS */".
 set -u
@@ -30,7 +30,7 @@ export ASAN_OPTIONS="verify_asan_link_order=0 detect_stack_use_after_return=1 ${
 export UBSAN_OPTIONS="print_stacktrace=1 ${UBSAN_OPTIONS:-}"
 
 passed=0 failed=0 skipped=0
-test_dir='' test_mark='' test_pid=''
+test_dir='' test_mark='' test_pools='' test_pid=''
 
 # gcc's ThreadSanitizer knows only the address layout without much randomization.
 launcher=()
@@ -50,31 +50,34 @@ marked_processes()
 	grep -slF "TIERFS_TEST_MARK=$test_mark" /proc/[0-9]*/environ 2>/dev/null | cut -d/ -f3
 }
 
+# Several runs may share the machine, so all of this looks only at what the test itself has made.
+
+# The runtime directories of the pools that are in its directory, or were started there by tierfs_start().
 run_dirs()
 {
-	ls -1 /run/tierfs 2>/dev/null
+	local id
+	{
+		find "$test_dir" -maxdepth 4 -name pool.conf -exec sed -n 's/^id //p' {} + 2>/dev/null
+		cat "$test_pools" 2>/dev/null
+	} | sort -u | while IFS= read -r id; do
+		[ -z "$id" ] || [ ! -d "/run/tierfs/$id" ] || echo "/run/tierfs/$id"
+	done
 }
 
 cgroups()
 {
-	find /sys/fs/cgroup -maxdepth 4 -type d -name 'tierfs-test*' 2>/dev/null
+	find /sys/fs/cgroup -depth -maxdepth 4 -type d -name "tierfs-test-$test_mark*" 2>/dev/null
 }
 
-# The runtime directories of the pools that the test made. Those of pools that are gone cannot be told from another
-# daemon's, so they count only where no other daemon runs.
-new_run_dirs()
+# A bind mount that is left below would be emptied too, and --one-file-system does not see one of the same disk.
+remove_directory() # DIRECTORY
 {
-	local conf id
-	while IFS= read -r conf; do
-		id=$(sed -n 's/^id //p' "$conf")
-		[ -z "$id" ] || [ ! -d "/run/tierfs/$id" ] || echo "/run/tierfs/$id"
-	done < <(find "$test_dir" -maxdepth 4 -name pool.conf 2>/dev/null)
-	pgrep -x tierfs >/dev/null || comm -13 <(printf '%s\n' "$run_dirs_before" | sort) <(run_dirs | sort) | sed 's:^:/run/tierfs/:'
-}
-
-new_cgroups()
-{
-	comm -13 <(printf '%s\n' "$cgroups_before" | sort) <(cgroups | sort)
+	if [ -n "$(mounts_below "$1")" ]; then
+		echo "not removed, something is mounted below: $1"
+		return
+	fi
+	chmod -R u+rwX "$1" 2>/dev/null
+	rm -rf --one-file-system "$1"
 }
 
 # A daemon that was just unmounted may need a moment to end.
@@ -99,18 +102,18 @@ sweep()
 			kill -KILL "$pid" 2>/dev/null
 		done
 	fi
-	for dir in $(new_run_dirs | sort -u); do
+	for dir in $(run_dirs); do
 		echo "left behind: $dir"
 		for mount in $(mounts_below "$dir"); do
 			umount -l "$mount"
 		done
-		rm -rf --one-file-system "$dir"
+		remove_directory "$dir"
 	done
 	for mount in $(mounts_below "$test_dir"); do
 		echo "left behind: mount $mount"
 		umount -l "$mount" 2>/dev/null || fusermount3 -uz "$mount" 2>/dev/null
 	done
-	for dir in $(new_cgroups); do
+	for dir in $(cgroups); do
 		echo "left behind: cgroup $dir"
 		rmdir "$dir"
 	done
@@ -122,7 +125,7 @@ interrupted()
 		kill -TERM "$test_pid" 2>/dev/null
 		wait "$test_pid" 2>/dev/null
 	fi
-	[ -z "$test_dir" ] || { sweep >/dev/null; rm -rf --one-file-system "$test_dir"; }
+	[ -z "$test_dir" ] || { sweep; remove_directory "$test_dir"; rm -f "$test_pools"; } >/dev/null
 	exit 130
 }
 trap interrupted INT TERM HUP
@@ -172,20 +175,21 @@ run_test() # TEST
 	limit=$(time_limit "$1")
 	test_dir=$(mktemp -d "${TMPDIR:-/tmp}/tierfs-test.XXXXXX") || exit 1
 	test_mark=$$.${name//\//_}
-	run_dirs_before=$(run_dirs)
-	cgroups_before=$(cgroups)
+	test_pools=$test_dir.pools
 	started_ns=$(date +%s%N)
 
-	TIERFS_TEST_DIR=$test_dir TIERFS_TEST_MARK=$test_mark timeout --kill-after=15 "$limit" \
+	TIERFS_TEST_DIR=$test_dir TIERFS_TEST_MARK=$test_mark TIERFS_TEST_POOLS=$test_pools timeout --kill-after=15 "$limit" \
 		"${launcher[@]}" "$1" </dev/null >"$log" 2>&1 &
 	test_pid=$!
 	wait "$test_pid"
 	status=$?
 	test_pid=''
 
-	left=$(sweep)
-	chmod -R u+rwX "$test_dir" 2>/dev/null
-	rm -rf --one-file-system "$test_dir"
+	left=$(
+		sweep
+		remove_directory "$test_dir"
+	)
+	rm -f "$test_pools"
 	test_dir=''
 	if [ -n "$left" ]; then
 		printf '%s\n' "$left" >>"$log"

@@ -61,6 +61,7 @@ cleanup_run()
 	[ -z "$skip_reason" ] || printf '%s\n' "$skip_reason" # the last line of the output
 	exit "$status"
 }
+
 # A bind mount that a test left below would be emptied too, and --one-file-system does not see one of the same disk.
 remove_directory() # DIRECTORY
 {
@@ -230,6 +231,8 @@ tierfs_start() # POOL MOUNTPOINT OPTIONS [DAEMON-ARGUMENT...]
 		cat "$T/tierfs.log" >&2
 		fail "the daemon did not mount $mountpoint"
 	fi
+	# The pool may be gone when run.sh looks what was left behind.
+	[ -z "${TIERFS_TEST_POOLS:-}" ] || sed -n 's/^id //p' "$pool/pool.conf" >>"$TIERFS_TEST_POOLS"
 }
 
 tierfs_answers() # PID MOUNTPOINT: true when usable, and when it is no use to wait
@@ -266,7 +269,7 @@ tierfs_forget() # POOL
 	# Somebody may have taken over.
 	flock -n "$1/lock" true || return 0
 	umount -l "/run/tierfs/$id/arena" 2>/dev/null
-	rm -rf --one-file-system "/run/tierfs/$id"
+	remove_directory "/run/tierfs/$id"
 }
 
 # kill -9, as a crash: the mount is left dead, and is removed as an operator would.
