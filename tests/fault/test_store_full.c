@@ -162,7 +162,7 @@ static void put_when_possible(uint64_t first, uint32_t round)
 {
 	int r = put(first, round);
 
-	for (int i = 0; r == -ENOSPC && i < 1000; i++) {
+	for (int i = 0; r == -ENOSPC && i < 6000; i++) {
 		usleep(10000);
 		r = put(first, round);
 	}
