@@ -198,8 +198,10 @@ $(BUILD)/obj/libtierfs.map: Makefile
 	@mkdir -p $(@D)
 	@echo 'LIBTIERFS_$(SONAME_VERSION) { global: tierfs_*; local: *; };' > $@
 
+# Its thread ends with the process, so it is never unloaded.
 $(SHARED): $(call obj,$(CLIENT_SRC)) $(BUILD)/obj/libtierfs.map
-	$(call link_with,$(LDFLAGS_SHARED) -Wl$(comma)-soname$(comma)$(@F) -Wl$(comma)--version-script=$(BUILD)/obj/libtierfs.map $(LDFLAGS_ALL))
+	$(call link_with,$(LDFLAGS_SHARED) -Wl$(comma)-z$(comma)nodelete -Wl$(comma)-soname$(comma)$(@F) \
+		-Wl$(comma)--version-script=$(BUILD)/obj/libtierfs.map $(LDFLAGS_ALL))
 comma := ,
 
 $(BUILD)/lib/libtierfs.so: $(SHARED)
