@@ -13,7 +13,7 @@ declare -A may=(
 )
 
 # What core's headers carry in their own interface may be named by those above it.
-shared='cold/store.h mem/budget.h'
+shared='cold/store.h mem/budget.h mem/arena.h'
 
 for layer in "${!may[@]}"; do
 	while IFS=: read -r file _ include; do
