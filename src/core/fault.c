@@ -1,9 +1,9 @@
 /* Into DRAM: faults, zero fill, promotion, read-ahead.
  *
- * A fault is resolved by whoever reads its event. The block is put into a passing state under the lock, the work is done
- * without it, and the end of the state wakes everybody who came meanwhile; their threads touch the page again, and either find it or
- * bring a new event that meets a block at rest. So no event is ever queued for a block, except when DRAM is short: then
- * it is parked until the demoter has made room.
+ * A fault is resolved by whoever reads its event. The block is put into a passing state under the lock, the work is
+ * done without it, and the end of the state wakes everybody who came meanwhile; their threads touch the page again, and
+ * either find it or bring a new event that meets a block at rest. So no event is ever queued for a block, except when
+ * DRAM is short: then it is parked until the demoter has made room.
  *
  * Every call into a mapper that could make or unprotect a page is made while the block is in a passing state. Without
  * that, a late answer could put a zero page over a block that was demoted meanwhile, or lift the write-protection of a
@@ -65,7 +65,7 @@ struct load {
 	struct mapper *mapper;
 	struct work *work;
 	uint64_t first, count;
-	uint64_t length[RUN_BLOCKS];           /* of each block */
+	uint64_t length[RUN_BLOCKS]; /* of each block */
 	struct codec_info info[RUN_BLOCKS];
 	uint8_t done[RUN_BLOCKS];
 };
@@ -84,7 +84,8 @@ static int load_value(void *arg, struct store_key key, const void *value, uint32
 }
 
 /* Under lock: takes the run of cold blocks at first into LOADING. Returns its length. */
-static uint64_t begin_load(struct ramfile *file, struct load *load, uint64_t first, uint64_t count, enum budget_need need)
+static uint64_t begin_load(struct ramfile *file, struct load *load, uint64_t first, uint64_t count,
+			   enum budget_need need)
 {
 	uint64_t taken = 0;
 
@@ -151,7 +152,8 @@ static void poison(struct ramfile *file, struct mapper *mapper, uint64_t offset,
 	int err = mapper ? mapper->ops->poison(mapper, offset, length) : 0;
 
 	if (err)
-		log_error("file %llu: offset %llu is damaged and this kernel cannot poison it (%s): who touches it waits; end that process",
+		log_error("file %llu: offset %llu is damaged and this kernel cannot poison it (%s): who touches it "
+			  "waits; end that process",
 			  (unsigned long long)file->ino, (unsigned long long)offset, strerror(-err));
 }
 
@@ -189,7 +191,8 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 		ramfile_wake(file, block, 1);
 }
 
-/* Sequential faults pull the following blocks too: the window doubles with every hit and is forgotten at the first miss. */
+/* Sequential faults pull the following blocks too: the window doubles with every hit and is forgotten at the first
+ * miss. */
 static uint64_t read_ahead_window(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
 	uint64_t most = READ_AHEAD_BYTES / file->block_bytes;
@@ -208,8 +211,8 @@ static uint64_t read_ahead_window(struct ramfile *file, struct mapper *mapper, u
 
 /* --- holes ------------------------------------------------------------------------------------------------ */
 
-/* Called with the lock held, the block a HOLE and reserved; drops the lock. Fresh memory is usually touched in order, so
- * the piece that is filled at once doubles with every hit, while the budget is far. */
+/* Called with the lock held, the block a HOLE and reserved; drops the lock. Fresh memory is usually touched in order,
+ * so the piece that is filled at once doubles with every hit, while the budget is far. */
 static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
 	struct budget *budget = tier_budget(file->tier);
@@ -251,9 +254,10 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 
 /* --- resident --------------------------------------------------------------------------------------------- */
 
-/* Called with the lock held and the block RESIDENT, or STORING and to be cancelled; drops the lock. The event is late (the page
- * came meanwhile), or the page was discarded out of its block, or a protection was left over. */
-static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, enum ramfile_fault_kind kind)
+/* Called with the lock held and the block RESIDENT, or STORING and to be cancelled; drops the lock. The event is late
+ * (the page came meanwhile), or the page was discarded out of its block, or a protection was left over. */
+static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
+		    enum ramfile_fault_kind kind)
 {
 	uint64_t length = ramfile_block_length(file, block);
 	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;

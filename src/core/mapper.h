@@ -16,8 +16,9 @@ struct mapper;
 struct mapper_ops {
 	/* Write-protects, or lifts the protection and wakes the writers that wait. */
 	int (*protect)(struct mapper *mapper, uint64_t offset, uint64_t length, bool on);
-	/* Puts data where pages are missing, maps it and wakes the waiters. Pages that are there already stay as they are. What
-	 * the process does not map (any more) goes into the arena by ramfile_put_absent(), so that on 0 all of it is there. */
+	/* Puts data where pages are missing, maps it and wakes the waiters. Pages that are there already stay as they
+	 * are. What the process does not map (any more) goes into the arena by ramfile_put_absent(), so that on 0 all
+	 * of it is there. */
 	int (*fill)(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length);
 	/* The same with zeros; what is not mapped is left absent. */
 	int (*fill_zero)(struct mapper *mapper, uint64_t offset, uint64_t length);
@@ -25,23 +26,24 @@ struct mapper_ops {
 	int (*wake)(struct mapper *mapper, uint64_t offset, uint64_t length);
 	/* Touching the range raises SIGBUS from now on; wakes the waiters. -EOPNOTSUPP where the kernel cannot. */
 	int (*poison)(struct mapper *mapper, uint64_t offset, uint64_t length);
-	/* Sets used[i] for each block of [first, first + count) that has a page mapped now; leaves the others as they are. */
+	/* Sets used[i] for each block of [first, first + count) that has a page mapped now; leaves the others as they
+	 * are. */
 	int (*look)(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used);
-	/* Asks the process to drop its page-table entries for the blocks with mark[i] != 0. A call with count 0 ends the
-	 * round: when all of its zaps are done, ramfile_zapped(file, mapper, round) is called, possibly from within. A mapper that
-	 * never answers keeps its blocks from being demoted. */
+	/* Asks the process to drop its page-table entries for the blocks with mark[i] != 0. A call with count 0 ends
+	 * the round: when all of its zaps are done, ramfile_zapped(file, mapper, round) is called, possibly from
+	 * within. A mapper that never answers keeps its blocks from being demoted. */
 	int (*zap)(struct mapper *mapper, uint64_t first, uint64_t count, const uint8_t *mark, uint64_t round);
 };
 
-/* Every implementation begins with this. The fields below ops belong to the engine, under the file's mapper lock, unless
- * they say otherwise. */
+/* Every implementation begins with this. The fields below ops belong to the engine, under the file's mapper lock,
+ * unless they say otherwise. */
 struct mapper {
 	const struct mapper_ops *ops;
-	uint64_t holder;           /* its number in the arena (mem/arena.h); immutable once added */
+	uint64_t holder; /* its number in the arena (mem/arena.h); immutable once added */
 	struct mapper *next;
-	uint64_t zapped_round;     /* last round it acknowledged */
-	unsigned int users;        /* calls in progress and parked faults; removal waits for 0 */
+	uint64_t zapped_round; /* last round it acknowledged */
+	unsigned int users;    /* calls in progress and parked faults; removal waits for 0 */
 	bool leaving;
-	uint64_t next_block;       /* under the file's lock: where a sequential reader would fault next */
-	uint32_t window_blocks;    /* under the file's lock: read-ahead, 0 while the faults are random */
+	uint64_t next_block;    /* under the file's lock: where a sequential reader would fault next */
+	uint32_t window_blocks; /* under the file's lock: read-ahead, 0 while the faults are random */
 };

@@ -13,22 +13,22 @@
 struct work {
 	struct work *next;
 	struct codec *codec;
-	uint8_t *plain;   /* block_bytes, page aligned */
-	uint8_t *value;   /* codec_bound() */
+	uint8_t *plain; /* block_bytes, page aligned */
+	uint8_t *value; /* codec_bound() */
 	size_t value_cap;
 };
 
 struct work_pool {
 	struct lock lock;
-	struct work *idle;         /* under lock */
-	uint32_t block_bytes;      /* immutable */
-	int zstd_level;            /* immutable */
-	uint64_t made;             /* under lock: how many exist */
+	struct work *idle;    /* under lock */
+	uint32_t block_bytes; /* immutable */
+	int zstd_level;       /* immutable */
+	uint64_t made;        /* under lock: how many exist */
 };
 
 void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int zstd_level);
 void work_pool_fini(struct work_pool *pool);
 
-int work_get(struct work_pool *pool, struct work **ret); /* -ENOMEM */
+int work_get(struct work_pool *pool, struct work **ret);  /* -ENOMEM */
 void work_put(struct work_pool *pool, struct work *work); /* takes NULL */
 uint64_t work_pool_bytes(struct work_pool *pool);

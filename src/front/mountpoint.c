@@ -21,7 +21,7 @@
 
 #define FSTYPE "fuse.tierfs"
 #define HELPER_OPTION "helper=tierfs" /* /sbin/umount.tierfs */
-#define DETACH_MAX 64                  /* dead mounts on top of each other */
+#define DETACH_MAX 64                 /* dead mounts on top of each other */
 
 /* Runs a program quietly. 0: it succeeded; -EIO: it ran and failed; else it could not be run. */
 static int run(const char *const argv[])

@@ -13,11 +13,11 @@
 struct attached;
 
 struct attached_config {
-	struct tier *tier;            /* borrowed, like all below */
+	struct tier *tier; /* borrowed, like all below */
 	struct ns *ns;
 	struct token_table *tokens;
-	const char *run_dir;          /* attach.sock is made here */
-	unsigned int fault_workers;   /* 0: a default for this host */
+	const char *run_dir;        /* attach.sock is made here */
+	unsigned int fault_workers; /* 0: a default for this host */
 };
 
 int attached_start(const struct attached_config *config, struct attached **ret);

@@ -1,5 +1,5 @@
-/* The calls are made from many threads. Segments are copied out under the lock, and the kernel is called without it: a range that
- * is unmapped in between answers -ENOENT, which means the same as not having the segment.
+/* The calls are made from many threads. Segments are copied out under the lock, and the kernel is called without it: a
+ * range that is unmapped in between answers -ENOENT, which means the same as not having the segment.
  *
  * A range may be unmapped behind our back (a raw munmap system call). The kernel then refuses the whole call, so it is
  * repeated page by page to find what is left; that is slow and rare. */
@@ -28,7 +28,8 @@ struct piece {
 	uint64_t addr, length, offset;
 };
 
-/* The next piece of [*offset, end) that is mapped, and moves *offset behind it. *ret_gap: bytes before it that are not. */
+/* The next piece of [*offset, end) that is mapped, and moves *offset behind it. *ret_gap: bytes before it that are not.
+ */
 static bool next_piece(struct mapping *mapping, uint64_t *offset, uint64_t end, struct piece *ret, uint64_t *ret_gap)
 {
 	const struct segment *best = NULL;
@@ -165,8 +166,8 @@ static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data
 }
 
 struct sight {
-	uint64_t addr, offset;   /* of the piece */
-	uint64_t first, count;   /* blocks */
+	uint64_t addr, offset; /* of the piece */
+	uint64_t first, count; /* blocks */
 	uint32_t block_bytes;
 	uint8_t *used;
 };
@@ -260,7 +261,8 @@ static int mapping_zap(struct mapper *mapper, uint64_t first, uint64_t count, co
 		while (i + run < count && mark[i + run])
 			run++;
 		if (run)
-			each_piece(mapping, (first + i) * mapping->block_bytes, run * mapping->block_bytes, do_zap, &zap);
+			each_piece(mapping, (first + i) * mapping->block_bytes, run * mapping->block_bytes, do_zap,
+				   &zap);
 		i += run ? run : 1;
 	}
 	zap_send(mapping, &zap);
@@ -408,6 +410,6 @@ bool mapping_alive(const struct mapping *mapping)
 	uint64_t entry;
 
 	/* The kernel answers end of file when the address space is gone. */
-	return pread(mapping->pagemap, &entry, sizeof(entry), (off_t)(mapping->segment[0].addr / PAGE * sizeof(entry))) ==
-	       sizeof(entry);
+	return pread(mapping->pagemap, &entry, sizeof(entry),
+		     (off_t)(mapping->segment[0].addr / PAGE * sizeof(entry))) == sizeof(entry);
 }

@@ -1,8 +1,9 @@
-/* map/mapping.h - one attached mapping: a userfaultfd, the addresses that it covers, and the calls of core/mapper.h on it.
+/* map/mapping.h - one attached mapping: a userfaultfd, the addresses that it covers, and the calls of core/mapper.h on
+ * it.
  *
- * A mapping is made by the server thread, is in the table while it is usable, and is freed when its last reference goes.
- * References: the table's own, and one for each fault worker that resolves an event of it. The segments change (munmap of a
- * part) under the mapping's lock; everything else is immutable.
+ * A mapping is made by the server thread, is in the table while it is usable, and is freed when its last reference
+ * goes. References: the table's own, and one for each fault worker that resolves an event of it. The segments change
+ * (munmap of a part) under the mapping's lock; everything else is immutable.
  */
 #pragma once
 
@@ -22,24 +23,24 @@ struct segment {
 };
 
 struct mapping {
-	struct mapper mapper;     /* first: struct mapper * is struct mapping * */
-	uint64_t id;              /* also its holder number in the arena */
+	struct mapper mapper; /* first: struct mapper * is struct mapping * */
+	uint64_t id;          /* also its holder number in the arena */
 	pid_t pid;
 	uint64_t ino;
-	struct ramfile *file;     /* open by ns_open() for the mapping's life */
+	struct ramfile *file; /* open by ns_open() for the mapping's life */
 	int uffd, pagemap;
-	int sock;                 /* the agent; -1 once it is gone. Under lock */
+	int sock; /* the agent; -1 once it is gone. Under lock */
 	uint32_t block_bytes;
 
 	struct lock lock;
 	struct segment segment[MAPPING_SEGMENTS_MAX]; /* under lock */
-	unsigned int segments;    /* under lock */
-	uint64_t next_zap;        /* under lock: seq of the next ZAP */
-	uint64_t zaps_out;        /* under lock: ZAPs that are not acknowledged */
-	uint64_t round;           /* under lock: the zap round at work */
-	bool round_ends;          /* under lock: all ZAPs of the round were sent */
+	unsigned int segments;                        /* under lock */
+	uint64_t next_zap;                            /* under lock: seq of the next ZAP */
+	uint64_t zaps_out;                            /* under lock: ZAPs that are not acknowledged */
+	uint64_t round;                               /* under lock: the zap round at work */
+	bool round_ends;                              /* under lock: all ZAPs of the round were sent */
 
-	unsigned int refs;        /* under the table's lock */
+	unsigned int refs; /* under the table's lock */
 };
 
 struct mapping_spec {
@@ -48,7 +49,7 @@ struct mapping_spec {
 	struct segment segment;
 	struct ramfile *file;
 	uint32_t block_bytes;
-	int uffd, pagemap, sock;  /* taken over on success; sock is duplicated */
+	int uffd, pagemap, sock; /* taken over on success; sock is duplicated */
 };
 
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret);
@@ -56,7 +57,8 @@ void mapping_free(struct mapping *mapping); /* takes NULL; closes, does not touc
 
 /* Where an address lies in the file. -ENOENT: not in this mapping (any more). */
 int mapping_offset(struct mapping *mapping, uint64_t addr, uint64_t *ret_offset);
-/* The process unmaps the range. Returns the number of segments that are left; -E2BIG: it would be cut in too many pieces. */
+/* The process unmaps the range. Returns the number of segments that are left; -E2BIG: it would be cut in too many
+ * pieces. */
 int mapping_cut(struct mapping *mapping, uint64_t addr, uint64_t length);
 /* The agent has done a ZAP. Seqs of other mappings are ignored: returns false. */
 bool mapping_zapped(struct mapping *mapping, uint64_t seq);

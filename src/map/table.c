@@ -30,11 +30,11 @@ struct worker {
 
 struct map_table {
 	struct tier *tier;
-	int room;                 /* eventfd */
+	int room; /* eventfd */
 	_Atomic bool stopping;
 	struct lock lock;
-	struct entry *entries;    /* under lock: uthash */
-	pthread_cond_t unused;    /* a mapping's refs fell */
+	struct entry *entries; /* under lock: uthash */
+	pthread_cond_t unused; /* a mapping's refs fell */
 	unsigned int workers;
 	struct worker worker[];
 };
@@ -77,7 +77,8 @@ static void serve_mapping(struct map_table *table, uint64_t id)
 			continue;
 		}
 		ramfile_fault(mapping->file, &mapping->mapper, offset,
-			      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING, arrived_ns);
+			      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING,
+			      arrived_ns);
 	}
 	table_unref(table, mapping);
 }

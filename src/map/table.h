@@ -1,8 +1,9 @@
 /* map/table.h - the mappings that are usable now, by id, and the threads that resolve their faults.
  *
- * A fault worker waits on its own epoll set, which holds the userfaultfd of every mapping with EPOLLEXCLUSIVE, so that one event wakes one
- * worker. It finds the mapping by the id in the event and holds a reference while it works. Removing a mapping takes it
- * out of the table and the sets, waits until no worker holds it, takes it from its file, and frees it.
+ * A fault worker waits on its own epoll set, which holds the userfaultfd of every mapping with EPOLLEXCLUSIVE, so that
+ * one event wakes one worker. It finds the mapping by the id in the event and holds a reference while it works.
+ * Removing a mapping takes it out of the table and the sets, waits until no worker holds it, takes it from its file,
+ * and frees it.
  */
 #pragma once
 

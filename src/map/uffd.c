@@ -170,7 +170,8 @@ static int mapped_by_reading(int pagemap, uint64_t addr, uint64_t length, uffd_m
 
 	for (uint64_t page = 0; page < pages;) {
 		uint64_t want = pages - page < REGIONS ? pages - page : REGIONS;
-		ssize_t got = pread(pagemap, entries, want * sizeof(*entries), (off_t)((addr / PAGE + page) * sizeof(*entries)));
+		ssize_t got = pread(pagemap, entries, want * sizeof(*entries),
+				    (off_t)((addr / PAGE + page) * sizeof(*entries)));
 
 		if (got < 0)
 			return -errno;

@@ -1,7 +1,8 @@
 /* map/uffd.h - userfaultfd calls on the descriptor of another process, and its page tables.
  *
- * Each call works on addresses of that process and does all of the range or says why not. Transient refusals of the kernel are
- * retried here. 0 or -errno; -ESRCH: the address space is gone; -ENOENT: (a part of) the range is not mapped any more.
+ * Each call works on addresses of that process and does all of the range or says why not. Transient refusals of the
+ * kernel are retried here. 0 or -errno; -ESRCH: the address space is gone; -ENOENT: (a part of) the range is not mapped
+ * any more.
  */
 #pragma once
 

@@ -120,7 +120,8 @@ int arena_share(const struct arena *arena, bool writable, int *ret_fd)
 	CLEANUP_CLOSE int fd = -1;
 	char name[NAME_LEN], link[64];
 
-	/* By name while it has one; an unlinked arena is reached through /proc. A new open file description is needed either way. */
+	/* By name while it has one; an unlinked arena is reached through /proc. A new open file description is needed
+	 * either way. */
 	arena_name(arena->ino, name);
 	fd = openat(arena->dir, name, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || !arena_is(arena, fd)) {

@@ -1,13 +1,13 @@
 /* mem/arena.h - the DRAM of one RAM file: a sparse file on a private tmpfs, named after the inode.
  *
  * The arena outlives the daemon (the tmpfs stays mounted), so a page that is present here is never lost by a crash.
- * Reads and writes go through pread and pwrite, never through a mapping of the daemon's own: a read of a mapped hole would
- * allocate a page. Thread-safety: all functions but init and fini. 0 or -errno.
+ * Reads and writes go through pread and pwrite, never through a mapping of the daemon's own: a read of a mapped hole
+ * would allocate a page. Thread-safety: all functions but init and fini. 0 or -errno.
  *
- * Who maps the arena: the open file description that a process is given carries a read lock (an open file description lock,
- * fcntl(2)) on one byte whose offset is the holder's number. The lock lives exactly as long as that description: as any
- * descriptor of it, or any mapping made from it, in any process. So the kernel remembers who maps an arena while no daemon
- * runs, and a restarted daemon sees every holder before it has come back.
+ * Who maps the arena: the open file description that a process is given carries a read lock (an open file description
+ * lock, fcntl(2)) on one byte whose offset is the holder's number. The lock lives exactly as long as that description:
+ * as any descriptor of it, or any mapping made from it, in any process. So the kernel remembers who maps an arena while
+ * no daemon runs, and a restarted daemon sees every holder before it has come back.
  */
 #pragma once
 
@@ -23,7 +23,7 @@ struct arena {
 
 /* Opens or creates the arena and sets its length. */
 int arena_init(struct arena *arena, int dir, uint64_t ino, uint64_t size_bytes);
-void arena_fini(struct arena *arena); /* closes; the file stays */
+void arena_fini(struct arena *arena);  /* closes; the file stays */
 int arena_remove(struct arena *arena); /* unlinks the file */
 
 int arena_read(const struct arena *arena, void *buf, size_t len, uint64_t offset); /* absent pages read as zeros */

@@ -1,8 +1,8 @@
 /* mem/budget.h - the bytes of DRAM that blocks may use: one number that every fill asks first.
  *
  * A reservation is made before a block enters DRAM and given back after it left, so resident bytes never exceed the
- * limit, except when the limit itself is lowered. The last part of the budget (the reserve) is kept for those who cannot
- * do without DRAM: faults. Lock-free; thread-safe.
+ * limit, except when the limit itself is lowered. The last part of the budget (the reserve) is kept for those who
+ * cannot do without DRAM: faults. Lock-free; thread-safe.
  */
 #pragma once
 
@@ -28,5 +28,6 @@ void budget_force(struct budget *budget, uint64_t bytes);
 
 uint64_t budget_used(struct budget *budget);
 uint64_t budget_free(struct budget *budget);
-/* Free bytes that the demoter keeps in store for faults: 1/16 of the limit, 1 MiB to 256 MiB, at most 1/4 of the limit. */
+/* Free bytes that the demoter keeps in store for faults: 1/16 of the limit, 1 MiB to 256 MiB, at most 1/4 of the limit.
+ */
 uint64_t budget_reserve_bytes(struct budget *budget);

@@ -1,10 +1,10 @@
 /* lib/lib_process.h - a simulated process that maps a RAM file: page tables, write-protection, faults.
  *
- * It stands for the kernel's half of an attached mapping. Pages live in the file's arena; what the process sees of them is
- * an entry that is mapped or not, and write-protected or not (a protection outlives the entry, as on shmem). A touch of an
- * absent page is a missing fault, a write to a protected one a protect fault; both go to ramfile_fault() on the caller's thread and
- * the touch is tried again. A fault that is not resolved at once leaves the toucher waiting: process_touch() says so.
- * Single-threaded use.
+ * It stands for the kernel's half of an attached mapping. Pages live in the file's arena; what the process sees of them
+ * is an entry that is mapped or not, and write-protected or not (a protection outlives the entry, as on shmem). A touch
+ * of an absent page is a missing fault, a write to a protected one a protect fault; both go to ramfile_fault() on the
+ * caller's thread and the touch is tried again. A fault that is not resolved at once leaves the toucher waiting:
+ * process_touch() says so. Single-threaded use.
  */
 #pragma once
 
@@ -19,7 +19,8 @@ struct process;
 int process_map(struct ramfile *file, uint64_t holder, struct process **ret);
 void process_unmap(struct process *process);
 
-/* Copies length bytes of one page out of, or into, memory. False: the thread waits for a fault that others will resolve. */
+/* Copies length bytes of one page out of, or into, memory. False: the thread waits for a fault that others will
+ * resolve. */
 bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t length, bool write);
 /* True if a page was poisoned when it was touched last. */
 bool process_poisoned(const struct process *process);
