@@ -83,8 +83,10 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	/* A resident block that could not be completed after a crash. */
 	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_DAMAGED))
 		return -EIO;
+	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_PARTIAL))
+		return -EREMCHG;
 	while (run->first + run->count <= last && run->count < RUN_BLOCKS &&
-	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED) &&
+	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED | BLOCK_PARTIAL) &&
 	       blocks_state(&file->blocks, run->first + run->count) == run->state)
 		run->count++;
 	if (run->first + run->count <= last)
@@ -210,6 +212,25 @@ static int read_run(struct ramfile *file, struct read_run *run)
 	return -EAGAIN;
 }
 
+/* The first block of the run lacks pages that are in its stored copy. */
+static int complete_first(struct ramfile *file, struct read_run *run)
+{
+	bool mine;
+	int err = 0;
+
+	lock_get(&file->lock);
+	ramfile_wait_owner(file, run->first);
+	mine = run->first < file->blocks.count && blocks_state(&file->blocks, run->first) == BLOCK_RESIDENT;
+	if (mine)
+		blocks_set_state(&file->blocks, run->first, BLOCK_UPDATING);
+	lock_put(&file->lock);
+	if (mine) {
+		err = ramfile_complete(file, run->work, run->first);
+		end_update(file, run->first, BLOCK_RESIDENT);
+	}
+	return err ? err : -EAGAIN;
+}
+
 int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
 	struct read_run run = { .file = file };
@@ -225,7 +246,9 @@ int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, s
 		run.buf = (uint8_t *)buf + done;
 		run.offset = offset + done;
 		err = begin_read(file, &run, len - done);
-		if (!err)
+		if (err == -EREMCHG)
+			err = complete_first(file, &run);
+		else if (!err)
 			err = read_run(file, &run);
 		if (err == -EAGAIN)
 			continue;
@@ -404,7 +427,9 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 	if (was != BLOCK_RESIDENT && !direct && bring_in(file, work, piece, was))
 		was = BLOCK_RESIDENT;
 	if (was == BLOCK_RESIDENT) {
-		err = arena_write(&file->arena, data, piece->length, at);
+		err = ramfile_complete(file, work, piece->block);
+		if (!err)
+			err = arena_write(&file->arena, data, piece->length, at);
 		now = BLOCK_RESIDENT;
 	} else {
 		err = write_cold(file, work, piece, data, was, &now);
@@ -578,7 +603,7 @@ static bool is_empty(const struct ramfile *file, uint64_t block)
 
 /* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for an absent
  * page means the stored copy. */
-static int discard_resident(struct ramfile *file, const struct piece *piece, enum block_state *ret)
+static int discard_resident(struct ramfile *file, struct work *work, const struct piece *piece, enum block_state *ret)
 {
 	uint64_t block_start = piece->block * file->block_bytes;
 	uint64_t block_end = block_start + file->block_bytes;
@@ -589,7 +614,9 @@ static int discard_resident(struct ramfile *file, const struct piece *piece, enu
 	lock_get(&file->lock);
 	file->punches[piece->block % PUNCH_SLOTS]++;
 	lock_put(&file->lock);
-	err = forget_stored(file, piece->block);
+	err = ramfile_complete(file, work, piece->block);
+	if (!err)
+		err = forget_stored(file, piece->block);
 	if (!err)
 		err = arena_punch(&file->arena, block_start + piece->start, piece->length);
 	if (err)
@@ -614,7 +641,7 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 	was = begin_update(file, piece->block);
 	lock_put(&file->lock);
 	if (was == BLOCK_RESIDENT)
-		err = discard_resident(file, piece, &now);
+		err = discard_resident(file, work, piece, &now);
 	else
 		err = write_cold(file, work, piece, NULL, was, &now);
 	if (was == BLOCK_RESIDENT && now == BLOCK_HOLE)

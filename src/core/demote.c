@@ -35,6 +35,7 @@ enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
 struct member {
 	uint64_t block, length; /* length in bytes: shorter for the last block of the file */
 	uint64_t hash;
+	bool partial;           /* absent pages are in the stored copy */
 	enum plan plan;
 	size_t item;            /* PLAN_STORE: index in items */
 };
@@ -46,6 +47,7 @@ struct batch {
 	struct member member[BATCH_BLOCKS];
 	size_t items;
 	struct store_item item[BATCH_BLOCKS];
+	bool mapped;            /* somebody maps the file attached */
 	uint8_t used[BATCH_BLOCKS];
 	uint8_t *values;
 };
@@ -98,7 +100,8 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 			continue;
 		blocks_set_state(&file->blocks, block[i], BLOCK_STORING);
 		blocks_set(&file->blocks, block[i], BLOCK_OWNED);
-		*member = (struct member){ .block = block[i], .length = ramfile_block_length(file, block[i]) };
+		*member = (struct member){ .block = block[i], .length = ramfile_block_length(file, block[i]),
+					    .partial = blocks_has(&file->blocks, block[i], BLOCK_PARTIAL) };
 		batch->count++;
 	}
 	lock_put(&file->lock);
@@ -177,13 +180,16 @@ static void drop_used(struct batch *batch)
 	struct look look = { .batch = batch };
 
 	memset(batch->used, 0, batch->count);
-	ramfile_each_mapper(batch->file, look_one, &look);
+	batch->mapped = ramfile_each_mapper(batch->file, look_one, &look) > 0;
 	for (size_t i = 0; i < batch->count; i++)
 		batch->member[i].plan = batch->used[i] ? PLAN_SKIP : PLAN_STORE;
 }
 
+/* The content of the block: what the arena has, and where that is only a part of it, the stored copy below. */
 static int read_member(struct batch *batch, const struct member *member)
 {
+	if (member->partial)
+		return ramfile_read_partial(batch->file, batch->work, member->block, batch->work->plain);
 	memset(batch->work->plain + member->length, 0, batch->file->block_bytes - member->length);
 	return arena_read(&batch->file->arena, batch->work->plain, member->length,
 			  member->block * batch->file->block_bytes);
@@ -250,6 +256,7 @@ static int forget_zero(struct batch *batch, const struct member *member)
 	if (!err && stored) {
 		lock_get(&file->lock);
 		blocks_set_stored(&file->blocks, member->block, 0, 0);
+		blocks_clear(&file->blocks, member->block, BLOCK_PARTIAL); /* what it lacked was zeros, and is so now */
 		lock_put(&file->lock);
 	}
 	return err;
@@ -302,7 +309,8 @@ static void commit(struct batch *batch)
 	for (size_t i = 0; i < batch->count; i++) {
 		struct member *member = &batch->member[i];
 
-		if (member->plan != PLAN_SKIP && (read_member(batch, member) ||
+		/* What only the daemon writes cannot have changed behind its back. */
+		if (member->plan != PLAN_SKIP && batch->mapped && (read_member(batch, member) ||
 						  codec_hash(batch->work->plain, file->block_bytes) != member->hash))
 			member->plan = PLAN_SKIP;
 	}

@@ -167,33 +167,6 @@ static int load_key(void *arg, struct store_key key, const void *value, uint32_t
 	return 0;
 }
 
-/* The block has pages in the arena and a stored copy, and some pages are absent: a promotion was cut short. The page
- * rule says that they are in the stored copy. */
-static int complete_block(struct ramfile *file, struct work *work, uint64_t block)
-{
-	uint64_t start = block * file->block_bytes;
-	uint64_t end = start + ramfile_block_length(file, block);
-	struct codec_info info;
-	int err;
-
-	err = ramfile_fetch(file, work, block, work->plain, &info);
-	if (err)
-		return err;
-	for (uint64_t offset = start; offset < end; offset += PAGE_BYTES) {
-		uint64_t data = UINT64_MAX, data_end;
-
-		err = arena_next_data(&file->arena, offset, &data, &data_end);
-		if (err && err != -ENXIO)
-			return err;
-		if (!err && data <= offset)
-			continue;
-		err = arena_write(&file->arena, work->plain + (offset - start), PAGE_BYTES, offset);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
 static int load_arena(struct ramfile *file, struct work *work)
 {
 	uint64_t offset = 0, start, end;
@@ -212,7 +185,8 @@ static int load_arena(struct ramfile *file, struct work *work)
 			}
 			if (whole || !blocks_has(&file->blocks, block, BLOCK_STORED))
 				continue;
-			err = complete_block(file, work, block);
+			/* A promotion was cut short, or the kernel had written back a part of the block. */
+			err = ramfile_complete(file, work, block);
 			if (err == -EIO)
 				blocks_set(&file->blocks, block, BLOCK_DAMAGED);
 			else if (err)
@@ -286,7 +260,7 @@ void ramfile_unload(struct ramfile *file)
 	if (!file)
 		return;
 	tier_remove_file(file->tier, file);
-	budget_release(tier_budget(file->tier), atomic_load(&file->dram_blocks) * file->block_bytes);
+	budget_release(tier_budget(file->tier), (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
 	/* With nothing in it a later load makes a new one; but a process that maps it comes back with this one. */
 	if (file->arena.fd >= 0 && !file->blocks.in_state[BLOCK_RESIDENT] && !atomic_load(&file->lost) &&
 	    !ramfile_is_held(file))
@@ -336,6 +310,8 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 {
 	int err = ramfile_begin_change(file);
 
+	if (!err)
+		err = ramfile_complete_all(file);
 	if (err)
 		return err;
 	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
@@ -344,6 +320,14 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 	file->attaching++;
 	while (file->batches)
 		lock_wait(&file->lock, &file->settled);
+	if (file->cached_opens) {
+		file->attaching--;
+		pthread_cond_broadcast(&file->settled);
+		lock_put(&file->lock);
+		ramfile_end_change(file);
+		return -EBUSY;
+	}
+	file->cache_stale = true;
 	lock_get(&file->mapper_lock);
 	mapper->users = 0;
 	mapper->leaving = false;
@@ -461,23 +445,39 @@ void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t wr
 	atomic_fetch_add(&file->direct_write_bytes, write_bytes);
 }
 
+/* Under lock. A block is resident if the arena or the kernel has it, else cold if the store has it. The last block may be a part
+ * of one; it is counted whole where it is, and the holes are what is left. */
+static void count_tiers(const struct ramfile *file, struct ramfile_figures *ret)
+{
+	uint64_t cold = file->blocks.in_state[BLOCK_COLD], only_cached = 0, whole_bytes;
+
+	for (uint64_t block = 0; file->blocks.cached && block < file->blocks.count; block++) {
+		if (!blocks_has(&file->blocks, block, BLOCK_CACHED))
+			continue;
+		if (blocks_state(&file->blocks, block) == BLOCK_COLD)
+			cold--;
+		only_cached += blocks_state(&file->blocks, block) <= BLOCK_COLD;
+	}
+	ret->resident_bytes = ret->arena_bytes + only_cached * file->block_bytes;
+	ret->cold_bytes = cold * file->block_bytes;
+	whole_bytes = ret->resident_bytes + ret->cold_bytes;
+	ret->hole_bytes = file->size_bytes > whole_bytes ? file->size_bytes - whole_bytes : 0;
+}
+
 void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 {
 	struct ramfile_figures figures = { .block_bytes = file->block_bytes };
-	uint64_t whole_bytes;
-
 	lock_get(&file->mapper_lock);
 	figures.mappers = file->mapper_count;
 	lock_put(&file->mapper_lock);
 	lock_get(&file->lock);
 	figures.size_bytes = file->size_bytes;
-	figures.resident_bytes = atomic_load(&file->dram_blocks) * file->block_bytes;
-	figures.cold_bytes = file->blocks.in_state[BLOCK_COLD] * file->block_bytes;
+	figures.arena_bytes = atomic_load(&file->dram_blocks) * file->block_bytes;
+	figures.cached_bytes = file->blocks.cached * file->block_bytes;
+	figures.cached_opens = file->cached_opens;
+	count_tiers(file, &figures);
 	figures.stored_bytes = file->blocks.stored_total_bytes;
 	figures.pinned_bytes = file->blocks.pinned * file->block_bytes;
-	/* The last block may be a part of one; it is counted whole where it is, and the holes are what is left. */
-	whole_bytes = figures.resident_bytes + figures.cold_bytes;
-	figures.hole_bytes = file->size_bytes > whole_bytes ? file->size_bytes - whole_bytes : 0;
 	lock_put(&file->lock);
 	figures.promotions = atomic_load(&file->promotions);
 	figures.demotions = atomic_load(&file->demotions);
@@ -504,11 +504,12 @@ static void describe(const struct ramfile *file, uint64_t block, struct ramfile_
 	};
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
-		ret->state = RAMFILE_RUN_HOLE;
-		ret->generation = 0;
+		ret->state = blocks_has(&file->blocks, block, BLOCK_CACHED) ? RAMFILE_RUN_RESIDENT : RAMFILE_RUN_HOLE;
+		if (ret->state == RAMFILE_RUN_HOLE)
+			ret->generation = 0;
 		break;
 	case BLOCK_COLD:
-		ret->state = RAMFILE_RUN_COLD;
+		ret->state = blocks_has(&file->blocks, block, BLOCK_CACHED) ? RAMFILE_RUN_RESIDENT : RAMFILE_RUN_COLD;
 		break;
 	case BLOCK_RESIDENT:
 	case BLOCK_LOADING:

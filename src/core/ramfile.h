@@ -69,6 +69,8 @@ struct ramfile_figures {
 	uint64_t size_bytes, block_bytes;
 	unsigned int mappers;
 	uint64_t resident_bytes, cold_bytes, hole_bytes, stored_bytes, pinned_bytes;
+	uint64_t arena_bytes, cached_bytes; /* DRAM in the arena; in blocks of which the kernel caches pages */
+	unsigned int cached_opens;          /* > 0: mapped plain, or may be */
 	uint64_t promotions, demotions, demotions_aborted;    /* blocks */
 	uint64_t direct_read_bytes, direct_write_bytes;
 	uint64_t fault_count, fault_p50_ns, fault_p99_ns;
@@ -93,6 +95,30 @@ struct ramfile_run {
 typedef int ramfile_run_fn(void *arg, const struct ramfile_run *run);
 int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run_fn *fn, void *arg);
 
+/* --- plain mapping: the kernel caches pages of the file ------------------------------------------------------ */
+
+enum ramfile_cache { RAMFILE_CACHE_NO, RAMFILE_CACHE_FRESH, RAMFILE_CACHE_KEEP };
+/* Asks for an open whose content the kernel may cache. NO: the file is attached. FRESH: yes, and nothing that the kernel
+ * still holds from before may be used. Each that is not NO is given back by ramfile_close_cached(). */
+enum ramfile_cache ramfile_open_cached(struct ramfile *file);
+void ramfile_close_cached(struct ramfile *file);
+/* Content for the page cache: as ramfile_read(), and the blocks count as cached from here on. Waits a while for room in the
+ * budget, but not for ever: the kernel has taken the pages already. */
+int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+/* Dirty pages come back: whole pages. Answers after a copy into the arena, without I/O; fails only if the file is lost or
+ * truncated, or the host is out of memory. */
+int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset);
+
+struct ramfile_range {
+	uint64_t offset, length;
+};
+/* Ranges of cached blocks to take out of the kernel's cache, the oldest blocks first, at most wanted_bytes and max ranges.
+ * Returns how many. */
+size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes,
+			   struct ramfile_range *ret, size_t max);
+/* What was measured (cachestat): cached[i] for each block from first on. */
+void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached);
+
 /* --- for the mapping side ---------------------------------------------------------------------------------- */
 
 /* A new descriptor of the arena; the caller closes it. */
@@ -104,6 +130,7 @@ bool ramfile_owns_arena(struct ramfile *file, int fd);
  * Takes no lock. */
 bool ramfile_is_held(const struct ramfile *file);
 
+/* -EBUSY: the file is mapped plain. */
 int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper);
 /* Returns when no call into the mapper is running or will be made. */
 void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper);

@@ -5,6 +5,7 @@
  *   access.c    read, write, discard, truncate, seek
  *   demote.c    RESIDENT to COLD
  *   scan.c      zap and look
+ *   plain.c     what the kernel's page cache holds of it (plain mapping)
  *
  * The page rule. At every moment, also after kill -9, the content of a page is: the page in the arena if it is present
  * there; else the stored copy if the store has the block's key; else zeros. Every transition keeps it by ordering its
@@ -56,6 +57,9 @@ struct ramfile {
 	uint64_t scan_wanted;           /* under lock: how many callers wait for quick rounds */
 	unsigned int changing;          /* under lock: changes at work, mappers included */
 	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
+
+	unsigned int cached_opens;      /* under lock: opens whose content the kernel may cache: the file is mapped plain */
+	bool cache_stale;               /* under lock: the kernel may hold pages from before the file was attached */
 
 	struct lock mapper_lock;
 	pthread_cond_t mapper_idle;     /* a mapper's users became 0 */
@@ -112,6 +116,14 @@ int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void 
 int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
 		     uint64_t *ret_blocks);
 
+/* --- plain.c --- */
+/* Content of a RESIDENT block with BLOCK_PARTIAL, that the caller owns (passing state). */
+int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block, void *plain);
+/* Fills its absent pages from the stored copy, so that it is not partial any more. The caller owns it. */
+int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block);
+/* The same for the whole file. */
+int ramfile_complete_all(struct ramfile *file);
+
 /* --- demote.c --- */
 struct demote_result {
 	uint64_t demoted, aborted; /* blocks */
@@ -135,6 +147,10 @@ int tier_arena_dir(struct tier *tier);
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 void tier_kick(struct tier *tier); /* the demoter looks again now */
+/* Waits until that many bytes are free, or the deadline. */
+void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
+/* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
+void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns);
 void tier_pressed(struct tier *tier); /* after a reservation: kicks the demoter if the reserve is used */
 void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
 	       uint64_t arrived_ns);

@@ -48,6 +48,10 @@ struct tier {
 	uint64_t parked_count;          /* under parked_lock */
 	pthread_cond_t wakeup;          /* with parked_lock: kicked or stopping */
 	bool kicked, stopping;          /* under parked_lock */
+	unsigned int room_waiters;      /* under parked_lock: threads in tier_wait_room() and tier_wait_staged() */
+	pthread_cond_t room;            /* with parked_lock: budget was given back */
+	pthread_cond_t squeeze;         /* with parked_lock: the reserve may be used, or squeeze_ends */
+	bool squeeze_ends;              /* under parked_lock */
 
 	_Atomic bool pressed;           /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults, scans;
@@ -59,6 +63,25 @@ struct tier {
 	bool thread_runs;
 };
 
+typedef void file_fn(void *arg, struct ramfile *file);
+
+static void each_file(struct tier *tier, file_fn *fn, void *arg)
+{
+	struct ramfile *file, *next;
+
+	lock_get(&tier->lock);
+	for (file = TAILQ_FIRST(&tier->files); file; file = next) {
+		file->pins++;
+		lock_put(&tier->lock);
+		fn(arg, file);
+		lock_get(&tier->lock);
+		next = TAILQ_NEXT(file, link);
+		if (--file->pins == 0)
+			pthread_cond_broadcast(&tier->unpinned);
+	}
+	lock_put(&tier->lock);
+}
+
 /* --- room ------------------------------------------------------------------------------------------------- */
 
 void tier_kick(struct tier *tier)
@@ -66,6 +89,7 @@ void tier_kick(struct tier *tier)
 	lock_get(&tier->parked_lock);
 	tier->kicked = true;
 	pthread_cond_signal(&tier->wakeup);
+	pthread_cond_signal(&tier->squeeze);
 	lock_put(&tier->parked_lock);
 }
 
@@ -158,6 +182,100 @@ void tier_release(struct tier *tier, uint64_t bytes)
 		return;
 	budget_release(&tier->budget, bytes);
 	announce_room(tier);
+	lock_get(&tier->parked_lock);
+	if (tier->room_waiters)
+		pthread_cond_broadcast(&tier->room);
+	lock_put(&tier->parked_lock);
+}
+
+static void sum_arenas(void *arg, struct ramfile *file)
+{
+	*(uint64_t *)arg += atomic_load(&file->dram_blocks) * file->block_bytes;
+}
+
+void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
+{
+	bool late = false;
+
+	if (budget_free(&tier->budget) >= bytes || !tier->thread_runs)
+		return;
+	atomic_fetch_add(&tier->waited_faults, 1);
+	LOCK_SCOPE(&tier->parked_lock);
+	tier->kicked = true;
+	pthread_cond_signal(&tier->wakeup);
+	tier->room_waiters++;
+	while (!late && budget_free(&tier->budget) < bytes)
+		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
+	tier->room_waiters--;
+}
+
+void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns)
+{
+	uint64_t most = atomic_load(&tier->budget.limit_bytes) / divisor;
+	uint64_t staged = 0;
+	bool late = false;
+
+	if (!tier->thread_runs) /* nobody would make room */
+		return;
+	each_file(tier, sum_arenas, &staged);
+	while (!late && staged > most && budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget)) {
+		lock_get(&tier->parked_lock);
+		tier->kicked = true;
+		pthread_cond_signal(&tier->wakeup);
+		tier->room_waiters++;
+		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
+		tier->room_waiters--;
+		lock_put(&tier->parked_lock);
+		staged = 0;
+		each_file(tier, sum_arenas, &staged);
+	}
+}
+
+uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
+{
+	uint64_t reserve, free_bytes;
+	bool late = false;
+
+	LOCK_SCOPE(&tier->parked_lock);
+	for (;;) {
+		reserve = budget_reserve_bytes(&tier->budget);
+		free_bytes = budget_free(&tier->budget);
+		if (free_bytes < reserve || late || tier->squeeze_ends)
+			break;
+		late = lock_wait_until(&tier->parked_lock, &tier->squeeze, deadline_ns) != 0;
+	}
+	tier->squeeze_ends = false;
+	return free_bytes < reserve ? reserve - free_bytes : 0;
+}
+
+void tier_end_squeeze(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	tier->squeeze_ends = true;
+	pthread_cond_broadcast(&tier->squeeze);
+}
+
+struct plain_list {
+	uint64_t *ino;
+	size_t count, max;
+};
+
+static void list_plain(void *arg, struct ramfile *file)
+{
+	struct plain_list *list = arg;
+
+	LOCK_SCOPE(&file->lock);
+	if ((file->cached_opens || file->blocks.cached) && list->count < list->max)
+		list->ino[list->count++] = file->ino;
+}
+
+size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
+{
+	struct plain_list list = { .ino = ret_ino, .max = max };
+
+	each_file(tier, list_plain, &list);
+	return list.count;
 }
 
 bool tier_resume_fault(struct tier *tier)
@@ -201,25 +319,6 @@ void tier_remove_file(struct tier *tier, struct ramfile *file)
 	if (file->listed)
 		TAILQ_REMOVE(&tier->files, file, link);
 	file->listed = false;
-	lock_put(&tier->lock);
-}
-
-typedef void file_fn(void *arg, struct ramfile *file);
-
-static void each_file(struct tier *tier, file_fn *fn, void *arg)
-{
-	struct ramfile *file, *next;
-
-	lock_get(&tier->lock);
-	for (file = TAILQ_FIRST(&tier->files); file; file = next) {
-		file->pins++;
-		lock_put(&tier->lock);
-		fn(arg, file);
-		lock_get(&tier->lock);
-		next = TAILQ_NEXT(file, link);
-		if (--file->pins == 0)
-			pthread_cond_broadcast(&tier->unpinned);
-	}
 	lock_put(&tier->lock);
 }
 
@@ -425,6 +524,8 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	lock_init(&tier->parked_lock, LOCK_RANK_BUDGET);
 	lock_cond_init(&tier->unpinned);
 	lock_cond_init(&tier->wakeup);
+	lock_cond_init(&tier->room);
+	lock_cond_init(&tier->squeeze);
 	TAILQ_INIT(&tier->files);
 	TAILQ_INIT(&tier->parked);
 	if (config->run_demoter) {
@@ -460,6 +561,8 @@ void tier_free(struct tier *tier)
 	}
 	pthread_cond_destroy(&tier->unpinned);
 	pthread_cond_destroy(&tier->wakeup);
+	pthread_cond_destroy(&tier->room);
+	pthread_cond_destroy(&tier->squeeze);
 	lock_fini(&tier->parked_lock);
 	lock_fini(&tier->lock);
 	work_pool_fini(&tier->works);

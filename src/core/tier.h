@@ -45,6 +45,14 @@ bool tier_resume_fault(struct tier *tier);
 /* One turn of the demoter: scan what is due, demote what the budget asks for. */
 void tier_step(struct tier *tier);
 
+/* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns the bytes
+ * that are missing. */
+uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns);
+/* Ends tier_wait_squeeze() early. */
+void tier_end_squeeze(struct tier *tier);
+/* Inode numbers of the files that the kernel caches pages of, or may. Returns how many, at most max. */
+size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max);
+
 uint32_t tier_block_bytes(const struct tier *tier);
 void tier_figures(struct tier *tier, struct tier_figures *ret);
 

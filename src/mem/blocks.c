@@ -103,6 +103,7 @@ int blocks_resize(struct blocks *blocks, uint64_t count)
 	for (uint64_t block = count; block < blocks->count; block++) {
 		assert(blocks_state(blocks, block) == BLOCK_HOLE);
 		blocks_set_pinned(blocks, block, false);
+		blocks_set_cached(blocks, block, false);
 		if (blocks->word[block])
 			blocks->word[block] = 0;
 		if (blocks->generation[block])
@@ -126,6 +127,8 @@ void blocks_set_state(struct blocks *blocks, uint64_t block, enum block_state st
 	blocks_place(blocks, block, state);
 	if (state != BLOCK_STORING)
 		blocks_clear(blocks, block, BLOCK_COMMITTING);
+	if (state == BLOCK_COLD || state == BLOCK_HOLE)
+		blocks_clear(blocks, block, BLOCK_PARTIAL);
 }
 
 void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, uint64_t content_hash)
@@ -142,17 +145,27 @@ void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_by
 		blocks_clear(blocks, block, BLOCK_STORED);
 }
 
-void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on)
+static void set_counted(struct blocks *blocks, uint64_t block, unsigned int flag, uint64_t *counter, bool on)
 {
-	if (on == blocks_has(blocks, block, BLOCK_PINNED))
+	if (on == blocks_has(blocks, block, flag))
 		return;
 	if (on) {
-		blocks_set(blocks, block, BLOCK_PINNED);
-		blocks->pinned++;
+		blocks_set(blocks, block, flag);
+		++*counter;
 	} else {
-		blocks_clear(blocks, block, BLOCK_PINNED);
-		blocks->pinned--;
+		blocks_clear(blocks, block, flag);
+		--*counter;
 	}
+}
+
+void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on)
+{
+	set_counted(blocks, block, BLOCK_PINNED, &blocks->pinned, on);
+}
+
+void blocks_set_cached(struct blocks *blocks, uint64_t block, bool on)
+{
+	set_counted(blocks, block, BLOCK_CACHED, &blocks->cached, on);
 }
 
 uint64_t blocks_memory_bytes(const struct blocks *blocks)
@@ -172,7 +185,7 @@ static void check_failed(uint64_t block, const char *what)
 void blocks_check(const struct blocks *blocks)
 {
 	uint64_t in_state[BLOCK_STATES] = { 0 };
-	uint64_t pinned = 0, stored_bytes = 0;
+	uint64_t pinned = 0, cached = 0, stored_bytes = 0;
 
 	for (uint64_t block = 0; block < blocks->count; block++) {
 		enum block_state state = blocks_state(blocks, block);
@@ -182,6 +195,9 @@ void blocks_check(const struct blocks *blocks)
 		in_state[state]++;
 		if (blocks_has(blocks, block, BLOCK_PINNED))
 			pinned++;
+		cached += blocks_has(blocks, block, BLOCK_CACHED);
+		if (blocks_has(blocks, block, BLOCK_PARTIAL) && !blocks_has(blocks, block, BLOCK_STORED))
+			check_failed(block, "partial without a stored copy");
 		if (state == BLOCK_COLD && !blocks_has(blocks, block, BLOCK_STORED))
 			check_failed(block, "cold without a stored copy");
 		if (blocks_has(blocks, block, BLOCK_COMMITTING) && state != BLOCK_STORING)
@@ -197,6 +213,6 @@ void blocks_check(const struct blocks *blocks)
 	for (int state = 0; state < BLOCK_STATES; state++)
 		if (in_state[state] != blocks->in_state[state])
 			check_failed(0, "the count of a state is wrong");
-	if (pinned != blocks->pinned || stored_bytes != blocks->stored_total_bytes)
+	if (pinned != blocks->pinned || cached != blocks->cached || stored_bytes != blocks->stored_total_bytes)
 		check_failed(0, "a total is wrong");
 }

@@ -52,7 +52,8 @@ struct heat_filter {
 	uint64_t first, count;   /* blocks */
 	uint64_t min_idle_ns;
 	uint64_t now_ns;
-	bool mapped;             /* false: nobody maps the file, every resident block is idle */
+	bool mapped;             /* false: nobody maps the file attached, every resident block is idle */
+	bool cached;             /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
 };
 
 /* Blocks are compared by class: a higher class is demoted first. Oldest generation first, lowest tier first among equals. */

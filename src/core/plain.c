@@ -1,0 +1,324 @@
+/* Plain mapping: the kernel's page cache holds the hot pages, and the arena only what the kernel has written back.
+ *
+ * Three places may know a page then, in this order: the kernel's cache, the arena, the store. The engine sees the two lower ones, and
+ * the page rule (ramfile_impl.h) holds for them as ever. The kernel reads a page from here when it has none (fill), and
+ * brings a dirty one back before it drops it (write back). So a block can be COLD here and cached there.
+ *
+ * Write back is on the path of whoever dirties memory, so it is a copy into the arena and nothing else. The kernel writes
+ * pages, not blocks: a cold block of which some pages come back becomes RESIDENT and PARTIAL, its other pages stay in the
+ * stored copy, which is what the page rule says anyway. Reading or storing such a block merges the two.
+ *
+ * The kernel takes pages without asking, and tells nobody when it drops one. BLOCK_CACHED marks what it may hold: set by a
+ * fill or a write back, cleared by a measurement. Cached blocks count in the budget like resident ones.
+ */
+#include "core/ramfile_impl.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+
+/* How long a fill waits for room: long enough for the evictor to make some, short enough not to stall a guest for nothing. */
+#define FILL_WAIT_NS (200 * NS_PER_MS)
+/* A write back waits while this part of the budget is in copies that are not stored yet. */
+#define STAGED_DIVISOR 4
+#define STAGED_WAIT_NS (2 * NS_PER_S)
+
+/* --- blocks of which the arena has a part -------------------------------------------------------------------- */
+
+/* Calls for each absent page of the block; *ret_absent: how many there are. */
+static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool into_arena)
+{
+	uint64_t start = block * file->block_bytes, end;
+
+	lock_get(&file->lock);
+	end = start + ramfile_block_length(file, block);
+	lock_put(&file->lock);
+	for (uint64_t offset = start; offset < end; offset += PAGE_BYTES) {
+		uint64_t data = UINT64_MAX, data_end;
+		int err = arena_next_data(&file->arena, offset, &data, &data_end);
+		bool present;
+
+		if (err && err != -ENXIO)
+			return err;
+		present = !err && data <= offset;
+		err = 0;
+		if (present && !into_arena)
+			err = arena_read(&file->arena, plain + (offset - start), PAGE_BYTES, offset);
+		else if (!present && into_arena)
+			err = arena_write(&file->arena, plain + (offset - start), PAGE_BYTES, offset);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block, void *plain)
+{
+	struct codec_info info;
+	int err = ramfile_fetch(file, work, block, plain, &info);
+
+	return err ? err : overlay(file, block, plain, false);
+}
+
+int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block)
+{
+	struct codec_info info;
+	bool stored, whole;
+	int err;
+
+	/* At load the flag is not there yet: the table is being made from the page rule. */
+	lock_get(&file->lock);
+	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
+	whole = blocks_passing(&file->blocks, block) && !blocks_has(&file->blocks, block, BLOCK_PARTIAL);
+	lock_put(&file->lock);
+	if (whole || !stored)
+		return 0;
+	err = ramfile_fetch(file, work, block, work->plain, &info);
+	if (!err)
+		err = overlay(file, block, work->plain, true);
+	if (err)
+		return err;
+	lock_get(&file->lock);
+	blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
+	lock_put(&file->lock);
+	return 0;
+}
+
+/* Takes the next partial block at or after *block. */
+static bool take_partial(struct ramfile *file, uint64_t *block)
+{
+	LOCK_SCOPE(&file->lock);
+
+	for (; *block < file->blocks.count; ++*block) {
+		if (!blocks_has(&file->blocks, *block, BLOCK_PARTIAL))
+			continue;
+		ramfile_wait_owner(file, *block);
+		if (*block < file->blocks.count && blocks_has(&file->blocks, *block, BLOCK_PARTIAL) &&
+		    blocks_state(&file->blocks, *block) == BLOCK_RESIDENT) {
+			blocks_set_state(&file->blocks, *block, BLOCK_UPDATING);
+			return true;
+		}
+	}
+	return false;
+}
+
+int ramfile_complete_all(struct ramfile *file)
+{
+	struct work *work;
+	uint64_t block = 0;
+	int err = work_get(tier_works(file->tier), &work);
+
+	while (!err && take_partial(file, &block)) {
+		err = ramfile_complete(file, work, block);
+		lock_get(&file->lock);
+		ramfile_settle(file, block, BLOCK_RESIDENT);
+		lock_put(&file->lock);
+	}
+	if (err != -ENOMEM)
+		work_put(tier_works(file->tier), work);
+	return err;
+}
+
+/* --- opens --------------------------------------------------------------------------------------------------- */
+
+enum ramfile_cache ramfile_open_cached(struct ramfile *file)
+{
+	enum ramfile_cache answer;
+	unsigned int mappers;
+
+	LOCK_SCOPE(&file->lock);
+	lock_get(&file->mapper_lock);
+	mappers = file->mapper_count;
+	lock_put(&file->mapper_lock);
+	if (mappers || file->attaching)
+		return RAMFILE_CACHE_NO;
+	answer = file->cached_opens || !file->cache_stale ? RAMFILE_CACHE_KEEP : RAMFILE_CACHE_FRESH;
+	file->cached_opens++;
+	file->cache_stale = false;
+	return answer;
+}
+
+void ramfile_close_cached(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	/* A daemon that took over a mount did not see the opens. */
+	if (file->cached_opens)
+		file->cached_opens--;
+}
+
+/* --- fill and write back ------------------------------------------------------------------------------------- */
+
+static void mark_cached(struct ramfile *file, uint64_t block)
+{
+	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
+		blocks_set_cached(&file->blocks, block, true);
+		budget_force(tier_budget(file->tier), file->block_bytes);
+		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {
+			heat_promoted(&file->blocks, block);
+			atomic_fetch_add(&file->promotions, 1);
+		}
+	}
+	heat_used(&file->blocks, block);
+}
+
+int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+{
+	uint64_t started_ns = clock_ns();
+	uint64_t first = offset / file->block_bytes;
+	int err;
+
+	tier_wait_room(file->tier, len, started_ns + FILL_WAIT_NS);
+	lock_get(&file->lock);
+	for (uint64_t block = first; block < file->blocks.count && block * file->block_bytes < offset + len; block++)
+		mark_cached(file, block);
+	lock_put(&file->lock);
+	tier_pressed(file->tier);
+	err = ramfile_read(file, buf, len, offset, ret_len);
+	hist_add(&file->faults, clock_ns() - started_ns);
+	return err;
+}
+
+/* Takes a block that pages come back to; a batch that is storing it loses it. Returns what it was, or -EFBIG. */
+static int take_for_write_back(struct ramfile *file, uint64_t block)
+{
+	enum block_state state;
+
+	LOCK_SCOPE(&file->lock);
+	for (;;) {
+		if (block >= file->blocks.count)
+			return -EFBIG;
+		state = blocks_state(&file->blocks, block);
+		if (state == BLOCK_STORING && !blocks_has(&file->blocks, block, BLOCK_COMMITTING)) {
+			atomic_fetch_add(&file->demotions_aborted, 1);
+			state = BLOCK_RESIDENT;
+			break;
+		}
+		if (!blocks_passing(&file->blocks, block))
+			break;
+		ramfile_wait_block(file, block);
+	}
+	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	return (int)state;
+}
+
+static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t *data, uint64_t length, uint64_t offset)
+{
+	struct store *store = tier_store(file->tier);
+	int was = take_for_write_back(file, block);
+	bool waiters, key_left = false;
+	int err = 0;
+
+	if (was < 0)
+		return was;
+	if (was != BLOCK_RESIDENT) {
+		atomic_fetch_add(&file->dram_blocks, 1);
+		budget_force(tier_budget(file->tier), file->block_bytes);
+		lock_get(&file->lock);
+		key_left = was == BLOCK_HOLE && blocks_has(&file->blocks, block, BLOCK_STORED);
+		lock_put(&file->lock);
+	}
+	if (key_left) /* of a write that failed: pages that stay absent shall be zeros */
+		err = store->ops->remove(store, file->ino, block, 1);
+	if (!err)
+		err = arena_write(&file->arena, data, length, offset);
+	lock_get(&file->lock);
+	if (key_left && !err)
+		blocks_set_stored(&file->blocks, block, 0, 0);
+	if (length == ramfile_block_length(file, block) && !err)
+		blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
+	else if (was == BLOCK_COLD)
+		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+	mark_cached(file, block);
+	waiters = ramfile_settle(file, block, BLOCK_RESIDENT);
+	lock_put(&file->lock);
+	if (waiters)
+		ramfile_wake(file, block, 1);
+	return err;
+}
+
+int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset)
+{
+	const uint8_t *data = buf;
+	int err;
+
+	if (offset % PAGE_BYTES || len % PAGE_BYTES)
+		return ramfile_write(file, buf, len, offset, false);
+	err = ramfile_begin_change(file);
+	if (err)
+		return err;
+	tier_wait_staged(file->tier, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
+	while (!err && len) {
+		uint64_t block = offset / file->block_bytes;
+		uint64_t length = (block + 1) * file->block_bytes - offset;
+
+		if (length > len)
+			length = len;
+		err = write_back_block(file, block, data, length, offset);
+		data += length;
+		offset += length;
+		len -= length;
+	}
+	ramfile_end_change(file);
+	tier_pressed(file->tier);
+	return err;
+}
+
+/* --- what the kernel holds ----------------------------------------------------------------------------------- */
+
+size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes,
+			   struct ramfile_range *ret, size_t max)
+{
+	CLEANUP_FREE uint64_t *in_class = calloc(HEAT_CLASSES, sizeof(*in_class));
+	size_t most = wanted_bytes / file->block_bytes + 1, picked, ranges = 0;
+	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
+	struct heat_filter filter = { .cached = true, .first = offset / file->block_bytes };
+	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
+
+	if (!in_class || !pick)
+		return 0;
+	LOCK_SCOPE(&file->lock);
+	if (end > file->size_bytes)
+		end = file->size_bytes;
+	if (filter.first * file->block_bytes >= end)
+		return 0;
+	filter.count = (end + file->block_bytes - 1) / file->block_bytes - filter.first;
+	heat_count(&file->heat, &file->blocks, &filter, in_class);
+	picked = heat_pick(&file->heat, &file->blocks, &filter, heat_threshold(in_class, most), pick, most);
+	for (size_t i = 0; i < picked; i++) {
+		uint64_t start = (uint64_t)pick[i] * file->block_bytes, length = ramfile_block_length(file, pick[i]);
+
+		if (ranges && ret[ranges - 1].offset + ret[ranges - 1].length == start)
+			ret[ranges - 1].length += length;
+		else if (ranges < max)
+			ret[ranges++] = (struct ramfile_range){ .offset = start, .length = length };
+		else
+			break;
+	}
+	return ranges;
+}
+
+void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached)
+{
+	uint64_t gone = 0, found = 0;
+
+	lock_get(&file->lock);
+	for (uint64_t i = 0; i < count && first + i < file->blocks.count; i++) {
+		bool was = blocks_has(&file->blocks, first + i, BLOCK_CACHED);
+
+		if (was == (bool)cached[i])
+			continue;
+		blocks_set_cached(&file->blocks, first + i, cached[i]);
+		gone += was;
+		found += !was;
+		/* Left the kernel's cache: demoted, if it is not in the arena. */
+		if (was && blocks_state(&file->blocks, first + i) == BLOCK_COLD)
+			atomic_fetch_add(&file->demotions, 1);
+	}
+	lock_put(&file->lock);
+	budget_force(tier_budget(file->tier), found * file->block_bytes);
+	tier_release(file->tier, gone * file->block_bytes);
+}
