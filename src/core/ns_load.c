@@ -435,7 +435,8 @@ static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 	return true;
 }
 
-/* Without the lock. Nobody maps or opens the file any more, so what stays resident could not be written. */
+/* Without the lock. Nobody maps or opens the file any more, so what stays in the arena could not be written; the kernel's
+ * cache went with the mount, and all of it had been written back. */
 static int demote_all(struct ramfile *file, struct closing *closing)
 {
 	struct ramfile_figures figures;
@@ -443,13 +444,13 @@ static int demote_all(struct ramfile *file, struct closing *closing)
 	int rc;
 
 	ramfile_figures(file, &figures);
-	if (figures.lost || figures.resident_bytes == 0)
+	if (figures.lost || figures.arena_bytes == 0)
 		return 0;
 	rc = ramfile_pin(file, 0, UINT64_MAX, false);
 	for (int i = 0; i < NS_CLOSE_TRIES && rc == 0; i++) {
 		rc = ramfile_demote(file, 0, UINT64_MAX, close_progress, closing, &moved);
 		ramfile_figures(file, &figures);
-		if (figures.resident_bytes == 0)
+		if (figures.arena_bytes == 0)
 			return 0;
 	}
 	return rc < 0 ? rc : -ENOSPC;
