@@ -2,7 +2,9 @@
  *
  *  1 take     the blocks become STORING; from now on a write fault takes them back
  *  2 protect  in every mapper: readers go on, writers fault
- *  3 look     a block that is mapped again is in use: left alone
+ *  3 look     a block that is mapped again is in use: left alone. So is one into which a device may be writing: a pin for writing
+ *             taken before step 2 shows in the page's reference count (map/pins.h), and one that comes later needs a write fault
+ *             first. Where the host does not show pins, min_idle stands for it
  *  4 encode   all zero: will be a hole. Content equal to its stored copy (by hash): nothing to write. Else compressed
  *  5 put      one batch; on return it survives kill -9 of the daemon
  *  6 commit   blocks that no write fault took back become COMMITTING: writers that come now wait, and will find the page missing
@@ -155,32 +157,34 @@ static int span_punch(struct ramfile *file, uint64_t offset, uint64_t length)
 	return arena_punch(&file->arena, offset, length);
 }
 
-struct look {
-	struct batch *batch;
-};
+/* How many members from i on are neighbours. */
+static size_t neighbours(const struct batch *batch, size_t i)
+{
+	size_t run = 1;
+
+	while (i + run < batch->count && batch->member[i + run].block == batch->member[i].block + run)
+		run++;
+	return run;
+}
 
 static void look_one(void *arg, struct mapper *mapper)
 {
-	struct batch *batch = ((struct look *)arg)->batch;
-	size_t i = 0;
+	struct batch *batch = arg;
 
-	/* One call for each run of neighbours. */
-	while (i < batch->count) {
-		size_t run = 1;
-
-		while (i + run < batch->count && batch->member[i + run].block == batch->member[i].block + run)
-			run++;
+	for (size_t i = 0, run; i < batch->count; i += run) {
+		run = neighbours(batch, i);
 		mapper->ops->look(mapper, batch->member[i].block, run, &batch->used[i]);
-		i += run;
 	}
 }
 
 static void drop_used(struct batch *batch)
 {
-	struct look look = { .batch = batch };
-
 	memset(batch->used, 0, batch->count);
-	batch->mapped = ramfile_each_mapper(batch->file, look_one, &look) > 0;
+	batch->mapped = ramfile_each_mapper(batch->file, look_one, batch) > 0;
+	for (size_t i = 0, run; i < batch->count; i += run) {
+		run = neighbours(batch, i);
+		tier_look_pins(batch->file->tier, batch->file, batch->member[i].block, run, &batch->used[i]);
+	}
 	for (size_t i = 0; i < batch->count; i++)
 		batch->member[i].plan = batch->used[i] ? PLAN_SKIP : PLAN_STORE;
 }

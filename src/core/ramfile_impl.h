@@ -144,6 +144,8 @@ struct store *tier_store(struct tier *tier);
 struct budget *tier_budget(struct tier *tier);
 struct work_pool *tier_works(struct tier *tier);
 int tier_arena_dir(struct tier *tier);
+/* Sets used[i] for each block of the run that has a pinned page. Nothing where the host cannot tell. */
+void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t count, uint8_t *used);
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 void tier_kick(struct tier *tier); /* the demoter looks again now */

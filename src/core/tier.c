@@ -54,7 +54,7 @@ struct tier {
 	bool squeeze_ends;              /* under parked_lock */
 
 	_Atomic bool pressed;           /* the demoter was told that the reserve is used */
-	_Atomic uint64_t waited_faults, scans;
+	_Atomic uint64_t waited_faults, scans, pinned_blocks;
 	uint64_t retry_ns;              /* demoter thread only: no demotion before */
 	uint64_t next_step_ns;          /* demoter thread only: when something is due */
 	uint64_t rest_until_ns;         /* demoter thread only: nothing can be demoted, kicks or not */
@@ -586,6 +586,27 @@ struct work_pool *tier_works(struct tier *tier)
 	return &tier->works;
 }
 
+void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t count, uint8_t *used)
+{
+	uint8_t pinned[SCAN_BLOCKS];
+	uint64_t pages = file->block_bytes / PAGE_BYTES, at_once = SCAN_BLOCKS / pages;
+	uint64_t found = 0;
+
+	for (uint64_t done = 0; tier->config.pins && done < count; done += at_once) {
+		uint64_t blocks = count - done < at_once ? count - done : at_once;
+
+		if (tier->config.pins(tier->config.pins_arg, file->arena.fd, (first + done) * pages, blocks * pages, pinned))
+			memset(pinned, 1, blocks * pages);
+		for (uint64_t page = 0; page < blocks * pages; page++)
+			if (pinned[page] && !used[done + page / pages]) {
+				used[done + page / pages] = 1;
+				found++;
+			}
+	}
+	if (found)
+		atomic_fetch_add(&tier->pinned_blocks, found);
+}
+
 int tier_arena_dir(struct tier *tier)
 {
 	return tier->config.arena_dir;
@@ -637,6 +658,7 @@ void tier_figures(struct tier *tier, struct tier_figures *ret)
 		.waiting_faults = parked_count(tier),
 		.waited_faults = atomic_load(&tier->waited_faults),
 		.scans = atomic_load(&tier->scans),
+		.pinned_blocks = atomic_load(&tier->pinned_blocks),
 	};
 
 	each_file(tier, add_memory, &figures.metadata_bytes);

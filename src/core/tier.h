@@ -13,6 +13,10 @@
 struct tier;
 struct ramfile;
 
+/* Sets pinned[i] for each page from first_page on that a device may be writing to now (map/pins.h). Exact once the pages are
+ * write-protected. What it cannot tell counts as pinned. */
+typedef int tier_pins_fn(void *arg, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *pinned);
+
 struct tier_config {
 	struct store *store;       /* borrowed */
 	int arena_dir;             /* directory fd, on tmpfs in production; borrowed */
@@ -20,6 +24,8 @@ struct tier_config {
 	uint64_t dram_bytes;       /* budget */
 	uint64_t min_idle_ns;
 	int zstd_level;
+	tier_pins_fn *pins;        /* NULL: this host cannot tell, min_idle alone protects pinned pages */
+	void *pins_arg;
 	bool run_demoter;          /* false: the caller (a test) calls tier_step() itself */
 };
 
@@ -30,6 +36,7 @@ struct tier_figures {
 	uint64_t waiting_faults;   /* faults that wait for room now */
 	uint64_t waited_faults;    /* faults that had to wait, ever */
 	uint64_t scans;
+	uint64_t pinned_blocks;    /* blocks that were not demoted because a device might write to them, ever */
 };
 
 int tier_new(const struct tier_config *config, struct tier **ret);

@@ -1,0 +1,247 @@
+#include "map/plain.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "core/ramfile.h"
+
+#define FILES_MAX 256
+#define TURN_NS (1 * NS_PER_S)
+/* Between two turns under pressure, when the last one found nothing to drop. */
+#define REST_NS (20 * NS_PER_MS)
+/* How long copies of what the kernel brought back may stay in the arena while nobody needs the room. */
+#define STAGED_NS (5 * NS_PER_S)
+/* One request to the helper: enough to be worth it, little enough not to stall a guest that touches it meanwhile. */
+#define PORTION_BYTES (UINT64_C(8) << 20)
+#define MEASURE_BLOCKS 65536
+
+struct plain {
+	struct plain_config config;
+	dev_t dev;
+	pthread_t thread;
+	_Atomic bool stopping;
+	bool thread_runs;
+	uint64_t measured_ns, staged_ns; /* when the last rounds of these were */
+	uint8_t *cached;                 /* MEASURE_BLOCKS */
+};
+
+/* A file that is worked on. */
+struct subject {
+	uint64_t ino;
+	struct ramfile *file;
+	char path[PATH_MAX];
+	struct ramfile_figures figures;
+};
+
+static bool subject_open(struct plain *plain, uint64_t ino, struct subject *ret)
+{
+	char below[PATH_MAX];
+	int len;
+
+	ret->ino = ino;
+	if (ns_open(plain->config.ns, ino, &ret->file))
+		return false;
+	if (ns_path(plain->config.ns, ino, below, sizeof(below)) || below[0] != '/')
+		below[0] = '\0'; /* unlinked: the helper finds it through a process that maps it */
+	len = snprintf(ret->path, sizeof(ret->path), "%s%s", plain->config.mountpoint, below);
+	if (!below[0] || len >= (int)sizeof(ret->path))
+		ret->path[0] = '\0';
+	ramfile_figures(ret->file, &ret->figures);
+	return true;
+}
+
+static void subject_close(struct plain *plain, struct subject *subject)
+{
+	ns_put(plain->config.ns, subject->ino);
+}
+
+/* What the kernel holds of a range, told to the engine. */
+static void measure(struct plain *plain, struct subject *subject, uint64_t offset, uint64_t length)
+{
+	uint64_t block_bytes = subject->figures.block_bytes;
+	uint64_t first = offset / block_bytes, end = (offset + length + block_bytes - 1) / block_bytes;
+
+	while (first < end) {
+		uint64_t count = end - first < MEASURE_BLOCKS ? end - first : MEASURE_BLOCKS, bytes;
+		int err = evict_measure(plain->config.evict, plain->dev, subject->ino, subject->path[0] ? subject->path : NULL,
+					first * block_bytes, block_bytes, count, plain->cached, &bytes);
+
+		if (err == -ENOENT)
+			memset(plain->cached, 0, count); /* no name and no mapper: the kernel is about to forget it */
+		else if (err)
+			return;
+		ramfile_set_cached(subject->file, first, count, plain->cached);
+		first += count;
+	}
+}
+
+/* Drops up to a portion of the oldest blocks. Returns the bytes that left the kernel's cache. */
+static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t wanted)
+{
+	struct ramfile_range pick[EVICT_RANGES_MAX];
+	struct evict_range range[EVICT_RANGES_MAX];
+	struct evict_answer answer[EVICT_RANGES_MAX];
+	struct evict_summary summary;
+	struct ramfile_figures after;
+	size_t count;
+	int err;
+
+	count = ramfile_pick_cached(subject->file, 0, UINT64_MAX, wanted, pick, EVICT_RANGES_MAX);
+	if (!count)
+		return 0;
+	for (size_t i = 0; i < count; i++)
+		range[i] = (struct evict_range){ .offset = pick[i].offset, .length = pick[i].length };
+	err = evict_out(plain->config.evict, plain->dev, subject->ino, subject->path[0] ? subject->path : NULL, range, count,
+			answer, &summary);
+	if (err) {
+		log_debug("file %llu: pages cannot be taken out of the kernel's cache: %s", (unsigned long long)subject->ino,
+			  strerror(-err));
+		return 0;
+	}
+	for (size_t i = 0; i < count; i++) {
+		uint64_t blocks = (range[i].length + subject->figures.block_bytes - 1) / subject->figures.block_bytes;
+
+		if (answer[i].cached_bytes) {
+			measure(plain, subject, range[i].offset, range[i].length);
+			continue;
+		}
+		memset(plain->cached, 0, blocks);
+		ramfile_set_cached(subject->file, range[i].offset / subject->figures.block_bytes, blocks, plain->cached);
+	}
+	ramfile_figures(subject->file, &after);
+	return subject->figures.cached_bytes > after.cached_bytes ? subject->figures.cached_bytes - after.cached_bytes : 0;
+}
+
+/* One portion of every file in turn, the share of each by what the kernel caches of it. */
+static uint64_t squeeze(struct plain *plain, const uint64_t *ino, size_t files, uint64_t missing)
+{
+	uint64_t dropped = 0;
+
+	if (missing > PORTION_BYTES)
+		missing = PORTION_BYTES;
+	for (size_t i = 0; i < files && dropped < missing; i++) {
+		struct subject subject;
+
+		if (!subject_open(plain, ino[i], &subject))
+			continue;
+		if (subject.figures.cached_bytes)
+			dropped += drop_some(plain, &subject, missing - dropped);
+		subject_close(plain, &subject);
+	}
+	return dropped;
+}
+
+static void measure_all(struct plain *plain, const uint64_t *ino, size_t files)
+{
+	for (size_t i = 0; i < files; i++) {
+		struct subject subject;
+
+		if (!subject_open(plain, ino[i], &subject))
+			continue;
+		if (!subject.figures.cached_opens) {
+			/* Nobody has it open any more: what the kernel keeps of it helps nobody who maps. */
+			struct evict_range all = { .length = subject.figures.size_bytes };
+			struct evict_answer answer;
+			struct evict_summary summary;
+
+			evict_drop(plain->config.evict, plain->dev, subject.ino, subject.path[0] ? subject.path : NULL, &all, 1,
+				   &answer, &summary);
+		}
+		measure(plain, &subject, 0, subject.figures.size_bytes);
+		subject_close(plain, &subject);
+	}
+}
+
+/* Copies of what the kernel brought back go to the store. */
+static void store_staged(struct plain *plain, const uint64_t *ino, size_t files)
+{
+	for (size_t i = 0; i < files; i++) {
+		struct ramfile_moved moved;
+		struct subject subject;
+
+		if (!subject_open(plain, ino[i], &subject))
+			continue;
+		if (subject.figures.arena_bytes && !subject.figures.mappers)
+			ramfile_demote(subject.file, 0, UINT64_MAX, NULL, NULL, &moved);
+		subject_close(plain, &subject);
+	}
+}
+
+static void *evictor(void *arg)
+{
+	struct plain *plain = arg;
+	uint64_t ino[FILES_MAX];
+
+	while (!atomic_load(&plain->stopping)) {
+		uint64_t missing = tier_wait_squeeze(plain->config.tier, clock_ns() + TURN_NS);
+		size_t files = tier_plain_files(plain->config.tier, ino, FILES_MAX);
+		uint64_t now = clock_ns();
+
+		if (atomic_load(&plain->stopping))
+			break;
+		if (missing && (!files || !squeeze(plain, ino, files, missing))) {
+			struct timespec rest = { .tv_nsec = REST_NS };
+
+			nanosleep(&rest, NULL);
+		}
+		if (files && now >= plain->measured_ns + TURN_NS) {
+			plain->measured_ns = now;
+			measure_all(plain, ino, files);
+		}
+		if (files && now >= plain->staged_ns + STAGED_NS) {
+			plain->staged_ns = now;
+			store_staged(plain, ino, files);
+		}
+	}
+	return NULL;
+}
+
+int plain_start(const struct plain_config *config, struct plain **ret)
+{
+	struct plain *plain = calloc(1, sizeof(*plain));
+	struct stat root;
+	int err = 0;
+
+	if (!plain)
+		return -ENOMEM;
+	plain->config = *config;
+	plain->cached = malloc(MEASURE_BLOCKS);
+	if (!plain->cached)
+		err = -ENOMEM;
+	else if (stat(config->mountpoint, &root) < 0)
+		err = -errno;
+	if (!err) {
+		plain->dev = root.st_dev;
+		err = -pthread_create(&plain->thread, NULL, evictor, plain);
+	}
+	if (err) {
+		free(plain->cached);
+		free(plain);
+		return err;
+	}
+	pthread_setname_np(plain->thread, "tierfs-evictor");
+	plain->thread_runs = true;
+	*ret = plain;
+	return 0;
+}
+
+void plain_stop(struct plain *plain)
+{
+	if (!plain)
+		return;
+	atomic_store(&plain->stopping, true);
+	tier_end_squeeze(plain->config.tier);
+	if (plain->thread_runs)
+		pthread_join(plain->thread, NULL);
+	free(plain->cached);
+	free(plain);
+}
