@@ -12,7 +12,7 @@
 
 #define SMALL_FILES_BYTES (UINT64_C(1) << 20)
 #define BUFFER_MIN (UINT64_C(256) << 10)
-#define BUFFER_MAX (UINT64_C(8) << 20)
+#define BUFFER_MAX (UINT64_C(16) << 20)
 #define SEGMENT_MIN (UINT32_C(1) << 20)
 #define SEGMENT_MAX (UINT32_C(64) << 20)
 

@@ -28,10 +28,10 @@
 #define OPEN_FILES 64
 #define BACKGROUND_JOBS 2
 #define BLOCK_BYTES 16384
-#define READAHEAD_BYTES (1U << 20)
+#define READAHEAD_BYTES (512U << 10)
 /* Records that a walk copies before it calls back. */
-#define WALK_RECORDS 4096U
-#define WALK_BYTES (256U << 10)
+#define WALK_RECORDS 65536U
+#define WALK_BYTES (4U << 20)
 
 static const char *const family_names[ROCKS_FAMILIES] = {
 	[ROCKS_META] = "default", /* the database insists on one of that name */
