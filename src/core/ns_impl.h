@@ -43,7 +43,7 @@ struct timespec ns_now(void);
 int ns_find(struct ns *ns, uint64_t ino, struct tree_inode **ret);
 int ns_find_dir(struct ns *ns, uint64_t ino, struct tree_inode **ret);
 
-/* Fills what the record knows; ns_stat_pinned() then adds the RAM file's figures, without the lock. */
+/* Fills what the record knows; ns_stat_figures() then adds the RAM file's figures, without the lock. */
 void ns_stat(const struct ns *ns, const struct tree_inode *inode, struct stat *ret);
 
 void ns_pin(struct tree_inode *inode);

@@ -1,6 +1,6 @@
 /* core/ramfile.h - the content of one RAM file: what every door and every mapping works on.
  *
- * Offsets and lengths are bytes; the table of DESIGN "read, write, O_DIRECT, discard" is what these functions do.
+ * Offsets and lengths are bytes.
  * Thread-safety: all may be called from any thread; none may be called with a lock held. They block on I/O and on blocks in
  * passing states, and, where DRAM is needed, until the demoter made room. 0 or -errno:
  *   -EIO      the block is damaged, the file is lost, or the store failed
@@ -44,7 +44,7 @@ int ramfile_sync(struct ramfile *file);
  * and by the owner (ns) to learn whether the file is clean: all content durable in the store, nothing resident. */
 typedef int ramfile_dirty_fn(void *arg, uint64_t ino);
 void ramfile_on_dirty(struct ramfile *file, ramfile_dirty_fn *fn, void *arg);
-/* 0 and *ret_clean; clean means: nothing resident and store_sync() done since the last change. */
+/* 0 and *ret_clean; clean means: nothing resident, and the store was synced since the last change. */
 int ramfile_is_clean(struct ramfile *file, bool *ret_clean);
 void ramfile_mark_clean(struct ramfile *file);
 
