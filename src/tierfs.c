@@ -39,6 +39,7 @@
 #include "map/attached.h"
 #include "map/evict.h"
 #include "map/pins.h"
+#include "map/plain.h"
 
 #define OOM_SCORE "-900"
 #define FILES_MAX 1048576
@@ -64,6 +65,7 @@ struct daemon {
 	struct attached *attached;
 	struct evict *evict; /* NULL: the kernel's cache cannot be looked into */
 	struct pins *pins;   /* NULL: pins cannot be seen */
+	struct plain *plain;
 	struct opener *opener;
 	struct door_counts counts;
 	struct control *control;
@@ -299,6 +301,11 @@ static void start_helpers(struct daemon *d)
 		log_debug("pins cannot be seen: %s", strerror(-rc)); /* it was said why */
 }
 
+static int look_for_pins(void *arg, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
+{
+	return pins_look(arg, arena_fd, first_page, count, pinned);
+}
+
 static pid_t helper_pid(void *arg)
 {
 	const struct daemon *d = arg;
@@ -321,6 +328,8 @@ static int start_core(struct daemon *d)
 		.min_idle_ns = options->value[OPTION_MIN_IDLE],
 		.zstd_level = (int)options->value[OPTION_LEVEL],
 		.run_demoter = true,
+		.pins = d->pins ? look_for_pins : NULL,
+		.pins_arg = d->pins,
 	};
 	struct ns_config ns = {
 		.uid = (uid_t)options->value[OPTION_UID],
@@ -397,6 +406,21 @@ static int start_servers(struct daemon *d)
 	return rc;
 }
 
+static int start_evictor(struct daemon *d)
+{
+	struct plain_config config = {
+		.tier = d->tier,
+		.ns = d->ns,
+		.evict = d->evict,
+		.mountpoint = d->mountpoint,
+	};
+	int rc = plain_start(&config, &d->plain);
+
+	if (rc < 0)
+		log_error("%s: cannot start the evictor: %s", d->mountpoint, strerror(-rc));
+	return rc;
+}
+
 static int start_fuse(struct daemon *d)
 {
 	struct fusedoor_config config = {
@@ -420,6 +444,8 @@ static int start_fuse(struct daemon *d)
 	};
 	int rc = fusedoor_new(&config, &d->fuse);
 
+	if (rc == 0 && d->evict)
+		rc = start_evictor(d);
 	if (rc < 0)
 		return rc;
 	rc = -pthread_create(&d->signal_thread, NULL, signal_loop, d);
@@ -511,6 +537,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	if (was_mounted)
 		pool_leaving(d->pool, "unmounting");
 	fusedoor_free(d->fuse);
+	plain_stop(d->plain); /* not before: who waits for the mount gets an error now */
 	wait_for_mappers(d);
 	if (asked_to_quit(d))
 		quit_now(d);
@@ -527,7 +554,8 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 		d->store->ops->free(d->store);
 	token_table_free(d->tokens);
 	opener_free(d->opener);
-	evict_stop(d->evict);
+	if (d->evict)
+		evict_stop(d->evict);
 	pins_close(d->pins);
 	if (settled)
 		pool_stop(d->pool);

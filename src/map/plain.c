@@ -1,6 +1,7 @@
 #include "map/plain.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -208,7 +210,7 @@ static void *evictor(void *arg)
 int plain_start(const struct plain_config *config, struct plain **ret)
 {
 	struct plain *plain = calloc(1, sizeof(*plain));
-	struct stat root;
+	struct statx root;
 	int err = 0;
 
 	if (!plain)
@@ -217,10 +219,10 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	plain->cached = malloc(MEASURE_BLOCKS);
 	if (!plain->cached)
 		err = -ENOMEM;
-	else if (stat(config->mountpoint, &root) < 0)
-		err = -errno;
+	else if (statx(AT_FDCWD, config->mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &root) < 0)
+		err = -errno; /* without a question to the mount, which nobody may be serving yet */
 	if (!err) {
-		plain->dev = root.st_dev;
+		plain->dev = makedev(root.stx_dev_major, root.stx_dev_minor);
 		err = -pthread_create(&plain->thread, NULL, evictor, plain);
 	}
 	if (err) {

@@ -19,6 +19,6 @@ struct plain_config {
 	const char *mountpoint;
 };
 
-/* After the mount is usable: the evictor opens files in it. */
+/* After the mount is there, served or not: the evictor opens files in it. */
 int plain_start(const struct plain_config *config, struct plain **ret);
 void plain_stop(struct plain *plain); /* takes NULL */
