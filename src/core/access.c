@@ -1,8 +1,9 @@
 /* Content by system call: read, write, discard, truncate, seek. None of it changes what is hot.
  *
- * A read takes no passing state. Resident: copy, then look whether a block of the range lost pages meanwhile (punches[]), and if so do it
- * again. Cold: one get is one version of the block, and a version that was current when the read began is a right answer.
- * A write or discard owns its blocks (UPDATING) from before the first byte changes until after the last.
+ * A read takes no passing state. Resident: copy, then look whether a block of the range lost pages meanwhile
+ * (punches[]), and if so do it again. Cold: one get is one version of the block, and a version that was current when
+ * the read began is a right answer. A write or discard owns its blocks (UPDATING) from before the first byte changes
+ * until after the last.
  */
 #include "core/ramfile_impl.h"
 
@@ -17,9 +18,9 @@
 /* A piece of a request that lies in one block. */
 struct piece {
 	uint64_t block;
-	uint64_t start;   /* in the block */
+	uint64_t start; /* in the block */
 	uint64_t length;
-	bool whole;       /* the block is covered up to the end of file */
+	bool whole; /* the block is covered up to the end of file */
 };
 
 static struct piece piece_at(const struct ramfile *file, uint64_t offset, uint64_t len)
@@ -52,7 +53,7 @@ struct read_run {
 	uint64_t offset, length; /* of the request, within one run of blocks */
 	uint64_t first, count;
 	enum block_state state;
-	uint64_t punches;        /* sum over the run's slots */
+	uint64_t punches; /* sum over the run's slots */
 	uint8_t done[RUN_BLOCKS];
 };
 
@@ -296,8 +297,8 @@ static int forget_stored(struct ramfile *file, uint64_t block)
 	return 0;
 }
 
-/* A put for a block that we own failed, so its key is old or new. A hole shall stay one after a crash, too: its key is removed. If
- * that fails as well the table remembers that there may be a key. */
+/* A put for a block that we own failed, so its key is old or new. A hole shall stay one after a crash, too: its key is
+ * removed. If that fails as well the table remembers that there may be a key. */
 static void put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
 {
 	bool stored;
@@ -311,7 +312,8 @@ static void put_failed(struct ramfile *file, uint64_t block, uint32_t length_byt
 }
 
 /* Stores work->plain as the content of a block that we own and that is not in DRAM. */
-static int store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, enum block_state *ret)
+static int store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
+		       enum block_state *ret)
 {
 	struct store *store = tier_store(file->tier);
 	struct store_key key = { .ino = file->ino, .block = block };
@@ -372,7 +374,8 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 	return store_plain(file, work, piece->block, was, ret);
 }
 
-/* A buffered write is a write to memory: the block comes into DRAM, if there is room. Returns true if it is there now. */
+/* A buffered write is a write to memory: the block comes into DRAM, if there is room. Returns true if it is there now.
+ */
 static bool bring_in(struct ramfile *file, struct work *work, const struct piece *piece, enum block_state was)
 {
 	uint64_t offset = piece->block * file->block_bytes;
@@ -395,7 +398,8 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 			err = arena_write(&file->arena, work->plain, length, offset);
 		if (!err) {
 			lock_get(&file->lock);
-			blocks_set_stored(&file->blocks, piece->block, file->blocks.stored_bytes[piece->block], info.content_hash);
+			blocks_set_stored(&file->blocks, piece->block, file->blocks.stored_bytes[piece->block],
+					  info.content_hash);
 			heat_promoted(&file->blocks, piece->block);
 			lock_put(&file->lock);
 			atomic_fetch_add(&file->promotions, 1);
@@ -460,7 +464,8 @@ static void begin_batch(struct ramfile *file, struct write_batch *batch, uint64_
 		uint64_t block = first + batch->count;
 
 		if ((block + 1) * file->block_bytes > file->size_bytes || blocks_passing(&file->blocks, block) ||
-		    blocks_has(&file->blocks, block, BLOCK_OWNED) || blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
+		    blocks_has(&file->blocks, block, BLOCK_OWNED) ||
+		    blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
 			break;
 		batch->was[batch->count++] = begin_update(file, block);
 	}
@@ -488,11 +493,12 @@ static int encode_batch(struct ramfile *file, struct work *work, struct write_ba
 		/* Copied, for the caller's buffer may not be aligned as the codec needs it. */
 		memcpy(work->plain, data + i * file->block_bytes, file->block_bytes);
 		batch->hash[i] = codec_hash(work->plain, file->block_bytes);
-		err = codec_encode(work->codec, key, hotness, work->plain, batch->hash[i], batch->values + items * bound, bound,
-				   &length);
+		err = codec_encode(work->codec, key, hotness, work->plain, batch->hash[i],
+				   batch->values + items * bound, bound, &length);
 		if (err)
 			return err;
-		batch->item[items] = (struct store_item){ .key = key, .value = batch->values + items * bound,
+		batch->item[items] = (struct store_item){ .key = key,
+							  .value = batch->values + items * bound,
 							  .length_bytes = (uint32_t)length };
 		items++;
 	}
@@ -511,7 +517,8 @@ static void end_batch(struct ramfile *file, struct write_batch *batch, int err)
 		enum block_state now = batch->was[i];
 
 		if (err) {
-			if (!blocks_has(&file->blocks, block, BLOCK_STORED)) /* one of the zeros that came before the error */
+			if (!blocks_has(&file->blocks, block,
+					BLOCK_STORED)) /* one of the zeros that came before the error */
 				now = BLOCK_HOLE;
 		} else if (batch->zero[i]) {
 			now = BLOCK_HOLE;
@@ -601,8 +608,8 @@ static bool is_empty(const struct ramfile *file, uint64_t block)
 
 /* --- discard ---------------------------------------------------------------------------------------------- */
 
-/* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for an absent
- * page means the stored copy. */
+/* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for
+ * an absent page means the stored copy. */
 static int discard_resident(struct ramfile *file, struct work *work, const struct piece *piece, enum block_state *ret)
 {
 	uint64_t block_start = piece->block * file->block_bytes;
@@ -707,8 +714,8 @@ static int discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
 		uint64_t count = end - first < SCAN_BLOCKS ? end - first : SCAN_BLOCKS;
 		int err;
 
-		/* Taking blocks in ascending order while others wait for one of them cannot deadlock: nobody else holds more than
-		 * one run, and runs are taken in ascending order everywhere. */
+		/* Taking blocks in ascending order while others wait for one of them cannot deadlock: nobody else holds
+		 * more than one run, and runs are taken in ascending order everywhere. */
 		err = discard_run(file, first, count);
 		if (err)
 			return err;
@@ -779,8 +786,8 @@ static int shrink(struct ramfile *file, uint64_t size_bytes)
 	bool cut = false;
 	int err;
 
-	/* Stored copies go while the file still has its size, so that a crash leaves a longer file with holes. Then the arena shrinks,
-	 * which stops the mappers, and what they wrote in between is cleared away. */
+	/* Stored copies go while the file still has its size, so that a crash leaves a longer file with holes. Then the
+	 * arena shrinks, which stops the mappers, and what they wrote in between is cleared away. */
 	err = ramfile_discard(file, size_bytes, old - size_bytes);
 	if (!err)
 		err = arena_resize(&file->arena, size_bytes);

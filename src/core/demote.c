@@ -2,21 +2,21 @@
  *
  *  1 take     the blocks become STORING; from now on a write fault takes them back
  *  2 protect  in every mapper: readers go on, writers fault
- *  3 look     a block that is mapped again is in use: left alone. So is one into which a device may be writing: a pin for writing
- *             taken before step 2 shows in the page's reference count (map/pins.h), and one that comes later needs a write fault
- *             first. Where the host does not show pins, min_idle stands for it
- *  4 encode   all zero: will be a hole. Content equal to its stored copy (by hash): nothing to write. Else compressed
- *  5 put      one batch; on return it survives kill -9 of the daemon
- *  6 commit   blocks that no write fault took back become COMMITTING: writers that come now wait, and will find the page missing
- *  7 verify   the content is hashed once more: what a device wrote past the page tables shows here
- *  8 punch    the pages leave the arena, DRAM is free, the blocks are COLD
+ *  3 look     a block that is mapped again is in use: left alone. So is one into which a device may be writing: a pin
+ * for writing taken before step 2 shows in the page's reference count (map/pins.h), and one that comes later needs a
+ * write fault first. Where the host does not show pins, min_idle stands for it 4 encode   all zero: will be a hole.
+ * Content equal to its stored copy (by hash): nothing to write. Else compressed 5 put      one batch; on return it
+ * survives kill -9 of the daemon 6 commit   blocks that no write fault took back become COMMITTING: writers that come
+ * now wait, and will find the page missing 7 verify   the content is hashed once more: what a device wrote past the
+ * page tables shows here 8 punch    the pages leave the arena, DRAM is free, the blocks are COLD
  *
- * The order protect, copy, check for write faults, punch loses no write: a writer either faults before step 6 and cancels, or is
- * stopped by the protection until step 8 and then brings the block back. A batch owns its blocks (BLOCK_OWNED) until its end, also
- * those that were taken back, so that nobody else changes their keys while the put is on its way.
+ * The order protect, copy, check for write faults, punch loses no write: a writer either faults before step 6 and
+ * cancels, or is stopped by the protection until step 8 and then brings the block back. A batch owns its blocks
+ * (BLOCK_OWNED) until its end, also those that were taken back, so that nobody else changes their keys while the put is
+ * on its way.
  *
- * A process that maps the arena and is not one of our mappers cannot be write-protected. The arena knows every holder, so such a
- * process (it has not come back after a restart of the daemon yet) stops demotion of its file.
+ * A process that maps the arena and is not one of our mappers cannot be write-protected. The arena knows every holder,
+ * so such a process (it has not come back after a restart of the daemon yet) stops demotion of its file.
  */
 #include "core/ramfile_impl.h"
 
@@ -37,9 +37,9 @@ enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
 struct member {
 	uint64_t block, length; /* length in bytes: shorter for the last block of the file */
 	uint64_t hash;
-	bool partial;           /* absent pages are in the stored copy */
+	bool partial; /* absent pages are in the stored copy */
 	enum plan plan;
-	size_t item;            /* PLAN_STORE: index in items */
+	size_t item; /* PLAN_STORE: index in items */
 };
 
 struct batch {
@@ -49,7 +49,7 @@ struct batch {
 	struct member member[BATCH_BLOCKS];
 	size_t items;
 	struct store_item item[BATCH_BLOCKS];
-	bool mapped;            /* somebody maps the file attached */
+	bool mapped; /* somebody maps the file attached */
 	uint8_t used[BATCH_BLOCKS];
 	uint8_t *values;
 };
@@ -102,8 +102,9 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 			continue;
 		blocks_set_state(&file->blocks, block[i], BLOCK_STORING);
 		blocks_set(&file->blocks, block[i], BLOCK_OWNED);
-		*member = (struct member){ .block = block[i], .length = ramfile_block_length(file, block[i]),
-					    .partial = blocks_has(&file->blocks, block[i], BLOCK_PARTIAL) };
+		*member = (struct member){ .block = block[i],
+					   .length = ramfile_block_length(file, block[i]),
+					   .partial = blocks_has(&file->blocks, block[i], BLOCK_PARTIAL) };
 		batch->count++;
 	}
 	lock_put(&file->lock);
@@ -207,7 +208,9 @@ static void inspect(struct batch *batch, struct member *member, uint64_t *ret_st
 	LOCK_SCOPE(&file->lock);
 	if (blocks_state(&file->blocks, member->block) != BLOCK_STORING)
 		member->plan = PLAN_SKIP;
-	*ret_stored_hash = blocks_has(&file->blocks, member->block, BLOCK_STORED) ? file->blocks.content_hash[member->block] : 0;
+	*ret_stored_hash = blocks_has(&file->blocks, member->block, BLOCK_STORED)
+				   ? file->blocks.content_hash[member->block]
+				   : 0;
 	ret->generation = file->blocks.generation[member->block];
 	ret->tier = blocks_tier(&file->blocks, member->block);
 }
@@ -241,7 +244,8 @@ static int encode_member(struct batch *batch, struct member *member)
 	if (err)
 		return err;
 	member->item = batch->items;
-	batch->item[batch->items++] = (struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };
+	batch->item[batch->items++] =
+		(struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };
 	return 0;
 }
 
@@ -283,7 +287,8 @@ static int write_out(struct batch *batch)
 	lock_get(&file->lock);
 	for (size_t i = 0; i < batch->count; i++)
 		if (batch->member[i].plan == PLAN_STORE)
-			blocks_set_stored(&file->blocks, batch->member[i].block, batch->item[batch->member[i].item].length_bytes,
+			blocks_set_stored(&file->blocks, batch->member[i].block,
+					  batch->item[batch->member[i].item].length_bytes,
 					  err ? 0 : batch->member[i].hash);
 	lock_put(&file->lock);
 	for (size_t i = 0; i < batch->count && !err; i++)
@@ -314,8 +319,8 @@ static void commit(struct batch *batch)
 		struct member *member = &batch->member[i];
 
 		/* What only the daemon writes cannot have changed behind its back. */
-		if (member->plan != PLAN_SKIP && batch->mapped && (read_member(batch, member) ||
-						  codec_hash(batch->work->plain, file->block_bytes) != member->hash))
+		if (member->plan != PLAN_SKIP && batch->mapped &&
+		    (read_member(batch, member) || codec_hash(batch->work->plain, file->block_bytes) != member->hash))
 			member->plan = PLAN_SKIP;
 	}
 }
@@ -366,7 +371,8 @@ static void finish(struct batch *batch, struct demote_result *ret)
 	ramfile_release(file, demoted);
 }
 
-/* Blocks that stay: their protection goes while their state is still ours, so that it cannot go later from a newer batch. */
+/* Blocks that stay: their protection goes while their state is still ours, so that it cannot go later from a newer
+ * batch. */
 static int run(struct batch *batch)
 {
 	int err;
@@ -381,7 +387,8 @@ static int run(struct batch *batch)
 		commit(batch);
 		err = each_span(batch, false, span_punch);
 		if (err)
-			log_error("file %llu: arena cannot be punched: %s", (unsigned long long)batch->file->ino, strerror(-err));
+			log_error("file %llu: arena cannot be punched: %s", (unsigned long long)batch->file->ino,
+				  strerror(-err));
 	}
 	each_span(batch, true, span_unprotect);
 	return err;
@@ -432,7 +439,7 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 struct demand {
 	struct ramfile *file;
 	uint64_t offset, len;
-	uint64_t round;      /* the zap of this round, and everything after it, counts */
+	uint64_t round; /* the zap of this round, and everything after it, counts */
 	struct ramfile_moved moved;
 };
 
@@ -454,8 +461,11 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 		end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
 		if (end > file->blocks.count)
 			end = file->blocks.count;
-		filter = (struct heat_filter){ .first = first, .count = end > first ? end - first : 0,
-					       .min_idle_ns = min_idle_ns, .now_ns = clock_ns(), .mapped = mapped };
+		filter = (struct heat_filter){ .first = first,
+					       .count = end > first ? end - first : 0,
+					       .min_idle_ns = min_idle_ns,
+					       .now_ns = clock_ns(),
+					       .mapped = mapped };
 		count = heat_pick(&file->heat, &file->blocks, &filter, 0, pick, most);
 		lock_put(&file->lock);
 		if (!count)
@@ -470,7 +480,8 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 	}
 }
 
-/* True when every block that is idle in the sense of the request has had its chance. Waits for the next look otherwise. */
+/* True when every block that is idle in the sense of the request has had its chance. Waits for the next look otherwise.
+ */
 static bool demand_met(struct demand *demand, uint64_t deadline_ns)
 {
 	struct ramfile *file = demand->file;
@@ -516,7 +527,9 @@ int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_
 		   struct ramfile_moved *ret)
 {
 	uint64_t size = ramfile_size(file);
-	struct demand demand = { .file = file, .offset = offset, .len = offset < size && len > size - offset ? size - offset : len };
+	struct demand demand = { .file = file,
+				 .offset = offset,
+				 .len = offset < size && len > size - offset ? size - offset : len };
 	size_t most = SCAN_BLOCKS;
 	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
 	uint64_t started_ns = clock_ns(), total;

@@ -435,8 +435,8 @@ static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 	return true;
 }
 
-/* Without the lock. Nobody maps or opens the file any more, so what stays in the arena could not be written; the kernel's
- * cache went with the mount, and all of it had been written back. */
+/* Without the lock. Nobody maps or opens the file any more, so what stays in the arena could not be written; the
+ * kernel's cache went with the mount, and all of it had been written back. */
 static int demote_all(struct ramfile *file, struct closing *closing)
 {
 	struct ramfile_figures figures;

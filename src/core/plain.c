@@ -1,15 +1,16 @@
 /* Plain mapping: the kernel's page cache holds the hot pages, and the arena only what the kernel has written back.
  *
- * Three places may know a page then, in this order: the kernel's cache, the arena, the store. The engine sees the two lower ones, and
- * the page rule (ramfile_impl.h) holds for them as ever. The kernel reads a page from here when it has none (fill), and
- * brings a dirty one back before it drops it (write back). So a block can be COLD here and cached there.
+ * Three places may know a page then, in this order: the kernel's cache, the arena, the store. The engine sees the two
+ * lower ones, and the page rule (ramfile_impl.h) holds for them as ever. The kernel reads a page from here when it has
+ * none (fill), and brings a dirty one back before it drops it (write back). So a block can be COLD here and cached
+ * there.
  *
- * Write back is on the path of whoever dirties memory, so it is a copy into the arena and nothing else. The kernel writes
- * pages, not blocks: a cold block of which some pages come back becomes RESIDENT and PARTIAL, its other pages stay in the
- * stored copy, which is what the page rule says anyway. Reading or storing such a block merges the two.
+ * Write back is on the path of whoever dirties memory, so it is a copy into the arena and nothing else. The kernel
+ * writes pages, not blocks: a cold block of which some pages come back becomes RESIDENT and PARTIAL, its other pages
+ * stay in the stored copy, which is what the page rule says anyway. Reading or storing such a block merges the two.
  *
- * The kernel takes pages without asking, and tells nobody when it drops one. BLOCK_CACHED marks what it may hold: set by a
- * fill or a write back, cleared by a measurement. Cached blocks count in the budget like resident ones.
+ * The kernel takes pages without asking, and tells nobody when it drops one. BLOCK_CACHED marks what it may hold: set
+ * by a fill or a write back, cleared by a measurement. Cached blocks count in the budget like resident ones.
  */
 #include "core/ramfile_impl.h"
 
@@ -20,7 +21,8 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 
-/* How long a fill waits for room: long enough for the evictor to make some, short enough not to stall a guest for nothing. */
+/* How long a fill waits for room: long enough for the evictor to make some, short enough not to stall a guest for
+ * nothing. */
 #define FILL_WAIT_NS (200 * NS_PER_MS)
 /* A write back waits while this part of the budget is in copies that are not stored yet. */
 #define STAGED_DIVISOR 4

@@ -1,10 +1,9 @@
 /* core/ramfile.h - the content of one RAM file: what every door and every mapping works on.
  *
  * Offsets and lengths are bytes.
- * Thread-safety: all may be called from any thread; none may be called with a lock held. They block on I/O and on blocks in
- * passing states, and, where DRAM is needed, until the demoter made room. 0 or -errno:
- *   -EIO      the block is damaged, the file is lost, or the store failed
- *   -ENOSPC   the store has no room (direct writes only)
+ * Thread-safety: all may be called from any thread; none may be called with a lock held. They block on I/O and on
+ * blocks in passing states, and, where DRAM is needed, until the demoter made room. 0 or -errno: -EIO      the block is
+ * damaged, the file is lost, or the store failed -ENOSPC   the store has no room (direct writes only)
  */
 #pragma once
 
@@ -17,8 +16,8 @@
 
 struct mapper;
 
-/* The file comes into being in DRAM: its table is rebuilt from the arena and the store's keys. One struct per inode at a time;
- * core/ns.c sees to that. lost: reads and writes answer EIO until truncated to 0. */
+/* The file comes into being in DRAM: its table is rebuilt from the arena and the store's keys. One struct per inode at
+ * a time; core/ns.c sees to that. lost: reads and writes answer EIO until truncated to 0. */
 int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret);
 /* Drops the struct from memory; the arena and the store stay as they are. No mapper may be left. */
 void ramfile_unload(struct ramfile *file);
@@ -40,8 +39,9 @@ int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *re
 /* What is safe becomes durable. */
 int ramfile_sync(struct ramfile *file);
 
-/* Called when the first change since the last clean state is about to happen, before it happens, on the thread that makes it;
- * and by the owner (ns) to learn whether the file is clean: all content durable in the store, nothing resident. */
+/* Called when the first change since the last clean state is about to happen, before it happens, on the thread that
+ * makes it; and by the owner (ns) to learn whether the file is clean: all content durable in the store, nothing
+ * resident. */
 typedef int ramfile_dirty_fn(void *arg, uint64_t ino);
 void ramfile_on_dirty(struct ramfile *file, ramfile_dirty_fn *fn, void *arg);
 /* 0 and *ret_clean; clean means: nothing resident, and the store was synced since the last change. */
@@ -52,12 +52,12 @@ void ramfile_mark_clean(struct ramfile *file);
 typedef bool ramfile_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
 struct ramfile_moved {
-	uint64_t moved_bytes;    /* demoted or promoted now */
-	uint64_t skipped_bytes;  /* resident but in use, pinned, or no room */
+	uint64_t moved_bytes;   /* demoted or promoted now */
+	uint64_t skipped_bytes; /* resident but in use, pinned, or no room */
 };
 
-/* Demotes every block of the range that is idle. A mapped file is zapped first and given min_idle to show what is in use;
- * an unmapped one is demoted at once. */
+/* Demotes every block of the range that is idle. A mapped file is zapped first and given min_idle to show what is in
+ * use; an unmapped one is demoted at once. */
 int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
 		   struct ramfile_moved *ret);
 /* Promotes cold blocks while the budget has room; never waits for room. */
@@ -71,7 +71,7 @@ struct ramfile_figures {
 	uint64_t resident_bytes, cold_bytes, hole_bytes, stored_bytes, pinned_bytes;
 	uint64_t arena_bytes, cached_bytes; /* DRAM in the arena; in blocks of which the kernel caches pages */
 	unsigned int cached_opens;          /* > 0: mapped plain, or may be */
-	uint64_t promotions, demotions, demotions_aborted;    /* blocks */
+	uint64_t promotions, demotions, demotions_aborted; /* blocks */
 	uint64_t direct_read_bytes, direct_write_bytes;
 	uint64_t fault_count, fault_p50_ns, fault_p99_ns;
 	uint64_t errors;
@@ -98,22 +98,22 @@ int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run
 /* --- plain mapping: the kernel caches pages of the file ------------------------------------------------------ */
 
 enum ramfile_cache { RAMFILE_CACHE_NO, RAMFILE_CACHE_FRESH, RAMFILE_CACHE_KEEP };
-/* Asks for an open whose content the kernel may cache. NO: the file is attached. FRESH: yes, and nothing that the kernel
- * still holds from before may be used. Each that is not NO is given back by ramfile_close_cached(). */
+/* Asks for an open whose content the kernel may cache. NO: the file is attached. FRESH: yes, and nothing that the
+ * kernel still holds from before may be used. Each that is not NO is given back by ramfile_close_cached(). */
 enum ramfile_cache ramfile_open_cached(struct ramfile *file);
 void ramfile_close_cached(struct ramfile *file);
-/* Content for the page cache: as ramfile_read(), and the blocks count as cached from here on. Waits a while for room in the
- * budget, but not for ever: the kernel has taken the pages already. */
+/* Content for the page cache: as ramfile_read(), and the blocks count as cached from here on. Waits a while for room in
+ * the budget, but not for ever: the kernel has taken the pages already. */
 int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
-/* Dirty pages come back: whole pages. Answers after a copy into the arena, without I/O; fails only if the file is lost or
- * truncated, or the host is out of memory. */
+/* Dirty pages come back: whole pages. Answers after a copy into the arena, without I/O; fails only if the file is lost
+ * or truncated, or the host is out of memory. */
 int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset);
 
 struct ramfile_range {
 	uint64_t offset, length;
 };
-/* Ranges of cached blocks to take out of the kernel's cache, the oldest blocks first, at most wanted_bytes and max ranges.
- * Returns how many. */
+/* Ranges of cached blocks to take out of the kernel's cache, the oldest blocks first, at most wanted_bytes and max
+ * ranges. Returns how many. */
 size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes,
 			   struct ramfile_range *ret, size_t max);
 /* What was measured (cachestat): cached[i] for each block from first on. */
@@ -126,8 +126,8 @@ int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd);
 /* True if fd is this file's arena. */
 bool ramfile_owns_arena(struct ramfile *file, int fd);
 
-/* True while any process holds the arena, whether it is a mapper or has yet to come back to a daemon that was restarted.
- * Takes no lock. */
+/* True while any process holds the arena, whether it is a mapper or has yet to come back to a daemon that was
+ * restarted. Takes no lock. */
 bool ramfile_is_held(const struct ramfile *file);
 
 /* -EBUSY: the file is mapped plain. */
@@ -137,8 +137,9 @@ void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper);
 
 enum ramfile_fault_kind { RAMFILE_FAULT_MISSING, RAMFILE_FAULT_PROTECTED };
 
-/* A thread of the mapper waits at offset. Not called after or during ramfile_remove_mapper(). Resolves it and wakes the thread, now or later (when there is room). arrived_ns: when the
- * event was read, for the latency figures. Never fails: what cannot be read is poisoned. */
+/* A thread of the mapper waits at offset. Not called after or during ramfile_remove_mapper(). Resolves it and wakes the
+ * thread, now or later (when there is room). arrived_ns: when the event was read, for the latency figures. Never fails:
+ * what cannot be read is poisoned. */
 void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
 		   uint64_t arrived_ns);
 /* For struct mapper_ops.fill: data for pages that the arena does not have and nobody else brings now. */

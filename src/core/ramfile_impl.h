@@ -9,8 +9,8 @@
  *
  * The page rule. At every moment, also after kill -9, the content of a page is: the page in the arena if it is present
  * there; else the stored copy if the store has the block's key; else zeros. Every transition keeps it by ordering its
- * steps: a store put before a punch; a key's removal before a punch that shall make zeros. A restart rebuilds the table from
- * that rule alone.
+ * steps: a store put before a punch; a key's removal before a punch that shall make zeros. A restart rebuilds the table
+ * from that rule alone.
  */
 #pragma once
 
@@ -34,47 +34,47 @@
 #define SCAN_BLOCKS 16384
 
 struct ramfile {
-	struct tier *tier;              /* immutable */
-	uint64_t ino;                   /* immutable */
-	uint32_t block_bytes;           /* immutable */
-	struct arena arena;             /* immutable */
-	ramfile_dirty_fn *on_dirty;     /* set before the file is used */
+	struct tier *tier;          /* immutable */
+	uint64_t ino;               /* immutable */
+	uint32_t block_bytes;       /* immutable */
+	struct arena arena;         /* immutable */
+	ramfile_dirty_fn *on_dirty; /* set before the file is used */
 	void *on_dirty_arg;
 
 	struct lock lock;
-	pthread_cond_t settled;         /* a passing state that had waiters ended, or batches became 0, or a look ended */
-	uint64_t size_bytes;            /* under lock */
-	struct blocks blocks;           /* under lock */
-	struct heat heat;               /* under lock */
-	uint64_t punches[PUNCH_SLOTS];  /* under lock: counts how often a block of the slot lost pages of the arena */
-	unsigned int batches;           /* under lock: demotion batches at work */
-	unsigned int attaching;         /* under lock: mappers that wait for batches to end */
-	bool zapping, zap_done;         /* under lock: a zap round is out; every mapper has acknowledged it */
-	uint64_t scan_cost_ns;          /* under lock: what the last round cost the mappers */
-	uint64_t zap_sent_ns;           /* under lock */
-	uint64_t looked_ns;             /* under lock: when the last look ended */
-	uint64_t next_scan_ns;          /* demoter thread only */
-	uint64_t scan_wanted;           /* under lock: how many callers wait for quick rounds */
-	unsigned int changing;          /* under lock: changes at work, mappers included */
+	pthread_cond_t settled; /* a passing state that had waiters ended, or batches became 0, or a look ended */
+	uint64_t size_bytes;    /* under lock */
+	struct blocks blocks;   /* under lock */
+	struct heat heat;       /* under lock */
+	uint64_t punches[PUNCH_SLOTS];    /* under lock: counts how often a block of the slot lost pages of the arena */
+	unsigned int batches;             /* under lock: demotion batches at work */
+	unsigned int attaching;           /* under lock: mappers that wait for batches to end */
+	bool zapping, zap_done;           /* under lock: a zap round is out; every mapper has acknowledged it */
+	uint64_t scan_cost_ns;            /* under lock: what the last round cost the mappers */
+	uint64_t zap_sent_ns;             /* under lock */
+	uint64_t looked_ns;               /* under lock: when the last look ended */
+	uint64_t next_scan_ns;            /* demoter thread only */
+	uint64_t scan_wanted;             /* under lock: how many callers wait for quick rounds */
+	unsigned int changing;            /* under lock: changes at work, mappers included */
 	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
 
-	unsigned int cached_opens;      /* under lock: opens whose content the kernel may cache: the file is mapped plain */
-	bool cache_stale;               /* under lock: the kernel may hold pages from before the file was attached */
+	unsigned int cached_opens; /* under lock: opens whose content the kernel may cache: the file is mapped plain */
+	bool cache_stale;          /* under lock: the kernel may hold pages from before the file was attached */
 
 	struct lock mapper_lock;
-	pthread_cond_t mapper_idle;     /* a mapper's users became 0 */
-	struct mapper *mappers;         /* under mapper_lock */
-	unsigned int mapper_count;      /* under mapper_lock */
+	pthread_cond_t mapper_idle; /* a mapper's users became 0 */
+	struct mapper *mappers;     /* under mapper_lock */
+	unsigned int mapper_count;  /* under mapper_lock */
 
 	_Atomic bool lost, dirty;
-	_Atomic uint64_t dram_blocks;   /* reserved in the budget for this file */
+	_Atomic uint64_t dram_blocks; /* reserved in the budget for this file */
 	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
 	_Atomic uint64_t direct_read_bytes, direct_write_bytes, errors;
 	struct hist faults;
 
-	TAILQ_ENTRY(ramfile) link;      /* under the tier's lock */
-	bool listed;                    /* under the tier's lock */
-	unsigned int pins;              /* under the tier's lock: visits by the demoter; unload waits for 0 */
+	TAILQ_ENTRY(ramfile) link; /* under the tier's lock */
+	bool listed;               /* under the tier's lock */
+	unsigned int pins;         /* under the tier's lock: visits by the demoter; unload waits for 0 */
 };
 
 /* A fault that waits for room in the budget. */
@@ -91,7 +91,8 @@ struct parked {
 uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block); /* under lock: shorter for the last one */
 /* Waits until the block is at rest. The lock is dropped meanwhile. */
 void ramfile_wait_block(struct ramfile *file, uint64_t block);
-/* The same, and until no demotion batch holds it: for who changes its key in the store, which the batch is about to write. */
+/* The same, and until no demotion batch holds it: for who changes its key in the store, which the batch is about to
+ * write. */
 void ramfile_wait_owner(struct ramfile *file, uint64_t block);
 /* Ends a passing state. Returns true if somebody waits: call ramfile_wake() after dropping the lock. */
 bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state);
@@ -154,7 +155,7 @@ void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
 void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns);
 void tier_pressed(struct tier *tier); /* after a reservation: kicks the demoter if the reserve is used */
-void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
-	       uint64_t arrived_ns);
+void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
+	       enum ramfile_fault_kind kind, uint64_t arrived_ns);
 void tier_unpark(struct tier *tier, struct mapper *mapper); /* forgets the faults of a mapper */
 void tier_release(struct tier *tier, uint64_t bytes);       /* budget given back; wakes who waits */

@@ -1,7 +1,8 @@
 /* The engine of one mount: the list of files, the budget, the faults that wait for room, and the demoter thread.
  *
- * The demoter sleeps until something is due: a file's next scan, a fault that found no room, a kick. It keeps a part of the
- * budget free (budget_reserve_bytes), so that faults rarely wait. What is demoted first is decided over all files together.
+ * The demoter sleeps until something is due: a file's next scan, a fault that found no room, a kick. It keeps a part of
+ * the budget free (budget_reserve_bytes), so that faults rarely wait. What is demoted first is decided over all files
+ * together.
  */
 #include "core/tier.h"
 
@@ -32,33 +33,33 @@ TAILQ_HEAD(file_list, ramfile);
 TAILQ_HEAD(parked_list, parked);
 
 struct tier {
-	struct tier_config config;      /* immutable but for what the setters change below */
+	struct tier_config config; /* immutable but for what the setters change below */
 	_Atomic uint64_t min_idle_ns;
 	struct budget budget;
 	struct work_pool works;
-	tier_room_fn *on_room;          /* under parked_lock, also while it is called */
+	tier_room_fn *on_room; /* under parked_lock, also while it is called */
 	void *on_room_arg;
 
 	struct lock lock;
-	struct file_list files;         /* under lock */
-	pthread_cond_t unpinned;        /* a file's pins became 0 */
+	struct file_list files;  /* under lock */
+	pthread_cond_t unpinned; /* a file's pins became 0 */
 
 	struct lock parked_lock;
-	struct parked_list parked;      /* under parked_lock */
-	uint64_t parked_count;          /* under parked_lock */
-	pthread_cond_t wakeup;          /* with parked_lock: kicked or stopping */
-	bool kicked, stopping;          /* under parked_lock */
-	unsigned int room_waiters;      /* under parked_lock: threads in tier_wait_room() and tier_wait_staged() */
-	pthread_cond_t room;            /* with parked_lock: budget was given back */
-	pthread_cond_t squeeze;         /* with parked_lock: the reserve may be used, or squeeze_ends */
-	bool squeeze_ends;              /* under parked_lock */
+	struct parked_list parked; /* under parked_lock */
+	uint64_t parked_count;     /* under parked_lock */
+	pthread_cond_t wakeup;     /* with parked_lock: kicked or stopping */
+	bool kicked, stopping;     /* under parked_lock */
+	unsigned int room_waiters; /* under parked_lock: threads in tier_wait_room() and tier_wait_staged() */
+	pthread_cond_t room;       /* with parked_lock: budget was given back */
+	pthread_cond_t squeeze;    /* with parked_lock: the reserve may be used, or squeeze_ends */
+	bool squeeze_ends;         /* under parked_lock */
 
-	_Atomic bool pressed;           /* the demoter was told that the reserve is used */
+	_Atomic bool pressed; /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults, scans, pinned_blocks;
-	uint64_t retry_ns;              /* demoter thread only: no demotion before */
-	uint64_t next_step_ns;          /* demoter thread only: when something is due */
-	uint64_t rest_until_ns;         /* demoter thread only: nothing can be demoted, kicks or not */
-	uint32_t pick[PICK_BLOCKS];     /* demoter thread only */
+	uint64_t retry_ns;          /* demoter thread only: no demotion before */
+	uint64_t next_step_ns;      /* demoter thread only: when something is due */
+	uint64_t rest_until_ns;     /* demoter thread only: nothing can be demoted, kicks or not */
+	uint32_t pick[PICK_BLOCKS]; /* demoter thread only */
 	pthread_t thread;
 	bool thread_runs;
 };
@@ -118,8 +119,8 @@ static void mapper_drop(struct ramfile *file, struct mapper *mapper)
 		pthread_cond_broadcast(&file->mapper_idle);
 }
 
-void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
-	       uint64_t arrived_ns)
+void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
+	       enum ramfile_fault_kind kind, uint64_t arrived_ns)
 {
 	struct parked *parked = malloc(sizeof(*parked));
 
@@ -129,7 +130,9 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 		mapper->ops->wake(mapper, offset - offset % PAGE_BYTES, PAGE_BYTES);
 		return;
 	}
-	*parked = (struct parked){ .file = file, .mapper = mapper, .offset = offset, .kind = kind, .arrived_ns = arrived_ns };
+	*parked = (struct parked){
+		.file = file, .mapper = mapper, .offset = offset, .kind = kind, .arrived_ns = arrived_ns
+	};
 	lock_get(&tier->parked_lock);
 	TAILQ_INSERT_TAIL(&tier->parked, parked, link);
 	tier->parked_count++;
@@ -466,7 +469,9 @@ void tier_step(struct tier *tier)
 		quick = QUICK_MIN_NS;
 	if (quick > QUICK_MAX_NS)
 		quick = QUICK_MAX_NS;
-	turn.pace = (struct scan_pace){ .quick_ns = quick, .slow_ns = near ? NEAR_NS : SLOW_NS, .hurry = under_pressure(tier) };
+	turn.pace = (struct scan_pace){ .quick_ns = quick,
+					.slow_ns = near ? NEAR_NS : SLOW_NS,
+					.hurry = under_pressure(tier) };
 	turn.next_ns = clock_ns() + SLOW_NS;
 	each_file(tier, scan_file, &turn);
 	relieve(tier);
@@ -595,7 +600,8 @@ void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uin
 	for (uint64_t done = 0; tier->config.pins && done < count; done += at_once) {
 		uint64_t blocks = count - done < at_once ? count - done : at_once;
 
-		if (tier->config.pins(tier->config.pins_arg, file->arena.fd, (first + done) * pages, blocks * pages, pinned))
+		if (tier->config.pins(tier->config.pins_arg, file->arena.fd, (first + done) * pages, blocks * pages,
+				      pinned))
 			memset(pinned, 1, blocks * pages);
 		for (uint64_t page = 0; page < blocks * pages; page++)
 			if (pinned[page] && !used[done + page / pages]) {

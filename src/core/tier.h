@@ -13,30 +13,30 @@
 struct tier;
 struct ramfile;
 
-/* Sets pinned[i] for each page from first_page on that a device may be writing to now (map/pins.h). Exact once the pages are
- * write-protected. What it cannot tell counts as pinned. */
+/* Sets pinned[i] for each page from first_page on that a device may be writing to now (map/pins.h). Exact once the
+ * pages are write-protected. What it cannot tell counts as pinned. */
 typedef int tier_pins_fn(void *arg, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *pinned);
 
 struct tier_config {
-	struct store *store;       /* borrowed */
-	int arena_dir;             /* directory fd, on tmpfs in production; borrowed */
-	uint32_t block_bytes;      /* power of two, 4 KiB to 64 KiB */
-	uint64_t dram_bytes;       /* budget */
+	struct store *store;  /* borrowed */
+	int arena_dir;        /* directory fd, on tmpfs in production; borrowed */
+	uint32_t block_bytes; /* power of two, 4 KiB to 64 KiB */
+	uint64_t dram_bytes;  /* budget */
 	uint64_t min_idle_ns;
 	int zstd_level;
-	tier_pins_fn *pins;        /* NULL: this host cannot tell, min_idle alone protects pinned pages */
+	tier_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages */
 	void *pins_arg;
-	bool run_demoter;          /* false: the caller (a test) calls tier_step() itself */
+	bool run_demoter; /* false: the caller (a test) calls tier_step() itself */
 };
 
 struct tier_figures {
-	uint64_t dram_bytes;       /* the budget */
+	uint64_t dram_bytes; /* the budget */
 	uint64_t resident_bytes;
-	uint64_t metadata_bytes;   /* tables and buffers of the engine */
-	uint64_t waiting_faults;   /* faults that wait for room now */
-	uint64_t waited_faults;    /* faults that had to wait, ever */
+	uint64_t metadata_bytes; /* tables and buffers of the engine */
+	uint64_t waiting_faults; /* faults that wait for room now */
+	uint64_t waited_faults;  /* faults that had to wait, ever */
 	uint64_t scans;
-	uint64_t pinned_blocks;    /* blocks that were not demoted because a device might write to them, ever */
+	uint64_t pinned_blocks; /* blocks that were not demoted because a device might write to them, ever */
 };
 
 int tier_new(const struct tier_config *config, struct tier **ret);
@@ -52,8 +52,8 @@ bool tier_resume_fault(struct tier *tier);
 /* One turn of the demoter: scan what is due, demote what the budget asks for. */
 void tier_step(struct tier *tier);
 
-/* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns the bytes
- * that are missing. */
+/* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns
+ * the bytes that are missing. */
 uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns);
 /* Ends tier_wait_squeeze() early. */
 void tier_end_squeeze(struct tier *tier);

@@ -1,9 +1,10 @@
 /* The server of attach.sock: handshake, MAP, RESUME, UNMAP, DISCARD, and what happens when a process goes.
  *
- * One thread runs an event loop; everything here but attached_mappings() is on it. A connection that breaks does not end its mappings
- * as long as their address space lives: the daemon has its own userfaultfd of each, so faults are resolved, only zaps are
- * not possible until the process comes back with RESUME. A mapping ends when its process unmaps it, or when its address
- * space is gone (checked when the connection ends, when the process ends, and every second for those without an agent).
+ * One thread runs an event loop; everything here but attached_mappings() is on it. A connection that breaks does not
+ * end its mappings as long as their address space lives: the daemon has its own userfaultfd of each, so faults are
+ * resolved, only zaps are not possible until the process comes back with RESUME. A mapping ends when its process unmaps
+ * it, or when its address space is gone (checked when the connection ends, when the process ends, and every second for
+ * those without an agent).
  */
 #include "map/attached.h"
 
@@ -76,7 +77,7 @@ struct attached {
 	uint64_t next_id;
 	unsigned int connection_count;
 	TAILQ_HEAD(, connection) connections;
-	TAILQ_HEAD(, link) orphans;     /* mappings without an agent */
+	TAILQ_HEAD(, link) orphans; /* mappings without an agent */
 };
 
 /* --- answers ------------------------------------------------------------------------------------------------ */
@@ -153,7 +154,8 @@ static void orphan(struct attached *attached, struct link *link)
 	bool first = TAILQ_EMPTY(&attached->orphans);
 
 	mapping_orphan(link->mapping);
-	log_warn("file %llu: process %d lives and its agent is gone: its memory works, and stays resident until it comes back or ends",
+	log_warn("file %llu: process %d lives and its agent is gone: its memory works, and stays resident until it "
+		 "comes back or ends",
 		 (unsigned long long)link->mapping->ino, (int)link->mapping->pid);
 	TAILQ_INSERT_TAIL(&attached->orphans, link, link);
 	if (first)
@@ -259,10 +261,12 @@ static int do_open(struct connection *connection, struct wire_packet *packet)
 
 	err = token_redeem(connection->attached->config.tokens, packet->msg.u.open.token, &token);
 	if (err)
-		return answer_error(connection, packet->msg.seq, err, "the token was never given out, is used up or expired");
+		return answer_error(connection, packet->msg.seq, err,
+				    "the token was never given out, is used up or expired");
 	/* The kernel registers only memory that may become writable with userfaultfd. */
 	if (!(token.rights & TIERFS_RIGHT_WRITE))
-		return answer_error(connection, packet->msg.seq, -EACCES, "the file is not open for writing, which an attached mapping needs");
+		return answer_error(connection, packet->msg.seq, -EACCES,
+				    "the file is not open for writing, which an attached mapping needs");
 	fds[0] = grant_arena(connection, &token, &msg);
 	if (fds[0] < 0)
 		return answer_error(connection, packet->msg.seq, fds[0], "the file's memory cannot be shared");
@@ -317,9 +321,14 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 	struct attached *attached = connection->attached;
 	const struct tierfs_msg *msg = &packet->msg;
 	struct mapping_spec spec = {
-		.id = attached->next_id, .ino = ino, .pid = connection->pid, .file = file,
+		.id = attached->next_id,
+		.ino = ino,
+		.pid = connection->pid,
+		.file = file,
 		.segment = { .addr = msg->u.map.addr, .length = msg->u.map.length_bytes, .offset = msg->u.map.offset },
-		.block_bytes = tier_block_bytes(attached->config.tier), .uffd = packet->fds[uffd_index], .sock = connection->sock,
+		.block_bytes = tier_block_bytes(attached->config.tier),
+		.uffd = packet->fds[uffd_index],
+		.sock = connection->sock,
 	};
 	CLEANUP_CLOSE int pagemap = -1;
 	int flags, err;
@@ -382,7 +391,8 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 	if (!grant || packet->fd_count != 1)
 		return -EPROTO;
 	if (connection->mapping_count >= MAPPINGS_PER_CONNECTION)
-		return answer_error(connection, packet->msg.seq, -EMFILE, "the process has 256 mappings, which is the limit");
+		return answer_error(connection, packet->msg.seq, -EMFILE,
+				    "the process has 256 mappings, which is the limit");
 	err = ns_open(attached->config.ns, ino, &file);
 	if (!err) {
 		err = check_range(&packet->msg, ramfile_size(file));
@@ -423,10 +433,12 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 	if (packet->fd_count != 2)
 		return -EPROTO;
 	if (connection->mapping_count >= MAPPINGS_PER_CONNECTION)
-		return answer_error(connection, packet->msg.seq, -EMFILE, "the process has 256 mappings, which is the limit");
+		return answer_error(connection, packet->msg.seq, -EMFILE,
+				    "the process has 256 mappings, which is the limit");
 	err = ns_open_by_arena(attached->config.ns, packet->fds[0], &ino, &file);
 	if (err)
-		return answer_error(connection, packet->msg.seq, err, "the descriptor is not the arena of a file of this mount");
+		return answer_error(connection, packet->msg.seq, err,
+				    "the descriptor is not the arena of a file of this mount");
 	err = check_range(&packet->msg, ramfile_size(file));
 	if (!err)
 		err = make_mapping(connection, packet, 1, packet->fds[0], file, ino, &mapping);
@@ -533,7 +545,8 @@ static void on_packet(void *arg, int fd, uint32_t events)
 	if (!err)
 		return;
 	if (err == -EPROTO) {
-		log_warn("process %d breaks the rules of the attach socket: its connection is closed", (int)connection->pid);
+		log_warn("process %d breaks the rules of the attach socket: its connection is closed",
+			 (int)connection->pid);
 		answer_error(connection, packet.msg.seq, -EPROTO, "the packet breaks the protocol");
 	}
 	drop_connection(connection);
@@ -555,7 +568,8 @@ static void hello_timer(void *arg)
 	for (connection = TAILQ_FIRST(&attached->connections); connection; connection = next) {
 		next = TAILQ_NEXT(connection, link);
 		if (!connection->greeted && now >= connection->opened_ns + HELLO_NS) {
-			log_warn("process %d connected to the attach socket and said nothing: closed", (int)connection->pid);
+			log_warn("process %d connected to the attach socket and said nothing: closed",
+				 (int)connection->pid);
 			drop_connection(connection);
 		}
 	}
@@ -639,8 +653,8 @@ static int listen_at(struct attached *attached)
 	if (attached->listener < 0)
 		return -errno;
 	unlink(attached->path); /* of a daemon that was killed; the pool's lock says that it is gone */
-	if (bind(attached->listener, (const struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(attached->path, 0666) < 0 ||
-	    listen(attached->listener, 64) < 0)
+	if (bind(attached->listener, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ||
+	    chmod(attached->path, 0666) < 0 || listen(attached->listener, 64) < 0)
 		return -errno;
 	return loop_watch(attached->loop, attached->listener, POLLIN, on_connect, attached, &attached->watch);
 }
@@ -666,18 +680,21 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 	attached->listener = -1;
 	TAILQ_INIT(&attached->connections);
 	TAILQ_INIT(&attached->orphans);
-	/* Holder numbers must not repeat after a restart of the daemon: milliseconds since boot grow faster than mappings do. */
+	/* Holder numbers must not repeat after a restart of the daemon: milliseconds since boot grow faster than
+	 * mappings do. */
 	attached->next_id = clock_ns() / NS_PER_MS + 1;
 	attached->uffd_device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	if (attached->uffd_device < 0) {
 		err = -errno;
-		log_error("/dev/userfaultfd cannot be opened: %s: load a kernel with CONFIG_USERFAULTFD, run as root", strerror(-err));
+		log_error("/dev/userfaultfd cannot be opened: %s: load a kernel with CONFIG_USERFAULTFD, run as root",
+			  strerror(-err));
 		goto err;
 	}
 	err = loop_new(&attached->loop);
 	if (err)
 		goto err;
-	err = map_table_new(config->tier, config->fault_workers ? config->fault_workers : WORKERS_DEFAULT, &attached->table);
+	err = map_table_new(config->tier, config->fault_workers ? config->fault_workers : WORKERS_DEFAULT,
+			    &attached->table);
 	if (err)
 		goto err;
 	err = listen_at(attached);

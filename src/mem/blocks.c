@@ -22,7 +22,10 @@ static const bool ALLOWED[BLOCK_STATES][BLOCK_STATES] = {
 	[BLOCK_COLD] = { [BLOCK_LOADING] = true, [BLOCK_UPDATING] = true },
 	[BLOCK_RESIDENT] = { [BLOCK_STORING] = true, [BLOCK_UPDATING] = true },
 	[BLOCK_LOADING] = { [BLOCK_HOLE] = true, [BLOCK_COLD] = true, [BLOCK_RESIDENT] = true },
-	[BLOCK_STORING] = { [BLOCK_HOLE] = true, [BLOCK_COLD] = true, [BLOCK_RESIDENT] = true, [BLOCK_UPDATING] = true },
+	[BLOCK_STORING] = { [BLOCK_HOLE] = true,
+			    [BLOCK_COLD] = true,
+			    [BLOCK_RESIDENT] = true,
+			    [BLOCK_UPDATING] = true },
 	[BLOCK_UPDATING] = { [BLOCK_HOLE] = true, [BLOCK_COLD] = true, [BLOCK_RESIDENT] = true },
 };
 
@@ -38,8 +41,8 @@ static int array_resize(void **array, uint64_t old_count, uint64_t count, size_t
 	if (*array)
 		fresh = mremap(*array, old_count * entry_bytes, count * entry_bytes, MREMAP_MAYMOVE);
 	else
-		fresh = mmap(NULL, count * entry_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			     -1, 0);
+		fresh = mmap(NULL, count * entry_bytes, PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (fresh == MAP_FAILED)
 		return -ENOMEM;
 	*array = fresh;
@@ -51,7 +54,8 @@ static int grow(struct blocks *blocks, uint64_t capacity)
 	uint64_t old = blocks->capacity;
 	int err;
 
-	/* A failure half way leaves some arrays longer than capacity says, which is harmless: mremap is told the old length. */
+	/* A failure half way leaves some arrays longer than capacity says, which is harmless: mremap is told the old
+	 * length. */
 	err = array_resize((void **)&blocks->word, old, capacity, sizeof(*blocks->word));
 	if (!err)
 		err = array_resize((void **)&blocks->generation, old, capacity, sizeof(*blocks->generation));
@@ -202,7 +206,8 @@ void blocks_check(const struct blocks *blocks)
 			check_failed(block, "cold without a stored copy");
 		if (blocks_has(blocks, block, BLOCK_COMMITTING) && state != BLOCK_STORING)
 			check_failed(block, "committing and not storing");
-		if (blocks_has(blocks, block, BLOCK_OWNED) && (state == BLOCK_HOLE || state == BLOCK_COLD || state == BLOCK_LOADING))
+		if (blocks_has(blocks, block, BLOCK_OWNED) &&
+		    (state == BLOCK_HOLE || state == BLOCK_COLD || state == BLOCK_LOADING))
 			check_failed(block, "owned by a demotion and not resident");
 		if (blocks_has(blocks, block, BLOCK_WAITERS) && !blocks_passing(blocks, block) &&
 		    !blocks_has(blocks, block, BLOCK_OWNED))

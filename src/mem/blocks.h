@@ -1,18 +1,17 @@
 /* mem/blocks.h - the table of one RAM file: state, flags, generation and stored copy of every block.
  *
- * The table is anonymous memory in which a hole costs nothing (all-zero entries are never touched). It is a plain array:
- * every access happens under the lock of the file that owns it.
+ * The table is anonymous memory in which a hole costs nothing (all-zero entries are never touched). It is a plain
+ * array: every access happens under the lock of the file that owns it.
  *
- * States. A block is at rest in HOLE, COLD or RESIDENT. LOADING, STORING and UPDATING are passing states: exactly one thread owns the
- * block, works on it without a lock, and ends the state. Everybody else waits (or sets BLOCK_WAITERS and is woken).
+ * States. A block is at rest in HOLE, COLD or RESIDENT. LOADING, STORING and UPDATING are passing states: exactly one
+ * thread owns the block, works on it without a lock, and ends the state. Everybody else waits (or sets BLOCK_WAITERS
+ * and is woken).
  *
- *   HOLE     no bytes anywhere: not in the arena, no key in the store (but for BLOCK_STORED left by a write that failed)
- *   COLD     the only copy is in the store
- *   RESIDENT in the arena; a key in the store may exist (BLOCK_STORED) and may be out of date
- *   LOADING  HOLE or COLD on the way to RESIDENT: the arena is being filled
- *   STORING  RESIDENT on the way to COLD or HOLE: write-protected, being copied; a write fault takes it back to RESIDENT until
- *            BLOCK_COMMITTING is set, after which it will be punched
- *   UPDATING any state: changed in place by a read, write or discard of the daemon
+ *   HOLE     no bytes anywhere: not in the arena, no key in the store (but for BLOCK_STORED left by a write that
+ * failed) COLD     the only copy is in the store RESIDENT in the arena; a key in the store may exist (BLOCK_STORED) and
+ * may be out of date LOADING  HOLE or COLD on the way to RESIDENT: the arena is being filled STORING  RESIDENT on the
+ * way to COLD or HOLE: write-protected, being copied; a write fault takes it back to RESIDENT until BLOCK_COMMITTING is
+ * set, after which it will be punched UPDATING any state: changed in place by a read, write or discard of the daemon
  *
  *   from \ to   HOLE            COLD              RESIDENT            LOADING   STORING  UPDATING
  *   HOLE        -               -                 -                   fault     -        write, discard
@@ -41,30 +40,30 @@ enum block_state {
 #define BLOCK_STATES 6
 
 /* Flags of a block, beside its state. */
-#define BLOCK_WAITERS (1U << 3)     /* somebody waits for the passing state to end */
-#define BLOCK_PINNED (1U << 4)      /* never demoted */
-#define BLOCK_OWNED (1U << 5)       /* a demotion batch holds it, also after it was cancelled */
-#define BLOCK_DAMAGED (1U << 6)     /* its stored copy failed its checksum */
-#define BLOCK_STORED (1U << 7)      /* a key in the store may exist */
-#define BLOCK_ZAPPED (1U << 8)      /* its page-table entries were dropped in the last zap round */
-#define BLOCK_COMMITTING (1U << 9)  /* STORING that can not be cancelled any more */
+#define BLOCK_WAITERS (1U << 3)    /* somebody waits for the passing state to end */
+#define BLOCK_PINNED (1U << 4)     /* never demoted */
+#define BLOCK_OWNED (1U << 5)      /* a demotion batch holds it, also after it was cancelled */
+#define BLOCK_DAMAGED (1U << 6)    /* its stored copy failed its checksum */
+#define BLOCK_STORED (1U << 7)     /* a key in the store may exist */
+#define BLOCK_ZAPPED (1U << 8)     /* its page-table entries were dropped in the last zap round */
+#define BLOCK_COMMITTING (1U << 9) /* STORING that can not be cancelled any more */
 #define BLOCK_TIER_SHIFT 10
 #define BLOCK_TIER_MASK (3U << BLOCK_TIER_SHIFT)
-#define BLOCK_PARTIAL (1U << 12)    /* resident, and its absent pages are in the stored copy */
-#define BLOCK_CACHED (1U << 13)     /* the kernel's page cache may hold pages of it (a plain mapping) */
+#define BLOCK_PARTIAL (1U << 12) /* resident, and its absent pages are in the stored copy */
+#define BLOCK_CACHED (1U << 13)  /* the kernel's page cache may hold pages of it (a plain mapping) */
 #define BLOCK_STATE_MASK 7U
 
 #define BLOCK_GENERATION_MAX 255
 
 struct blocks {
-	uint16_t *word;          /* state and flags */
-	uint8_t *generation;     /* scans since it was last seen in use; saturates */
-	uint64_t *content_hash;  /* of the stored copy; 0: not known */
-	uint32_t *stored_bytes;  /* length of the stored copy; 0: none */
-	uint64_t count;          /* blocks in the file */
-	uint64_t capacity;       /* entries that the arrays hold */
+	uint16_t *word;                  /* state and flags */
+	uint8_t *generation;             /* scans since it was last seen in use; saturates */
+	uint64_t *content_hash;          /* of the stored copy; 0: not known */
+	uint32_t *stored_bytes;          /* length of the stored copy; 0: none */
+	uint64_t count;                  /* blocks in the file */
+	uint64_t capacity;               /* entries that the arrays hold */
 	uint64_t in_state[BLOCK_STATES]; /* how many blocks are in each state */
-	uint64_t pinned, cached; /* blocks with the flag */
+	uint64_t pinned, cached;         /* blocks with the flag */
 	uint64_t stored_total_bytes;     /* sum of stored_bytes */
 };
 

@@ -102,11 +102,13 @@ void heat_promoted(struct blocks *blocks, uint64_t block)
 	heat_used(blocks, block);
 }
 
-static bool eligible(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter, uint64_t block)
+static bool eligible(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+		     uint64_t block)
 {
 	if (filter->cached)
 		return blocks_has(blocks, block, BLOCK_CACHED) && !blocks_has(blocks, block, BLOCK_PINNED);
-	if (blocks_state(blocks, block) != BLOCK_RESIDENT || blocks_has(blocks, block, BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED))
+	if (blocks_state(blocks, block) != BLOCK_RESIDENT ||
+	    blocks_has(blocks, block, BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED))
 		return false;
 	if (!filter->mapped)
 		return true;

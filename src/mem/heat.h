@@ -1,12 +1,13 @@
 /* mem/heat.h - which blocks are idle: generations, zap rounds, and the choice of what to demote.
  *
- * A round has two halves. Zap: the page-table entries of every resident block of generation 0 are dropped in every mapper (the
- * pages stay in the arena; a later access maps them again). Look, some time later: a block that is mapped again was in
- * use and is of generation 0; one that stayed absent is one round older. A block of generation 1 or more is never zapped
- * again, so "absent since its zap" is exact: nothing but a zap removes an entry, and any use puts it back.
+ * A round has two halves. Zap: the page-table entries of every resident block of generation 0 are dropped in every
+ * mapper (the pages stay in the arena; a later access maps them again). Look, some time later: a block that is mapped
+ * again was in use and is of generation 0; one that stayed absent is one round older. A block of generation 1 or more
+ * is never zapped again, so "absent since its zap" is exact: nothing but a zap removes an entry, and any use puts it
+ * back.
  *
- * Why it must be exact: a page into which a device is writing was mapped when the I/O began, and user space cannot see the
- * device's hold on it. Only a block that was absent for min_idle may be demoted.
+ * Why it must be exact: a page into which a device is writing was mapped when the I/O began, and user space cannot see
+ * the device's hold on it. Only a block that was absent for min_idle may be demoted.
  *
  * No clock and no lock of its own: time comes in, the caller holds the lock of the file. Words as in the kernel's
  * multi-gen LRU (Documentation/admin-guide/mm/multigen_lru.rst): generation is age, tier is how often it came back.
@@ -23,8 +24,8 @@
 #define HEAT_TIER_MAX 3
 
 struct heat {
-	uint64_t round;                   /* number of the last finished look; 0: none yet */
-	uint64_t zap_done_ns[HEAT_RING];  /* when all mappers had acknowledged the zap of a round */
+	uint64_t round;                  /* number of the last finished look; 0: none yet */
+	uint64_t zap_done_ns[HEAT_RING]; /* when all mappers had acknowledged the zap of a round */
 };
 
 /* First half: sets mark[i] for each block of [first, first + count) that must be zapped. Returns how many. */
@@ -49,14 +50,15 @@ void heat_used(struct blocks *blocks, uint64_t block);
 void heat_promoted(struct blocks *blocks, uint64_t block);
 
 struct heat_filter {
-	uint64_t first, count;   /* blocks */
+	uint64_t first, count; /* blocks */
 	uint64_t min_idle_ns;
 	uint64_t now_ns;
-	bool mapped;             /* false: nobody maps the file attached, every resident block is idle */
-	bool cached;             /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
+	bool mapped; /* false: nobody maps the file attached, every resident block is idle */
+	bool cached; /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
 };
 
-/* Blocks are compared by class: a higher class is demoted first. Oldest generation first, lowest tier first among equals. */
+/* Blocks are compared by class: a higher class is demoted first. Oldest generation first, lowest tier first among
+ * equals. */
 #define HEAT_CLASSES ((BLOCK_GENERATION_MAX + 1) * (HEAT_TIER_MAX + 1))
 
 /* Adds the blocks that may be demoted to in_class[], so that several files can be weighed together. */

@@ -1,9 +1,10 @@
 /* model/test_tier.c - the engine against a plain array of bytes.
  *
- * Random operations on one RAM file: buffered and direct reads and writes, touches by two simulated processes, discards, demotion
- * and promotion on request, turns of the demoter, store failures, truncation, restarts. After each the bytes must be those
- * of the array. While a store call is on its way (lib_store_hook) the processes go on touching memory, and now and then
- * everything that would survive kill -9 at that very moment (arena and store) is copied, loaded into a second engine and compared.
+ * Random operations on one RAM file: buffered and direct reads and writes, touches by two simulated processes,
+ * discards, demotion and promotion on request, turns of the demoter, store failures, truncation, restarts. After each
+ * the bytes must be those of the array. While a store call is on its way (lib_store_hook) the processes go on touching
+ * memory, and now and then everything that would survive kill -9 at that very moment (arena and store) is copied,
+ * loaded into a second engine and compared.
  *
  * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length.
  */
@@ -40,7 +41,7 @@ struct model {
 	struct process *process[PROCESSES];
 	uint64_t next_holder;
 	uint64_t size;
-	uint8_t *want;         /* BYTES_MAX */
+	uint8_t *want; /* BYTES_MAX */
 	/* A change by system call that is on its way: its bytes may be old or new in a crash. */
 	uint64_t pending_offset, pending_length;
 	uint8_t *pending_old, *pending_new;
@@ -113,7 +114,8 @@ static void copy_arena(int from_dir, int to_dir)
 static bool byte_ok(uint64_t at, uint8_t got)
 {
 	if (model.in_hook && at >= model.pending_offset && at < model.pending_offset + model.pending_length)
-		return got == model.pending_old[at - model.pending_offset] || got == model.pending_new[at - model.pending_offset];
+		return got == model.pending_old[at - model.pending_offset] ||
+		       got == model.pending_new[at - model.pending_offset];
 	return got == model.want[at];
 }
 
@@ -121,8 +123,9 @@ static void compare(const uint8_t *got, uint64_t offset, uint64_t length, const 
 {
 	for (uint64_t i = 0; i < length; i++)
 		if (!byte_ok(offset + i, got[i]))
-			ck_abort_msg("%s: byte %llu is %02x, not %02x (step %llu)", what, (unsigned long long)(offset + i), got[i],
-				     model.want[offset + i], (unsigned long long)model.steps);
+			ck_abort_msg("%s: byte %llu is %02x, not %02x (step %llu)", what,
+				     (unsigned long long)(offset + i), got[i], model.want[offset + i],
+				     (unsigned long long)model.steps);
 }
 
 static struct tier *new_tier(struct store *store, int arena_dir)
@@ -205,8 +208,8 @@ static bool mapped(void)
 	return false;
 }
 
-/* What the kernel does for a plain mapping: reads pages, brings dirty ones back, drops them. Not beside attached processes, and not
- * where a system call writes at the same time (the kernel serializes those). */
+/* What the kernel does for a plain mapping: reads pages, brings dirty ones back, drops them. Not beside attached
+ * processes, and not where a system call writes at the same time (the kernel serializes those). */
 static void op_plain(void)
 {
 	static uint8_t data[16 * PAGE];
@@ -219,7 +222,8 @@ static void op_plain(void)
 		return;
 	first = rnd(pages);
 	count = 1 + rnd(pages - first < 16 ? pages - first : 16);
-	if (model.in_hook && (first * PAGE) / model.block_bytes * model.block_bytes < model.pending_offset + model.pending_length &&
+	if (model.in_hook &&
+	    (first * PAGE) / model.block_bytes * model.block_bytes < model.pending_offset + model.pending_length &&
 	    (first + count) * PAGE + model.block_bytes > model.pending_offset)
 		return;
 	if (model.in_hook || rnd(2)) { /* a fill would wait for the call that the hook is in */
@@ -381,8 +385,9 @@ static void op_demote(void)
 				uint8_t mark[PAGES_MAX];
 
 				memset(mark, 1, sizeof(mark));
-				((struct mapper *)model.process[p])->ops->zap((struct mapper *)model.process[p], 0,
-					(model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
+				((struct mapper *)model.process[p])
+					->ops->zap((struct mapper *)model.process[p], 0,
+						   (model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
 			}
 	err = ramfile_demote_blocks(model.file, pick, count, &result);
 	ck_assert(!err || err == -EIO || err == -ENOSPC);
@@ -405,8 +410,8 @@ static void no_failures(void)
 	store_mem_fail_nth(model.mem, STORE_MEM_REMOVE, 0, 0);
 }
 
-/* One failure at a time: when both a put and the removal that makes up for it fail, a crash may show the bytes of the write that
- * failed. */
+/* One failure at a time: when both a put and the removal that makes up for it fail, a crash may show the bytes of the
+ * write that failed. */
 static void op_fail(void)
 {
 	static const enum store_mem_call calls[] = { STORE_MEM_PUT, STORE_MEM_REMOVE };
@@ -484,8 +489,7 @@ static void one_step(void)
 	if (choice < 450) {
 		op_touch();
 		op_plain();
-	}
-	else if (choice < 510)
+	} else if (choice < 510)
 		op_write(false);
 	else if (choice < 570)
 		op_write(true);
@@ -520,8 +524,8 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
 	uint64_t plain_bytes = 0; /* in the arena when the last process came */
 	size_t length;
 
-	printf("model: TIERFS_SEED=%llu, %llu steps, blocks of %u\n", (unsigned long long)seed, (unsigned long long)steps,
-	       block_bytes);
+	printf("model: TIERFS_SEED=%llu, %llu steps, blocks of %u\n", (unsigned long long)seed,
+	       (unsigned long long)steps, block_bytes);
 	fflush(stdout);
 	memset(&model, 0, sizeof(model));
 	memset(want, 0, sizeof(want));
@@ -551,9 +555,11 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
 	no_failures();
 	ck_assert_int_eq(ramfile_read(model.file, got, model.size, 0, &length), 0);
 	compare(got, 0, model.size, "at the end");
-	printf("model: %llu crashes compared, %llu touches during store calls, %llu demotions (%llu taken back), %llu promotions\n",
-	       (unsigned long long)model.crashes, (unsigned long long)model.hook_touches, (unsigned long long)figures.demotions,
-	       (unsigned long long)figures.demotions_aborted, (unsigned long long)figures.promotions);
+	printf("model: %llu crashes compared, %llu touches during store calls, %llu demotions (%llu taken back), %llu "
+	       "promotions\n",
+	       (unsigned long long)model.crashes, (unsigned long long)model.hook_touches,
+	       (unsigned long long)figures.demotions, (unsigned long long)figures.demotions_aborted,
+	       (unsigned long long)figures.promotions);
 	unmap_all();
 	model.in_hook = true; /* what a file that is being removed holds after a crash is nobody's business */
 	ck_assert_int_eq(ramfile_destroy(model.file), 0);
@@ -576,8 +582,8 @@ START_TEST(random_operations)
 {
 	static const uint32_t sizes[] = { 4096, 16384, 65536 };
 
-	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + (uint64_t)_i), from_environment("TIERFS_STEPS", 4000),
-	    sizes[_i]);
+	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + (uint64_t)_i),
+	    from_environment("TIERFS_STEPS", 4000), sizes[_i]);
 }
 END_TEST
 
