@@ -2,7 +2,8 @@
  *
  *   ramfile.c   life, figures, waiting and settling
  *   fault.c     HOLE and COLD to RESIDENT: faults, read-ahead, promotion
- *   access.c    read, write, discard, truncate, seek
+ *   read.c      read, seek
+ *   write.c     write, discard, truncate
  *   demote.c    RESIDENT to COLD
  *   scan.c      zap and look
  *   plain.c     what the kernel's page cache holds of it (plain mapping)
@@ -124,6 +125,10 @@ int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block
 int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block);
 /* The same for the whole file. */
 int ramfile_complete_all(struct ramfile *file);
+
+/* --- write.c --- */
+/* Ends UPDATING, and wakes who waits. Call without the lock. */
+void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state state);
 
 /* --- demote.c --- */
 struct demote_result {

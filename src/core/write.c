@@ -1,19 +1,14 @@
-/* Content by system call: read, write, discard, truncate, seek. None of it changes what is hot.
+/* Changes by system call: write, discard, truncate. None of it changes what is hot.
  *
- * A read takes no passing state. Resident: copy, then look whether a block of the range lost pages meanwhile
- * (punches[]), and if so do it again. Cold: one get is one version of the block, and a version that was current when
- * the read began is a right answer. A write or discard owns its blocks (UPDATING) from before the first byte changes
- * until after the last.
+ * A write or discard owns its blocks (UPDATING) from before the first byte changes until after the last.
  */
 #include "core/ramfile_impl.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
-#include "base/log.h"
 
 /* A piece of a request that lies in one block. */
 struct piece {
@@ -33,7 +28,7 @@ static struct piece piece_at(const struct ramfile *file, uint64_t offset, uint64
 	return piece;
 }
 
-static void end_update(struct ramfile *file, uint64_t block, enum block_state state)
+void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state state)
 {
 	bool waiters;
 
@@ -42,226 +37,6 @@ static void end_update(struct ramfile *file, uint64_t block, enum block_state st
 	lock_put(&file->lock);
 	if (waiters)
 		ramfile_wake(file, block, 1);
-}
-
-/* --- read ------------------------------------------------------------------------------------------------- */
-
-struct read_run {
-	struct ramfile *file;
-	struct work *work;
-	uint8_t *buf;            /* where offset lands */
-	uint64_t offset, length; /* of the request, within one run of blocks */
-	uint64_t first, count;
-	enum block_state state;
-	uint64_t punches; /* sum over the run's slots */
-	uint8_t done[RUN_BLOCKS];
-};
-
-static uint64_t punch_sum(const struct ramfile *file, uint64_t first, uint64_t count)
-{
-	uint64_t sum = 0;
-
-	for (uint64_t i = 0; i < count; i++)
-		sum += file->punches[(first + i) % PUNCH_SLOTS];
-	return sum;
-}
-
-/* Finds the longest run of blocks in one state at the start of the request. */
-static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
-{
-	uint64_t last;
-
-	LOCK_SCOPE(&file->lock);
-	run->first = run->offset / file->block_bytes;
-	ramfile_wait_block(file, run->first);
-	if (run->offset >= file->size_bytes)
-		return -ENODATA;
-	if (len > file->size_bytes - run->offset)
-		len = file->size_bytes - run->offset;
-	last = (run->offset + len - 1) / file->block_bytes;
-	run->state = blocks_state(&file->blocks, run->first);
-	run->count = 1;
-	/* A resident block that could not be completed after a crash. */
-	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_DAMAGED))
-		return -EIO;
-	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_PARTIAL))
-		return -EREMCHG;
-	while (run->first + run->count <= last && run->count < RUN_BLOCKS &&
-	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED | BLOCK_PARTIAL) &&
-	       blocks_state(&file->blocks, run->first + run->count) == run->state)
-		run->count++;
-	if (run->first + run->count <= last)
-		len = (run->first + run->count) * file->block_bytes - run->offset;
-	run->length = len;
-	run->punches = punch_sum(file, run->first, run->count);
-	return 0;
-}
-
-/* Copies the part of a decoded block that the request covers. */
-static void copy_piece(struct read_run *run, uint64_t block, const uint8_t *plain)
-{
-	uint64_t block_start = block * run->file->block_bytes;
-	uint64_t from = run->offset > block_start ? run->offset : block_start;
-	uint64_t to = block_start + run->file->block_bytes;
-
-	if (to > run->offset + run->length)
-		to = run->offset + run->length;
-	memcpy(run->buf + (from - run->offset), plain + (from - block_start), to - from);
-}
-
-static bool covers(const struct read_run *run, uint64_t block)
-{
-	uint64_t block_start = block * run->file->block_bytes;
-
-	return run->offset <= block_start && block_start + run->file->block_bytes <= run->offset + run->length;
-}
-
-static int read_value(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
-{
-	struct read_run *run = arg;
-	bool direct = covers(run, key.block);
-	uint8_t *plain = direct ? run->buf + (key.block * run->file->block_bytes - run->offset) : run->work->plain;
-
-	if (codec_decode(run->work->codec, key, value, length_bytes, plain, NULL))
-		return 0; /* read again alone, and reported there */
-	if (!direct)
-		copy_piece(run, key.block, plain);
-	run->done[key.block - run->first] = 1;
-	return 0;
-}
-
-/* A stored copy could not be read. If its block is not cold any more, or not any more what it was, that is no error. */
-static int missing_copy(struct read_run *run, uint64_t block)
-{
-	struct ramfile *file = run->file;
-	struct codec_info info;
-	bool cold;
-
-	lock_get(&file->lock);
-	ramfile_wait_owner(file, block);
-	cold = block < file->blocks.count && blocks_state(&file->blocks, block) == BLOCK_COLD;
-	if (cold)
-		blocks_set_state(&file->blocks, block, BLOCK_UPDATING); /* ours: now the answer is certain */
-	lock_put(&file->lock);
-	if (cold) {
-		int err = ramfile_fetch(file, run->work, block, run->work->plain, &info);
-
-		end_update(file, block, BLOCK_COLD);
-		if (err)
-			return err;
-	}
-	return -EAGAIN;
-}
-
-static int read_cold(struct read_run *run)
-{
-	struct ramfile *file = run->file;
-	struct store *store = tier_store(file->tier);
-	int err;
-
-	memset(run->done, 0, run->count);
-	if (run->count > 1) {
-		err = store->ops->walk(store, file->ino, run->first, run->count, read_value, run);
-		if (err)
-			return err;
-	}
-	for (uint64_t i = 0; i < run->count; i++) {
-		struct store_key key = { .ino = file->ino, .block = run->first + i };
-		size_t length;
-
-		if (run->done[i])
-			continue;
-		err = store->ops->get(store, key, run->work->value, run->work->value_cap, &length);
-		if (!err)
-			err = codec_decode(run->work->codec, key, run->work->value, length, run->work->plain, NULL);
-		if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT)
-			return missing_copy(run, run->first + i);
-		if (err)
-			return err;
-		copy_piece(run, run->first + i, run->work->plain);
-	}
-	return 0;
-}
-
-/* True if no block of the run lost pages since the read began. */
-static bool still_valid(struct ramfile *file, const struct read_run *run)
-{
-	LOCK_SCOPE(&file->lock);
-
-	return punch_sum(file, run->first, run->count) == run->punches;
-}
-
-/* One run. -EAGAIN: it changed under us. */
-static int read_run(struct ramfile *file, struct read_run *run)
-{
-	int err = 0;
-
-	switch (run->state) {
-	case BLOCK_HOLE:
-		memset(run->buf, 0, run->length);
-		return 0;
-	case BLOCK_COLD:
-		return read_cold(run);
-	case BLOCK_RESIDENT:
-		err = arena_read(&file->arena, run->buf, run->length, run->offset);
-		return still_valid(file, run) ? err : -EAGAIN;
-	case BLOCK_LOADING:
-	case BLOCK_STORING:
-	case BLOCK_UPDATING:
-		break;
-	}
-	return -EAGAIN;
-}
-
-/* The first block of the run lacks pages that are in its stored copy. */
-static int complete_first(struct ramfile *file, struct read_run *run)
-{
-	bool mine;
-	int err = 0;
-
-	lock_get(&file->lock);
-	ramfile_wait_owner(file, run->first);
-	mine = run->first < file->blocks.count && blocks_state(&file->blocks, run->first) == BLOCK_RESIDENT;
-	if (mine)
-		blocks_set_state(&file->blocks, run->first, BLOCK_UPDATING);
-	lock_put(&file->lock);
-	if (mine) {
-		err = ramfile_complete(file, run->work, run->first);
-		end_update(file, run->first, BLOCK_RESIDENT);
-	}
-	return err ? err : -EAGAIN;
-}
-
-int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
-{
-	struct read_run run = { .file = file };
-	size_t done = 0;
-	int err;
-
-	if (atomic_load(&file->lost))
-		return -EIO;
-	err = work_get(tier_works(file->tier), &run.work);
-	if (err)
-		return err;
-	while (done < len) {
-		run.buf = (uint8_t *)buf + done;
-		run.offset = offset + done;
-		err = begin_read(file, &run, len - done);
-		if (err == -EREMCHG)
-			err = complete_first(file, &run);
-		else if (!err)
-			err = read_run(file, &run);
-		if (err == -EAGAIN)
-			continue;
-		if (err)
-			break;
-		done += run.length;
-	}
-	work_put(tier_works(file->tier), run.work);
-	if (err && err != -ENODATA)
-		return err;
-	*ret_len = done;
-	return 0;
 }
 
 /* --- write ------------------------------------------------------------------------------------------------ */
@@ -438,7 +213,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 	} else {
 		err = write_cold(file, work, piece, data, was, &now);
 	}
-	end_update(file, piece->block, now);
+	ramfile_end_update(file, piece->block, now);
 	return err;
 }
 
@@ -653,7 +428,7 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 		err = write_cold(file, work, piece, NULL, was, &now);
 	if (was == BLOCK_RESIDENT && now == BLOCK_HOLE)
 		ramfile_release(file, 1);
-	end_update(file, piece->block, now);
+	ramfile_end_update(file, piece->block, now);
 	return err;
 }
 
@@ -848,30 +623,4 @@ int ramfile_truncate(struct ramfile *file, uint64_t size_bytes)
 	err = size_bytes < old ? shrink(file, size_bytes) : extend(file, size_bytes);
 	ramfile_end_change(file);
 	return err;
-}
-
-/* --- seek ------------------------------------------------------------------------------------------------- */
-
-int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset)
-{
-	uint64_t block = offset / file->block_bytes;
-	bool want_hole = whence == SEEK_HOLE;
-
-	if (whence != SEEK_DATA && whence != SEEK_HOLE)
-		return -EINVAL;
-	if (atomic_load(&file->lost))
-		return -EIO;
-	LOCK_SCOPE(&file->lock);
-	if (offset >= file->size_bytes)
-		return -ENXIO;
-	while (block < file->blocks.count && (blocks_state(&file->blocks, block) == BLOCK_HOLE) != want_hole)
-		block++;
-	if (block == file->blocks.count) {
-		if (!want_hole)
-			return -ENXIO;
-		*ret_offset = file->size_bytes;
-		return 0;
-	}
-	*ret_offset = block * file->block_bytes > offset ? block * file->block_bytes : offset;
-	return 0;
 }
