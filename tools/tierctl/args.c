@@ -26,6 +26,9 @@ static const struct option_text option_texts[] = {
 	{ ARGS_RANGE, "length", "SIZE", 'l', "this much of the file (default: to its end)" },
 	{ ARGS_OFF, "off", NULL, 'u', "undo: let the blocks go" },
 	{ ARGS_DEPTH, "depth", "N", 'd', "requests of 1 MiB in flight, 1 to 256 (default 16)" },
+	{ ARGS_COMMAND, "plain", NULL, 'p', "without the library, in a memory cgroup" },
+	{ ARGS_COMMAND, "memory", "SIZE", 'm', "limit of the cgroup" },
+	{ ARGS_COMMAND, "mount", "PATH", 'M', "the limit is the budget of this mount" },
 	{ 0, "help", NULL, 'h', "print this" },
 };
 
@@ -74,7 +77,9 @@ void args_help(const struct command *command)
 /* The tables that getopt wants, of what this command takes. */
 static void build_getopt(const struct command *command, struct option *long_options, char *letters)
 {
-	*letters++ = ':'; /* we print the errors */
+	if (command->options & ARGS_COMMAND)
+		*letters++ = '+'; /* what follows the first operand is not ours */
+	*letters++ = ':';         /* we print the errors */
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		const struct option_text *text = &option_texts[i];
 
@@ -118,6 +123,12 @@ static int take_option(const struct command *command, int letter, const char *ar
 	case 'u':
 		args->off = true;
 		return 0;
+	case 'p':
+		args->plain = true;
+		return 0;
+	case 'M':
+		args->mount = argument;
+		return 0;
 	case 'h':
 		args_help(command);
 		return 1;
@@ -128,6 +139,9 @@ static int take_option(const struct command *command, int letter, const char *ar
 	case 'l':
 		args->has_range = true;
 		err = size_parse(argument, &args->length);
+		break;
+	case 'm':
+		err = size_parse(argument, &args->memory);
 		break;
 	case 'd':
 		err = parse_depth(argument, &args->depth);
@@ -142,7 +156,7 @@ static int take_option(const struct command *command, int letter, const char *ar
 int args_parse(const struct command *command, int argc, char **argv, int min, int max, struct args *ret)
 {
 	struct option long_options[OPTION_COUNT + 1];
-	char letters[2 * OPTION_COUNT + 2];
+	char letters[2 * OPTION_COUNT + 3];
 	int letter, rc;
 
 	*ret = (struct args){ .length = UINT64_MAX, .depth = DEPTH_DEFAULT };

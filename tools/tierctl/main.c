@@ -32,10 +32,15 @@ const struct command commands[] = {
 	{ "set", set_run, "MOUNTPOINT OPTION=VALUE...", ARGS_JSON,
 	  "Change options of a mount. These can be: dram, min_idle. Only root may." },
 	{ "get", get_run, "MOUNTPOINT [OPTION...]", ARGS_JSON, "Show options of a mount." },
-	{ "run", run_run, "[--] COMMAND [ARGUMENT...]", 0,
+	{ "run", run_run, "[--] COMMAND [ARGUMENT...]", ARGS_COMMAND,
 	  "Run a program whose mappings of RAM files are attached. They are as fast as shared memory then. The "
 	  "program\n"
-	  "must be dynamically linked." },
+	  "must be dynamically linked. With --plain, any program, whose mappings are plain, in a memory cgroup: the\n"
+	  "kernel chooses which of its pages leave DRAM. Its limit is for all memory of the program." },
+	{ "doctor", doctor_run, "[MOUNTPOINT]", ARGS_JSON,
+	  "Look at this host for what tierfs works worse with, or not at all. One line each says what was found, what "
+	  "it\n"
+	  "means, and what to set. Nothing is changed. With MOUNTPOINT, that mount alone is looked at too; else all." },
 	{ NULL, NULL, NULL, 0, NULL },
 };
 

@@ -1,15 +1,19 @@
-/* run.c - tierctl run: starts a program with the preload library. */
+/* run.c - tierctl run: starts a program with the preload library, or without it in a memory cgroup. */
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "cgroup.h"
+#include "conn.h"
 #include "tierctl.h"
 
 #define PRELOAD "lib/tierfs/libtierfs-preload.so"
@@ -103,20 +107,12 @@ static int set_preload(const char *library)
 	return rc < 0 ? fail_errno(library, "cannot be preloaded", errno) : 0;
 }
 
-int run_run(const struct command *command, int argc, char **argv)
+static int run_attached(char **argv)
 {
 	char library[PATH_MAX] = PRELOAD, program[PATH_MAX];
 	const char *why;
-	int err;
+	int err = find_preload(library);
 
-	if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-		args_help(command);
-		return 0;
-	}
-	argv += argc > 1 && !strcmp(argv[1], "--") ? 2 : 1;
-	if (!argv[0])
-		return fail(command->name, "a command is missing", "see 'tierctl run --help'");
-	err = find_preload(library);
 	if (err)
 		return fail_errno(library, "the preload library is not there", err);
 	err = find_program(argv[0], program);
@@ -129,4 +125,113 @@ int run_run(const struct command *command, int argc, char **argv)
 		return 1;
 	execvp(argv[0], argv);
 	return fail_errno(argv[0], "cannot run", errno);
+}
+
+/* --- plain: in a memory cgroup ------------------------------------------------------------------------------------ */
+
+static int budget_of(const char *mountpoint, uint64_t *ret)
+{
+	struct conn_error error;
+	struct conn *conn;
+	json_t *result;
+	int err = conn_open(mountpoint, false, &conn, &error);
+
+	if (err)
+		return fail(mountpoint, error.what, error.why);
+	err = conn_ask(conn, "stat", NULL, NULL, NULL, &result, &error);
+	conn_close(conn);
+	if (err)
+		return fail(mountpoint, error.what, error.why);
+	*ret = (uint64_t)json_integer_value(json_object_get(result, "dram_bytes"));
+	json_decref(result);
+	return *ret ? 0 : fail(mountpoint, "has no budget", "it is not the mount point of a tierfs");
+}
+
+static volatile sig_atomic_t running_pid;
+
+static void pass_on(int signal)
+{
+	int err = errno;
+
+	kill((pid_t)running_pid, signal);
+	errno = err;
+}
+
+/* A signal that asks us to end is meant for the program; we stay to remove the cgroup. */
+static void pass_signals(pid_t pid)
+{
+	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2 };
+	struct sigaction action = { .sa_handler = pass_on, .sa_flags = SA_RESTART };
+
+	running_pid = pid;
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		sigaction(numbers[i], &action, NULL);
+}
+
+_Noreturn static void become_program(const struct cgroup *cgroup, const sigset_t *mask, char **argv)
+{
+	int err = cgroup_enter(cgroup);
+
+	sigprocmask(SIG_SETMASK, mask, NULL);
+	if (err)
+		_exit(fail_errno(cgroup->path, "cannot enter", err));
+	execvp(argv[0], argv);
+	_exit(fail_errno(argv[0], "cannot run", errno));
+}
+
+static int run_in(const struct cgroup *cgroup, char **argv)
+{
+	sigset_t all, mask;
+	int status = 0;
+	pid_t pid;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &mask); /* none may come before it can be passed on */
+	pid = fork();
+	if (pid == 0)
+		become_program(cgroup, &mask, argv);
+	if (pid > 0)
+		pass_signals(pid);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	if (pid < 0)
+		return fail_errno(argv[0], "cannot run", errno);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static int run_plain(const struct args *args)
+{
+	uint64_t limit_bytes = args->memory;
+	struct cgroup cgroup;
+	char what[PATH_MAX];
+	int rc, err;
+
+	if (!limit_bytes && !args->mount)
+		return fail("run", "how much memory?", "give --memory=SIZE or --mount=MOUNTPOINT");
+	if (!limit_bytes && budget_of(args->mount, &limit_bytes))
+		return 1;
+	err = cgroup_new(limit_bytes, &cgroup, what);
+	if (err)
+		return fail(what, "cannot limit memory",
+			    err == -ENOENT ? "no memory cgroup of this host can be used" : strerror(-err));
+	rc = run_in(&cgroup, args->operands);
+	err = cgroup_remove(&cgroup);
+	if (err)
+		fail_errno(cgroup.path, "is left behind", err);
+	return rc;
+}
+
+int run_run(const struct command *command, int argc, char **argv)
+{
+	struct args args;
+	int rc = args_parse(command, argc, argv, 0, -1, &args);
+
+	if (rc)
+		return rc < 0;
+	if (!args.count)
+		return fail(command->name, "a command is missing", "see 'tierctl run --help'");
+	if (!args.plain && (args.memory || args.mount))
+		return fail(command->name, "--memory and --mount are for --plain", NULL);
+	return args.plain ? run_plain(&args) : run_attached(args.operands);
 }

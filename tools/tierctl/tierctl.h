@@ -17,6 +17,7 @@ enum args_option {
 	ARGS_RANGE = 1 << 2, /* --offset and --length */
 	ARGS_OFF = 1 << 3,
 	ARGS_DEPTH = 1 << 4,
+	ARGS_COMMAND = 1 << 5, /* operands are a command with options of its own; --plain, --memory and --mount */
 };
 
 struct args {
@@ -24,6 +25,9 @@ struct args {
 	bool has_range;
 	uint64_t offset, length; /* length UINT64_MAX: to the end */
 	unsigned int depth;
+	bool plain;
+	uint64_t memory;   /* bytes; 0: not given */
+	const char *mount; /* NULL: not given */
 	char **operands;
 	int count;
 };
@@ -61,3 +65,4 @@ int copy_run(const struct command *command, int argc, char **argv);
 int set_run(const struct command *command, int argc, char **argv);
 int get_run(const struct command *command, int argc, char **argv);
 int run_run(const struct command *command, int argc, char **argv);
+int doctor_run(const struct command *command, int argc, char **argv);
