@@ -207,7 +207,7 @@ static int load_table(struct ramfile *file)
 	err = work_get(tier_works(file->tier), &work);
 	if (err)
 		return err;
-	err = tier_store(file->tier)->ops->walk(tier_store(file->tier), file->ino, 0, UINT64_MAX, load_key, file);
+	err = tier_store(file->tier)->ops->heads(tier_store(file->tier), file->ino, 0, UINT64_MAX, load_key, file);
 	if (!err)
 		err = load_arena(file, work);
 	work_put(tier_works(file->tier), work);

@@ -25,6 +25,11 @@ static int hook_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t
 	return of(store)->below->ops->walk(of(store)->below, ino, first, count, fn, arg);
 }
 
+static int hook_heads(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+{
+	return of(store)->below->ops->heads(of(store)->below, ino, first, count, fn, arg);
+}
+
 static int hook_put(struct store *store, const struct store_item *items, size_t count)
 {
 	struct store_hook *hook = of(store);
@@ -75,6 +80,7 @@ static void hook_free(struct store *store)
 static const struct store_ops OPS = {
 	.get = hook_get,
 	.walk = hook_walk,
+	.heads = hook_heads,
 	.put = hook_put,
 	.remove = hook_remove,
 	.meta_put = hook_meta_put,
