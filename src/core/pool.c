@@ -386,10 +386,10 @@ static int mount_tmpfs(const char *path)
 {
 	/* Best first; older kernels refuse what they do not know with EINVAL.
 	 *
-	 * No huge pages. Punching a part of one splits it, but the kernel zeroes the part first and then splits only if nobody
-	 * else holds a reference; if somebody does, the part stays present, as zeros, and who maps it reads zeros in place of
-	 * what was demoted. khugepaged makes huge pages of whatever a VMM marked with MADV_HUGEPAGE, so a mount that merely
-	 * allows them is not safe. */
+	 * No huge pages. Punching a part of one splits it, but the kernel zeroes the part first and then splits only if
+	 * nobody else holds a reference; if somebody does, the part stays present, as zeros, and who maps it reads
+	 * zeros in place of what was demoted. khugepaged makes huge pages of whatever a VMM marked with MADV_HUGEPAGE,
+	 * so a mount that merely allows them is not safe. */
 	static const char *const options[] = { ",noswap,huge=never", ",noswap", "" };
 	char data[96];
 
@@ -397,7 +397,8 @@ static int mount_tmpfs(const char *path)
 		snprintf(data, sizeof(data), "mode=0700,size=0,nr_inodes=0%s", options[i]);
 		if (mount("tierfs-arena", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, data) == 0) {
 			if (i > 0)
-				log_warn("%s: this kernel takes tmpfs options \"%s\" only; arenas may be swapped", path, data);
+				log_warn("%s: this kernel takes tmpfs options \"%s\" only; arenas may be swapped", path,
+					 data);
 			return 0;
 		}
 		if (errno != EINVAL)

@@ -260,7 +260,8 @@ void ramfile_unload(struct ramfile *file)
 	if (!file)
 		return;
 	tier_remove_file(file->tier, file);
-	budget_release(tier_budget(file->tier), (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
+	budget_release(tier_budget(file->tier),
+		       (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
 	/* With nothing in it a later load makes a new one; but a process that maps it comes back with this one. */
 	if (file->arena.fd >= 0 && !file->blocks.in_state[BLOCK_RESIDENT] && !atomic_load(&file->lost) &&
 	    !ramfile_is_held(file))
@@ -445,8 +446,8 @@ void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t wr
 	atomic_fetch_add(&file->direct_write_bytes, write_bytes);
 }
 
-/* Under lock. A block is resident if the arena or the kernel has it, else cold if the store has it. The last block may be a part
- * of one; it is counted whole where it is, and the holes are what is left. */
+/* Under lock. A block is resident if the arena or the kernel has it, else cold if the store has it. The last block may
+ * be a part of one; it is counted whole where it is, and the holes are what is left. */
 static void count_tiers(const struct ramfile *file, struct ramfile_figures *ret)
 {
 	uint64_t cold = file->blocks.in_state[BLOCK_COLD], only_cached = 0, whole_bytes;

@@ -13,7 +13,7 @@
 struct plain;
 
 struct plain_config {
-	struct tier *tier;       /* borrowed, like all below */
+	struct tier *tier; /* borrowed, like all below */
 	struct ns *ns;
 	struct evict *evict;
 	const char *mountpoint;
