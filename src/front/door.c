@@ -210,6 +210,17 @@ static void mark_cached(const struct door *door, struct ramfile *file, size_t le
 	ramfile_set_cached(file, first, count < BLOCKS_A_WRITE ? count : BLOCKS_A_WRITE, cached);
 }
 
+/* The kernel drops its pages of a range that became a hole. */
+static void unmark_cached(const struct door *door, struct ramfile *file, uint64_t offset, uint64_t len)
+{
+	static const uint8_t none[BLOCKS_A_WRITE];
+	uint64_t block_bytes = tier_block_bytes(door->tier), size = ramfile_size(file);
+	uint64_t end = offset + len < size ? (offset + len) / block_bytes : (size + block_bytes - 1) / block_bytes;
+
+	for (uint64_t first = (offset + block_bytes - 1) / block_bytes; first < end; first += BLOCKS_A_WRITE)
+		ramfile_set_cached(file, first, end - first < BLOCKS_A_WRITE ? end - first : BLOCKS_A_WRITE, none);
+}
+
 int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,
 	       uint64_t offset)
 {
@@ -243,6 +254,8 @@ static int fallocate_open(const struct door *door, struct ramfile *file, uint64_
 	/* Zeros are what a hole reads as. Plain preallocation has nothing to do: room is made when a block comes. */
 	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		rc = ramfile_discard(file, offset, len);
+	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		unmark_cached(door, file, offset, len);
 	return rc;
 }
 

@@ -21,8 +21,8 @@
 
 #define DOOR_PAGE_BYTES 4096U
 
-/* More than the kernel's read-ahead asks for in one piece; see door_fill(). */
-#define DOOR_FILL_MAX (128U << 10)
+/* What the kernel's read-ahead asks for in one piece at most: its window, doubled by POSIX_FADV_SEQUENTIAL. */
+#define DOOR_FILL_MAX (256U << 10)
 
 struct opener;
 

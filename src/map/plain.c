@@ -172,7 +172,8 @@ static void store_staged(struct plain *plain, const uint64_t *ino, size_t files)
 
 		if (!subject_open(plain, ino[i], &subject))
 			continue;
-		if (subject.figures.arena_bytes && !subject.figures.mappers)
+		/* Without such opens the arena's is not a second copy. */
+		if (subject.figures.arena_bytes && subject.figures.cached_opens && !subject.figures.mappers)
 			ramfile_demote(subject.file, 0, UINT64_MAX, NULL, NULL, &moved);
 		subject_close(plain, &subject);
 	}
@@ -216,6 +217,7 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	if (!plain)
 		return -ENOMEM;
 	plain->config = *config;
+	plain->staged_ns = clock_ns();
 	plain->cached = malloc(MEASURE_BLOCKS);
 	if (!plain->cached)
 		err = -ENOMEM;

@@ -244,7 +244,8 @@ tierfs_answers() # PID MOUNTPOINT: true when usable, and when it is no use to wa
 # Unmounts and waits for the daemon's end, which must be a clean one.
 tierfs_stop() # MOUNTPOINT [SECONDS]
 {
-	umount "$1" || fail "cannot unmount $1"
+	# The evictor may be looking at a file right now.
+	wait_for 5 umount "$1" || umount "$1" || fail "cannot unmount $1"
 	wait_for "${2:-60}" gone "$tierfs_pid" || fail "the daemon is still there ${2:-60} s after umount"
 	wait "$tierfs_pid" || fail "the daemon ended with exit $? ($(tail -n 3 "$T/tierfs.log"))"
 }
