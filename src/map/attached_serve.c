@@ -1,0 +1,392 @@
+/* Requests of the attach socket: HELLO, OPEN, MAP, RESUME, UNMAP, DISCARD, ZAPPED. Each is answered once, but ZAPPED,
+ * which is an answer. A request that cannot be done is answered by ERROR, and the connection goes on. */
+#include "map/attached_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <tierfs/protocol.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "map/uffd.h"
+#include "mem/arena.h"
+
+#define MAPPINGS_PER_CONNECTION 256
+#define PAGE 4096U
+
+/* --- answers ------------------------------------------------------------------------------------------------ */
+
+static int answer(struct connection *connection, struct tierfs_msg *msg, uint64_t seq, const int *fds, int fd_count)
+{
+	msg->seq = seq;
+	return wire_send(connection->sock, msg, fds, fd_count);
+}
+
+int attached_answer_error(struct connection *connection, uint64_t seq, int err, const char *text)
+{
+	struct tierfs_msg msg = { .type = TIERFS_MSG_ERROR };
+
+	msg.u.error.code = -err;
+	snprintf(msg.u.error.text, sizeof(msg.u.error.text), "%s: %s", text, strerror(-err));
+	return answer(connection, &msg, seq, NULL, 0);
+}
+
+static int answer_done(struct connection *connection, uint64_t seq, uint64_t map_id)
+{
+	struct tierfs_msg msg = { .type = TIERFS_MSG_DONE };
+
+	msg.u.done.map_id = map_id;
+	return answer(connection, &msg, seq, NULL, 0);
+}
+
+/* --- requests ----------------------------------------------------------------------------------------------- */
+
+static struct link *find_link(struct connection *connection, uint64_t id)
+{
+	struct link *link;
+
+	TAILQ_FOREACH(link, &connection->mappings, link)
+		if (link->mapping->id == id)
+			return link;
+	return NULL;
+}
+
+static int do_hello(struct connection *connection, struct wire_packet *packet)
+{
+	struct tierfs_msg msg = { .type = TIERFS_MSG_WELCOME };
+
+	if (packet->msg.u.hello.abi_version != TIERFS_ABI_VERSION)
+		return -EPROTO;
+	connection->greeted = true;
+	msg.u.welcome.abi_version = TIERFS_ABI_VERSION;
+	msg.u.welcome.block_bytes = tier_block_bytes(connection->attached->config.tier);
+	return answer(connection, &msg, packet->msg.seq, NULL, 0);
+}
+
+static void forget_grant(struct connection *connection, struct grant *grant)
+{
+	TAILQ_REMOVE(&connection->grants, grant, link);
+	close(grant->fd);
+	free(grant);
+}
+
+static struct grant *find_grant(struct connection *connection, uint64_t ino)
+{
+	struct grant *grant, *found = NULL;
+
+	TAILQ_FOREACH(grant, &connection->grants, link)
+		if (grant->ino == ino)
+			found = grant;
+	return found;
+}
+
+static int grant_arena(struct connection *connection, const struct token_grant *token, struct tierfs_msg *msg)
+{
+	struct attached *attached = connection->attached;
+	struct grant *grant = calloc(1, sizeof(*grant));
+	struct ramfile *file;
+	int err;
+
+	if (!grant)
+		return -ENOMEM;
+	err = ns_open(attached->config.ns, token->ino, &file);
+	if (!err) {
+		err = ramfile_arena_fd(file, true, &grant->fd);
+		msg->u.arena.size_bytes = ramfile_size(file);
+		ns_put(attached->config.ns, token->ino);
+	}
+	if (err) {
+		free(grant);
+		return err;
+	}
+	while (find_grant(connection, token->ino)) /* one at a time: the last OPEN counts */
+		forget_grant(connection, find_grant(connection, token->ino));
+	grant->ino = token->ino;
+	TAILQ_INSERT_TAIL(&connection->grants, grant, link);
+	msg->u.arena.ino = token->ino;
+	msg->u.arena.rights = token->rights;
+	return grant->fd;
+}
+
+static int do_open(struct connection *connection, struct wire_packet *packet)
+{
+	struct tierfs_msg msg = { .type = TIERFS_MSG_ARENA };
+	struct token_grant token;
+	int fds[2];
+	int err;
+
+	err = token_redeem(connection->attached->config.tokens, packet->msg.u.open.token, &token);
+	if (err)
+		return attached_answer_error(connection, packet->msg.seq, err,
+					     "the token was never given out, is used up or expired");
+	/* The kernel registers only memory that may become writable with userfaultfd. */
+	if (!(token.rights & TIERFS_RIGHT_WRITE))
+		return attached_answer_error(connection, packet->msg.seq, -EACCES,
+					     "the file is not open for writing, which an attached mapping needs");
+	fds[0] = grant_arena(connection, &token, &msg);
+	if (fds[0] < 0)
+		return attached_answer_error(connection, packet->msg.seq, fds[0], "the file's memory cannot be shared");
+	fds[1] = connection->attached->uffd_device;
+	return answer(connection, &msg, packet->msg.seq, fds, 2);
+}
+
+static bool is_userfaultfd(int fd)
+{
+	char link[64], target[64];
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	len = readlink(link, target, sizeof(target) - 1);
+	if (len < 0)
+		return false;
+	target[len] = '\0';
+	return strcmp(target, "anon_inode:[userfaultfd]") == 0;
+}
+
+static int check_range(const struct tierfs_msg *msg, uint64_t size_bytes)
+{
+	uint64_t addr = msg->u.map.addr, length = msg->u.map.length_bytes, offset = msg->u.map.offset;
+
+	if (addr % PAGE || length % PAGE || offset % PAGE || !length || addr + length < addr)
+		return -EINVAL;
+	return offset < size_bytes && length <= size_bytes - offset ? 0 : -EINVAL;
+}
+
+static int open_pagemap(const struct connection *connection)
+{
+	char path[64];
+	struct pollfd gone = { .fd = connection->pidfd, .events = POLLIN };
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)connection->pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	/* The number was the peer's if the peer still lives now. */
+	if (poll(&gone, 1, 0) != 0) {
+		close(fd);
+		return -ESRCH;
+	}
+	return fd;
+}
+
+/* Takes over file's reference, arena_fd stays the caller's, uffd is taken from the packet on success. */
+static int make_mapping(struct connection *connection, struct wire_packet *packet, int uffd_index, int arena_fd,
+			struct ramfile *file, uint64_t ino, struct mapping **ret)
+{
+	struct attached *attached = connection->attached;
+	const struct tierfs_msg *msg = &packet->msg;
+	struct mapping_spec spec = {
+		.id = attached->next_id,
+		.ino = ino,
+		.pid = connection->pid,
+		.file = file,
+		.segment = { .addr = msg->u.map.addr, .length = msg->u.map.length_bytes, .offset = msg->u.map.offset },
+		.block_bytes = tier_block_bytes(attached->config.tier),
+		.uffd = packet->fds[uffd_index],
+		.sock = connection->sock,
+	};
+	CLEANUP_CLOSE int pagemap = -1;
+	int flags, err;
+
+	if (!is_userfaultfd(spec.uffd))
+		return -EBADF;
+	/* Reading it must never block, whatever the client made of it. */
+	flags = fcntl(spec.uffd, F_GETFL);
+	if (flags < 0 || fcntl(spec.uffd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return -errno;
+	pagemap = open_pagemap(connection);
+	if (pagemap < 0)
+		return pagemap;
+	err = uffd_register(spec.uffd, spec.segment.addr, spec.segment.length);
+	if (err)
+		return err;
+	err = arena_hold(arena_fd, spec.id);
+	if (err)
+		return err;
+	spec.pagemap = pagemap;
+	err = mapping_new(&spec, ret);
+	if (err)
+		return err;
+	packet->fds[uffd_index] = -1;
+	(void)STEAL_FD(pagemap);
+	err = map_table_add(attached->table, *ret);
+	if (err) {
+		mapping_free(*ret);
+		return err;
+	}
+	attached->next_id++;
+	return 0;
+}
+
+static int link_mapping(struct connection *connection, struct mapping *mapping, uint64_t seq)
+{
+	struct link *link = calloc(1, sizeof(*link));
+
+	if (!link) {
+		attached_end_mapping(connection->attached, mapping);
+		return attached_answer_error(connection, seq, -ENOMEM, "no memory for the mapping");
+	}
+	link->mapping = mapping;
+	TAILQ_INSERT_TAIL(&connection->mappings, link, link);
+	connection->mapping_count++;
+	log_info("file %llu: process %d maps %llu bytes", (unsigned long long)mapping->ino, (int)mapping->pid,
+		 (unsigned long long)mapping->segment[0].length);
+	return answer_done(connection, seq, mapping->id);
+}
+
+static int do_map(struct connection *connection, struct wire_packet *packet)
+{
+	struct attached *attached = connection->attached;
+	uint64_t ino = packet->msg.u.map.ino;
+	struct grant *grant = find_grant(connection, ino);
+	struct mapping *mapping;
+	struct ramfile *file;
+	int err;
+
+	if (!grant || packet->fd_count != 1)
+		return -EPROTO;
+	if (connection->mapping_count >= MAPPINGS_PER_CONNECTION)
+		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
+					     "the process has 256 mappings, which is the limit");
+	err = ns_open(attached->config.ns, ino, &file);
+	if (!err) {
+		err = check_range(&packet->msg, ramfile_size(file));
+		if (!err)
+			err = make_mapping(connection, packet, 0, grant->fd, file, ino, &mapping);
+		if (err)
+			ns_put(attached->config.ns, ino);
+	}
+	forget_grant(connection, grant);
+	if (err)
+		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be mapped");
+	return link_mapping(connection, mapping, packet->msg.seq);
+}
+
+/* The mapping that the process had before its connection broke, if this daemon knew it. */
+static void end_predecessor(struct attached *attached, pid_t pid, uint64_t addr)
+{
+	struct link *link, *next;
+
+	for (link = TAILQ_FIRST(&attached->orphans); link; link = next) {
+		next = TAILQ_NEXT(link, link);
+		if (link->mapping->pid != pid || link->mapping->segment[0].addr != addr)
+			continue;
+		TAILQ_REMOVE(&attached->orphans, link, link);
+		attached_end_mapping(attached, link->mapping);
+		free(link);
+	}
+}
+
+static int do_resume(struct connection *connection, struct wire_packet *packet)
+{
+	struct attached *attached = connection->attached;
+	struct mapping *mapping;
+	struct ramfile *file;
+	uint64_t ino;
+	int err;
+
+	if (packet->fd_count != 2)
+		return -EPROTO;
+	if (connection->mapping_count >= MAPPINGS_PER_CONNECTION)
+		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
+					     "the process has 256 mappings, which is the limit");
+	err = ns_open_by_arena(attached->config.ns, packet->fds[0], &ino, &file);
+	if (err)
+		return attached_answer_error(connection, packet->msg.seq, err,
+					     "the descriptor is not the arena of a file of this mount");
+	err = check_range(&packet->msg, ramfile_size(file));
+	if (!err)
+		err = make_mapping(connection, packet, 1, packet->fds[0], file, ino, &mapping);
+	if (err) {
+		ns_put(attached->config.ns, ino);
+		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be mapped");
+	}
+	end_predecessor(attached, connection->pid, packet->msg.u.map.addr);
+	/* Whoever waits for an answer that the former daemon owed touches its page again and brings a new event. */
+	uffd_wake(mapping->uffd, packet->msg.u.map.addr, packet->msg.u.map.length_bytes);
+	return link_mapping(connection, mapping, packet->msg.seq);
+}
+
+static int do_unmap(struct connection *connection, struct wire_packet *packet)
+{
+	struct link *link = find_link(connection, packet->msg.u.part.map_id);
+	int left;
+
+	if (!link)
+		return attached_answer_error(connection, packet->msg.seq, -ENOENT,
+					     "there is no mapping with this number");
+	left = mapping_cut(link->mapping, packet->msg.u.part.where, packet->msg.u.part.length_bytes);
+	if (left < 0)
+		return attached_answer_error(connection, packet->msg.seq, left,
+					     "the mapping would be cut into too many pieces");
+	if (!left) {
+		TAILQ_REMOVE(&connection->mappings, link, link);
+		connection->mapping_count--;
+		attached_end_mapping(connection->attached, link->mapping);
+		free(link);
+	}
+	return answer_done(connection, packet->msg.seq, 0);
+}
+
+static int do_discard(struct connection *connection, struct wire_packet *packet)
+{
+	struct link *link = find_link(connection, packet->msg.u.part.map_id);
+	uint64_t offset = packet->msg.u.part.where, length = packet->msg.u.part.length_bytes;
+	int err;
+
+	if (!link)
+		return attached_answer_error(connection, packet->msg.seq, -ENOENT,
+					     "there is no mapping with this number");
+	if (offset % PAGE || length % PAGE || offset + length < offset)
+		return attached_answer_error(connection, packet->msg.seq, -EINVAL, "a discard must be whole pages");
+	err = ramfile_discard(link->mapping->file, offset, length);
+	if (err)
+		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be discarded");
+	return answer_done(connection, packet->msg.seq, 0);
+}
+
+static int do_zapped(struct connection *connection, struct wire_packet *packet)
+{
+	struct link *link;
+
+	TAILQ_FOREACH(link, &connection->mappings, link)
+		if (mapping_zapped(link->mapping, packet->msg.seq))
+			break;
+	return 0;
+}
+
+int attached_serve(struct connection *connection, struct wire_packet *packet)
+{
+	if (!connection->greeted && packet->msg.type != TIERFS_MSG_HELLO)
+		return -EPROTO;
+	switch ((enum tierfs_msg_type)packet->msg.type) {
+	case TIERFS_MSG_HELLO:
+		return do_hello(connection, packet);
+	case TIERFS_MSG_OPEN:
+		return do_open(connection, packet);
+	case TIERFS_MSG_MAP:
+		return do_map(connection, packet);
+	case TIERFS_MSG_RESUME:
+		return do_resume(connection, packet);
+	case TIERFS_MSG_UNMAP:
+		return do_unmap(connection, packet);
+	case TIERFS_MSG_DISCARD:
+		return do_discard(connection, packet);
+	case TIERFS_MSG_ZAPPED:
+		return do_zapped(connection, packet);
+	case TIERFS_MSG_WELCOME:
+	case TIERFS_MSG_ARENA:
+	case TIERFS_MSG_DONE:
+	case TIERFS_MSG_ZAP:
+	case TIERFS_MSG_ERROR:
+		break; /* the daemon's to say */
+	}
+	return -EPROTO;
+}
