@@ -74,8 +74,9 @@ static void measure(struct plain *plain, struct subject *subject, uint64_t offse
 
 	while (first < end) {
 		uint64_t count = end - first < MEASURE_BLOCKS ? end - first : MEASURE_BLOCKS, bytes;
-		int err = evict_measure(plain->config.evict, plain->dev, subject->ino, subject->path[0] ? subject->path : NULL,
-					first * block_bytes, block_bytes, count, plain->cached, &bytes);
+		int err = evict_measure(plain->config.evict, plain->dev, subject->ino,
+					subject->path[0] ? subject->path : NULL, first * block_bytes, block_bytes,
+					count, plain->cached, &bytes);
 
 		if (err == -ENOENT)
 			memset(plain->cached, 0, count); /* no name and no mapper: the kernel is about to forget it */
@@ -102,11 +103,11 @@ static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t
 		return 0;
 	for (size_t i = 0; i < count; i++)
 		range[i] = (struct evict_range){ .offset = pick[i].offset, .length = pick[i].length };
-	err = evict_out(plain->config.evict, plain->dev, subject->ino, subject->path[0] ? subject->path : NULL, range, count,
-			answer, &summary);
+	err = evict_out(plain->config.evict, plain->dev, subject->ino, subject->path[0] ? subject->path : NULL, range,
+			count, answer, &summary);
 	if (err) {
-		log_debug("file %llu: pages cannot be taken out of the kernel's cache: %s", (unsigned long long)subject->ino,
-			  strerror(-err));
+		log_debug("file %llu: pages cannot be taken out of the kernel's cache: %s",
+			  (unsigned long long)subject->ino, strerror(-err));
 		return 0;
 	}
 	for (size_t i = 0; i < count; i++) {
@@ -117,10 +118,12 @@ static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t
 			continue;
 		}
 		memset(plain->cached, 0, blocks);
-		ramfile_set_cached(subject->file, range[i].offset / subject->figures.block_bytes, blocks, plain->cached);
+		ramfile_set_cached(subject->file, range[i].offset / subject->figures.block_bytes, blocks,
+				   plain->cached);
 	}
 	ramfile_figures(subject->file, &after);
-	return subject->figures.cached_bytes > after.cached_bytes ? subject->figures.cached_bytes - after.cached_bytes : 0;
+	return subject->figures.cached_bytes > after.cached_bytes ? subject->figures.cached_bytes - after.cached_bytes
+								  : 0;
 }
 
 /* One portion of every file in turn, the share of each by what the kernel caches of it. */
@@ -155,8 +158,8 @@ static void measure_all(struct plain *plain, const uint64_t *ino, size_t files)
 			struct evict_answer answer;
 			struct evict_summary summary;
 
-			evict_drop(plain->config.evict, plain->dev, subject.ino, subject.path[0] ? subject.path : NULL, &all, 1,
-				   &answer, &summary);
+			evict_drop(plain->config.evict, plain->dev, subject.ino, subject.path[0] ? subject.path : NULL,
+				   &all, 1, &answer, &summary);
 		}
 		measure(plain, &subject, 0, subject.figures.size_bytes);
 		subject_close(plain, &subject);
