@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from suite import cold, memory, store
+from suite import cold, memory, services, store
 from suite.host import Host, Skip
 from suite.report import Report
 
@@ -22,7 +22,7 @@ class Plan:
 
     resident, huge, touch = GIB, 2 * GIB, 256 * MIB
     slice_s, slices = 0.05, 21
-    scan_s, scan_rounds, scan_min_idle = 0.5, 5, (0.1,)
+    scanned, scan_s, scan_rounds, scan_min_idle = 128 * MIB, 4, 3, (0.1,)
     touch_orders = ("sequential",)
     rounds = 3
     ratio = 3
@@ -30,42 +30,48 @@ class Plan:
     all_peers = False
     scan = 192 * MIB
     zipf, warm_s, slot_s = 512 * MIB, 2, 2
-    zipf_runs = ((25, 3, ("scattered", "clustered"), 1), (50, 3, ("scattered",), 1))
+    zipf_runs = {3: ((50, ("scattered",), (1,)), (25, ("scattered", "clustered"), (1,)))}
     idle_slot_s = 3
     jump_s = 3
     sort, sort_rounds = 128 * MIB, 1
-    demote, direct, populated = 256 * MIB, 384 * MIB, 2 * GIB
+    demote, direct, direct_write, populated = 192 * MIB, 384 * MIB, 128 * MIB, 2 * GIB
+    memcached, service_s = 512 * MIB, 2
+    guest_mib, guest_s, guest_rounds = 256, 4, 1
 
 
 class FullPlan(Plan):
     slice_s, slices = 0.1, 41
-    scan_s, scan_rounds, scan_min_idle = 2, 9, (0.1, 2, 30)
+    scanned, scan_s, scan_rounds, scan_min_idle = GIB, 30, 5, (0.1, 30)
     touch, touch_orders = GIB, ("sequential", "random")
     rounds = 5
     fault, fault_count = 2 * GIB, 12000
     all_peers = True
     scan = 512 * MIB
     zipf, warm_s, slot_s = GIB, 8, 4
-    zipf_runs = (
-        *((percent, 3, ("scattered", "clustered"), 1) for percent in (100, 75, 50, 25)),
-        (25, 1, ("scattered",), 1), (25, 8, ("scattered",), 1), (25, 3, ("scattered",), 2),
-    )
+    zipf_runs = {
+        3: tuple((percent, ("scattered", "clustered"), (1, 2) if percent == 25 else (1,)) for percent in (100, 75, 50, 25)),
+        1: ((25, ("scattered",), (1,)),),
+        8: ((25, ("scattered",), (1,)),),
+    }
     idle_slot_s = 20
     jump_s = 6
     sort, sort_rounds = 512 * MIB, 3
-    demote, direct, populated = GIB, GIB, 16 * GIB
+    demote, direct, direct_write, populated = GIB, GIB, GIB, 16 * GIB
+    memcached, service_s = 2 * GIB, 10
+    guest_mib, guest_s, guest_rounds = 512, 20, 3
 
 
 class TinyPlan(Plan):
     """To try the suite itself: seconds, and figures that say nothing."""
 
     resident, huge, touch = 64 * MIB, 64 * MIB, 32 * MIB
-    slices, scan_rounds, rounds = 3, 2, 2
+    slices, scan_s, scan_rounds, rounds = 3, 1, 2, 2
     fault, fault_count = 64 * MIB, 500
     scan = 32 * MIB
-    zipf, warm_s, slot_s = 64 * MIB, 0.5, 0.5
+    zipf, warm_s, slot_s = 160 * MIB, 0.5, 0.5
     jump_s = 1
-    demote, direct, populated = 64 * MIB, 64 * MIB, 128 * MIB
+    demote, direct, direct_write, populated = 64 * MIB, 64 * MIB, 64 * MIB, 128 * MIB
+    memcached, service_s = 320 * MIB, 1
 
 
 PLANS = {"quick": Plan, "full": FullPlan, "tiny": TinyPlan}
@@ -77,6 +83,7 @@ QUICK_CASES = {
 }
 FULL_CASES = {
     **QUICK_CASES, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
+    "memcached": services.memcached, "guest": services.guest,
 }
 
 

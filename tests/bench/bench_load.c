@@ -456,6 +456,26 @@ static void do_pageout(char **word)
 	printf("{\"seconds\": %.6f}\n", seconds_since(start_ns));
 }
 
+static uint64_t touch_shuffled(const struct map *map)
+{
+	uint64_t pages = map->bytes / PAGE, start_ns = measure_now_ns();
+
+	for (uint64_t i = 0; i < pages; i++)
+		sink += *(volatile uint64_t *)(map->base + measure_shuffle(i, pages, 9) * PAGE);
+	return measure_now_ns() - start_ns;
+}
+
+static void do_refault(char **word)
+{
+	struct map *map = find_map(word[1]);
+	uint64_t mapped_ns = touch_shuffled(map), zapped_ns;
+
+	if (map->fd < 0 || madvise(map->base, map->bytes, MADV_DONTNEED) < 0)
+		measure_die("refault: not a mapping of a file");
+	zapped_ns = touch_shuffled(map);
+	printf("{\"ns\": %.1f}\n", ((double)zapped_ns - (double)mapped_ns) * (double)PAGE / (double)map->bytes);
+}
+
 static void do_cached(char **word)
 {
 	struct map *map = find_map(word[1]);
@@ -576,10 +596,12 @@ static bool obey(char **word, int words)
 		void (*fixed)(char **word);
 		void (*open)(char **word, int words);
 	} commands[] = {
-		{ "map", 4, NULL, do_map },       { "unmap", 2, NULL, do_unmap },   { "fill", 4, do_fill, NULL },
-		{ "touch", 5, do_touch, NULL },   { "access", 7, NULL, do_access }, { "latency", 8, NULL, do_latency },
-		{ "stir", 4, do_stir, NULL },     { "sort", 4, do_sort, NULL },     { "pageout", 2, do_pageout, NULL },
-		{ "cached", 2, do_cached, NULL },
+		{ "map", 4, NULL, do_map },         { "unmap", 2, NULL, do_unmap },
+		{ "fill", 4, do_fill, NULL },       { "touch", 5, do_touch, NULL },
+		{ "access", 7, NULL, do_access },   { "latency", 8, NULL, do_latency },
+		{ "stir", 4, do_stir, NULL },       { "sort", 4, do_sort, NULL },
+		{ "pageout", 2, do_pageout, NULL }, { "cached", 2, do_cached, NULL },
+		{ "refault", 2, do_refault, NULL },
 	};
 
 	if (words == 0 || strcmp(word[0], "quit") == 0)

@@ -1,5 +1,6 @@
 """Memory that does not fit: faults, and loads under a budget, against swap, zswap and a mapped file of ext4."""
 import contextlib
+import statistics
 import time
 
 from .host import PAGE_CLUSTER, PROGRAM_BYTES, Skip, read_text
@@ -22,8 +23,8 @@ class Peer:
         self.dram = dram
         self.load.do("map", "m", path, size, *(["random"] if kind == "ext4" else []))
 
-    def press(self):
-        self.cgroup.limit(self.dram + PROGRAM_BYTES)
+    def press(self, dram=None):
+        self.cgroup.limit((dram or self.dram) + PROGRAM_BYTES)
 
     def make_cold(self):
         for _ in range(6):
@@ -41,7 +42,6 @@ def cold_tierfs(stack, bench, size, **options):
     load = stack.enter_context(Load(bench.host, attached=True))
     load.do("map", "m", tierfs.path("ram"), size)
     load.do("fill", "m", bench.plan.ratio, SEED)
-    tierfs.set("dram", size + size // 8) # can be exceeded by what else is mapped: nothing here, but missing faults are wanted
     return tierfs, load
 
 
@@ -153,21 +153,24 @@ def sequential(bench):
                          daemon_disk_bytes=cost["disk_read_bytes"] / bench.plan.rounds)
 
 
-def in_turns(bench, tierfs, loads, seconds, *access):
+def in_turns(bench, tierfs, loads, seconds, choice, threads):
     """The same accesses on each load, in turns; the start of a slot, while the other one's work leaves the machine, does not count."""
-    rates = {name: [] for name in loads}
+    rates, faults = {name: [] for name in loads}, {name: [] for name in loads}
     used = {"cpu_s": 0, "disk_read_bytes": 0, "disk_write_bytes": 0, "seconds": 0}
     for turn in range(bench.plan.rounds):
         for name, load in loads.items():
-            load.do("access", "m", "mix", seconds / 4, *access, 1000 + turn)
-            before = tierfs.cost()
-            got = load.do("access", "m", "mix", seconds, *access, 2000 + turn)
+            load.do("access", "m", "mix", seconds / 4, choice, threads, 1000 + turn)
+            before, promotions = tierfs.cost(), tierfs.stat()["promotions"]
+            got = load.do("access", "m", "mix", seconds, choice, threads, 2000 + turn)
             rates[name].append(got["rate"] / 1e3)
             if name == "tierfs":
                 spent = tierfs.cost(before)
                 used = {key: used[key] + spent[key] for key in used}
+                got["major"] = tierfs.stat()["promotions"] - promotions
+            faults[name].append(got["major"] / got["ops"])
     facts = {"daemon_cores": used["cpu_s"] / used["seconds"], "disk_read_mb_s": used["disk_read_bytes"] / 1e6 / used["seconds"],
-             "disk_write_mb_s": used["disk_write_bytes"] / 1e6 / used["seconds"]}
+             "disk_write_mb_s": used["disk_write_bytes"] / 1e6 / used["seconds"], "min_idle_s": tierfs.options["min_idle"],
+             **{("" if name == "tierfs" else "peer_") + "faults_per_access": sum(list_) / len(list_) for name, list_ in faults.items()}}
     return rates, facts
 
 
@@ -180,35 +183,41 @@ def pressed_pair(stack, bench, size, dram, ratio, kind="swap", **options):
     peer.press()
     for load in (ours, peer.load):
         load.do("fill", "m", ratio, SEED)
-    return tierfs, ours, peer.load
+    return tierfs, ours, peer
 
 
 def zipf(bench):
     """Skewed reads and writes, 3 to 1, of pages over more memory than the budget. `scattered`: hot pages lie anywhere; `clustered`:
     64 KiB of neighbours are alike hot."""
     size = bench.plan.zipf
-    for percent, ratio, places, threads in bench.plan.zipf_runs:
-        dram = size * percent // 100
+    for ratio, runs in bench.plan.zipf_runs.items():
         with contextlib.ExitStack() as stack:
-            tierfs, ours, theirs = pressed_pair(stack, bench, size, dram, ratio)
-            for place in places:
-                choice = "zipf:0.99:" + {"scattered": "4K", "clustered": "64K"}[place]
-                loads = {"tierfs": ours, "swap": theirs}
-                for load in loads.values():
-                    load.do("access", "m", "mix", bench.plan.warm_s, choice, threads, 1)
-                before = tierfs.stat()
-                with tierfs.profile(bench.profile_path(f"zipf-{place}-{percent}")):
-                    rates, facts = in_turns(bench, tierfs, loads, bench.plan.slot_s, choice, threads)
-                after = tierfs.stat()
-                counts = {key: after[key] - before[key] for key in ("promotions", "demotions", "demotions_aborted", "waited_faults")}
-                name = f"zipf.{place}.{percent}" + (f".r{ratio}" if ratio != 3 else "") + (f".t{threads}" if threads > 1 else "")
-                bench.report.add(name, "kop/s", rates["tierfs"], "swap", rates["swap"],
-                                 goal=1.5 if percent == 25 and ratio == 3 and threads == 1 else None, size_bytes=size,
-                                 dram_bytes=dram, data_ratio=ratio, min_idle_s=0.1, threads=threads, write_share=0.25, theta=0.99,
-                                 anonymous_bytes=tierfs.anonymous_bytes(), **counts, **facts)
-                if place == "scattered" and threads == 1:
-                    for label in loads:
-                        bench.budget_points.setdefault((ratio, label), []).append((percent, sorted(rates[label])[len(rates[label]) // 2]))
+            tierfs, ours, peer = pressed_pair(stack, bench, size, size * runs[0][0] // 100, ratio)
+            for percent, places, threads in runs:
+                tierfs.set("dram", size * percent // 100)
+                peer.press(size * percent // 100)
+                for place in places:
+                    for count in threads:
+                        zipf_one(bench, tierfs, {"tierfs": ours, "swap": peer.load}, percent, ratio, place, count)
+
+
+def zipf_one(bench, tierfs, loads, percent, ratio, place, threads):
+    choice = "zipf:0.99:" + {"scattered": "4K", "clustered": "64K"}[place]
+    for load in loads.values():
+        load.do("access", "m", "mix", bench.plan.warm_s, choice, threads, 1)
+    before = tierfs.stat()
+    with tierfs.profile(bench.profile_path(f"zipf-{place}-{percent}")):
+        rates, facts = in_turns(bench, tierfs, loads, bench.plan.slot_s, choice, threads)
+    after = tierfs.stat()
+    facts.update({key: after[key] - before[key] for key in ("promotions", "demotions", "demotions_aborted", "waited_faults", "scans")})
+    name = f"zipf.{place}.{percent}" + (f".r{ratio}" if ratio != 3 else "") + (f".t{threads}" if threads > 1 else "")
+    bench.report.add(name, "kop/s", rates["tierfs"], "swap", rates["swap"],
+                     goal=1.5 if percent == 25 and ratio == 3 and threads == 1 else None, size_bytes=bench.plan.zipf,
+                     dram_bytes=bench.plan.zipf * percent // 100, data_ratio=ratio, threads=threads, write_share=0.25, theta=0.99,
+                     anonymous_bytes=tierfs.anonymous_bytes(), **facts)
+    if place == "scattered" and threads == 1:
+        for label in loads:
+            bench.budget_points.setdefault((ratio, label), []).append((percent, statistics.median(rates[label])))
 
 
 def zipf_idle(bench):
@@ -223,10 +232,11 @@ def zipf_idle(bench):
         for load in (ours, peer.load):
             load.do("fill", "m", 3, SEED)
         tierfs.set("min_idle", 30)
+        tierfs.options["min_idle"] = 30
         loads = {"tierfs": ours, "swap": peer.load}
         rates, facts = in_turns(bench, tierfs, loads, bench.plan.idle_slot_s, "zipf:0.99:4K", 1)
         bench.report.add("zipf.scattered.25.idle30", "kop/s", rates["tierfs"], "swap", rates["swap"], size_bytes=size,
-                         dram_bytes=size // 4, data_ratio=3, min_idle_s=30, **facts)
+                         dram_bytes=size // 4, data_ratio=3, **facts)
 
 
 def zswap(bench):
@@ -281,10 +291,10 @@ def moving(bench):
     size, dram = bench.plan.zipf, bench.plan.zipf // 4
     choice, step_ms = f"moving:{dram * 3 // 4}:{int(bench.plan.jump_s * 1000)}", 200
     with contextlib.ExitStack() as stack:
-        tierfs, ours, theirs = pressed_pair(stack, bench, size, dram, 3)
+        tierfs, ours, peer = pressed_pair(stack, bench, size, dram, 3)
         rates = {"tierfs": [], "swap": []}
         for turn in range(bench.plan.rounds):
-            for name, load in (("tierfs", ours), ("swap", theirs)):
+            for name, load in (("tierfs", ours), ("swap", peer.load)):
                 got = load.do("access", "m", "mix", bench.plan.jump_s * 3, choice, 1, 3000 + turn, step_ms)
                 rates[name].append(got["rate"] / 1e3)
                 if turn == 0:

@@ -42,7 +42,9 @@ class Load:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise RuntimeError(f"bench_load ended at '{text}' (exit {self.process.wait(5)})")
+            status = self.process.wait(5)
+            why = "killed, as when a cgroup is out of memory" if status == -signal.SIGKILL else f"exit {status}"
+            raise RuntimeError(f"bench_load ended at '{text}': {why}")
         answer = json.loads(line)
         if "error" in answer:
             raise RuntimeError(f"bench_load: {text}: {answer['error']}")
@@ -147,7 +149,7 @@ class Tierfs:
         if not path:
             yield
             return
-        perf = subprocess.Popen(["perf", "record", "-q", "-g", "-F", "499", "-o", path + ".data", "-p", str(self.pid)],
+        perf = subprocess.Popen(["perf", "record", "-q", "-F", "1999", "-o", path + ".data", "-p", str(self.pid)],
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield
@@ -155,7 +157,7 @@ class Tierfs:
             perf.send_signal(signal.SIGINT)
             perf.wait()
             with open(path, "w", encoding="utf-8") as file:
-                subprocess.run(["perf", "report", "-i", path + ".data", "--no-children", "--stdio", "-g", "none",
-                                "--percent-limit", "0.5", "--sort", "comm,dso,symbol"], stdout=file,
-                               stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)
+                for keys in ("comm,dso", "comm,symbol"):
+                    subprocess.run(["perf", "report", "-i", path + ".data", "--stdio", "--percent-limit", "1", "--sort", keys],
+                                   stdout=file, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)
             os.unlink(path + ".data")

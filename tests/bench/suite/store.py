@@ -66,7 +66,7 @@ def direct_read(bench):
 
 def direct_write(bench):
     """O_DIRECT writes of whole blocks, into the cold tier."""
-    size = bench.plan.direct
+    size = bench.plan.direct_write
     for depth, order in ((1, "sequential"), (16, "sequential")):
         with contextlib.ExitStack() as stack:
             tierfs = stack.enter_context(Tierfs(bench.host, 64 * MIB))
