@@ -39,8 +39,8 @@ static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool in
 	end = start + ramfile_block_length(file, block);
 	lock_put(&file->lock);
 	for (uint64_t offset = start; offset < end; offset += PAGE_BYTES) {
-		uint64_t data = UINT64_MAX, data_end;
-		int err = arena_next_data(&file->arena, offset, &data, &data_end);
+		uint64_t data = UINT64_MAX;
+		int err = arena_next_data(&file->arena, offset, &data, NULL);
 		bool present;
 
 		if (err && err != -ENXIO)

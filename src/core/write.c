@@ -389,7 +389,7 @@ static int discard_resident(struct ramfile *file, struct work *work, const struc
 {
 	uint64_t block_start = piece->block * file->block_bytes;
 	uint64_t block_end = block_start + file->block_bytes;
-	uint64_t start, end;
+	uint64_t start;
 	int err;
 
 	*ret = BLOCK_RESIDENT;
@@ -403,7 +403,7 @@ static int discard_resident(struct ramfile *file, struct work *work, const struc
 		err = arena_punch(&file->arena, block_start + piece->start, piece->length);
 	if (err)
 		return err;
-	err = arena_next_data(&file->arena, block_start, &start, &end);
+	err = arena_next_data(&file->arena, block_start, &start, NULL);
 	if (err == -ENXIO || (!err && start >= block_end))
 		*ret = BLOCK_HOLE;
 	return err == -ENXIO ? 0 : err;

@@ -107,11 +107,13 @@ int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_st
 	start = lseek(arena->fd, (off_t)offset, SEEK_DATA);
 	if (start < 0)
 		return -errno;
-	end = lseek(arena->fd, start, SEEK_HOLE);
-	if (end < 0)
-		return -errno;
+	if (ret_end) {
+		end = lseek(arena->fd, start, SEEK_HOLE);
+		if (end < 0)
+			return -errno;
+		*ret_end = (uint64_t)end;
+	}
 	*ret_start = (uint64_t)start;
-	*ret_end = (uint64_t)end;
 	return 0;
 }
 
