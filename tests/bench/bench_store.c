@@ -1,12 +1,13 @@
 /* bench/bench_store.c - ways to keep blocks, side by side: what the choice in src/cold/store_rocks.c rests on.
  *
- *   bench_store [-d DIR] [-w DIR] [-n BLOCKS] [-b BATCH] [-p seq|rand] [-g GETS] [-o ROCKSDB_OPTIONS] [-B] VARIANT...
+ *   bench_store [-d DIR] [-w DIR] [-n BLOCKS] [-b BATCH] [-p seq|rand] [-g GETS] [-r ROUNDS]
+ *               [-o ROCKSDB_OPTIONS] [-B] VARIANT...
  *
- * Each variant runs in a process of its own: fill, overwrite half, settle, random gets, gets beside puts, walks. Values
- * are 4 to 6 KiB of noise, as 16 KiB blocks compressed 3:1 would be; MB/s are of the 16 KiB. CPU is of the whole
- * process with all its threads; written bytes are those of /proc/self/io without the ones that were dropped before they
- * reached the disk. All variants but "store" put the values into RocksDB itself, in different ways; "store" is the
- * product.
+ * Each variant runs in a process of its own: fill, overwrite half (ROUNDS times), settle, random gets, gets beside
+ * puts, walks. Values are 4 to 6 KiB of noise, as 16 KiB blocks compressed 3:1 would be; MB/s are of the 16 KiB. CPU is
+ * of the whole process with all its threads; written bytes are those of /proc/self/io without the ones that were
+ * dropped before they reached the disk. All variants but "store" put the values into RocksDB itself, in different ways;
+ * "store" is the product.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,10 +54,10 @@ static const struct variant variants[] = {
 
 static struct {
 	const char *dir, *wal_dir, *more;
-	uint64_t blocks, gets, walk_readahead;
+	uint64_t blocks, gets, walk_readahead, rounds;
 	size_t batch;
 	bool random, buffered;
-} config = { "/var/tmp", "/dev/shm", "", 131072, 3000, 4 << 20, 256, true, false };
+} config = { "/var/tmp", "/dev/shm", "", 131072, 3000, 4 << 20, 1, 256, true, false };
 
 static const struct variant *variant;
 static char db_dir[256], wal_dir[256];
@@ -156,10 +157,12 @@ static void key_of(uint64_t block, char *at)
 	memcpy(at, big, KEY_BYTES);
 }
 
-/* Order of writing: a permutation without memory (an odd multiplier over a power of two). */
-static uint64_t nth_block(uint64_t n)
+/* Order of writing, another one in each round: a permutation without memory (an odd multiplier over a power of two). */
+static uint64_t nth_block(uint64_t n, uint64_t round)
 {
-	return config.random ? (n * UINT64_C(0x9e3779b97f4a7c15) + 12345) % config.blocks : n % config.blocks;
+	uint64_t odd = UINT64_C(0x9e3779b97f4a7c15) + 2 * mix(round);
+
+	return config.random ? (n * odd + 12345) % config.blocks : n % config.blocks;
 }
 
 /* --- the variants --- */
@@ -299,7 +302,7 @@ static uint64_t put_many(uint64_t from, uint64_t count, uint64_t round)
 		for (; n < config.batch && done < count; n++, done++) {
 			size_t len;
 
-			blocks[n] = nth_block(from + done);
+			blocks[n] = nth_block(from + done, round);
 			value_of(blocks[n], round, &len);
 			bytes += len;
 		}
@@ -322,12 +325,26 @@ static uint64_t property(const char *name)
 	return number;
 }
 
+/* Until the collector has nothing more to do. */
+static void settle_product(void)
+{
+	struct store_figures before, now;
+
+	store->ops->sync(store);
+	store->ops->figures(store, &now);
+	do {
+		before = now;
+		usleep(300000);
+		store->ops->figures(store, &now);
+	} while (now.disk_bytes != before.disk_bytes);
+}
+
 static void settle(void)
 {
 	char *error = NULL;
 
 	if (variant->product) {
-		store->ops->sync(store);
+		settle_product();
 		return;
 	}
 	if (variant->wal) {
@@ -510,9 +527,9 @@ static uint64_t disk_usage(void)
 static void run(void)
 {
 	struct used start, filled, over;
-	uint64_t fill_bytes, over_bytes, rss;
+	uint64_t fill_bytes, over_bytes = 0, rss;
 	double p50, p99, busy_p50, busy_p99, walk, memory;
-	double logical = (double)config.blocks * 1.5 * LOGICAL_BYTES;
+	double logical = (double)config.blocks * (1 + (double)config.rounds / 2) * LOGICAL_BYTES;
 	pthread_t thread;
 
 	rss = status_bytes("VmRSS");
@@ -523,7 +540,8 @@ static void run(void)
 	start = used_now();
 	fill_bytes = put_many(0, config.blocks, 0);
 	filled = used_now();
-	over_bytes = put_many(config.blocks / 4, config.blocks / 2, 1);
+	for (uint64_t i = 0; i < config.rounds; i++)
+		over_bytes += put_many((2 * i + 1) * config.blocks / 4, config.blocks / 2, i + 1);
 	settle();
 	over = used_now();
 	printf("%-15s %5zu %-4s | %7.0f %7.0f | %5.2f %5.2f |", variant->name, config.batch,
@@ -579,8 +597,9 @@ static int run_apart(const struct variant *which)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: bench_store [-d DIR] [-w WAL_DIR] [-n BLOCKS] [-b BATCH] [-p seq|rand] [-g GETS]\n"
-			"                   [-o ROCKSDB_OPTIONS] [-B (buffered)] VARIANT...|all\n");
+	fprintf(stderr,
+		"usage: bench_store [-d DIR] [-w WAL_DIR] [-n BLOCKS] [-b BATCH] [-p seq|rand] [-g GETS] [-r ROUNDS]\n"
+		"                   [-o ROCKSDB_OPTIONS] [-B (buffered)] VARIANT...|all\n");
 	for (size_t i = 0; i < VARIANTS; i++)
 		fprintf(stderr, "  %-15s %s\n", variants[i].name, variants[i].text);
 	return 1;
@@ -590,7 +609,7 @@ static int parse(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "d:w:n:b:p:g:o:B")) != -1) {
+	while ((c = getopt(argc, argv, "d:w:n:b:p:g:r:o:B")) != -1) {
 		switch (c) {
 		case 'd':
 			config.dir = optarg;
@@ -609,6 +628,9 @@ static int parse(int argc, char **argv)
 			break;
 		case 'g':
 			config.gets = strtoull(optarg, NULL, 0);
+			break;
+		case 'r':
+			config.rounds = strtoull(optarg, NULL, 0);
 			break;
 		case 'o':
 			config.more = optarg;
