@@ -9,7 +9,7 @@
  *	reopen             opens the file once more, for reading and for writing, stats it and closes
  *	child              a child that inherited the mapping comes and goes
  *	cached             prints what the kernel caches of the file, and what of that is dirty, in bytes (cachestat)
- *	punch COUNT        punches that many single pages, every other one; prints the milliseconds, and those of the first
+ *	punch COUNT        punches that many single pages, every other one; prints the milliseconds of all, of the first
  *	hold               prints "holding" and waits for a line, or the end of the input
  *
  * --direct: the file is opened with O_DIRECT. Exit 1: it cannot be mapped, the errno is printed. 2: a step failed.
