@@ -31,8 +31,8 @@ int arena_write(const struct arena *arena, const void *buf, size_t len, uint64_t
 int arena_punch(const struct arena *arena, uint64_t offset, uint64_t len);
 int arena_resize(const struct arena *arena, uint64_t size_bytes);
 
-/* The next run of present pages at or after offset. -ENXIO: none before the end. ret_end may be NULL: to find the end of
- * a run takes time for each of its pages. */
+/* The next run of present pages at or after offset. -ENXIO: none before the end. ret_end may be NULL: to find the end
+ * of a run takes time for each of its pages. */
 int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_start, uint64_t *ret_end);
 
 /* A fresh open file description, for a process that will map it; not yet a holder. */
