@@ -22,7 +22,7 @@ packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
 #: check                      unit tests
 #: mount                      mount(8) and umount(8), for tests
 #: procps                     ps, for tests
-#: python3-minimal            tests that speak to the sockets by hand
+#: python3                    make bench
 #: jq                         tests that read JSON
 #: shellcheck                 lint of the scripts
 #: clang-format               lint of the format
