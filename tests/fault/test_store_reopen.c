@@ -24,6 +24,7 @@
 #define BATCH 16U
 #define VALUE_BYTES 600U
 
+static struct scratch scratch;
 static _Atomic int log_error_number, table_error_number;
 static _Atomic uint64_t injected;
 
@@ -37,7 +38,8 @@ static bool fails(int fd, const char *suffix, int error)
 		return false;
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	len = readlink(link, path, sizeof(path) - 1);
-	if (len < (ssize_t)suffix_len || memcmp(path + len - suffix_len, suffix, suffix_len) != 0)
+	if (len < (ssize_t)suffix_len || memcmp(path + len - suffix_len, suffix, suffix_len) != 0 ||
+	    strncmp(path, scratch.path, strlen(scratch.path)) != 0) /* the standard error may be a file.log, too */
 		return false;
 	injected++;
 	errno = error;
@@ -73,7 +75,6 @@ ssize_t pwrite64(int fd, const void *buf, size_t len, off_t offset)
 
 /* --- content --- */
 
-static struct scratch scratch;
 static char dir[SCRATCH_PATH_LEN + 16];
 static struct store *store;
 static uint32_t version_of[BLOCKS], maybe_of[BLOCKS];
