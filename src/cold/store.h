@@ -59,7 +59,8 @@ struct store_meta_change {
 struct store_ops {
 	/* Copies the value into buf. -ENOBUFS if cap is too small. */
 	int (*get)(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len);
-	/* All of the values present in [first, first + count) of a file, ordered, with read-ahead. */
+	/* All of the values present in [first, first + count) of a file, ordered, with read-ahead. A value that cannot
+	 * be read is left out, and get() of it says why. fn may call the store. */
 	int (*walk)(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
 	/* As walk, but value points to the first STORE_HEAD_BYTES of each value only (fewer if it is shorter), while
 	 * length_bytes is that of the whole: codec_peek() is content with that. Reads no values, so it is cheap. */
@@ -95,4 +96,5 @@ struct store_rocks_config {
 	uint32_t segment_bytes; /* size of files of values, a power of two of 1 to 64 MiB; 0: to suit the filesystem */
 };
 
+/* Starts threads: to be called after the last fork() of the process. */
 int store_rocks_open(const struct store_rocks_config *config, struct store **ret);
