@@ -23,7 +23,7 @@
 #define WARM_SHARDS 16U
 #define WARM_RUN 256U   /* records written at once */
 #define WARM_BATCH 512U /* values that go below at once */
-#define WARM_RECORD_LIMIT(segment_bytes) ((segment_bytes) - WARM_HEADER_BYTES - sizeof(struct warm_record))
+#define WARM_RECORD_LIMIT(segment_bytes) ((segment_bytes)-WARM_HEADER_BYTES - sizeof(struct warm_record))
 
 /* --- the files: docs/format/store.md --- */
 
