@@ -279,8 +279,7 @@ const struct warm_record *warm_view_record(const struct warm_view *view, uint32_
 	const struct warm_record *record = (const void *)(view->at + offset);
 
 	if (offset > view->bytes || view->bytes - offset < sizeof(*record) ||
-	    record->length_bytes >= PLACE_LENGTH_LIMIT ||
-	    warm_span(record->length_bytes) > view->bytes - offset)
+	    record->length_bytes >= PLACE_LENGTH_LIMIT || warm_span(record->length_bytes) > view->bytes - offset)
 		return NULL;
 	return record;
 }
