@@ -1,8 +1,8 @@
 /* cold/places.c - files in a hash table; a file is a sorted array of chunks; a chunk is PER_CHUNK packed places.
  *
  * A packed place is one word: valid bit, 21 bits of segment, 20 bits of offset in units, 22 bits of length. 0 is none.
- * Chunks and files that become empty are freed, so a reserved chunk that is not set stays until the next removal of its
- * file.
+ * Chunks and files that become empty are freed, so a reserved chunk that is not set stays until a removal that
+ * touches it.
  */
 #include "cold/places.h"
 
@@ -241,11 +241,10 @@ void places_remove(struct places *places, uint64_t ino, uint64_t first, uint64_t
 	if (!file)
 		return;
 	kept = at = find_chunk(file, first / PER_CHUNK);
-	for (; at < file->count; at++) {
+	for (; at < file->count && file->chunk[at]->number <= last / PER_CHUNK; at++) {
 		struct chunk *chunk = file->chunk[at];
 
-		if (chunk->number <= last / PER_CHUNK)
-			clear_slots(places, file, chunk, first, last, fn, arg);
+		clear_slots(places, file, chunk, first, last, fn, arg);
 		if (chunk->used) {
 			file->chunk[kept++] = chunk;
 			continue;
@@ -253,8 +252,10 @@ void places_remove(struct places *places, uint64_t ino, uint64_t first, uint64_t
 		places->memory_bytes -= sizeof(*chunk);
 		free(chunk);
 	}
-	file->count = kept;
-	if (!kept)
+	if (at > kept)
+		memmove(file->chunk + kept, file->chunk + at, (file->count - at) * sizeof(struct chunk *));
+	file->count -= at - kept;
+	if (!file->count)
 		drop_file(places, file);
 }
 
