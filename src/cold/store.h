@@ -41,6 +41,9 @@ struct store_figures {
 	uint64_t put_blocks, put_bytes, get_blocks, get_bytes; /* walks are gets, too */
 	uint64_t errors;                                       /* calls that ended with -EIO, -EBADMSG or -ENOSPC */
 	bool full;                                             /* the last write was refused with -ENOSPC */
+	/* Of a warm store (cold/warm.h), else 0: what it may hold and holds, values that lie in it, gets that it
+	 * answered, values that it moved below. */
+	uint64_t warm_limit_bytes, warm_bytes, warm_blocks, warm_hits, warm_moved_blocks;
 };
 
 /* Called for each value found, in block order; value is valid during the call. Non-zero ends the walk and is returned.

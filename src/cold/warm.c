@@ -1,0 +1,315 @@
+/* cold/warm.c - the contract of the store, over the parts named in warm_impl.h.
+ *
+ * A get looks into one shard of the index, holds on to the segment and copies, without a lock. A put is one write of
+ * memory under the commit mutex. Order of a remove: first below, then here, so that a failure below leaves the newest
+ * value where it was; meanwhile nothing of the range can go below.
+ */
+#include "cold/warm_impl.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cold/codec.h"
+
+#define SEGMENT_MIN_BYTES (UINT64_C(256) << 10)
+#define SEGMENT_MAX_BYTES (UINT64_C(4) << 20)
+#define SEGMENTS_WANTED 64U
+#define VALUES_IN_SEGMENT 3U
+/* Room, in segments, that the bound keeps: one for copies of what is live, one for what a put writes at once. Values
+ * are moved from two more on, so that puts rarely wait. */
+#define ROOM_COPIES 2U
+#define ROOM_START 4U
+
+static int note(struct warm *warm, int r)
+{
+	if (r == -EIO || r == -EBADMSG || r == -ENOSPC)
+		atomic_fetch_add(&warm->errors, 1);
+	return r;
+}
+
+static void count_get(struct warm *warm, size_t length)
+{
+	atomic_fetch_add_explicit(&warm->get_blocks, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&warm->get_bytes, length, memory_order_relaxed);
+}
+
+static int get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len)
+{
+	struct warm *warm = warm_of(base);
+	struct warm_segment *segment;
+	struct place place;
+	int r;
+
+	if (!warm_index_ref(warm, key, &place, &segment)) {
+		r = warm->below->ops->get(warm->below, key, buf, cap, ret_len);
+		if (r == 0)
+			count_get(warm, *ret_len);
+		return r;
+	}
+	r = place.length_bytes > cap ? -ENOBUFS : warm_segment_read(segment, place, buf, place.length_bytes);
+	warm_segment_unref(segment);
+	if (r < 0)
+		return note(warm, r);
+	*ret_len = place.length_bytes;
+	count_get(warm, place.length_bytes);
+	atomic_fetch_add_explicit(&warm->hits, 1, memory_order_relaxed);
+	return 0;
+}
+
+static int put_some(struct warm *warm, const struct store_item *items, size_t count, size_t *ret_done)
+{
+	int r;
+
+	pthread_mutex_lock(&warm->commit);
+	r = warm_move_wait(warm);
+	if (r == 0)
+		r = warm_log_put(warm, items, count, ret_done);
+	pthread_mutex_unlock(&warm->commit);
+	return r;
+}
+
+static int put(struct store *base, const struct store_item *items, size_t count)
+{
+	struct warm *warm = warm_of(base);
+	size_t done = 0, more;
+	int r = 0;
+
+	for (size_t i = 0; i < count; i++)
+		if (items[i].length_bytes >= PLACE_LENGTH_LIMIT ||
+		    items[i].length_bytes > WARM_RECORD_LIMIT(warm->segment_bytes) - PLACE_UNIT_BYTES)
+			return -EINVAL;
+	while (r == 0 && done < count) {
+		r = put_some(warm, items + done, count - done, &more);
+		if (r < 0)
+			break;
+		for (size_t i = done; i < done + more; i++)
+			atomic_fetch_add_explicit(&warm->put_bytes, items[i].length_bytes, memory_order_relaxed);
+		atomic_fetch_add_explicit(&warm->put_blocks, more, memory_order_relaxed);
+		done += more;
+	}
+	if (count)
+		atomic_store_explicit(&warm->full, r == -ENOSPC, memory_order_relaxed);
+	return note(warm, r);
+}
+
+/* Whether records of the range may lie in the log. Under commit. */
+static bool may_have(struct warm *warm, const struct warm_removal *removal)
+{
+	return warm->dropping || warm_index_any(warm, removal->ino, removal->first, removal->last);
+}
+
+static int remove_range(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
+{
+	struct warm *warm = warm_of(base);
+	struct warm_removal removal = { .ino = ino, .first = first };
+	int r;
+
+	if (!count)
+		return 0;
+	removal.last = warm_last(first, count);
+	warm_removal_begin(warm, &removal);
+	r = warm->below->ops->remove(warm->below, ino, first, count);
+	if (r == 0) {
+		pthread_mutex_lock(&warm->commit);
+		if (may_have(warm, &removal))
+			r = note(warm, warm_log_remove(warm, ino, first, count));
+		pthread_mutex_unlock(&warm->commit);
+	}
+	warm_removal_end(warm, &removal);
+	return r;
+}
+
+static int meta_put(struct store *base, const struct store_meta_change *changes, size_t count, bool durable)
+{
+	struct store *below = warm_of(base)->below;
+
+	return below->ops->meta_put(below, changes, count, durable);
+}
+
+static int meta_walk(struct store *base, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg)
+{
+	struct store *below = warm_of(base)->below;
+
+	return below->ops->meta_walk(below, prefix, prefix_len, fn, arg);
+}
+
+static int sync_all(struct store *base)
+{
+	struct warm *warm = warm_of(base);
+	int r = warm_move_all(warm);
+
+	return r < 0 ? r : warm->below->ops->sync(warm->below);
+}
+
+static void figures(struct store *base, struct store_figures *ret)
+{
+	struct warm *warm = warm_of(base);
+	uint64_t count, memory_bytes;
+
+	warm->below->ops->figures(warm->below, ret);
+	warm_index_figures(warm, &count, &memory_bytes);
+	ret->memory_bytes += sizeof(*warm) + memory_bytes + warm->slots * sizeof(struct warm_segment *);
+	ret->put_blocks = atomic_load(&warm->put_blocks);
+	ret->put_bytes = atomic_load(&warm->put_bytes);
+	ret->get_blocks = atomic_load(&warm->get_blocks);
+	ret->get_bytes = atomic_load(&warm->get_bytes);
+	ret->errors += atomic_load(&warm->errors);
+	ret->full = ret->full || atomic_load(&warm->full);
+	ret->warm_limit_bytes = warm->bytes;
+	ret->warm_bytes = atomic_load(&warm->total_bytes);
+	ret->warm_blocks = count;
+	ret->warm_hits = atomic_load(&warm->hits);
+	ret->warm_moved_blocks = atomic_load(&warm->moved_blocks);
+}
+
+/* Without a change of what lies anywhere. */
+static void let_go(struct warm *warm)
+{
+	struct warm_segment *segment;
+
+	warm_move_stop(warm);
+	while ((segment = TAILQ_FIRST(&warm->segments))) {
+		TAILQ_REMOVE(&warm->segments, segment, link);
+		warm_segment_unref(segment);
+	}
+	warm_index_fini(warm);
+	free(warm->slot);
+	lock_fini(&warm->guard);
+	pthread_cond_destroy(&warm->guard_changed);
+	pthread_cond_destroy(&warm->room);
+	pthread_cond_destroy(&warm->work);
+	pthread_mutex_destroy(&warm->mover);
+	pthread_mutex_destroy(&warm->commit);
+	free(warm);
+}
+
+/* Everything goes below; only then the files go. */
+static int leave(struct warm *warm)
+{
+	struct warm_segment *segment;
+	int r;
+
+	warm_move_stop(warm);
+	r = sync_all(&warm->base);
+	if (r < 0)
+		return r;
+	while ((segment = TAILQ_FIRST(&warm->segments)))
+		warm_segment_remove(warm, segment);
+	return 0;
+}
+
+static void free_store(struct store *base)
+{
+	struct warm *warm = warm_of(base);
+	struct store *below;
+	int r;
+
+	if (!warm)
+		return;
+	below = warm->below;
+	r = leave(warm);
+	if (r < 0)
+		log_error("warm values cannot be moved to the store (%s): they stay in DRAM for the next tierfs on "
+			  "this pool",
+			  strerror(-r));
+	let_go(warm);
+	below->ops->free(below);
+}
+
+static const struct store_ops warm_ops = {
+	.get = get,
+	.walk = warm_walk,
+	.heads = warm_heads,
+	.put = put,
+	.remove = remove_range,
+	.meta_put = meta_put,
+	.meta_walk = meta_walk,
+	.sync = sync_all,
+	.figures = figures,
+	.free = free_store,
+};
+
+static uint32_t choose_segment(uint64_t bytes, uint64_t value_bytes)
+{
+	uint64_t segment = SEGMENT_MIN_BYTES;
+
+	while (segment < SEGMENT_MAX_BYTES && segment < bytes / SEGMENTS_WANTED)
+		segment *= 2;
+	while (segment < VALUES_IN_SEGMENT * value_bytes)
+		segment *= 2;
+	return (uint32_t)segment;
+}
+
+/* A store without its thread. */
+static int open_parts(const struct store_warm_config *config, struct warm **ret)
+{
+	struct warm *warm;
+	int r;
+
+	if (config->bytes < WARM_BYTES_MIN)
+		return -EINVAL;
+	warm = aligned_alloc(_Alignof(struct warm), sizeof(*warm));
+	if (!warm)
+		return -ENOMEM;
+	memset(warm, 0, sizeof(*warm));
+	warm->base.ops = &warm_ops;
+	warm->below = config->below;
+	warm->dir_fd = config->dir_fd;
+	warm->bytes = config->bytes;
+	warm->segment_bytes = choose_segment(config->bytes, codec_bound(config->block_bytes));
+	warm->start_bytes = config->bytes - (uint64_t)ROOM_START * warm->segment_bytes;
+	warm->limit_bytes = config->bytes - (uint64_t)ROOM_COPIES * warm->segment_bytes;
+	TAILQ_INIT(&warm->segments);
+	LIST_INIT(&warm->removals);
+	pthread_mutex_init(&warm->commit, NULL);
+	pthread_mutex_init(&warm->mover, NULL);
+	lock_cond_init(&warm->room);
+	lock_cond_init(&warm->work);
+	lock_cond_init(&warm->guard_changed);
+	lock_init(&warm->guard, LOCK_RANK_STORE);
+	warm_index_init(warm);
+	r = warm_load(warm);
+	if (r < 0) {
+		let_go(warm);
+		return r;
+	}
+	*ret = warm;
+	return 0;
+}
+
+int store_warm_open(const struct store_warm_config *config, struct store **ret)
+{
+	struct warm *warm;
+	int r = open_parts(config, &warm);
+
+	if (r < 0)
+		return r;
+	r = warm_move_start(warm);
+	if (r < 0) {
+		let_go(warm);
+		return r;
+	}
+	*ret = &warm->base;
+	return 0;
+}
+
+int store_warm_drain(struct store *below, int dir_fd, uint32_t block_bytes)
+{
+	struct store_warm_config config = {
+		.below = below,
+		.dir_fd = dir_fd,
+		.bytes = WARM_BYTES_MIN,
+		.block_bytes = block_bytes,
+	};
+	struct warm *warm;
+	int r = open_parts(&config, &warm);
+
+	if (r < 0)
+		return r;
+	r = leave(warm);
+	let_go(warm);
+	return r;
+}
