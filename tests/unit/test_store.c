@@ -1,19 +1,23 @@
 /* unit/test_store.c - one suite for the contract of store.h, run over each implementation. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "cold/store.h"
+#include "cold/warm.h"
 
 #define VALUE_BYTES 5000U
 
-/* --- the two implementations --- */
+/* --- the implementations --- */
 
 struct kind {
 	const char *name;
@@ -72,9 +76,71 @@ static void mem_close(void)
 	store->ops->free(store);
 }
 
+/* A warm store, in front of each of the others; small, so that values move. */
+
+static int warm_fd;
+
+static void warm_cover(void)
+{
+	struct store_warm_config config = {
+		.below = store,
+		.dir_fd = warm_fd,
+		.bytes = WARM_BYTES_MIN,
+		.block_bytes = 16384,
+	};
+
+	ck_assert_int_eq(store_warm_open(&config, &store), 0);
+}
+
+static void warm_open_dir(void)
+{
+	char path[SCRATCH_PATH_LEN + 16];
+
+	snprintf(path, sizeof(path), "%s/warm-XXXXXX", scratch.path);
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	warm_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(warm_fd, 0);
+	warm_cover();
+}
+
+static struct store *warm_below; /* the memory store, which content_survives_a_reopen() has lose its power */
+
+static void warm_mem_open(void)
+{
+	mem_open();
+	warm_below = store;
+	warm_open_dir();
+}
+
+static void warm_mem_reopen(void)
+{
+	ck_assert_int_eq(store->ops->sync(store), 0);
+	store_mem_power_loss(warm_below);
+}
+
+static void warm_rocks_open(void)
+{
+	rocks_open();
+	warm_open_dir();
+}
+
+static void warm_rocks_reopen(void)
+{
+	rocks_reopen();
+	warm_cover();
+}
+
+static void warm_close(void)
+{
+	store->ops->free(store);
+	close(warm_fd);
+}
+
 static const struct kind kinds[] = {
 	{ "memory", mem_open, mem_reopen, mem_close },
 	{ "rocks", rocks_open, rocks_reopen, rocks_close },
+	{ "warm, memory", warm_mem_open, warm_mem_reopen, warm_close },
+	{ "warm, rocks", warm_rocks_open, warm_rocks_reopen, warm_close },
 };
 static const struct kind *kind; /* of the test case that runs */
 
@@ -87,6 +153,18 @@ static void memory_setup(void)
 static void rocks_setup(void)
 {
 	kind = &kinds[1];
+	kind->open();
+}
+
+static void warm_memory_setup(void)
+{
+	kind = &kinds[2];
+	kind->open();
+}
+
+static void warm_rocks_setup(void)
+{
+	kind = &kinds[3];
 	kind->open();
 }
 
@@ -440,8 +518,11 @@ START_TEST(threads_on_files_of_their_own)
 }
 END_TEST
 
-static void add_contract(TCase *tests)
+static void add_contract(Suite *suite, const struct kind *of, SFun setup)
 {
+	TCase *tests = tcase_create(of->name);
+
+	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, put_get_replace);
 	tcase_add_test(tests, get_into_a_small_buffer);
@@ -453,22 +534,20 @@ static void add_contract(TCase *tests)
 	tcase_add_test(tests, metadata_batches_and_prefixes);
 	tcase_add_test(tests, metadata_limits);
 	tcase_add_test(tests, threads_on_files_of_their_own);
+	suite_add_tcase(suite, tests);
 }
 
 int main(void)
 {
 	Suite *suite = suite_create("store");
-	TCase *memory = tcase_create("memory"), *rocks = tcase_create("rocks");
 	SRunner *runner;
 	int failed;
 
 	scratch_new(&scratch, "store");
-	tcase_add_checked_fixture(memory, memory_setup, teardown);
-	add_contract(memory);
-	suite_add_tcase(suite, memory);
-	tcase_add_checked_fixture(rocks, rocks_setup, teardown);
-	add_contract(rocks);
-	suite_add_tcase(suite, rocks);
+	add_contract(suite, &kinds[0], memory_setup);
+	add_contract(suite, &kinds[1], rocks_setup);
+	add_contract(suite, &kinds[2], warm_memory_setup);
+	add_contract(suite, &kinds[3], warm_rocks_setup);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
