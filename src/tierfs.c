@@ -379,7 +379,11 @@ static int own_root(struct daemon *d)
 static int start_servers(struct daemon *d)
 {
 	struct attached_config attached = {
-		.tier = d->tier, .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir
+		.tier = d->tier,
+		.ns = d->ns,
+		.tokens = d->tokens,
+		.run_dir = d->pool->run_dir,
+		.refuse = d->args->options.value[OPTION_MAP] == OPTION_MAP_PLAIN,
 	};
 	struct control_config control = {
 		.tier = d->tier,

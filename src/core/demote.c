@@ -32,6 +32,9 @@
 /* Plain bytes of a batch: small enough that somebody who waits for room is served soon. */
 #define BATCH_BYTES (UINT64_C(2) << 20)
 
+/* For the evictor of a plain mapping to go through a file. */
+#define EVICT_WAIT_NS (30 * NS_PER_S)
+
 enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
 
 struct member {
@@ -49,7 +52,6 @@ struct batch {
 	struct member member[BATCH_BLOCKS];
 	size_t items;
 	struct store_item item[BATCH_BLOCKS];
-	bool mapped; /* somebody maps the file attached */
 	uint8_t used[BATCH_BLOCKS];
 	uint8_t *values;
 };
@@ -181,7 +183,7 @@ static void look_one(void *arg, struct mapper *mapper)
 static void drop_used(struct batch *batch)
 {
 	memset(batch->used, 0, batch->count);
-	batch->mapped = ramfile_each_mapper(batch->file, look_one, batch) > 0;
+	ramfile_each_mapper(batch->file, look_one, batch);
 	for (size_t i = 0, run; i < batch->count; i += run) {
 		run = neighbours(batch, i);
 		tier_look_pins(batch->file->tier, batch->file, batch->member[i].block, run, &batch->used[i]);
@@ -318,8 +320,8 @@ static void commit(struct batch *batch)
 	for (size_t i = 0; i < batch->count; i++) {
 		struct member *member = &batch->member[i];
 
-		/* What only the daemon writes cannot have changed behind its back. */
-		if (member->plan != PLAN_SKIP && batch->mapped &&
+		/* A partial block belongs to a plain file: only the daemon writes to its arena. */
+		if (member->plan != PLAN_SKIP && !member->partial &&
 		    (read_member(batch, member) || codec_hash(batch->work->plain, file->block_bytes) != member->hash))
 			member->plan = PLAN_SKIP;
 	}
@@ -523,6 +525,24 @@ static void want_scan(struct demand *demand, bool on)
 	tier_kick(file->tier);
 }
 
+/* Pages in the kernel's cache go first: the evictor is asked, and has come back when it did what it can. */
+static void want_evicted(struct ramfile *file)
+{
+	uint64_t deadline_ns = clock_ns() + EVICT_WAIT_NS;
+
+	if (!tier_has_evictor(file->tier))
+		return;
+	lock_get(&file->lock);
+	file->evict_wanted = file->blocks.cached > 0;
+	lock_put(&file->lock);
+	tier_end_squeeze(file->tier);
+	lock_get(&file->lock);
+	while (file->evict_wanted && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
+		;
+	file->evict_wanted = false;
+	lock_put(&file->lock);
+}
+
 int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
 		   struct ramfile_moved *ret)
 {
@@ -540,6 +560,7 @@ int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_
 		return -ENOMEM;
 	if (atomic_load(&file->lost))
 		return -EIO;
+	want_evicted(file);
 	total = resident_in(&demand);
 	lock_get(&file->mapper_lock);
 	mapped = file->mapper_count > 0;

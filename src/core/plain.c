@@ -324,3 +324,25 @@ void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, co
 	budget_force(tier_budget(file->tier), found * file->block_bytes);
 	tier_release(file->tier, gone * file->block_bytes);
 }
+
+bool ramfile_evict_wanted(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return file->evict_wanted;
+}
+
+void ramfile_evicted(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	file->evict_wanted = false;
+	pthread_cond_broadcast(&file->settled);
+}
+
+bool ramfile_is_plain(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return file->cached_opens > 0;
+}

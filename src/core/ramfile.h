@@ -116,6 +116,11 @@ struct ramfile_range {
  * ranges. Returns how many. */
 size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes,
 			   struct ramfile_range *ret, size_t max);
+/* True if somebody waits for all cached blocks to go; ramfile_evicted() says that the evictor did what it can. */
+bool ramfile_evict_wanted(struct ramfile *file);
+void ramfile_evicted(struct ramfile *file);
+/* True while somebody has an open whose content the kernel caches. */
+bool ramfile_is_plain(struct ramfile *file);
 /* What was measured (cachestat): cached[i] for each block from first on. */
 void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached);
 

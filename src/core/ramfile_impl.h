@@ -60,6 +60,7 @@ struct ramfile {
 	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
 
 	unsigned int cached_opens; /* under lock: opens whose content the kernel may cache: the file is mapped plain */
+	bool evict_wanted;         /* under lock: the evictor shall take all of it out of the kernel's cache */
 	bool cache_stale;          /* under lock: the kernel may hold pages from before the file was attached */
 
 	struct lock mapper_lock;
@@ -154,6 +155,7 @@ int tier_arena_dir(struct tier *tier);
 void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t count, uint8_t *used);
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
+bool tier_has_evictor(struct tier *tier);
 void tier_kick(struct tier *tier); /* the demoter looks again now */
 /* Waits until that many bytes are free, or the deadline. */
 void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);

@@ -54,6 +54,7 @@ struct tier {
 	pthread_cond_t squeeze;    /* with parked_lock: the reserve may be used, or squeeze_ends */
 	bool squeeze_ends;         /* under parked_lock */
 
+	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
 	_Atomic bool pressed; /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults, scans, pinned_blocks;
 	uint64_t retry_ns;          /* demoter thread only: no demotion before */
@@ -249,6 +250,16 @@ uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
 	}
 	tier->squeeze_ends = false;
 	return free_bytes < reserve ? reserve - free_bytes : 0;
+}
+
+void tier_set_evictor(struct tier *tier, bool on)
+{
+	atomic_store(&tier->evictor, on);
+}
+
+bool tier_has_evictor(struct tier *tier)
+{
+	return atomic_load(&tier->evictor);
 }
 
 void tier_end_squeeze(struct tier *tier)

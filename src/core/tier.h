@@ -55,6 +55,8 @@ void tier_step(struct tier *tier);
 /* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns
  * the bytes that are missing. */
 uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns);
+/* The evictor says that it is there, and that it ends. */
+void tier_set_evictor(struct tier *tier, bool on);
 /* Ends tier_wait_squeeze() early. */
 void tier_end_squeeze(struct tier *tier);
 /* Inode numbers of the files that the kernel caches pages of, or may. Returns how many, at most max. */

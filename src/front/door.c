@@ -55,7 +55,7 @@ static void tell_refused(const struct door *door, uint64_t ino, int flags, pid_t
 }
 
 /* Whether the open is one that could be mapped plain. */
-static bool wants_cached(const struct door *door, uint64_t ino, int flags, pid_t tid)
+static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t ino, int flags, pid_t tid)
 {
 	enum option_map map = (enum option_map)door->options->value[OPTION_MAP];
 	bool announced;
@@ -65,6 +65,10 @@ static bool wants_cached(const struct door *door, uint64_t ino, int flags, pid_t
 		return false;
 	if (map == OPTION_MAP_PLAIN)
 		return true;
+	/* Who only reads is rarely somebody who maps: cat, sha256sum, cp. They are served without the kernel's cache,
+	 * and leave blocks cold, unless the file is mapped plain already. */
+	if ((flags & O_ACCMODE) == O_RDONLY && !ramfile_is_plain(file))
+		return false;
 	rc = opener_announced(door->opener, tid, &announced);
 	if (rc == 0 && announced)
 		return false;
@@ -102,7 +106,7 @@ int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struc
 	if (door->helper && tid > 0 && tid == door->helper(door->helper_arg)) {
 		opened.fh |= DOOR_FH_HELPER;
 		opened.cached = true;
-	} else if (wants_cached(door, ino, flags, tid)) {
+	} else if (wants_cached(door, file, ino, flags, tid)) {
 		open_cached(door, file, ino, flags, tid, &opened);
 	}
 	*ret = opened;

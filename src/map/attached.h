@@ -17,6 +17,7 @@ struct attached_config {
 	struct ns *ns;
 	struct token_table *tokens;
 	const char *run_dir;        /* attach.sock is made here */
+	bool refuse;                /* map=plain: nobody attaches */
 	unsigned int fault_workers; /* 0: a default for this host */
 };
 

@@ -121,6 +121,8 @@ static int do_open(struct connection *connection, struct wire_packet *packet)
 	int fds[2];
 	int err;
 
+	if (connection->attached->config.refuse)
+		return attached_answer_error(connection, packet->msg.seq, -EBUSY, "the mount has map=plain");
 	err = token_redeem(connection->attached->config.tokens, packet->msg.u.open.token, &token);
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err,

@@ -145,6 +145,30 @@ static uint64_t squeeze(struct plain *plain, const uint64_t *ino, size_t files, 
 	return dropped;
 }
 
+/* Somebody asked for a file to be demoted. What stays is in use, dirty again, or mapped twice. */
+static void drop_wanted(struct plain *plain, const uint64_t *ino, size_t files)
+{
+	for (size_t i = 0; i < files; i++) {
+		struct subject subject;
+		uint64_t most;
+
+		if (!subject_open(plain, ino[i], &subject))
+			continue;
+		if (ramfile_evict_wanted(subject.file)) {
+			/* Blocks that stay are picked again and again: twice the file is enough for one pass over all.
+			 */
+			for (most = 2 * subject.figures.size_bytes; most;
+			     most -= most < PORTION_BYTES ? most : PORTION_BYTES) {
+				ramfile_figures(subject.file, &subject.figures);
+				if (!drop_some(plain, &subject, PORTION_BYTES))
+					break;
+			}
+			ramfile_evicted(subject.file);
+		}
+		subject_close(plain, &subject);
+	}
+}
+
 static void measure_all(struct plain *plain, const uint64_t *ino, size_t files)
 {
 	for (size_t i = 0; i < files; i++) {
@@ -194,6 +218,7 @@ static void *evictor(void *arg)
 
 		if (atomic_load(&plain->stopping))
 			break;
+		drop_wanted(plain, ino, files);
 		if (missing && (!files || !squeeze(plain, ino, files, missing))) {
 			struct timespec rest = { .tv_nsec = REST_NS };
 
@@ -237,6 +262,7 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	}
 	pthread_setname_np(plain->thread, "tierfs-evictor");
 	plain->thread_runs = true;
+	tier_set_evictor(config->tier, true);
 	*ret = plain;
 	return 0;
 }
@@ -246,6 +272,7 @@ void plain_stop(struct plain *plain)
 	if (!plain)
 		return;
 	atomic_store(&plain->stopping, true);
+	tier_set_evictor(plain->config.tier, false);
 	tier_end_squeeze(plain->config.tier);
 	if (plain->thread_runs)
 		pthread_join(plain->thread, NULL);

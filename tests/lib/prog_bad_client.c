@@ -387,7 +387,7 @@ int main(int argc, char **argv)
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	file_path = argv[1];
-	file_fd = open(file_path, O_RDWR | O_CLOEXEC);
+	file_fd = open(file_path, O_RDWR | O_DIRECT | O_CLOEXEC);
 	directory_fd = open(argv[2], O_RDONLY | O_CLOEXEC);
 	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (file_fd < 0 || directory_fd < 0) {
