@@ -22,14 +22,14 @@ class Plan:
 
     resident, huge, touch = GIB, 2 * GIB, 256 * MIB
     slice_s, slices = 0.05, 21
-    scanned, scan_s, scan_rounds, scan_min_idle = 128 * MIB, 4, 3, (0.1,)
+    scanned, scan_s, scan_rounds, scan_min_idle = 128 * MIB, 1, 9, (0.1,)
     touch_orders = ("sequential",)
     rounds = 3
     ratio = 3
-    fault, fault_count = 384 * MIB, 2500
+    fault, fault_count = 256 * MIB, 2000
     all_peers = False
     scan = 192 * MIB
-    zipf, warm_s, slot_s = 512 * MIB, 2, 2
+    zipf, warm_s, slot_s = 512 * MIB, 1.5, 1.6
     zipf_runs = {3: ((50, ("scattered",), (1,)), (25, ("scattered", "clustered"), (1,)))}
     idle_slot_s = 3
     jump_s = 3
@@ -41,7 +41,7 @@ class Plan:
 
 class FullPlan(Plan):
     slice_s, slices = 0.1, 41
-    scanned, scan_s, scan_rounds, scan_min_idle = GIB, 30, 5, (0.1, 30)
+    scanned, scan_s, scan_rounds, scan_min_idle = GIB, 8, 11, (0.1, 30)
     touch, touch_orders = GIB, ("sequential", "random")
     rounds = 5
     fault, fault_count = 2 * GIB, 12000
@@ -65,7 +65,7 @@ class TinyPlan(Plan):
     """To try the suite itself: seconds, and figures that say nothing."""
 
     resident, huge, touch = 64 * MIB, 64 * MIB, 32 * MIB
-    slices, scan_s, scan_rounds, rounds = 3, 1, 2, 2
+    slices, scan_s, scan_rounds, rounds = 3, 1, 3, 2
     fault, fault_count = 64 * MIB, 500
     scan = 32 * MIB
     zipf, warm_s, slot_s = 160 * MIB, 0.5, 0.5
@@ -77,12 +77,12 @@ class TinyPlan(Plan):
 PLANS = {"quick": Plan, "full": FullPlan, "tiny": TinyPlan}
 QUICK_CASES = {
     "resident": memory.resident, "scanned": memory.scanned, "huge": memory.huge, "touch": memory.touch,
-    "fault": cold.fault, "sequential": cold.sequential, "zipf": cold.zipf, "zswap": cold.zswap, "zswap_fault": cold.zswap_fault,
+    "fault": cold.fault, "sequential": cold.sequential, "zipf": cold.zipf, "zswap_fault": cold.zswap_fault,
     "demotion": store.demotion, "direct_read": store.direct_read, "direct_write": store.direct_write,
     "daemon_memory": store.daemon_memory,
 }
 FULL_CASES = {
-    **QUICK_CASES, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
+    **QUICK_CASES, "zswap": cold.zswap, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
     "memcached": services.memcached, "guest": services.guest,
 }
 

@@ -112,7 +112,14 @@ class Cgroup:
 
     def limit(self, size):
         self.bytes = size
-        write_text(os.path.join(self.path, "memory.max" if self.v2 else "memory.limit_in_bytes"), size)
+        for last in [False] * 100 + [True]: # version 1 says EBUSY when it could not push out enough at once
+            try:
+                write_text(os.path.join(self.path, "memory.max" if self.v2 else "memory.limit_in_bytes"), size)
+                return
+            except OSError:
+                if last:
+                    raise
+            time.sleep(0.05)
 
     def procs(self):
         return os.path.join(self.path, "cgroup.procs")
@@ -253,6 +260,12 @@ class Host:
             except OSError as error:
                 raise Skip(f"zswap cannot be enabled: {error}") from error
             yield read_text(ZSWAP + "compressor")
+
+    @staticmethod
+    def zswap_least_bytes():
+        """Its limit is in whole percents of the host's memory."""
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            return int(file.readline().split()[1]) // 1024 // 100 << 20
 
     @contextlib.contextmanager
     def tmpfs(self, options):

@@ -76,8 +76,7 @@ def memcached(bench):
         with contextlib.ExitStack() as stack:
             limit, percent = dram, 0
             if peer_name == "zswap":
-                with open("/proc/meminfo", encoding="utf-8") as file:
-                    pool = int(file.readline().split()[1]) * 1024 // 100
+                pool = bench.host.zswap_least_bytes()
                 if pool > dram // 2:
                     bench.report.note("memcached zswap", "skipped", "1 % of this host's memory, zswap's least limit, is more than half of the DRAM")
                     continue

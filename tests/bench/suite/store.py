@@ -14,7 +14,7 @@ def demotion(bench):
     size = bench.plan.demote
     with contextlib.ExitStack() as stack:
         tierfs, load = cold_tierfs(stack, bench, size)
-        per_core, walls, peers, cpu = [], [], [], 0
+        per_core, walls, peers = [], [], []
         for turn in range(bench.plan.rounds):
             load.do("stir", "m", BLOCK, turn) # else the stored copies would do
             with tierfs.profile(bench.profile_path("demotion")):
@@ -23,8 +23,8 @@ def demotion(bench):
             per_core.append(size / 1e6 / max(cost["cpu_s"], 0.01))
             walls.append(size / 1e6 / cost["seconds"])
             peers.append(size / 1e6 / zstd["cpu_s"])
-            cpu += cost["cpu_s"]
-        facts = {"size_bytes": size, "data_ratio": bench.plan.ratio, "block_bytes": BLOCK, "min_idle_s": 0.1, "zstd_ratio": zstd["ratio"]}
+        facts = {"size_bytes": size, "data_ratio": bench.plan.ratio, "block_bytes": BLOCK, "min_idle_s": 0.1, "zstd_ratio": zstd["ratio"],
+                 "zstd_expand_mb_s": size / 1e6 / zstd["expand_cpu_s"]}
         bench.report.add("demotion.per_core", "MB/s", per_core, "zstd -1, one core", peers, goal=0.7, **facts)
         bench.report.add("demotion.wall", "MB/s", walls, "zstd -1, one core", peers, waits_for_idle=True, **facts)
 
