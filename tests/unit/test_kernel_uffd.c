@@ -500,7 +500,7 @@ END_TEST
 
 /* --- poison --------------------------------------------------------------------------------------------------- */
 
-static sigjmp_buf after_fault;
+static _Thread_local sigjmp_buf after_fault;
 
 static void on_fault(int signal)
 {
@@ -527,6 +527,16 @@ static void use_poison(void)
 	ck_assert_int_eq(uffd_register(mem.uffd, at(0), PAGES * PAGE), 0);
 }
 
+static void *run_dying_touch(void *arg)
+{
+	struct touch *touch = arg;
+
+	atomic_store(&touch->tid, gettid());
+	touch->value = touch_dies(touch->page);
+	atomic_store(&touch->done, true);
+	return NULL;
+}
+
 START_TEST(poison_is_sigbus)
 {
 	use_poison();
@@ -536,6 +546,21 @@ START_TEST(poison_is_sigbus)
 	expect_no_event();
 	copy(3, 1);
 	ck_assert(!touch_dies(3));
+}
+END_TEST
+
+START_TEST(poison_is_sigbus_to_who_waits)
+{
+	struct touch touch = { .page = 4 };
+
+	use_poison();
+	ck_assert_int_eq(pthread_create(&touch.thread, NULL, run_dying_touch, &touch), 0);
+	expect_event(4, UFFD_EVENT_MISSING);
+	expect_blocked(&touch);
+	ck_assert_int_eq(uffd_poison(mem.uffd, at(4), PAGE), 0);
+	finish(&touch);
+	ck_assert_uint_eq(touch.value, true);
+	expect_no_event();
 }
 END_TEST
 
@@ -843,6 +868,7 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, seek_data_knows_every_page);
 	if (can_poison()) {
 		tcase_add_test(tests, poison_is_sigbus);
+		tcase_add_test(tests, poison_is_sigbus_to_who_waits);
 		tcase_add_test(tests, poison_needs_a_range_without_markers);
 	} else {
 		printf("  without poison: this kernel has none\n");
