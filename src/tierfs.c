@@ -28,6 +28,7 @@
 #include "base/log.h"
 #include "base/options.h"
 #include "cold/store.h"
+#include "cold/warm.h"
 #include "core/ns.h"
 #include "core/pool.h"
 #include "core/tier.h"
@@ -44,6 +45,7 @@
 #define OOM_SCORE "-900"
 #define FILES_MAX 1048576
 #define POLL_US 100000
+#define WARM_DIR "warm"    /* in the tmpfs of the arenas */
 #define END_SIGNAL SIGUSR1 /* ends the signal thread */
 
 struct arguments {
@@ -59,6 +61,7 @@ struct daemon {
 	int ready_fd;     /* -1: in the foreground, or told already */
 	struct pool *pool;
 	struct store *store;
+	int warm_fd; /* directory of warm values; -1: none */
 	struct tier *tier;
 	struct ns *ns;
 	struct token_table *tokens;
@@ -313,18 +316,51 @@ static pid_t helper_pid(void *arg)
 	return d->evict ? evict_pid(d->evict) : 0;
 }
 
-static int start_core(struct daemon *d)
+/* What a killed daemon left there goes to the disk if this mount has no warm values. */
+static int open_warm(struct daemon *d)
 {
-	const struct options *options = &d->args->options;
-	struct store_rocks_config store = {
+	struct store_warm_config config = {
+		.below = d->store,
+		.bytes = d->args->options.value[OPTION_WARM],
+		.block_bytes = d->pool->block_bytes,
+	};
+
+	if (config.bytes && mkdirat(d->pool->arena_dir, WARM_DIR, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	d->warm_fd = openat(d->pool->arena_dir, WARM_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (d->warm_fd < 0)
+		return errno == ENOENT ? 0 : -errno;
+	config.dir_fd = d->warm_fd;
+	return config.bytes ? store_warm_open(&config, &d->store)
+			    : store_warm_drain(d->store, d->warm_fd, config.block_bytes);
+}
+
+static int open_store(struct daemon *d)
+{
+	struct store_rocks_config config = {
 		.dir = d->pool->store_dir,
 		.create = true,
 		.block_bytes = d->pool->block_bytes,
 	};
+	int rc = store_rocks_open(&config, &d->store);
+
+	if (rc < 0) {
+		log_error("%s: cannot open the store: %s", config.dir, strerror(-rc));
+		return rc;
+	}
+	rc = open_warm(d);
+	if (rc < 0)
+		log_error("%s/arena/" WARM_DIR ": cannot use the warm values: %s", d->pool->run_dir, strerror(-rc));
+	return rc;
+}
+
+static int start_core(struct daemon *d)
+{
+	const struct options *options = &d->args->options;
 	struct tier_config tier = {
 		.arena_dir = d->pool->arena_dir,
 		.block_bytes = d->pool->block_bytes,
-		.dram_bytes = options->value[OPTION_DRAM],
+		.dram_bytes = options->value[OPTION_DRAM] - options->value[OPTION_WARM],
 		.min_idle_ns = options->value[OPTION_MIN_IDLE],
 		.zstd_level = (int)options->value[OPTION_LEVEL],
 		.run_demoter = true,
@@ -337,12 +373,10 @@ static int start_core(struct daemon *d)
 		.root_mode = 0755,
 		.arenas_survived = d->pool->arenas_survived,
 	};
-	int rc = store_rocks_open(&store, &d->store);
+	int rc = open_store(d);
 
-	if (rc < 0) {
-		log_error("%s: cannot open the store: %s", store.dir, strerror(-rc));
+	if (rc < 0)
 		return rc;
-	}
 	tier.store = ns.store = d->store;
 	rc = tier_new(&tier, &d->tier);
 	if (rc < 0) {
@@ -391,6 +425,7 @@ static int start_servers(struct daemon *d)
 		.tokens = d->tokens,
 		.store = d->store,
 		.counts = &d->counts,
+		.warm_bytes = d->args->options.value[OPTION_WARM],
 		.run_dir = d->pool->run_dir,
 		.mountpoint = d->mountpoint,
 		.pool = d->pool->dir,
@@ -554,8 +589,13 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	}
 	ns_free(d->ns);
 	tier_free(d->tier);
-	if (d->store)
+	if (d->store) {
+		/* The tmpfs may go only when nothing is left there alone. */
+		settled = d->store->ops->sync(d->store) == 0 && settled;
 		d->store->ops->free(d->store);
+	}
+	if (d->warm_fd >= 0)
+		close(d->warm_fd);
 	token_table_free(d->tokens);
 	opener_free(d->opener);
 	if (d->evict)
@@ -571,7 +611,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 int main(int argc, char **argv)
 {
 	struct arguments args = { .foreground = false };
-	struct daemon d = { .args = &args, .ready_fd = -1 };
+	struct daemon d = { .args = &args, .ready_fd = -1, .warm_fd = -1 };
 	int rc = 0;
 
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);

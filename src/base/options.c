@@ -12,6 +12,8 @@
 #include "base/size.h"
 
 #define KIB UINT64_C(1024)
+/* Less is not worth a file. */
+#define WARM_MIN (4096 * KIB)
 #define ID_MAX (UINT32_MAX - 1) /* the last one means "unchanged" to chown(2) */
 
 static const char *const map_words[] = { "auto", "attached", "plain", NULL };
@@ -43,7 +45,7 @@ const struct option_spec option_table[OPTION_COUNT] = {
 	},
 	[OPTION_WARM] = {
 		.name = "warm", .kind = OPTION_KIND_SIZE, .max = INT64_MAX, .argument = "SIZE",
-		.help = "DRAM for compressed blocks in front of the SSD",
+		.help = "part of dram for compressed blocks in front of the SSD, 4M to less than half",
 	},
 	[OPTION_ALLOW_OTHER] = {
 		.name = "allow_other", .kind = OPTION_KIND_FLAG, .max = 1,
@@ -198,8 +200,8 @@ static int set_value(struct options *options, enum option_id id, const char *tex
 		log_error("option %s=%s: must be a power of two", spec->name, text);
 		return -EINVAL;
 	}
-	if (id == OPTION_WARM && value != 0) {
-		log_error("option warm=%s: not supported by this build", text);
+	if (id == OPTION_WARM && value != 0 && value < WARM_MIN) {
+		log_error("option warm=%s: must be 0, or at least 4M", text);
 		return -EINVAL;
 	}
 	options->value[id] = value;
@@ -256,6 +258,8 @@ int options_parse(struct options *options, const char *text)
 
 int options_finish(const struct options *options)
 {
+	char warm[32], dram[32];
+
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		const struct option_spec *spec = &option_table[i];
 
@@ -263,6 +267,12 @@ int options_finish(const struct options *options)
 			continue;
 		log_error("option %s=%s: is required (-o %s=%s)", spec->name, spec->argument, spec->name,
 			  spec->argument);
+		return -EINVAL;
+	}
+	if (options->value[OPTION_WARM] && options->value[OPTION_WARM] >= options->value[OPTION_DRAM] / 2) {
+		format_value(&option_table[OPTION_WARM], options->value[OPTION_WARM], warm, sizeof(warm));
+		format_value(&option_table[OPTION_DRAM], options->value[OPTION_DRAM], dram, sizeof(dram));
+		log_error("option warm=%s: must be less than half of dram=%s, which it is a part of", warm, dram);
 		return -EINVAL;
 	}
 	return 0;

@@ -59,7 +59,7 @@ struct options {
  */
 void options_init(struct options *options);
 int options_parse(struct options *options, const char *text);
-/* After all: what is required must be given. */
+/* After all: what is required must be given, and what must fit together fits. */
 int options_finish(const struct options *options);
 
 /* Value as text, as one would type it. -ENOENT: no such option; -ENOBUFS: cap is too small. */

@@ -35,6 +35,7 @@ struct control_config {
 	struct token_table *tokens;
 	struct store *store;
 	struct door_counts *counts; /* may be NULL */
+	uint64_t warm_bytes;        /* what "dram" counts besides the budget of blocks */
 	const char *run_dir;        /* copied, as the other strings */
 	const char *mountpoint;
 	const char *pool;

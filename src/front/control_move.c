@@ -129,7 +129,7 @@ static int get_value(const struct control_request *request, const char *name, ch
 		struct tier_figures figures;
 
 		tier_figures(config->tier, &figures);
-		format_bytes(figures.dram_bytes, buf, cap);
+		format_bytes(figures.dram_bytes + config->warm_bytes, buf, cap);
 		return 0;
 	}
 	if (!strcmp(name, "min_idle")) {
@@ -176,16 +176,18 @@ int control_move_set(struct control_request *request, json_t **ret)
 {
 	const char *name = control_ops_string(request, "name");
 	const char *value = control_ops_string(request, "value");
+	uint64_t warm_bytes = request->config->warm_bytes, number;
 	char unused[VALUE_LEN];
-	uint64_t number;
 	int err;
 
 	if (!name || !value)
 		return control_ops_fail(request, -EINVAL, "set needs a name and a value, both strings");
 	if (!strcmp(name, "dram")) {
 		err = size_parse(value, &number);
+		if (!err && warm_bytes && number / 2 <= warm_bytes)
+			err = -EINVAL;
 		if (!err)
-			err = tier_set_dram(request->config->tier, number);
+			err = tier_set_dram(request->config->tier, number - warm_bytes);
 	} else if (!strcmp(name, "min_idle")) {
 		err = duration_parse(value, &number);
 		if (!err)

@@ -191,10 +191,13 @@ static json_t *store_object(struct store *store)
 	if (!store)
 		return json_object();
 	store->ops->figures(store, &f);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b}", "disk_bytes", (json_int_t)f.disk_bytes,
-			 "memory_bytes", (json_int_t)f.memory_bytes, "put_blocks", (json_int_t)f.put_blocks,
-			 "put_bytes", (json_int_t)f.put_bytes, "get_blocks", (json_int_t)f.get_blocks, "get_bytes",
-			 (json_int_t)f.get_bytes, "errors", (json_int_t)f.errors, "full", (int)f.full);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I}", "disk_bytes",
+			 (json_int_t)f.disk_bytes, "memory_bytes", (json_int_t)f.memory_bytes, "put_blocks",
+			 (json_int_t)f.put_blocks, "put_bytes", (json_int_t)f.put_bytes, "get_blocks",
+			 (json_int_t)f.get_blocks, "get_bytes", (json_int_t)f.get_bytes, "errors", (json_int_t)f.errors,
+			 "full", (int)f.full, "warm_limit_bytes", (json_int_t)f.warm_limit_bytes, "warm_bytes",
+			 (json_int_t)f.warm_bytes, "warm_blocks", (json_int_t)f.warm_blocks, "warm_hits",
+			 (json_int_t)f.warm_hits, "warm_moved_blocks", (json_int_t)f.warm_moved_blocks);
 }
 
 static int mount_object(const struct control_request *request, const struct ramfile_figures *sum, size_t files,

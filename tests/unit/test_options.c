@@ -52,6 +52,19 @@ START_TEST(defaults)
 }
 END_TEST
 
+START_TEST(warm_is_less_than_half_of_dram)
+{
+	ck_assert_int_eq(options_parse(&options, "dram=64M,warm=32M"), 0);
+	ck_assert_int_eq(options_finish(&options), -EINVAL);
+	ck_assert_int_eq(options_parse(&options, "warm=31M"), 0);
+	ck_assert_int_eq(options_finish(&options), 0);
+	ck_assert_int_eq(options_parse(&options, "warm=4M,dram=8M"), 0);
+	ck_assert_int_eq(options_finish(&options), -EINVAL);
+	ck_assert_int_eq(options_parse(&options, "warm=0"), 0);
+	ck_assert_int_eq(options_finish(&options), 0);
+}
+END_TEST
+
 START_TEST(the_last_one_wins)
 {
 	ck_assert_int_eq(options_parse(&options, "dram=1M,dram=2M"), 0);
@@ -197,6 +210,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, NULL);
 	tcase_add_test(tcase, values_of_every_kind);
 	tcase_add_test(tcase, defaults);
+	tcase_add_test(tcase, warm_is_less_than_half_of_dram);
 	tcase_add_test(tcase, the_last_one_wins);
 	tcase_add_loop_test(tcase, bad_ones_are_refused, 0, sizeof(bad) / sizeof(bad[0]));
 	tcase_add_test(tcase, sloppy_ignores_unknown_ones_alone);

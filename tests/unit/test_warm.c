@@ -99,7 +99,7 @@ static unsigned int count_files(char *ret_last, size_t cap)
 			continue;
 		count++;
 		if (ret_last && strcmp(entry->d_name, ret_last) > 0)
-			snprintf(ret_last, cap, "%s", entry->d_name);
+			snprintf(ret_last, cap, "%.60s", entry->d_name);
 	}
 	closedir(dir);
 	return count;
@@ -379,6 +379,8 @@ END_TEST
 
 #define BLOCKS 1500U
 
+static uint64_t moved; /* by stores that were closed */
+
 struct seen {
 	const uint64_t *model;
 	uint64_t next;
@@ -432,6 +434,7 @@ static void random_step(uint64_t *model, uint64_t version)
 		break;
 	case 3:
 		if (version % 64 == 0) {
+			moved += figures().warm_moved_blocks;
 			warm->ops->free(warm);
 			open_warm();
 		}
@@ -454,7 +457,7 @@ START_TEST(random_changes)
 	ck_assert_int_eq(warm->ops->walk(warm, INO, 0, UINT64_MAX, see, &seen), 0);
 	for (; seen.next < BLOCKS; seen.next++)
 		ck_assert_uint_eq(model[seen.next], 0);
-	ck_assert_uint_gt(figures().warm_moved_blocks, 0);
+	ck_assert_uint_gt(moved + figures().warm_moved_blocks, 0);
 }
 END_TEST
 
