@@ -332,6 +332,7 @@ static void *writer_main(void *arg)
 	uint64_t wanted;
 	int r;
 
+	pthread_setname_np(pthread_self(), "tierfs-warm");
 	pthread_mutex_lock(&warm->commit);
 	while (!warm->stop) {
 		if (atomic_load(&warm->total_bytes) <= warm->start_bytes || !choose(warm, &choice)) {
