@@ -119,8 +119,12 @@ static int mapping_wake(struct mapper *mapper, uint64_t offset, uint64_t length)
 
 static int do_poison(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
 {
+	int err;
+
 	(void)arg;
-	return uffd_poison(mapping->uffd, addr, length);
+	/* A demotion leaves markers of its protection behind, over which the kernel puts no poison. */
+	err = uffd_protect(mapping->uffd, addr, length, false);
+	return err ? err : uffd_poison(mapping->uffd, addr, length);
 }
 
 static int mapping_poison(struct mapper *mapper, uint64_t offset, uint64_t length)
