@@ -130,7 +130,7 @@ static int segment_files(uint64_t *ret_bytes, char *ret_first, size_t cap)
 		ck_assert_int_eq(fstatat(dirfd(open), entry->d_name, &attr, 0), 0);
 		*ret_bytes += (uint64_t)attr.st_blocks * 512;
 		if (ret_first && (!count || strcmp(entry->d_name, ret_first) < 0))
-			snprintf(ret_first, cap, "%s", entry->d_name);
+			snprintf(ret_first, cap, "%.31s", entry->d_name); /* names of segments are shorter */
 		count++;
 	}
 	closedir(open);
