@@ -1,5 +1,5 @@
 #!/bin/bash
-# timeout: 240
+# timeout: 480
 # The same guest without tierctl run, its memory mapped plain (map=auto): every page is what the guest wrote, idle memory goes to the
 # store, and the DRAM that the kernel and the arena hold together stays near the budget.
 . "$(dirname "$0")/../lib/functions.sh"
@@ -17,8 +17,8 @@ assert_ok wait_for 20 test -s "$T/mnt/vm0"
 load_sample_start "$T/mnt/vm0" "$T/samples"
 vm_wait 'GUEST: start' 60
 assert_eq "$(stat_of "$T/mnt/vm0" mapping)" plain mapping
-vm_wait 'GUEST: filled' 60
-vm_wait 'GUEST: OK' $((seconds + 90))
+vm_wait 'GUEST: filled' 180
+vm_wait 'GUEST: OK' $((seconds + 240))
 note "$(vm_last 'GUEST: OK')"
 load_sample_stop
 figures=$(tierctl stat "$T/mnt/vm0" --json)
