@@ -192,6 +192,10 @@ void ns_forget(struct ns *ns, uint64_t ino, uint64_t count)
 	LOCK_SCOPE(&ns->lock);
 	if (ns_find(ns, ino, &inode) < 0)
 		return;
+	if (inode->inherited && count >= inode->lookups)
+		inode = ns_end_inheritance(ns, inode);
+	if (!inode)
+		return;
 	inode->lookups -= count < inode->lookups ? count : inode->lookups;
 	ns_reap_if_unused(ns, inode);
 }

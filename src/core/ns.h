@@ -31,6 +31,7 @@ struct ns_config {
 	gid_t gid;
 	mode_t root_mode;
 	bool arenas_survived; /* the arenas' tmpfs was already there: the daemon was killed, the host was not */
+	bool takes_over;      /* the mount of an earlier daemon goes on: the kernel has inodes and opens of it */
 };
 
 /* Loads the tree, reaps orphans. A file that is marked dirty and whose arena is gone becomes lost. */

@@ -144,7 +144,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 {
 	struct ramfile *file = NULL;
 	uint64_t size_bytes;
-	bool lost;
+	bool lost, inherited, plain = false;
 	int rc;
 
 	wait_busy(ns, inode);
@@ -153,14 +153,18 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	inode->busy = true;
 	size_bytes = inode->rec.size_bytes;
 	lost = inode->rec.lost;
+	inherited = inode->inherited;
 	lock_put(&ns->lock);
 	rc = ramfile_load(ns->tier, inode->ino, size_bytes, lost, &file);
-	if (rc == 0)
+	if (rc == 0) {
 		ramfile_on_dirty(file, on_dirty, ns);
-	else
+		plain = ramfile_inherit(file, inherited);
+	} else {
 		log_error("file %llu: cannot load: %s", (unsigned long long)inode->ino, strerror(-rc));
+	}
 	lock_get(&ns->lock);
 	inode->file = file;
+	inode->plain = plain;
 	set_idle(ns, inode);
 	return rc;
 }
@@ -196,6 +200,13 @@ int ns_open(struct ns *ns, uint64_t ino, struct ramfile **ret)
 	return 0;
 }
 
+static void save_times(struct ns *ns, struct tree_inode *inode)
+{
+	if (inode->unsaved && inode->rec.nlink > 0 && save_record(ns, inode, false) < 0)
+		log_warn("file %llu: its times could not be saved yet; they will be at the next change",
+			 (unsigned long long)inode->ino);
+}
+
 void ns_put(struct ns *ns, uint64_t ino)
 {
 	struct tree_inode *inode;
@@ -204,14 +215,32 @@ void ns_put(struct ns *ns, uint64_t ino)
 	if (ns_find(ns, ino, &inode) < 0)
 		return;
 	inode->opens--;
-	if (inode->opens > 0)
+	if (inode->opens > 0 || inode->inherited)
 		return;
 	ns_pin(inode);
-	if (inode->unsaved && inode->rec.nlink > 0 && save_record(ns, inode, false) < 0)
-		log_warn("file %llu: its times could not be saved yet; they will be at the next change",
-			 (unsigned long long)ino);
+	save_times(ns, inode);
 	ns_unpin(ns, inode);
 	ns_reap_survivors(ns);
+}
+
+struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode)
+{
+	uint64_t ino = inode->ino;
+	bool plain;
+
+	ns_pin(inode);
+	wait_busy(ns, inode); /* what is being loaded now may turn out to be plain */
+	plain = inode->plain;
+	inode->inherited = inode->plain = false;
+	if (plain) {
+		lock_put(&ns->lock);
+		ramfile_close_cached(inode->file);
+		lock_get(&ns->lock);
+	}
+	if (inode->opens == 0)
+		save_times(ns, inode);
+	ns_unpin(ns, inode);
+	return tree_inode(&ns->tree, ino);
 }
 
 /* ---- by arena ---- */
@@ -359,7 +388,7 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 	struct record_batch batch = { .count = 0 };
 	int rc;
 
-	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy)
+	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy || inode->inherited)
 		return;
 	if (inode->survivor && ramfile_is_held(inode->file))
 		return;

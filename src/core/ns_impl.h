@@ -53,6 +53,10 @@ void ns_unpin(struct ns *ns, struct tree_inode *inode); /* may drop the lock, an
  * the inode may be gone then. */
 void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode);
 
+/* The kernel has dropped the inode: it gives all its references back at once, so when they are at least those that were
+ * counted, none is left of an earlier daemon, and no open. Drops the lock meanwhile; NULL: the inode is gone. */
+struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode);
+
 /* Looks again at files without a name whose processes outlived an earlier daemon: nobody tells when such a process ends
  * that never came back. Not within a change; drops the lock meanwhile. */
 void ns_reap_survivors(struct ns *ns);

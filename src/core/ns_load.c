@@ -230,6 +230,7 @@ static int reap_orphans(struct ns *ns)
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
 		inode->lookups = 0;
+		inode->inherited = false;
 		ns_reap_if_unused(ns, inode);
 	}
 	return list ? 0 : -ENOMEM;
@@ -259,6 +260,16 @@ static int load_survivors(struct ns *ns)
 	return list ? rc : -ENOMEM;
 }
 
+/* Nobody knows what the kernel has in its tables; it will say when it drops an inode (ns_end_inheritance()). */
+static void inherit_all(struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		inode->inherited = true;
+	}
+}
+
 static int load_all(struct ns *ns, const struct ns_config *config)
 {
 	int rc = load_tree(ns);
@@ -275,8 +286,10 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 		log_error("cannot load the pool's namespace: %s", strerror(-rc));
 	if (rc < 0)
 		return rc;
+	if (config->takes_over)
+		inherit_all(ns);
 	rc = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
-	if (rc == 0)
+	if (rc == 0 && !config->takes_over)
 		rc = reap_orphans(ns);
 	if (rc < 0)
 		log_error("cannot make the namespace ready: %s", strerror(-rc));

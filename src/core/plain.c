@@ -137,6 +137,8 @@ enum ramfile_cache ramfile_open_cached(struct ramfile *file)
 	lock_put(&file->mapper_lock);
 	if (mappers || file->attaching)
 		return RAMFILE_CACHE_NO;
+	if (!file->cached_opens && arena_set_mark(&file->arena, true) < 0)
+		return RAMFILE_CACHE_NO;
 	answer = file->cached_opens || !file->cache_stale ? RAMFILE_CACHE_KEEP : RAMFILE_CACHE_FRESH;
 	file->cached_opens++;
 	file->cache_stale = false;
@@ -147,9 +149,23 @@ void ramfile_close_cached(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	/* A daemon that took over a mount did not see the opens. */
-	if (file->cached_opens)
-		file->cached_opens--;
+	if (file->cached_opens && --file->cached_opens == 0)
+		arena_set_mark(&file->arena, false); /* left behind, it keeps others from attaching, and no more */
+}
+
+bool ramfile_inherit(struct ramfile *file, bool inherited)
+{
+	bool plain = inherited && arena_mark(&file->arena);
+
+	LOCK_SCOPE(&file->lock);
+	if (plain)
+		file->cached_opens = 1;
+	else
+		arena_set_mark(&file->arena, false);
+	/* Whatever the kernel has cached of a file that nobody had open for it: an attached mapping may have come
+	 * since. */
+	file->cache_stale = inherited && !plain;
+	return plain;
 }
 
 /* --- fill and write back ------------------------------------------------------------------------------------- */

@@ -375,6 +375,29 @@ void pool_close(struct pool *pool)
 
 /* ---- the runtime directory ---- */
 
+static void run_dir_of(const char *id, char ret[static TIERFS_RUN_DIR_LEN])
+{
+	snprintf(ret, TIERFS_RUN_DIR_LEN, "%s/%s", POOL_RUN_ROOT, id);
+}
+
+int pool_find_run_dir(const char *dir, char ret[static TIERFS_RUN_DIR_LEN])
+{
+	CLEANUP_CLOSE int dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	CLEANUP_CLOSE int fd = dir_fd < 0 ? -1 : openat(dir_fd, POOL_CONF, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	char text[POOL_CONF_MAX + 1], id[POOL_ID_LEN + 1];
+	uint32_t block_bytes;
+	ssize_t len;
+	int rc;
+
+	if (fd < 0 || (len = read(fd, text, POOL_CONF_MAX)) < 0)
+		return -errno;
+	text[len] = '\0';
+	rc = pool_conf_parse(text, id, &block_bytes);
+	if (rc == 0)
+		run_dir_of(id, ret);
+	return rc;
+}
+
 static int make_dir(const char *path, mode_t mode)
 {
 	if (mkdir(path, mode) < 0 && errno != EEXIST)
@@ -442,7 +465,7 @@ int pool_start(struct pool *pool)
 	char path[TIERFS_RUN_DIR_LEN + sizeof(POOL_ARENA)];
 	int rc;
 
-	snprintf(pool->run_dir, sizeof(pool->run_dir), "%s/%s", POOL_RUN_ROOT, pool->id);
+	run_dir_of(pool->id, pool->run_dir);
 	snprintf(path, sizeof(path), "%s/%s", pool->run_dir, POOL_ARENA);
 	rc = make_dir(POOL_RUN_ROOT, 0711);
 	if (rc == 0)

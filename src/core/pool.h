@@ -5,6 +5,7 @@
  *  POOL/store/         the database
  *  /run/tierfs/ID/     0711: the sockets, and
  *  /run/tierfs/ID/arena  0700: the tmpfs of the arenas. It outlives a daemon that was killed.
+ *  /run/tierfs/ID/arena/warm  values that are warm (cold/warm.h), if the mount has them
  *
  * Functions return 0 or -errno and have logged the one line that says what was wrong and why. One thread uses
  * a pool at a time.
@@ -36,6 +37,9 @@ struct pool {
  * -EBADMSG a damaged pool.conf. Nothing is touched on these. Waits up to a minute for a holder that is on its way out.
  */
 int pool_open(const char *dir, uint32_t block_bytes, struct pool **ret);
+
+/* The runtime directory of the pool in dir, read without the lock and in silence. -ENOENT: there is no pool yet. */
+int pool_find_run_dir(const char *dir, char ret[static TIERFS_RUN_DIR_LEN]);
 
 /* Makes the runtime directory and mounts the arenas' tmpfs, or takes over the one that is there. */
 int pool_start(struct pool *pool);

@@ -102,6 +102,9 @@ enum ramfile_cache { RAMFILE_CACHE_NO, RAMFILE_CACHE_FRESH, RAMFILE_CACHE_KEEP }
  * kernel still holds from before may be used. Each that is not NO is given back by ramfile_close_cached(). */
 enum ramfile_cache ramfile_open_cached(struct ramfile *file);
 void ramfile_close_cached(struct ramfile *file);
+/* After the load. inherited: the kernel goes on with opens that an earlier daemon answered. True: some of them were
+ * cached; they count as one, to be given back when the kernel has none any more. */
+bool ramfile_inherit(struct ramfile *file, bool inherited);
 /* Content for the page cache: as ramfile_read(), and the blocks count as cached from here on. Waits a while for room in
  * the budget, but not for ever: the kernel has taken the pages already. */
 int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);

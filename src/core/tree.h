@@ -36,6 +36,8 @@ struct tree_inode {
 	uint64_t ino;            /* immutable */
 	struct record_inode rec; /* the record; newer than the store's if unsaved */
 	bool unsaved;
+	bool inherited;   /* the kernel may have references and opens of it from an earlier daemon */
+	bool plain;       /* ... and one of those opens counts as cached */
 	bool survivor;    /* had no name left when it was loaded, and a process still maps it */
 	bool busy;        /* its RAM file is being loaded, resized or removed, without the lock */
 	uint64_t lookups; /* references of the kernel */

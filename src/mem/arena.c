@@ -117,6 +117,19 @@ int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_st
 	return 0;
 }
 
+/* The sticky bit of the file, which means nothing to anybody else. */
+int arena_set_mark(const struct arena *arena, bool on)
+{
+	return fchmod(arena->fd, on ? 0600 | S_ISVTX : 0600) < 0 ? -errno : 0;
+}
+
+bool arena_mark(const struct arena *arena)
+{
+	struct stat attr;
+
+	return fstat(arena->fd, &attr) == 0 && attr.st_mode & S_ISVTX;
+}
+
 int arena_share(const struct arena *arena, bool writable, int *ret_fd)
 {
 	CLEANUP_CLOSE int fd = -1;

@@ -35,6 +35,10 @@ int arena_resize(const struct arena *arena, uint64_t size_bytes);
  * of a run takes time for each of its pages. */
 int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_start, uint64_t *ret_end);
 
+/* One bit beside the content, for as long as the arena lives. */
+int arena_set_mark(const struct arena *arena, bool on);
+bool arena_mark(const struct arena *arena);
+
 /* A fresh open file description, for a process that will map it; not yet a holder. */
 int arena_share(const struct arena *arena, bool writable, int *ret_fd);
 bool arena_is(const struct arena *arena, int fd);
