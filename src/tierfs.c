@@ -9,6 +9,10 @@
  * keep the mount busy, so the daemon serves them until they are gone, then demotes what is resident and leaves. A
  * second signal does not wait: the daemon ends at once and leaves the arenas, as if it had been killed; its successor
  * goes on from there.
+ *
+ * A process beside the daemon holds the mount (front/holder.h). A tierfs that finds one whose daemon is dead takes over
+ * the mount instead of making one. SIGHUP replaces the program on purpose: the daemon executes what lies under its name
+ * now, which takes over from itself.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,6 +39,7 @@
 #include "core/token.h"
 #include "front/control.h"
 #include "front/fuse.h"
+#include "front/holder.h"
 #include "front/mountpoint.h"
 #include "front/opener.h"
 #include "map/attached.h"
@@ -45,20 +50,26 @@
 #define OOM_SCORE "-900"
 #define FILES_MAX 1048576
 #define POLL_US 100000
-#define WARM_DIR "warm"    /* in the tmpfs of the arenas */
+#define WARM_DIR "warm" /* in the tmpfs of the arenas */
+#define SUCCESSOR "successor"
 #define END_SIGNAL SIGUSR1 /* ends the signal thread */
 
 struct arguments {
 	struct options options;
 	char *option_text; /* of all -o together; -s counts wherever it stands */
 	bool foreground;
+	bool successor;        /* started to take over, and for nothing else; a daemon already */
+	char *program;         /* what we are, for execv(3) */
+	char **successor_argv; /* our arguments, as a successor */
 	const char *pool_dir, *mountpoint;
 };
 
 struct daemon {
 	const struct arguments *args;
-	char *mountpoint; /* canonical */
-	int ready_fd;     /* -1: in the foreground, or told already */
+	char *mountpoint;      /* canonical */
+	struct holder *holder; /* NULL: none */
+	bool takes_over;       /* the mount is there, and the holder was another daemon's */
+	int ready_fd;          /* -1: in the foreground, or told already */
 	struct pool *pool;
 	struct store *store;
 	int warm_fd; /* directory of warm values; -1: none */
@@ -114,6 +125,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *args, int *
 	static const struct option words[] = {
 		{ "help", no_argument, NULL, 'h' },
 		{ "version", no_argument, NULL, 'V' },
+		{ SUCCESSOR, no_argument, NULL, 'S' }, /* not for people: the holder's, and our own */
 		{ NULL, 0, NULL, 0 },
 	};
 	int c;
@@ -131,6 +143,9 @@ static bool parse_arguments(int argc, char **argv, struct arguments *args, int *
 		case 'o':
 			if (!join_options(&args->option_text, optarg))
 				return false;
+			break;
+		case 'S':
+			args->successor = true;
 			break;
 		case 'h':
 			print_help();
@@ -159,6 +174,23 @@ static bool parse_arguments(int argc, char **argv, struct arguments *args, int *
 		return false;
 	}
 	return true;
+}
+
+/* What a successor is started with. Before getopt_long(), which changes the order. */
+static int note_program(int argc, char **argv, struct arguments *args)
+{
+	int count = 0;
+
+	args->successor_argv = calloc((size_t)argc + 2, sizeof(*argv));
+	args->program = realpath("/proc/self/exe", NULL);
+	if (!args->successor_argv || !args->program)
+		return -errno;
+	args->successor_argv[count++] = argv[0];
+	args->successor_argv[count++] = (char *)"--" SUCCESSOR;
+	for (int i = 1; i < argc; i++)
+		if (strcmp(argv[i], "--" SUCCESSOR) != 0)
+			args->successor_argv[count++] = argv[i];
+	return 0;
 }
 
 /* ---- what answers tierctl get ---- */
@@ -201,7 +233,7 @@ static void tell_ready(void *arg)
 	struct daemon *d = arg;
 	int null;
 
-	log_info("ready: %s on %s", d->pool->dir, d->mountpoint);
+	log_info("ready: %s on %s%s", d->pool->dir, d->mountpoint, d->takes_over ? ", taken over" : "");
 	if (d->ready_fd < 0)
 		return;
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -248,6 +280,19 @@ static int become_daemon(int *ret_fd)
 
 /* ---- signals ---- */
 
+/* In flight is what a kill would leave in flight, and the successor deals with it as then. */
+static void replace_program(struct daemon *d)
+{
+	if (!d->holder || atomic_load(&d->signals) > 0) {
+		log_warn("%s: SIGHUP: tierfs cannot be replaced now: %s", d->mountpoint,
+			 d->holder ? "it is unmounting" : "it has no holder");
+		return;
+	}
+	log_info("%s: SIGHUP: replaced by %s", d->mountpoint, d->args->program);
+	execv(d->args->program, d->args->successor_argv);
+	log_error("%s: cannot be executed: %s; tierfs goes on as it is", d->args->program, strerror(errno));
+}
+
 static void *signal_loop(void *arg)
 {
 	struct daemon *d = arg;
@@ -257,9 +302,12 @@ static void *signal_loop(void *arg)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
 	sigaddset(&set, END_SIGNAL);
 	while (sigwait(&set, &number) == 0 && number != END_SIGNAL) {
-		if (atomic_fetch_add(&d->signals, 1) == 0) {
+		if (number == SIGHUP) {
+			replace_program(d);
+		} else if (atomic_fetch_add(&d->signals, 1) == 0) {
 			log_info("%s: signal %d: unmounting", d->mountpoint, number);
 			fusedoor_unmount(d->fuse);
 		} else {
@@ -288,6 +336,38 @@ static bool asked_to_quit(struct daemon *d)
 }
 
 /* ---- building up ---- */
+
+/* Takes over from a dead daemon that served the same, or begins anew. While there is one thread, and before there are
+ * helpers: they shall have no part in this. */
+static int meet_holder(struct daemon *d)
+{
+	struct holder_config config = {
+		.foreground = d->args->foreground,
+		.program = d->args->program,
+		.argv = d->args->successor_argv,
+	};
+	CLEANUP_FREE char *mountpoint = NULL;
+	char run_dir[TIERFS_RUN_DIR_LEN];
+	int rc = pool_find_run_dir(d->args->pool_dir, run_dir);
+
+	if (rc == 0)
+		rc = mountpoint_name(d->args->mountpoint, &mountpoint);
+	if (rc == 0)
+		rc = holder_find(run_dir, mountpoint, &d->holder);
+	if (rc == 0) {
+		d->takes_over = true;
+		d->mountpoint = STEAL_PTR(mountpoint);
+		return 0;
+	}
+	if (d->args->successor) {
+		log_error("%s: there is no mount to take over: %s", d->args->mountpoint, strerror(-rc));
+		return rc;
+	}
+	rc = holder_start(&config, &d->holder);
+	if (rc < 0)
+		log_warn("cannot start the holder (%s): if tierfs dies, the mount dies with it", strerror(-rc));
+	return 0;
+}
 
 /* What must be made while there is one thread. Either may be missing on a host; the mount works without. */
 static void start_helpers(struct daemon *d)
@@ -372,6 +452,7 @@ static int start_core(struct daemon *d)
 		.gid = (gid_t)options->value[OPTION_GID],
 		.root_mode = 0755,
 		.arenas_survived = d->pool->arenas_survived,
+		.takes_over = d->takes_over,
 	};
 	int rc = open_store(d);
 
@@ -462,6 +543,7 @@ static int start_evictor(struct daemon *d)
 
 static int start_fuse(struct daemon *d)
 {
+	struct holder_session session = { .fuse_fd = -1 };
 	struct fusedoor_config config = {
 		.door = {
 			.ns = d->ns,
@@ -480,9 +562,19 @@ static int start_fuse(struct daemon *d)
 		.allow_other = d->args->options.value[OPTION_ALLOW_OTHER],
 		.on_ready = tell_ready,
 		.on_ready_arg = d,
+		.holder = d->holder,
+		.taken = d->takes_over ? &session : NULL,
 	};
-	int rc = fusedoor_new(&config, &d->fuse);
+	int rc = 0;
 
+	if (d->takes_over) {
+		rc = holder_take(d->holder, &session);
+		if (rc < 0)
+			log_error("%s: cannot take over the mount: %s", d->mountpoint, strerror(-rc));
+		config.door.session = session.number;
+	}
+	if (rc == 0)
+		rc = fusedoor_new(&config, &d->fuse);
 	if (rc == 0 && d->evict)
 		rc = start_evictor(d);
 	if (rc < 0)
@@ -498,7 +590,7 @@ static int daemon_start(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
 	uint32_t block_bytes = options->given[OPTION_BLOCK] ? (uint32_t)options->value[OPTION_BLOCK] : 0;
-	int rc = mountpoint_claim(d->args->mountpoint, &d->mountpoint);
+	int rc = d->takes_over ? 0 : mountpoint_claim(d->args->mountpoint, &d->mountpoint);
 
 	if (rc == 0)
 		rc = pool_open(d->args->pool_dir, block_bytes, &d->pool);
@@ -576,6 +668,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	if (was_mounted)
 		pool_leaving(d->pool, "unmounting");
 	fusedoor_free(d->fuse);
+	holder_end(d->holder);
 	plain_stop(d->plain); /* not before: who waits for the mount gets an error now */
 	wait_for_mappers(d);
 	if (asked_to_quit(d))
@@ -615,21 +708,32 @@ int main(int argc, char **argv)
 	int rc = 0;
 
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);
+	if (note_program(argc, argv, &args) < 0) {
+		log_error("cannot find out what program this is: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
 	if (!parse_arguments(argc, argv, &args, &rc)) {
 		free(args.option_text);
 		return rc;
 	}
 	free(args.option_text);
+	rc = 0;
 	if (!args.foreground) {
 		log_init(LOG_TARGET_STARTING, LOG_LEVEL_INFO);
-		rc = become_daemon(&d.ready_fd);
+		if (!args.successor)
+			rc = become_daemon(&d.ready_fd);
 	}
 	if (rc < 0)
 		return EXIT_FAILURE;
 	block_signals();
 	tune_process();
+	rc = meet_holder(&d);
+	if (rc < 0)
+		return EXIT_FAILURE;
 	start_helpers(&d);
 	rc = daemon_start(&d);
+	if (rc < 0 && d.takes_over)
+		_exit(EXIT_FAILURE); /* the mount stays for the next one */
 	if (rc < 0) {
 		daemon_stop(&d, false);
 		return EXIT_FAILURE;

@@ -97,7 +97,7 @@ static void open_cached(const struct door *door, struct ramfile *file, uint64_t 
 
 int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struct door_opened *ret)
 {
-	struct door_opened opened = { .fh = rights_of(flags) };
+	struct door_opened opened = { .fh = rights_of(flags) | (uint64_t)door->session << DOOR_FH_SESSION_SHIFT };
 	struct ramfile *file;
 	int rc = ns_open(door->ns, ino, &file);
 
@@ -117,6 +117,8 @@ void door_release(const struct door *door, uint64_t ino, uint64_t fh)
 {
 	struct ramfile *file;
 
+	if (fh >> DOOR_FH_SESSION_SHIFT != door->session)
+		return;
 	if (fh & DOOR_FH_CACHED && ns_open(door->ns, ino, &file) == 0) {
 		ramfile_close_cached(file);
 		ns_put(door->ns, ino);

@@ -48,6 +48,7 @@ struct door {
 	struct door_counts *counts;
 	door_helper_fn *helper; /* may be NULL */
 	void *helper_arg;
+	uint32_t session; /* 0, and one more in each daemon that took over the mount */
 };
 
 /* mode as asked for; type S_IFREG or S_IFDIR. Takes one lookup reference. */
@@ -58,6 +59,7 @@ int door_create(const struct door *door, uint64_t parent, const char *name, mode
 #define DOOR_FH_RIGHTS UINT64_C(0xff)
 #define DOOR_FH_CACHED UINT64_C(0x100) /* counted by ramfile_open_cached() */
 #define DOOR_FH_HELPER UINT64_C(0x200) /* of the helper, which maps nothing */
+#define DOOR_FH_SESSION_SHIFT 32       /* above: which session opened it; only its own are counted */
 
 struct door_opened {
 	uint64_t fh;
@@ -69,7 +71,7 @@ struct door_opened {
  * gets one that is not cached, and so does everybody else while the file is attached, or when the mount says
  * map=attached. The helper's opens are cached, and keep nobody from attaching. */
 int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struct door_opened *ret);
-void door_release(const struct door *door, uint64_t ino, uint64_t fh);
+void door_release(const struct door *door, uint64_t ino, uint64_t fh); /* of an earlier session: does nothing */
 
 /* Pages for the kernel's cache. -EAGAIN, and nothing was read: more than DOOR_FILL_MAX, which only the read-ahead of
  * memory with MADV_HUGEPAGE asks for, 4 MiB at a time; the kernel then asks again for the one page it needs. */

@@ -19,16 +19,20 @@
 
 #include <errno.h>
 #include <fuse_lowlevel.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "front/bdi.h"
 #include "front/mountpoint.h"
+#include "front/resent.h"
 
 #define ENTRY_TIMEOUT_S 3600.0
 #define DIR_ATTR_TIMEOUT_S 1.0
@@ -38,6 +42,7 @@
 #define THREADS_MAX 128 /* requests that wait for a block or for room hold one each */
 #define THREADS_IDLE 16
 #define WAKE_SIGNAL SIGUSR2
+#define NOTIFY_RESEND 7 /* FUSE_NOTIFY_RESEND of later headers */
 
 struct fusedoor {
 	struct door door;             /* immutable */
@@ -46,7 +51,9 @@ struct fusedoor {
 	bool mounted;                 /* owner: the thread that made it */
 	fusedoor_ready_fn *on_ready;
 	void *on_ready_arg;
-	pthread_t runner; /* set before running */
+	struct holder *holder;       /* borrowed; NULL: none, or it has the session already */
+	struct holder_session taken; /* fuse_fd -1: mounted here */
+	pthread_t runner;            /* set before running */
 	_Atomic bool running;
 };
 
@@ -196,7 +203,9 @@ static int do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 {
 	const struct fuse_ctx *caller = fuse_req_ctx(req);
 
-	return door_create(&door_of(req)->door, parent, name, mode, caller->uid, caller->gid, ret);
+	int rc = door_create(&door_of(req)->door, parent, name, mode, caller->uid, caller->gid, ret);
+
+	return resent_create(door_of(req)->door.ns, parent, name, mode, rc, ret);
 }
 
 static void tfs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
@@ -228,7 +237,7 @@ static void tfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const ch
 {
 	struct ns *ns = door_of(req)->door.ns;
 	struct stat attr;
-	int rc = ns_link(ns, ino, parent, name, &attr);
+	int rc = resent_link(ns, ino, parent, name, ns_link(ns, ino, parent, name, &attr), &attr);
 
 	if (rc == 0)
 		rc = ns_remember(ns, ino);
@@ -240,18 +249,36 @@ static void tfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const ch
 
 static void tfs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_rc(req, ns_unlink(door_of(req)->door.ns, parent, name));
+	reply_rc(req, resent_remove(ns_unlink(door_of(req)->door.ns, parent, name)));
 }
 
 static void tfs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_rc(req, ns_rmdir(door_of(req)->door.ns, parent, name));
+	reply_rc(req, resent_remove(ns_rmdir(door_of(req)->door.ns, parent, name)));
+}
+
+/* Done twice, it would be undone; so the kernel is told to forget what it knows of the two names. */
+static void refuse_exchange(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
+			    const char *new_name)
+{
+	struct fuse_session *session = door_of(req)->session;
+
+	fuse_reply_err(req, EIO);
+	fuse_lowlevel_notify_inval_entry(session, parent, name, strlen(name));
+	fuse_lowlevel_notify_inval_entry(session, new_parent, new_name, strlen(new_name));
 }
 
 static void tfs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
 		       unsigned int flags)
 {
-	reply_rc(req, ns_rename(door_of(req)->door.ns, parent, name, new_parent, new_name, flags));
+	struct ns *ns = door_of(req)->door.ns;
+
+	if (flags & RENAME_EXCHANGE && resent_is()) {
+		refuse_exchange(req, parent, name, new_parent, new_name);
+		return;
+	}
+	reply_rc(req,
+		 resent_rename(ns, new_parent, new_name, ns_rename(ns, parent, name, new_parent, new_name, flags)));
 }
 
 /* ---- directories ---- */
@@ -543,19 +570,47 @@ static int session_args(const struct fusedoor_config *config, struct fuse_args *
 	return rc;
 }
 
+static int mount_new(struct fusedoor *door, const struct fusedoor_config *config)
+{
+	if (fuse_session_mount(door->session, door->mountpoint) != 0)
+		return -EIO;
+	door->mounted = true;
+	bdi_lift_limits(door->mountpoint);
+	mountpoint_register(config->source, door->mountpoint);
+	return 0;
+}
+
+static ssize_t plain_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	(void)userdata;
+	return writev(fd, iov, count);
+}
+
+static int attach_session(struct fusedoor *door)
+{
+	static const struct fuse_custom_io io = { .read = resent_read, .writev = plain_writev };
+
+	return fuse_session_custom_io(door->session, &io, door->taken.fuse_fd);
+}
+
 int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	struct fusedoor *door = calloc(1, sizeof(*door));
 	int rc = -ENOMEM;
 
-	if (!door)
+	if (!door) {
+		if (config->taken)
+			close(config->taken->fuse_fd);
 		return -ENOMEM;
+	}
 	pthread_once(&buffer_once, buffer_init);
 	fuse_set_log_func(on_fuse_log);
 	door->door = config->door;
 	door->on_ready = config->on_ready;
 	door->on_ready_arg = config->on_ready_arg;
+	door->holder = config->taken ? NULL : config->holder;
+	door->taken = config->taken ? *config->taken : (struct holder_session){ .fuse_fd = -1 };
 	door->mountpoint = strdup(config->mountpoint);
 	if (door->mountpoint)
 		rc = session_args(config, &args);
@@ -563,14 +618,8 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 		door->session = fuse_session_new(&args, &operations, sizeof(operations), door);
 		rc = door->session ? 0 : -EINVAL;
 	}
-	if (rc == 0) {
-		rc = fuse_session_mount(door->session, door->mountpoint) == 0 ? 0 : -EIO;
-		door->mounted = rc == 0;
-	}
-	if (rc == 0) {
-		bdi_lift_limits(door->mountpoint);
-		mountpoint_register(config->source, door->mountpoint);
-	}
+	if (rc == 0)
+		rc = config->taken ? attach_session(door) : mount_new(door, config);
 	fuse_opt_free_args(&args);
 	if (rc < 0) {
 		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-rc));
@@ -579,6 +628,56 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 	}
 	*ret = door;
 	return 0;
+}
+
+/* ---- the first request ---- */
+
+/* The kernel's greeting, of which a copy goes to the holder before it is answered. */
+static int greet(struct fusedoor *door)
+{
+	struct holder_session session = { .fuse_fd = fuse_session_fd(door->session) };
+	struct fuse_buf buf = { .mem = NULL };
+	int rc;
+
+	do
+		rc = fuse_session_receive_buf(door->session, &buf);
+	while (rc == -EINTR);
+	if (rc > 0 && door->holder) {
+		session.init_len = (uint32_t)buf.size;
+		rc = buf.size > sizeof(session.init) ? -EMSGSIZE : 0;
+		if (rc == 0) {
+			memcpy(session.init, buf.mem, buf.size);
+			rc = holder_keep(door->holder, door->door.run_dir, door->mountpoint, &session);
+		}
+		if (rc < 0)
+			log_warn("%s: the holder does not answer (%s): if tierfs dies, the mount dies with it",
+				 door->mountpoint, strerror(-rc));
+		rc = 1;
+	}
+	if (rc > 0)
+		fuse_session_process_buf(door->session, &buf);
+	free(buf.mem);
+	return rc < 0 && rc != -ENODEV ? rc : 0;
+}
+
+/* The same greeting once more, for libfuse. The kernel ignores the answer, unless the daemon that read it died at just
+ * that moment. Then what was read and not answered comes again. */
+static void greet_again(struct fusedoor *door)
+{
+	struct fuse_buf buf = { .mem = door->taken.init, .size = door->taken.init_len };
+	struct {
+		uint32_t len;
+		int32_t error;
+		uint64_t unique;
+	} resend = { .len = sizeof(resend), .error = NOTIFY_RESEND };
+
+	door->mounted = true;
+	fuse_session_process_buf(door->session, &buf);
+	if (write(door->taken.fuse_fd, &resend, sizeof(resend)) < 0 && errno != ENODEV)
+		log_warn("%s: the kernel cannot repeat requests (%s), which needs Linux 6.9: what waits for one that "
+			 "was "
+			 "under way waits until it is killed",
+			 door->mountpoint, strerror(errno));
 }
 
 /* Only there to interrupt the wait of fuse_session_loop_mt(). */
@@ -591,10 +690,18 @@ int fusedoor_run(struct fusedoor *door)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
 	struct sigaction wake = { .sa_handler = on_wake };
-	int rc;
+	int rc = 0;
 
 	if (!config)
 		return -ENOMEM;
+	if (door->taken.fuse_fd >= 0)
+		greet_again(door);
+	else
+		rc = greet(door);
+	if (rc < 0) {
+		fuse_loop_cfg_destroy(config);
+		return rc;
+	}
 	/* A cloned descriptor that closes fails its requests; with one for all, a killed daemon's successor could go
 	 * on. */
 	fuse_loop_cfg_set_clone_fd(config, 0);
@@ -629,14 +736,28 @@ void fusedoor_quit(struct fusedoor *door)
 		pthread_kill(door->runner, WAKE_SIGNAL);
 }
 
+/* As fuse_session_unmount(), which knows only mounts of its own. */
+static void unmount_taken(struct fusedoor *door)
+{
+	struct pollfd pollfd = { .fd = door->taken.fuse_fd };
+
+	if (poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLERR)
+		return; /* is gone */
+	mountpoint_unmount(door->mountpoint, true);
+}
+
 void fusedoor_free(struct fusedoor *door)
 {
 	if (!door)
 		return;
-	if (door->mounted)
+	if (door->mounted && door->taken.fuse_fd >= 0)
+		unmount_taken(door);
+	else if (door->mounted)
 		fuse_session_unmount(door->session);
 	if (door->session)
 		fuse_session_destroy(door->session);
+	else if (door->taken.fuse_fd >= 0)
+		close(door->taken.fuse_fd);
 	free(door->mountpoint);
 	free(door);
 }

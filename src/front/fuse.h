@@ -1,5 +1,9 @@
 /* front/fuse.h - the mount: FUSE requests in, answers out. The only part that knows libfuse.
  *
+ * A session may take over the mount of a daemon that was killed or replaced: it is given the descriptor of the
+ * connection and the kernel's first request (front/holder.h), and has the kernel send again what was not answered
+ * (front/resent.h).
+ *
  * One session for each daemon. fusedoor_run() serves in the calling thread's name with a pool of worker threads, until
  * the mount is gone.
  */
@@ -8,6 +12,7 @@
 #include <stdbool.h>
 
 #include "front/door.h"
+#include "front/holder.h"
 
 struct fusedoor;
 
@@ -18,11 +23,14 @@ struct fusedoor_config {
 	const char *mountpoint; /* canonical; borrowed, as the rest */
 	const char *source;     /* what mount(8) shows: the pool's directory */
 	bool allow_other;
-	fusedoor_ready_fn *on_ready; /* called once, on a worker thread, when the kernel has said hello */
+	struct holder *holder;              /* is given what a successor needs; may be NULL */
+	const struct holder_session *taken; /* what goes on; NULL: a new mount */
+	fusedoor_ready_fn *on_ready;        /* called once, on a worker thread, when the kernel has said hello */
 	void *on_ready_arg;
 };
 
-/* Mounts. 0, or -errno after one line was logged. */
+/* Mounts; or takes the session over, whose descriptor is the fusedoor's then, even on failure. 0, or -errno after one
+ * line was logged. */
 int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret);
 /* Serves until the mount is gone or fusedoor_quit() was called. */
 int fusedoor_run(struct fusedoor *door);

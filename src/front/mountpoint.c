@@ -103,8 +103,10 @@ int mountpoint_match(const char *line, const char *path)
 	return strcmp(field, path) == 0;
 }
 
-/* 1 if a tierfs is mounted there. */
-static int is_mounted(const char *path)
+/* How a line is looked at: 0 to go on, else what is_in_table() returns. */
+typedef int line_fn(const char *line, const char *text);
+
+static int is_in_table(line_fn *fn, const char *text)
 {
 	FILE *table = fopen("/proc/self/mountinfo", "re");
 	CLEANUP_FREE char *line = NULL;
@@ -114,17 +116,56 @@ static int is_mounted(const char *path)
 	if (!table)
 		return -errno;
 	while (found == 0 && getline(&line, &cap, table) > 0)
-		found = mountpoint_match(line, path);
+		found = fn(line, text);
 	fclose(table);
 	return found;
 }
 
-/* The canonical name, without a look at the last component, which may be a dead mount. */
+/* 1 if a tierfs is mounted there. */
+static int is_mounted(const char *path)
+{
+	return is_in_table(mountpoint_match, path);
+}
+
+static int device_of(const char *line, char device[static MOUNTPOINT_DEVICE_LEN])
+{
+	return sscanf(line, "%*d %*d %31s", device) == 1; /* id, parent, device */
+}
+
+static int match_device(const char *line, const char *device)
+{
+	char of_line[MOUNTPOINT_DEVICE_LEN];
+
+	return device_of(line, of_line) && strcmp(of_line, device) == 0;
+}
+
+int mountpoint_device(const char *path, char ret[static MOUNTPOINT_DEVICE_LEN])
+{
+	FILE *table = fopen("/proc/self/mountinfo", "re");
+	CLEANUP_FREE char *line = NULL;
+	size_t cap = 0;
+	int rc = -ENOENT;
+
+	if (!table)
+		return -errno;
+	while (getline(&line, &cap, table) > 0) /* the last one is on top */
+		if (mountpoint_match(line, path) > 0 && device_of(line, ret))
+			rc = 0;
+	fclose(table);
+	return rc;
+}
+
+bool mountpoint_has_device(const char *device)
+{
+	return is_in_table(match_device, device) != 0;
+}
+
+/* The canonical name, without a question to the last component, which may be a dead mount. */
 static int canonical(const char *path, char **ret)
 {
 	CLEANUP_FREE char *for_dir = strdup(path), *for_base = strdup(path), *dir = NULL;
 	const char *base;
-	struct stat attr;
+	struct statx attr;
 	char *name;
 
 	if (!for_dir || !for_base)
@@ -132,7 +173,9 @@ static int canonical(const char *path, char **ret)
 	base = basename(for_base);
 	/* A last component that leads elsewhere has to be followed. */
 	if (strcmp(base, ".") == 0 || strcmp(base, "..") == 0 || strcmp(base, "/") == 0 ||
-	    (lstat(path, &attr) == 0 && S_ISLNK(attr.st_mode))) {
+	    (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &attr) ==
+		     0 &&
+	     S_ISLNK(attr.stx_mode))) {
 		name = realpath(path, NULL);
 		if (!name)
 			return -errno;
@@ -165,6 +208,11 @@ static int clear_dead(const char *path)
 		log_info("%s: took away the mount of a tierfs that is gone", path);
 	}
 	return -EBUSY;
+}
+
+int mountpoint_name(const char *path, char **ret)
+{
+	return canonical(path, ret);
 }
 
 int mountpoint_claim(const char *path, char **ret)

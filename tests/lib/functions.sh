@@ -223,7 +223,8 @@ tierfs_start() # POOL MOUNTPOINT OPTIONS [DAEMON-ARGUMENT...]
 {
 	local pool=$1 mountpoint=$2 options=$3
 	shift 3
-	mkdir -p "$mountpoint"
+	# A mount that waits for a new daemon would let mkdir wait, too.
+	mounted "$mountpoint" || mkdir -p "$mountpoint"
 	tierfs -f -o "$options" "$@" "$pool" "$mountpoint" >>"$T/tierfs.log" 2>&1 </dev/null &
 	tierfs_pid=$!
 	cleanup_push tierfs_kill "$tierfs_pid" "$mountpoint" "$pool"
@@ -280,6 +281,16 @@ tierfs_crash() # MOUNTPOINT
 	wait "$tierfs_pid" 2>/dev/null
 	umount -l "$1" 2>/dev/null
 	return 0
+}
+
+# kill -9 of a daemon and of the process that holds its mount for the next one: the mount is dead.
+tierfs_kill_all() # PID: of a daemon that took over nothing
+{
+	local child
+	for child in $(cat "/proc/$1/task/$1/children"); do
+		[ "$(cat "/proc/$child/comm")" != tierfs-holder ] || kill -KILL "$child"
+	done
+	kill -KILL "$1"
 }
 
 # --- figures ---

@@ -108,7 +108,7 @@ for command in list ls stat map demote promote pin copy set get run; do
 done
 
 note "a mount whose daemon is dead"
-kill -KILL "$tierfs_pid"
+tierfs_kill_all "$tierfs_pid"
 wait "$tierfs_pid" 2>/dev/null
 one_line "$ram: cannot open: Transport endpoint is not connected" tierctl stat "$ram"
 assert_match "$(tierctl list)" "$T/mnt .*Transport endpoint is not connected" "a dead mount in the list"

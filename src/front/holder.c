@@ -1,0 +1,244 @@
+/* front/holder.c - see holder.h: the daemon's side, and the messages. */
+#include "front/holder.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+
+#define ANSWER_MS 5000
+
+struct holder {
+	int conn;
+	pid_t child; /* 0: somebody else's */
+};
+
+/* ---- messages ---- */
+
+union fd_control {
+	char buf[CMSG_SPACE(sizeof(int))];
+	struct cmsghdr align;
+};
+
+int holder_send(int conn, const struct holder_message *message, int fd)
+{
+	union fd_control control = { 0 };
+	struct iovec iov = { .iov_base = (void *)message, .iov_len = sizeof(*message) };
+	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		struct cmsghdr *cmsg;
+
+		msg.msg_control = control.buf;
+		msg.msg_controllen = sizeof(control.buf);
+		cmsg = CMSG_FIRSTHDR(&msg);
+		cmsg->cmsg_level = SOL_SOCKET;
+		cmsg->cmsg_type = SCM_RIGHTS;
+		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
+	}
+	return sendmsg(conn, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static int take_fd(struct msghdr *msg)
+{
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
+	int fd = -1;
+
+	if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
+	    cmsg->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
+	return fd;
+}
+
+int holder_receive(int conn, int timeout_ms, struct holder_message *ret, int *ret_fd)
+{
+	union fd_control control;
+	struct iovec iov = { .iov_base = ret, .iov_len = sizeof(*ret) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
+	};
+	struct pollfd pollfd = { .fd = conn, .events = POLLIN };
+	ssize_t got;
+	int fd;
+
+	while (poll(&pollfd, 1, timeout_ms) < 0)
+		if (errno != EINTR)
+			return -errno;
+	got = recvmsg(conn, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (got < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
+	fd = take_fd(&msg);
+	if (got != sizeof(*ret) || ret->version != HOLDER_VERSION || ret->init_len > HOLDER_INIT_MAX) {
+		if (fd >= 0)
+			close(fd);
+		return got == 0 ? -EPIPE : -EPROTO;
+	}
+	ret->run_dir[sizeof(ret->run_dir) - 1] = '\0';
+	ret->mountpoint[sizeof(ret->mountpoint) - 1] = '\0';
+	*ret_fd = fd;
+	return 0;
+}
+
+/* Sends, and waits for the answer, of which the type is returned. */
+static int ask(struct holder *holder, struct holder_message *message, int fd, int *ret_fd)
+{
+	int rc;
+
+	message->version = HOLDER_VERSION;
+	rc = holder_send(holder->conn, message, fd);
+	if (rc == 0)
+		rc = holder_receive(holder->conn, ANSWER_MS, message, ret_fd);
+	return rc < 0 ? rc : (int)message->type;
+}
+
+static int set_text(char *to, size_t cap, const char *text)
+{
+	return snprintf(to, cap, "%s", text) >= (int)cap ? -ENAMETOOLONG : 0;
+}
+
+/* ---- beginning ---- */
+
+int holder_start(const struct holder_config *config, struct holder **ret)
+{
+	struct holder *holder = calloc(1, sizeof(*holder));
+	pid_t daemon = getpid();
+	int pair[2], rc = 0;
+
+	if (!holder)
+		return -ENOMEM;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
+		rc = -errno;
+		free(holder);
+		return rc;
+	}
+	fflush(NULL);
+	holder->child = fork();
+	if (holder->child == 0)
+		holder_main(pair[1], daemon, config);
+	if (holder->child < 0)
+		rc = -errno;
+	close(pair[1]);
+	if (rc < 0) {
+		close(pair[0]);
+		free(holder);
+		return rc;
+	}
+	holder->conn = pair[0];
+	*ret = holder;
+	return 0;
+}
+
+static int connect_to(const char *run_dir, int *ret)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", run_dir, HOLDER_SOCKET) >=
+	    (int)sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return errno == ECONNREFUSED ? -ENOENT : -errno;
+	*ret = STEAL_FD(fd);
+	return 0;
+}
+
+int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret)
+{
+	struct holder_message message = { .type = HOLDER_ASK };
+	struct holder *holder;
+	int rc, fd = -1;
+
+	rc = set_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
+	if (rc < 0)
+		return rc;
+	holder = calloc(1, sizeof(*holder));
+	if (!holder)
+		return -ENOMEM;
+	rc = connect_to(run_dir, &holder->conn);
+	if (rc < 0) {
+		free(holder);
+		return rc;
+	}
+	rc = ask(holder, &message, -1, &fd);
+	if (fd >= 0)
+		close(fd);
+	if (rc == HOLDER_YES) {
+		*ret = holder;
+		return 0;
+	}
+	close(holder->conn);
+	free(holder);
+	/* One that ends at this moment just closes. */
+	if (rc == HOLDER_NO || rc == -EPIPE || rc == -ECONNRESET)
+		return -ENOENT;
+	return rc < 0 ? rc : -EBUSY;
+}
+
+/* ---- the session ---- */
+
+int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoint,
+		const struct holder_session *session)
+{
+	struct holder_message message = { .type = HOLDER_KEEP, .init_len = session->init_len };
+	int rc, fd = -1;
+
+	memcpy(message.init, session->init, session->init_len);
+	rc = set_text(message.run_dir, sizeof(message.run_dir), run_dir);
+	if (rc == 0)
+		rc = set_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
+	if (rc == 0)
+		rc = ask(holder, &message, session->fuse_fd, &fd);
+	if (fd >= 0)
+		close(fd);
+	return rc == HOLDER_YES ? 0 : rc < 0 ? rc : -EPROTO;
+}
+
+int holder_take(struct holder *holder, struct holder_session *ret)
+{
+	struct holder_message message = { .type = HOLDER_TAKE };
+	int fd = -1, rc = ask(holder, &message, -1, &fd);
+
+	if (rc == HOLDER_YES && fd >= 0) {
+		*ret = (struct holder_session){
+			.fuse_fd = fd,
+			.number = message.number,
+			.init_len = message.init_len,
+		};
+		memcpy(ret->init, message.init, message.init_len);
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	return rc < 0 ? rc : -EPROTO;
+}
+
+/* ---- the end ---- */
+
+void holder_end(struct holder *holder)
+{
+	struct holder_message message = { .version = HOLDER_VERSION, .type = HOLDER_BYE };
+	int fd = -1;
+
+	if (!holder)
+		return;
+	/* It closes when its socket file is gone. A hung one is not waited for. */
+	if (holder_send(holder->conn, &message, -1) == 0 &&
+	    holder_receive(holder->conn, ANSWER_MS, &message, &fd) == -EPIPE && holder->child > 0)
+		while (waitpid(holder->child, NULL, 0) < 0 && errno == EINTR)
+			;
+	if (fd >= 0)
+		close(fd);
+	close(holder->conn);
+	free(holder);
+}

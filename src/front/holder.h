@@ -1,0 +1,98 @@
+/* front/holder.h - a process that outlives the daemon, and keeps the mount alive for the next one.
+ *
+ * A FUSE connection lasts while somebody has its descriptor open. The holder has it, and the first request that the
+ * kernel ever sent on it (INIT), without which a new session could not begin. When the daemon dies, requests wait in
+ * the kernel; a successor asks the holder for both and goes on (front/fuse.c). The holder looks after one mount:
+ *
+ *  - The daemon ends on purpose: it says so, and the holder ends before it.
+ *  - The daemon dies while the mount is there: the holder starts a new one, at most HOLDER_RESTARTS in
+ *    HOLDER_RESTARTS_NS. It does not if the daemon ran in the foreground: somebody else watches it then.
+ *  - Any daemon of root for the same pool and mount point may ask, while there is no other.
+ *  - Nobody came within HOLDER_PATIENCE_NS, or the mount is gone: the holder closes the descriptor and ends, and what
+ *    waits in the kernel fails.
+ *
+ * They talk over RUN_DIR/holder.sock (or, before there is one, a socketpair): SOCK_SEQPACKET, one struct holder_message
+ * each, mode 0600, peers of root only. The holder may be of an older version of tierfs than the daemon.
+ */
+#pragma once
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <tierfs/ioctl.h>
+
+#include "base/clock.h"
+
+#define HOLDER_RESTARTS 5
+#define HOLDER_RESTARTS_NS (10 * NS_PER_S)
+#define HOLDER_PATIENCE_NS (60 * NS_PER_S)
+#define HOLDER_INIT_MAX 1024
+
+struct holder;
+
+struct holder_config {
+	bool foreground;
+	const char *program; /* what a new daemon is made of, as for execv(3) */
+	char *const *argv;   /* of a daemon that takes over */
+};
+
+/* What a session is made of. */
+struct holder_session {
+	int fuse_fd;
+	uint32_t number;   /* how many sessions the mount has had before */
+	uint32_t init_len; /* bytes of init */
+	uint8_t init[HOLDER_INIT_MAX] __attribute__((aligned(8)));
+};
+
+/* Forks a holder. There must be one thread. */
+int holder_start(const struct holder_config *config, struct holder **ret);
+/* Asks the holder that an earlier daemon left. 0: that daemon is dead, and the caller is its successor. -ENOENT: there
+ * is none; its mount is gone or, because it was somewhere else, dead now. -EBUSY: that daemon is alive. */
+int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret);
+
+/* Of holder_start(): gives it a session. It goes on being the caller's, too. */
+int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoint,
+		const struct holder_session *session);
+/* Of holder_find(): the session that goes on. The descriptor is the caller's. */
+int holder_take(struct holder *holder, struct holder_session *ret);
+
+/* The mount is gone, or never was: the holder ends. Takes NULL. */
+void holder_end(struct holder *holder);
+
+/* ---- what holder.c and holder_main.c share ---- */
+
+#define HOLDER_SOCKET "holder.sock"
+#define HOLDER_VERSION 1
+
+enum holder_type {
+	HOLDER_KEEP = 1, /* daemon to holder, with the descriptor: run_dir, mountpoint, init */
+	HOLDER_ASK,      /* daemon to holder: mountpoint */
+	HOLDER_TAKE,     /* daemon to holder, after HOLDER_YES */
+	HOLDER_BYE,      /* daemon to holder; no answer but the end */
+	HOLDER_YES,      /* holder to daemon: pid; to HOLDER_TAKE with the descriptor, number and init */
+	HOLDER_NO,       /* holder to daemon: there is nothing to take */
+	HOLDER_BUSY,     /* holder to daemon: the daemon is alive */
+};
+
+struct holder_message {
+	uint32_t version;
+	uint32_t type; /* enum holder_type */
+	uint32_t number;
+	int32_t pid; /* the holder's */
+	uint32_t init_len;
+	uint8_t init[HOLDER_INIT_MAX];
+	char run_dir[TIERFS_RUN_DIR_LEN];
+	char mountpoint[PATH_MAX];
+};
+
+/* fd -1: none. */
+int holder_send(int conn, const struct holder_message *message, int fd);
+/* Waits that long. *ret_fd is -1 if none came; texts are terminated and init_len is in its limit. -EPIPE: the other end
+ * is closed. */
+int holder_receive(int conn, int timeout_ms, struct holder_message *ret, int *ret_fd);
+
+/* The process. conn: of the socketpair. */
+_Noreturn void holder_main(int conn, pid_t daemon, const struct holder_config *config);

@@ -1,0 +1,325 @@
+/* front/holder_main.c - see holder.h: the process of the holder. One thread; it sleeps in poll(2) while the daemon
+ * lives.
+ *
+ * `daemon` is who serves the mount now or is about to: the one that forked the holder, one that the holder started, or
+ * one that asked. Its death is seen by its pidfd alone: other processes may have inherited its end of the connection. A
+ * daemon that replaces itself (exec) keeps its number, so whoever asks with that number is the successor, too.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "front/holder.h"
+#include "front/mountpoint.h"
+
+#define ASK_MS 1000  /* a peer that connects has its question ready */
+#define DYING_MS 300 /* a daemon that was killed takes a moment to be gone */
+#define TICK_MS 100  /* while nobody serves: is the mount still there? */
+
+static struct {
+	const struct holder_config *config;
+
+	pid_t daemon;
+	int pidfd;         /* -1: there is no daemon */
+	int conn;          /* -1: it has not asked yet, or has closed */
+	uint64_t alone_ns; /* since when there is no daemon */
+
+	int listen_fd; /* -1: nothing is held yet */
+	ino_t socket_ino;
+	int fuse_fd;
+	char device[MOUNTPOINT_DEVICE_LEN];
+	struct holder_message kept; /* what HOLDER_KEEP said */
+	uint32_t sessions;
+
+	uint64_t restarts_ns[HOLDER_RESTARTS]; /* a ring */
+	unsigned int restarts;
+} h = { .pidfd = -1, .conn = -1, .listen_fd = -1, .fuse_fd = -1 };
+
+static void close_fd(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+static void socket_path(char *buf, size_t cap)
+{
+	snprintf(buf, cap, "%s/%s", h.kept.run_dir, HOLDER_SOCKET);
+}
+
+/* Also gives up the mount if it is still there: with the last descriptor the kernel ends the connection. */
+static _Noreturn void leave(void)
+{
+	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	struct stat attr;
+
+	if (h.listen_fd >= 0) {
+		socket_path(path, sizeof(path));
+		/* Another holder may have come meanwhile. */
+		if (lstat(path, &attr) == 0 && attr.st_ino == h.socket_ino)
+			unlink(path);
+	}
+	_exit(EXIT_SUCCESS);
+}
+
+static _Noreturn void give_up(const char *why)
+{
+	log_error("%s: %s; the mount is dead, and plain mappings of its files with it", h.kept.mountpoint, why);
+	leave();
+}
+
+static void answer(int conn, enum holder_type type, int fd)
+{
+	struct holder_message message = {
+		.version = HOLDER_VERSION, .type = type, .number = h.sessions, .pid = getpid()
+	};
+
+	if (type == HOLDER_YES && fd >= 0) {
+		message.init_len = h.kept.init_len;
+		memcpy(message.init, h.kept.init, h.kept.init_len);
+	}
+	if (holder_send(conn, &message, fd) < 0)
+		log_debug("whoever asked the holder is gone");
+}
+
+/* ---- holding ---- */
+
+static int listen_at(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct stat attr;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	unlink(path);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 4) < 0 || lstat(path, &attr) < 0)
+		return -errno;
+	h.socket_ino = attr.st_ino;
+	h.listen_fd = STEAL_FD(fd);
+	return 0;
+}
+
+static void keep(const struct holder_message *message, int fuse_fd)
+{
+	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	int rc;
+
+	h.kept = *message;
+	socket_path(path, sizeof(path));
+	rc = mountpoint_device(h.kept.mountpoint, h.device);
+	if (rc == 0)
+		rc = listen_at(path);
+	if (rc < 0) {
+		log_error("%s: cannot hold the mount: %s", h.kept.mountpoint, strerror(-rc));
+		answer(h.conn, HOLDER_NO, -1);
+		_exit(EXIT_FAILURE);
+	}
+	h.fuse_fd = fuse_fd;
+	answer(h.conn, HOLDER_YES, -1);
+}
+
+static void hear(void)
+{
+	struct holder_message message;
+	int fd = -1, rc = holder_receive(h.conn, 0, &message, &fd);
+
+	if (rc == -ETIMEDOUT)
+		return;
+	if (rc < 0) {
+		close_fd(&h.conn);
+	} else if (message.type == HOLDER_BYE) {
+		leave();
+	} else if (message.type == HOLDER_KEEP && h.fuse_fd < 0 && fd >= 0) {
+		keep(&message, fd);
+		return;
+	} else if (message.type == HOLDER_TAKE && h.fuse_fd >= 0) {
+		h.sessions++;
+		answer(h.conn, HOLDER_YES, h.fuse_fd);
+	}
+	close_fd(&fd);
+}
+
+/* ---- the daemon comes and goes ---- */
+
+static void watch(pid_t pid)
+{
+	close_fd(&h.pidfd);
+	h.daemon = pid;
+	h.pidfd = pidfd_open(pid, 0);
+	h.alone_ns = clock_ns();
+}
+
+static bool is_dead(int timeout_ms)
+{
+	struct pollfd pollfd = { .fd = h.pidfd, .events = POLLIN };
+
+	return h.pidfd < 0 || poll(&pollfd, 1, timeout_ms) > 0;
+}
+
+static _Noreturn void become_daemon(void)
+{
+	sigset_t none;
+
+	signal(SIGTERM, SIG_DFL);
+	signal(SIGINT, SIG_DFL);
+	signal(SIGHUP, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	setsid();
+	execv(h.config->program, h.config->argv);
+	execv("/proc/self/exe", h.config->argv); /* removed meanwhile */
+	_exit(EXIT_FAILURE);
+}
+
+static void restart(void)
+{
+	uint64_t now = clock_ns(), *oldest = &h.restarts_ns[h.restarts % HOLDER_RESTARTS];
+	pid_t child;
+
+	if (h.restarts >= HOLDER_RESTARTS && now - *oldest < HOLDER_RESTARTS_NS)
+		give_up("tierfs dies again and again");
+	*oldest = now;
+	h.restarts++;
+	child = fork();
+	if (child == 0)
+		become_daemon();
+	if (child < 0)
+		give_up("a new tierfs cannot be started");
+	log_warn("%s: tierfs has died; process %ld takes over", h.kept.mountpoint, (long)child);
+	watch(child);
+}
+
+static void on_death(void)
+{
+	close_fd(&h.pidfd);
+	close_fd(&h.conn);
+	waitpid(h.daemon, NULL, WNOHANG); /* if it is our child */
+	h.daemon = 0;
+	h.alone_ns = clock_ns();
+	if (h.fuse_fd < 0 || !mountpoint_has_device(h.device))
+		leave();
+	if (!h.config->foreground)
+		restart();
+	else
+		log_warn("%s: tierfs has died; its mount waits for a new one", h.kept.mountpoint);
+}
+
+static void answer_asker(int conn, pid_t pid, const struct holder_message *message)
+{
+	bool again = pid == h.daemon;
+
+	/* One that the holder just started asks for the first time. */
+	if (!again && !is_dead(DYING_MS)) {
+		answer(conn, HOLDER_BUSY, -1);
+		close(conn);
+		return;
+	}
+	if (!mountpoint_has_device(h.device) || strcmp(message->mountpoint, h.kept.mountpoint) != 0) {
+		/* The pool goes on elsewhere. */
+		answer(conn, HOLDER_NO, -1);
+		leave();
+	}
+	close_fd(&h.conn);
+	if (!again) {
+		waitpid(h.daemon, NULL, WNOHANG);
+		watch(pid);
+	}
+	h.conn = conn;
+	answer(conn, HOLDER_YES, -1);
+}
+
+static void on_asker(void)
+{
+	int conn = accept4(h.listen_fd, NULL, NULL, SOCK_CLOEXEC), fd = -1;
+	struct holder_message message;
+	struct ucred peer = { .pid = 0 };
+	socklen_t len = sizeof(peer);
+
+	if (conn < 0)
+		return;
+	if (getsockopt(conn, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == 0 && peer.pid > 0 &&
+	    holder_receive(conn, ASK_MS, &message, &fd) == 0 && message.type == HOLDER_ASK)
+		answer_asker(conn, peer.pid, &message);
+	else
+		close(conn);
+	close_fd(&fd);
+}
+
+static void look_around(void)
+{
+	if (!mountpoint_has_device(h.device))
+		leave();
+	if (clock_ns() - h.alone_ns > HOLDER_PATIENCE_NS)
+		give_up("no tierfs came to take over");
+}
+
+/* ---- the process ---- */
+
+static void settle_in(int conn)
+{
+	int null;
+
+	prctl(PR_SET_NAME, "tierfs-holder");
+	signal(SIGTERM, SIG_IGN); /* whoever ends all of a service at once: the daemon needs us to the last */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	setsid();
+	umask(0177);
+	closelog(); /* its descriptor is about to be closed */
+	h.conn = fcntl(conn, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (h.conn < 0 || null < 0)
+		_exit(EXIT_FAILURE);
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	if (!h.config->foreground)
+		dup2(null, STDERR_FILENO);
+	if (h.conn > STDERR_FILENO + 1)
+		close_range(STDERR_FILENO + 1, (unsigned int)h.conn - 1, 0);
+	close_range((unsigned int)h.conn + 1, ~0U, 0);
+	log_init(h.config->foreground ? LOG_TARGET_STDERR : LOG_TARGET_SYSLOG, LOG_LEVEL_INFO);
+}
+
+_Noreturn void holder_main(int conn, pid_t daemon, const struct holder_config *config)
+{
+	h.config = config;
+	settle_in(conn);
+	watch(daemon);
+	if (h.pidfd < 0 || getppid() != daemon)
+		_exit(EXIT_FAILURE);
+	for (;;) {
+		struct pollfd fds[] = {
+			{ .fd = h.conn, .events = POLLIN },
+			{ .fd = h.pidfd, .events = POLLIN },
+			{ .fd = h.listen_fd, .events = POLLIN },
+		};
+
+		if (poll(fds, 3, h.pidfd < 0 ? TICK_MS : -1) < 0 && errno != EINTR)
+			give_up(strerror(errno));
+		if (fds[0].revents)
+			hear(); /* first: the last word of a daemon that has ended */
+		if (fds[1].revents)
+			on_death();
+		if (fds[2].revents)
+			on_asker();
+		if (h.pidfd < 0)
+			look_around();
+	}
+}
