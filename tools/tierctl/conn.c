@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,6 +119,25 @@ void conn_close(struct conn *conn)
 const struct tierfs_ioc_info *conn_info(const struct conn *conn)
 {
 	return &conn->info;
+}
+
+int conn_daemon(const struct conn *conn, pid_t *ret)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(fileno(conn->stream), SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return -errno;
+	*ret = peer.pid;
+	return peer.pid > 0 ? 0 : -ESRCH; /* 0: in another PID namespace */
+}
+
+int conn_wait_closed(const struct conn *conn, int timeout_ms)
+{
+	struct pollfd pollfd = { .fd = fileno(conn->stream), .events = POLLRDHUP };
+	int rc = poll(&pollfd, 1, timeout_ms);
+
+	return rc < 0 ? -errno : rc == 0 ? -ETIMEDOUT : 0;
 }
 
 static int send_request(struct conn *conn, const char *op, json_t *params)

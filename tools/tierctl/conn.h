@@ -3,6 +3,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include <jansson.h>
 
@@ -21,6 +22,10 @@ int conn_open(const char *path, bool writing, struct conn **ret, struct conn_err
 void conn_close(struct conn *conn); /* takes NULL */
 
 const struct tierfs_ioc_info *conn_info(const struct conn *conn);
+/* The process of the daemon. */
+int conn_daemon(const struct conn *conn, pid_t *ret);
+/* Waits until the daemon has closed the connection. -ETIMEDOUT. */
+int conn_wait_closed(const struct conn *conn, int timeout_ms);
 
 /* Called for each line that is not the last: progress and pieces of the result. */
 typedef void conn_line_fn(void *arg, json_t *line);

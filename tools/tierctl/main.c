@@ -37,6 +37,10 @@ const struct command commands[] = {
 	  "program\n"
 	  "must be dynamically linked. With --plain, any program, whose mappings are plain, in a memory cgroup: the\n"
 	  "kernel chooses which of its pages leave DRAM. Its limit is for all memory of the program." },
+	{ "upgrade", upgrade_run, "MOUNTPOINT", 0,
+	  "Replace the daemon of a mount with the program that is installed now. Nothing is unmounted: programs that "
+	  "use\n"
+	  "its files pause for a moment. Only root may." },
 	{ "doctor", doctor_run, "[MOUNTPOINT]", ARGS_JSON,
 	  "Look at this host for what tierfs works worse with, or not at all. One line each says what was found, what "
 	  "it\n"

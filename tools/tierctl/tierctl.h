@@ -65,4 +65,5 @@ int copy_run(const struct command *command, int argc, char **argv);
 int set_run(const struct command *command, int argc, char **argv);
 int get_run(const struct command *command, int argc, char **argv);
 int run_run(const struct command *command, int argc, char **argv);
+int upgrade_run(const struct command *command, int argc, char **argv);
 int doctor_run(const struct command *command, int argc, char **argv);
