@@ -30,7 +30,7 @@ class Plan:
     all_peers = False
     scan = 192 * MIB
     zipf, warm_s, slot_s = 512 * MIB, 1.5, 1.6
-    zipf_runs = {3: ((50, ("scattered",), (1,)), (25, ("scattered", "clustered"), (1,)))}
+    zipf_runs = (("", 3, ((25, ("scattered", "clustered"), (1,)),)), ("warm", 3, ((25, ("scattered",), (1,)),)))
     idle_slot_s = 3
     jump_s = 3
     sort, sort_rounds = 128 * MIB, 1
@@ -48,14 +48,16 @@ class FullPlan(Plan):
     all_peers = True
     scan = 512 * MIB
     zipf, warm_s, slot_s = GIB, 8, 4
-    zipf_runs = {
-        3: tuple((percent, ("scattered", "clustered"), (1, 2) if percent == 25 else (1,)) for percent in (100, 75, 50, 25)),
-        1: ((25, ("scattered",), (1,)),),
-        8: ((25, ("scattered",), (1,)),),
-    }
+    zipf_runs = (
+        ("", 3, tuple((percent, ("scattered", "clustered"), (1, 2) if percent == 25 else (1,)) for percent in (100, 75, 50, 25))),
+        ("", 1, ((25, ("scattered",), (1,)),)),
+        ("", 8, ((25, ("scattered",), (1,)),)),
+        ("4K", 3, ((25, ("scattered",), (1,)),)),
+        *(("warm", 3, ((percent, ("scattered",), (1,)),)) for percent in (75, 50, 25)),
+    )
     idle_slot_s = 20
     jump_s = 6
-    sort, sort_rounds = 512 * MIB, 3
+    sort, sort_rounds = 384 * MIB, 3
     demote, direct, direct_write, populated = GIB, GIB, GIB, 16 * GIB
     memcached, service_s = 2 * GIB, 10
     guest_mib, guest_s, guest_rounds = 512, 20, 3
@@ -68,7 +70,7 @@ class TinyPlan(Plan):
     slices, scan_s, scan_rounds, rounds = 3, 1, 3, 2
     fault, fault_count = 64 * MIB, 500
     scan = 32 * MIB
-    zipf, warm_s, slot_s = 160 * MIB, 0.5, 0.5
+    zipf, warm_s, slot_s = 192 * MIB, 0.5, 0.5
     jump_s = 1
     demote, direct, direct_write, populated = 64 * MIB, 64 * MIB, 64 * MIB, 128 * MIB
     memcached, service_s = 320 * MIB, 1

@@ -186,38 +186,48 @@ def pressed_pair(stack, bench, size, dram, ratio, kind="swap", **options):
     return tierfs, ours, peer
 
 
+# Kinds of mounts: as it comes; with a part of the budget for compressed blocks; with the smallest blocks.
+KINDS = {"": lambda dram: {}, "warm": lambda dram: {"warm": dram * 3 // 8}, "4K": lambda dram: {"block": "4K"}}
+
+
 def zipf(bench):
     """Skewed reads and writes, 3 to 1, of pages over more memory than the budget. `scattered`: hot pages lie anywhere; `clustered`:
     64 KiB of neighbours are alike hot."""
     size = bench.plan.zipf
-    for ratio, runs in bench.plan.zipf_runs.items():
+    for kind, ratio, runs in bench.plan.zipf_runs:
+        dram = size * runs[0][0] // 100
+        options = KINDS[kind](dram)
         with contextlib.ExitStack() as stack:
-            tierfs, ours, peer = pressed_pair(stack, bench, size, size * runs[0][0] // 100, ratio)
+            tierfs, ours, peer = pressed_pair(stack, bench, size, dram, ratio, **options)
             for percent, places, threads in runs:
                 tierfs.set("dram", size * percent // 100)
                 peer.press(size * percent // 100)
                 for place in places:
                     for count in threads:
-                        zipf_one(bench, tierfs, {"tierfs": ours, "swap": peer.load}, percent, ratio, place, count)
+                        zipf_one(bench, tierfs, {"tierfs": ours, "swap": peer.load}, kind, percent, ratio, place, count, options)
 
 
-def zipf_one(bench, tierfs, loads, percent, ratio, place, threads):
+def zipf_one(bench, tierfs, loads, kind, percent, ratio, place, threads, options):
     choice = "zipf:0.99:" + {"scattered": "4K", "clustered": "64K"}[place]
     for load in loads.values():
         load.do("access", "m", "mix", bench.plan.warm_s, choice, threads, 1)
     before = tierfs.stat()
-    with tierfs.profile(bench.profile_path(f"zipf-{place}-{percent}")):
+    name = f"zipf.{place}.{percent}" + (f".r{ratio}" if ratio != 3 else "") + (f".t{threads}" if threads > 1 else "")
+    name += f".{kind}" if kind else ""
+    with tierfs.profile(bench.profile_path(name)):
         rates, facts = in_turns(bench, tierfs, loads, bench.plan.slot_s, choice, threads)
     after = tierfs.stat()
     facts.update({key: after[key] - before[key] for key in ("promotions", "demotions", "demotions_aborted", "waited_faults", "scans")})
-    name = f"zipf.{place}.{percent}" + (f".r{ratio}" if ratio != 3 else "") + (f".t{threads}" if threads > 1 else "")
     bench.report.add(name, "kop/s", rates["tierfs"], "swap", rates["swap"],
-                     goal=1.5 if percent == 25 and ratio == 3 and threads == 1 else None, size_bytes=bench.plan.zipf,
+                     goal=1.5 if percent == 25 and ratio == 3 and threads == 1 and kind != "4K" else None, size_bytes=bench.plan.zipf,
                      dram_bytes=bench.plan.zipf * percent // 100, data_ratio=ratio, threads=threads, write_share=0.25, theta=0.99,
-                     anonymous_bytes=tierfs.anonymous_bytes(), **facts)
-    if place == "scattered" and threads == 1:
+                     anonymous_bytes=tierfs.anonymous_bytes(), options=options, **facts)
+    if place == "scattered" and threads == 1 and kind != "4K":
         for label in loads:
-            bench.budget_points.setdefault((ratio, label), []).append((percent, statistics.median(rates[label])))
+            if kind and label != "tierfs":
+                continue
+            curve = f"{label} {kind}".strip()
+            bench.budget_points.setdefault((ratio, curve), []).append((percent, statistics.median(rates[label])))
 
 
 def zipf_idle(bench):
@@ -253,7 +263,7 @@ def warm_tierfs(stack, bench, dram, warm):
 def zswap(bench):
     """Against zswap, with compressed memory inside the same DRAM on both sides."""
     pool = bench.host.zswap_least_bytes()
-    dram = pool * 2
+    dram = pool * 2 + 4 * MIB # warm= must be less than half of it
     size = dram * 4 if bench.plan.all_peers else dram * 2
     with contextlib.ExitStack() as stack:
         compressor = stack.enter_context(bench.host.zswap(1))

@@ -131,7 +131,7 @@ def guest(bench):
                 if done.returncode == 77:
                     raise Skip(last[0])
                 if done.returncode:
-                    raise RuntimeError(f"guest: {last[0]}")
+                    raise RuntimeError(f"guest: {(done.stderr.strip() or last[0]).splitlines()[0]}")
                 times[name].append(json.loads(last[0]))
                 os.unlink(file)
         facts = {"guest_bytes": size * MIB, "accelerator": "tcg", "min_idle_s": 30}
