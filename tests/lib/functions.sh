@@ -286,8 +286,9 @@ tierfs_crash() # MOUNTPOINT
 # kill -9 of a daemon and of the process that holds its mount for the next one: the mount is dead.
 tierfs_kill_all() # PID: of a daemon that took over nothing
 {
-	local child
-	for child in $(cat "/proc/$1/task/$1/children"); do
+	local child children
+	read -r -a children <"/proc/$1/task/$1/children"
+	for child in "${children[@]}"; do
 		[ "$(cat "/proc/$child/comm")" != tierfs-holder ] || kill -KILL "$child"
 	done
 	kill -KILL "$1"

@@ -1,0 +1,28 @@
+/* front/fuse_impl.h - what fuse.c (the operations) and fuse_session.c (the session they are called in) share. For them
+ * alone.
+ */
+#pragma once
+
+#define FUSE_USE_VERSION 314
+
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "front/fuse.h"
+
+struct fusedoor {
+	struct door door;             /* immutable */
+	struct fuse_session *session; /* immutable */
+	char *mountpoint;             /* immutable */
+	bool mounted;                 /* owner: the thread that made it */
+	fusedoor_ready_fn *on_ready;
+	void *on_ready_arg;
+	struct holder *holder;       /* borrowed; NULL: none, or it has the session already */
+	struct holder_session taken; /* fuse_fd -1: mounted here */
+	pthread_t runner;            /* set before running */
+	_Atomic bool running;
+};
+
+/* Their user data is the struct fusedoor. */
+extern const struct fuse_lowlevel_ops fuse_operations;

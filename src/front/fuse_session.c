@@ -1,0 +1,242 @@
+/* front/fuse_session.c - see fuse.h: how a session begins, with a new mount or one that it takes over, runs, and ends.
+ */
+#include "front/fuse_impl.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "front/bdi.h"
+#include "front/mountpoint.h"
+#include "front/resent.h"
+
+#define THREADS_MAX 128 /* requests that wait for a block or for room hold one each */
+#define THREADS_IDLE 16
+#define WAKE_SIGNAL SIGUSR2
+#define NOTIFY_RESEND 7 /* FUSE_NOTIFY_RESEND of later headers */
+
+/* libfuse explains a failed mount on its own; that text goes into our one line instead. */
+static __thread char fuse_said[256];
+
+static void on_fuse_log(enum fuse_log_level level, const char *format, va_list args)
+{
+	if (level > FUSE_LOG_WARNING)
+		return;
+	vsnprintf(fuse_said, sizeof(fuse_said), format, args);
+	fuse_said[strcspn(fuse_said, "\n")] = '\0';
+	log_debug("libfuse: %s", fuse_said);
+}
+
+static int session_args(const struct fusedoor_config *config, struct fuse_args *args)
+{
+	char *options = NULL, *fsname = NULL;
+	int rc = -ENOMEM;
+
+	/* A comma in the pool's name would end the option. */
+	if (asprintf(&fsname, "fsname=%s", config->source) >= 0 && fuse_opt_add_opt_escaped(&options, fsname) == 0 &&
+	    fuse_opt_add_opt(&options, "subtype=tierfs,default_permissions,nosuid,nodev,noexec,noatime") == 0 &&
+	    (!config->allow_other || fuse_opt_add_opt(&options, "allow_other") == 0) &&
+	    fuse_opt_add_arg(args, "tierfs") == 0 && fuse_opt_add_arg(args, "-o") == 0 &&
+	    fuse_opt_add_arg(args, options) == 0)
+		rc = 0;
+	free(fsname);
+	free(options);
+	return rc;
+}
+
+static int mount_new(struct fusedoor *door, const struct fusedoor_config *config)
+{
+	if (fuse_session_mount(door->session, door->mountpoint) != 0)
+		return -EIO;
+	door->mounted = true;
+	bdi_lift_limits(door->mountpoint);
+	mountpoint_register(config->source, door->mountpoint);
+	return 0;
+}
+
+static ssize_t plain_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	(void)userdata;
+	return writev(fd, iov, count);
+}
+
+static int attach_session(struct fusedoor *door)
+{
+	static const struct fuse_custom_io io = { .read = resent_read, .writev = plain_writev };
+
+	return fuse_session_custom_io(door->session, &io, door->taken.fuse_fd);
+}
+
+int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
+{
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	struct fusedoor *door = calloc(1, sizeof(*door));
+	int rc = -ENOMEM;
+
+	if (!door) {
+		if (config->taken)
+			close(config->taken->fuse_fd);
+		return -ENOMEM;
+	}
+	fuse_set_log_func(on_fuse_log);
+	door->door = config->door;
+	door->on_ready = config->on_ready;
+	door->on_ready_arg = config->on_ready_arg;
+	door->holder = config->taken ? NULL : config->holder;
+	door->taken = config->taken ? *config->taken : (struct holder_session){ .fuse_fd = -1 };
+	door->mountpoint = strdup(config->mountpoint);
+	if (door->mountpoint)
+		rc = session_args(config, &args);
+	if (rc == 0) {
+		door->session = fuse_session_new(&args, &fuse_operations, sizeof(fuse_operations), door);
+		rc = door->session ? 0 : -EINVAL;
+	}
+	if (rc == 0)
+		rc = config->taken ? attach_session(door) : mount_new(door, config);
+	fuse_opt_free_args(&args);
+	if (rc < 0) {
+		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-rc));
+		fusedoor_free(door);
+		return rc;
+	}
+	*ret = door;
+	return 0;
+}
+
+/* ---- the first request ---- */
+
+/* The kernel's greeting, of which a copy goes to the holder before it is answered. */
+static int greet(struct fusedoor *door)
+{
+	struct holder_session session = { .fuse_fd = fuse_session_fd(door->session) };
+	struct fuse_buf buf = { .mem = NULL };
+	int rc;
+
+	do
+		rc = fuse_session_receive_buf(door->session, &buf);
+	while (rc == -EINTR);
+	if (rc > 0 && door->holder) {
+		session.init_len = (uint32_t)buf.size;
+		rc = buf.size > sizeof(session.init) ? -EMSGSIZE : 0;
+		if (rc == 0) {
+			memcpy(session.init, buf.mem, buf.size);
+			rc = holder_keep(door->holder, door->door.run_dir, door->mountpoint, &session);
+		}
+		if (rc < 0)
+			log_warn("%s: the holder does not answer (%s): if tierfs dies, the mount dies with it",
+				 door->mountpoint, strerror(-rc));
+		rc = 1;
+	}
+	if (rc > 0)
+		fuse_session_process_buf(door->session, &buf);
+	free(buf.mem);
+	return rc < 0 && rc != -ENODEV ? rc : 0;
+}
+
+/* The same greeting once more, for libfuse. The kernel ignores the answer, unless the daemon that read it died at just
+ * that moment. Then what was read and not answered comes again. */
+static void greet_again(struct fusedoor *door)
+{
+	struct fuse_buf buf = { .mem = door->taken.init, .size = door->taken.init_len };
+	struct {
+		uint32_t len;
+		int32_t error;
+		uint64_t unique;
+	} resend = { .len = sizeof(resend), .error = NOTIFY_RESEND };
+
+	door->mounted = true;
+	fuse_session_process_buf(door->session, &buf);
+	if (write(door->taken.fuse_fd, &resend, sizeof(resend)) < 0 && errno != ENODEV)
+		log_warn("%s: the kernel cannot repeat requests (%s), which needs Linux 6.9: what waits for one that "
+			 "was "
+			 "under way waits until it is killed",
+			 door->mountpoint, strerror(errno));
+}
+
+/* Only there to interrupt the wait of fuse_session_loop_mt(). */
+static void on_wake(int signal)
+{
+	(void)signal;
+}
+
+int fusedoor_run(struct fusedoor *door)
+{
+	struct fuse_loop_config *config = fuse_loop_cfg_create();
+	struct sigaction wake = { .sa_handler = on_wake };
+	int rc = 0;
+
+	if (!config)
+		return -ENOMEM;
+	if (door->taken.fuse_fd >= 0)
+		greet_again(door);
+	else
+		rc = greet(door);
+	if (rc < 0) {
+		fuse_loop_cfg_destroy(config);
+		return rc;
+	}
+	/* A cloned descriptor that closes fails its requests; with one for all, a killed daemon's successor could go
+	 * on. */
+	fuse_loop_cfg_set_clone_fd(config, 0);
+	fuse_loop_cfg_set_max_threads(config, THREADS_MAX);
+	fuse_loop_cfg_set_idle_threads(config, THREADS_IDLE);
+	sigaction(WAKE_SIGNAL, &wake, NULL);
+	door->runner = pthread_self();
+	atomic_store(&door->running, true);
+	rc = fuse_session_loop_mt(door->session, config);
+	atomic_store(&door->running, false);
+	fuse_loop_cfg_destroy(config);
+	return rc;
+}
+
+void fusedoor_unmount(struct fusedoor *door)
+{
+	int rc = mountpoint_unmount(door->mountpoint, false);
+
+	if (rc == -EBUSY) {
+		log_info("%s: is in use; it is taken away now and served until its last user is gone",
+			 door->mountpoint);
+		rc = mountpoint_unmount(door->mountpoint, true);
+	}
+	if (rc < 0)
+		log_error("%s: cannot unmount: %s", door->mountpoint, strerror(-rc));
+}
+
+void fusedoor_quit(struct fusedoor *door)
+{
+	fuse_session_exit(door->session);
+	if (atomic_load(&door->running))
+		pthread_kill(door->runner, WAKE_SIGNAL);
+}
+
+/* As fuse_session_unmount(), which knows only mounts of its own. */
+static void unmount_taken(struct fusedoor *door)
+{
+	struct pollfd pollfd = { .fd = door->taken.fuse_fd };
+
+	if (poll(&pollfd, 1, 0) == 1 && pollfd.revents & POLLERR)
+		return; /* is gone */
+	mountpoint_unmount(door->mountpoint, true);
+}
+
+void fusedoor_free(struct fusedoor *door)
+{
+	if (!door)
+		return;
+	if (door->mounted && door->taken.fuse_fd >= 0)
+		unmount_taken(door);
+	else if (door->mounted)
+		fuse_session_unmount(door->session);
+	if (door->session)
+		fuse_session_destroy(door->session);
+	else if (door->taken.fuse_fd >= 0)
+		close(door->taken.fuse_fd);
+	free(door->mountpoint);
+	free(door);
+}
