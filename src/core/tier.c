@@ -86,6 +86,13 @@ static void each_file(struct tier *tier, file_fn *fn, void *arg)
 
 /* --- room ------------------------------------------------------------------------------------------------- */
 
+/* Half of the reserve is used: it is refilled whole. One walk over the tables then serves many blocks; refilling each
+ * block as it is taken would cost a walk each. */
+static bool reserve_used(struct tier *tier)
+{
+	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / 2;
+}
+
 void tier_kick(struct tier *tier)
 {
 	lock_get(&tier->parked_lock);
@@ -97,7 +104,7 @@ void tier_kick(struct tier *tier)
 
 void tier_pressed(struct tier *tier)
 {
-	if (budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) && !atomic_exchange(&tier->pressed, true))
+	if (reserve_used(tier) && !atomic_exchange(&tier->pressed, true))
 		tier_kick(tier);
 }
 
@@ -222,7 +229,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 	if (!tier->thread_runs) /* nobody would make room */
 		return;
 	each_file(tier, sum_arenas, &staged);
-	while (!late && staged > most && budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget)) {
+	while (!late && staged > most && reserve_used(tier)) {
 		lock_get(&tier->parked_lock);
 		tier->kicked = true;
 		pthread_cond_signal(&tier->wakeup);
@@ -421,7 +428,7 @@ static uint64_t parked_count(struct tier *tier)
 
 static bool under_pressure(struct tier *tier)
 {
-	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) || parked_count(tier);
+	return reserve_used(tier) || parked_count(tier);
 }
 
 /* Refills the reserve. */
@@ -485,7 +492,8 @@ void tier_step(struct tier *tier)
 					.hurry = under_pressure(tier) };
 	turn.next_ns = clock_ns() + SLOW_NS;
 	each_file(tier, scan_file, &turn);
-	relieve(tier);
+	if (under_pressure(tier))
+		relieve(tier);
 	if (under_pressure(tier) && turn.next_ns > clock_ns() + quick)
 		turn.next_ns = clock_ns() + quick;
 	tier->next_step_ns = turn.next_ns;
