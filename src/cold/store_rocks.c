@@ -161,7 +161,7 @@ static int meta_write(struct store_rocks *store, const struct rocks_change *chan
 			break;
 	}
 	pthread_mutex_unlock(&store->commit);
-	return r == -EAGAIN ? -EIO : r;
+	return r == -EAGAIN ? store->doubtful_error : r;
 }
 
 static int rocks_meta_put(struct store *base, const struct store_meta_change *changes, size_t count, bool durable)

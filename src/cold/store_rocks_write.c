@@ -244,7 +244,7 @@ static int commit(struct put *put)
 			return 0;
 		}
 	}
-	return r == -EAGAIN ? -EIO : r;
+	return r == -EAGAIN ? put->store->doubtful_error : r;
 }
 
 static void settle_all(struct put *put)
@@ -394,7 +394,7 @@ static int remove_range(struct removal *removal)
 			return 0;
 		}
 	}
-	return r == -EAGAIN ? -EIO : r;
+	return r == -EAGAIN ? removal->store->doubtful_error : r;
 }
 
 int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
