@@ -12,7 +12,7 @@ from .programs import Tierfs
 
 MIB = 1 << 20
 ITEM_BYTES = 1100 # of memory, for a value of 1000 bytes
-TABLE_BYTES = 16 << 20 # hash table and buffers, which grow while items come
+TABLE_BYTES = 48 << 20 # hash table and buffers, which grow while items come
 
 
 def free_port():
@@ -25,7 +25,7 @@ class Memcached:
     def __init__(self, host, size, prefix=(), options=()):
         self.host, self.port = host, free_port()
         command = [*prefix, shutil.which("memcached"), "-u", "root", "-l", "127.0.0.1", "-p", str(self.port), "-t", "2",
-                   "-m", str(size // MIB), "-o", "hashpower=20,no_hashexpand", *options]
+                   "-m", str(size // MIB), "-o", "hashpower=22,no_hashexpand", *options]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def __enter__(self):
