@@ -28,6 +28,7 @@
 #include "base/clock.h"
 #include "cold/store.h"
 #include "cold/warm.h"
+#include "lib_check.h"
 
 #define ROUNDS 20
 #define BLOCKS 3000U
@@ -389,7 +390,6 @@ int main(void)
 	const char *text = getenv("TIERFS_SEED");
 	Suite *suite = suite_create("store_crash");
 	TCase *tests = tcase_create("kill");
-	SRunner *runner;
 	int failed;
 
 	seed = text ? strtoull(text, NULL, 0) : clock_ns();
@@ -398,10 +398,7 @@ int main(void)
 	tcase_set_timeout(tests, 300);
 	tcase_add_loop_test(tests, what_was_acknowledged_is_there, 0, 2);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = check_run(suite);
 	scratch_free(&scratch);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

@@ -16,6 +16,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "cold/store.h"
+#include "lib_check.h"
 
 #define INO 9
 #define BATCH 64U
@@ -274,7 +275,6 @@ int main(void)
 {
 	Suite *suite = suite_create("store_full");
 	TCase *tests = tcase_create("full");
-	SRunner *runner;
 	int failed = 0;
 
 	if (geteuid() != 0) {
@@ -295,11 +295,8 @@ int main(void)
 	tcase_add_loop_test(tests, full_of_garbage, 0, DISKS);
 	tcase_add_loop_test(tests, full_by_another, 0, DISKS);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = check_run(suite);
 	unmount_all();
 	scratch_free(&scratch);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

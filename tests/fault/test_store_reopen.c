@@ -18,6 +18,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "cold/store.h"
+#include "lib_check.h"
 
 #define INO 4
 #define BLOCKS 6000U
@@ -195,17 +196,13 @@ int main(void)
 {
 	Suite *suite = suite_create("store_reopen");
 	TCase *tests = tcase_create("reopen");
-	SRunner *runner;
 	int failed;
 
 	scratch_new(&scratch, "reopen");
 	tcase_set_timeout(tests, 60);
 	tcase_add_loop_test(tests, errors_pass, 0, (int)(sizeof(faults) / sizeof(faults[0])));
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = check_run(suite);
 	scratch_free(&scratch);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

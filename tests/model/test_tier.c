@@ -23,6 +23,7 @@
 #include "../lib/lib_store_mem.h"
 #include "core/ramfile_impl.h"
 #include "core/tier.h"
+#include "lib_check.h"
 
 #define PAGE 4096U
 #define PAGES_MAX 256U
@@ -591,15 +592,9 @@ int main(void)
 {
 	Suite *suite = suite_create("tier model");
 	TCase *tcase = tcase_create("model");
-	SRunner *runner;
-	int failed;
 
 	tcase_set_timeout(tcase, 240);
 	tcase_add_loop_test(tcase, random_operations, 0, 3);
 	suite_add_tcase(suite, tcase);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return check_run(suite);
 }

@@ -32,6 +32,7 @@
 #include "base/clock.h"
 #include "base/wire.h"
 #include "client/client_range.h"
+#include "lib_check.h"
 
 #define PAGE 4096UL
 #define FILE_BYTES (64 * PAGE)
@@ -711,7 +712,6 @@ int main(void)
 				 test_threads };
 	Suite *suite = suite_create("client");
 	TCase *table = tcase_create("table"), *daemon = tcase_create("daemon");
-	SRunner *runner = srunner_create(suite);
 	int failed, skip = !has_userfaultfd();
 
 	tcase_add_test(table, test_range_table);
@@ -725,9 +725,7 @@ int main(void)
 #endif
 	if (!skip)
 		suite_add_tcase(suite, daemon);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = check_run(suite);
 	if (failed)
 		return 1;
 	if (skip)

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cold/codec.h"
+#include "lib_check.h"
 
 #define BLOCK 16384U
 
@@ -313,8 +314,6 @@ int main(void)
 {
 	Suite *suite = suite_create("codec");
 	TCase *tests = tcase_create("codec");
-	SRunner *runner;
-	int failed;
 
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, round_trip_of_every_kind_size_and_level);
@@ -329,9 +328,5 @@ int main(void)
 	tcase_add_test(tests, garbage_is_survived);
 	tcase_add_test(tests, header_is_as_documented);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

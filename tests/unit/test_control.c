@@ -25,6 +25,7 @@
 #include "core/token.h"
 #include "front/control.h"
 #include "front/control_line.h"
+#include "lib_check.h"
 
 #define BLOCK 16384U
 #define FILE_BYTES (8U * BLOCK)
@@ -540,8 +541,6 @@ int main(void)
 {
 	Suite *suite = suite_create("control");
 	TCase *all = tcase_create("all");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(all, setup, teardown);
 	tcase_set_timeout(all, 30);
@@ -556,8 +555,5 @@ int main(void)
 	tcase_add_test(all, test_many_clients);
 	tcase_add_test(all, test_stop);
 	suite_add_tcase(suite, all);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return check_run(suite);
 }

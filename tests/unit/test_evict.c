@@ -30,6 +30,7 @@
 #include "base/clock.h"
 #include "map/evict.h"
 #include "map/evict_child.h"
+#include "lib_check.h"
 
 #define PAGE EVICT_PAGE
 #define BLOCK (4U * PAGE)
@@ -615,14 +616,11 @@ int main(void)
 {
 	Suite *suite = suite_create("evict");
 	TCase *all = tcase_create("all");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, all);
 	if (obstacle()) {
 		printf("%s\n", obstacle());
-		srunner_free(runner);
-		return 77;
+		return check_skip(suite);
 	}
 	tcase_add_checked_fixture(all, setup, teardown);
 	tcase_set_timeout(all, 30);
@@ -643,8 +641,5 @@ int main(void)
 	tcase_add_test(all, test_helper_is_alone);
 	tcase_add_test(all, test_daemon_killed);
 	tcase_add_test(all, test_under_load);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? 1 : 0;
+	return check_run(suite);
 }

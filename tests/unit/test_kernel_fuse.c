@@ -27,6 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "lib_check.h"
 #include "lib_slow_disk.h"
 
 #define PAGE 4096UL
@@ -708,15 +709,12 @@ int main(void)
 {
 	Suite *suite = suite_create("kernel_fuse");
 	TCase *tests = tcase_create("plain");
-	SRunner *runner = srunner_create(suite);
 	const char *reason = why_not();
-	int failed;
 
 	suite_add_tcase(suite, tests);
 	if (reason) {
 		printf("skipped: %s\n", reason);
-		srunner_free(runner);
-		return 77;
+		return check_skip(suite);
 	}
 	tcase_set_timeout(tests, 30);
 	tcase_add_checked_fixture(tests, setup, teardown);
@@ -731,8 +729,5 @@ int main(void)
 	tcase_add_test(tests, dirty_pages_are_not_paged_out);
 	tcase_add_test(tests, a_disk_read_survives_reclaim);
 	tcase_add_test(tests, a_disk_read_is_lost_by_invalidation);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

@@ -25,6 +25,7 @@
 
 #include "map/uffd.h"
 #include "mem/arena.h"
+#include "lib_check.h"
 
 /* Newer than Debian 12's headers; include/uapi/linux/userfaultfd.h of Linux 6.6. */
 #ifndef UFFD_FEATURE_POISON
@@ -879,24 +880,18 @@ int main(void)
 {
 	Suite *suite = suite_create("kernel_uffd");
 	TCase *registered = tcase_create("registered"), *unregistered = tcase_create("unregistered");
-	SRunner *runner = srunner_create(suite);
 	const char *reason = why_not();
-	int failed;
 
 	suite_add_tcase(suite, registered);
 	suite_add_tcase(suite, unregistered);
 	if (reason) {
 		printf("skipped: %s\n", reason);
-		srunner_free(runner);
-		return 77;
+		return check_skip(suite);
 	}
 	tcase_add_checked_fixture(registered, setup, teardown);
 	add_tests(registered);
 	tcase_add_checked_fixture(unregistered, setup_unregistered, teardown);
 	tcase_add_test(unregistered, unregistered_memory_is_mapped_around_a_touch);
 	tcase_add_test(unregistered, registering_acts_on_the_memory_of_the_maker);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/lock.h"
+#include "lib_check.h"
 
 static struct lock low, middle, high;
 static pthread_cond_t cond;
@@ -240,8 +241,6 @@ int main(void)
 {
 	Suite *suite = suite_create("lock");
 	TCase *tcase = tcase_create("lock");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, tcase);
 	tcase_add_checked_fixture(tcase, setup, teardown);
@@ -252,8 +251,5 @@ int main(void)
 	tcase_add_test(tcase, wait_until_times_out);
 	tcase_add_test(tcase, wait_wakes);
 	add_debug_tests(tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

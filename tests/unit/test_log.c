@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "lib_check.h"
 
 static char output[1 << 20];
 static int pipe_fds[2];
@@ -141,8 +142,6 @@ int main(void)
 {
 	Suite *suite = suite_create("log");
 	TCase *tcase = tcase_create("log");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, tcase);
 	tcase_add_checked_fixture(tcase, setup, NULL);
@@ -154,8 +153,5 @@ int main(void)
 	tcase_add_test(tcase, a_closed_stderr_is_survived);
 	tcase_add_test(tcase, syslog_leaves_stderr_alone);
 	tcase_add_test(tcase, threads_do_not_mix);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/loop.h"
+#include "lib_check.h"
 
 static struct loop *loop;
 static int pair[2];
@@ -460,15 +461,13 @@ int main(void)
 {
 	Suite *suite = suite_create("loop");
 	TCase *tcase = tcase_create("loop");
-	SRunner *runner;
-	int failed, r = loop_new(&loop);
+	int r = loop_new(&loop);
 
 	if (r == -ENOSYS || r == -EPERM) {
 		printf("io_uring is not available here: %s\n", strerror(-r));
 		return 77;
 	}
 	loop_free(loop);
-	runner = srunner_create(suite);
 	suite_add_tcase(suite, tcase);
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, free_takes_null);
@@ -492,8 +491,5 @@ int main(void)
 	tcase_add_test(tcase, stop_from_another_thread);
 	tcase_add_test(tcase, stop_from_a_signal_handler);
 	tcase_add_test(tcase, freed_with_everything_pending);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

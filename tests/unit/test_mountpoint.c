@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "front/mountpoint.h"
 #include "lib/lib_scratch.h"
+#include "lib_check.h"
 
 static void setup(void)
 {
@@ -79,16 +80,11 @@ int main(void)
 {
 	Suite *suite = suite_create("mountpoint");
 	TCase *tcase = tcase_create("mountpoint");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, NULL);
 	tcase_add_loop_test(tcase, table_lines, 0, sizeof(lines) / sizeof(lines[0]));
 	tcase_add_test(tcase, pools_below);
 	tcase_add_test(tcase, claims);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

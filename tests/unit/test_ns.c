@@ -15,6 +15,7 @@
 #include "lib/lib_scratch.h"
 #include "lib/lib_store_mem.h"
 #include "mem/arena.h"
+#include "lib_check.h"
 
 #define BLOCK 16384U
 
@@ -943,8 +944,6 @@ int main(void)
 {
 	Suite *suite = suite_create("ns");
 	TCase *tcase = tcase_create("ns");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, a_new_pool);
@@ -972,8 +971,5 @@ int main(void)
 	tcase_add_test(tcase, a_directory_in_itself_is_found);
 	tcase_add_test(tcase, threads);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "lib_check.h"
 #include "lib_scratch.h"
 #include "lib_slow_disk.h"
 #include "map/pins.h"
@@ -505,14 +506,11 @@ int main(void)
 {
 	Suite *suite = suite_create("pins");
 	TCase *plain = tcase_create("plain"), *large = tcase_create("large");
-	SRunner *runner = srunner_create(suite);
 	const char *reason = why_not();
-	int failed;
 
 	if (reason) {
 		printf("skipped: pins cannot be seen here: %s\n", reason);
-		srunner_free(runner);
-		return 77;
+		return check_skip(suite);
 	}
 	suite_add_tcase(suite, plain);
 	suite_add_tcase(suite, large);
@@ -533,8 +531,5 @@ int main(void)
 	tcase_add_test(large, split_folio);
 	tcase_add_test(large, direct_read_of_a_block_device);
 	tcase_add_test(large, direct_read_of_a_fuse_file);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

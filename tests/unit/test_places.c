@@ -5,6 +5,7 @@
 
 #include "cold/index.h"
 #include "cold/places.h"
+#include "lib_check.h"
 
 #define FILES 3U
 #define BLOCKS 3000U
@@ -206,17 +207,11 @@ int main(void)
 {
 	Suite *suite = suite_create("places");
 	TCase *tests = tcase_create("places");
-	SRunner *runner;
-	int failed;
 
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, as_an_array);
 	tcase_add_test(tests, ends_of_the_key_space);
 	tcase_add_test(tests, index_records);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "core/pool.h"
 #include "lib/lib_scratch.h"
+#include "lib_check.h"
 
 static struct scratch scratch;
 static char dir[512];
@@ -284,8 +285,6 @@ int main(void)
 {
 	Suite *suite = suite_create("pool");
 	TCase *tcase = tcase_create("pool");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, made_and_opened_again);
@@ -301,8 +300,5 @@ int main(void)
 	tcase_add_test(tcase, conf_round_trip);
 	tcase_add_loop_test(tcase, confs_parse, 0, sizeof(confs) / sizeof(confs[0]));
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

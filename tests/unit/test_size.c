@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/size.h"
+#include "lib_check.h"
 
 #define KIB ((uint64_t)1 << 10)
 
@@ -153,8 +154,6 @@ int main(void)
 {
 	Suite *suite = suite_create("size");
 	TCase *tcase = tcase_create("size");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, tcase);
 	tcase_add_loop_test(tcase, sizes_that_parse, 0, sizeof(good_sizes) / sizeof(good_sizes[0]));
@@ -163,8 +162,5 @@ int main(void)
 	tcase_add_loop_test(tcase, durations_parse, 0, sizeof(durations) / sizeof(durations[0]));
 	tcase_add_loop_test(tcase, sizes_format, 0, sizeof(formats) / sizeof(formats[0]));
 	tcase_add_loop_test(tcase, sizes_round_trip, 0, 62);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

@@ -14,6 +14,7 @@
 #include "../lib/lib_store_mem.h"
 #include "cold/store.h"
 #include "cold/warm.h"
+#include "lib_check.h"
 
 #define VALUE_BYTES 5000U
 
@@ -540,7 +541,6 @@ static void add_contract(Suite *suite, const struct kind *of, SFun setup)
 int main(void)
 {
 	Suite *suite = suite_create("store");
-	SRunner *runner;
 	int failed;
 
 	scratch_new(&scratch, "store");
@@ -548,10 +548,7 @@ int main(void)
 	add_contract(suite, &kinds[1], rocks_setup);
 	add_contract(suite, &kinds[2], warm_memory_setup);
 	add_contract(suite, &kinds[3], warm_rocks_setup);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = check_run(suite);
 	scratch_free(&scratch);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

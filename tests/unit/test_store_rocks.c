@@ -15,6 +15,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "cold/store.h"
+#include "lib_check.h"
 
 #define VALUE_BYTES 5000U
 #define SEGMENT_BYTES (1U << 20)
@@ -429,7 +430,6 @@ int main(void)
 {
 	Suite *suite = suite_create("store_rocks");
 	TCase *tests = tcase_create("store_rocks");
-	SRunner *runner;
 	int failed;
 
 	scratch_new(&scratch, "rocks");
@@ -447,10 +447,7 @@ int main(void)
 	tcase_add_test(tests, a_senseless_record_is_damage_and_no_hole);
 	tcase_add_test(tests, values_beyond_the_limit_are_refused);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = check_run(suite);
 	scratch_free(&scratch);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/token.h"
+#include "lib_check.h"
 
 #define MANY 4096
 
@@ -108,8 +109,6 @@ int main(void)
 {
 	Suite *suite = suite_create("token");
 	TCase *tcase = tcase_create("token");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, accepted_once);
@@ -117,8 +116,5 @@ int main(void)
 	tcase_add_test(tcase, the_oldest_are_dropped);
 	tcase_add_test(tcase, threads);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return check_run(suite);
 }

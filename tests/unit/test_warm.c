@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cold/warm.h"
+#include "lib_check.h"
 
 #define VALUE_MAX 6000U
 #define BYTES WARM_BYTES_MIN
@@ -508,7 +509,6 @@ int main(void)
 	const char *text = getenv("TIERFS_SEED");
 	Suite *suite = suite_create("warm");
 	TCase *tests = tcase_create("warm");
-	SRunner *runner;
 	int failed;
 
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_WARN);
@@ -530,10 +530,7 @@ int main(void)
 	tcase_add_test(tests, random_changes);
 	tcase_add_test(tests, threads_with_blocks_of_their_own);
 	suite_add_tcase(suite, tests);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = check_run(suite);
 	scratch_free(&scratch);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return failed;
 }
