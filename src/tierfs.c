@@ -640,26 +640,15 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	return settled ? 0 : -EIO;
 }
 
-int main(int argc, char **argv)
+/* From the arguments to the end of the daemon. Returns the exit status. */
+static int serve(const struct arguments *args)
 {
-	struct arguments args = { .foreground = false };
-	struct daemon d = { .args = &args, .ready_fd = -1, .warm_fd = -1 };
+	struct daemon d = { .args = args, .ready_fd = -1, .warm_fd = -1 };
 	int rc = 0;
 
-	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);
-	if (note_program(argc, argv, &args) < 0) {
-		log_error("cannot find out what program this is: %s", strerror(errno));
-		return EXIT_FAILURE;
-	}
-	if (!parse_arguments(argc, argv, &args, &rc)) {
-		free(args.option_text);
-		return rc;
-	}
-	free(args.option_text);
-	rc = 0;
-	if (!args.foreground) {
+	if (!args->foreground) {
 		log_init(LOG_TARGET_STARTING, LOG_LEVEL_INFO);
-		if (!args.successor)
+		if (!args->successor)
 			rc = process_daemonize(&d.ready_fd);
 	}
 	if (rc < 0)
@@ -682,4 +671,20 @@ int main(int argc, char **argv)
 		log_error("%s: the FUSE session failed: %s", d.mountpoint, strerror(-rc));
 	rc = daemon_stop(&d, true) < 0 ? -EIO : rc;
 	return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments args = { .foreground = false };
+	int status = EXIT_FAILURE;
+
+	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);
+	if (note_program(argc, argv, &args) < 0)
+		log_error("cannot find out what program this is: %s", strerror(errno));
+	else if (parse_arguments(argc, argv, &args, &status))
+		status = serve(&args);
+	free(args.option_text);
+	free(args.program);
+	free(args.successor_argv);
+	return status;
 }
