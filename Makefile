@@ -72,7 +72,8 @@ FUSE_CFLAGS := $(call pkg_cflags,fuse3)
 DAEMON_LIBS := $(call pkg_libs,fuse3,-lfuse3) $(call pkg_libs,liburing,-luring) $(call pkg_libs,libzstd,-lzstd) \
 	-lrocksdb $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,libxxhash,-lxxhash) \
 	$(call pkg_libs,libbpf,-lbpf)
-TIERCTL_LIBS := $(call pkg_libs,smartcols,-lsmartcols) $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,liburing,-luring)
+TIERCTL_LIBS := $(call pkg_libs,smartcols,-lsmartcols) $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,liburing,-luring) \
+	$(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,libxxhash,-lxxhash)
 CHECK_LIBS := $(call pkg_libs,check,-lcheck)
 CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 
@@ -80,6 +81,8 @@ CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 
 BASE_SRC := $(wildcard src/base/*.c)
 DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,mem cold core map front)))
+# No daemon in it: tierctl and tests link it.
+STREAM_SRC := $(wildcard src/stream/*.c)
 CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/base/wire.c
 PRELOAD_SRC := $(wildcard src/client/*.c) src/base/wire.c
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
@@ -104,6 +107,7 @@ PRELOAD := $(BUILD)/lib/tierfs/libtierfs-preload.so
 HELPERS := $(patsubst mount-helpers/%,$(BUILD)/sbin/%,$(wildcard mount-helpers/mount.* mount-helpers/umount.*))
 DAEMON_LIB := $(BUILD)/obj/libdaemon.a
 BASE_LIB := $(BUILD)/obj/libbase.a
+STREAM_LIB := $(BUILD)/obj/libstream.a
 TEST_LIB := $(BUILD)/obj/libtest.a
 
 TESTS := $(call bin,$(TEST_SRC))
@@ -183,6 +187,8 @@ $(DAEMON_LIB): $(call obj,$(DAEMON_SRC))
 	$(archive)
 $(BASE_LIB): $(call obj,$(BASE_SRC))
 	$(archive)
+$(STREAM_LIB): $(call obj,$(STREAM_SRC) src/cold/codec.c)
+	$(archive)
 $(TEST_LIB): $(call obj,$(TESTLIB_SRC))
 	$(archive)
 $(STATIC): $(call obj,$(CLIENT_SRC))
@@ -191,7 +197,7 @@ $(STATIC): $(call obj,$(CLIENT_SRC))
 $(TIERFS): $(call obj,src/tierfs.c $(DAEMON_SRC))
 	$(call link_with,$(LDFLAGS_ALL) $(DAEMON_LIBS))
 
-$(TIERCTL): $(call obj,$(TIERCTL_SRC)) $(if $(CLIENT_SRC),$(STATIC)) $(BASE_LIB)
+$(TIERCTL): $(call obj,$(TIERCTL_SRC)) $(if $(CLIENT_SRC),$(STATIC)) $(STREAM_LIB) $(BASE_LIB)
 	$(call link_with,$(LDFLAGS_ALL) $(TIERCTL_LIBS))
 
 $(BUILD)/obj/libtierfs.map: Makefile
@@ -240,14 +246,14 @@ $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags
 # Test programs: Check, with everything of the daemon but main(). "/* link: FLAGS */" in a test's source adds FLAGS.
 test_flags = $(shell sed -n 's:^/\* link\: \(.*\) \*/$$:\1:p' $(1))
 # Benchmarks of a part are linked in the same way.
-$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
+$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(call test_flags,tests/$*.c) $(LDFLAGS_ALL) $(CHECK_LIBS) $(DAEMON_LIBS))
 
-$(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIB) $(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
+$(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) -fsanitize=fuzzer $(LDFLAGS_ALL) $(DAEMON_LIBS))
 
 $(REPLAYS): $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/lib/replay.o $(TEST_LIB) \
-		$(DAEMON_LIB) $(if $(CLIENT_SRC),$(STATIC))
+		$(DAEMON_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(LDFLAGS_ALL) $(DAEMON_LIBS))
 
 # --- tests ---------------------------------------------------------------------------------------------------

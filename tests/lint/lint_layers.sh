@@ -1,5 +1,5 @@
 #!/bin/bash
-# Who may include whom: front, map -> core -> mem, cold -> base. A foreign library belongs to one file.
+# Who may include whom: front, map -> core -> mem, cold -> base; stream stands alone. A foreign library belongs to one file.
 . "$(dirname "$0")/lib.sh"
 
 declare -A may=(
@@ -10,6 +10,7 @@ declare -A may=(
 	[map]='map core base'
 	[front]='front core base'
 	[client]='client'
+	[stream]='stream base'
 )
 
 # What core's headers carry in their own interface may be named by those above it.
@@ -39,7 +40,7 @@ owner()
 }
 owner 'liburing\.h' src/base/loop.c
 owner 'zstd[a-z_]*\.h' src/cold/codec.c
-owner 'xxhash\.h' src/cold/codec.c
+owner 'xxhash\.h' src/cold/codec.c src/stream/stream.c
 owner 'rocksdb/.*' src/cold/rocks.c
 owner 'fuse[a-z_]*\.h' "$(echo src/front/fuse*.c src/front/fuse*.h)"
 owner 'fuse3/.*' nobody

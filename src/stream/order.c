@@ -1,0 +1,245 @@
+/* order.c - see order.h. */
+#include "stream/order.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NO_PART UINT64_MAX
+
+void order_init(struct order *order, enum stream_kind kind)
+{
+	*order = (struct order){ .kind = kind, .part = NO_PART };
+}
+
+void order_fini(struct order *order)
+{
+	free(order->named);
+	order->named = NULL;
+}
+
+static int wrong(const char **ret_why, const char *why)
+{
+	*ret_why = why;
+	return -EBADMSG;
+}
+
+static int take_header(struct order *order, const struct stream_record *record, const struct stream_header *header,
+		       const char **ret_why)
+{
+	const char *why = stream_header_check(header);
+
+	if (why)
+		return wrong(ret_why, why);
+	if (record->block || record->value)
+		return wrong(ret_why, "a field that is not used is not 0");
+	if (header->features & ~STREAM_FEATURES_KNOWN) {
+		*ret_why = "it has features that this version does not know";
+		return -EPROTONOSUPPORT;
+	}
+	if (order->kind == STREAM_LIST && header->features)
+		return wrong(ret_why, "a list has no features");
+	if ((header->features & STREAM_FEATURE_COLD_ONLY) && (header->features & STREAM_FEATURE_ROUNDS))
+		return wrong(ret_why, "these features exclude each other");
+	order->header = *header;
+	order->count = stream_block_count(header);
+	if (order->kind == STREAM_BLOCKS) {
+		/* Memory that is never touched unless blocks are named. */
+		order->named = calloc(1, order->count / 8 + 1);
+		if (!order->named)
+			return -ENOMEM;
+	}
+	order->begun = true;
+	return 0;
+}
+
+static int take_part(struct order *order, const struct stream_record *record, const char **ret_why)
+{
+	uint32_t features = order->header.features;
+
+	if (record->block || record->value >= STREAM_PARTS_MAX)
+		return wrong(ret_why, "no such part");
+	if (record->value != order->part + 1)
+		return wrong(ret_why, "parts are out of order");
+	if (record->value > STREAM_PART_COLD && (features & STREAM_FEATURE_COLD_ONLY))
+		return wrong(ret_why, "the header says that there is one part only");
+	if (record->value > STREAM_PART_RESIDENT && !(features & STREAM_FEATURE_ROUNDS))
+		return wrong(ret_why, "the header says that there are two parts only");
+	if (record->value > STREAM_PART_RESIDENT && !(features & STREAM_FEATURE_DELTA) &&
+	    order->named_count != order->count)
+		return wrong(ret_why, "the first two parts did not name every block");
+	order->part = record->value;
+	order->next = 0;
+	order->generation = 0;
+	return 0;
+}
+
+/* Marks [block, block + count) as named in the first two parts. */
+static int name_blocks(struct order *order, uint64_t block, uint64_t count, const char **ret_why)
+{
+	for (uint64_t i = block; i < block + count;) {
+		if (i % 8 == 0 && block + count - i >= 8) {
+			if (order->named[i / 8])
+				return wrong(ret_why, "a block comes a second time");
+			order->named[i / 8] = 0xff;
+			i += 8;
+			continue;
+		}
+		if (order->named[i / 8] & (1U << (i % 8)))
+			return wrong(ret_why, "a block comes a second time");
+		order->named[i / 8] |= (uint8_t)(1U << (i % 8));
+		i++;
+	}
+	order->named_count += count;
+	return 0;
+}
+
+static int take_blocks(struct order *order, const struct stream_record *record, uint64_t count, const char **ret_why)
+{
+	int err = 0;
+
+	if (order->part == NO_PART)
+		return wrong(ret_why, "a block before the first part");
+	if (record->block >= order->count || count > order->count - record->block)
+		return wrong(ret_why, "a block beyond the end of the file");
+	if (order->part == STREAM_PART_RESIDENT && record->generation > order->generation) {
+		order->generation = record->generation;
+		order->next = 0;
+	} else if (order->part == STREAM_PART_RESIDENT && record->generation < order->generation) {
+		return wrong(ret_why, "generations are out of order");
+	}
+	if (record->block < order->next)
+		return wrong(ret_why, "blocks are out of order");
+	if (order->part <= STREAM_PART_RESIDENT)
+		err = name_blocks(order, record->block, count, ret_why);
+	order->next = record->block + count;
+	return err;
+}
+
+static int take_holes(struct order *order, const struct stream_record *record, const char **ret_why)
+{
+	int err;
+
+	if (!record->value)
+		return wrong(ret_why, "a range of no blocks");
+	err = take_blocks(order, record, record->value, ret_why);
+	if (!err)
+		order->totals.hole_blocks += record->value;
+	return err;
+}
+
+static int take_block(struct order *order, const struct stream_record *record, const char **ret_why)
+{
+	int err;
+
+	if (record->length_bytes <= STREAM_VALUE_HEADER_BYTES)
+		return wrong(ret_why, "too short for a value");
+	if (record->tier > STREAM_TIER_MAX)
+		return wrong(ret_why, "no such tier");
+	err = take_blocks(order, record, 1, ret_why);
+	if (!err) {
+		order->totals.blocks++;
+		order->totals.payload_bytes += record->length_bytes;
+	}
+	return err;
+}
+
+static int take_end(struct order *order, const struct stream_record *record, const char **ret_why)
+{
+	const struct stream_totals *want = &order->totals, *got = &record->totals;
+	uint32_t features = order->header.features;
+
+	if (order->kind == STREAM_LIST) {
+		if (order->next != order->count)
+			return wrong(ret_why, "the list ends before the file does");
+	} else if (order->part == NO_PART ||
+		   (order->part == STREAM_PART_COLD && !(features & STREAM_FEATURE_COLD_ONLY))) {
+		return wrong(ret_why, "a part is missing");
+	} else if (!(features & (STREAM_FEATURE_DELTA | STREAM_FEATURE_COLD_ONLY)) &&
+		   order->named_count != order->count) {
+		return wrong(ret_why, "not every block was named");
+	}
+	if (got->records != want->records || got->blocks != want->blocks || got->hole_blocks != want->hole_blocks ||
+	    got->payload_bytes != want->payload_bytes)
+		return wrong(ret_why, "its totals are not those of what came before");
+	order->ended = true;
+	return 0;
+}
+
+static int take_hashes(struct order *order, const struct stream_record *record, const char **ret_why)
+{
+	uint64_t count = record->length_bytes / 8;
+
+	if (!count || record->length_bytes % 8 || count > STREAM_HASHES_MAX)
+		return wrong(ret_why, "not a number of hashes");
+	if (record->block != order->next)
+		return wrong(ret_why, "hashes are out of order");
+	if (count > order->count - order->next)
+		return wrong(ret_why, "a block beyond the end of the file");
+	order->next += count;
+	order->totals.blocks += count;
+	order->totals.payload_bytes += record->length_bytes;
+	return 0;
+}
+
+/* Fields that a type does not use are 0, so that there is one way to write a record. */
+static bool fields_fit(const struct stream_record *record)
+{
+	bool is_block = record->type == STREAM_BLOCK, is_holes = record->type == STREAM_HOLES;
+
+	return (is_block || !record->tier) && (is_block || is_holes || !record->generation);
+}
+
+static int take(struct order *order, const struct stream_record *record, const struct stream_header *header,
+		const char **ret_why)
+{
+	bool blocks = order->kind == STREAM_BLOCKS;
+
+	if (record->type == STREAM_HEADER && !order->begun)
+		return take_header(order, record, header, ret_why);
+	if (!order->begun)
+		return wrong(ret_why, "the first record is not a header");
+	if (order->ended && !(record->type == STREAM_RESULT && !blocks))
+		return wrong(ret_why, "a record after the end");
+	switch (record->type) {
+	case STREAM_HEADER:
+		return wrong(ret_why, "a second header");
+	case STREAM_PART:
+		return blocks ? take_part(order, record, ret_why) : wrong(ret_why, "not a record of a list");
+	case STREAM_HOLES:
+		return blocks ? take_holes(order, record, ret_why) : wrong(ret_why, "not a record of a list");
+	case STREAM_BLOCK:
+		return blocks ? take_block(order, record, ret_why) : wrong(ret_why, "not a record of a list");
+	case STREAM_HASHES:
+		return blocks ? wrong(ret_why, "not a record of a stream of blocks")
+			      : take_hashes(order, record, ret_why);
+	case STREAM_END:
+		return take_end(order, record, ret_why);
+	case STREAM_ABORT:
+		order->aborted = true;
+		return 0;
+	case STREAM_RESULT:
+		if (blocks)
+			return wrong(ret_why, "not a record of a stream of blocks");
+		if (!order->ended)
+			return wrong(ret_why, "a result before the end of the list");
+		order->aborted = true;
+		return 0;
+	}
+	return wrong(ret_why, "no such record");
+}
+
+int order_take(struct order *order, const struct stream_record *record, const struct stream_header *header,
+	       const char **ret_why)
+{
+	int err;
+
+	if (order->aborted)
+		return wrong(ret_why, "a record after the last one");
+	if (!fields_fit(record))
+		return wrong(ret_why, "a field that is not used is not 0");
+	err = take(order, record, header, ret_why);
+	if (!err)
+		order->totals.records++;
+	return err;
+}
