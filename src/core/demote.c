@@ -20,6 +20,7 @@
  */
 #include "core/ramfile_impl.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -530,6 +531,7 @@ static void want_evicted(struct ramfile *file)
 {
 	uint64_t deadline_ns = clock_ns() + EVICT_WAIT_NS;
 
+	assert(!tier_is_evictor(file->tier)); /* it would wait for itself */
 	if (!tier_has_evictor(file->tier))
 		return;
 	lock_get(&file->lock);
@@ -541,6 +543,19 @@ static void want_evicted(struct ramfile *file)
 		;
 	file->evict_wanted = false;
 	lock_put(&file->lock);
+}
+
+int ramfile_demote_staged(struct ramfile *file)
+{
+	struct demand demand = { .file = file, .len = ramfile_size(file) };
+	size_t most = SCAN_BLOCKS;
+	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
+
+	if (!pick)
+		return -ENOMEM;
+	if (atomic_load(&file->lost))
+		return -EIO;
+	return demand_pass(&demand, false, pick, most);
 }
 
 int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,

@@ -60,6 +60,9 @@ struct ramfile_moved {
  * use; an unmapped one is demoted at once. */
 int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
 		   struct ramfile_moved *ret);
+/* Stores what the arena of a plain file holds: copies of what the kernel wrote back. For the evictor, which
+ * ramfile_demote() waits for. Nobody may have the file attached. */
+int ramfile_demote_staged(struct ramfile *file);
 /* Promotes cold blocks while the budget has room; never waits for room. */
 int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
 		    struct ramfile_moved *ret);

@@ -156,6 +156,7 @@ void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uin
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);
+bool tier_is_evictor(struct tier *tier); /* the calling thread is */
 void tier_kick(struct tier *tier); /* the demoter looks again now */
 /* Waits until that many bytes are free, or the deadline. */
 void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);

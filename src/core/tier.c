@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -55,6 +56,7 @@ struct tier {
 	bool squeeze_ends;         /* under parked_lock */
 
 	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
+	_Atomic pid_t evictor_tid;
 	_Atomic bool pressed; /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults, scans, pinned_blocks;
 	uint64_t retry_ns;          /* demoter thread only: no demotion before */
@@ -247,6 +249,7 @@ uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
 	uint64_t reserve, free_bytes;
 	bool late = false;
 
+	atomic_store(&tier->evictor_tid, gettid());
 	LOCK_SCOPE(&tier->parked_lock);
 	for (;;) {
 		reserve = budget_reserve_bytes(&tier->budget);
@@ -267,6 +270,11 @@ void tier_set_evictor(struct tier *tier, bool on)
 bool tier_has_evictor(struct tier *tier)
 {
 	return atomic_load(&tier->evictor);
+}
+
+bool tier_is_evictor(struct tier *tier)
+{
+	return atomic_load(&tier->evictor_tid) == gettid();
 }
 
 void tier_end_squeeze(struct tier *tier)

@@ -194,14 +194,13 @@ static void measure_all(struct plain *plain, const uint64_t *ino, size_t files)
 static void store_staged(struct plain *plain, const uint64_t *ino, size_t files)
 {
 	for (size_t i = 0; i < files; i++) {
-		struct ramfile_moved moved;
 		struct subject subject;
 
 		if (!subject_open(plain, ino[i], &subject))
 			continue;
 		/* Without such opens the arena's is not a second copy. */
 		if (subject.figures.arena_bytes && subject.figures.cached_opens && !subject.figures.mappers)
-			ramfile_demote(subject.file, 0, UINT64_MAX, NULL, NULL, &moved);
+			ramfile_demote_staged(subject.file);
 		subject_close(plain, &subject);
 	}
 }
