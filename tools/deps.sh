@@ -22,7 +22,10 @@ packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
 #: check                      unit tests
 #: mount                      mount(8) and umount(8), for tests
 #: procps                     ps, for tests
+#: systemtap-sdt-dev          static probes: a header
 #: python3                    make bench
+#: gnuplot-nox                plots of make bench
+#: memcached                  a service that make bench loads
 #: jq                         tests that read JSON
 #: shellcheck                 lint of the scripts
 #: clang-format               lint of the format

@@ -22,17 +22,24 @@
 #define ZERO_WINDOW_BYTES (UINT64_C(2) << 20)
 #define READ_AHEAD_BYTES (UINT64_C(1) << 20)
 
-int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+/* Gets the value of a block into work->value. */
+static int get_value(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
 {
 	struct store *store = tier_store(file->tier);
-	struct store_key key = { .ino = file->ino, .block = block };
-	size_t length;
-	int err;
 
-	err = store->ops->get(store, key, work->value, work->value_cap, &length);
-	if (!err)
-		err = codec_decode(work->codec, key, work->value, length, plain, ret);
-	if (err == -ENOMEM || !err)
+	return store->ops->get(store, (struct store_key){ file->ino, block }, work->value, work->value_cap, ret_length);
+}
+
+static int decode_value(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
+			struct codec_info *ret)
+{
+	return codec_decode(work->codec, (struct store_key){ file->ino, block }, work->value, length, plain, ret);
+}
+
+/* What becomes of an error of the two above. */
+static int fetch_failed(struct ramfile *file, uint64_t block, int err)
+{
+	if (err == -ENOMEM)
 		return err;
 	if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT) {
 		lock_get(&file->lock);
@@ -43,6 +50,16 @@ int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void 
 		  (unsigned long long)block, strerror(-err));
 	atomic_fetch_add(&file->errors, 1);
 	return -EIO;
+}
+
+int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+{
+	size_t length;
+	int err = get_value(file, work, block, &length);
+
+	if (!err)
+		err = decode_value(file, work, block, length, plain, ret);
+	return err ? fetch_failed(file, block, err) : 0;
 }
 
 /* Puts the content of a block whose pages are all absent into DRAM. */
@@ -157,6 +174,28 @@ static void poison(struct ramfile *file, struct mapper *mapper, uint64_t offset,
 			  (unsigned long long)file->ino, (unsigned long long)offset, strerror(-err));
 }
 
+/* The three stages of a cold fault, of a block that the caller owns: get, decode, copy. */
+static int bring(struct ramfile *file, struct mapper *mapper, struct work *work, uint64_t block, uint64_t length,
+		 struct codec_info *ret)
+{
+	struct stages *stages = tier_stages(file->tier);
+	uint64_t at = clock_ns();
+	size_t value_length;
+	int err = get_value(file, work, block, &value_length);
+
+	if (!err) {
+		at = stage_end(stages, STAGE_READ, file->ino, block, at);
+		err = decode_value(file, work, block, value_length, work->plain, ret);
+	}
+	if (err)
+		return fetch_failed(file, block, err);
+	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
+	err = place(file, mapper, block * file->block_bytes, work->plain, length);
+	if (!err)
+		stage_end(stages, STAGE_COPY, file->ino, block, at);
+	return err;
+}
+
 /* Called with the lock held, the block COLD and reserved; drops the lock. */
 static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
@@ -170,9 +209,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	lock_put(&file->lock);
 	err = work_get(tier_works(file->tier), &work);
 	if (!err)
-		err = ramfile_fetch(file, work, block, work->plain, &info);
-	if (!err)
-		err = place(file, mapper, block * file->block_bytes, work->plain, length);
+		err = bring(file, mapper, work, block, length, &info);
 	work_put(tier_works(file->tier), work);
 	lock_get(&file->lock);
 	if (!err) {
@@ -287,6 +324,7 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
 		    enum ramfile_fault_kind kind, uint64_t arrived_ns)
 {
+	struct stages *stages = tier_stages(file->tier);
 	uint64_t window;
 
 	switch (blocks_state(&file->blocks, block)) {
@@ -309,8 +347,9 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			return true;
 		}
 		window = read_ahead_window(file, mapper, block);
+		stage_end(stages, STAGE_QUEUE, file->ino, block, arrived_ns);
 		load_one(file, mapper, block);
-		hist_add(&file->faults, clock_ns() - arrived_ns);
+		hist_add(&file->faults, stage_end(stages, STAGE_TOTAL, file->ino, block, arrived_ns) - arrived_ns);
 		if (window)
 			ramfile_load_run(file, mapper, block + 1, window, BUDGET_OPTIONAL, &window);
 		return false;

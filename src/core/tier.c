@@ -38,6 +38,7 @@ struct tier {
 	_Atomic uint64_t min_idle_ns;
 	struct budget budget;
 	struct work_pool works;
+	struct stages stages;
 	tier_room_fn *on_room; /* under parked_lock, also while it is called */
 	void *on_room_arg;
 
@@ -322,6 +323,8 @@ bool tier_resume_fault(struct tier *tier)
 	lock_put(&tier->parked_lock);
 	if (!parked)
 		return false;
+	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
+		  parked->arrived_ns);
 	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
 	mapper_drop(parked->file, parked->mapper);
 	free(parked);
@@ -616,6 +619,11 @@ struct budget *tier_budget(struct tier *tier)
 struct work_pool *tier_works(struct tier *tier)
 {
 	return &tier->works;
+}
+
+struct stages *tier_stages(struct tier *tier)
+{
+	return &tier->stages;
 }
 
 void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t count, uint8_t *used)

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "cold/store.h"
+#include "core/stages.h"
 
 struct tier;
 struct ramfile;
@@ -64,6 +65,8 @@ size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max);
 
 uint32_t tier_block_bytes(const struct tier *tier);
 void tier_figures(struct tier *tier, struct tier_figures *ret);
+/* Where the time of faults goes. */
+struct stages *tier_stages(struct tier *tier);
 
 /* Settings that may change while mounted. -EINVAL: out of range. */
 int tier_set_dram(struct tier *tier, uint64_t bytes);

@@ -200,6 +200,22 @@ static json_t *store_object(struct store *store)
 			 (json_int_t)f.warm_hits, "warm_moved_blocks", (json_int_t)f.warm_moved_blocks);
 }
 
+static json_t *stages_object(struct stages *stages)
+{
+	json_t *object = json_object();
+
+	for (unsigned int i = 0; i < STAGES; i++) {
+		struct hist *hist = &stages->hist[i];
+
+		json_object_set_new(object, stage_name((enum stage)i),
+				    json_pack("{s:I, s:I, s:I, s:I}", "count", (json_int_t)atomic_load(&hist->count),
+					      "p50_ns", (json_int_t)hist_percentile(hist, 50), "p90_ns",
+					      (json_int_t)hist_percentile(hist, 90), "p99_ns",
+					      (json_int_t)hist_percentile(hist, 99)));
+	}
+	return object;
+}
+
 static int mount_object(const struct control_request *request, const struct ramfile_figures *sum, size_t files,
 			size_t lost, json_t **ret)
 {
@@ -213,14 +229,15 @@ static int mount_object(const struct control_request *request, const struct ramf
 	uint64_t write_back_bytes = counts ? atomic_load(&counts->write_back_bytes) : 0;
 
 	tier_figures(config->tier, &tier);
-	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "dram_bytes",
+	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "dram_bytes",
 			 (json_int_t)tier.dram_bytes, "metadata_bytes", (json_int_t)tier.metadata_bytes,
 			 "waiting_faults", (json_int_t)tier.waiting_faults, "waited_faults",
 			 (json_int_t)tier.waited_faults, "scans", (json_int_t)tier.scans, "min_idle_ns",
 			 (json_int_t)tier_min_idle(config->tier), "files", (json_int_t)files, "lost_files",
 			 (json_int_t)lost, "fill_bytes", (json_int_t)fill_bytes, "refused_fills",
 			 (json_int_t)refused_fills, "write_back_bytes", (json_int_t)write_back_bytes, "pool",
-			 path_string(config->pool), "store", store_object(config->store));
+			 path_string(config->pool), "store", store_object(config->store), "fault_stages",
+			 stages_object(tier_stages(config->tier)));
 	if (!object || !more || json_object_update(object, more) < 0) {
 		json_decref(object);
 		json_decref(more);

@@ -61,7 +61,7 @@ static void table_unref(struct map_table *table, struct mapping *mapping)
 
 /* --- workers ------------------------------------------------------------------------------------------------ */
 
-static void serve_mapping(struct map_table *table, uint64_t id)
+static void serve_mapping(struct map_table *table, uint64_t id, uint64_t woken_ns)
 {
 	struct mapping *mapping = table_ref(table, id);
 	enum uffd_event_kind kind;
@@ -70,8 +70,11 @@ static void serve_mapping(struct map_table *table, uint64_t id)
 	if (!mapping)
 		return;
 	while (uffd_next(mapping->uffd, &addr, &kind) == 0) {
-		uint64_t arrived_ns = clock_ns();
+		uint64_t arrived_ns = woken_ns ? stage_end(tier_stages(table->tier), STAGE_EVENT, mapping->ino,
+							   addr / mapping->block_bytes, woken_ns)
+					       : clock_ns();
 
+		woken_ns = 0;
 		if (mapping_offset(mapping, addr, &offset)) {
 			uffd_wake(mapping->uffd, addr, 4096); /* being unmapped */
 			continue;
@@ -105,7 +108,7 @@ static void *worker_main(void *arg)
 		if (count <= 0)
 			continue;
 		if (event.data.u64 != ID_ROOM)
-			serve_mapping(table, event.data.u64);
+			serve_mapping(table, event.data.u64, clock_ns());
 		else if (!atomic_load(&table->stopping))
 			serve_room(table);
 	}

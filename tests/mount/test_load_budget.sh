@@ -24,6 +24,10 @@ assert_le "$(load_sample_max "$T/samples" resident_bytes)" "$limit_bytes" "resid
 assert_ge "$(stat_of "$T/mnt/ram" demotions)" "$moved" demotions
 assert_ge "$(stat_of "$T/mnt/ram" promotions)" "$moved" promotions
 assert_eq "$(stat_of "$T/mnt/ram" errors)" 0 errors
+for stage in event queue read decode copy total; do
+	tierctl stat "$T/mnt" --json | jq -e --arg stage $stage '.fault_stages[$stage] | .count > 0 and .p50_ns > 0 and .p50_ns <= .p99_ns' >/dev/null ||
+		fail "no figures of the stage $stage"
+done
 
 load_verify "$T/mnt/ram" --direct
 tierfs_stop "$T/mnt"

@@ -46,13 +46,15 @@ for key in path size_bytes block_bytes mapping mappers resident_bytes cold_bytes
 	assert_ne "$(stat_of "$ram" $key)" null "$key of a file"
 	assert_ne "$(stat_of "$T/mnt" $key)" null "$key of the mount"
 done
-for key in dram_bytes metadata_bytes store; do
+for key in dram_bytes metadata_bytes store fault_stages; do
 	assert_ne "$(stat_of "$T/mnt" $key)" null "$key of the mount"
 done
 assert_eq "$(stat_of "$ram" path)" "$ram" path
 assert_eq "$(stat_of "$ram" resident_bytes)" $((16 << 20)) resident_bytes
 assert_eq "$(tierctl stat --bytes "$ram" | awk '$1 == "hole_bytes" { print $2 }')" $((16 << 20)) "hole_bytes as text"
-same_columns "$(tierctl stat "$T/mnt")"
+text=$(tierctl stat "$T/mnt")
+same_columns "${text%%$'\n\n'*}"
+assert_match "${text#*$'\n\n'}" "FAULT STAGE +COUNT +P50" "the table of stages"
 assert_eq "$(tierctl map "$ram" --json | jq -c '[.runs[] | [.state, .offset, .length]] | [.[0][0], .[-1]]')" \
 	"[\"resident\",[\"hole\",$((16 << 20)),$((16 << 20))]]" "runs"
 assert_eq "$(tierctl map "$ram" --json | jq '[.runs[].length] | add')" $((32 << 20)) "length of all runs"

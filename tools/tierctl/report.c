@@ -267,16 +267,48 @@ static void add_values(struct table *table, const char *prefix, json_t *object, 
 	}
 }
 
-static int print_stat(json_t *object, bool bytes)
+/* Of a mount: where the time of faults goes. */
+static int print_stages(json_t *stages, bool bytes)
 {
-	static const struct table_column columns[] = { { "FIGURE", false }, { "VALUE", false }, { NULL, false } };
+	static const struct table_column columns[] = {
+		{ "FAULT STAGE", false }, { "COUNT", true }, { "P50", true },
+		{ "P90", true },          { "P99", true },   { NULL, false },
+	};
 	struct table *table = table_new(columns, bytes);
+	const char *stage;
+	json_t *figures;
 
 	if (!table)
 		return fail("output", "out of memory", NULL);
-	add_values(table, "", object, bytes);
-	json_decref(object);
+	json_object_foreach(stages, stage, figures) {
+		table_row(table);
+		table_text(table, stage);
+		table_number(table, number(figures, "count"));
+		table_duration(table, number(figures, "p50_ns"));
+		table_duration(table, number(figures, "p90_ns"));
+		table_duration(table, number(figures, "p99_ns"));
+	}
+	putchar('\n');
 	return table_print(table);
+}
+
+static int print_stat(json_t *object, bool bytes)
+{
+	static const struct table_column columns[] = { { "FIGURE", false }, { "VALUE", false }, { NULL, false } };
+	json_t *stages = json_incref(json_object_get(object, "fault_stages"));
+	struct table *table = table_new(columns, bytes);
+	int rc;
+
+	if (!table)
+		return fail("output", "out of memory", NULL);
+	json_object_del(object, "fault_stages");
+	add_values(table, "", object, bytes);
+	rc = table_print(table);
+	if (!rc && stages)
+		rc = print_stages(stages, bytes);
+	json_decref(stages);
+	json_decref(object);
+	return rc;
 }
 
 int stat_run(const struct command *command, int argc, char **argv)

@@ -90,6 +90,11 @@ def report_faults(bench, what, threads, ours, peer, theirs, goals, **facts):
         bench.report.plot_latency(plot, title, label, histogram)
 
 
+def stages_p50_ns(tierfs):
+    """Where the daemon's part of a fault went, since the mount."""
+    return {stage: figures["p50_ns"] for stage, figures in tierfs.stat().get("fault_stages", {}).items() if figures["count"]}
+
+
 def fault(bench):
     """One random page of every cold block that is touched: swap (page-cluster 0) has the same data on the same disk."""
     size, count = bench.plan.fault, bench.plan.fault_count
@@ -116,7 +121,7 @@ def fault(bench):
             facts = {"size_bytes": size, "faults_per_round": count, "data_ratio": bench.plan.ratio, "block_bytes": BLOCK,
                      "daemon_us_per_fault": 1e6 * io["cpu_s"] / faults, "daemon_p50_ns": after["fault_p50_ns"],
                      "disk_bytes_per_fault": io["disk_read_bytes"] / faults, "promotions": faults,
-                     **{key: value for key, value in after.items() if key.startswith("stage")}}
+                     "fault_stages_p50_ns": stages_p50_ns(tierfs)}
             for peer in list(loads)[1:]:
                 goals = FAULT_GOALS if peer.startswith("swap") else {}
                 report_faults(bench, "fault.random" if peer.startswith("swap") else "fault.random.ext4", threads,
@@ -300,7 +305,7 @@ def zswap_fault(bench):
         stack.enter_context(bench.host.setting(PAGE_CLUSTER, 0))
         answers, _ = latency_rounds(bench, {"tierfs": load, "zswap": peer.load}, 1, 0, count)
         report_faults(bench, "fault.warm", 1, answers["tierfs"], f"zswap {compressor}", answers["zswap"], {"p50": 2.0} if warm else {},
-                      size_bytes=size, warm_bytes=size if warm else 0)
+                      size_bytes=size, warm_bytes=size if warm else 0, fault_stages_p50_ns=stages_p50_ns(tierfs))
 
 
 def moving(bench):
