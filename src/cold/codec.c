@@ -128,15 +128,20 @@ static bool is_pattern(const void *plain, size_t length_bytes)
 	return memcmp(plain, (const char *)plain + sizeof(uint64_t), length_bytes - sizeof(uint64_t)) == 0;
 }
 
-static uint64_t checksum(struct store_key key, const uint8_t *header, const void *payload, size_t payload_bytes)
+static uint64_t checksum_of(struct store_key key, const uint8_t *header, uint64_t payload_hash)
 {
 	uint8_t covered[16 + AT_CHECKSUM + 8];
 
 	put_le(covered, key.ino, 8);
 	put_le(covered + 8, key.block, 8);
 	memcpy(covered + 16, header, AT_CHECKSUM);
-	put_le(covered + 16 + AT_CHECKSUM, XXH3_64bits(payload, payload_bytes), 8);
+	put_le(covered + 16 + AT_CHECKSUM, payload_hash, 8);
 	return XXH3_64bits(covered, sizeof(covered));
+}
+
+static uint64_t checksum(struct store_key key, const uint8_t *header, const void *payload, size_t payload_bytes)
+{
+	return checksum_of(key, header, XXH3_64bits(payload, payload_bytes));
 }
 
 /* 0 and *ret_len, or -E2BIG when compression does not save a sixteenth: zstd gives up as soon as it sees that. */
@@ -277,5 +282,29 @@ int codec_decode(struct codec *codec, struct store_key key, const void *value, s
 		return r;
 	if (ret_info)
 		*ret_info = info;
+	return 0;
+}
+
+int codec_rekey(void *value, size_t length_bytes, struct store_key from, struct store_key to,
+		const struct codec_hotness *hotness)
+{
+	uint8_t *header = value;
+	struct codec_info info;
+	uint64_t payload_hash;
+	int r;
+
+	r = codec_peek(value, length_bytes, &info);
+	if (r < 0)
+		return r;
+	if (info.payload_bytes != length_bytes - CODEC_HEADER_BYTES)
+		return -EBADMSG;
+	payload_hash = XXH3_64bits(header + CODEC_HEADER_BYTES, info.payload_bytes);
+	if (checksum_of(from, header, payload_hash) != get_le(header + AT_CHECKSUM, 8))
+		return -EBADMSG;
+	if (hotness) {
+		header[AT_GENERATION] = hotness->generation;
+		header[AT_TIER] = hotness->tier;
+	}
+	put_le(header + AT_CHECKSUM, checksum_of(to, header, payload_hash), 8);
 	return 0;
 }

@@ -61,6 +61,11 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 int codec_decode(struct codec *codec, struct store_key key, const void *value, size_t length_bytes, void *out,
 		 struct codec_info *ret_info);
 
+/* Verifies that the value is that of a key, and makes it that of another one, in place; hotness NULL: as it was.
+ * Nothing is decoded. Errors as codec_decode(); the value is unchanged then. */
+int codec_rekey(void *value, size_t length_bytes, struct store_key from, struct store_key to,
+		const struct codec_hotness *hotness);
+
 /* Reads the header alone, unverified but for bounds. length_bytes is that of the whole value, of which the first
  * STORE_HEAD_BYTES are enough. Errors as codec_decode(). */
 int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info);
