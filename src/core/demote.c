@@ -214,7 +214,7 @@ static void inspect(struct batch *batch, struct member *member, uint64_t *ret_st
 	*ret_stored_hash = blocks_has(&file->blocks, member->block, BLOCK_STORED)
 				   ? file->blocks.content_hash[member->block]
 				   : 0;
-	ret->generation = file->blocks.generation[member->block];
+	ret->generation = heat_age(&file->blocks, member->block);
 	ret->tier = blocks_tier(&file->blocks, member->block);
 }
 
@@ -357,6 +357,7 @@ static void finish(struct batch *batch, struct demote_result *ret)
 		}
 		clean += member->plan == PLAN_CLEAN;
 		demoted++;
+		heat_demoted(&file->blocks, block);
 		waiters |= ramfile_settle(file, block, member->plan == PLAN_ZERO ? BLOCK_HOLE : BLOCK_COLD);
 	}
 	file->batches--;

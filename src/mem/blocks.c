@@ -60,6 +60,8 @@ static int grow(struct blocks *blocks, uint64_t capacity)
 	if (!err)
 		err = array_resize((void **)&blocks->generation, old, capacity, sizeof(*blocks->generation));
 	if (!err)
+		err = array_resize((void **)&blocks->guess, old, capacity, sizeof(*blocks->guess));
+	if (!err)
 		err = array_resize((void **)&blocks->content_hash, old, capacity, sizeof(*blocks->content_hash));
 	if (!err)
 		err = array_resize((void **)&blocks->stored_bytes, old, capacity, sizeof(*blocks->stored_bytes));
@@ -85,6 +87,8 @@ void blocks_fini(struct blocks *blocks)
 		munmap(blocks->word, blocks->capacity * sizeof(*blocks->word));
 	if (blocks->generation)
 		munmap(blocks->generation, blocks->capacity * sizeof(*blocks->generation));
+	if (blocks->guess)
+		munmap(blocks->guess, blocks->capacity * sizeof(*blocks->guess));
 	if (blocks->content_hash)
 		munmap(blocks->content_hash, blocks->capacity * sizeof(*blocks->content_hash));
 	if (blocks->stored_bytes)
@@ -112,6 +116,8 @@ int blocks_resize(struct blocks *blocks, uint64_t count)
 			blocks->word[block] = 0;
 		if (blocks->generation[block])
 			blocks->generation[block] = 0;
+		if (blocks->guess[block])
+			blocks->guess[block] = 0;
 	}
 	blocks->in_state[BLOCK_HOLE] += count - blocks->count;
 	blocks->count = count;
@@ -176,8 +182,8 @@ uint64_t blocks_memory_bytes(const struct blocks *blocks)
 {
 	uint64_t touched = blocks->count - blocks->in_state[BLOCK_HOLE];
 
-	return touched * (sizeof(*blocks->word) + sizeof(*blocks->generation) + sizeof(*blocks->content_hash) +
-			  sizeof(*blocks->stored_bytes));
+	return touched * (sizeof(*blocks->word) + sizeof(*blocks->generation) + sizeof(*blocks->guess) +
+			  sizeof(*blocks->content_hash) + sizeof(*blocks->stored_bytes));
 }
 
 static void check_failed(uint64_t block, const char *what)

@@ -56,12 +56,13 @@ enum block_state {
 #define BLOCK_GENERATION_MAX 255
 
 struct blocks {
-	uint16_t *word;                  /* state and flags */
-	uint8_t *generation;             /* scans since it was last seen in use; saturates */
-	uint64_t *content_hash;          /* of the stored copy; 0: not known */
-	uint32_t *stored_bytes;          /* length of the stored copy; 0: none */
-	uint64_t count;                  /* blocks in the file */
-	uint64_t capacity;               /* entries that the arrays hold */
+	uint16_t *word;         /* state and flags */
+	uint8_t *generation;    /* scans since it was last seen in use; saturates */
+	uint8_t *guess;         /* generation that a resident block is taken for once it is seen idle (heat.h) */
+	uint64_t *content_hash; /* of the stored copy; 0: not known */
+	uint32_t *stored_bytes; /* length of the stored copy; 0: none */
+	uint64_t count;         /* blocks in the file */
+	uint64_t capacity;      /* entries that the arrays hold */
 	uint64_t in_state[BLOCK_STATES]; /* how many blocks are in each state */
 	uint64_t pinned, cached;         /* blocks with the flag */
 	uint64_t stored_total_bytes;     /* sum of stored_bytes */

@@ -29,6 +29,8 @@ static void grow_older(struct blocks *blocks, uint64_t block)
 {
 	if (blocks->generation[block] < BLOCK_GENERATION_MAX)
 		blocks->generation[block]++;
+	if (blocks->guess[block] && blocks->guess[block] < BLOCK_GENERATION_MAX)
+		blocks->guess[block]++;
 }
 
 void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen)
@@ -87,6 +89,53 @@ void heat_used(struct blocks *blocks, uint64_t block)
 	blocks_clear(blocks, block, BLOCK_ZAPPED);
 	if (blocks->generation[block])
 		blocks->generation[block] = 0;
+	if (blocks->guess[block])
+		blocks->guess[block] = 0;
+}
+
+uint8_t heat_age(const struct blocks *blocks, uint64_t block)
+{
+	uint8_t generation = blocks->generation[block], guess = blocks->guess[block];
+
+	switch (blocks_state(blocks, block)) {
+	case BLOCK_HOLE:
+		return 0;
+	case BLOCK_COLD:
+		return generation;
+	case BLOCK_RESIDENT:
+	case BLOCK_LOADING:
+	case BLOCK_STORING:
+	case BLOCK_UPDATING:
+		break;
+	}
+	return guess > generation ? guess : generation;
+}
+
+void heat_set_age(struct blocks *blocks, uint64_t block, uint8_t generation)
+{
+	/* Younger is always true: absent for long is absent for short. */
+	bool guessed = blocks_state(blocks, block) == BLOCK_RESIDENT && generation > blocks->generation[block];
+
+	if (!guessed)
+		blocks->generation[block] = generation;
+	blocks->guess[block] = guessed ? generation : 0;
+}
+
+void heat_doubt(struct blocks *blocks, uint64_t block)
+{
+	uint8_t age = heat_age(blocks, block);
+
+	heat_used(blocks, block);
+	if (age)
+		blocks->guess[block] = age;
+}
+
+void heat_demoted(struct blocks *blocks, uint64_t block)
+{
+	if (blocks->guess[block] > blocks->generation[block])
+		blocks->generation[block] = blocks->guess[block];
+	if (blocks->guess[block])
+		blocks->guess[block] = 0;
 }
 
 void heat_promoted(struct blocks *blocks, uint64_t block)
@@ -119,7 +168,7 @@ static bool eligible(const struct heat *heat, const struct blocks *blocks, const
 
 static unsigned int class_of(const struct blocks *blocks, uint64_t block)
 {
-	return blocks->generation[block] * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - blocks_tier(blocks, block));
+	return heat_age(blocks, block) * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - blocks_tier(blocks, block));
 }
 
 void heat_count(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,

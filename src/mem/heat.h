@@ -49,6 +49,17 @@ void heat_used(struct blocks *blocks, uint64_t block);
 /* A cold block comes back: moves its tier up if it was away for a short time only, down if for long. */
 void heat_promoted(struct blocks *blocks, uint64_t block);
 
+/* A generation that came from elsewhere (another host, a file, the time before an attach) proves nothing about a
+ * resident block. It is kept as a guess beside the generation: as soon as one look has shown that the block is idle, it
+ * is ranked as if it were that old; any use clears it. */
+/* What to tell of the block's age, here or to another host: generation, or guess if that is older. 0 for a hole. */
+uint8_t heat_age(const struct blocks *blocks, uint64_t block);
+void heat_set_age(struct blocks *blocks, uint64_t block, uint8_t generation);
+/* It is no longer known to be absent, and was not seen in use either: its generation is a guess from here on. */
+void heat_doubt(struct blocks *blocks, uint64_t block);
+/* It leaves DRAM: to be called before its state says so. */
+void heat_demoted(struct blocks *blocks, uint64_t block);
+
 struct heat_filter {
 	uint64_t first, count; /* blocks */
 	uint64_t min_idle_ns;
