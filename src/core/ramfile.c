@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "cold/codec.h"
 
@@ -232,6 +233,7 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 	file->ino = ino;
 	file->block_bytes = tier_block_bytes(tier);
 	file->size_bytes = size_bytes;
+	file->loaded_ns = clock_ns();
 	atomic_init(&file->lost, lost);
 	lock_init(&file->lock, LOCK_RANK_FILE);
 	lock_init(&file->mapper_lock, LOCK_RANK_MAPPERS);
@@ -340,7 +342,7 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 	/* What was absent for long may be mapped by the newcomer without a zap in between. */
 	for (uint64_t block = 0; block < file->blocks.count; block++)
 		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
-			heat_used(&file->blocks, block);
+			heat_doubt(&file->blocks, block);
 	file->attaching--;
 	pthread_cond_broadcast(&file->settled);
 	lock_put(&file->lock);
@@ -498,7 +500,7 @@ static void describe(const struct ramfile *file, uint64_t block, struct ramfile_
 	*ret = (struct ramfile_run){
 		.offset = block * file->block_bytes,
 		.length = ramfile_block_length(file, block),
-		.generation = file->blocks.generation[block],
+		.generation = heat_age(&file->blocks, block),
 		.tier = blocks_tier(&file->blocks, block),
 		.pinned = blocks_has(&file->blocks, block, BLOCK_PINNED),
 		.damaged = blocks_has(&file->blocks, block, BLOCK_DAMAGED),

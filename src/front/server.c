@@ -1,0 +1,237 @@
+/* front/server.c - see server.h.
+ *
+ * A client's thread only marks its slot and closes the conversation; the descriptor is closed after the join, so that
+ * server_stop() may shut it down at any time.
+ */
+#include "front/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/lock.h"
+#include "base/log.h"
+
+struct client {
+	struct server *server; /* immutable */
+	pthread_t thread;
+	int fd; /* -1: the slot is free; changed by the accepting thread, under the lock */
+	uid_t uid;
+	atomic_bool done; /* the thread is about to end */
+};
+
+struct server {
+	struct server_config config; /* immutable */
+	char *path;
+	int listen_fd;
+	int wake_fd;
+	pthread_t thread;
+	bool running;
+	atomic_bool stopping;
+	struct lock lock; /* guards clients[].fd */
+	struct client clients[SERVER_CLIENTS_MAX];
+};
+
+static void wake(struct server *server)
+{
+	uint64_t one = 1;
+
+	if (write(server->wake_fd, &one, sizeof(one)) < 0)
+		log_debug("%s: cannot wake the accepting thread: %s", server->path, strerror(errno));
+}
+
+static void *client_main(void *arg)
+{
+	struct client *client = arg;
+	struct server *server = client->server;
+
+	prctl(PR_SET_NAME, server->config.client_thread);
+	server->config.serve(server->config.arg, client->fd, client->uid, &server->stopping);
+	shutdown(client->fd, SHUT_RDWR);
+	atomic_store(&client->done, true);
+	wake(server);
+	return NULL;
+}
+
+/* --- accepting -------------------------------------------------------------------------------------------------- */
+
+static struct client *free_client(struct server *server, uid_t uid)
+{
+	struct client *found = NULL;
+	unsigned int unused = 0;
+
+	for (unsigned int i = 0; i < server->config.clients; i++) {
+		if (server->clients[i].fd >= 0)
+			continue;
+		found = &server->clients[i];
+		unused++;
+	}
+	return uid == 0 || unused > server->config.clients_of_root ? found : NULL;
+}
+
+static void set_fd(struct client *client, int fd)
+{
+	LOCK_SCOPE(&client->server->lock);
+	client->fd = fd;
+}
+
+static void accept_one(struct server *server)
+{
+	CLEANUP_CLOSE int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+	struct client *client;
+	int err;
+
+	if (fd < 0)
+		return;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
+		return;
+	client = free_client(server, peer.uid);
+	if (!client) {
+		server->config.refuse(server->config.arg, fd, -EBUSY, "too many clients");
+		return;
+	}
+	client->uid = peer.uid;
+	atomic_store(&client->done, false);
+	set_fd(client, fd);
+	err = -pthread_create(&client->thread, NULL, client_main, client);
+	if (err) {
+		set_fd(client, -1);
+		server->config.refuse(server->config.arg, fd, err, "no thread for another client");
+		return;
+	}
+	STEAL_FD(fd);
+}
+
+/* Joins threads: those that are done, or all. */
+static void reap(struct server *server, bool all)
+{
+	for (unsigned int i = 0; i < server->config.clients; i++) {
+		struct client *client = &server->clients[i];
+		int fd = client->fd;
+
+		if (fd < 0 || (!all && !atomic_load(&client->done)))
+			continue;
+		pthread_join(client->thread, NULL);
+		set_fd(client, -1);
+		close(fd);
+	}
+}
+
+static void *accept_main(void *arg)
+{
+	struct server *server = arg;
+
+	prctl(PR_SET_NAME, server->config.accept_thread);
+	while (!atomic_load(&server->stopping)) {
+		struct pollfd polls[2] = {
+			{ .fd = server->listen_fd, .events = POLLIN },
+			{ .fd = server->wake_fd, .events = POLLIN },
+		};
+		uint64_t count;
+
+		if (poll(polls, 2, -1) < 0)
+			continue;
+		if (polls[1].revents && read(server->wake_fd, &count, sizeof(count)) < 0)
+			continue;
+		reap(server, false);
+		if (polls[0].revents && !atomic_load(&server->stopping))
+			accept_one(server);
+	}
+	return NULL;
+}
+
+/* --- start and stop --------------------------------------------------------------------------------------------- */
+
+static int open_socket(struct server *server)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	if (strlen(server->path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, server->path);
+	server->listen_fd = socket(AF_UNIX, server->config.type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (server->listen_fd < 0)
+		return -errno;
+	unlink(server->path);
+	if (bind(server->listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return -errno;
+	if (chmod(server->path, 0666) < 0 || listen(server->listen_fd, 2 * (int)server->config.clients) < 0)
+		return -errno;
+	return 0;
+}
+
+int server_start(const struct server_config *config, struct server **ret)
+{
+	struct server *server = calloc(1, sizeof(*server));
+	int err;
+
+	if (!server)
+		return -ENOMEM;
+	server->config = *config;
+	server->listen_fd = server->wake_fd = -1;
+	lock_init(&server->lock, LOCK_RANK_CONTROL);
+	for (int i = 0; i < SERVER_CLIENTS_MAX; i++)
+		server->clients[i] = (struct client){ .server = server, .fd = -1 };
+	if (asprintf(&server->path, "%s/%s", config->run_dir, config->name) < 0) {
+		server->path = NULL;
+		err = -ENOMEM;
+		goto err;
+	}
+	server->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	err = server->wake_fd < 0 ? -errno : open_socket(server);
+	if (err)
+		goto err;
+	err = -pthread_create(&server->thread, NULL, accept_main, server);
+	if (err)
+		goto err;
+	server->running = true;
+	*ret = server;
+	return 0;
+err:
+	server_stop(server);
+	return err;
+}
+
+/* Ends the conversations, so that no thread waits for a client. */
+static void shut_clients(struct server *server)
+{
+	LOCK_SCOPE(&server->lock);
+	for (unsigned int i = 0; i < server->config.clients; i++)
+		if (server->clients[i].fd >= 0)
+			shutdown(server->clients[i].fd, SHUT_RDWR);
+}
+
+void server_stop(struct server *server)
+{
+	if (!server)
+		return;
+	if (server->running) {
+		atomic_store(&server->stopping, true);
+		wake(server);
+		pthread_join(server->thread, NULL);
+		shut_clients(server);
+		reap(server, true);
+		unlink(server->path);
+	}
+	if (server->listen_fd >= 0)
+		close(server->listen_fd);
+	if (server->wake_fd >= 0)
+		close(server->wake_fd);
+	lock_fini(&server->lock);
+	free(server->path);
+	free(server);
+}

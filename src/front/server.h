@@ -1,0 +1,35 @@
+/* front/server.h - a Unix socket on which each connection has a thread of its own.
+ *
+ * The accepting thread owns the slots of clients: it starts their threads and joins those that are done. Some of the
+ * slots are kept for root, which must get in when users hold the rest. server_stop() shuts every conversation down and
+ * waits for its thread, so what a client is served with must end soon when `stopping` is set or the connection breaks.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include <sys/types.h>
+
+struct server;
+
+/* One conversation, on the thread of the client; fd stays the server's. */
+typedef void server_serve_fn(void *arg, int fd, uid_t uid, const atomic_bool *stopping);
+/* Tells a client why it is not served. */
+typedef void server_refuse_fn(void *arg, int fd, int err, const char *why);
+
+#define SERVER_CLIENTS_MAX 64
+
+struct server_config {
+	const char *run_dir, *name;                /* of the socket; copied */
+	int type;                                  /* SOCK_STREAM or SOCK_SEQPACKET */
+	unsigned int clients;                      /* at a time, at most SERVER_CLIENTS_MAX */
+	unsigned int clients_of_root;              /* so many of them are root's alone */
+	const char *accept_thread, *client_thread; /* names, at most 15 characters */
+	server_serve_fn *serve;
+	server_refuse_fn *refuse;
+	void *arg;
+};
+
+/* Creates the socket (mode 0666) and starts to answer. 0 or -errno. Replaces a socket that a killed daemon left. */
+int server_start(const struct server_config *config, struct server **ret);
+/* Ends the conversations and the threads, removes the socket. Takes NULL. */
+void server_stop(struct server *server);
