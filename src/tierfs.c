@@ -36,6 +36,7 @@
 #include "core/pool.h"
 #include "core/tier.h"
 #include "core/token.h"
+#include "front/access.h"
 #include "front/control.h"
 #include "front/fuse.h"
 #include "front/holder.h"
@@ -74,6 +75,7 @@ struct daemon {
 	struct ns *ns;
 	struct token_table *tokens;
 	struct attached *attached;
+	struct access_server *access;
 	struct evict *evict; /* NULL: the kernel's cache cannot be looked into */
 	struct pins *pins;   /* NULL: pins cannot be seen */
 	struct plain *plain;
@@ -453,10 +455,16 @@ static int start_servers(struct daemon *d)
 		.option_name = option_name,
 		.option_arg = (void *)&d->args->options,
 	};
+	struct access_config access = { .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir };
 	int rc = attached_start(&attached, &d->attached);
 
 	if (rc < 0) {
 		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, TIERFS_ATTACH_SOCKET, strerror(-rc));
+		return rc;
+	}
+	rc = access_start(&access, &d->access);
+	if (rc < 0) {
+		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, TIERFS_ACCESS_SOCKET, strerror(-rc));
 		return rc;
 	}
 	rc = control_start(&control, &d->control);
@@ -613,6 +621,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	if (asked_to_quit(d))
 		quit_now(d);
 	control_stop(d->control);
+	access_stop(d->access);
 	attached_stop(d->attached);
 	settled = settle(d, was_mounted);
 	if (d->signals_started) {

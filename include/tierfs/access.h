@@ -93,6 +93,8 @@ enum tierfs_access_form {
 	(1U << 4) /* in, write: make it resident. Without room beside the reserve of the budget it \
 		   * becomes cold; state in the answer says which */
 
+#define TIERFS_BLOCK_ZERO (1U << 5) /* out: resident, asked for as stored, and all zero: it has no payload */
+
 /* One block, or, with count > 1, a run of neighbours that are alike in everything and have no payload. */
 struct tierfs_access_record {
 	uint64_t block;         /* number in the file: offset / block_bytes */

@@ -20,7 +20,6 @@
 #include <tierfs/access.h>
 #include <tierfs/ioctl.h>
 
-#define TIERFS_ACCESS_SOCKET "access.sock"
 #define TIERFS_ACCESS_MAGIC 0x41464954U /* "TIFA" */
 #define TIERFS_ACCESS_ABI 1
 

@@ -27,7 +27,7 @@ struct tierfs_ioc_info {
 	__u32 block_bytes;                /* unit of tiering of the pool */
 	__u32 reserved;                   /* 0 */
 	char run_dir[TIERFS_RUN_DIR_LEN]; /* absolute path of the daemon's runtime directory, NUL-terminated */
-	__u8 token[TIERFS_TOKEN_LEN];     /* fresh on every call; accepted once, for 60 seconds, by either socket */
+	__u8 token[TIERFS_TOKEN_LEN]; /* fresh on every call; accepted once, for 60 seconds, by any of the sockets */
 };
 
 #define TIERFS_IOC_INFO _IOR('t', 1, struct tierfs_ioc_info)
@@ -35,3 +35,4 @@ struct tierfs_ioc_info {
 /* Names of the sockets below run_dir. */
 #define TIERFS_ATTACH_SOCKET "attach.sock"   /* tierfs/protocol.h, SOCK_SEQPACKET */
 #define TIERFS_CONTROL_SOCKET "control.sock" /* JSON lines, SOCK_STREAM: docs/format/control.md */
+#define TIERFS_ACCESS_SOCKET "access.sock"   /* tierfs/access_protocol.h, SOCK_SEQPACKET: docs/format/access.md */

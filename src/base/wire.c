@@ -42,19 +42,16 @@ size_t wire_length(uint32_t type, uint32_t zap_count)
 	return 0;
 }
 
-int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count)
+static int send_packet(int sock, void *bytes, size_t length, const int *fds, int fd_count, int flags)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
 	} control = {};
-	struct iovec iov = { .iov_base = msg };
+	struct iovec iov = { .iov_base = bytes, .iov_len = length };
 	struct msghdr head = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t sent;
 
-	msg->magic = TIERFS_MSG_MAGIC;
-	msg->reserved = 0;
-	iov.iov_len = wire_length(msg->type, msg->type == TIERFS_MSG_ZAP ? msg->u.zap.count : 0);
 	if (fd_count > 0) {
 		struct cmsghdr *cmsg;
 
@@ -67,12 +64,20 @@ int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count)
 		memcpy(CMSG_DATA(cmsg), fds, (size_t)fd_count * sizeof(int));
 	}
 	do
-		sent = sendmsg(sock, &head, MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = sendmsg(sock, &head, flags | MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
 	return sent < 0 ? -errno : 0;
 }
 
-static void take_fds(struct msghdr *head, struct wire_packet *packet)
+int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count)
+{
+	msg->magic = TIERFS_MSG_MAGIC;
+	msg->reserved = 0;
+	return send_packet(sock, msg, wire_length(msg->type, msg->type == TIERFS_MSG_ZAP ? msg->u.zap.count : 0), fds,
+			   fd_count, MSG_DONTWAIT);
+}
+
+static void take_fds(struct msghdr *head, int *fds, int *fd_count)
 {
 	for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(head); cmsg; cmsg = CMSG_NXTHDR(head, cmsg)) {
 		size_t count;
@@ -84,8 +89,8 @@ static void take_fds(struct msghdr *head, struct wire_packet *packet)
 			int fd;
 
 			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(fd));
-			if (packet->fd_count < WIRE_FDS_MAX)
-				packet->fds[packet->fd_count++] = fd;
+			if (*fd_count < WIRE_FDS_MAX)
+				fds[(*fd_count)++] = fd;
 			else
 				close(fd);
 		}
@@ -108,13 +113,22 @@ static int check_packet(const struct tierfs_msg *msg, size_t length)
 	return length == wire_length(msg->type, count) ? 0 : -EPROTO;
 }
 
-int wire_recv(int sock, struct wire_packet *ret)
+static void close_fds(int *fds, int *fd_count)
+{
+	for (int i = 0; i < *fd_count; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	*fd_count = 0;
+}
+
+/* *ret_length: of the packet. No descriptor is kept on errors. */
+static int recv_packet(int sock, void *bytes, size_t cap, int *fds, int *fd_count, int flags, size_t *ret_length)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
 	} control;
-	struct iovec iov = { .iov_base = &ret->msg, .iov_len = sizeof(ret->msg) };
+	struct iovec iov = { .iov_base = bytes, .iov_len = cap };
 	struct msghdr head = {
 		.msg_iov = &iov,
 		.msg_iovlen = 1,
@@ -122,23 +136,35 @@ int wire_recv(int sock, struct wire_packet *ret)
 		.msg_controllen = sizeof(control.bytes),
 	};
 	ssize_t got;
-	int err;
+	int err = 0;
 
-	ret->fd_count = 0;
+	*fd_count = 0;
 	for (int i = 0; i < WIRE_FDS_MAX; i++)
-		ret->fds[i] = -1;
+		fds[i] = -1;
 	do
-		got = recvmsg(sock, &head, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+		got = recvmsg(sock, &head, flags | MSG_CMSG_CLOEXEC);
 	while (got < 0 && errno == EINTR);
 	if (got < 0)
 		return -errno;
-	take_fds(&head, ret);
-	if (got == 0) {
-		wire_close_fds(
-			ret); /* an empty packet looks like the end of file, and may bring descriptors all the same */
-		return -ECONNRESET;
-	}
-	err = (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ? -EPROTO : check_packet(&ret->msg, (size_t)got);
+	take_fds(&head, fds, fd_count);
+	if (got == 0) /* an empty packet looks like the end of file, and may bring descriptors all the same */
+		err = -ECONNRESET;
+	else if (head.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+		err = -EPROTO;
+	if (err)
+		close_fds(fds, fd_count);
+	*ret_length = (size_t)got;
+	return err;
+}
+
+int wire_recv(int sock, struct wire_packet *ret)
+{
+	size_t length;
+	int err = recv_packet(sock, &ret->msg, sizeof(ret->msg), ret->fds, &ret->fd_count, MSG_DONTWAIT, &length);
+
+	if (err)
+		return err;
+	err = check_packet(&ret->msg, length);
 	if (err) {
 		wire_close_fds(ret);
 		return err;
@@ -160,8 +186,29 @@ int wire_raise_fd(int fd)
 
 void wire_close_fds(struct wire_packet *packet)
 {
-	for (int i = 0; i < packet->fd_count; i++)
-		if (packet->fds[i] >= 0)
-			close(packet->fds[i]);
-	packet->fd_count = 0;
+	close_fds(packet->fds, &packet->fd_count);
+}
+
+/* --- access.sock ------------------------------------------------------------------------------------------------ */
+
+int wire_send_access(int sock, struct tierfs_access_msg *msg, int fd)
+{
+	msg->magic = TIERFS_ACCESS_MAGIC;
+	return send_packet(sock, msg, sizeof(*msg), &fd, fd >= 0, 0);
+}
+
+int wire_recv_access(int sock, struct tierfs_access_msg *ret, int *ret_fd)
+{
+	int fds[WIRE_FDS_MAX], fd_count;
+	size_t length;
+	int err = recv_packet(sock, ret, sizeof(*ret), fds, &fd_count, 0, &length);
+
+	if (err)
+		return err;
+	if (length != sizeof(*ret) || ret->magic != TIERFS_ACCESS_MAGIC || fd_count > 1) {
+		close_fds(fds, &fd_count);
+		return -EPROTO;
+	}
+	*ret_fd = fds[0];
+	return 0;
 }

@@ -1,6 +1,7 @@
-/* base/wire.h - packets of tierfs/protocol.h on a socket, with the descriptors that travel with them.
+/* base/wire.h - packets of tierfs/protocol.h and tierfs/access_protocol.h on a socket, with the descriptors that travel
+ * with them.
  *
- * Stateless; nothing here allocates or blocks (the socket may). 0 or -errno.
+ * Stateless; nothing here allocates. 0 or -errno.
  */
 #pragma once
 
@@ -8,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <tierfs/access_protocol.h>
 #include <tierfs/protocol.h>
 
 #define WIRE_FDS_MAX 4
@@ -34,3 +36,12 @@ int wire_recv(int sock, struct wire_packet *ret);
 /* Moves a descriptor up, out of the way of programs that expect small numbers. Always returns a usable one. */
 int wire_raise_fd(int fd);
 void wire_close_fds(struct wire_packet *packet);
+
+/* --- access.sock: these wait, as long as the socket's own timeouts say ----------------------------------------------
+ */
+
+/* Fills in magic and sends; fd -1: none. Errors as wire_send(); -EAGAIN: a timeout. */
+int wire_send_access(int sock, struct tierfs_access_msg *msg, int fd);
+/* *ret_fd: the descriptor that came along, or -1; it belongs to the caller. Errors as wire_recv(); -EPROTO also for
+ * more than one descriptor. */
+int wire_recv_access(int sock, struct tierfs_access_msg *ret, int *ret_fd);

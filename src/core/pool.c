@@ -523,6 +523,7 @@ void pool_stop(struct pool *pool)
 	if (pool->run_fd >= 0) {
 		unlinkat(pool->run_fd, TIERFS_ATTACH_SOCKET, 0);
 		unlinkat(pool->run_fd, TIERFS_CONTROL_SOCKET, 0);
+		unlinkat(pool->run_fd, TIERFS_ACCESS_SOCKET, 0);
 		rmdir(pool->run_dir); /* the directory above stays: another pool may be about to use it */
 	}
 }

@@ -6,6 +6,7 @@
  *   write.c     write, discard, truncate
  *   demote.c    RESIDENT to COLD
  *   scan.c      zap and look
+ *   access_read.c, access_write.c  blocks where they are, with a result for each
  *   plain.c     what the kernel's page cache holds of it (plain mapping)
  *
  * The page rule. At every moment, also after kill -9, the content of a page is: the page in the arena if it is present
@@ -17,6 +18,8 @@
 
 #include <stdatomic.h>
 #include <sys/queue.h>
+
+#include <tierfs/access.h>
 
 #include "base/lock.h"
 #include "core/hist.h"
@@ -54,6 +57,7 @@ struct ramfile {
 	uint64_t scan_cost_ns;            /* under lock: what the last round cost the mappers */
 	uint64_t zap_sent_ns;             /* under lock */
 	uint64_t looked_ns;               /* under lock: when the last look ended */
+	uint64_t loaded_ns;               /* immutable */
 	uint64_t next_scan_ns;            /* demoter thread only */
 	uint64_t scan_wanted;             /* under lock: how many callers wait for quick rounds */
 	unsigned int changing;            /* under lock: changes at work, mappers included */
@@ -128,8 +132,18 @@ int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block);
 int ramfile_complete_all(struct ramfile *file);
 
 /* --- write.c --- */
+/* Removes the stored copy of a block that the caller owns. */
+int ramfile_forget_stored(struct ramfile *file, uint64_t block);
+/* A put for a block that the caller owns failed, so its key is old or new. A hole shall stay one after a crash, too:
+ * its key is removed. If that fails as well the table remembers that there may be a key. */
+void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes);
 /* Ends UPDATING, and wakes who waits. Call without the lock. */
 void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state state);
+
+/* --- access_read.c --- */
+/* Under lock: what an answer says of the block. */
+void access_look(const struct ramfile *file, uint64_t block, struct tierfs_access_record *ret);
+void access_fail(struct tierfs_access_record *record, int err);
 
 /* --- demote.c --- */
 struct demote_result {

@@ -52,8 +52,7 @@ static enum block_state begin_update(struct ramfile *file, uint64_t block)
 	return state;
 }
 
-/* Removes the stored copy of a block that we own. */
-static int forget_stored(struct ramfile *file, uint64_t block)
+int ramfile_forget_stored(struct ramfile *file, uint64_t block)
 {
 	struct store *store = tier_store(file->tier);
 	bool stored;
@@ -72,9 +71,7 @@ static int forget_stored(struct ramfile *file, uint64_t block)
 	return 0;
 }
 
-/* A put for a block that we own failed, so its key is old or new. A hole shall stay one after a crash, too: its key is
- * removed. If that fails as well the table remembers that there may be a key. */
-static void put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
+void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
 {
 	bool stored;
 
@@ -83,7 +80,7 @@ static void put_failed(struct ramfile *file, uint64_t block, uint32_t length_byt
 	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes, 0);
 	lock_put(&file->lock);
 	if (!stored)
-		forget_stored(file, block);
+		ramfile_forget_stored(file, block);
 }
 
 /* Stores work->plain as the content of a block that we own and that is not in DRAM. */
@@ -99,7 +96,7 @@ static int store_plain(struct ramfile *file, struct work *work, uint64_t block, 
 	int err;
 
 	if (codec_is_zero(work->plain, file->block_bytes)) {
-		err = forget_stored(file, block);
+		err = ramfile_forget_stored(file, block);
 		*ret = err ? was : BLOCK_HOLE;
 		return err;
 	}
@@ -114,7 +111,7 @@ static int store_plain(struct ramfile *file, struct work *work, uint64_t block, 
 		err = store->ops->put(store, &item, 1);
 	*ret = err ? was : BLOCK_COLD;
 	if (err) {
-		put_failed(file, block, item.length_bytes);
+		ramfile_put_failed(file, block, item.length_bytes);
 		return err;
 	}
 	lock_get(&file->lock);
@@ -166,7 +163,7 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 	length = ramfile_block_length(file, piece->block);
 	lock_put(&file->lock);
 	if (was == BLOCK_HOLE) {
-		err = forget_stored(file, piece->block); /* pages that stay absent shall be zeros */
+		err = ramfile_forget_stored(file, piece->block); /* pages that stay absent shall be zeros */
 	} else {
 		err = ramfile_fetch(file, work, piece->block, work->plain, &info);
 		if (!err)
@@ -334,10 +331,10 @@ static int write_run(struct ramfile *file, struct work *work, const uint8_t *dat
 	if (!err && items)
 		err = store->ops->put(store, batch->item, items);
 	for (size_t item = 0; err && item < items; item++)
-		put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
+		ramfile_put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
 	for (uint64_t i = 0; !err && i < batch->count; i++)
 		if (batch->zero[i])
-			err = forget_stored(file, batch->first + i);
+			err = ramfile_forget_stored(file, batch->first + i);
 	end_batch(file, batch, err);
 	if (!err)
 		*ret_bytes = batch->count * file->block_bytes;
@@ -398,7 +395,7 @@ static int discard_resident(struct ramfile *file, struct work *work, const struc
 	lock_put(&file->lock);
 	err = ramfile_complete(file, work, piece->block);
 	if (!err)
-		err = forget_stored(file, piece->block);
+		err = ramfile_forget_stored(file, piece->block);
 	if (!err)
 		err = arena_punch(&file->arena, block_start + piece->start, piece->length);
 	if (err)

@@ -21,6 +21,7 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_hook.h"
 #include "../lib/lib_store_mem.h"
+#include "core/access.h"
 #include "core/ramfile_impl.h"
 #include "core/tier.h"
 #include "lib_check.h"
@@ -356,6 +357,172 @@ static void op_discard(void)
 		end_pending(true);
 }
 
+/* --- cold access -------------------------------------------------------------------------------------------- */
+
+#define ACCESS_BYTES (BYTES_MAX + (1U << 20))
+
+static uint8_t access_bytes[ACCESS_BYTES] __attribute__((aligned(64)));
+
+static struct access_buffer access_buffer(size_t records)
+{
+	return (struct access_buffer){ .base = access_bytes,
+				       .bytes = ACCESS_BYTES,
+				       .record = (struct tierfs_access_record *)access_bytes,
+				       .records = records,
+				       .payload_at = 1 << 16,
+				       .payload_bytes = ACCESS_BYTES - (1 << 16) };
+}
+
+static uint64_t block_end(uint64_t block)
+{
+	uint64_t end = (block + 1) * model.block_bytes;
+
+	return end < model.size ? end : model.size;
+}
+
+/* What a record says of the content of its block must be so. */
+static void check_record(const struct tierfs_access_record *record)
+{
+	static uint8_t plain[65536] __attribute__((aligned(64)));
+	uint64_t at = record->block * model.block_bytes, length = block_end(record->block) - at;
+	const uint8_t *payload = access_bytes + record->payload_at;
+	struct codec_info info;
+	struct codec *codec;
+
+	if (record->result == TIERFS_ACCESS_HOLE || record->flags & TIERFS_BLOCK_ZERO)
+		for (uint64_t i = 0; i < record->count * (uint64_t)model.block_bytes && at + i < model.size; i++)
+			ck_assert_uint_eq(model.want[at + i], 0);
+	if (!record->payload_bytes)
+		return;
+	if (record->form == TIERFS_FORM_PLAIN) {
+		ck_assert_uint_eq(record->payload_bytes, length);
+		compare(payload, at, length, "cold access");
+		return;
+	}
+	ck_assert_int_eq(codec_new(model.block_bytes, 1, &codec), 0);
+	ck_assert_int_eq(codec_decode(codec, (struct store_key){ 0, record->block }, payload, record->payload_bytes,
+				      plain, &info),
+			 0);
+	codec_free(codec);
+	ck_assert_uint_eq(info.hotness.generation, record->generation);
+	ck_assert_uint_eq(info.content_hash, codec_hash(plain, model.block_bytes));
+	compare(plain, at, length, "cold access, as stored");
+}
+
+/* Reads where blocks are, and finds what a block is the same before and after. */
+static void op_access_read(void)
+{
+	static struct tierfs_access_record before[PAGES_MAX], after[PAGES_MAX];
+	uint64_t blocks = (model.size + model.block_bytes - 1) / model.block_bytes, next = 0;
+	uint64_t promotions = atomic_load(&model.file->promotions), seen;
+	struct access_buffer buffer = access_buffer(PAGES_MAX);
+	uint32_t flags = (uint32_t)rnd(64);
+	size_t records = 0;
+
+	if (!blocks)
+		return;
+	for (uint64_t block = 0; block < blocks; block++)
+		access_look(model.file, block, &before[block]);
+	if (access_read(model.file, flags, 0, blocks, &buffer, &records, &next))
+		return; /* an injected failure */
+	ck_assert_uint_eq(next, blocks);
+	seen = 0;
+	for (size_t i = 0; i < records; i++) {
+		ck_assert_uint_eq(buffer.record[i].block, seen);
+		check_record(&buffer.record[i]);
+		seen += buffer.record[i].count;
+	}
+	ck_assert_uint_eq(seen, blocks);
+	ck_assert_uint_eq(atomic_load(&model.file->promotions), promotions);
+	for (uint64_t block = 0; block < blocks; block++) {
+		access_look(model.file, block, &after[block]);
+		ck_assert_int_eq(memcmp(&before[block], &after[block], sizeof(before[block])), 0);
+	}
+}
+
+static void make_request(struct tierfs_access_record *record, uint64_t block, size_t *used, const uint8_t *data)
+{
+	static uint8_t plain[65536] __attribute__((aligned(64)));
+	uint64_t length = block_end(block) - block * model.block_bytes;
+	uint8_t *payload = access_bytes + (1 << 16) + *used;
+	size_t bytes = length;
+	struct codec *codec;
+
+	*record = (struct tierfs_access_record){ .block = block, .count = 1, .form = TIERFS_FORM_PLAIN };
+	record->generation = (uint8_t)rnd(256);
+	record->tier = (uint8_t)rnd(4);
+	record->flags = (uint8_t)((rnd(2) ? TIERFS_BLOCK_SET_AGE : 0) | (rnd(3) ? 0 : TIERFS_BLOCK_TO_DRAM));
+	memset(plain, 0, sizeof(plain));
+	memcpy(plain, data, length);
+	memcpy(payload, data, length);
+	if (codec_is_zero(plain, model.block_bytes)) {
+		record->form = TIERFS_FORM_NONE;
+		return;
+	}
+	if (rnd(2)) {
+		record->form = TIERFS_FORM_STORED;
+		ck_assert_int_eq(codec_new(model.block_bytes, 1, &codec), 0);
+		ck_assert_int_eq(codec_encode(codec, (struct store_key){ 0, block }, (struct codec_hotness){ 0 }, plain,
+					      codec_hash(plain, model.block_bytes), payload,
+					      codec_bound(model.block_bytes), &bytes),
+				 0);
+		codec_free(codec);
+		if (rnd(16) == 0)
+			payload[rnd(bytes)] ^= (uint8_t)(1 << rnd(8)); /* must be refused */
+	}
+	record->payload_at = (uint32_t)(payload - access_bytes);
+	record->payload_bytes = (uint32_t)bytes;
+	*used += (bytes + 63) & ~(size_t)63;
+}
+
+/* Writes neighbouring blocks where they are: each is either done or left as it was. */
+static void op_access_write(void)
+{
+	static uint8_t data[BYTES_MAX];
+	uint64_t blocks = (model.size + model.block_bytes - 1) / model.block_bytes, first, count, from, to;
+	struct access_buffer buffer;
+	size_t used = 0;
+
+	if (!blocks)
+		return;
+	first = rnd(blocks);
+	count = 1 + rnd(blocks - first < 20 ? blocks - first : 20);
+	from = first * model.block_bytes;
+	to = block_end(first + count - 1);
+	fill_random(data, to - from);
+	buffer = access_buffer(count);
+	for (uint64_t i = 0; i < count; i++)
+		make_request(&buffer.record[i], first + i, &used, data + i * model.block_bytes);
+	begin_pending(from, data, to - from);
+	ck_assert_int_eq(access_write(model.file, 0, &buffer), 0);
+	end_pending(false);
+	for (uint64_t i = 0; i < count; i++) {
+		const struct tierfs_access_record *record = &buffer.record[i];
+		uint64_t at = (first + i) * model.block_bytes, length = block_end(first + i) - at;
+
+		ck_assert_uint_eq(record->block, first + i);
+		if (record->result == TIERFS_ACCESS_WRITE_OK) {
+			memcpy(model.want + at, data + (at - from), length);
+		} else if (record->result == TIERFS_ACCESS_ERROR && record->error != EBADMSG &&
+			   record->error != EPROTONOSUPPORT) {
+			begin_pending(at, data + (at - from), length);
+			adopt(at, length);
+		}
+	}
+}
+
+static void op_access_set(void)
+{
+	uint64_t blocks = (model.size + model.block_bytes - 1) / model.block_bytes;
+	struct access_buffer buffer = access_buffer(blocks);
+
+	for (uint64_t block = 0; block < blocks; block++)
+		buffer.record[block] = (struct tierfs_access_record){ .block = block,
+								      .generation = (uint8_t)rnd(256),
+								      .tier = (uint8_t)rnd(4) };
+	ck_assert_int_eq(access_set(model.file, 0, &buffer), 0);
+}
+
 static void op_step(void)
 {
 	/* A few turns: zap, acknowledge, look, demote. The pace between zap and look is real time, and short. */
@@ -487,10 +654,14 @@ static void one_step(void)
 {
 	uint64_t choice = rnd(1000);
 
-	if (choice < 450) {
+	if (choice < 440) {
 		op_touch();
 		op_plain();
-	} else if (choice < 510)
+	} else if (choice < 465)
+		op_access_read();
+	else if (choice < 480)
+		op_access_write();
+	else if (choice < 510)
 		op_write(false);
 	else if (choice < 570)
 		op_write(true);
@@ -506,8 +677,10 @@ static void one_step(void)
 		op_promote();
 	else if (choice < 935)
 		op_plain();
-	else if (choice < 945)
+	else if (choice < 942)
 		op_seek();
+	else if (choice < 945)
+		op_access_set();
 	else if (choice < 960)
 		op_fail();
 	else if (choice < 990)

@@ -1,0 +1,346 @@
+/* client/access.c - include/tierfs/access.h: the buffer, and one request at a time to the daemon.
+ *
+ * The buffer is a memfd: records at its start, payload behind them, both in the order in which they were added or come
+ * back. It is allocated as it is used, and belongs to this process whatever the daemon does.
+ */
+#include <tierfs/access.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <tierfs/access_protocol.h>
+#include <tierfs/tierfs.h>
+
+#include "base/wire.h"
+#include "client/client.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define PAYLOAD_ALIGN 64U
+/* So much of the buffer is for records, at most: a sixteenth holds one for every 640 bytes of payload. */
+#define RECORDS_SHARE 16
+
+struct tierfs_access {
+	int sock;
+	int buffer_fd;
+	uint8_t *buffer;
+	struct tierfs_access_info info;
+	size_t records_cap;
+	size_t payload_at; /* behind the records */
+	size_t added;      /* requests that wait to be sent */
+	size_t used;       /* bytes of payload that belong to them */
+	uint64_t next_seq;
+};
+
+/* --- life ------------------------------------------------------------------------------------------------------- */
+
+static int make_buffer(struct tierfs_access *access, size_t bytes)
+{
+	void *at;
+	int fd = (int)syscall(SYS_memfd_create, "tierfs-access", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd < 0)
+		return -errno;
+	access->buffer_fd = wire_raise_fd(fd);
+	if (ftruncate(access->buffer_fd, (off_t)bytes) < 0 ||
+	    fcntl(access->buffer_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
+		return -errno;
+	at = (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, access->buffer_fd, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	access->buffer = at;
+	access->info.buffer_bytes = (uint32_t)bytes;
+	access->records_cap = bytes / RECORDS_SHARE / sizeof(struct tierfs_access_record);
+	if (access->records_cap > TIERFS_ACCESS_RECORDS_MAX)
+		access->records_cap = TIERFS_ACCESS_RECORDS_MAX;
+	access->payload_at = (access->records_cap * sizeof(struct tierfs_access_record) + 4095) & ~(size_t)4095;
+	return 0;
+}
+
+static int connect_to(struct tierfs_access *access, const struct tierfs_ioc_info *info)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	access->sock = wire_raise_fd(fd);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, info->run_dir,
+		 TIERFS_ACCESS_SOCKET);
+	return connect(access->sock, (struct sockaddr *)&address, sizeof(address)) < 0 ? -ENOTCONN : 0;
+}
+
+/* Sends and waits for the answer, of the type expected. */
+static int ask(struct tierfs_access *access, struct tierfs_access_msg *msg, int fd, uint32_t expected)
+{
+	uint64_t seq = access->next_seq++;
+	int came_fd = -1;
+	int err;
+
+	if (access->sock < 0)
+		return -ENOTCONN;
+	msg->seq = seq;
+	err = wire_send_access(access->sock, msg, fd);
+	if (!err || err == -EPIPE) /* a refusal may have come before our first packet */
+		err = wire_recv_access(access->sock, msg, &came_fd);
+	if (came_fd >= 0)
+		close(came_fd);
+	if (!err && msg->type == TIERFS_ACCESS_FAILED && msg->u.failed.code > 0)
+		return -msg->u.failed.code;
+	if (!err && msg->type == expected && msg->seq == seq)
+		return 0;
+	close(access->sock);
+	access->sock = -1;
+	return -ENOTCONN;
+}
+
+static int open_at_daemon(struct tierfs_access *access, const struct tierfs_ioc_info *info)
+{
+	struct tierfs_access_msg msg = { .type = TIERFS_ACCESS_OPEN };
+	int err;
+
+	msg.u.open.abi_version = TIERFS_ACCESS_ABI;
+	msg.u.open.buffer_bytes = access->info.buffer_bytes;
+	memcpy(msg.u.open.token, info->token, TIERFS_TOKEN_LEN);
+	err = ask(access, &msg, access->buffer_fd, TIERFS_ACCESS_OPENED);
+	if (err)
+		return err;
+	if (!msg.u.opened.block_bytes)
+		return -EPROTO;
+	access->info.ino = msg.u.opened.ino;
+	access->info.size_bytes = msg.u.opened.size_bytes;
+	access->info.block_bytes = msg.u.opened.block_bytes;
+	access->info.blocks = (msg.u.opened.size_bytes + msg.u.opened.block_bytes - 1) / msg.u.opened.block_bytes;
+	access->info.rights = msg.u.opened.rights;
+	access->info.stored_max = msg.u.opened.stored_max;
+	return 0;
+}
+
+EXPORT int tierfs_access_open(int fd, size_t buffer_bytes, struct tierfs_access **ret)
+{
+	struct tierfs_ioc_info info;
+	struct tierfs_access *access;
+	int err = client_info(fd, &info);
+
+	if (err)
+		return err;
+	if (!buffer_bytes)
+		buffer_bytes = TIERFS_ACCESS_BUFFER_DEFAULT;
+	buffer_bytes = (buffer_bytes + 4095) & ~(size_t)4095;
+	if (buffer_bytes < TIERFS_ACCESS_BUFFER_MIN || buffer_bytes > TIERFS_ACCESS_BUFFER_MAX)
+		return -EINVAL;
+	access = calloc(1, sizeof(*access));
+	if (!access)
+		return -ENOMEM;
+	access->sock = access->buffer_fd = -1;
+	err = make_buffer(access, buffer_bytes);
+	if (!err)
+		err = connect_to(access, &info);
+	if (!err)
+		err = open_at_daemon(access, &info);
+	if (err) {
+		tierfs_access_close(access);
+		return err;
+	}
+	*ret = access;
+	return 0;
+}
+
+EXPORT void tierfs_access_close(struct tierfs_access *access)
+{
+	if (!access)
+		return;
+	if (access->buffer)
+		syscall(SYS_munmap, access->buffer, (size_t)access->info.buffer_bytes);
+	if (access->buffer_fd >= 0)
+		close(access->buffer_fd);
+	if (access->sock >= 0)
+		close(access->sock);
+	free(access);
+}
+
+EXPORT const struct tierfs_access_info *tierfs_access_info(const struct tierfs_access *access)
+{
+	return &access->info;
+}
+
+EXPORT int tierfs_access_buffer_fd(const struct tierfs_access *access)
+{
+	return access->buffer_fd;
+}
+
+EXPORT const void *tierfs_access_payload(const struct tierfs_access *access, const struct tierfs_access_record *record)
+{
+	size_t at = record->payload_at, bytes = record->payload_bytes;
+
+	if (!bytes || bytes > access->info.buffer_bytes || at > access->info.buffer_bytes - bytes)
+		return NULL;
+	return access->buffer + at;
+}
+
+/* --- requests --------------------------------------------------------------------------------------------------- */
+
+static struct tierfs_access_record *records(const struct tierfs_access *access)
+{
+	return (struct tierfs_access_record *)access->buffer;
+}
+
+static struct tierfs_access_msg call_of(enum tierfs_access_op op, uint32_t flags)
+{
+	struct tierfs_access_msg msg = { .type = TIERFS_ACCESS_CALL };
+
+	msg.u.call.op = op;
+	msg.u.call.flags = flags;
+	return msg;
+}
+
+static void offer_payload(const struct tierfs_access *access, struct tierfs_access_msg *msg)
+{
+	msg->u.call.payload_at = (uint32_t)access->payload_at;
+	msg->u.call.payload_bytes = (uint32_t)(access->info.buffer_bytes - access->payload_at);
+}
+
+EXPORT int tierfs_access_read(struct tierfs_access *access, uint64_t first, uint64_t count, uint32_t flags,
+			      struct tierfs_access_answer *ret)
+{
+	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_READ, flags);
+	int err;
+
+	if (access->added)
+		return -EINVAL;
+	msg.u.call.first_block = first;
+	msg.u.call.count_blocks = count;
+	msg.u.call.records = (uint32_t)access->records_cap;
+	offer_payload(access, &msg);
+	err = ask(access, &msg, -1, TIERFS_ACCESS_DONE);
+	if (err)
+		return err;
+	if (msg.u.done.records > access->records_cap)
+		return -EPROTO;
+	*ret = (struct tierfs_access_answer){ .record = records(access),
+					      .count = msg.u.done.records,
+					      .next_block = msg.u.done.next_block };
+	return 0;
+}
+
+static uint8_t *room_at(const struct tierfs_access *access, size_t bytes)
+{
+	size_t room = access->info.buffer_bytes - access->payload_at;
+
+	if (access->used > room || bytes > room - access->used)
+		return NULL;
+	return access->buffer + access->payload_at + access->used;
+}
+
+EXPORT void *tierfs_access_room(struct tierfs_access *access, size_t bytes)
+{
+	return room_at(access, bytes);
+}
+
+EXPORT int tierfs_access_add(struct tierfs_access *access, const struct tierfs_access_record *record,
+			     const void *payload)
+{
+	struct tierfs_access_record request = { .block = record->block,
+						.count = 1,
+						.generation = record->generation,
+						.tier = record->tier,
+						.form = record->form,
+						.flags = record->flags };
+	uint8_t *room;
+
+	if (access->added == access->records_cap)
+		return -ENOBUFS;
+	if (record->form != TIERFS_FORM_NONE) {
+		room = room_at(access, record->payload_bytes);
+		if (!room)
+			return -ENOBUFS;
+		if (payload != room)
+			memcpy(room, payload, record->payload_bytes);
+		request.payload_at = (uint32_t)(room - access->buffer);
+		request.payload_bytes = record->payload_bytes;
+		access->used += (record->payload_bytes + PAYLOAD_ALIGN - 1) & ~(size_t)(PAYLOAD_ALIGN - 1);
+	}
+	records(access)[access->added++] = request;
+	return 0;
+}
+
+EXPORT size_t tierfs_access_added(const struct tierfs_access *access)
+{
+	return access->added;
+}
+
+EXPORT void tierfs_access_drop(struct tierfs_access *access)
+{
+	access->added = access->used = 0;
+}
+
+/* Sends what was added. */
+static int send_added(struct tierfs_access *access, struct tierfs_access_msg *msg, struct tierfs_access_answer *ret)
+{
+	size_t count = access->added;
+	int err = 0;
+
+	tierfs_access_drop(access);
+	msg->u.call.records = (uint32_t)count;
+	if (count)
+		err = ask(access, msg, -1, TIERFS_ACCESS_DONE);
+	if (!err)
+		*ret = (struct tierfs_access_answer){ .record = records(access), .count = count };
+	return err;
+}
+
+EXPORT int tierfs_access_read_list(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret)
+{
+	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_LIST, flags);
+
+	offer_payload(access, &msg);
+	return send_added(access, &msg, ret);
+}
+
+EXPORT int tierfs_access_write(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret)
+{
+	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_WRITE, flags);
+
+	return send_added(access, &msg, ret);
+}
+
+EXPORT int tierfs_access_set(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret)
+{
+	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_SET, flags);
+
+	return send_added(access, &msg, ret);
+}
+
+EXPORT int tierfs_access_ages(struct tierfs_access *access, struct tierfs_access_ages *ret)
+{
+	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_AGES, 0);
+	int err;
+
+	if (access->added)
+		return -EINVAL;
+	offer_payload(access, &msg);
+	err = ask(access, &msg, -1, TIERFS_ACCESS_DONE);
+	if (!err)
+		memcpy(ret, access->buffer + access->payload_at, sizeof(*ret));
+	return err;
+}
+
+EXPORT const char *tierfs_access_result_name(unsigned int result)
+{
+	static const char *const names[] = {
+		[TIERFS_ACCESS_READ_OK] = "READ_OK", [TIERFS_ACCESS_WRITE_OK] = "WRITE_OK",
+		[TIERFS_ACCESS_SET_OK] = "SET_OK",   [TIERFS_ACCESS_RESIDENT] = "RESIDENT",
+		[TIERFS_ACCESS_HOLE] = "HOLE",       [TIERFS_ACCESS_BUSY] = "BUSY",
+		[TIERFS_ACCESS_ERROR] = "ERROR",
+	};
+
+	return result < sizeof(names) / sizeof(names[0]) && names[result] ? names[result] : "?";
+}
