@@ -10,9 +10,9 @@
  * second signal does not wait: the daemon ends at once and leaves the arenas, as if it had been killed; its successor
  * goes on from there.
  *
- * A process beside the daemon holds the mount (front/holder.h). A tierfs that finds one whose daemon is dead takes over
- * the mount instead of making one. SIGHUP replaces the program on purpose: the daemon executes what lies under its name
- * now, which takes over from itself.
+ * Somebody else keeps the mount, too (front/keeper.h). A tierfs that finds one whose daemon is dead takes it over
+ * instead of making one. SIGHUP replaces the program on purpose: the daemon executes what lies under its name now,
+ * which takes over from itself. SIGQUIT ends the daemon as a kill would, for who starts the next one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +39,7 @@
 #include "front/access.h"
 #include "front/control.h"
 #include "front/fuse.h"
-#include "front/holder.h"
+#include "front/keeper.h"
 #include "front/mountpoint.h"
 #include "front/opener.h"
 #include "map/attached.h"
@@ -55,19 +55,15 @@
 struct arguments {
 	struct options options;
 	char *option_text; /* of all -o together; -s counts wherever it stands */
-	bool foreground;
-	bool successor;        /* started to take over, and for nothing else; a daemon already */
-	char *program;         /* what we are, for execv(3) */
-	char **successor_argv; /* our arguments, as a successor */
-	const char *pool_dir, *mountpoint;
+	struct keeper_config start;
 };
 
 struct daemon {
 	const struct arguments *args;
-	char *mountpoint;      /* canonical */
-	struct holder *holder; /* NULL: none */
-	bool takes_over;       /* the mount is there, and the holder was another daemon's */
-	int ready_fd;          /* -1: in the foreground, or told already */
+	char *mountpoint; /* canonical */
+	struct keeper *keeper;
+	bool takes_over; /* the mount is there already */
+	int ready_fd;    /* -1: in the foreground, or told already */
 	struct pool *pool;
 	struct store *store;
 	int warm_fd; /* directory of warm values; -1: none */
@@ -84,6 +80,7 @@ struct daemon {
 	struct control *control;
 	struct fusedoor *fuse;
 	pthread_t signal_thread;
+	sigset_t signal_set; /* what it waits for */
 	bool signals_started;
 	_Atomic unsigned int signals; /* that asked for the end */
 };
@@ -134,7 +131,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *args, int *
 	while ((c = getopt_long(argc, argv, "fsho:V", words, NULL)) != -1) {
 		switch (c) {
 		case 'f':
-			args->foreground = true;
+			args->start.foreground = true;
 			break;
 		case 's':
 			args->options.sloppy = true;
@@ -144,7 +141,7 @@ static bool parse_arguments(int argc, char **argv, struct arguments *args, int *
 				return false;
 			break;
 		case 'S':
-			args->successor = true;
+			args->start.successor = true;
 			break;
 		case 'h':
 			print_help();
@@ -162,8 +159,8 @@ static bool parse_arguments(int argc, char **argv, struct arguments *args, int *
 		log_error("POOL and MOUNTPOINT are needed, and nothing else; see tierfs --help");
 		return false;
 	}
-	args->pool_dir = argv[optind];
-	args->mountpoint = argv[optind + 1];
+	args->start.pool_dir = argv[optind];
+	args->start.mountpoint = argv[optind + 1];
 	if (args->option_text && options_parse(&args->options, args->option_text) < 0)
 		return false;
 	if (options_finish(&args->options) < 0)
@@ -178,17 +175,18 @@ static bool parse_arguments(int argc, char **argv, struct arguments *args, int *
 /* What a successor is started with. Before getopt_long(), which changes the order. */
 static int note_program(int argc, char **argv, struct arguments *args)
 {
+	char **copy = calloc((size_t)argc + 2, sizeof(*argv));
 	int count = 0;
 
-	args->successor_argv = calloc((size_t)argc + 2, sizeof(*argv));
-	args->program = realpath("/proc/self/exe", NULL);
-	if (!args->successor_argv || !args->program)
+	args->start.program = realpath("/proc/self/exe", NULL);
+	if (!copy || !args->start.program)
 		return -errno;
-	args->successor_argv[count++] = argv[0];
-	args->successor_argv[count++] = (char *)"--" SUCCESSOR;
+	copy[count++] = argv[0];
+	copy[count++] = (char *)"--" SUCCESSOR;
 	for (int i = 1; i < argc; i++)
 		if (strcmp(argv[i], "--" SUCCESSOR) != 0)
-			args->successor_argv[count++] = argv[i];
+			copy[count++] = argv[i];
+	args->start.argv = copy;
 	return 0;
 }
 
@@ -213,6 +211,7 @@ static void tell_ready(void *arg)
 	struct daemon *d = arg;
 
 	log_info("ready: %s on %s%s", d->pool->dir, d->mountpoint, d->takes_over ? ", taken over" : "");
+	keeper_tell_ready(d->keeper);
 	if (d->ready_fd < 0)
 		return;
 	process_release(d->ready_fd);
@@ -224,30 +223,35 @@ static void tell_ready(void *arg)
 /* In flight is what a kill would leave in flight, and the successor deals with it as then. */
 static void replace_program(struct daemon *d)
 {
-	if (!d->holder || atomic_load(&d->signals) > 0) {
+	int rc;
+
+	if (!keeper_has_mount(d->keeper) || atomic_load(&d->signals) > 0) {
 		log_warn("%s: SIGHUP: tierfs cannot be replaced now: %s", d->mountpoint,
-			 d->holder ? "it is unmounting" : "it has no holder");
+			 atomic_load(&d->signals) > 0 ? "it is unmounting" : "nobody keeps its mount");
 		return;
 	}
-	log_info("%s: SIGHUP: replaced by %s", d->mountpoint, d->args->program);
-	execv(d->args->program, d->args->successor_argv);
-	log_error("%s: cannot be executed: %s; tierfs goes on as it is", d->args->program, strerror(errno));
+	log_info("%s: SIGHUP: replaced by %s", d->mountpoint, d->args->start.program);
+	rc = keeper_exec(d->keeper);
+	log_error("%s: cannot be executed: %s; tierfs goes on as it is", d->args->start.program, strerror(-rc));
+}
+
+static _Noreturn void leave_mount(struct daemon *d)
+{
+	log_info("%s: SIGQUIT: ended; the mount %s", d->mountpoint,
+		 keeper_has_mount(d->keeper) ? "waits for the next tierfs" : "is dead, for nobody keeps it");
+	_exit(EXIT_SUCCESS);
 }
 
 static void *signal_loop(void *arg)
 {
 	struct daemon *d = arg;
-	sigset_t set;
 	int number;
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, END_SIGNAL);
-	while (sigwait(&set, &number) == 0 && number != END_SIGNAL) {
+	while (sigwait(&d->signal_set, &number) == 0 && number != END_SIGNAL) {
 		if (number == SIGHUP) {
 			replace_program(d);
+		} else if (number == SIGQUIT) {
+			leave_mount(d);
 		} else if (atomic_fetch_add(&d->signals, 1) == 0) {
 			log_info("%s: signal %d: unmounting", d->mountpoint, number);
 			fusedoor_unmount(d->fuse);
@@ -258,16 +262,14 @@ static void *signal_loop(void *arg)
 	return NULL;
 }
 
-static void block_signals(void)
+static void block_signals(struct daemon *d)
 {
-	sigset_t set;
+	static const int numbers[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT, END_SIGNAL };
 
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigaddset(&set, END_SIGNAL);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	sigemptyset(&d->signal_set);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+		sigaddset(&d->signal_set, numbers[i]);
+	pthread_sigmask(SIG_BLOCK, &d->signal_set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 }
 
@@ -278,36 +280,17 @@ static bool asked_to_quit(struct daemon *d)
 
 /* ---- building up ---- */
 
-/* Takes over from a dead daemon that served the same, or begins anew. While there is one thread, and before there are
- * helpers: they shall have no part in this. */
-static int meet_holder(struct daemon *d)
+/* Takes over from a dead daemon that served the same, or begins anew. Before there are helpers: they shall have no part
+ * in this. */
+static int meet_keeper(struct daemon *d)
 {
-	struct holder_config config = {
-		.foreground = d->args->foreground,
-		.program = d->args->program,
-		.argv = d->args->successor_argv,
-	};
-	CLEANUP_FREE char *mountpoint = NULL;
-	char run_dir[TIERFS_RUN_DIR_LEN];
-	int rc = pool_find_run_dir(d->args->pool_dir, run_dir);
+	int rc = keeper_new(&d->args->start, &d->keeper);
 
-	if (rc == 0)
-		rc = mountpoint_name(d->args->mountpoint, &mountpoint);
-	if (rc == 0)
-		rc = holder_find(run_dir, mountpoint, &d->holder);
-	if (rc == 0) {
-		d->takes_over = true;
-		d->mountpoint = STEAL_PTR(mountpoint);
-		return 0;
-	}
-	if (d->args->successor) {
-		log_error("%s: there is no mount to take over: %s", d->args->mountpoint, strerror(-rc));
+	if (rc < 0 || !keeper_takes_over(d->keeper))
 		return rc;
-	}
-	rc = holder_start(&config, &d->holder);
-	if (rc < 0)
-		log_warn("cannot start the holder (%s): if tierfs dies, the mount dies with it", strerror(-rc));
-	return 0;
+	d->takes_over = true;
+	d->mountpoint = strdup(keeper_takes_over(d->keeper));
+	return d->mountpoint ? 0 : -ENOMEM;
 }
 
 /* What must be made while there is one thread. Either may be missing on a host; the mount works without. */
@@ -488,9 +471,16 @@ static int start_evictor(struct daemon *d)
 	return rc;
 }
 
+static void keep_session(void *arg, const struct session *session)
+{
+	struct daemon *d = arg;
+
+	keeper_keep(d->keeper, d->pool->run_dir, d->mountpoint, session);
+}
+
 static int start_fuse(struct daemon *d)
 {
-	struct holder_session session = { .fuse_fd = -1 };
+	struct session session = { .fuse_fd = -1 };
 	struct fusedoor_config config = {
 		.door = {
 			.ns = d->ns,
@@ -509,13 +499,14 @@ static int start_fuse(struct daemon *d)
 		.allow_other = d->args->options.value[OPTION_ALLOW_OTHER],
 		.on_ready = tell_ready,
 		.on_ready_arg = d,
-		.holder = d->holder,
 		.taken = d->takes_over ? &session : NULL,
+		.keep = keep_session,
+		.keep_arg = d,
 	};
 	int rc = 0;
 
 	if (d->takes_over) {
-		rc = holder_take(d->holder, &session);
+		rc = keeper_take(d->keeper, &session);
 		if (rc < 0)
 			log_error("%s: cannot take over the mount: %s", d->mountpoint, strerror(-rc));
 		config.door.session = session.number;
@@ -537,10 +528,10 @@ static int daemon_start(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
 	uint32_t block_bytes = options->given[OPTION_BLOCK] ? (uint32_t)options->value[OPTION_BLOCK] : 0;
-	int rc = d->takes_over ? 0 : mountpoint_claim(d->args->mountpoint, &d->mountpoint);
+	int rc = d->takes_over ? 0 : mountpoint_claim(d->args->start.mountpoint, &d->mountpoint);
 
 	if (rc == 0)
-		rc = pool_open(d->args->pool_dir, block_bytes, &d->pool);
+		rc = pool_open(d->args->start.pool_dir, block_bytes, &d->pool);
 	if (rc == 0)
 		rc = mountpoint_check_pool(d->mountpoint, d->pool->dir);
 	if (rc == 0)
@@ -562,13 +553,19 @@ static int daemon_start(struct daemon *d)
 
 /* ---- taking down ---- */
 
+static void tell_leaving(struct daemon *d, const char *doing)
+{
+	pool_leaving(d->pool, doing);
+	keeper_tell_leaving(d->keeper, doing);
+}
+
 static void note_progress(void *arg, uint64_t left_bytes)
 {
 	struct daemon *d = arg;
 	char doing[64];
 
 	snprintf(doing, sizeof(doing), "%llu MiB to demote", (unsigned long long)(left_bytes >> 20));
-	pool_leaving(d->pool, doing);
+	tell_leaving(d, doing);
 	log_info("%s: unmounting: %s", d->mountpoint, doing);
 }
 
@@ -581,7 +578,7 @@ static void wait_for_mappers(struct daemon *d)
 	while (d->attached && (mappings = attached_mappings(d->attached)) > 0 && !asked_to_quit(d)) {
 		if (mappings != told) {
 			snprintf(doing, sizeof(doing), "%u mappings still in use", mappings);
-			pool_leaving(d->pool, doing);
+			tell_leaving(d, doing);
 			log_info("%s: unmounted; %s, serving on until they are gone", d->mountpoint, doing);
 			told = mappings;
 		}
@@ -613,9 +610,9 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	bool settled;
 
 	if (was_mounted)
-		pool_leaving(d->pool, "unmounting");
+		tell_leaving(d, "unmounting");
 	fusedoor_free(d->fuse);
-	holder_end(d->holder);
+	keeper_release(d->keeper);
 	plain_stop(d->plain); /* not before: who waits for the mount gets an error now */
 	wait_for_mappers(d);
 	if (asked_to_quit(d))
@@ -645,6 +642,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	if (settled)
 		pool_stop(d->pool);
 	pool_close(d->pool);
+	keeper_free(d->keeper);
 	free(d->mountpoint);
 	return settled ? 0 : -EIO;
 }
@@ -655,16 +653,16 @@ static int serve(const struct arguments *args)
 	struct daemon d = { .args = args, .ready_fd = -1, .warm_fd = -1 };
 	int rc = 0;
 
-	if (!args->foreground) {
+	if (!args->start.foreground) {
 		log_init(LOG_TARGET_STARTING, LOG_LEVEL_INFO);
-		if (!args->successor)
+		if (!args->start.successor)
 			rc = process_daemonize(&d.ready_fd);
 	}
 	if (rc < 0)
 		return EXIT_FAILURE;
-	block_signals();
+	block_signals(&d);
 	process_tune();
-	rc = meet_holder(&d);
+	rc = meet_keeper(&d);
 	if (rc < 0)
 		return EXIT_FAILURE;
 	start_helpers(&d);
@@ -684,7 +682,7 @@ static int serve(const struct arguments *args)
 
 int main(int argc, char **argv)
 {
-	struct arguments args = { .foreground = false };
+	struct arguments args = { .option_text = NULL };
 	int status = EXIT_FAILURE;
 
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);
@@ -693,7 +691,7 @@ int main(int argc, char **argv)
 	else if (parse_arguments(argc, argv, &args, &status))
 		status = serve(&args);
 	free(args.option_text);
-	free(args.program);
-	free(args.successor_argv);
+	free((char *)args.start.program);
+	free((char **)args.start.argv);
 	return status;
 }

@@ -1,7 +1,7 @@
 /* front/fuse.h - the mount: FUSE requests in, answers out. The only part that knows libfuse.
  *
  * A session may take over the mount of a daemon that was killed or replaced: it is given the descriptor of the
- * connection and the kernel's first request (front/holder.h), and has the kernel send again what was not answered
+ * connection and the kernel's first request (front/keeper.h), and has the kernel send again what was not answered
  * (front/resent.h).
  *
  * One session for each daemon. fusedoor_run() serves in the calling thread's name with a pool of worker threads, until
@@ -12,20 +12,23 @@
 #include <stdbool.h>
 
 #include "front/door.h"
-#include "front/holder.h"
+#include "front/session.h"
 
 struct fusedoor;
 
 typedef void fusedoor_ready_fn(void *arg);
+/* Sees to it that the session can go on without us. */
+typedef void fusedoor_keep_fn(void *arg, const struct session *session);
 
 struct fusedoor_config {
 	struct door door;       /* copied */
 	const char *mountpoint; /* canonical; borrowed, as the rest */
 	const char *source;     /* what mount(8) shows: the pool's directory */
 	bool allow_other;
-	struct holder *holder;              /* is given what a successor needs; may be NULL */
-	const struct holder_session *taken; /* what goes on; NULL: a new mount */
-	fusedoor_ready_fn *on_ready;        /* called once, on a worker thread, when the kernel has said hello */
+	const struct session *taken; /* what goes on; NULL: a new mount */
+	fusedoor_keep_fn *keep;      /* called once with a new mount's session, before it is answered; may be NULL */
+	void *keep_arg;
+	fusedoor_ready_fn *on_ready; /* called once, on a worker thread, when the kernel has said hello */
 	void *on_ready_arg;
 };
 

@@ -18,9 +18,10 @@ struct fusedoor {
 	bool mounted;                 /* owner: the thread that made it */
 	fusedoor_ready_fn *on_ready;
 	void *on_ready_arg;
-	struct holder *holder;       /* borrowed; NULL: none, or it has the session already */
-	struct holder_session taken; /* fuse_fd -1: mounted here */
-	pthread_t runner;            /* set before running */
+	fusedoor_keep_fn *keep;
+	void *keep_arg;
+	struct session taken; /* fuse_fd -1: mounted here */
+	pthread_t runner;     /* set before running */
 	_Atomic bool running;
 };
 

@@ -88,8 +88,9 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 	door->door = config->door;
 	door->on_ready = config->on_ready;
 	door->on_ready_arg = config->on_ready_arg;
-	door->holder = config->taken ? NULL : config->holder;
-	door->taken = config->taken ? *config->taken : (struct holder_session){ .fuse_fd = -1 };
+	door->keep = config->keep;
+	door->keep_arg = config->keep_arg;
+	door->taken = config->taken ? *config->taken : (struct session){ .fuse_fd = -1 };
 	door->mountpoint = strdup(config->mountpoint);
 	if (door->mountpoint)
 		rc = session_args(config, &args);
@@ -111,27 +112,20 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 
 /* ---- the first request ---- */
 
-/* The kernel's greeting, of which a copy goes to the holder before it is answered. */
+/* The kernel's greeting, of which a copy is kept before it is answered. */
 static int greet(struct fusedoor *door)
 {
-	struct holder_session session = { .fuse_fd = fuse_session_fd(door->session) };
+	struct session session = { .fuse_fd = fuse_session_fd(door->session) };
 	struct fuse_buf buf = { .mem = NULL };
 	int rc;
 
 	do
 		rc = fuse_session_receive_buf(door->session, &buf);
 	while (rc == -EINTR);
-	if (rc > 0 && door->holder) {
+	if (rc > 0 && door->keep && buf.size <= sizeof(session.init)) {
 		session.init_len = (uint32_t)buf.size;
-		rc = buf.size > sizeof(session.init) ? -EMSGSIZE : 0;
-		if (rc == 0) {
-			memcpy(session.init, buf.mem, buf.size);
-			rc = holder_keep(door->holder, door->door.run_dir, door->mountpoint, &session);
-		}
-		if (rc < 0)
-			log_warn("%s: the holder does not answer (%s): if tierfs dies, the mount dies with it",
-				 door->mountpoint, strerror(-rc));
-		rc = 1;
+		memcpy(session.init, buf.mem, buf.size);
+		door->keep(door->keep_arg, &session);
 	}
 	if (rc > 0)
 		fuse_session_process_buf(door->session, &buf);
@@ -154,8 +148,7 @@ static void greet_again(struct fusedoor *door)
 	fuse_session_process_buf(door->session, &buf);
 	if (write(door->taken.fuse_fd, &resend, sizeof(resend)) < 0 && errno != ENODEV)
 		log_warn("%s: the kernel cannot repeat requests (%s), which needs Linux 6.9: what waits for one that "
-			 "was "
-			 "under way waits until it is killed",
+			 "was under way waits until it is killed",
 			 door->mountpoint, strerror(errno));
 }
 

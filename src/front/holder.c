@@ -77,7 +77,7 @@ int holder_receive(int conn, int timeout_ms, struct holder_message *ret, int *re
 	if (got < 0)
 		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	fd = take_fd(&msg);
-	if (got != sizeof(*ret) || ret->version != HOLDER_VERSION || ret->init_len > HOLDER_INIT_MAX) {
+	if (got != sizeof(*ret) || ret->version != HOLDER_VERSION || ret->init_len > SESSION_INIT_MAX) {
 		if (fd >= 0)
 			close(fd);
 		return got == 0 ? -EPIPE : -EPROTO;
@@ -153,7 +153,7 @@ static int connect_to(const char *run_dir, int *ret)
 	return 0;
 }
 
-int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret)
+int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret, uint32_t *ret_session)
 {
 	struct holder_message message = { .type = HOLDER_ASK };
 	struct holder *holder;
@@ -174,6 +174,7 @@ int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret
 	if (fd >= 0)
 		close(fd);
 	if (rc == HOLDER_YES) {
+		*ret_session = message.number + 1;
 		*ret = holder;
 		return 0;
 	}
@@ -187,8 +188,7 @@ int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret
 
 /* ---- the session ---- */
 
-int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoint,
-		const struct holder_session *session)
+int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoint, const struct session *session)
 {
 	struct holder_message message = { .type = HOLDER_KEEP, .init_len = session->init_len };
 	int rc, fd = -1;
@@ -204,13 +204,13 @@ int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoi
 	return rc == HOLDER_YES ? 0 : rc < 0 ? rc : -EPROTO;
 }
 
-int holder_take(struct holder *holder, struct holder_session *ret)
+int holder_take(struct holder *holder, struct session *ret)
 {
 	struct holder_message message = { .type = HOLDER_TAKE };
 	int fd = -1, rc = ask(holder, &message, -1, &fd);
 
 	if (rc == HOLDER_YES && fd >= 0) {
-		*ret = (struct holder_session){
+		*ret = (struct session){
 			.fuse_fd = fd,
 			.number = message.number,
 			.init_len = message.init_len,

@@ -25,11 +25,11 @@
 #include <tierfs/ioctl.h>
 
 #include "base/clock.h"
+#include "front/session.h"
 
 #define HOLDER_RESTARTS 5
 #define HOLDER_RESTARTS_NS (10 * NS_PER_S)
 #define HOLDER_PATIENCE_NS (60 * NS_PER_S)
-#define HOLDER_INIT_MAX 1024
 
 struct holder;
 
@@ -39,25 +39,17 @@ struct holder_config {
 	char *const *argv;   /* of a daemon that takes over */
 };
 
-/* What a session is made of. */
-struct holder_session {
-	int fuse_fd;
-	uint32_t number;   /* how many sessions the mount has had before */
-	uint32_t init_len; /* bytes of init */
-	uint8_t init[HOLDER_INIT_MAX] __attribute__((aligned(8)));
-};
-
 /* Forks a holder. There must be one thread. */
 int holder_start(const struct holder_config *config, struct holder **ret);
-/* Asks the holder that an earlier daemon left. 0: that daemon is dead, and the caller is its successor. -ENOENT: there
- * is none; its mount is gone or, because it was somewhere else, dead now. -EBUSY: that daemon is alive. */
-int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret);
+/* Asks the holder that an earlier daemon left. 0: that daemon is dead, and the caller is its successor; ret_session is
+ * the number of the session that holder_take() will say. -ENOENT: there is none; its mount is gone or, because it was
+ * somewhere else, dead now. -EBUSY: that daemon is alive. */
+int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret, uint32_t *ret_session);
 
 /* Of holder_start(): gives it a session. It goes on being the caller's, too. */
-int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoint,
-		const struct holder_session *session);
+int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoint, const struct session *session);
 /* Of holder_find(): the session that goes on. The descriptor is the caller's. */
-int holder_take(struct holder *holder, struct holder_session *ret);
+int holder_take(struct holder *holder, struct session *ret);
 
 /* The mount is gone, or never was: the holder ends. Takes NULL. */
 void holder_end(struct holder *holder);
@@ -83,7 +75,7 @@ struct holder_message {
 	uint32_t number;
 	int32_t pid; /* the holder's */
 	uint32_t init_len;
-	uint8_t init[HOLDER_INIT_MAX];
+	uint8_t init[SESSION_INIT_MAX];
 	char run_dir[TIERFS_RUN_DIR_LEN];
 	char mountpoint[PATH_MAX];
 };

@@ -179,6 +179,7 @@ static _Noreturn void become_daemon(void)
 	signal(SIGTERM, SIG_DFL);
 	signal(SIGINT, SIG_DFL);
 	signal(SIGHUP, SIG_DFL);
+	signal(SIGQUIT, SIG_DFL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	setsid();
@@ -279,6 +280,7 @@ static void settle_in(int conn)
 	signal(SIGTERM, SIG_IGN); /* whoever ends all of a service at once: the daemon needs us to the last */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	setsid();
 	umask(0177);

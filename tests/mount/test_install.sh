@@ -15,9 +15,15 @@ install_into install-files PREFIX="$prefix"
 
 note "every part is there"
 for file in bin/tierfs bin/tierctl sbin/mount.tierfs lib/libtierfs.so lib/libtierfs.a lib/tierfs/libtierfs-preload.so \
-	include/tierfs/tierfs.h lib/pkgconfig/tierfs.pc share/man/man8/tierfs.8; do
+	include/tierfs/tierfs.h lib/pkgconfig/tierfs.pc share/man/man8/tierfs.8 lib/systemd/system/tierfs@.service; do
 	[ -e "$prefix/$file" ] || fail "$file is not installed"
 done
+
+assert_ok grep -qx "ExecStart=$prefix/bin/tierfs .*" "$prefix/lib/systemd/system/tierfs@.service"
+if command -v systemd-analyze >/dev/null; then
+	said=$(systemd-analyze verify --man=no "$prefix/lib/systemd/system/tierfs@.service" 2>&1 | grep "tierfs@")
+	assert_eq "$said" "" "what systemd says of the unit"
+fi
 
 note "the programs start, from anywhere"
 cd / || fail "no /"

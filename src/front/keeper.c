@@ -1,0 +1,189 @@
+/* front/keeper.c - see keeper.h: which of the two it is, and how the mount passes from one to the other. */
+#include "front/keeper.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/log.h"
+#include "core/pool.h"
+#include "front/holder.h"
+#include "front/mountpoint.h"
+#include "front/service.h"
+
+struct keeper {
+	const struct keeper_config *config;
+	struct service *service; /* NULL: no service manager waits for us */
+	struct holder *holder;   /* NULL: none */
+	char *mountpoint;        /* where a session goes on; NULL: nowhere */
+	_Atomic bool kept;       /* the session is in other hands as well */
+	bool is_of_holder;       /* it was, before we came */
+	uint32_t session;
+};
+
+/* ---- beginning ---- */
+
+/* The service manager passes on what it kept; a holder may be there in any case, when the earlier daemon was started by
+ * hand. */
+static int find_session(struct keeper *keeper)
+{
+	CLEANUP_FREE char *mountpoint = NULL;
+	char run_dir[TIERFS_RUN_DIR_LEN] = "";
+	int rc = mountpoint_name(keeper->config->mountpoint, &mountpoint);
+	int known = pool_find_run_dir(keeper->config->pool_dir, run_dir);
+
+	/* Also without a pool: what the service manager keeps is of another one then. */
+	if (keeper->service && service_find(keeper->service, run_dir, mountpoint ? mountpoint : "") == 0) {
+		keeper->session = service_session(keeper->service);
+		keeper->kept = true;
+	} else {
+		rc = rc < 0 ? rc : known;
+		if (rc == 0)
+			rc = holder_find(run_dir, mountpoint, &keeper->holder, &keeper->session);
+		keeper->kept = keeper->is_of_holder = rc == 0;
+	}
+	if (rc == 0)
+		keeper->mountpoint = STEAL_PTR(mountpoint);
+	return rc;
+}
+
+static void start_holder(struct keeper *keeper)
+{
+	const struct keeper_config *config = keeper->config;
+	struct holder_config holder = { .foreground = config->foreground,
+					.program = config->program,
+					.argv = config->argv };
+	int rc = holder_start(&holder, &keeper->holder);
+
+	if (rc < 0)
+		log_warn("cannot start the holder (%s): if tierfs dies, the mount dies with it", strerror(-rc));
+}
+
+int keeper_new(const struct keeper_config *config, struct keeper **ret)
+{
+	struct keeper *keeper = calloc(1, sizeof(*keeper));
+	int rc = keeper ? 0 : -ENOMEM;
+
+	/* A daemon in the background is not the process that a service manager waits for. */
+	if (rc == 0 && config->foreground)
+		rc = service_new(&keeper->service);
+	if (rc < 0) {
+		free(keeper);
+		return rc;
+	}
+	keeper->config = config;
+	rc = find_session(keeper);
+	if (rc < 0 && config->successor) {
+		log_error("%s: there is no mount to take over: %s", config->mountpoint, strerror(-rc));
+		free(keeper);
+		return rc;
+	}
+	if (rc < 0 && !keeper->service)
+		start_holder(keeper);
+	*ret = keeper;
+	return 0;
+}
+
+const char *keeper_takes_over(const struct keeper *keeper)
+{
+	return keeper->mountpoint;
+}
+
+uint32_t keeper_session(const struct keeper *keeper)
+{
+	return keeper->session;
+}
+
+/* ---- the session ---- */
+
+void keeper_keep(struct keeper *keeper, const char *run_dir, const char *mountpoint, const struct session *session)
+{
+	int rc = -ENOENT;
+
+	if (keeper->service)
+		rc = service_keep(keeper->service, run_dir, mountpoint, session);
+	else if (keeper->holder)
+		rc = holder_keep(keeper->holder, run_dir, mountpoint, session);
+	else
+		return; /* it was said why */
+	keeper->kept = rc == 0;
+	if (rc < 0)
+		log_warn("%s: nobody keeps the mount (%s): if tierfs dies, it dies with it", mountpoint, strerror(-rc));
+}
+
+int keeper_take(struct keeper *keeper, struct session *ret)
+{
+	char run_dir[TIERFS_RUN_DIR_LEN];
+	int rc = keeper->is_of_holder ? holder_take(keeper->holder, ret) : service_take(keeper->service, ret);
+
+	if (rc < 0 || !keeper->is_of_holder || !keeper->service ||
+	    pool_find_run_dir(keeper->config->pool_dir, run_dir) < 0)
+		return rc;
+	/* The service manager is there longer. */
+	if (service_keep(keeper->service, run_dir, keeper->mountpoint, ret) == 0) {
+		holder_end(keeper->holder);
+		keeper->holder = NULL;
+	}
+	return 0;
+}
+
+bool keeper_has_mount(const struct keeper *keeper)
+{
+	return keeper->kept;
+}
+
+int keeper_exec(struct keeper *keeper)
+{
+	bool by_service = keeper->service && !keeper->holder;
+	int rc = by_service ? service_pass_on(keeper->service) : 0;
+
+	if (rc == 0) {
+		execv(keeper->config->program, keeper->config->argv);
+		rc = -errno;
+	}
+	if (by_service)
+		service_pass_nothing(keeper->service);
+	return rc;
+}
+
+/* ---- words ---- */
+
+void keeper_tell_ready(struct keeper *keeper)
+{
+	if (keeper->service)
+		service_tell(keeper->service, "READY=1\nSTATUS=mounted");
+}
+
+void keeper_tell_leaving(struct keeper *keeper, const char *doing)
+{
+	char state[256];
+
+	if (!keeper->service)
+		return;
+	snprintf(state, sizeof(state), "STOPPING=1\nSTATUS=%s", doing);
+	service_tell(keeper->service, state);
+}
+
+/* ---- the end ---- */
+
+void keeper_release(struct keeper *keeper)
+{
+	atomic_store(&keeper->kept, false);
+	holder_end(keeper->holder);
+	keeper->holder = NULL;
+	if (keeper->service)
+		service_release(keeper->service);
+}
+
+void keeper_free(struct keeper *keeper)
+{
+	if (!keeper)
+		return;
+	service_free(keeper->service);
+	free(keeper->mountpoint);
+	free(keeper);
+}
