@@ -91,6 +91,7 @@ TEST_SRC := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/fault/test
 EXAMPLE_SRC := $(wildcard docs/examples/*.c src/client/example/*.c)
 GUEST_SRC := $(wildcard tests/vm/guest_*.c)
 PROG_SRC := $(wildcard tests/lib/prog_*.c tests/vm/prog_*.c)
+INTERPOSE_SRC := $(wildcard tests/lib/interpose_*.c)
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 HEADERS := $(wildcard include/tierfs/*.h)
@@ -113,6 +114,7 @@ TEST_LIB := $(BUILD)/obj/libtest.a
 TESTS := $(call bin,$(TEST_SRC))
 PROGS := $(call bin,$(PROG_SRC))
 GUESTS := $(call bin,$(GUEST_SRC))
+INTERPOSERS := $(patsubst %.c,$(BUILD)/%.so,$(INTERPOSE_SRC))
 BENCHES := $(call bin,$(BENCH_SRC))
 EXAMPLES := $(addprefix $(BUILD)/examples/,$(notdir $(basename $(EXAMPLE_SRC))))
 FUZZERS := $(call bin,$(FUZZ_SRC))
@@ -128,7 +130,7 @@ PRODUCTS := $(if $(wildcard src/tierfs.c),$(TIERFS)) $(if $(TIERCTL_SRC),$(TIERC
 
 all: $(PRODUCTS) $(EXAMPLES)
 
-tests: all $(TESTS) $(REPLAYS) $(PROGS) $(GUESTS) $(BENCHES)
+tests: all $(TESTS) $(REPLAYS) $(PROGS) $(INTERPOSERS) $(GUESTS) $(BENCHES)
 
 help:
 	@echo 'Targets (MODE=debug|release|asan|tsan, BUILD=DIR, V=1 shows commands):'
@@ -236,6 +238,11 @@ $(BUILD)/tests/lib/prog_%: $(BUILD)/obj/tests/lib/prog_%.o
 LOAD_PROG_SRC := $(filter tests/lib/prog_%,$(PROG_SRC))
 $(call obj,$(LOAD_PROG_SRC)): private CFLAGS_ALL := $(CFLAGS_BASE)
 $(call bin,$(LOAD_PROG_SRC)): private LDFLAGS_ALL := $(LDFLAGS_BASE)
+
+# What is preloaded into a daemon that is tested.
+$(INTERPOSERS): $(BUILD)/%.so: $(BUILD)/obj/%.o
+	$(call link_with,-shared $(LDFLAGS_BASE))
+$(call obj,$(INTERPOSE_SRC)): private CFLAGS_ALL := $(CFLAGS_BASE)
 
 # Guest programs run alone in an initramfs: static, and without a sanitizer's runtime.
 $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags

@@ -377,6 +377,7 @@ static int start_core(struct daemon *d)
 		.root_mode = 0755,
 		.arenas_survived = d->pool->arenas_survived,
 		.takes_over = d->takes_over,
+		.session = keeper_session(d->keeper),
 	};
 	int rc = open_store(d);
 

@@ -32,6 +32,7 @@ struct ns_config {
 	mode_t root_mode;
 	bool arenas_survived; /* the arenas' tmpfs was already there: the daemon was killed, the host was not */
 	bool takes_over;      /* the mount of an earlier daemon goes on: the kernel has inodes and opens of it */
+	uint32_t session;     /* 0, and one more in each daemon that took over the mount */
 };
 
 /* Loads the tree, reaps orphans. A file that is marked dirty and whose arena is gone becomes lost. */
@@ -63,6 +64,11 @@ int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, str
 
 /* Makes the file at least that long, as a write beyond its end does. Multiple of 4 KiB, else -EINVAL. */
 int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes);
+
+/* What the calling thread does next is for a request of the kernel, by its number, which no other has while the mount
+ * is there. If that changes names, it is remembered with the change. True: an earlier daemon did it already, and
+ * answered nobody; *ret_ino is the inode that was made, linked, moved or removed. */
+bool ns_serve(struct ns *ns, uint64_t request, uint64_t *ret_ino);
 
 /* mode carries the type: S_IFREG or S_IFDIR (others: -EPERM). Creates and takes one lookup reference. */
 int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid, struct stat *ret);

@@ -15,13 +15,15 @@
 
 #include "base/lock.h"
 #include "core/ns.h"
+#include "core/outcome.h"
 #include "core/record.h"
 #include "core/tree.h"
 
 struct ns {
-	struct store *store;  /* immutable */
-	struct tier *tier;    /* immutable */
-	uint32_t block_bytes; /* immutable */
+	struct store *store;      /* immutable */
+	struct tier *tier;        /* immutable */
+	uint32_t block_bytes;     /* immutable */
+	struct outcomes outcomes; /* immutable */
 	struct lock lock;
 	pthread_cond_t cond; /* changing became false, or some inode's busy or pins fell */
 	bool changing;       /* lock, as all below */

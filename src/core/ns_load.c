@@ -278,6 +278,8 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 		rc = make_root(ns, config);
 	if (rc == 0)
 		rc = check_tree(ns);
+	if (rc == 0)
+		rc = outcomes_load(&ns->outcomes, ns->store, config->takes_over ? config->session : 0);
 	if (rc == -EPROTONOSUPPORT)
 		log_error("the pool's namespace is of another format version");
 	else if (rc == -EBADMSG)
@@ -328,6 +330,7 @@ void ns_free(struct ns *ns)
 		ramfile_unload(inode->file);
 	}
 	tree_fini(&ns->tree);
+	outcomes_fini(&ns->outcomes);
 	pthread_cond_destroy(&ns->cond);
 	lock_fini(&ns->lock);
 	free(ns);

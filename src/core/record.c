@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #define RECORD_VERSION 1
+#define OUTCOME_KEY_LEN 7
 #define FLAG_DIRTY (1U << 0)
 #define FLAG_LOST (1U << 1)
 #define FLAGS_KNOWN (FLAG_DIRTY | FLAG_LOST)
@@ -150,6 +151,39 @@ void record_batch_super(struct record_batch *batch, uint64_t next_ino)
 	change->value_len = RECORD_SUPER_LEN;
 }
 
+static struct store_meta_change *batch_add_outcome(struct record_batch *batch, uint32_t session, uint16_t slot,
+						   uint8_t **ret_value)
+{
+	struct store_meta_change *change = batch_add(batch, RECORD_PREFIX_OUTCOME, ret_value);
+
+	session = htobe32(session);
+	slot = htobe16(slot);
+	memcpy((uint8_t *)change->key + 1, &session, sizeof(session));
+	memcpy((uint8_t *)change->key + 5, &slot, sizeof(slot));
+	change->key_len = OUTCOME_KEY_LEN;
+	return change;
+}
+
+void record_batch_outcome(struct record_batch *batch, uint32_t session, uint16_t slot, uint64_t request, uint64_t ino)
+{
+	uint8_t *value;
+	struct store_meta_change *change = batch_add_outcome(batch, session, slot, &value);
+
+	memset(value, 0, RECORD_OUTCOME_LEN);
+	value[0] = RECORD_VERSION;
+	put64(value + 8, request);
+	put64(value + 16, ino);
+	change->value = value;
+	change->value_len = RECORD_OUTCOME_LEN;
+}
+
+void record_batch_drop_outcome(struct record_batch *batch, uint32_t session, uint16_t slot)
+{
+	uint8_t *value;
+
+	batch_add_outcome(batch, session, slot, &value);
+}
+
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable)
 {
 	return store->ops->meta_put(store, batch->change, batch->count, durable);
@@ -228,5 +262,26 @@ int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_i
 	if (rc < 0)
 		return rc;
 	*ret_next_ino = get64((const uint8_t *)value + 8);
+	return 0;
+}
+
+int record_parse_outcome(const void *key, size_t key_len, const void *value, size_t value_len, uint32_t *ret_session,
+			 uint16_t *ret_slot, uint64_t *ret_request, uint64_t *ret_ino)
+{
+	const uint8_t *v = value;
+	uint32_t session;
+	uint16_t slot;
+	int rc = parse_version(v, value_len, RECORD_OUTCOME_LEN);
+
+	if (rc < 0)
+		return rc;
+	if (key_len != OUTCOME_KEY_LEN)
+		return -EBADMSG;
+	memcpy(&session, (const uint8_t *)key + 1, sizeof(session));
+	memcpy(&slot, (const uint8_t *)key + 5, sizeof(slot));
+	*ret_session = be32toh(session);
+	*ret_slot = be16toh(slot);
+	*ret_request = get64(v + 8);
+	*ret_ino = get64(v + 16);
 	return 0;
 }

@@ -31,9 +31,11 @@ struct record_inode {
 #define RECORD_PREFIX_INODE 'I'
 #define RECORD_PREFIX_ENTRY 'D'
 #define RECORD_PREFIX_SUPER 'S'
+#define RECORD_PREFIX_OUTCOME 'R'
 
 #define RECORD_INODE_LEN 80
 #define RECORD_SUPER_LEN 16
+#define RECORD_OUTCOME_LEN 24
 #define RECORD_KEY_MAX (1 + 8 + NAME_MAX)
 #define RECORD_BATCH_MAX 8
 
@@ -50,6 +52,8 @@ void record_batch_drop_inode(struct record_batch *batch, uint64_t ino);
 void record_batch_entry(struct record_batch *batch, uint64_t parent, const char *name, uint64_t child);
 void record_batch_drop_entry(struct record_batch *batch, uint64_t parent, const char *name);
 void record_batch_super(struct record_batch *batch, uint64_t next_ino);
+void record_batch_outcome(struct record_batch *batch, uint32_t session, uint16_t slot, uint64_t request, uint64_t ino);
+void record_batch_drop_outcome(struct record_batch *batch, uint32_t session, uint16_t slot);
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable);
 
 int record_parse_inode(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
@@ -57,3 +61,5 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 int record_parse_entry(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_parent,
 		       char ret_name[static NAME_MAX + 1], uint64_t *ret_child);
 int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino);
+int record_parse_outcome(const void *key, size_t key_len, const void *value, size_t value_len, uint32_t *ret_session,
+			 uint16_t *ret_slot, uint64_t *ret_request, uint64_t *ret_ino);

@@ -173,13 +173,23 @@ static void tfs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int t
 		reply_rc(req, rc);
 }
 
+/* What an earlier daemon made, for who was not told. */
+static int find_made(struct ns *ns, uint64_t ino, struct stat *ret)
+{
+	int rc = ns_getattr(ns, ino, ret);
+
+	return rc < 0 ? rc : ns_remember(ns, ino);
+}
+
 static int do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct stat *ret)
 {
 	const struct fuse_ctx *caller = fuse_req_ctx(req);
+	const struct door *door = &door_of(req)->door;
+	uint64_t ino;
 
-	int rc = door_create(&door_of(req)->door, parent, name, mode, caller->uid, caller->gid, ret);
-
-	return resent_create(door_of(req)->door.ns, parent, name, mode, rc, ret);
+	if (resent_is_done(door->ns, &ino))
+		return find_made(door->ns, ino, ret);
+	return door_create(door, parent, name, mode, caller->uid, caller->gid, ret);
 }
 
 static void tfs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
@@ -211,7 +221,8 @@ static void tfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const ch
 {
 	struct ns *ns = door_of(req)->door.ns;
 	struct stat attr;
-	int rc = resent_link(ns, ino, parent, name, ns_link(ns, ino, parent, name, &attr), &attr);
+	uint64_t done;
+	int rc = resent_is_done(ns, &done) ? ns_getattr(ns, done, &attr) : ns_link(ns, ino, parent, name, &attr);
 
 	if (rc == 0)
 		rc = ns_remember(ns, ino);
@@ -223,36 +234,27 @@ static void tfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const ch
 
 static void tfs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_rc(req, resent_remove(ns_unlink(door_of(req)->door.ns, parent, name)));
+	struct ns *ns = door_of(req)->door.ns;
+	uint64_t done;
+
+	reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_unlink(ns, parent, name));
 }
 
 static void tfs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	reply_rc(req, resent_remove(ns_rmdir(door_of(req)->door.ns, parent, name)));
-}
+	struct ns *ns = door_of(req)->door.ns;
+	uint64_t done;
 
-/* Done twice, it would be undone; so the kernel is told to forget what it knows of the two names. */
-static void refuse_exchange(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent,
-			    const char *new_name)
-{
-	struct fuse_session *session = door_of(req)->session;
-
-	fuse_reply_err(req, EIO);
-	fuse_lowlevel_notify_inval_entry(session, parent, name, strlen(name));
-	fuse_lowlevel_notify_inval_entry(session, new_parent, new_name, strlen(new_name));
+	reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_rmdir(ns, parent, name));
 }
 
 static void tfs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
 		       unsigned int flags)
 {
 	struct ns *ns = door_of(req)->door.ns;
+	uint64_t done;
 
-	if (flags & RENAME_EXCHANGE && resent_is()) {
-		refuse_exchange(req, parent, name, new_parent, new_name);
-		return;
-	}
-	reply_rc(req,
-		 resent_rename(ns, new_parent, new_name, ns_rename(ns, parent, name, new_parent, new_name, flags)));
+	reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_rename(ns, parent, name, new_parent, new_name, flags));
 }
 
 /* ---- directories ---- */

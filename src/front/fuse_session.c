@@ -50,6 +50,20 @@ static int session_args(const struct fusedoor_config *config, struct fuse_args *
 	return rc;
 }
 
+static ssize_t plain_writev(int fd, struct iovec *iov, int count, void *userdata)
+{
+	(void)userdata;
+	return writev(fd, iov, count);
+}
+
+/* Requests are read our way. */
+static int attach_session(struct fusedoor *door, int fuse_fd)
+{
+	static const struct fuse_custom_io io = { .read = resent_read, .writev = plain_writev };
+
+	return fuse_session_custom_io(door->session, &io, fuse_fd);
+}
+
 static int mount_new(struct fusedoor *door, const struct fusedoor_config *config)
 {
 	if (fuse_session_mount(door->session, door->mountpoint) != 0)
@@ -57,20 +71,7 @@ static int mount_new(struct fusedoor *door, const struct fusedoor_config *config
 	door->mounted = true;
 	bdi_lift_limits(door->mountpoint);
 	mountpoint_register(config->source, door->mountpoint);
-	return 0;
-}
-
-static ssize_t plain_writev(int fd, struct iovec *iov, int count, void *userdata)
-{
-	(void)userdata;
-	return writev(fd, iov, count);
-}
-
-static int attach_session(struct fusedoor *door)
-{
-	static const struct fuse_custom_io io = { .read = resent_read, .writev = plain_writev };
-
-	return fuse_session_custom_io(door->session, &io, door->taken.fuse_fd);
+	return attach_session(door, fuse_session_fd(door->session));
 }
 
 int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
@@ -99,7 +100,7 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 		rc = door->session ? 0 : -EINVAL;
 	}
 	if (rc == 0)
-		rc = config->taken ? attach_session(door) : mount_new(door, config);
+		rc = config->taken ? attach_session(door, door->taken.fuse_fd) : mount_new(door, config);
 	fuse_opt_free_args(&args);
 	if (rc < 0) {
 		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-rc));

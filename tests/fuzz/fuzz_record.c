@@ -11,6 +11,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	char name[NAME_MAX + 1];
 	struct record_inode inode;
 	uint64_t ino, parent;
+	uint32_t session;
+	uint16_t slot;
 	size_t key_len;
 
 	if (!size)
@@ -24,6 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (!record_parse_entry(data, key_len, data + key_len, size - key_len, &parent, name, &ino) &&
 	    (strlen(name) > NAME_MAX || strchr(name, '/')))
 		__builtin_trap();
+	record_parse_outcome(data, key_len, data + key_len, size - key_len, &session, &slot, &parent, &ino);
 	record_parse_super(data + key_len, size - key_len, &ino);
 	return 0;
 }
