@@ -24,15 +24,12 @@ static int wrong(const char **ret_why, const char *why)
 	return -EBADMSG;
 }
 
-static int take_header(struct order *order, const struct stream_record *record, const struct stream_header *header,
-		       const char **ret_why)
+static int take_header(struct order *order, const struct stream_header *header, const char **ret_why)
 {
 	const char *why = stream_header_check(header);
 
 	if (why)
 		return wrong(ret_why, why);
-	if (record->block || record->value)
-		return wrong(ret_why, "a field that is not used is not 0");
 	if (header->features & ~STREAM_FEATURES_KNOWN) {
 		*ret_why = "it has features that this version does not know";
 		return -EPROTONOSUPPORT;
@@ -57,7 +54,7 @@ static int take_part(struct order *order, const struct stream_record *record, co
 {
 	uint32_t features = order->header.features;
 
-	if (record->block || record->value >= STREAM_PARTS_MAX)
+	if (record->value >= STREAM_PARTS_MAX)
 		return wrong(ret_why, "no such part");
 	if (record->value != order->part + 1)
 		return wrong(ret_why, "parts are out of order");
@@ -185,9 +182,29 @@ static int take_hashes(struct order *order, const struct stream_record *record, 
 /* Fields that a type does not use are 0, so that there is one way to write a record. */
 static bool fields_fit(const struct stream_record *record)
 {
-	bool is_block = record->type == STREAM_BLOCK, is_holes = record->type == STREAM_HOLES;
+	bool generation = false, tier = false, block = false, value = false;
 
-	return (is_block || !record->tier) && (is_block || is_holes || !record->generation);
+	switch (record->type) {
+	case STREAM_BLOCK:
+		generation = tier = block = value = true;
+		break;
+	case STREAM_HOLES:
+		generation = block = value = true;
+		break;
+	case STREAM_HASHES:
+		block = true;
+		break;
+	case STREAM_PART:
+	case STREAM_RESULT:
+		value = true;
+		break;
+	case STREAM_HEADER:
+	case STREAM_END:
+	case STREAM_ABORT:
+		break;
+	}
+	return (generation || !record->generation) && (tier || !record->tier) && (block || !record->block) &&
+	       (value || !record->value);
 }
 
 static int take(struct order *order, const struct stream_record *record, const struct stream_header *header,
@@ -196,7 +213,7 @@ static int take(struct order *order, const struct stream_record *record, const s
 	bool blocks = order->kind == STREAM_BLOCKS;
 
 	if (record->type == STREAM_HEADER && !order->begun)
-		return take_header(order, record, header, ret_why);
+		return take_header(order, header, ret_why);
 	if (!order->begun)
 		return wrong(ret_why, "the first record is not a header");
 	if (order->ended && !(record->type == STREAM_RESULT && !blocks))

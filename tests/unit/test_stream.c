@@ -484,6 +484,11 @@ START_TEST(records_beyond_bounds)
 	forge((struct stream_record){ .type = STREAM_PART, .generation = 1 });
 	expect("a field that is not used is not 0");
 
+	forge_begin(STREAM_FEATURE_COLD_ONLY);
+	forge_part(0);
+	forge((struct stream_record){ .type = STREAM_END, .value = 1 });
+	expect("a field that is not used is not 0");
+
 	forge_begin(0);
 	forge((struct stream_record){ .type = STREAM_HASHES, .payload = value, .length_bytes = 8 });
 	expect("not a record of a stream of blocks");
