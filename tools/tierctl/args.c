@@ -5,11 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/size.h"
 #include "tierctl.h"
 
 #define DEPTH_DEFAULT 16
 #define DEPTH_MAX 256
+#define DOWNTIME_DEFAULT_NS (300 * NS_PER_MS)
 
 struct option_text {
 	unsigned int bit; /* 0: everywhere */
@@ -29,6 +31,18 @@ static const struct option_text option_texts[] = {
 	{ ARGS_COMMAND, "plain", NULL, 'p', "without the library, in a memory cgroup" },
 	{ ARGS_COMMAND, "memory", "SIZE", 'm', "limit of the cgroup" },
 	{ ARGS_COMMAND, "mount", "PATH", 'M', "the limit is the budget of this mount" },
+	{ ARGS_SEND, "all", NULL, 'a', "cold and resident blocks (this is the default)" },
+	{ ARGS_SEND, "cold", NULL, 'c', "cold blocks alone" },
+	{ ARGS_SEND, "since", "LIST", 's', "only what differs from this list (see tierctl stamp)" },
+	{ ARGS_SEND, "live", NULL, 'i', "of a running machine: in rounds, then pause it" },
+	{ ARGS_SEND, "pause", "COMMAND", 'P', "pauses the machine before the last round" },
+	{ ARGS_LIVE, "downtime", "TIME", 'D', "the last round shall fit into it (default 300ms)" },
+	{ ARGS_SEND, "via", "COMMAND", 'v', "send to this command, which runs recv --answer" },
+	{ ARGS_CHANNEL, "connect", "HOST:PORT", 'C', "over TCP (in the clear)" },
+	{ ARGS_CHANNEL, "listen", "HOST:PORT", 'L', "over TCP: wait for the other side" },
+	{ ARGS_CHANNEL, "rate", "SIZE", 'r', "at most so many bytes a second" },
+	{ ARGS_RECV, "answer", NULL, 'A', "answer on standard output (for send --via)" },
+	{ ARGS_RECV, "in-place", NULL, 'I', "into FILE itself, which is there and may be mapped" },
 	{ 0, "help", NULL, 'h', "print this" },
 };
 
@@ -108,27 +122,41 @@ static int parse_depth(const char *text, unsigned int *ret)
 	return 0;
 }
 
+/* Options that take no value or a string: true if it was one of them. */
+static bool take_simple(int letter, const char *argument, struct args *args)
+{
+	const struct {
+		char letter;
+		bool *flag;
+		const char **text;
+	} simple[] = {
+		{ 'j', &args->json, NULL },   { 'b', &args->bytes, NULL },  { 'u', &args->off, NULL },
+		{ 'p', &args->plain, NULL },  { 'M', NULL, &args->mount },  { 'a', &args->all, NULL },
+		{ 'c', &args->cold, NULL },   { 's', NULL, &args->since },  { 'i', &args->live, NULL },
+		{ 'P', NULL, &args->pause },  { 'v', NULL, &args->via },    { 'C', NULL, &args->connect },
+		{ 'L', NULL, &args->listen }, { 'A', &args->answer, NULL }, { 'I', &args->in_place, NULL },
+	};
+
+	for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]); i++) {
+		if (simple[i].letter != letter)
+			continue;
+		if (simple[i].flag)
+			*simple[i].flag = true;
+		else
+			*simple[i].text = argument;
+		return true;
+	}
+	return false;
+}
+
 /* 0, 1 (help), -1 (printed). */
 static int take_option(const struct command *command, int letter, const char *argument, struct args *args)
 {
 	int err = 0;
 
+	if (take_simple(letter, argument, args))
+		return 0;
 	switch (letter) {
-	case 'j':
-		args->json = true;
-		return 0;
-	case 'b':
-		args->bytes = true;
-		return 0;
-	case 'u':
-		args->off = true;
-		return 0;
-	case 'p':
-		args->plain = true;
-		return 0;
-	case 'M':
-		args->mount = argument;
-		return 0;
 	case 'h':
 		args_help(command);
 		return 1;
@@ -146,10 +174,16 @@ static int take_option(const struct command *command, int letter, const char *ar
 	case 'd':
 		err = parse_depth(argument, &args->depth);
 		break;
+	case 'r':
+		err = size_parse(argument, &args->rate);
+		break;
+	case 'D':
+		err = duration_parse(argument, &args->downtime_ns);
+		break;
 	}
 	if (!err)
 		return 0;
-	fail(argument, letter == 'd' ? "not a depth" : "not a size", NULL);
+	fail(argument, letter == 'd' ? "not a depth" : letter == 'D' ? "not a time" : "not a size", NULL);
 	return -1;
 }
 
@@ -159,7 +193,7 @@ int args_parse(const struct command *command, int argc, char **argv, int min, in
 	char letters[2 * OPTION_COUNT + 3];
 	int letter, rc;
 
-	*ret = (struct args){ .length = UINT64_MAX, .depth = DEPTH_DEFAULT };
+	*ret = (struct args){ .length = UINT64_MAX, .depth = DEPTH_DEFAULT, .downtime_ns = DOWNTIME_DEFAULT_NS };
 	build_getopt(command, long_options, letters);
 	opterr = 0;
 	while ((letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1) {

@@ -37,6 +37,16 @@ const struct command commands[] = {
 	  "program\n"
 	  "must be dynamically linked. With --plain, any program, whose mappings are plain, in a memory cgroup: the\n"
 	  "kernel chooses which of its pages leave DRAM. Its limit is for all memory of the program." },
+	{ "send", send_run, "FILE", ARGS_JSON | ARGS_SEND | ARGS_LIVE | ARGS_CHANNEL,
+	  "Send a RAM file as a stream. Cold blocks go as they lie in the store, with their age; nothing is promoted.\n"
+	  "Over a connection that goes both ways (--connect, --listen, --via), or with --since, only what the "
+	  "receiver\n"
+	  "does not have is sent." },
+	{ "recv", recv_run, "FILE", ARGS_JSON | ARGS_RECV | ARGS_CHANNEL,
+	  "Receive a RAM file. It is put together in FILE.partial, which takes its name at the end; after a failure\n"
+	  "FILE.partial stays, and the next transfer goes on from it." },
+	{ "stamp", stamp_run, "FILE", ARGS_JSON,
+	  "Write the list of the hashes of all blocks of a RAM file, for send --since." },
 	{ "upgrade", upgrade_run, "MOUNTPOINT", 0,
 	  "Replace the daemon of a mount with the program that is installed now. Nothing is unmounted: programs that "
 	  "use\n"

@@ -17,7 +17,11 @@ enum args_option {
 	ARGS_RANGE = 1 << 2, /* --offset and --length */
 	ARGS_OFF = 1 << 3,
 	ARGS_DEPTH = 1 << 4,
-	ARGS_COMMAND = 1 << 5, /* operands are a command with options of its own; --plain, --memory and --mount */
+	ARGS_COMMAND = 1 << 5,  /* operands are a command with options of its own; --plain, --memory and --mount */
+	ARGS_CHANNEL = 1 << 10, /* --listen, --connect, --rate */
+	ARGS_SEND = 1 << 11,
+	ARGS_RECV = 1 << 12,
+	ARGS_LIVE = 1 << 13, /* --downtime */
 };
 
 struct args {
@@ -26,8 +30,11 @@ struct args {
 	uint64_t offset, length; /* length UINT64_MAX: to the end */
 	unsigned int depth;
 	bool plain;
-	uint64_t memory;   /* bytes; 0: not given */
-	const char *mount; /* NULL: not given */
+	uint64_t memory;                                    /* bytes; 0: not given */
+	const char *mount;                                  /* NULL: not given */
+	const char *listen, *connect, *via, *since, *pause; /* NULL: not given */
+	bool cold, all, live, answer, in_place;
+	uint64_t rate, downtime_ns;
 	char **operands;
 	int count;
 };
@@ -66,4 +73,7 @@ int set_run(const struct command *command, int argc, char **argv);
 int get_run(const struct command *command, int argc, char **argv);
 int run_run(const struct command *command, int argc, char **argv);
 int upgrade_run(const struct command *command, int argc, char **argv);
+int send_run(const struct command *command, int argc, char **argv);
+int recv_run(const struct command *command, int argc, char **argv);
+int stamp_run(const struct command *command, int argc, char **argv);
 int doctor_run(const struct command *command, int argc, char **argv);

@@ -1,0 +1,559 @@
+/* receiver.c - see receiver.h. */
+#include "receiver.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <tierfs/tierfs.h>
+
+#include "base/clock.h"
+#include "cold/codec.h"
+#include "stream/stream.h"
+
+static int set_why(struct receiver *receiver, int err, const char *what, const char *why)
+{
+	if (!*receiver->why)
+		snprintf(receiver->why, sizeof(receiver->why), "%s%s%s", what, why ? ": " : "", why ? why : "");
+	return err;
+}
+
+static int set_errno(struct receiver *receiver, int err, const char *what)
+{
+	return set_why(receiver, err, what, strerror(-err));
+}
+
+static int set_block(struct receiver *receiver, uint64_t block, int err)
+{
+	char text[96];
+
+	snprintf(text, sizeof(text), "block %llu cannot be written", (unsigned long long)block);
+	return set_errno(receiver, err, text);
+}
+
+/* --- the target ------------------------------------------------------------------------------------------------- */
+
+static int open_target(struct receiver *receiver, const char *path)
+{
+	const char *what = NULL;
+	int err = source_open(path, true, &receiver->target, &what);
+
+	if (err)
+		return set_errno(receiver, err, what);
+	receiver->target_open = true;
+	return 0;
+}
+
+static void close_target(struct receiver *receiver)
+{
+	if (receiver->target_open)
+		source_close(&receiver->target);
+	receiver->target_open = false;
+	free(receiver->has);
+	receiver->has = NULL;
+}
+
+/* What the target has, block by block. */
+static int hash_target(struct receiver *receiver)
+{
+	struct source *target = &receiver->target;
+	struct source_table table;
+	char why[SOURCE_WHY_LEN];
+	int err = source_table_init(&table, target->blocks);
+
+	if (err)
+		return set_errno(receiver, err, "cannot look at the file");
+	err = source_hash_all(target, &table);
+	if (err) {
+		source_table_fini(&table);
+		return set_why(receiver, err, "cannot be read", source_why(target, err, why));
+	}
+	receiver->has = table.hash;
+	table.hash = NULL;
+	source_table_fini(&table);
+	receiver->has_count = target->blocks;
+	receiver->stamp = 0;
+	for (uint64_t block = 0; block < target->blocks; block++)
+		if (receiver->has[block] != STREAM_HASH_UNKNOWN)
+			receiver->stamp += stream_stamp(block, receiver->has[block]);
+	receiver->base_stamp = receiver->stamp;
+	return 0;
+}
+
+/* A file that is mapped must not change under its machine. */
+static int check_unused(struct receiver *receiver, const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0)
+		return errno == ENOENT ? 0 : set_errno(receiver, -errno, "cannot be looked at");
+	if (!S_ISREG(st.st_mode))
+		return set_why(receiver, -EINVAL, "not a regular file", NULL);
+	return 0;
+}
+
+/* FILE.partial of an earlier transfer, or FILE, or nothing (-ENOENT). */
+static int open_base(struct receiver *receiver)
+{
+	int err;
+
+	if (receiver->in_place)
+		return open_target(receiver, receiver->path);
+	err = check_unused(receiver, receiver->path);
+	if (err)
+		return err;
+	if (access(receiver->partial, F_OK) == 0)
+		return open_target(receiver, receiver->partial);
+	if (access(receiver->path, F_OK) == 0)
+		return open_target(receiver, receiver->path);
+	return -ENOENT;
+}
+
+static int make_partial(struct receiver *receiver)
+{
+	const struct stream_header *header = &receiver->header;
+	int fd, err = 0;
+
+	close_target(receiver);
+	if (unlink(receiver->partial) < 0 && errno != ENOENT)
+		return set_errno(receiver, -errno, "FILE.partial cannot be removed");
+	fd = open(receiver->partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return set_errno(receiver, -errno, "FILE.partial cannot be made");
+	if (tierfs_info(fd, NULL))
+		err = set_why(receiver, -ENOTTY, "not in a tierfs mount", NULL);
+	else if (ftruncate(fd, (off_t)header->size_bytes) < 0)
+		err = set_errno(receiver, -errno, "FILE.partial cannot be given its size");
+	close(fd);
+	if (!err)
+		err = open_target(receiver, receiver->partial);
+	if (err) {
+		unlink(receiver->partial);
+		return err;
+	}
+	receiver->fresh = true;
+	receiver->stamp = 0;
+	return 0;
+}
+
+/* The base becomes FILE.partial, if it is not yet. */
+static int take_base(struct receiver *receiver)
+{
+	struct stat base, path;
+
+	if (receiver->in_place)
+		return 0;
+	if (fstat(receiver->target.fd, &base) == 0 && stat(receiver->path, &path) == 0 && base.st_ino == path.st_ino &&
+	    rename(receiver->path, receiver->partial) < 0)
+		return set_errno(receiver, -errno, "cannot be renamed");
+	return 0;
+}
+
+/* The base that a one-way stream is about: FILE.partial or FILE, whichever has that content. */
+static int find_base(struct receiver *receiver)
+{
+	const struct stream_header *header = &receiver->header;
+	const char *candidates[2] = { receiver->in_place ? receiver->path : receiver->partial, receiver->path };
+
+	for (int i = 0; i < 2 && !receiver->has; i++) {
+		if (access(candidates[i], F_OK) < 0)
+			continue;
+		if (open_target(receiver, candidates[i]) || hash_target(receiver))
+			return -EIO;
+		if (receiver->base_stamp != header->base_stamp || receiver->target.size_bytes != header->size_bytes)
+			close_target(receiver);
+	}
+	if (!receiver->has)
+		return set_why(receiver, -ESTALE, "the stream builds on content that is not here", NULL);
+	return 0;
+}
+
+/* After the header: the target is there, as the stream wants it. */
+static int prepare(struct receiver *receiver)
+{
+	const struct stream_header *header = &receiver->header;
+	bool two_way = receiver->answer != NULL;
+	int err = 0;
+
+	receiver->delta = header->features & STREAM_FEATURE_DELTA;
+	if (receiver->delta) {
+		if (!two_way)
+			err = find_base(receiver);
+		if (!err && (!receiver->has || receiver->base_stamp != header->base_stamp ||
+			     receiver->target.size_bytes != header->size_bytes ||
+			     receiver->target.block_bytes != header->block_bytes))
+			err = set_why(receiver, -ESTALE, "the stream builds on content that is not here", NULL);
+		return err ? err : take_base(receiver);
+	}
+	if (receiver->in_place) {
+		if (!receiver->target_open)
+			err = open_target(receiver, receiver->path);
+		if (!err && receiver->target.size_bytes != header->size_bytes)
+			err = set_why(receiver, -EINVAL, "has another size than the file that comes", NULL);
+	} else {
+		err = make_partial(receiver);
+	}
+	if (err)
+		return err;
+	/* What was known of the content before is of no use: all of it comes. */
+	free(receiver->has);
+	receiver->stamp = 0;
+	receiver->plain = receiver->target.block_bytes != header->block_bytes;
+	receiver->has_count = stream_block_count(header);
+	receiver->has = calloc(receiver->has_count + 1, sizeof(*receiver->has));
+	return receiver->has ? 0 : set_errno(receiver, -ENOMEM, "cannot begin");
+}
+
+/* --- writing ---------------------------------------------------------------------------------------------------- */
+
+static void note(struct receiver *receiver, uint64_t block, uint64_t hash)
+{
+	uint64_t *has = &receiver->has[block];
+
+	if (*has == hash)
+		return;
+	if (*has != STREAM_HASH_UNKNOWN)
+		receiver->stamp -= stream_stamp(block, *has);
+	receiver->stamp += stream_stamp(block, hash);
+	*has = hash;
+}
+
+static int write_bytes(struct receiver *receiver, const uint8_t *bytes, uint64_t offset, uint64_t length)
+{
+	while (length) {
+		ssize_t put = pwrite(receiver->target.fd, bytes, length, (off_t)offset);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0)
+			return -errno;
+		bytes += put;
+		offset += (uint64_t)put;
+		length -= (uint64_t)put;
+	}
+	return 0;
+}
+
+/* A block that is in DRAM is written where it is, through the file. */
+static int write_in_place(struct receiver *receiver, uint64_t block, const void *payload, uint32_t length_bytes)
+{
+	struct source *target = &receiver->target;
+	uint64_t offset = block * target->block_bytes, left = target->size_bytes - offset;
+	int err = source_decode(target, block, payload, length_bytes);
+
+	return err ? err
+		   : write_bytes(receiver, target->plain, offset,
+				 left < target->block_bytes ? left : target->block_bytes);
+}
+
+/* The payload of an answer, which the next call would overwrite. */
+struct kept {
+	struct tierfs_access_record record;
+	void *payload;
+};
+
+static int settle_resident(struct receiver *receiver, struct kept *kept, size_t count)
+{
+	struct tierfs_access *access = receiver->target.access;
+	struct tierfs_access_answer answer;
+	int err = 0;
+
+	for (size_t i = 0; i < count && !err; i++) {
+		err = write_in_place(receiver, kept[i].record.block, kept[i].payload, kept[i].record.payload_bytes);
+		if (err)
+			return set_block(receiver, kept[i].record.block, err);
+		receiver->dram_blocks++;
+	}
+	for (size_t i = 0; i < count && !err; i++) {
+		kept[i].record.form = TIERFS_FORM_NONE;
+		kept[i].record.payload_bytes = 0;
+		kept[i].record.flags = 0;
+		err = tierfs_access_add(access, &kept[i].record, NULL);
+	}
+	if (!err && count)
+		err = tierfs_access_set(access, 0, &answer);
+	return err ? set_errno(receiver, err, "ages cannot be set") : 0;
+}
+
+static int keep(struct receiver *receiver, const struct tierfs_access_record *record, struct kept *ret)
+{
+	const void *payload = tierfs_access_payload(receiver->target.access, record);
+
+	*ret = (struct kept){ .record = *record, .payload = malloc(record->payload_bytes + 1) };
+	if (!ret->payload || !payload)
+		return -ENOMEM;
+	memcpy(ret->payload, payload, record->payload_bytes);
+	return 0;
+}
+
+/* Sends what was collected. */
+static int flush(struct receiver *receiver)
+{
+	struct tierfs_access *access = receiver->target.access;
+	struct tierfs_access_answer answer = {};
+	struct kept *kept;
+	size_t count = tierfs_access_added(access), kept_count = 0;
+	int err;
+
+	if (!count)
+		return 0;
+	kept = calloc(count, sizeof(*kept));
+	if (!kept)
+		return set_errno(receiver, -ENOMEM, "cannot go on");
+	err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
+	if (err)
+		set_errno(receiver, err, "blocks cannot be written");
+	for (size_t i = 0; !err && i < answer.count; i++) {
+		const struct tierfs_access_record *record = &answer.record[i];
+
+		switch ((enum tierfs_access_result)record->result) {
+		case TIERFS_ACCESS_WRITE_OK:
+			receiver->dram_blocks += record->state == TIERFS_STATE_RESIDENT;
+			receiver->store_blocks += record->state == TIERFS_STATE_COLD;
+			break;
+		case TIERFS_ACCESS_RESIDENT:
+		case TIERFS_ACCESS_BUSY:
+			err = keep(receiver, record, &kept[kept_count++]);
+			break;
+		case TIERFS_ACCESS_ERROR:
+			err = set_block(receiver, record->block, -(int)record->error);
+			break;
+		case TIERFS_ACCESS_READ_OK:
+		case TIERFS_ACCESS_SET_OK:
+		case TIERFS_ACCESS_HOLE:
+			err = set_block(receiver, record->block, -EPROTO);
+			break;
+		}
+	}
+	if (!err)
+		err = settle_resident(receiver, kept, kept_count);
+	for (size_t i = 0; i < kept_count; i++)
+		free(kept[i].payload);
+	free(kept);
+	return err;
+}
+
+static int take_block(struct receiver *receiver, const struct stream_record *record)
+{
+	uint8_t flags = TIERFS_BLOCK_SET_AGE | (receiver->part >= STREAM_PART_RESIDENT ? TIERFS_BLOCK_TO_DRAM : 0);
+	struct tierfs_access_record request = {
+		.block = record->block,
+		.count = 1,
+		.generation = record->generation,
+		.tier = record->tier,
+		.form = TIERFS_FORM_STORED,
+		.flags = flags,
+		.payload_bytes = record->length_bytes,
+	};
+	struct codec_info info;
+	int err;
+
+	/* The hash that is counted is that of the content: the daemon decodes the value and compares. */
+	err = codec_peek(record->payload, record->length_bytes, &info);
+	if (err || stream_hash(info.content_hash) != record->value || info.block_bytes != receiver->header.block_bytes)
+		return set_why(receiver, -EBADMSG, "a value contradicts its record", NULL);
+	err = tierfs_access_add(receiver->target.access, &request, record->payload);
+	if (err == -ENOBUFS) {
+		err = flush(receiver);
+		if (err)
+			return err;
+		err = tierfs_access_add(receiver->target.access, &request, record->payload);
+	}
+	if (err)
+		return set_block(receiver, record->block, err);
+	note(receiver, record->block, record->value);
+	return 0;
+}
+
+/* From a pool of another block size: the content goes through the file. */
+static int take_plain(struct receiver *receiver, const struct stream_record *record)
+{
+	uint32_t block_bytes = receiver->header.block_bytes;
+	uint64_t offset = record->block * block_bytes, left = receiver->header.size_bytes - offset;
+	struct store_key key = { .ino = 0, .block = record->block };
+	struct codec_info info;
+	uint8_t *plain;
+	int err = 0;
+
+	if (!receiver->codec)
+		err = codec_new(block_bytes, 1, &receiver->codec);
+	if (!err && !receiver->plain_block && posix_memalign((void **)&receiver->plain_block, 4096, block_bytes))
+		err = -ENOMEM;
+	plain = receiver->plain_block;
+	if (!err)
+		err = codec_decode(receiver->codec, key, record->payload, record->length_bytes, plain, &info);
+	if (!err &&
+	    (stream_hash(info.content_hash) != record->value || codec_hash(plain, block_bytes) != info.content_hash))
+		err = -EBADMSG;
+	if (!err)
+		err = write_bytes(receiver, plain, offset, left < block_bytes ? left : block_bytes);
+	if (err)
+		return set_block(receiver, record->block, err);
+	receiver->store_blocks++;
+	note(receiver, record->block, record->value);
+	return 0;
+}
+
+static int take_holes(struct receiver *receiver, const struct stream_record *record)
+{
+	uint64_t offset = record->block * receiver->header.block_bytes;
+	uint64_t length = record->value * receiver->header.block_bytes;
+	int err;
+
+	for (uint64_t i = 0; i < record->value; i++)
+		note(receiver, record->block + i, STREAM_HASH_HOLE);
+	if (receiver->fresh && receiver->part <= STREAM_PART_RESIDENT)
+		return 0;
+	if (length > receiver->header.size_bytes - offset)
+		length = receiver->header.size_bytes - offset;
+	err = flush(receiver);
+	if (!err && fallocate(receiver->target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+			      (off_t)length) < 0)
+		err = set_errno(receiver, -errno, "holes cannot be made");
+	return err;
+}
+
+/* --- the stream ------------------------------------------------------------------------------------------------- */
+
+static int take_record(struct receiver *receiver, const struct stream_record *record)
+{
+	switch (record->type) {
+	case STREAM_PART:
+		receiver->part = record->value;
+		receiver->rounds += record->value > STREAM_PART_RESIDENT;
+		return receiver->plain ? 0 : flush(receiver);
+	case STREAM_BLOCK:
+		receiver->done_blocks++;
+		return receiver->plain ? take_plain(receiver, record) : take_block(receiver, record);
+	case STREAM_HOLES:
+		receiver->done_blocks += record->value;
+		return take_holes(receiver, record);
+	case STREAM_END:
+		receiver->totals = record->totals;
+		return receiver->plain ? 0 : flush(receiver);
+	case STREAM_HEADER:
+	case STREAM_ABORT:
+	case STREAM_HASHES:
+	case STREAM_RESULT:
+		break;
+	}
+	return -EPROTO;
+}
+
+static int take_records(struct receiver *receiver)
+{
+	struct stream_record record = {};
+	int err = 0;
+
+	while (!err && record.type != STREAM_END) {
+		err = reader_next(receiver->reader, &record);
+		if (!err)
+			err = take_record(receiver, &record);
+		if (!err && receiver->progress)
+			progress_show(receiver->progress, receiver->done_blocks * receiver->header.block_bytes,
+				      receiver->header.size_bytes);
+	}
+	if (!err && !receiver->answer)
+		err = reader_finish(receiver->reader);
+	if (!err && receiver->totals.stamp && receiver->totals.stamp != receiver->stamp)
+		err = set_why(receiver, -EBADMSG, "the content is not what was sent (stamps differ)", NULL);
+	return err;
+}
+
+/* Says what is there, block by block; an empty list if there is nothing. */
+static int send_list(struct receiver *receiver)
+{
+	struct stream_header header = { .block_bytes = STREAM_BLOCK_BYTES_MIN };
+	int err = open_base(receiver);
+
+	if (err && err != -ENOENT)
+		return err;
+	if (!err) {
+		err = hash_target(receiver);
+		if (err)
+			return err;
+		header.size_bytes = receiver->target.size_bytes;
+		header.block_bytes = receiver->target.block_bytes;
+	}
+	if (getrandom(header.id, sizeof(header.id), 0) != sizeof(header.id))
+		return -EIO;
+	err = writer_new(STREAM_LIST, &header, channel_write, receiver->channel, &receiver->answer);
+	for (uint64_t block = 0; !err && receiver->has && block < receiver->has_count;) {
+		uint64_t left = receiver->has_count - block;
+		size_t count = left < STREAM_HASHES_MAX ? (size_t)left : STREAM_HASHES_MAX;
+
+		err = writer_hashes(receiver->answer, block, receiver->has + block, count);
+		block += count;
+	}
+	if (!err)
+		err = writer_end(receiver->answer, receiver->base_stamp);
+	return err ? set_errno(receiver, err, "cannot answer") : 0;
+}
+
+static int finish(struct receiver *receiver)
+{
+	if (receiver->in_place)
+		return 0;
+	if (fsync(receiver->target.fd) < 0)
+		return set_errno(receiver, -errno, "cannot be made durable");
+	if (rename(receiver->partial, receiver->path) < 0)
+		return set_errno(receiver, -errno, "FILE.partial cannot be renamed");
+	return 0;
+}
+
+static int receive(struct receiver *receiver)
+{
+	int err = snprintf(receiver->partial, sizeof(receiver->partial), "%s.partial", receiver->path) >=
+				  (int)sizeof(receiver->partial)
+			  ? -ENAMETOOLONG
+			  : 0;
+
+	if (!err)
+		err = reader_new(STREAM_BLOCKS, channel_read, receiver->channel, &receiver->reader);
+	if (!err && receiver->channel->two_way)
+		err = send_list(receiver);
+	if (!err)
+		err = reader_begin(receiver->reader, &receiver->header);
+	if (!err)
+		err = prepare(receiver);
+	if (!err)
+		err = take_records(receiver);
+	/* What came before the stream broke is worth something: the next one goes on from there. */
+	if (err && receiver->target_open && receiver->has && !receiver->plain)
+		flush(receiver);
+	return err ? err : finish(receiver);
+}
+
+int receiver_run(struct receiver *receiver)
+{
+	uint64_t start_ns = clock_ns();
+	int err = receive(receiver);
+
+	if (receiver->progress)
+		progress_end(receiver->progress);
+	if (err && !*receiver->why)
+		set_why(receiver, err,
+			receiver->reader && *reader_error(receiver->reader) ? reader_error(receiver->reader)
+									    : strerror(-err),
+			NULL);
+	if (receiver->reader)
+		receiver->stream_bytes = reader_bytes(receiver->reader);
+	receiver->total_ns = clock_ns() - start_ns;
+	if (receiver->answer)
+		writer_result(receiver->answer, err, err ? receiver->why : "");
+	return err;
+}
+
+void receiver_fini(struct receiver *receiver)
+{
+	close_target(receiver);
+	codec_free(receiver->codec);
+	free(receiver->plain_block);
+	reader_free(receiver->reader);
+	writer_free(receiver->answer);
+}

@@ -1,0 +1,332 @@
+/* send.c - tierctl send, recv and stamp: arguments, channels, totals. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/size.h"
+#include "conn.h"
+#include "receiver.h"
+#include "sender.h"
+#include "tierctl.h"
+
+static double seconds_of(uint64_t ns)
+{
+	return (double)ns / (double)NS_PER_S;
+}
+
+static double per_second(uint64_t bytes, uint64_t ns)
+{
+	return ns ? (double)bytes / seconds_of(ns) : 0;
+}
+
+/* 0, or 1 after the error was printed. */
+static int open_channel(const struct args *args, bool sending, struct channel *ret)
+{
+	char why[CHANNEL_WHY_LEN];
+	int err;
+
+	/* A pipe that breaks is an error like others. */
+	signal(SIGPIPE, SIG_IGN);
+	if ((args->listen != NULL) + (args->connect != NULL) + (args->via != NULL) + args->answer > 1)
+		return fail(NULL, "--listen, --connect, --via, --answer", "one way at a time");
+	if (args->listen)
+		err = channel_listen(args->listen, ret, why);
+	else if (args->connect)
+		err = channel_connect(args->connect, ret, why);
+	else if (args->via)
+		err = channel_command(args->via, ret, why);
+	else
+		err = channel_standard(sending, args->answer, ret, why);
+	if (err)
+		return fail(NULL, why, NULL);
+	ret->rate_bytes = args->rate;
+	return 0;
+}
+
+/* Totals go where the stream does not. */
+static int print_totals(const struct channel *channel, const char *text, json_t *json, bool as_json)
+{
+	FILE *out = channel->out_fd == STDOUT_FILENO ? stderr : stdout;
+
+	if (!as_json) {
+		json_decref(json);
+		fprintf(out, "%s\n", text);
+		return 0;
+	}
+	if (!json || json_dumpf(json, out, JSON_INDENT(2)) || fputc('\n', out) == EOF)
+		fprintf(stderr, "tierctl: output: cannot print JSON\n");
+	json_decref(json);
+	return 0;
+}
+
+/* --- send ------------------------------------------------------------------------------------------------------- */
+
+static int pause_by_command(void *arg, char why[static SENDER_WHY_LEN])
+{
+	int status = system(arg);
+
+	if (status == 0)
+		return 0;
+	snprintf(why, SENDER_WHY_LEN, "the pause command failed: %s", (const char *)arg);
+	return -ECANCELED;
+}
+
+static int list_from_file(struct sender *sender, const char *path)
+{
+	struct channel file = { .in_fd = open(path, O_RDONLY | O_CLOEXEC), .out_fd = -1 };
+	struct reader *reader = NULL;
+	int err = file.in_fd < 0 ? -errno : reader_new(STREAM_LIST, channel_read, &file, &reader);
+
+	if (err)
+		fail_errno(path, "cannot be read", err);
+	if (!err) {
+		err = sender_take_list(sender, reader);
+		if (err)
+			fail(path, "not a list of hashes", sender->why);
+		else if (!sender->base)
+			err = -fail(path, "is the list of another file", "its size or block size is another");
+	}
+	reader_free(reader);
+	if (file.in_fd >= 0)
+		close(file.in_fd);
+	return err ? 1 : 0;
+}
+
+static int print_sent(const struct sender *sender, const struct args *args, const char *path)
+{
+	const struct source *source = sender->source;
+	uint64_t blocks = sender->cold_blocks + sender->resident_blocks;
+	char data[SIZE_TEXT_LEN], stream[SIZE_TEXT_LEN], rate[SIZE_TEXT_LEN], text[512], paused[64] = "";
+	json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:b}", "file", path,
+				 "size_bytes", (json_int_t)source->size_bytes, "block_bytes",
+				 (json_int_t)source->block_bytes, "cold_blocks", (json_int_t)sender->cold_blocks,
+				 "resident_blocks", (json_int_t)sender->resident_blocks, "hole_blocks",
+				 (json_int_t)sender->hole_blocks, "skipped_blocks", (json_int_t)sender->skipped_blocks,
+				 "rounds", (json_int_t)sender->rounds, "stream_bytes", (json_int_t)sender->stream_bytes,
+				 "seconds", seconds_of(sender->total_ns), "bytes_per_second",
+				 (json_int_t)per_second(sender->stream_bytes, sender->total_ns), "delta",
+				 (int)(sender->base != NULL));
+
+	if (sender->live) {
+		json_object_set_new(json, "paused_seconds", json_real(seconds_of(sender->paused_ns)));
+		json_object_set_new(json, "paused_bytes", json_integer((json_int_t)sender->round_bytes));
+		snprintf(paused, sizeof(paused), ", %llu rounds, paused for %.3f s", (unsigned long long)sender->rounds,
+			 seconds_of(sender->paused_ns));
+	}
+	snprintf(text, sizeof(text), "%s: %s of blocks sent as %s, %llu blocks were there already%s, %.1f s, %s/s",
+		 path, size_format(blocks * source->block_bytes, data), size_format(sender->stream_bytes, stream),
+		 (unsigned long long)sender->skipped_blocks, paused, seconds_of(sender->total_ns),
+		 size_format((uint64_t)per_second(sender->stream_bytes, sender->total_ns), rate));
+	return print_totals(sender->channel, text, json, args->json);
+}
+
+/* With the channel open. 0, or 1 after the error was printed. */
+static int do_send(struct sender *sender, const struct args *args, const char *path)
+{
+	struct channel *channel = sender->channel;
+	struct reader *reader = NULL;
+	int err = 0;
+
+	if (args->since && list_from_file(sender, args->since))
+		return 1;
+	if (channel->two_way) {
+		err = reader_new(STREAM_LIST, channel_read, channel, &reader);
+		if (!err)
+			err = sender_take_list(sender, reader);
+	}
+	if (!err)
+		err = sender_run(sender);
+	if (reader && sender->writer) {
+		char why[SENDER_WHY_LEN];
+		int result;
+
+		/* What the receiver says explains a connection that broke. */
+		memcpy(why, sender->why, sizeof(why));
+		*sender->why = '\0';
+		result = err == -EPIPE || err == -ECONNRESET || !err ? sender_take_result(sender, reader) : 0;
+		if (err && (!result || !*sender->why))
+			memcpy(sender->why, why, sizeof(why));
+		err = err ? err : result;
+	}
+	reader_free(reader);
+	return err ? fail(path, sender->why, NULL) : 0;
+}
+
+int send_run(const struct command *command, int argc, char **argv)
+{
+	struct channel channel = { .in_fd = -1, .out_fd = -1 };
+	struct source source = {};
+	struct progress progress;
+	struct sender sender = { .source = &source, .channel = &channel, .progress = &progress };
+	const char *what, *path;
+	struct args args;
+	int rc = args_parse(command, argc, argv, 1, 1, &args);
+
+	if (rc)
+		return rc < 0;
+	path = args.operands[0];
+	if (args.cold && (args.all || args.live))
+		return fail(NULL, "--cold", "not together with --all or --live");
+	if (args.since && (args.listen || args.connect || args.via))
+		return fail(NULL, "--since", "a receiver that can answer says by itself what it has");
+	rc = source_open(path, false, &source, &what);
+	if (rc)
+		return fail_errno(path, what, rc);
+	sender.cold_only = args.cold;
+	sender.live = args.live;
+	sender.downtime_ns = args.downtime_ns;
+	sender.pause = args.pause ? pause_by_command : NULL;
+	sender.pause_arg = (void *)args.pause;
+	rc = open_channel(&args, true, &channel);
+	if (!rc) {
+		progress_start(&progress, "sent");
+		rc = do_send(&sender, &args, path);
+		channel_end_writing(&channel);
+		if (!rc)
+			rc = print_sent(&sender, &args, path);
+		if (channel_close(&channel) && !rc)
+			rc = fail(args.via, "failed", NULL);
+	}
+	sender_fini(&sender);
+	source_close(&source);
+	return rc;
+}
+
+/* --- recv ------------------------------------------------------------------------------------------------------- */
+
+/* Nobody's memory changes under it. */
+static int check_unmapped(const char *path)
+{
+	struct conn_error error;
+	struct conn *conn;
+	json_t *stat;
+	int rc = 0;
+
+	if (access(path, F_OK) < 0 || conn_open(path, true, &conn, &error))
+		return 0; /* what is wrong with it will be told */
+	if (!conn_ask(conn, "stat", NULL, NULL, NULL, &stat, &error)) {
+		if (json_integer_value(json_object_get(stat, "mappers")) > 0)
+			rc = fail(path, "is mapped", "end what uses it, or receive in place");
+		json_decref(stat);
+	}
+	conn_close(conn);
+	return rc;
+}
+
+static int print_received(const struct receiver *receiver, const struct args *args)
+{
+	char size[SIZE_TEXT_LEN], stream[SIZE_TEXT_LEN], rate[SIZE_TEXT_LEN], text[512];
+	json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:b}", "file", receiver->path,
+				 "size_bytes", (json_int_t)receiver->header.size_bytes, "block_bytes",
+				 (json_int_t)receiver->header.block_bytes, "blocks",
+				 (json_int_t)receiver->totals.blocks, "hole_blocks",
+				 (json_int_t)receiver->totals.hole_blocks, "dram_blocks",
+				 (json_int_t)receiver->dram_blocks, "store_blocks", (json_int_t)receiver->store_blocks,
+				 "rounds", (json_int_t)receiver->rounds, "stream_bytes",
+				 (json_int_t)receiver->stream_bytes, "seconds", seconds_of(receiver->total_ns),
+				 "bytes_per_second", (json_int_t)per_second(receiver->stream_bytes, receiver->total_ns),
+				 "delta", (int)receiver->delta);
+
+	snprintf(text, sizeof(text), "%s: %s%s came in %s, %llu blocks to DRAM, %llu to the store, %.1f s, %s/s",
+		 receiver->path, receiver->delta ? "what changed of " : "",
+		 size_format(receiver->header.size_bytes, size), size_format(receiver->stream_bytes, stream),
+		 (unsigned long long)receiver->dram_blocks, (unsigned long long)receiver->store_blocks,
+		 seconds_of(receiver->total_ns),
+		 size_format((uint64_t)per_second(receiver->stream_bytes, receiver->total_ns), rate));
+	return print_totals(receiver->channel, text, json, args->json);
+}
+
+int recv_run(const struct command *command, int argc, char **argv)
+{
+	struct channel channel = { .in_fd = -1, .out_fd = -1 };
+	struct progress progress;
+	struct receiver receiver = { .channel = &channel, .progress = &progress };
+	struct args args;
+	int rc = args_parse(command, argc, argv, 1, 1, &args);
+
+	if (rc)
+		return rc < 0;
+	receiver.path = args.operands[0];
+	receiver.in_place = args.in_place;
+	if (!args.in_place && check_unmapped(receiver.path))
+		return 1;
+	rc = open_channel(&args, false, &channel);
+	if (rc)
+		return rc;
+	progress_start(&progress, "received");
+	if (receiver_run(&receiver))
+		rc = fail(receiver.path, receiver.why, NULL);
+	else
+		rc = print_received(&receiver, &args);
+	receiver_fini(&receiver);
+	channel_close(&channel);
+	return rc;
+}
+
+/* --- stamp ------------------------------------------------------------------------------------------------------ */
+
+static int write_list(struct source *source, const struct source_table *table, uint64_t stamp)
+{
+	struct stream_header header = { .size_bytes = source->size_bytes, .block_bytes = source->block_bytes };
+	struct channel channel = { .in_fd = -1, .out_fd = STDOUT_FILENO };
+	struct writer *writer = NULL;
+	int err = getrandom(header.id, sizeof(header.id), 0) == sizeof(header.id) ? 0 : -EIO;
+
+	if (!err)
+		err = writer_new(STREAM_LIST, &header, channel_write, &channel, &writer);
+	for (uint64_t block = 0; !err && block < table->count;) {
+		uint64_t left = table->count - block;
+		size_t count = left < STREAM_HASHES_MAX ? (size_t)left : STREAM_HASHES_MAX;
+
+		err = writer_hashes(writer, block, table->hash + block, count);
+		block += count;
+	}
+	if (!err)
+		err = writer_end(writer, stamp);
+	writer_free(writer);
+	return err ? fail_errno("output", "cannot be written", err) : 0;
+}
+
+int stamp_run(const struct command *command, int argc, char **argv)
+{
+	struct source_table table = {};
+	struct source source = {};
+	char why[SOURCE_WHY_LEN], text[32];
+	const char *what, *path;
+	uint64_t stamp = 0;
+	struct args args;
+	int rc = args_parse(command, argc, argv, 1, 1, &args);
+
+	if (rc)
+		return rc < 0;
+	path = args.operands[0];
+	if (!args.json && isatty(STDOUT_FILENO))
+		return fail("standard output", "a list of hashes is nothing for a terminal", NULL);
+	rc = source_open(path, false, &source, &what);
+	if (rc)
+		return fail_errno(path, what, rc);
+	rc = source_table_init(&table, source.blocks);
+	if (!rc)
+		rc = source_hash_all(&source, &table);
+	if (rc)
+		rc = fail(path, "cannot be read", source_why(&source, rc, why));
+	for (uint64_t block = 0; !rc && block < table.count; block++)
+		if (table.hash[block] != STREAM_HASH_UNKNOWN)
+			stamp += stream_stamp(block, table.hash[block]);
+	snprintf(text, sizeof(text), "%016llx", (unsigned long long)stamp);
+	if (!rc)
+		rc = args.json ? print_json(json_pack("{s:s, s:s, s:I, s:I}", "file", path, "stamp", text, "size_bytes",
+						      (json_int_t)source.size_bytes, "block_bytes",
+						      (json_int_t)source.block_bytes))
+			       : write_list(&source, &table, stamp);
+	source_table_fini(&table);
+	source_close(&source);
+	return rc;
+}

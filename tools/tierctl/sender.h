@@ -1,0 +1,57 @@
+/* sender.h - sends the blocks of a RAM file: the cold ones as they lie in the store, then the resident ones, the
+ * youngest first; of a running machine then in rounds what changed meanwhile. docs/format/stream.md.
+ *
+ * Nothing is promoted and no generation changes. Belongs to one thread. 0 or -errno, and why for a person.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "channel.h"
+#include "progress.h"
+#include "source.h"
+#include "stream/reader.h"
+#include "stream/writer.h"
+
+#define SENDER_WHY_LEN 512
+
+/* Called when all but the last round is there: the machine must not run any more when it returns 0. */
+typedef int sender_pause_fn(void *arg, char why[static SENDER_WHY_LEN]);
+
+struct sender {
+	/* What is asked for. */
+	struct source *source;
+	struct channel *channel;
+	struct progress *progress; /* may be NULL */
+	bool cold_only;
+	bool live;
+	uint64_t downtime_ns; /* of a live one: the last round shall fit into this */
+	sender_pause_fn *pause;
+	void *pause_arg;
+	/* What the receiver has (of a list); NULL: nothing. Taken over. */
+	uint64_t *base;
+	uint64_t base_stamp;
+	/* Results. */
+	uint64_t cold_blocks, resident_blocks, hole_blocks,
+		skipped_blocks; /* blocks may count more than once in rounds */
+	uint64_t rounds;
+	uint64_t stream_bytes, total_ns, paused_ns, round_bytes; /* round_bytes: of the last round */
+	char why[SENDER_WHY_LEN];
+	/* Inside. */
+	struct writer *writer;
+	struct source_table table;
+	uint64_t *sent; /* what the receiver has now */
+	uint64_t *list; /* blocks of the part that is being made */
+	uint64_t list_count;
+	uint64_t part, hole_at, stamp;
+	uint64_t done_blocks;
+};
+
+/* Takes the list that a receiver writes first; a file of another size or block size counts as nothing. */
+int sender_take_list(struct sender *sender, struct reader *reader);
+/* Sends everything, and an ABORT if that fails. */
+int sender_run(struct sender *sender);
+/* After a run on a channel that goes both ways: what the receiver says at its end. */
+int sender_take_result(struct sender *sender, struct reader *reader);
+void sender_fini(struct sender *sender);

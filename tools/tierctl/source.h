@@ -1,0 +1,64 @@
+/* source.h - the blocks of one RAM file, read where they are (tierfs/access.h): states, hashes, values as stored.
+ *
+ * Nothing is promoted, and no generation changes. Belongs to one thread. 0 or -errno; an error names the block.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <tierfs/access.h>
+
+struct codec;
+
+/* Per block, as it was when it was looked at. */
+struct source_table {
+	uint64_t count;
+	uint64_t *hash; /* as in a list (stream/stream.h); of resident blocks: STREAM_HASH_UNKNOWN until it was asked
+			   for */
+	uint8_t *state; /* enum tierfs_access_state */
+	uint8_t *generation, *tier;
+};
+
+struct source {
+	int fd; /* O_DIRECT */
+	struct tierfs_access *access;
+	uint64_t size_bytes, blocks;
+	uint32_t block_bytes;
+	struct codec *codec; /* made when it is needed */
+	uint8_t *plain, *value;
+	uint64_t error_block; /* the block that the last error is about; UINT64_MAX: none */
+};
+
+/* writing: with the right to change the file. *ret_what says what could not be done. */
+int source_open(const char *path, bool writing, struct source *ret, const char **ret_what);
+void source_close(struct source *source); /* takes a zeroed one */
+/* "block 17: Input/output error", or the error alone. Writes to and returns buf. */
+#define SOURCE_WHY_LEN 128
+char *source_why(const struct source *source, int err, char buf[static SOURCE_WHY_LEN]);
+
+int source_table_init(struct source_table *table, uint64_t count); /* -ENOMEM */
+void source_table_fini(struct source_table *table);                /* takes a zeroed one */
+/* States, ages and the hashes that are known without work. */
+int source_look(struct source *source, struct source_table *table);
+/* Hashes of blocks that are resident, from their content: table->hash of each that is named. */
+int source_hash(struct source *source, struct source_table *table, const uint64_t *block, size_t count);
+/* Hashes of all blocks. */
+int source_hash_all(struct source *source, struct source_table *table);
+
+struct source_value {
+	uint64_t block;
+	bool hole, resident;
+	uint8_t generation, tier;
+	uint64_t hash;       /* as in a list */
+	const void *payload; /* as stored; NULL: a hole, or resident and not asked for */
+	uint32_t length_bytes;
+};
+typedef int source_value_fn(void *arg, const struct source_value *value);
+
+/* The values of the blocks that are named, in that order. resident: also of those in DRAM. fn non-zero ends it. */
+int source_values(struct source *source, const uint64_t *block, size_t count, bool resident, source_value_fn *fn,
+		  void *arg);
+/* The content of a value as stored: block_bytes in source->plain. -EBADMSG. */
+int source_decode(struct source *source, uint64_t block, const void *payload, uint32_t length_bytes);
