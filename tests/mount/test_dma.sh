@@ -1,5 +1,5 @@
 #!/bin/bash
-# timeout: 120
+# timeout: 240
 # Disk reads go straight into attached memory while blocks are demoted as fast as they can: no read may be lost.
 . "$(dirname "$0")/../lib/functions.sh"
 . "$(dirname "$0")/../lib/load.sh"
