@@ -24,6 +24,7 @@ class Plan:
     slice_s, slices = 0.05, 21
     scanned, scan_s, scan_rounds, scan_min_idle = 128 * MIB, 1, 9, (0.1,)
     touch_orders = ("sequential",)
+    plain, plain_s, plain_rounds = 256 * MIB, 5, 5
     rounds = 3
     ratio = 3
     fault, fault_count = 256 * MIB, 2000
@@ -43,6 +44,7 @@ class FullPlan(Plan):
     slice_s, slices = 0.1, 41
     scanned, scan_s, scan_rounds, scan_min_idle = GIB, 8, 11, (0.1, 30)
     touch, touch_orders = GIB, ("sequential", "random")
+    plain_s, plain_rounds = 10, 7
     rounds = 5
     fault, fault_count = 2 * GIB, 12000
     all_peers = True
@@ -70,6 +72,7 @@ class TinyPlan(Plan):
     slices, scan_s, scan_rounds, rounds = 3, 1, 3, 2
     fault, fault_count = 64 * MIB, 500
     scan = 32 * MIB
+    plain, plain_s, plain_rounds = 32 * MIB, 1, 2
     zipf, warm_s, slot_s = 192 * MIB, 0.5, 0.5
     jump_s = 1
     demote, direct, direct_write, populated = 64 * MIB, 64 * MIB, 64 * MIB, 128 * MIB
@@ -85,7 +88,7 @@ QUICK_CASES = {
 }
 FULL_CASES = {
     **QUICK_CASES, "zswap": cold.zswap, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
-    "memcached": services.memcached, "guest": services.guest,
+    "memcached": services.memcached, "guest": services.guest, "plain": memory.plain,
 }
 
 

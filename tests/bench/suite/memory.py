@@ -83,6 +83,30 @@ def scan_rounds(bench, tierfs, load, size, min_idle):
     bench.report.add(f"{name}.guest_time", "%", [100 * minor * refault_ns / 1e9 / cost["seconds"]], goal=1, better="lower", **facts)
 
 
+def plain(bench):
+    """A hot plain mapping: the kernel writes its dirty pages back again and again, which must neither slow the writer nor wear the disk.
+    The slots are longer together than the kernel's dirty_expire (30 s)."""
+    size = bench.plan.plain
+    with contextlib.ExitStack() as stack:
+        tierfs = stack.enter_context(Tierfs(bench.host, 4 * size, map="plain"))
+        shm = stack.enter_context(bench.host.shm_file())
+        load = stack.enter_context(Load(bench.host))
+        for name, path in (("tierfs", tierfs.path("ram")), ("shm", shm)):
+            load.do("map", name, path, size)
+            load.do("touch", name, 0, size, "sequential")
+        assert tierfs.stat("ram")["mapping"] == "plain"
+        rates, cost = {"tierfs": [], "shm": []}, tierfs.cost()
+        for turn in range(bench.plan.plain_rounds):
+            for name, list_ in rates.items():
+                list_.append(load.do("access", name, "write", bench.plan.plain_s, "even", 1, 200 + turn)["rate"] / 1e6)
+        cost = tierfs.cost(cost)
+        facts = {"size_bytes": size, "seconds": cost["seconds"], "daemon_cores": cost["cpu_s"] / cost["seconds"]}
+        bench.report.add("plain.write", "Mop/s", rates["tierfs"], "/dev/shm", rates["shm"], goal=0.5, **facts)
+        # The writer worked half of the time.
+        bench.report.add("plain.pool_writes", "MiB/s", [2 * cost["disk_write_bytes"] / MIB / cost["seconds"]], goal=20, better="lower",
+                         **facts)
+
+
 def huge(bench):
     """Read-modify-write with huge pages in the arena."""
     size = bench.plan.huge
