@@ -130,7 +130,7 @@ static uint64_t end_load(struct ramfile *file, struct load *load)
 		if (load->done[i]) {
 			blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block],
 					  load->info[i].content_hash);
-			heat_promoted(&file->blocks, block);
+			heat_promoted(&file->heat, &file->blocks, block);
 			loaded++;
 		}
 		waiters |= ramfile_settle(file, block, load->done[i] ? BLOCK_RESIDENT : BLOCK_COLD);
@@ -214,7 +214,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	lock_get(&file->lock);
 	if (!err) {
 		blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.content_hash);
-		heat_promoted(&file->blocks, block);
+		heat_promoted(&file->heat, &file->blocks, block);
 	}
 	waiters = ramfile_settle(file, block, err ? BLOCK_COLD : BLOCK_RESIDENT);
 	lock_put(&file->lock);

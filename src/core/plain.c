@@ -176,7 +176,7 @@ static void mark_cached(struct ramfile *file, uint64_t block)
 		blocks_set_cached(&file->blocks, block, true);
 		budget_force(tier_budget(file->tier), file->block_bytes);
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {
-			heat_promoted(&file->blocks, block);
+			heat_promoted(&file->heat, &file->blocks, block);
 			atomic_fetch_add(&file->promotions, 1);
 		}
 	}

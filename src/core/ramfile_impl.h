@@ -59,6 +59,7 @@ struct ramfile {
 	uint64_t looked_ns;               /* under lock: when the last look ended */
 	uint64_t loaded_ns;               /* immutable */
 	uint64_t next_scan_ns;            /* demoter thread only */
+	uint64_t hand;                    /* demoter thread only: block from which on the next are picked */
 	uint64_t scan_wanted;             /* under lock: how many callers wait for quick rounds */
 	unsigned int changing;            /* under lock: changes at work, mappers included */
 	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */

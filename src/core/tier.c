@@ -24,14 +24,23 @@
 #define NEAR_RESERVES 4
 /* When nothing can be demoted, nobody is helped by looking again at once. */
 #define REST_NS (5 * NS_PER_MS)
+/* For so long it is known well enough which blocks are the oldest. */
+#define CENSUS_NS (50 * NS_PER_MS)
 /* After a store that refused a batch. */
 #define RETRY_NS (500 * NS_PER_MS)
-#define PICK_BLOCKS 4096
-/* Blocks demoted between two looks at who waits. */
+/* Blocks that are demoted before somebody looks whether a scan is due. */
 #define STEP_BLOCKS 512
 
 TAILQ_HEAD(file_list, ramfile);
 TAILQ_HEAD(parked_list, parked);
+
+/* How many blocks of each class may be demoted, over all files. Counted now and then; in between it goes down by what is
+ * picked. */
+struct census {
+	uint64_t in_class[HEAT_CLASSES];
+	uint64_t min_idle_ns;
+	uint64_t taken_ns;
+};
 
 struct tier {
 	struct tier_config config; /* immutable but for what the setters change below */
@@ -63,7 +72,8 @@ struct tier {
 	uint64_t retry_ns;          /* demoter thread only: no demotion before */
 	uint64_t next_step_ns;      /* demoter thread only: when something is due */
 	uint64_t rest_until_ns;     /* demoter thread only: nothing can be demoted, kicks or not */
-	uint32_t pick[PICK_BLOCKS]; /* demoter thread only */
+	uint32_t pick[STEP_BLOCKS]; /* demoter thread only */
+	struct census census;       /* demoter thread only */
 	pthread_t thread;
 	bool thread_runs;
 };
@@ -356,76 +366,119 @@ void tier_remove_file(struct tier *tier, struct ramfile *file)
 
 /* --- the demoter ------------------------------------------------------------------------------------------ */
 
-static struct heat_filter filter_of(struct ramfile *file, uint64_t min_idle_ns)
+/* Under the file's lock: a piece of it from first on, short enough to hold the lock for. */
+static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64_t min_idle_ns)
 {
-	struct heat_filter filter = { .count = file->blocks.count, .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
+	struct heat_filter filter = { .first = first, .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
 
+	if (first < file->blocks.count)
+		filter.count = file->blocks.count - first;
+	if (filter.count > SCAN_BLOCKS)
+		filter.count = SCAN_BLOCKS;
 	lock_get(&file->mapper_lock);
 	filter.mapped = file->mapper_count > 0;
 	lock_put(&file->mapper_lock);
 	return filter;
 }
 
-struct census {
-	uint64_t in_class[HEAT_CLASSES];
-	uint64_t min_idle_ns;
-};
-
 static void count_file(void *arg, struct ramfile *file)
 {
 	struct census *census = arg;
-	struct heat_filter filter;
+	struct heat_filter filter = { 0 };
 
-	LOCK_SCOPE(&file->lock);
-	filter = filter_of(file, census->min_idle_ns);
-	heat_count(&file->heat, &file->blocks, &filter, census->in_class);
+	do {
+		LOCK_SCOPE(&file->lock);
+		filter = filter_of(file, filter.first + filter.count, census->min_idle_ns);
+		heat_count(&file->heat, &file->blocks, &filter, census->in_class);
+	} while (filter.count);
+}
+
+static void take_census(struct tier *tier)
+{
+	tier->census = (struct census){ .min_idle_ns = atomic_load(&tier->min_idle_ns), .taken_ns = clock_ns() };
+	each_file(tier, count_file, &tier->census);
 }
 
 struct sweep {
 	struct tier *tier;
 	unsigned int lowest_class;
-	uint64_t wanted, demoted;
+	uint64_t wanted, picked, demoted;
 	int err;
 };
 
+/* Picks from the hand on, up to the end of the file at most, and moves the hand behind it. */
+static size_t pick_some(struct sweep *sweep, struct ramfile *file, uint64_t *visited)
+{
+	struct tier *tier = sweep->tier;
+	size_t max = sweep->wanted - sweep->picked, count = 0;
+	struct heat_filter filter;
+
+	do {
+		size_t found;
+
+		LOCK_SCOPE(&file->lock);
+		filter = filter_of(file, file->hand, tier->census.min_idle_ns);
+		found = heat_pick(&file->heat, &file->blocks, &filter, sweep->lowest_class, tier->pick + count,
+				  max - count);
+		heat_leave(&file->heat, &file->blocks, tier->pick + count, found);
+		count += found;
+		file->hand = filter.first + filter.count;
+		if (count == max)
+			file->hand = tier->pick[count - 1] + 1U;
+		*visited += file->hand - filter.first;
+	} while (count < max && filter.count);
+	if (!filter.count) {
+		file->hand = 0;
+		*visited += 1; /* an empty file has been gone through, too */
+	}
+	return count;
+}
+
+/* Once round the file at most. */
 static void sweep_file(void *arg, struct ramfile *file)
 {
 	struct sweep *sweep = arg;
-	struct demote_result result;
-	struct heat_filter filter;
-	size_t count;
-	int err;
+	uint64_t visited = 0, blocks;
 
-	if (sweep->demoted >= sweep->wanted || sweep->err)
-		return;
 	lock_get(&file->lock);
-	filter = filter_of(file, atomic_load(&sweep->tier->min_idle_ns));
-	count = sweep->wanted - sweep->demoted < PICK_BLOCKS ? sweep->wanted - sweep->demoted : PICK_BLOCKS;
-	count = heat_pick(&file->heat, &file->blocks, &filter, sweep->lowest_class, sweep->tier->pick, count);
+	blocks = file->blocks.count;
 	lock_put(&file->lock);
-	if (!count)
-		return;
-	err = ramfile_demote_blocks(file, sweep->tier->pick, count, &result);
-	sweep->demoted += result.demoted;
-	if (err && err != -EBUSY)
+	while (visited <= blocks && sweep->picked < sweep->wanted && !sweep->err) {
+		struct demote_result result;
+		size_t count = pick_some(sweep, file, &visited);
+		int err;
+
+		if (!count)
+			continue;
+		err = ramfile_demote_blocks(file, sweep->tier->pick, count, &result);
+		sweep->picked += count;
+		sweep->demoted += result.demoted;
+		if (err == -EBUSY) /* a process that is not back yet maps it */
+			return;
 		sweep->err = err;
+	}
 }
 
-/* Demotes up to that many blocks over all files, oldest first. Returns how many. */
-static uint64_t demote_some(struct tier *tier, uint64_t wanted)
+/* Demotes up to most blocks over all files, of the oldest ones of which there are needed. Returns how many. */
+static uint64_t demote_some(struct tier *tier, uint64_t needed, uint64_t most)
 {
-	CLEANUP_FREE struct census *census = calloc(1, sizeof(*census));
-	struct sweep sweep = { .tier = tier, .wanted = wanted };
+	struct census *census = &tier->census;
+	struct sweep sweep = { .tier = tier, .wanted = most };
+	uint64_t left;
 
-	if (!census)
-		return 0;
-	census->min_idle_ns = atomic_load(&tier->min_idle_ns);
-	each_file(tier, count_file, census);
-	sweep.lowest_class = heat_threshold(census->in_class, wanted);
+	sweep.lowest_class = heat_threshold(census->in_class, needed);
 	each_file(tier, sweep_file, &sweep);
 	if (sweep.err) {
 		/* The store says why, once. Blocks stay resident, and it goes on by itself. */
 		tier->retry_ns = clock_ns() + RETRY_NS;
+	}
+	/* What was not found where all was gone through is not there any more. */
+	left = sweep.picked < most ? UINT64_MAX : sweep.picked;
+	for (unsigned int class = HEAT_CLASSES; class-- > sweep.lowest_class;) {
+		uint64_t gone = census->in_class[class] < left ? census->in_class[class] : left;
+
+		census->in_class[class] -= gone;
+		left -= gone;
 	}
 	return sweep.demoted;
 }
@@ -442,18 +495,27 @@ static bool under_pressure(struct tier *tier)
 	return reserve_used(tier) || parked_count(tier);
 }
 
-/* Refills the reserve. */
-static void relieve(struct tier *tier)
+/* Refills the reserve, until a scan is due. */
+static void relieve(struct tier *tier, uint64_t until_ns)
 {
 	uint64_t target = budget_reserve_bytes(&tier->budget);
 
-	while (budget_free(&tier->budget) < target && clock_ns() >= tier->retry_ns) {
-		uint64_t wanted = (target - budget_free(&tier->budget)) / tier->config.block_bytes + 1;
+	while (budget_free(&tier->budget) < target) {
+		uint64_t needed = (target - budget_free(&tier->budget)) / tier->config.block_bytes + 1;
+		uint64_t now = clock_ns();
+		bool stale = now >= tier->census.taken_ns + CENSUS_NS;
 
-		if (!demote_some(tier, wanted < STEP_BLOCKS ? wanted : STEP_BLOCKS)) {
-			tier->rest_until_ns = clock_ns() + REST_NS;
+		if (now < tier->retry_ns || now >= until_ns)
+			break;
+		if (stale)
+			take_census(tier);
+		if (demote_some(tier, needed, needed < STEP_BLOCKS ? needed : STEP_BLOCKS))
+			continue;
+		if (stale) { /* a large table is not counted all the time */
+			tier->rest_until_ns = clock_ns() + REST_NS + 4 * (clock_ns() - now);
 			break;
 		}
+		tier->census.taken_ns = 0;
 	}
 	if (budget_free(&tier->budget) >= tier->config.block_bytes)
 		announce_room(tier);
@@ -504,7 +566,7 @@ void tier_step(struct tier *tier)
 	turn.next_ns = clock_ns() + SLOW_NS;
 	each_file(tier, scan_file, &turn);
 	if (under_pressure(tier))
-		relieve(tier);
+		relieve(tier, turn.next_ns);
 	if (under_pressure(tier) && turn.next_ns > clock_ns() + quick)
 		turn.next_ns = clock_ns() + quick;
 	tier->next_step_ns = turn.next_ns;

@@ -172,7 +172,7 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 			lock_get(&file->lock);
 			blocks_set_stored(&file->blocks, piece->block, file->blocks.stored_bytes[piece->block],
 					  info.content_hash);
-			heat_promoted(&file->blocks, piece->block);
+			heat_promoted(&file->heat, &file->blocks, piece->block);
 			lock_put(&file->lock);
 			atomic_fetch_add(&file->promotions, 1);
 		}

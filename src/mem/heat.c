@@ -1,7 +1,13 @@
 #include "mem/heat.h"
 
-/* A block that comes back within this many rounds was demoted too early. */
+/* A block that comes back before it is this many times as old as blocks are when they leave was demoted too early; each
+ * tier counts as in its class. Until it is known how old they are: within this many rounds. */
+#define SOON_TIMES 2
 #define SOON_ROUNDS 8
+/* A tier is lost in so many rounds without use, so that what was hot for long does not stay for ever. */
+#define TIER_ROUNDS 64
+/* Each tier halves the age of a block. */
+#define TIER_SHIFT 1
 
 uint64_t heat_mark(struct blocks *blocks, uint64_t first, uint64_t count, uint8_t *mark)
 {
@@ -33,6 +39,14 @@ static void grow_older(struct blocks *blocks, uint64_t block)
 		blocks->guess[block]++;
 }
 
+static void cool_down(struct blocks *blocks, uint64_t block)
+{
+	uint8_t tier = blocks_tier(blocks, block);
+
+	if (tier && blocks->generation[block] % TIER_ROUNDS == 0)
+		blocks_set_tier(blocks, block, tier - 1);
+}
+
 void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen)
 {
 	for (uint64_t i = 0; i < count; i++) {
@@ -52,8 +66,10 @@ void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint
 				heat_used(blocks, block);
 			} else {
 				seen->idle++;
-				if (zapped || blocks->generation[block] > 0)
+				if (zapped || blocks->generation[block] > 0) {
 					grow_older(blocks, block);
+					cool_down(blocks, block);
+				}
 			}
 			break;
 		case BLOCK_LOADING:
@@ -71,14 +87,11 @@ void heat_looked(struct heat *heat)
 	heat->round++;
 }
 
-uint64_t heat_idle_ns(const struct heat *heat, const struct blocks *blocks, uint64_t block, uint64_t now_ns)
+static uint64_t idle_ns(const struct heat *heat, uint64_t generation, uint64_t now_ns)
 {
-	uint64_t generation = blocks->generation[block];
 	uint64_t zapped;
 
-	if (!generation)
-		return 0;
-	if (generation > heat->round)
+	if (!generation || generation > heat->round)
 		return 0;
 	zapped = heat->zap_done_ns[(heat->round - generation + 1) % HEAT_RING];
 	return zapped && now_ns > zapped ? now_ns - zapped : 0;
@@ -138,11 +151,12 @@ void heat_demoted(struct blocks *blocks, uint64_t block)
 		blocks->guess[block] = 0;
 }
 
-void heat_promoted(struct blocks *blocks, uint64_t block)
+void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t block)
 {
+	uint64_t soon = heat->leave_age_256th * SOON_TIMES / 256;
 	uint8_t tier = blocks_tier(blocks, block);
 
-	if (blocks->generation[block] < SOON_ROUNDS) {
+	if ((unsigned int)blocks->generation[block] >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
 		if (tier < HEAT_TIER_MAX)
 			blocks_set_tier(blocks, block, tier + 1);
 	} else if (tier > 0) {
@@ -151,31 +165,59 @@ void heat_promoted(struct blocks *blocks, uint64_t block)
 	heat_used(blocks, block);
 }
 
-static bool eligible(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
-		     uint64_t block)
+void heat_leave(struct heat *heat, const struct blocks *blocks, const uint32_t *block, size_t count)
 {
-	if (filter->cached)
-		return blocks_has(blocks, block, BLOCK_CACHED) && !blocks_has(blocks, block, BLOCK_PINNED);
-	if (blocks_state(blocks, block) != BLOCK_RESIDENT ||
-	    blocks_has(blocks, block, BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED))
-		return false;
-	if (!filter->mapped)
-		return true;
-	if (!blocks->generation[block])
-		return false;
-	return heat_idle_ns(heat, blocks, block, filter->now_ns) >= filter->min_idle_ns;
+	for (size_t i = 0; i < count; i++)
+		if (blocks_tier(blocks, block[i]) == 0)
+			heat->leave_age_256th += blocks->generation[block[i]] - heat->leave_age_256th / 256;
+}
+
+/* What may be demoted: these bits of a block's word, and a generation from lowest to highest. */
+struct bounds {
+	uint16_t mask, wanted;
+	unsigned int lowest, highest;
+};
+
+static struct bounds bounds_of(const struct heat *heat, const struct heat_filter *filter)
+{
+	struct bounds bounds = { .mask = BLOCK_STATE_MASK | BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED,
+				 .wanted = BLOCK_RESIDENT,
+				 .highest = BLOCK_GENERATION_MAX };
+
+	if (filter->cached) {
+		bounds.mask = BLOCK_CACHED | BLOCK_PINNED;
+		bounds.wanted = BLOCK_CACHED;
+	} else if (filter->mapped) {
+		if (heat->round < bounds.highest)
+			bounds.highest = (unsigned int)heat->round;
+		bounds.lowest = 1;
+		while (bounds.lowest <= bounds.highest &&
+		       idle_ns(heat, bounds.lowest, filter->now_ns) < filter->min_idle_ns)
+			bounds.lowest++;
+	}
+	return bounds;
+}
+
+static bool eligible(const struct blocks *blocks, const struct bounds *bounds, uint64_t block)
+{
+	return (blocks->word[block] & bounds->mask) == bounds->wanted && blocks->generation[block] >= bounds->lowest &&
+	       blocks->generation[block] <= bounds->highest;
 }
 
 static unsigned int class_of(const struct blocks *blocks, uint64_t block)
 {
-	return heat_age(blocks, block) * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - blocks_tier(blocks, block));
+	uint8_t tier = blocks_tier(blocks, block);
+
+	return (heat_age(blocks, block) >> (TIER_SHIFT * tier)) * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - tier);
 }
 
 void heat_count(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
 		uint64_t in_class[static HEAT_CLASSES])
 {
+	struct bounds bounds = bounds_of(heat, filter);
+
 	for (uint64_t block = filter->first; block < filter->first + filter->count; block++)
-		if (eligible(heat, blocks, filter, block))
+		if (eligible(blocks, &bounds, block))
 			in_class[class_of(blocks, block)]++;
 }
 
@@ -192,10 +234,11 @@ unsigned int heat_threshold(const uint64_t in_class[static HEAT_CLASSES], uint64
 size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
 		 unsigned int lowest_class, uint32_t *ret, size_t max)
 {
+	struct bounds bounds = bounds_of(heat, filter);
 	size_t picked = 0;
 
 	for (uint64_t block = filter->first; block < filter->first + filter->count && picked < max; block++)
-		if (eligible(heat, blocks, filter, block) && class_of(blocks, block) >= lowest_class)
+		if (eligible(blocks, &bounds, block) && class_of(blocks, block) >= lowest_class)
 			ret[picked++] = (uint32_t)block;
 	return picked;
 }

@@ -26,6 +26,7 @@
 struct heat {
 	uint64_t round;                  /* number of the last finished look; 0: none yet */
 	uint64_t zap_done_ns[HEAT_RING]; /* when all mappers had acknowledged the zap of a round */
+	uint64_t leave_age_256th;        /* generation at which blocks are demoted, averaged over 256; 0: none was */
 };
 
 /* First half: sets mark[i] for each block of [first, first + count) that must be zapped. Returns how many. */
@@ -41,13 +42,12 @@ struct heat_seen {
 void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen);
 void heat_looked(struct heat *heat);
 
-/* How long the block has been absent for certain; 0: not known to be idle. */
-uint64_t heat_idle_ns(const struct heat *heat, const struct blocks *blocks, uint64_t block, uint64_t now_ns);
-
 /* The block was brought into DRAM, or was seen in use outside of a look. */
 void heat_used(struct blocks *blocks, uint64_t block);
-/* A cold block comes back: moves its tier up if it was away for a short time only, down if for long. */
-void heat_promoted(struct blocks *blocks, uint64_t block);
+/* A cold block comes back: moves its tier up if a little more DRAM would have kept it, down if it was away for long. */
+void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t block);
+/* These were picked to make room: what "a little more DRAM" means is known from their age. */
+void heat_leave(struct heat *heat, const struct blocks *blocks, const uint32_t *block, size_t count);
 
 /* A generation that came from elsewhere (another host, a file, the time before an attach) proves nothing about a
  * resident block. It is kept as a guess beside the generation: as soon as one look has shown that the block is idle, it
@@ -68,8 +68,8 @@ struct heat_filter {
 	bool cached; /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
 };
 
-/* Blocks are compared by class: a higher class is demoted first. Oldest generation first, lowest tier first among
- * equals. */
+/* Blocks are compared by class: a higher class is demoted first. It is the generation, halved for each
+ * tier: a block that keeps coming back may stay unused for longer. Lowest tier first among equals. */
 #define HEAT_CLASSES ((BLOCK_GENERATION_MAX + 1) * (HEAT_TIER_MAX + 1))
 
 /* Adds the blocks that may be demoted to in_class[], so that several files can be weighed together. */
