@@ -162,8 +162,9 @@ class Cgroup:
 
 
 class Host:
-    def __init__(self, parent, build):
+    def __init__(self, parent, build, options=None):
         self.build = build
+        self.options = options or {}
         self.parent = parent
         self.stack = contextlib.ExitStack()
         self.clear_leftovers(parent)

@@ -71,7 +71,7 @@ class Tierfs:
         self.host = host
         self.tierctl = os.path.join(host.build, "bin/tierctl")
         self.mount = host.path("mnt")
-        self.options = {"dram": dram, "min_idle": min_idle, **options}
+        self.options = {**host.options, "dram": dram, "min_idle": min_idle, **options}
         os.mkdir(self.mount)
         self.log = open(os.path.join(host.dir, "tierfs.log"), "a", encoding="utf-8")
         text = ",".join(f"{key}={value}" for key, value in self.options.items())
