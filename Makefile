@@ -69,11 +69,11 @@ LDFLAGS_SHARED := -shared $(if $(SANITIZE),,-Wl,-z,defs)
 LDFLAGS_ALL := $(SANITIZE) $(LDFLAGS_BASE)
 
 FUSE_CFLAGS := $(call pkg_cflags,fuse3)
-DAEMON_LIBS := $(call pkg_libs,fuse3,-lfuse3) $(call pkg_libs,liburing,-luring) $(call pkg_libs,libzstd,-lzstd) \
+DAEMON_LIBS := $(call pkg_libs,fuse3,-lfuse3) $(call pkg_libs,liburing,-luring) $(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,liblz4,-llz4) \
 	-lrocksdb $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,libxxhash,-lxxhash) \
 	$(call pkg_libs,libbpf,-lbpf)
 TIERCTL_LIBS := $(call pkg_libs,smartcols,-lsmartcols) $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,liburing,-luring) \
-	$(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,libxxhash,-lxxhash)
+	$(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,liblz4,-llz4) $(call pkg_libs,libxxhash,-lxxhash)
 CHECK_LIBS := $(call pkg_libs,check,-lcheck)
 CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 

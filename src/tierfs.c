@@ -366,7 +366,7 @@ static int start_core(struct daemon *d)
 		.block_bytes = d->pool->block_bytes,
 		.dram_bytes = options->value[OPTION_DRAM] - options->value[OPTION_WARM],
 		.min_idle_ns = options->value[OPTION_MIN_IDLE],
-		.zstd_level = (int)options->value[OPTION_LEVEL],
+		.level = (int)options->value[OPTION_LEVEL],
 		.run_demoter = true,
 		.pins = d->pins ? look_for_pins : NULL,
 		.pins_arg = d->pins,

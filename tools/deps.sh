@@ -14,6 +14,7 @@ packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
 #: liburing-dev               event loop, tierctl copy
 #: librocksdb-dev             the cold store
 #: libzstd-dev                compression of blocks
+#: liblz4-dev                 compression of blocks
 #: libxxhash-dev              checksums
 #: libjansson-dev             JSON of the control socket and of tierctl
 #: uthash-dev                 hash tables

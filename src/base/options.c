@@ -30,8 +30,8 @@ const struct option_spec option_table[OPTION_COUNT] = {
 		.help = "unit of tiering, 4K to 64K; fixed when the pool is created",
 	},
 	[OPTION_LEVEL] = {
-		.name = "level", .kind = OPTION_KIND_NUMBER, .fallback = 1, .min = 1, .max = 19, .argument = "N",
-		.help = "zstd compression level, 1 to 19",
+		.name = "level", .kind = OPTION_KIND_NUMBER, .fallback = 0, .max = 19, .argument = "N",
+		.help = "compression: 0 is LZ4, fastest; 1 to 19 are levels of zstd, smaller",
 	},
 	[OPTION_MAP] = {
 		.name = "map", .kind = OPTION_KIND_CHOICE, .fallback = OPTION_MAP_AUTO, .max = OPTION_MAP_PLAIN,

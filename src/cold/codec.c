@@ -1,4 +1,4 @@
-/* cold/codec.c - one block to one value and back. The only file that includes <zstd.h> and <xxhash.h>.
+/* cold/codec.c - one block to one value and back. The only file that includes <lz4.h>, <zstd.h> and <xxhash.h>.
  *
  * The header is written byte by byte, little-endian, so that neither padding nor the host shows in it. Its checksum is
  * the hash of (file, block number, the header before it, hash of the payload): a value that was damaged, cut, or
@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <lz4.h>
 #include <xxhash.h>
 #ifdef __x86_64__
 #include <xxh_x86dispatch.h> /* the same hashes, with what this processor has: two to four times as fast */
@@ -20,7 +21,7 @@
 #define CODEC_VERSION 1
 #define CODEC_BLOCK_SHIFT_MIN 12
 #define CODEC_BLOCK_SHIFT_MAX 21
-#define CODEC_LEVEL_MIN (-5)
+#define CODEC_LEVEL_MIN 0
 #define CODEC_LEVEL_MAX 19
 
 /* Offsets in the header. */
@@ -41,7 +42,8 @@ struct codec {
 	uint32_t block_bytes; /* immutable, and so are the next two */
 	uint8_t block_shift;
 	int level;
-	ZSTD_CCtx *compress; /* made when first used: many codecs only decode */
+	void *lz4; /* made when first used, and so are the next two: many codecs only decode */
+	ZSTD_CCtx *compress;
 	ZSTD_DCtx *decompress;
 };
 
@@ -60,14 +62,14 @@ static uint64_t get_le(const uint8_t *at, unsigned int bytes)
 	return number;
 }
 
-int codec_new(uint32_t block_bytes, int zstd_level, struct codec **ret)
+int codec_new(uint32_t block_bytes, int level, struct codec **ret)
 {
 	unsigned int shift = block_bytes ? (unsigned int)__builtin_ctz(block_bytes) : 0;
 	struct codec *codec;
 
 	if (shift < CODEC_BLOCK_SHIFT_MIN || shift > CODEC_BLOCK_SHIFT_MAX || block_bytes != UINT32_C(1) << shift)
 		return -EINVAL;
-	if (zstd_level < CODEC_LEVEL_MIN || zstd_level > CODEC_LEVEL_MAX)
+	if (level < CODEC_LEVEL_MIN || level > CODEC_LEVEL_MAX)
 		return -EINVAL;
 
 	codec = calloc(1, sizeof(*codec));
@@ -75,7 +77,7 @@ int codec_new(uint32_t block_bytes, int zstd_level, struct codec **ret)
 		return -ENOMEM;
 	codec->block_bytes = block_bytes;
 	codec->block_shift = (uint8_t)shift;
-	codec->level = zstd_level;
+	codec->level = level;
 	*ret = codec;
 	return 0;
 }
@@ -84,6 +86,7 @@ void codec_free(struct codec *codec)
 {
 	if (!codec)
 		return;
+	free(codec->lz4);
 	ZSTD_freeCCtx(codec->compress);
 	ZSTD_freeDCtx(codec->decompress);
 	free(codec);
@@ -144,10 +147,24 @@ static uint64_t checksum(struct store_key key, const uint8_t *header, const void
 	return checksum_of(key, header, XXH3_64bits(payload, payload_bytes));
 }
 
-/* 0 and *ret_len, or -E2BIG when compression does not save a sixteenth: zstd gives up as soon as it sees that. */
-static int compress(struct codec *codec, const void *plain, void *out, size_t *ret_len)
+static int compress_lz4(struct codec *codec, const void *plain, void *out, size_t worth, size_t *ret_len)
 {
-	size_t worth = codec->block_bytes - codec->block_bytes / 16;
+	int len;
+
+	if (!codec->lz4) {
+		codec->lz4 = malloc((size_t)LZ4_sizeofState());
+		if (!codec->lz4)
+			return -ENOMEM;
+	}
+	len = LZ4_compress_fast_extState(codec->lz4, plain, out, (int)codec->block_bytes, (int)worth, 1);
+	if (len <= 0)
+		return -E2BIG;
+	*ret_len = (size_t)len;
+	return 0;
+}
+
+static int compress_zstd(struct codec *codec, const void *plain, void *out, size_t worth, size_t *ret_len)
+{
 	size_t len;
 
 	if (!codec->compress) {
@@ -160,6 +177,16 @@ static int compress(struct codec *codec, const void *plain, void *out, size_t *r
 		return -E2BIG;
 	*ret_len = len;
 	return 0;
+}
+
+/* 0 and *ret_len, or -E2BIG when compression does not save a sixteenth: it gives up as soon as it sees that. */
+static int compress(struct codec *codec, const void *plain, void *out, enum codec_kind *ret_kind, size_t *ret_len)
+{
+	size_t worth = codec->block_bytes - codec->block_bytes / 16;
+
+	*ret_kind = codec->level ? CODEC_ZSTD : CODEC_LZ4;
+	return codec->level ? compress_zstd(codec, plain, out, worth, ret_len)
+			    : compress_lz4(codec, plain, out, worth, ret_len);
 }
 
 int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
@@ -183,8 +210,7 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 		len = sizeof(pattern);
 		memcpy(payload, plain, len);
 	} else {
-		kind = CODEC_ZSTD;
-		r = compress(codec, plain, payload, &len);
+		r = compress(codec, plain, payload, &kind, &len);
 		if (r == -E2BIG) {
 			kind = CODEC_RAW;
 			len = codec->block_bytes;
@@ -213,7 +239,7 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 
 	if (length_bytes < CODEC_HEADER_BYTES)
 		return -EBADMSG;
-	if (header[AT_VERSION] != CODEC_VERSION || header[AT_KIND] > CODEC_PATTERN)
+	if (header[AT_VERSION] != CODEC_VERSION || header[AT_KIND] > CODEC_LZ4)
 		return -EPROTONOSUPPORT;
 	if (header[AT_BLOCK_SHIFT] < CODEC_BLOCK_SHIFT_MIN || header[AT_BLOCK_SHIFT] > CODEC_BLOCK_SHIFT_MAX)
 		return -EBADMSG;
@@ -230,7 +256,14 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 	return 0;
 }
 
-static int decompress(struct codec *codec, const void *payload, size_t payload_bytes, void *out)
+static int decompress_lz4(const struct codec *codec, const void *payload, size_t payload_bytes, void *out)
+{
+	int len = LZ4_decompress_safe(payload, out, (int)payload_bytes, (int)codec->block_bytes);
+
+	return len < 0 || (uint32_t)len != codec->block_bytes ? -EBADMSG : 0;
+}
+
+static int decompress_zstd(struct codec *codec, const void *payload, size_t payload_bytes, void *out)
 {
 	size_t len;
 
@@ -252,7 +285,9 @@ static int unpack(struct codec *codec, const struct codec_info *info, const uint
 		memcpy(out, payload, codec->block_bytes);
 		return 0;
 	case CODEC_ZSTD:
-		return decompress(codec, payload, info->payload_bytes, out);
+		return decompress_zstd(codec, payload, info->payload_bytes, out);
+	case CODEC_LZ4:
+		return decompress_lz4(codec, payload, info->payload_bytes, out);
 	case CODEC_PATTERN:
 		if (info->payload_bytes != sizeof(uint64_t))
 			return -EBADMSG;

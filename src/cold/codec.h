@@ -1,7 +1,8 @@
 /* cold/codec.h - a block as it lies in the store: header, then payload. Format: docs/format/store.md.
  *
  * Encoding finds all-zero blocks (which are not stored at all) and blocks filled with one 8-byte pattern, and
- * compresses the rest with zstd, or keeps them raw when that does not pay. The header carries a format version, the
+ * compresses the rest with LZ4 or zstd, or keeps them raw when that does not pay. A codec decodes every kind, whatever
+ * it encodes. The header carries a format version, the
  * codec, hotness, a hash of the plain content, and a checksum that covers header, payload and the block's identity, so
  * that a damaged, misplaced or stale-format value is detected.
  *
@@ -23,6 +24,7 @@ enum codec_kind {
 	CODEC_RAW = 0,
 	CODEC_ZSTD = 1,
 	CODEC_PATTERN = 2, /* payload is the 8 bytes that fill the block */
+	CODEC_LZ4 = 3,
 };
 
 struct codec_hotness {
@@ -38,8 +40,8 @@ struct codec_info {
 	uint64_t content_hash; /* codec_hash() of the plain content */
 };
 
-/* block_bytes: a power of two, 4 KiB to 2 MiB; zstd_level: -5 to 19. Else -EINVAL. */
-int codec_new(uint32_t block_bytes, int zstd_level, struct codec **ret);
+/* block_bytes: a power of two, 4 KiB to 2 MiB; level: 0 for LZ4, 1 to 19 for zstd. Else -EINVAL. */
+int codec_new(uint32_t block_bytes, int level, struct codec **ret);
 void codec_free(struct codec *codec); /* takes NULL */
 
 /* Largest value that codec_encode() can make of a block. */

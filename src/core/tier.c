@@ -616,7 +616,7 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	tier->config = *config;
 	atomic_init(&tier->min_idle_ns, config->min_idle_ns);
 	budget_init(&tier->budget, config->dram_bytes);
-	work_pool_init(&tier->works, config->block_bytes, config->zstd_level);
+	work_pool_init(&tier->works, config->block_bytes, config->level);
 	lock_init(&tier->lock, LOCK_RANK_TIER);
 	lock_init(&tier->parked_lock, LOCK_RANK_BUDGET);
 	lock_cond_init(&tier->unpinned);

@@ -24,7 +24,7 @@ struct tier_config {
 	uint32_t block_bytes; /* power of two, 4 KiB to 64 KiB */
 	uint64_t dram_bytes;  /* budget */
 	uint64_t min_idle_ns;
-	int zstd_level;
+	int level;
 	tier_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages */
 	void *pins_arg;
 	bool run_demoter; /* false: the caller (a test) calls tier_step() itself */

@@ -5,9 +5,9 @@
 
 #define PAGE 4096
 
-void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int zstd_level)
+void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level)
 {
-	*pool = (struct work_pool){ .block_bytes = block_bytes, .zstd_level = zstd_level };
+	*pool = (struct work_pool){ .block_bytes = block_bytes, .level = level };
 	lock_init(&pool->lock, LOCK_RANK_WORK);
 }
 
@@ -41,7 +41,7 @@ static int work_new(const struct work_pool *pool, struct work **ret)
 	work->value_cap = codec_bound(pool->block_bytes);
 	work->plain = aligned_alloc(PAGE, pool->block_bytes);
 	work->value = malloc(work->value_cap);
-	if (!work->plain || !work->value || codec_new(pool->block_bytes, pool->zstd_level, &work->codec)) {
+	if (!work->plain || !work->value || codec_new(pool->block_bytes, pool->level, &work->codec)) {
 		work_free(work);
 		return -ENOMEM;
 	}

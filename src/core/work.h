@@ -22,11 +22,11 @@ struct work_pool {
 	struct lock lock;
 	struct work *idle;    /* under lock */
 	uint32_t block_bytes; /* immutable */
-	int zstd_level;       /* immutable */
+	int level;            /* immutable */
 	uint64_t made;        /* under lock: how many exist */
 };
 
-void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int zstd_level);
+void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level);
 void work_pool_fini(struct work_pool *pool);
 
 int work_get(struct work_pool *pool, struct work **ret);  /* -ENOMEM */

@@ -48,11 +48,12 @@ static void round_trip(struct codec *codec, const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static struct codec *codec;
+	static struct codec *zstd, *lz4;
 
-	if (!codec && codec_new(BLOCK_BYTES, 1, &codec))
+	if ((!zstd && codec_new(BLOCK_BYTES, 1, &zstd)) || (!lz4 && codec_new(BLOCK_BYTES, 0, &lz4)))
 		return 0;
-	decode_any(codec, data, size);
-	round_trip(codec, data, size);
+	decode_any(zstd, data, size);
+	round_trip(zstd, data, size);
+	round_trip(lz4, data, size);
 	return 0;
 }

@@ -138,7 +138,7 @@ static struct tier *new_tier(struct store *store, int arena_dir)
 		.block_bytes = model.block_bytes,
 		.dram_bytes = BYTES_MAX / 3,
 		.min_idle_ns = 0,
-		.zstd_level = 1,
+		.level = 1,
 	};
 	struct tier *tier;
 

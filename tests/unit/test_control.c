@@ -93,7 +93,7 @@ static void start(void)
 static void setup(void)
 {
 	struct tier_config tier_config = {
-		.block_bytes = BLOCK, .dram_bytes = 64 << 20, .min_idle_ns = NS_PER_S, .zstd_level = 1
+		.block_bytes = BLOCK, .dram_bytes = 64 << 20, .min_idle_ns = NS_PER_S, .level = 1
 	};
 	struct ns_config ns_config = { .uid = 0, .gid = 0, .root_mode = 0755 };
 

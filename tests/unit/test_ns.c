@@ -34,7 +34,7 @@ static int load(bool survived)
 		.block_bytes = BLOCK,
 		.dram_bytes = 8 << 20,
 		.min_idle_ns = 1000000,
-		.zstd_level = 1,
+		.level = 1,
 	};
 
 	ck_assert_int_eq(tier_new(&tier_config, &tier), 0);
