@@ -11,6 +11,8 @@
 
 #define DEPTH_DEFAULT 16
 #define DEPTH_MAX 256
+#define PACE_DEFAULT 10
+#define SAMPLE_MAX 3600
 #define DOWNTIME_DEFAULT_NS (300 * NS_PER_MS)
 
 struct option_text {
@@ -28,6 +30,9 @@ static const struct option_text option_texts[] = {
 	{ ARGS_RANGE, "length", "SIZE", 'l', "this much of the file (default: to its end)" },
 	{ ARGS_OFF, "off", NULL, 'u', "undo: let the blocks go" },
 	{ ARGS_DEPTH, "depth", "N", 'd', "requests of 1 MiB in flight, 1 to 256 (default 16)" },
+	{ ARGS_COMPARE, "compare", NULL, 'k', "read resident blocks and say which changed since they were stored" },
+	{ ARGS_PACE, "rate", "N", 'R', "promotions a second that are acceptable (default 10)" },
+	{ ARGS_PACE, "sample", "SECONDS", 'S', "count promotions for so long, and compare" },
 	{ ARGS_COMMAND, "plain", NULL, 'p', "without the library, in a memory cgroup" },
 	{ ARGS_COMMAND, "memory", "SIZE", 'm', "limit of the cgroup" },
 	{ ARGS_COMMAND, "mount", "PATH", 'M', "the limit is the budget of this mount" },
@@ -130,11 +135,12 @@ static bool take_simple(int letter, const char *argument, struct args *args)
 		bool *flag;
 		const char **text;
 	} simple[] = {
-		{ 'j', &args->json, NULL },   { 'b', &args->bytes, NULL },  { 'u', &args->off, NULL },
-		{ 'p', &args->plain, NULL },  { 'M', NULL, &args->mount },  { 'a', &args->all, NULL },
-		{ 'c', &args->cold, NULL },   { 's', NULL, &args->since },  { 'i', &args->live, NULL },
-		{ 'P', NULL, &args->pause },  { 'v', NULL, &args->via },    { 'C', NULL, &args->connect },
-		{ 'L', NULL, &args->listen }, { 'A', &args->answer, NULL }, { 'I', &args->in_place, NULL },
+		{ 'j', &args->json, NULL },    { 'b', &args->bytes, NULL },  { 'u', &args->off, NULL },
+		{ 'p', &args->plain, NULL },   { 'M', NULL, &args->mount },  { 'a', &args->all, NULL },
+		{ 'c', &args->cold, NULL },    { 's', NULL, &args->since },  { 'i', &args->live, NULL },
+		{ 'P', NULL, &args->pause },   { 'v', NULL, &args->via },    { 'C', NULL, &args->connect },
+		{ 'L', NULL, &args->listen },  { 'A', &args->answer, NULL }, { 'I', &args->in_place, NULL },
+		{ 'k', &args->compare, NULL },
 	};
 
 	for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]); i++) {
@@ -147,6 +153,44 @@ static bool take_simple(int letter, const char *argument, struct args *args)
 		return true;
 	}
 	return false;
+}
+
+static int parse_pace(const char *text, double *ret)
+{
+	char *end;
+	double pace = strtod(text, &end);
+
+	if (*end || end == text || !(pace >= 0 && pace <= 1e12))
+		return -EINVAL;
+	*ret = pace;
+	return 0;
+}
+
+static int parse_seconds(const char *text, unsigned int *ret)
+{
+	char *end;
+	unsigned long seconds = strtoul(text, &end, 10);
+
+	if (*end || end == text || seconds < 1 || seconds > SAMPLE_MAX)
+		return -EINVAL;
+	*ret = (unsigned int)seconds;
+	return 0;
+}
+
+static const char *what_is_wrong(int letter)
+{
+	switch (letter) {
+	case 'd':
+		return "not a depth";
+	case 'D':
+		return "not a time";
+	case 'R':
+		return "not a rate";
+	case 'S':
+		return "not a number of seconds";
+	default:
+		return "not a size";
+	}
 }
 
 /* 0, 1 (help), -1 (printed). */
@@ -177,13 +221,19 @@ static int take_option(const struct command *command, int letter, const char *ar
 	case 'r':
 		err = size_parse(argument, &args->rate);
 		break;
+	case 'R':
+		err = parse_pace(argument, &args->pace);
+		break;
+	case 'S':
+		err = parse_seconds(argument, &args->sample);
+		break;
 	case 'D':
 		err = duration_parse(argument, &args->downtime_ns);
 		break;
 	}
 	if (!err)
 		return 0;
-	fail(argument, letter == 'd' ? "not a depth" : letter == 'D' ? "not a time" : "not a size", NULL);
+	fail(argument, what_is_wrong(letter), NULL);
 	return -1;
 }
 
@@ -193,7 +243,9 @@ int args_parse(const struct command *command, int argc, char **argv, int min, in
 	char letters[2 * OPTION_COUNT + 3];
 	int letter, rc;
 
-	*ret = (struct args){ .length = UINT64_MAX, .depth = DEPTH_DEFAULT, .downtime_ns = DOWNTIME_DEFAULT_NS };
+	*ret = (struct args){
+		.length = UINT64_MAX, .depth = DEPTH_DEFAULT, .pace = PACE_DEFAULT, .downtime_ns = DOWNTIME_DEFAULT_NS
+	};
 	build_getopt(command, long_options, letters);
 	opterr = 0;
 	while ((letter = getopt_long(argc, argv, letters, long_options, NULL)) != -1) {

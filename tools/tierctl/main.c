@@ -29,6 +29,20 @@ const struct command commands[] = {
 	  "Copy a file with O_DIRECT, many requests at a time, holes staying holes. Reading a RAM file this way "
 	  "leaves\n"
 	  "cold blocks cold; writing one puts its content into the cold store." },
+	{ "access", access_run, "read FILE [OUT] | write FILE IN", ARGS_JSON | ARGS_BYTES | ARGS_RANGE,
+	  "Read or write the cold blocks of a RAM file where they are, and say for each what became of it: READ_OK,\n"
+	  "WRITE_OK, RESIDENT (in DRAM, left alone), HOLE, BUSY (on its way, left alone) or ERROR. The range begins "
+	  "at\n"
+	  "the start of OUT or IN, and is made of whole blocks. Without OUT nothing is read but where blocks are." },
+	{ "hotness", hotness_run, "export FILE OUT | import FILE IN | show FILE", ARGS_JSON | ARGS_BYTES | ARGS_COMPARE,
+	  "Write the age of every block to a file, give blocks the ages of such a file, or show them. None of it "
+	  "moves\n"
+	  "or touches memory. OUT and IN may be -. A file may be imported where blocks or the RAM file have another\n"
+	  "size. What is shown may be a RAM file or a file that was exported." },
+	{ "wss", wss_run, "FILE...", ARGS_JSON | ARGS_BYTES | ARGS_PACE,
+	  "Estimate the working set of the last 1, 5 and 15 minutes, and the smallest budget with which not more than\n"
+	  "--rate blocks a second would come back, from the ages of all blocks. FILE is a RAM file, or one that was\n"
+	  "exported. tierctl(1) says how far to trust it." },
 	{ "set", set_run, "MOUNTPOINT OPTION=VALUE...", ARGS_JSON,
 	  "Change options of a mount. These can be: dram, min_idle. Only root may." },
 	{ "get", get_run, "MOUNTPOINT [OPTION...]", ARGS_JSON, "Show options of a mount." },

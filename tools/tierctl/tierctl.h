@@ -17,7 +17,9 @@ enum args_option {
 	ARGS_RANGE = 1 << 2, /* --offset and --length */
 	ARGS_OFF = 1 << 3,
 	ARGS_DEPTH = 1 << 4,
-	ARGS_COMMAND = 1 << 5,  /* operands are a command with options of its own; --plain, --memory and --mount */
+	ARGS_COMMAND = 1 << 5, /* operands are a command with options of its own; --plain, --memory and --mount */
+	ARGS_COMPARE = 1 << 6,
+	ARGS_PACE = 1 << 7,     /* --rate in promotions, --sample */
 	ARGS_CHANNEL = 1 << 10, /* --listen, --connect, --rate */
 	ARGS_SEND = 1 << 11,
 	ARGS_RECV = 1 << 12,
@@ -25,7 +27,9 @@ enum args_option {
 };
 
 struct args {
-	bool json, bytes, off;
+	bool json, bytes, off, compare;
+	double pace;         /* promotions a second */
+	unsigned int sample; /* seconds; 0: no sample */
 	bool has_range;
 	uint64_t offset, length; /* length UINT64_MAX: to the end */
 	unsigned int depth;
@@ -72,6 +76,9 @@ int copy_run(const struct command *command, int argc, char **argv);
 int set_run(const struct command *command, int argc, char **argv);
 int get_run(const struct command *command, int argc, char **argv);
 int run_run(const struct command *command, int argc, char **argv);
+int access_run(const struct command *command, int argc, char **argv);
+int hotness_run(const struct command *command, int argc, char **argv);
+int wss_run(const struct command *command, int argc, char **argv);
 int upgrade_run(const struct command *command, int argc, char **argv);
 int send_run(const struct command *command, int argc, char **argv);
 int recv_run(const struct command *command, int argc, char **argv);
