@@ -25,7 +25,7 @@
  * it; -EIO the file is lost, or the mark that it changes could not be stored; -ENOMEM. What happens to a single block
  *is in its record and not an error of the call.
  *
- * Limits: 16 handles of ordinary users at a time for each mount, and as many for root; a buffer of 1 MiB to 256 MiB;
+ * Limits: 16 handles of ordinary users at a time for each mount, and as many for root; a buffer of 1 MiB to 64 MiB;
  * TIERFS_ACCESS_RECORDS_MAX records in a call. A call may end early, at a limit or where the buffer is full; it says
  * where to go on.
  */
@@ -40,7 +40,7 @@ extern "C" {
 
 #define TIERFS_ACCESS_RECORDS_MAX 65536
 #define TIERFS_ACCESS_BUFFER_MIN (UINT64_C(1) << 20)
-#define TIERFS_ACCESS_BUFFER_MAX (UINT64_C(256) << 20)
+#define TIERFS_ACCESS_BUFFER_MAX (UINT64_C(64) << 20)
 #define TIERFS_ACCESS_BUFFER_DEFAULT (UINT64_C(16) << 20)
 
 /* What became of a block. */
