@@ -44,7 +44,7 @@ static void cleanup(void)
 /* One engine for all inputs: what one leaves behind is the next one's start. */
 static void setup(void)
 {
-	struct tier_config tier_config = { .block_bytes = BLOCK, .dram_bytes = 1 << 20, .zstd_level = 1 };
+	struct tier_config tier_config = { .block_bytes = BLOCK, .dram_bytes = 1 << 20, .level = 1 };
 	struct ns_config ns = { .root_mode = 0755 };
 	struct ns_setattr change = { .set_size = true, .size_bytes = BLOCKS * BLOCK };
 	struct stat attr;

@@ -45,7 +45,7 @@ static uint8_t content[BLOCK] __attribute__((aligned(4096)));
 static void setup(void)
 {
 	struct tier_config tier_config = {
-		.block_bytes = BLOCK, .dram_bytes = 16 * BLOCK, .min_idle_ns = NS_PER_S, .zstd_level = 1
+		.block_bytes = BLOCK, .dram_bytes = 16 * BLOCK, .min_idle_ns = NS_PER_S, .level = 1
 	};
 	struct ns_config ns_config = { .root_mode = 0755 };
 	struct ns_setattr change = { .set_size = true, .size_bytes = FILE_BYTES };
@@ -421,6 +421,8 @@ END_TEST
 START_TEST(ages_are_set_and_prove_nothing)
 {
 	struct access_buffer buffer = buffer_of(3);
+	struct heat_filter filter = { .first = 2, .count = 1, .now_ns = clock_ns() + NS_PER_S, .mapped = true };
+	uint32_t pick;
 
 	write_content(1, true);
 	write_content(2, false);
@@ -433,7 +435,7 @@ START_TEST(ages_are_set_and_prove_nothing)
 	ck_assert_uint_eq(record(1)->generation, 40);
 	ck_assert_uint_eq(record(2)->generation, 40);
 	lock_get(&file->lock);
-	ck_assert_uint_eq(heat_idle_ns(&file->heat, &file->blocks, 2, clock_ns() + NS_PER_S), 0);
+	ck_assert_uint_eq(heat_pick(&file->heat, &file->blocks, &filter, 0, &pick, 1), 0);
 	heat_used(&file->blocks, 2);
 	ck_assert_uint_eq(heat_age(&file->blocks, 2), 0);
 	lock_put(&file->lock);
