@@ -30,8 +30,8 @@ const struct option_spec option_table[OPTION_COUNT] = {
 		.help = "unit of tiering, 4K to 64K; fixed when the pool is created",
 	},
 	[OPTION_LEVEL] = {
-		.name = "level", .kind = OPTION_KIND_NUMBER, .fallback = 0, .max = 19, .argument = "N",
-		.help = "compression: 0 is LZ4, fastest; 1 to 19 are levels of zstd, smaller",
+		.name = "level", .kind = OPTION_KIND_NUMBER, .fallback = 1, .max = 19, .argument = "N",
+		.help = "compression: 1 to 19 are levels of zstd, 0 is LZ4, faster and larger; 0 with warm=",
 	},
 	[OPTION_MAP] = {
 		.name = "map", .kind = OPTION_KIND_CHOICE, .fallback = OPTION_MAP_AUTO, .max = OPTION_MAP_PLAIN,
@@ -256,7 +256,7 @@ int options_parse(struct options *options, const char *text)
 	return rc;
 }
 
-int options_finish(const struct options *options)
+int options_finish(struct options *options)
 {
 	char warm[32], dram[32];
 
@@ -275,6 +275,9 @@ int options_finish(const struct options *options)
 		log_error("option warm=%s: must be less than half of dram=%s, which it is a part of", warm, dram);
 		return -EINVAL;
 	}
+	/* Warm values are there to be read back soon, and for that a codec counts by its speed. */
+	if (options->value[OPTION_WARM] && !options->given[OPTION_LEVEL])
+		options->value[OPTION_LEVEL] = 0;
 	return 0;
 }
 

@@ -59,8 +59,9 @@ struct options {
  */
 void options_init(struct options *options);
 int options_parse(struct options *options, const char *text);
-/* After all: what is required must be given, and what must fit together fits. */
-int options_finish(const struct options *options);
+/* After all: what is required must be given, what must fit together fits, and defaults that hang on other options are
+ * set. */
+int options_finish(struct options *options);
 
 /* Value as text, as one would type it. -ENOENT: no such option; -ENOBUFS: cap is too small. */
 int options_format(const struct options *options, const char *name, char *buf, size_t cap);

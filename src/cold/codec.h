@@ -2,9 +2,8 @@
  *
  * Encoding finds all-zero blocks (which are not stored at all) and blocks filled with one 8-byte pattern, and
  * compresses the rest with LZ4 or zstd, or keeps them raw when that does not pay. A codec decodes every kind, whatever
- * it encodes. The header carries a format version, the
- * codec, hotness, a hash of the plain content, and a checksum that covers header, payload and the block's identity, so
- * that a damaged, misplaced or stale-format value is detected.
+ * it encodes. The header carries a format version, the codec, hotness, a hash of the plain content, and a checksum that
+ * covers header, payload and the block's identity, so that a damaged, misplaced or stale-format value is detected.
  *
  * Thread-safety: a struct codec belongs to one thread at a time. codec_hash() and codec_peek() are pure.
  */

@@ -46,7 +46,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(options_parse(&options, "dram=1M"), 0);
 	ck_assert_int_eq(options_finish(&options), 0);
 	ck_assert_uint_eq(options.value[OPTION_BLOCK], 16384);
-	ck_assert_uint_eq(options.value[OPTION_LEVEL], 0);
+	ck_assert_uint_eq(options.value[OPTION_LEVEL], 1);
 	ck_assert_uint_eq(options.value[OPTION_MIN_IDLE], UINT64_C(30000000000));
 	ck_assert_uint_eq(options.value[OPTION_MODE], 0600);
 	ck_assert(!options.given[OPTION_UID]);
@@ -59,6 +59,7 @@ START_TEST(warm_is_less_than_half_of_dram)
 	ck_assert_int_eq(options_finish(&options), -EINVAL);
 	ck_assert_int_eq(options_parse(&options, "warm=31M"), 0);
 	ck_assert_int_eq(options_finish(&options), 0);
+	ck_assert_uint_eq(options.value[OPTION_LEVEL], 0);
 	ck_assert_int_eq(options_parse(&options, "warm=4M,dram=8M"), 0);
 	ck_assert_int_eq(options_finish(&options), -EINVAL);
 	ck_assert_int_eq(options_parse(&options, "warm=0"), 0);
