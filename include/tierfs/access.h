@@ -93,7 +93,8 @@ enum tierfs_access_form {
 	(1U << 4) /* in, write: make it resident. Without room beside the reserve of the budget it \
 		   * becomes cold; state in the answer says which */
 
-#define TIERFS_BLOCK_ZERO (1U << 5) /* out: resident, asked for as stored, and all zero: it has no payload */
+#define TIERFS_BLOCK_ZERO \
+	(1U << 5) /* out: resident, asked for as stored or for its hash, and all zero: as stored it has no payload */
 
 /* One block, or, with count > 1, a run of neighbours that are alike in everything and have no payload. */
 struct tierfs_access_record {
@@ -120,6 +121,7 @@ struct tierfs_access_record {
 #define TIERFS_ACCESS_MERGE (1U << 3)         /* neighbours that are alike and have no payload share a record */
 #define TIERFS_ACCESS_COMPARE (1U << 4)       /* resident blocks with a stored copy: hash and compare */
 #define TIERFS_ACCESS_WAIT (1U << 5)          /* wait for blocks that are on their way, instead of BUSY */
+#define TIERFS_ACCESS_HASH (1U << 6)          /* content_hash of resident blocks too, and TIERFS_BLOCK_ZERO */
 
 struct tierfs_access;
 

@@ -299,10 +299,12 @@ static void read_resident(struct reader *reader, struct tierfs_access_record *re
 		return;
 	}
 	memset(work->plain + length, 0, file->block_bytes - length);
-	if (reader->flags & (TIERFS_ACCESS_STORED | TIERFS_ACCESS_COMPARE))
+	if (reader->flags & (TIERFS_ACCESS_STORED | TIERFS_ACCESS_COMPARE | TIERFS_ACCESS_HASH))
 		record->content_hash = codec_hash(work->plain, file->block_bytes);
 	if (reader->flags & TIERFS_ACCESS_COMPARE)
 		compare(file, record);
+	if (reader->flags & TIERFS_ACCESS_HASH && codec_is_zero(work->plain, file->block_bytes))
+		record->flags |= TIERFS_BLOCK_ZERO;
 	err = wanted ? put_resident(reader, record, record->content_hash, length) : 0;
 	if (err)
 		access_fail(record, err);
@@ -316,10 +318,11 @@ static int read_chunk(struct reader *reader)
 		struct tierfs_access_record *record = &reader->record[i];
 		/* Also of a block that was cold when its place in the buffer was counted, and is not any more. */
 		bool wanted = reader->wanted[i] && wants_payload(reader, record);
-		bool compared = reader->flags & TIERFS_ACCESS_COMPARE && record->copy == TIERFS_COPY_UNKNOWN &&
-				!(record->flags & TIERFS_BLOCK_CACHED);
+		bool hashed = (reader->flags & TIERFS_ACCESS_HASH ||
+			       (reader->flags & TIERFS_ACCESS_COMPARE && record->copy == TIERFS_COPY_UNKNOWN)) &&
+			      !(record->flags & TIERFS_BLOCK_CACHED);
 
-		if (record->result == TIERFS_ACCESS_RESIDENT && (wanted || compared))
+		if (record->result == TIERFS_ACCESS_RESIDENT && (wanted || hashed))
 			read_resident(reader, record, wanted);
 	}
 	return err;

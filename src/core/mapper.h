@@ -11,8 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/sequence.h"
-
 struct mapper;
 
 struct mapper_ops {
@@ -46,7 +44,6 @@ struct mapper {
 	uint64_t zapped_round; /* last round it acknowledged */
 	unsigned int users;    /* calls in progress and parked faults; removal waits for 0 */
 	bool leaving;
-	uint64_t next_block;    /* under the file's lock: where who touches fresh memory in order would fault next */
-	uint32_t window_blocks; /* under the file's lock: of fresh memory, given at the last fault */
-	struct sequences cold;  /* under the file's lock: sequential faults of cold memory */
+	uint64_t next_block;    /* under the file's lock: where a sequential reader would fault next */
+	uint32_t window_blocks; /* under the file's lock: read-ahead, 0 while the faults are random */
 };
