@@ -42,10 +42,14 @@ static const struct option_text option_texts[] = {
 	{ ARGS_SEND, "live", NULL, 'i', "of a running machine: in rounds, then pause it" },
 	{ ARGS_SEND, "pause", "COMMAND", 'P', "pauses the machine before the last round" },
 	{ ARGS_LIVE, "downtime", "TIME", 'D', "the last round shall fit into it (default 300ms)" },
-	{ ARGS_SEND, "via", "COMMAND", 'v', "send to this command, which runs recv --answer" },
+	{ ARGS_SEND | ARGS_MIGRATE, "via", "COMMAND", 'v', "send to this command, which runs recv --answer" },
 	{ ARGS_CHANNEL, "connect", "HOST:PORT", 'C', "over TCP (in the clear)" },
 	{ ARGS_CHANNEL, "listen", "HOST:PORT", 'L', "over TCP: wait for the other side" },
 	{ ARGS_CHANNEL, "rate", "SIZE", 'r', "at most so many bytes a second" },
+	{ ARGS_MIGRATE, "qmp", "SOCKET", 'q', "QMP of the machine that moves" },
+	{ ARGS_MIGRATE, "target-qmp", "SOCKET", 'Q', "QMP of the one that waits (-incoming defer)" },
+	{ ARGS_MIGRATE, "uri", "URI", 'U', "for the state of devices, as QEMU's migrate has it" },
+	{ ARGS_MIGRATE, "dry-run", NULL, 'n', "predict bytes and downtime; move nothing" },
 	{ ARGS_RECV, "answer", NULL, 'A', "answer on standard output (for send --via)" },
 	{ ARGS_RECV, "in-place", NULL, 'I', "into FILE itself, which is there and may be mapped" },
 	{ 0, "help", NULL, 'h', "print this" },
@@ -135,12 +139,13 @@ static bool take_simple(int letter, const char *argument, struct args *args)
 		bool *flag;
 		const char **text;
 	} simple[] = {
-		{ 'j', &args->json, NULL },    { 'b', &args->bytes, NULL },  { 'u', &args->off, NULL },
-		{ 'p', &args->plain, NULL },   { 'M', NULL, &args->mount },  { 'a', &args->all, NULL },
-		{ 'c', &args->cold, NULL },    { 's', NULL, &args->since },  { 'i', &args->live, NULL },
-		{ 'P', NULL, &args->pause },   { 'v', NULL, &args->via },    { 'C', NULL, &args->connect },
-		{ 'L', NULL, &args->listen },  { 'A', &args->answer, NULL }, { 'I', &args->in_place, NULL },
-		{ 'k', &args->compare, NULL },
+		{ 'j', &args->json, NULL },    { 'b', &args->bytes, NULL },      { 'u', &args->off, NULL },
+		{ 'p', &args->plain, NULL },   { 'M', NULL, &args->mount },      { 'a', &args->all, NULL },
+		{ 'c', &args->cold, NULL },    { 's', NULL, &args->since },      { 'i', &args->live, NULL },
+		{ 'P', NULL, &args->pause },   { 'v', NULL, &args->via },        { 'C', NULL, &args->connect },
+		{ 'L', NULL, &args->listen },  { 'A', &args->answer, NULL },     { 'I', &args->in_place, NULL },
+		{ 'q', NULL, &args->qmp },     { 'Q', NULL, &args->target_qmp }, { 'U', NULL, &args->uri },
+		{ 'n', &args->dry_run, NULL }, { 'k', &args->compare, NULL },
 	};
 
 	for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]); i++) {

@@ -59,6 +59,12 @@ const struct command commands[] = {
 	{ "recv", recv_run, "FILE", ARGS_JSON | ARGS_RECV | ARGS_CHANNEL,
 	  "Receive a RAM file. It is put together in FILE.partial, which takes its name at the end; after a failure\n"
 	  "FILE.partial stays, and the next transfer goes on from it." },
+	{ "migrate", migrate_run, "FILE", ARGS_JSON | ARGS_MIGRATE | ARGS_LIVE | ARGS_CHANNEL,
+	  "Move a running QEMU whose memory is FILE to another mount. QEMU moves the state of its devices, a stream "
+	  "the\n"
+	  "memory: cold blocks first, then resident ones, then in rounds what changed; then the machine stops, and "
+	  "goes\n"
+	  "on at the target. With --dry-run: how many bytes and how long, at --rate or 100M a second." },
 	{ "stamp", stamp_run, "FILE", ARGS_JSON,
 	  "Write the list of the hashes of all blocks of a RAM file, for send --since." },
 	{ "upgrade", upgrade_run, "MOUNTPOINT", 0,

@@ -251,10 +251,11 @@ static int write_in_place(struct receiver *receiver, uint64_t block, const void 
 				 left < target->block_bytes ? left : target->block_bytes);
 }
 
-/* The payload of an answer, which the next call would overwrite. */
+/* A block that is in DRAM, with its payload, which the next call would overwrite. */
 struct kept {
 	struct tierfs_access_record record;
-	void *payload;
+	uint8_t *payload;
+	uint32_t length_bytes;
 };
 
 static int settle_resident(struct receiver *receiver, struct kept *kept, size_t count)
@@ -264,7 +265,7 @@ static int settle_resident(struct receiver *receiver, struct kept *kept, size_t 
 	int err = 0;
 
 	for (size_t i = 0; i < count && !err; i++) {
-		err = write_in_place(receiver, kept[i].record.block, kept[i].payload, kept[i].record.payload_bytes);
+		err = write_in_place(receiver, kept[i].record.block, kept[i].payload, kept[i].length_bytes);
 		if (err)
 			return set_block(receiver, kept[i].record.block, err);
 		receiver->dram_blocks++;
@@ -280,14 +281,13 @@ static int settle_resident(struct receiver *receiver, struct kept *kept, size_t 
 	return err ? set_errno(receiver, err, "ages cannot be set") : 0;
 }
 
-static int keep(struct receiver *receiver, const struct tierfs_access_record *record, struct kept *ret)
+static int keep(const struct tierfs_access_record *record, const struct receiver_payload *payload, struct kept *ret)
 {
-	const void *payload = tierfs_access_payload(receiver->target.access, record);
-
-	*ret = (struct kept){ .record = *record, .payload = malloc(record->payload_bytes + 1) };
-	if (!ret->payload || !payload)
+	*ret = (struct kept){ .record = *record, .payload = malloc(payload->length_bytes) };
+	if (!ret->payload)
 		return -ENOMEM;
-	memcpy(ret->payload, payload, record->payload_bytes);
+	ret->length_bytes = payload->length_bytes;
+	memcpy(ret->payload, payload->bytes, payload->length_bytes);
 	return 0;
 }
 
@@ -305,6 +305,7 @@ static int flush(struct receiver *receiver)
 	kept = calloc(count, sizeof(*kept));
 	if (!kept)
 		return set_errno(receiver, -ENOMEM, "cannot go on");
+	receiver->pending_count = 0;
 	err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
 	if (err)
 		set_errno(receiver, err, "blocks cannot be written");
@@ -318,7 +319,7 @@ static int flush(struct receiver *receiver)
 			break;
 		case TIERFS_ACCESS_RESIDENT:
 		case TIERFS_ACCESS_BUSY:
-			err = keep(receiver, record, &kept[kept_count++]);
+			err = keep(record, &receiver->pending[i], &kept[kept_count++]);
 			break;
 		case TIERFS_ACCESS_ERROR:
 			err = set_block(receiver, record->block, -(int)record->error);
@@ -335,6 +336,27 @@ static int flush(struct receiver *receiver)
 	for (size_t i = 0; i < kept_count; i++)
 		free(kept[i].payload);
 	free(kept);
+	return err;
+}
+
+/* -ENOBUFS: flush first. */
+static int add(struct receiver *receiver, const struct tierfs_access_record *request, const void *payload)
+{
+	struct tierfs_access *access = receiver->target.access;
+	void *room = tierfs_access_room(access, request->payload_bytes);
+	int err;
+
+	if (!receiver->pending)
+		receiver->pending = calloc(TIERFS_ACCESS_RECORDS_MAX, sizeof(*receiver->pending));
+	if (!receiver->pending)
+		return -ENOMEM;
+	if (!room)
+		return -ENOBUFS;
+	memcpy(room, payload, request->payload_bytes);
+	err = tierfs_access_add(access, request, room);
+	if (!err)
+		receiver->pending[receiver->pending_count++] =
+			(struct receiver_payload){ .bytes = room, .length_bytes = request->payload_bytes };
 	return err;
 }
 
@@ -357,12 +379,12 @@ static int take_block(struct receiver *receiver, const struct stream_record *rec
 	err = codec_peek(record->payload, record->length_bytes, &info);
 	if (err || stream_hash(info.content_hash) != record->value || info.block_bytes != receiver->header.block_bytes)
 		return set_why(receiver, -EBADMSG, "a value contradicts its record", NULL);
-	err = tierfs_access_add(receiver->target.access, &request, record->payload);
+	err = add(receiver, &request, record->payload);
 	if (err == -ENOBUFS) {
 		err = flush(receiver);
 		if (err)
 			return err;
-		err = tierfs_access_add(receiver->target.access, &request, record->payload);
+		err = add(receiver, &request, record->payload);
 	}
 	if (err)
 		return set_block(receiver, record->block, err);
@@ -554,6 +576,7 @@ void receiver_fini(struct receiver *receiver)
 	close_target(receiver);
 	codec_free(receiver->codec);
 	free(receiver->plain_block);
+	free(receiver->pending);
 	reader_free(receiver->reader);
 	writer_free(receiver->answer);
 }

@@ -22,6 +22,11 @@
 
 #define RECEIVER_WHY_LEN 512
 
+struct receiver_payload {
+	const void *bytes;
+	uint32_t length_bytes;
+};
+
 struct receiver {
 	/* What is asked for. */
 	const char *path;
@@ -46,6 +51,9 @@ struct receiver {
 	uint64_t stamp, base_stamp;
 	uint64_t part;
 	uint64_t done_blocks;
+	/* Payloads of what was added to the next call, in the shared buffer: an answer does not name them. */
+	struct receiver_payload *pending;
+	size_t pending_count;
 	struct codec *codec; /* of the stream's block size, if that is another */
 	uint8_t *plain_block;
 	struct reader *reader;

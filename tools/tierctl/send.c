@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "conn.h"
 #include "receiver.h"
+#include "send.h"
 #include "sender.h"
 #include "tierctl.h"
 
@@ -26,8 +27,7 @@ static double per_second(uint64_t bytes, uint64_t ns)
 	return ns ? (double)bytes / seconds_of(ns) : 0;
 }
 
-/* 0, or 1 after the error was printed. */
-static int open_channel(const struct args *args, bool sending, struct channel *ret)
+int send_open_channel(const struct args *args, bool sending, struct channel *ret)
 {
 	char why[CHANNEL_WHY_LEN];
 	int err;
@@ -127,38 +127,6 @@ static int print_sent(const struct sender *sender, const struct args *args, cons
 	return print_totals(sender->channel, text, json, args->json);
 }
 
-/* With the channel open. 0, or 1 after the error was printed. */
-static int do_send(struct sender *sender, const struct args *args, const char *path)
-{
-	struct channel *channel = sender->channel;
-	struct reader *reader = NULL;
-	int err = 0;
-
-	if (args->since && list_from_file(sender, args->since))
-		return 1;
-	if (channel->two_way) {
-		err = reader_new(STREAM_LIST, channel_read, channel, &reader);
-		if (!err)
-			err = sender_take_list(sender, reader);
-	}
-	if (!err)
-		err = sender_run(sender);
-	if (reader && sender->writer) {
-		char why[SENDER_WHY_LEN];
-		int result;
-
-		/* What the receiver says explains a connection that broke. */
-		memcpy(why, sender->why, sizeof(why));
-		*sender->why = '\0';
-		result = err == -EPIPE || err == -ECONNRESET || !err ? sender_take_result(sender, reader) : 0;
-		if (err && (!result || !*sender->why))
-			memcpy(sender->why, why, sizeof(why));
-		err = err ? err : result;
-	}
-	reader_free(reader);
-	return err ? fail(path, sender->why, NULL) : 0;
-}
-
 int send_run(const struct command *command, int argc, char **argv)
 {
 	struct channel channel = { .in_fd = -1, .out_fd = -1 };
@@ -184,10 +152,13 @@ int send_run(const struct command *command, int argc, char **argv)
 	sender.downtime_ns = args.downtime_ns;
 	sender.pause = args.pause ? pause_by_command : NULL;
 	sender.pause_arg = (void *)args.pause;
-	rc = open_channel(&args, true, &channel);
+	rc = send_open_channel(&args, true, &channel);
 	if (!rc) {
 		progress_start(&progress, "sent");
-		rc = do_send(&sender, &args, path);
+		if (args.since)
+			rc = list_from_file(&sender, args.since);
+		if (!rc && sender_talk(&sender))
+			rc = fail(path, sender.why, NULL);
 		channel_end_writing(&channel);
 		if (!rc)
 			rc = print_sent(&sender, &args, path);
@@ -257,7 +228,7 @@ int recv_run(const struct command *command, int argc, char **argv)
 	receiver.in_place = args.in_place;
 	if (!args.in_place && check_unmapped(receiver.path))
 		return 1;
-	rc = open_channel(&args, false, &channel);
+	rc = send_open_channel(&args, false, &channel);
 	if (rc)
 		return rc;
 	progress_start(&progress, "received");

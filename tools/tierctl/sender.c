@@ -24,9 +24,10 @@ static int set_why(struct sender *sender, int err, const char *what)
 
 static void show(struct sender *sender)
 {
+	uint64_t done = sender->done_blocks * sender->source->block_bytes, all = sender->source->size_bytes;
+
 	if (sender->progress)
-		progress_show(sender->progress, sender->done_blocks * sender->source->block_bytes,
-			      sender->source->size_bytes);
+		progress_show(sender->progress, done < all ? done : all, all);
 }
 
 /* What the receiver has of a block from now on. */
@@ -367,7 +368,7 @@ static int send_parts(struct sender *sender)
 	return err;
 }
 
-int sender_run(struct sender *sender)
+static int run(struct sender *sender)
 {
 	uint64_t start_ns = clock_ns();
 	int err = send_parts(sender);
@@ -437,7 +438,7 @@ int sender_take_list(struct sender *sender, struct reader *reader)
 	return 0;
 }
 
-int sender_take_result(struct sender *sender, struct reader *reader)
+static int take_result(struct sender *sender, struct reader *reader)
 {
 	struct stream_record record;
 	char text[STREAM_TEXT_LEN];
@@ -455,4 +456,30 @@ int sender_take_result(struct sender *sender, struct reader *reader)
 		return record.type == STREAM_RESULT && record.value < 4096 ? -(int)record.value : -EPROTO;
 	}
 	return 0;
+}
+
+int sender_talk(struct sender *sender)
+{
+	struct channel *channel = sender->channel;
+	struct reader *reader = NULL;
+	char why[SENDER_WHY_LEN];
+	int err = 0, result;
+
+	if (!channel->two_way)
+		return run(sender);
+	err = reader_new(STREAM_LIST, channel_read, channel, &reader);
+	if (!err)
+		err = sender_take_list(sender, reader);
+	if (!err) {
+		err = run(sender);
+		/* What the receiver says explains a connection that broke. */
+		memcpy(why, sender->why, sizeof(why));
+		*sender->why = '\0';
+		result = !err || err == -EPIPE || err == -ECONNRESET ? take_result(sender, reader) : 0;
+		if (err && (result == 0 || result == -ENODATA || result == -ECONNRESET))
+			memcpy(sender->why, why, sizeof(why));
+		err = err ? err : result;
+	}
+	reader_free(reader);
+	return err;
 }

@@ -48,10 +48,9 @@ struct sender {
 	uint64_t done_blocks;
 };
 
-/* Takes the list that a receiver writes first; a file of another size or block size counts as nothing. */
+/* Takes a list; one of a file of another size or block size counts as nothing (base stays NULL). */
 int sender_take_list(struct sender *sender, struct reader *reader);
-/* Sends everything, and an ABORT if that fails. */
-int sender_run(struct sender *sender);
-/* After a run on a channel that goes both ways: what the receiver says at its end. */
-int sender_take_result(struct sender *sender, struct reader *reader);
+/* Sends everything, and an ABORT if that fails. If the receiver can answer, it is first asked what it has, and at last
+ * how it went. */
+int sender_talk(struct sender *sender);
 void sender_fini(struct sender *sender);

@@ -175,11 +175,11 @@ typedef int answer_fn(void *arg, const struct tierfs_access_record *record);
 static int ask(struct source *source, const uint64_t *block, size_t count, uint32_t flags, answer_fn *fn, void *arg)
 {
 	const struct tierfs_access_info *info = tierfs_access_info(source->access);
-	size_t most = info->buffer_bytes / (info->stored_max + 64), done = 0;
+	size_t most = TIERFS_ACCESS_RECORDS_MAX, done = 0;
 	unsigned int busy = 0;
 
-	if (most > TIERFS_ACCESS_RECORDS_MAX)
-		most = TIERFS_ACCESS_RECORDS_MAX;
+	if (!(flags & TIERFS_ACCESS_NO_PAYLOAD))
+		most = info->buffer_bytes / (info->stored_max + 64);
 	while (done < count) {
 		struct tierfs_access_answer answer = {};
 		size_t piece = count - done < most ? count - done : most, i;
@@ -232,32 +232,25 @@ static int hash_one(void *arg, const struct tierfs_access_record *record)
 	struct hashing *hashing = arg;
 	struct source *source = hashing->source;
 	uint64_t *hash = &hashing->table->hash[record->block];
-	const void *payload = tierfs_access_payload(source->access, record);
-	int err;
+	int err = 0;
 
-	if (record->result == TIERFS_ACCESS_HOLE) {
-		*hash = STREAM_HASH_HOLE;
-		return 0;
-	}
-	if (!payload) {
+	*hash = STREAM_HASH_HOLE;
+	if (record->flags & TIERFS_BLOCK_CACHED) {
 		err = read_through_file(source, record->block);
-		if (err)
-			return err;
-	} else {
-		memcpy(source->plain, payload, record->payload_bytes);
-		memset(source->plain + record->payload_bytes, 0, source->block_bytes - record->payload_bytes);
+		if (!err && !codec_is_zero(source->plain, source->block_bytes))
+			*hash = stream_hash(codec_hash(source->plain, source->block_bytes));
+	} else if (record->result != TIERFS_ACCESS_HOLE && !(record->flags & TIERFS_BLOCK_ZERO)) {
+		*hash = record->content_hash ? stream_hash(record->content_hash) : STREAM_HASH_UNKNOWN;
 	}
-	*hash = codec_is_zero(source->plain, source->block_bytes)
-			? STREAM_HASH_HOLE
-			: stream_hash(codec_hash(source->plain, source->block_bytes));
-	return 0;
+	return err;
 }
 
 int source_hash(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
 {
 	struct hashing hashing = { .source = source, .table = table };
 
-	return ask(source, block, count, TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_WAIT, hash_one, &hashing);
+	return ask(source, block, count, TIERFS_ACCESS_NO_PAYLOAD | TIERFS_ACCESS_HASH | TIERFS_ACCESS_WAIT, hash_one,
+		   &hashing);
 }
 
 int source_hash_all(struct source *source, struct source_table *table)

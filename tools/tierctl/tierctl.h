@@ -24,6 +24,7 @@ enum args_option {
 	ARGS_SEND = 1 << 11,
 	ARGS_RECV = 1 << 12,
 	ARGS_LIVE = 1 << 13, /* --downtime */
+	ARGS_MIGRATE = 1 << 14,
 };
 
 struct args {
@@ -38,6 +39,8 @@ struct args {
 	const char *mount;                                  /* NULL: not given */
 	const char *listen, *connect, *via, *since, *pause; /* NULL: not given */
 	bool cold, all, live, answer, in_place;
+	const char *qmp, *target_qmp, *uri; /* NULL: not given */
+	bool dry_run;
 	uint64_t rate, downtime_ns;
 	char **operands;
 	int count;
@@ -82,5 +85,6 @@ int wss_run(const struct command *command, int argc, char **argv);
 int upgrade_run(const struct command *command, int argc, char **argv);
 int send_run(const struct command *command, int argc, char **argv);
 int recv_run(const struct command *command, int argc, char **argv);
+int migrate_run(const struct command *command, int argc, char **argv);
 int stamp_run(const struct command *command, int argc, char **argv);
 int doctor_run(const struct command *command, int argc, char **argv);

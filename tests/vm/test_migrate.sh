@@ -1,0 +1,33 @@
+#!/bin/bash
+# timeout: 300
+# A guest with a verified load moves from one mount to another and back, several times; it goes on, and every page is what it wrote. How
+# long it stood still is printed. What was cold is cold at the other end, and coming back costs what changed.
+. "$(dirname "$0")/../lib/functions.sh"
+. "$(dirname "$0")/../lib/load.sh"
+. "$(dirname "$0")/../lib/two_mounts.sh"
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/migrate.sh"
+
+need_load
+vm_prepare
+moves=$(load_or_long 2 10)
+two_mounts dram=160M,min_idle=1
+guest_start guest0 "$T/one/vm0" 512M "guest.mib=300 guest.seconds=$((40 + moves * 15)) guest.dwell=2 guest.window=10"
+vm_wait 'GUEST: window' 120
+note "$(tierctl migrate --dry-run "$T/one/vm0")"
+
+from=$T/one to=$T/two
+for ((i = 1; i <= moves; i++)); do
+	promotions=$(stat_of "$from/vm0" promotions)
+	guest_move "guest$((i - 1))" "$from/vm0" "guest$i" "$to/vm0"
+	note "move $i: promotions at the source while it moved $(($(stat_of "$from/vm0" promotions) - promotions)), target: $(tierctl stat "$to/vm0" --json | jq -c '{resident_bytes, cold_bytes, promotions, errors}')"
+	assert_ge "$(stat_of "$to/vm0" cold_bytes)" $((50 << 20)) "cold at the target"
+	vm_wait 'GUEST: window' 60
+	swap=$from from=$to to=$swap
+done
+assert_le "$(jq .stream_bytes "$T/guest2.json")" $(($(jq .stream_bytes "$T/guest1.json") * 2 / 3)) "bytes of the way back"
+vm_wait 'GUEST: OK' 240
+note "$(vm_last 'GUEST: OK')"
+assert_match "$(vm_last 'GUEST: OK')" 'bad 0 ' "the guest's own count"
+vm_finish 20
+two_mounts_stop
