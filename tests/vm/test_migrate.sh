@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../lib/load.sh"
 . "$(dirname "$0")/../lib/two_mounts.sh"
 . "$(dirname "$0")/lib.sh"
-. "$(dirname "$0")/migrate.sh"
+. "$(dirname "$0")/lib_migrate.sh"
 
 need_load
 vm_prepare
@@ -15,6 +15,20 @@ two_mounts dram=160M,min_idle=1
 guest_start guest0 "$T/one/vm0" 512M "guest.mib=300 guest.seconds=$((40 + moves * 15)) guest.dwell=2 guest.window=10"
 vm_wait 'GUEST: window' 120
 note "$(tierctl migrate --dry-run "$T/one/vm0")"
+
+note "a receiver that fails: the guest goes on where it is"
+guest_pid=$vm_pid guest_console=$vm_console
+guest_start refused "$T/two/refused" 512M "" -incoming defer
+assert_status 1 tierctl migrate --qmp "$T/guest0.qmp" --target-qmp "$T/refused.qmp" --uri "unix:$T/refused.devices" \
+	--via "head -c 30000000 | tierctl recv --answer --in-place $T/two/refused" "$T/one/vm0"
+assert_match "$out" "not moved"
+stop_process "$vm_pid"
+rm "$T/two/refused"
+vm_pid=$guest_pid vm_console=$guest_console
+windows() { grep -ac 'GUEST: window' "$guest_console"; }
+at=$(windows)
+went_on() { [ "$(windows)" -gt "$at" ]; }
+assert_ok wait_for 30 went_on
 
 from=$T/one to=$T/two
 for ((i = 1; i <= moves; i++)); do
