@@ -3,6 +3,8 @@
 #   vm_prepare                kernel and initramfs for vm_start; skips the test where that is impossible
 #   vm_start FILE SIZE SETTINGS [COMMAND...]
 #                             boots a guest with its RAM on FILE; COMMAND goes in front of QEMU ("tierctl run --")
+#   vm_add_program DIRECTORY PROGRAM..., vm_pack DIRECTORY FILE, vm_boot SIZE SETTINGS
+#                             a guest with programs of this system instead, whose memory is not on tierfs
 #   vm_wait REGEX SECONDS     until a line of the console matches; fails if the guest finds bad memory or dies
 #   vm_last REGEX             the last line that matches
 #   vm_monitor COMMAND        a line for QEMU's monitor ("balloon 256")
@@ -29,7 +31,7 @@ vm_kernel_package()
 	echo "$name" | head -n 1
 }
 
-# Downloads and unpacks the kernel and the modules of the balloon, never installs. The result is kept: later runs need no network.
+# Downloads and unpacks the kernel and the modules of the balloon and of FUSE, never installs. The result is kept: later runs need no network.
 vm_fetch_kernel()
 {
 	local package=$1 work
@@ -37,9 +39,10 @@ vm_fetch_kernel()
 	if (cd "$work" && apt-get download -qq -o APT::Sandbox::User=root "$package" >/dev/null 2>&1) &&
 		dpkg-deb -x "$work"/*.deb "$work/root" && mkdir "$work/kept" &&
 		mv "$work"/root/boot/vmlinuz-* "$work/kept/vmlinuz" &&
-		mv "$work"/root/lib/modules/*/kernel/drivers/virtio/*.ko "$work/kept/"; then
-		# Whoever came first has made the same.
-		mv -T "$work/kept" "$vm_cache/$package" 2>/dev/null
+		mv "$work"/root/lib/modules/*/kernel/drivers/virtio/*.ko "$work/kept/" &&
+		mv "$work"/root/lib/modules/*/kernel/fs/fuse/fuse.ko "$work/kept/"; then
+		# Whoever came first has made the same, or less.
+		mv -T "$work/kept" "$vm_cache/$package" 2>/dev/null || mv -n "$work"/kept/* "$vm_cache/$package/"
 		rm -rf "$work"
 		return 0
 	fi
@@ -49,7 +52,8 @@ vm_fetch_kernel()
 
 vm_newest_kernel() # FIND-ARGUMENT...: a directory of the cache
 {
-	find "$vm_cache" -mindepth 1 -maxdepth 1 -name 'linux-image-*' "$@" | sort -V | tail -n 1
+	find "$vm_cache" -mindepth 1 -maxdepth 1 -name 'linux-image-*' -exec test -e '{}/fuse.ko' ';' "$@" -print |
+		sort -V | tail -n 1
 }
 
 # Sets vm_kernel, a directory: one that was fetched in the last month, the current Debian cloud kernel, or an older one.
@@ -88,9 +92,32 @@ vm_make_initrd()
 		/bin/busybox poweroff -f
 	INIT
 	chmod 755 "$root/init"
-	(cd "$root" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$dir/initrd.gz"
-	rm -rf "$root"
-	vm_initrd=$dir/initrd.gz
+	vm_pack "$root" "$dir/initrd.gz"
+}
+
+vm_pack() # DIRECTORY FILE: an initramfs, in $vm_initrd; the directory goes
+{
+	(cd "$1" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$2" || return 1
+	rm -rf "$1"
+	vm_initrd=$2
+}
+
+# Into bin/ of the initramfs, with the libraries that it is linked with.
+vm_add_program() # DIRECTORY PROGRAM...
+{
+	local root=$1 program library
+	shift
+	mkdir -p "$root/bin"
+	for program in "$@"; do
+		cp "$program" "$root/bin/" || return 1
+		while IFS= read -r library; do
+			[ ! -e "$root$library" ] || continue
+			install -D "$library" "$root$library" || return 1
+		done < <(ldd "$program" | sed -n 's:^[^/]*\(/[^ ]*\) (.*:\1:p')
+	done
+	# What a program carries for a debugger would be read into memory, too.
+	find "$root" -type f \( -path '*/bin/*' -o -name '*.so*' \) -exec strip -S {} + 2>/dev/null
+	return 0
 }
 
 vm_prepare()
@@ -114,6 +141,18 @@ vm_start() # FILE SIZE SETTINGS [COMMAND...]
 		-device virtio-balloon-pci,free-page-reporting=on \
 		-kernel "$vm_kernel/vmlinuz" -initrd "$vm_initrd" \
 		-append "console=ttyS0 quiet panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 $settings" \
+		</dev/null >"$vm_console" 2>&1 &
+	vm_pid=$!
+	cleanup_push stop_process "$vm_pid"
+}
+
+# A guest with memory of QEMU's own; the rest as vm_start().
+vm_boot() # SIZE SETTINGS
+{
+	vm_console=$T/console.log
+	qemu-system-x86_64 -accel tcg,tb-size=128 -cpu max -smp 1 -m "$1" -machine pc -nodefaults -display none -serial stdio \
+		-no-reboot -net none -kernel "$vm_kernel/vmlinuz" -initrd "$vm_initrd" \
+		-append "console=ttyS0 quiet panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 $2" \
 		</dev/null >"$vm_console" 2>&1 &
 	vm_pid=$!
 	cleanup_push stop_process "$vm_pid"
