@@ -47,7 +47,8 @@ reader=$started_pid
 
 note "the daemon dies, and the store cannot be opened"
 pid=$(daemon_pid)
-mv "$T/pool/store" "$T/store" && : >"$T/pool/store" || fail "cannot take the store away"
+assert_ok mv "$T/pool/store" "$T/store"
+: >"$T/pool/store"
 kill -KILL "$pid"
 gave_up() { grep -q 'tierfs dies again and again; the mount is dead' "$T/syslog"; }
 wait_for 30 gave_up || fail "it does not give up: $(cat "$T/syslog")"
@@ -67,7 +68,8 @@ note "nothing is in the way of the next mount"
 left() { grep -slzxF "TIERFS_TEST_SYSLOG=$T/syslog" /proc/[0-9]*/environ | grep .; }
 none_left() { ! left; }
 wait_for 10 none_left || fail "processes are left: $(left)"
-rm "$T/pool/store" && mv "$T/store" "$T/pool/store" || fail "cannot bring the store back"
+rm "$T/pool/store"
+assert_ok mv "$T/store" "$T/pool/store"
 tierfs_start "$T/pool" "$M" dram=64M
 dd if="$M/file" of="$T/again" bs=1M iflag=direct status=none || fail dd
 assert_same_content "$T/content" "$T/again"
