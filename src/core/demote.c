@@ -55,6 +55,7 @@ struct batch {
 	struct store_item item[BATCH_BLOCKS];
 	uint8_t used[BATCH_BLOCKS];
 	uint8_t *values;
+	bool mapped; /* somebody has the file attached */
 };
 
 /* --- who maps the arena ------------------------------------------------------------------------------------- */
@@ -95,6 +96,9 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 	file->batches++; /* no mapper comes in from here on */
 	lock_put(&file->lock);
 	stranger = has_stranger(file);
+	lock_get(&file->mapper_lock);
+	batch->mapped = file->mapper_count > 0;
+	lock_put(&file->mapper_lock);
 
 	lock_get(&file->lock);
 	for (size_t i = 0; i < count && !stranger; i++) {
@@ -253,7 +257,7 @@ static int encode_member(struct batch *batch, struct member *member)
 }
 
 /* The stored copy of a block that is all zero goes while the zeros are still in the arena. */
-static int forget_zero(struct batch *batch, const struct member *member)
+static int forget_zero(struct batch *batch, struct member *member)
 {
 	struct ramfile *file = batch->file;
 	struct store *store = tier_store(file->tier);
@@ -269,6 +273,7 @@ static int forget_zero(struct batch *batch, const struct member *member)
 		blocks_set_stored(&file->blocks, member->block, 0, 0);
 		blocks_clear(&file->blocks, member->block, BLOCK_PARTIAL); /* what it lacked was zeros, and is so now */
 		lock_put(&file->lock);
+		member->partial = false;
 	}
 	return err;
 }
@@ -321,8 +326,8 @@ static void commit(struct batch *batch)
 	for (size_t i = 0; i < batch->count; i++) {
 		struct member *member = &batch->member[i];
 
-		/* A partial block belongs to a plain file: only the daemon writes to its arena. */
-		if (member->plan != PLAN_SKIP && !member->partial &&
+		/* Where nobody maps the arena only the daemon writes to it. */
+		if (member->plan != PLAN_SKIP && (batch->mapped || !member->partial) &&
 		    (read_member(batch, member) || codec_hash(batch->work->plain, file->block_bytes) != member->hash))
 			member->plan = PLAN_SKIP;
 	}
