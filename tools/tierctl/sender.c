@@ -273,9 +273,10 @@ static bool another_round(struct sender *sender, struct pace *pace)
 	return pace->hopeless < HOPELESS_ROUNDS && sender->rounds < ROUNDS_MAX;
 }
 
+/* start_ns: when the resident part began. It went at the speed at which rounds will go; the cold part is quicker. */
 static int send_rounds(struct sender *sender, uint64_t start_ns)
 {
-	uint64_t blocks = sender->cold_blocks + sender->resident_blocks, now_ns = clock_ns();
+	uint64_t blocks = sender->resident_blocks, now_ns = clock_ns();
 	struct pace pace = { .least = UINT64_MAX };
 	int err;
 
@@ -352,11 +353,12 @@ static int begin(struct sender *sender)
 
 static int send_parts(struct sender *sender)
 {
-	uint64_t start_ns = clock_ns();
+	uint64_t start_ns;
 	int err = begin(sender);
 
 	if (!err)
 		err = send_cold(sender);
+	start_ns = clock_ns();
 	if (!err && !sender->cold_only)
 		err = send_resident(sender);
 	if (!err && sender->live)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +19,9 @@
 #define LEVEL 1
 /* A block is on its way for a moment only; so many of them in a row are something else. */
 #define BUSY_TRIES 1000
+/* Fewer blocks are not worth a thread. */
+#define HELP_BLOCKS 2048
+#define HELP_BUFFER_BYTES (UINT64_C(4) << 20)
 
 int source_open(const char *path, bool writing, struct source *ret, const char **ret_what)
 {
@@ -53,6 +57,8 @@ void source_close(struct source *source)
 	if (!source->access)
 		return;
 	tierfs_access_close(source->access);
+	for (int i = 0; i < SOURCE_HELPERS_MAX; i++)
+		tierfs_access_close(source->helper[i]);
 	close(source->fd);
 	codec_free(source->codec);
 	free(source->plain);
@@ -245,12 +251,85 @@ static int hash_one(void *arg, const struct tierfs_access_record *record)
 	return err;
 }
 
-int source_hash(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
+/* A part of the blocks, on a thread of its own. */
+struct help {
+	struct source source; /* with the handle of this thread */
+	struct source_table *table;
+	const uint64_t *block;
+	size_t count;
+	pthread_t thread;
+	int err;
+};
+
+static int hash_part(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
 {
 	struct hashing hashing = { .source = source, .table = table };
 
 	return ask(source, block, count, TIERFS_ACCESS_NO_PAYLOAD | TIERFS_ACCESS_HASH | TIERFS_ACCESS_WAIT, hash_one,
 		   &hashing);
+}
+
+static void *help_main(void *arg)
+{
+	struct help *help = arg;
+
+	help->err = hash_part(&help->source, help->table, help->block, help->count);
+	return NULL;
+}
+
+/* False: it cannot be had; the caller does all of it alone. */
+static bool start_help(struct source *source, int index, struct help *help)
+{
+	struct tierfs_access **access = &source->helper[index];
+	void *plain;
+
+	if (!*access && tierfs_access_open(source->fd, HELP_BUFFER_BYTES, access))
+		return false;
+	help->source = *source;
+	help->source.access = *access;
+	if (posix_memalign(&plain, 4096, source->block_bytes))
+		return false;
+	help->source.plain = plain;
+	if (pthread_create(&help->thread, NULL, help_main, help) == 0)
+		return true;
+	free(plain);
+	return false;
+}
+
+/* The machine stands still while the last of these is made, so all processors help. */
+int source_hash(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
+{
+	struct help help[SOURCE_HELPERS_MAX] = {};
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+	size_t parts = count / HELP_BLOCKS + 1, helpers = 0, each;
+	int err;
+
+	if (parts > SOURCE_HELPERS_MAX + 1)
+		parts = SOURCE_HELPERS_MAX + 1;
+	if (processors > 0 && parts > (size_t)processors)
+		parts = (size_t)processors;
+	each = count / parts;
+	while (helpers + 1 < parts) {
+		struct help *next = &help[helpers];
+
+		next->table = table;
+		next->block = block + count - each;
+		next->count = each;
+		if (!start_help(source, (int)helpers, next))
+			break;
+		count -= each;
+		helpers++;
+	}
+	err = hash_part(source, table, block, count);
+	for (size_t i = 0; i < helpers; i++) {
+		pthread_join(help[i].thread, NULL);
+		free(help[i].source.plain);
+		if (help[i].err && !err) {
+			err = help[i].err;
+			source->error_block = help[i].source.error_block;
+		}
+	}
+	return err;
 }
 
 int source_hash_all(struct source *source, struct source_table *table)

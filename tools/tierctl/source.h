@@ -21,9 +21,12 @@ struct source_table {
 	uint8_t *generation, *tier;
 };
 
+#define SOURCE_HELPERS_MAX 3
+
 struct source {
 	int fd; /* O_DIRECT */
 	struct tierfs_access *access;
+	struct tierfs_access *helper[SOURCE_HELPERS_MAX]; /* of threads that hash beside this one */
 	uint64_t size_bytes, blocks;
 	uint32_t block_bytes;
 	struct codec *codec; /* made when it is needed */
