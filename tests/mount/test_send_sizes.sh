@@ -6,7 +6,7 @@
 
 need_root
 need_fuse
-need_tool jq
+need_tool jq python3
 
 content() # FILE
 {
@@ -35,6 +35,29 @@ tierctl send --via "tierctl recv --answer $vm" "$T/two/vm0" --json >"$T/sent" ||
 assert_eq "$(jq -c '[.cold_blocks, .resident_blocks, .hole_blocks]' "$T/sent")" '[0,0,0]' "what went back"
 assert_le "$(jq .stream_bytes "$T/sent")" 1000 "bytes"
 assert_eq "$(content "$vm")" "$sha" "content"
+
+note "a file that is mapped plain: what the kernel holds of it goes, too"
+cat >"$T/plain.py" <<'PYTHON'
+import mmap, os, sys
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 0)
+    memory[3 << 20 : 6 << 20] = os.urandom(3 << 20)
+    memory[9 << 20 : 10 << 20] = bytes(1 << 20)
+    print("ready", flush=True)
+    sys.stdin.read()
+PYTHON
+mkfifo "$T/hold"
+python3 "$T/plain.py" "$vm" <"$T/hold" >"$T/plain.log" 2>&1 &
+plain_pid=$!
+cleanup_push stop_process "$plain_pid"
+exec 3>"$T/hold"
+assert_ok wait_for 20 grep -q ready "$T/plain.log"
+assert_eq "$(stat_of "$vm" mapping)" plain mapping
+tierctl send "$vm" 2>"$T/errors" | tierctl recv "$T/two/plain" >/dev/null || fail "recv: $(cat "$T/errors")"
+exec 3>&-
+assert_ok wait_for 10 gone "$plain_pid"
+sha=$(content "$vm")
+assert_eq "$(content "$T/two/plain")" "$sha" "content of a file that was mapped plain"
 
 note "an empty file, and one of holes"
 : >"$T/one/empty"
