@@ -33,7 +33,7 @@
 #define REOPEN_INTERVAL_NS NS_PER_S
 #define TELL_INTERVAL_NS (60 * NS_PER_S)
 #define KEPT_READS 4U
-#define KEPT_TRANSFERS 2U
+#define KEPT_TRANSFERS 4U
 
 #define FORMAT_VERSION 1
 #define FORMAT_KEY "format"

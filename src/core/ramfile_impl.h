@@ -22,6 +22,7 @@
 #include <tierfs/access.h>
 
 #include "base/lock.h"
+#include "core/crew.h"
 #include "core/hist.h"
 #include "core/mapper.h"
 #include "core/ramfile.h"
@@ -165,6 +166,7 @@ uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_p
 struct store *tier_store(struct tier *tier);
 struct budget *tier_budget(struct tier *tier);
 struct work_pool *tier_works(struct tier *tier);
+struct crew *tier_crew(struct tier *tier); /* NULL in tests */
 int tier_arena_dir(struct tier *tier);
 /* Sets used[i] for each block of the run that has a pinned page. Nothing where the host cannot tell. */
 void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t count, uint8_t *used);

@@ -7,8 +7,12 @@
 #include "core/ramfile_impl.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Large runs are read and expanded in pieces of that much, if there are processors to spare. */
+#define PIECE_BYTES (256U << 10)
 
 struct read_run {
 	struct ramfile *file;
@@ -19,6 +23,14 @@ struct read_run {
 	enum block_state state;
 	uint64_t punches; /* sum over the run's slots */
 	uint8_t done[RUN_BLOCKS];
+	uint64_t piece_blocks; /* while it is read in pieces */
+	_Atomic int error;     /* the first one, of any piece */
+};
+
+/* One who walks the values of a run, or of a piece of it. */
+struct reader {
+	struct read_run *run;
+	struct work *work;
 };
 
 static uint64_t punch_sum(const struct ramfile *file, uint64_t first, uint64_t count)
@@ -82,11 +94,12 @@ static bool covers(const struct read_run *run, uint64_t block)
 
 static int read_value(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
 {
-	struct read_run *run = arg;
+	struct reader *reader = arg;
+	struct read_run *run = reader->run;
 	bool direct = covers(run, key.block);
-	uint8_t *plain = direct ? run->buf + (key.block * run->file->block_bytes - run->offset) : run->work->plain;
+	uint8_t *plain = direct ? run->buf + (key.block * run->file->block_bytes - run->offset) : reader->work->plain;
 
-	if (codec_decode(run->work->codec, key, value, length_bytes, plain, NULL))
+	if (codec_decode(reader->work->codec, key, value, length_bytes, plain, NULL))
 		return 0; /* read again alone, and reported there */
 	if (!direct)
 		copy_piece(run, key.block, plain);
@@ -117,6 +130,43 @@ static int missing_copy(struct read_run *run, uint64_t block)
 	return -EAGAIN;
 }
 
+static void read_piece(void *arg, unsigned int piece)
+{
+	struct read_run *run = arg;
+	struct ramfile *file = run->file;
+	struct store *store = tier_store(file->tier);
+	struct reader reader = { .run = run };
+	uint64_t first = piece * run->piece_blocks, count = run->count - first;
+	int none = 0;
+	int err = work_get(tier_works(file->tier), &reader.work);
+
+	if (count > run->piece_blocks)
+		count = run->piece_blocks;
+	if (!err)
+		err = store->ops->walk(store, file->ino, run->first + first, count, read_value, &reader);
+	work_put(tier_works(file->tier), reader.work);
+	if (err)
+		atomic_compare_exchange_strong(&run->error, &none, err);
+}
+
+/* Reads what can be read of many blocks at the same time. */
+static int walk_run(struct read_run *run)
+{
+	struct ramfile *file = run->file;
+	struct crew *crew = tier_crew(file->tier);
+
+	run->piece_blocks = PIECE_BYTES / file->block_bytes;
+	if (run->count <= run->piece_blocks || !crew_spare(crew))
+		run->piece_blocks = run->count;
+	atomic_init(&run->error, 0);
+	if (run->piece_blocks == run->count)
+		read_piece(run, 0);
+	else
+		crew_run(crew, (unsigned int)((run->count + run->piece_blocks - 1) / run->piece_blocks), read_piece,
+			 run);
+	return atomic_load(&run->error);
+}
+
 static int read_cold(struct read_run *run)
 {
 	struct ramfile *file = run->file;
@@ -125,7 +175,7 @@ static int read_cold(struct read_run *run)
 
 	memset(run->done, 0, run->count);
 	if (run->count > 1) {
-		err = store->ops->walk(store, file->ino, run->first, run->count, read_value, run);
+		err = walk_run(run);
 		if (err)
 			return err;
 	}

@@ -48,6 +48,7 @@ struct tier {
 	struct budget budget;
 	struct work_pool works;
 	struct stages stages;
+	struct crew *crew;     /* immutable; NULL: nobody helps */
 	tier_room_fn *on_room; /* under parked_lock, also while it is called */
 	void *on_room_arg;
 
@@ -625,7 +626,9 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	lock_cond_init(&tier->squeeze);
 	TAILQ_INIT(&tier->files);
 	TAILQ_INIT(&tier->parked);
-	if (config->run_demoter) {
+	if (config->run_demoter)
+		err = crew_new(&tier->crew);
+	if (config->run_demoter && !err) {
 		err = -pthread_create(&tier->thread, NULL, demoter, tier);
 		if (!err)
 			pthread_setname_np(tier->thread, "tierfs-demoter");
@@ -652,6 +655,7 @@ void tier_free(struct tier *tier)
 		lock_put(&tier->parked_lock);
 		pthread_join(tier->thread, NULL);
 	}
+	crew_free(tier->crew);
 	while ((parked = TAILQ_FIRST(&tier->parked))) {
 		TAILQ_REMOVE(&tier->parked, parked, link);
 		free(parked);
@@ -681,6 +685,11 @@ struct budget *tier_budget(struct tier *tier)
 struct work_pool *tier_works(struct tier *tier)
 {
 	return &tier->works;
+}
+
+struct crew *tier_crew(struct tier *tier)
+{
+	return tier->crew;
 }
 
 struct stages *tier_stages(struct tier *tier)

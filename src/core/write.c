@@ -5,6 +5,7 @@
 #include "core/ramfile_impl.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -216,13 +217,21 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 
 /* --- whole cold blocks, in batches ------------------------------------------------------------------------- */
 
+/* Compressed by one thread at a time: to give away less is not worth waking a thread. */
+#define PIECE_BLOCKS 8U
+
 struct write_batch {
+	struct ramfile *file;
+	const uint8_t *data; /* of the first block */
 	uint64_t first, count;
 	enum block_state was[RUN_BLOCKS];
 	struct store_item item[RUN_BLOCKS];
 	uint64_t hash[RUN_BLOCKS];
 	uint8_t zero[RUN_BLOCKS];
-	uint8_t *values;
+	uint8_t *values;             /* codec_bound() for each block */
+	uint32_t length[RUN_BLOCKS]; /* of the value; of zeros none */
+	unsigned int pieces;
+	_Atomic int error; /* of compression: the first one */
 };
 
 /* Takes the run of whole blocks at first that are at rest and not in DRAM. */
@@ -243,37 +252,66 @@ static void begin_batch(struct ramfile *file, struct write_batch *batch, uint64_
 	}
 }
 
-static int encode_batch(struct ramfile *file, struct work *work, struct write_batch *batch, const uint8_t *data,
-			size_t *ret_items)
+static int encode_block(struct write_batch *batch, struct work *work, uint64_t i)
 {
-	size_t bound = codec_bound(file->block_bytes);
+	struct ramfile *file = batch->file;
+	struct store_key key = { .ino = file->ino, .block = batch->first + i };
+	const uint8_t *plain = batch->data + i * file->block_bytes;
+	size_t bound = codec_bound(file->block_bytes), length;
 	struct codec_hotness hotness = { 0 };
-	size_t items = 0;
+	int err;
 
-	/* Filled in before the first error can happen: end_batch() counts on them. */
-	for (uint64_t i = 0; i < batch->count; i++) {
-		memcpy(work->plain, data + i * file->block_bytes, file->block_bytes);
-		batch->zero[i] = codec_is_zero(work->plain, file->block_bytes);
+	/* The codec reads words, and the caller's buffer may lie anywhere. */
+	if ((uintptr_t)plain % sizeof(uint64_t)) {
+		memcpy(work->plain, plain, file->block_bytes);
+		plain = work->plain;
 	}
-	for (uint64_t i = 0; i < batch->count; i++) {
-		struct store_key key = { .ino = file->ino, .block = batch->first + i };
-		size_t length;
-		int err;
+	batch->zero[i] = codec_is_zero(plain, file->block_bytes);
+	if (batch->zero[i])
+		return 0;
+	batch->hash[i] = codec_hash(plain, file->block_bytes);
+	err = codec_encode(work->codec, key, hotness, plain, batch->hash[i], batch->values + i * bound, bound, &length);
+	if (!err)
+		batch->length[i] = (uint32_t)length;
+	return err;
+}
 
-		if (batch->zero[i])
-			continue;
-		/* Copied, for the caller's buffer may not be aligned as the codec needs it. */
-		memcpy(work->plain, data + i * file->block_bytes, file->block_bytes);
-		batch->hash[i] = codec_hash(work->plain, file->block_bytes);
-		err = codec_encode(work->codec, key, hotness, work->plain, batch->hash[i],
-				   batch->values + items * bound, bound, &length);
-		if (err)
-			return err;
-		batch->item[items] = (struct store_item){ .key = key,
-							  .value = batch->values + items * bound,
-							  .length_bytes = (uint32_t)length };
-		items++;
-	}
+static void encode_piece(void *arg, unsigned int piece)
+{
+	struct write_batch *batch = arg;
+	uint64_t from = batch->count * piece / batch->pieces, to = batch->count * (piece + 1) / batch->pieces;
+	struct work *work = NULL;
+	int none = 0, err = work_get(tier_works(batch->file->tier), &work);
+
+	for (uint64_t i = from; !err && i < to; i++)
+		err = encode_block(batch, work, i);
+	work_put(tier_works(batch->file->tier), work);
+	if (err)
+		atomic_compare_exchange_strong(&batch->error, &none, err);
+}
+
+static int encode_batch(struct write_batch *batch, size_t *ret_items)
+{
+	struct crew *crew = tier_crew(batch->file->tier);
+	size_t bound = codec_bound(batch->file->block_bytes), items = 0;
+	int err;
+
+	batch->pieces = crew_spare(crew) ? (unsigned int)((batch->count + PIECE_BLOCKS - 1) / PIECE_BLOCKS) : 1;
+	atomic_init(&batch->error, 0);
+	if (batch->pieces == 1)
+		encode_piece(batch, 0);
+	else
+		crew_run(crew, batch->pieces, encode_piece, batch);
+	err = atomic_load(&batch->error);
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < batch->count; i++)
+		if (!batch->zero[i])
+			batch->item[items++] = (struct store_item){
+				.key = { .ino = batch->file->ino, .block = batch->first + i },
+				.value = batch->values + i * bound,
+				.length_bytes = batch->length[i],
+			};
 	*ret_items = items;
 	return 0;
 }
@@ -307,8 +345,7 @@ static void end_batch(struct ramfile *file, struct write_batch *batch, int err)
 }
 
 /* Writes the run of whole cold blocks or holes at the start of the request. *ret_bytes: 0 if there is none. */
-static int write_run(struct ramfile *file, struct work *work, const uint8_t *data, uint64_t offset, size_t len,
-		     size_t *ret_bytes)
+static int write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes)
 {
 	struct store *store = tier_store(file->tier);
 	CLEANUP_FREE struct write_batch *batch = NULL;
@@ -323,11 +360,13 @@ static int write_run(struct ramfile *file, struct work *work, const uint8_t *dat
 	values = malloc(RUN_BLOCKS * codec_bound(file->block_bytes));
 	if (!batch || !values)
 		return -ENOMEM;
+	batch->file = file;
+	batch->data = data;
 	batch->values = values;
 	begin_batch(file, batch, offset / file->block_bytes, len / file->block_bytes);
 	if (!batch->count)
 		return 0;
-	err = encode_batch(file, work, batch, data, &items);
+	err = encode_batch(batch, &items);
 	if (!err && items)
 		err = store->ops->put(store, batch->item, items);
 	for (size_t item = 0; err && item < items; item++)
@@ -360,7 +399,7 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 		size_t run = 0;
 
 		if (direct)
-			err = write_run(file, work, (const uint8_t *)buf + done, offset + done, len - done, &run);
+			err = write_run(file, (const uint8_t *)buf + done, offset + done, len - done, &run);
 		if (!err && !run) {
 			err = write_piece(file, work, &piece, (const uint8_t *)buf + done, direct);
 			run = piece.length;
