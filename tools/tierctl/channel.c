@@ -5,7 +5,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -141,6 +141,7 @@ int channel_command(const char *command, struct channel *ret, char why[static CH
 		return set_why(why, -errno, "socketpair", NULL);
 	child = fork();
 	if (child == 0) {
+		signal(SIGPIPE, SIG_DFL); /* ignored here */
 		dup2(pair[1], STDIN_FILENO);
 		dup2(pair[1], STDOUT_FILENO);
 		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
