@@ -86,6 +86,7 @@ assert_status 1 setpriv --reuid 65534 --regid 65534 --clear-groups "$(command -v
 
 note "working sets"
 tierctl wss "$T/a/ram" "$T/hot" --json | jq -e '.files | length == 2 and all(.used_bytes == 4194304 and .budget_bytes >= 0)' >/dev/null || fail "wss"
+assert_eq "$(tierctl wss "$T/a" --json | jq '.files | length')" 1 "files of the mount"
 tierctl wss "$T/a/ram" --rate 5 --sample 1 | grep -q 15MIN || fail "wss as a table"
 assert_status 1 tierctl wss "$T/a/ram" --rate x
 tierfs_stop "$T/b"

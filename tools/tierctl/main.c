@@ -39,10 +39,10 @@ const struct command commands[] = {
 	  "moves\n"
 	  "or touches memory. OUT and IN may be -. A file may be imported where blocks or the RAM file have another\n"
 	  "size. What is shown may be a RAM file or a file that was exported." },
-	{ "wss", wss_run, "FILE...", ARGS_JSON | ARGS_BYTES | ARGS_PACE,
+	{ "wss", wss_run, "PATH...", ARGS_JSON | ARGS_BYTES | ARGS_PACE,
 	  "Estimate the working set of the last 1, 5 and 15 minutes, and the smallest budget with which not more than\n"
-	  "--rate blocks a second would come back, from the ages of all blocks. FILE is a RAM file, or one that was\n"
-	  "exported. tierctl(1) says how far to trust it." },
+	  "--rate blocks a second would come back, from the ages of all blocks. PATH is a RAM file, one that was\n"
+	  "exported, or a mount point, which stands for its files. tierctl(1) says how far to trust it." },
 	{ "set", set_run, "MOUNTPOINT OPTION=VALUE...", ARGS_JSON,
 	  "Change options of a mount. These can be: dram, min_idle. Only root may." },
 	{ "get", get_run, "MOUNTPOINT [OPTION...]", ARGS_JSON, "Show options of a mount." },

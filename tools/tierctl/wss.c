@@ -1,10 +1,13 @@
 /* wss.c - working sets, and how small a budget may be. The estimate is curve.h's. */
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/curve.h"
 #include "base/size.h"
+#include "conn.h"
 #include "hotness_set.h"
 #include "table.h"
 #include "tierctl.h"
@@ -182,6 +185,40 @@ static int do_file(const struct args *args, const char *path, struct table *tabl
 	return 0;
 }
 
+/* The root of a mount stands for all of its files. */
+static int do_mount(const struct args *args, const char *path, struct table *table, json_t *results)
+{
+	struct conn_error error;
+	struct conn *conn;
+	json_t *list = NULL, *file;
+	size_t i;
+	int rc = 0;
+
+	if (conn_open(path, false, &conn, &error))
+		return fail(path, error.what, error.why);
+	if (conn_ask(conn, "ls", NULL, NULL, NULL, &list, &error))
+		rc = fail(path, error.what, error.why);
+	conn_close(conn);
+	json_array_foreach(json_object_get(list, "files"), i, file) {
+		const char *name = json_string_value(json_object_get(file, "path"));
+		char full[2 * PATH_MAX];
+
+		if (rc || !name || json_is_true(json_object_get(file, "lost")))
+			continue;
+		snprintf(full, sizeof(full), "%s%s", path, name);
+		rc = do_file(args, full, table, results);
+	}
+	json_decref(list);
+	return rc;
+}
+
+static bool is_directory(const char *path)
+{
+	struct stat attr;
+
+	return stat(path, &attr) == 0 && S_ISDIR(attr.st_mode);
+}
+
 int wss_run(const struct command *command, int argc, char **argv)
 {
 	struct args args;
@@ -198,7 +235,8 @@ int wss_run(const struct command *command, int argc, char **argv)
 	if (!results && !table)
 		return fail(NULL, "output", "out of memory");
 	for (int i = 0; !rc && i < args.count; i++)
-		rc = do_file(&args, args.operands[i], table, results);
+		rc = is_directory(args.operands[i]) ? do_mount(&args, args.operands[i], table, results)
+						    : do_file(&args, args.operands[i], table, results);
 	if (!rc && args.json)
 		return print_json(json_pack("{s:o}", "files", results));
 	if (!rc)
