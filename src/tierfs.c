@@ -300,17 +300,16 @@ static void start_helpers(struct daemon *d)
 
 	if (rc < 0)
 		log_warn("no pages can be taken out of the kernel's cache (%s): plain mappings are demoted only as far "
-			 "as "
-			 "the kernel drops pages on its own",
+			 "as the kernel drops pages on its own",
 			 rc == -ENOSYS ? "it has no cachestat(2), which needs Linux 6.5" : strerror(-rc));
 	rc = pins_open(&d->pins);
 	if (rc < 0)
 		log_debug("pins cannot be seen: %s", strerror(-rc)); /* it was said why */
 }
 
-static int look_for_pins(void *arg, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
+static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
 {
-	return pins_look(arg, arena_fd, first_page, count, pinned);
+	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_PINNED, arena_fd, first_page, count, pinned);
 }
 
 static pid_t helper_pid(void *arg)
@@ -361,11 +360,13 @@ static int open_store(struct daemon *d)
 static int start_core(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
+	uint64_t given_ns = options->value[OPTION_MIN_IDLE], idle_ns = d->pins ? IDLE_SEEN_NS : IDLE_UNSEEN_NS;
 	struct tier_config tier = {
 		.arena_dir = d->pool->arena_dir,
 		.block_bytes = d->pool->block_bytes,
 		.dram_bytes = options->value[OPTION_DRAM] - options->value[OPTION_WARM],
-		.min_idle_ns = options->value[OPTION_MIN_IDLE],
+		.min_idle_ns = given_ns ? given_ns : idle_ns,
+		.referenced_idle_ns = given_ns ? 0 : IDLE_UNSEEN_NS,
 		.level = (int)options->value[OPTION_LEVEL],
 		.run_demoter = true,
 		.pins = d->pins ? look_for_pins : NULL,

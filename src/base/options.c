@@ -39,9 +39,9 @@ const struct option_spec option_table[OPTION_COUNT] = {
 		.help = "how files may be mapped",
 	},
 	[OPTION_MIN_IDLE] = {
-		.name = "min_idle", .kind = OPTION_KIND_DURATION, .fallback = 30 * NS_PER_S, .min = NS_PER_S / 10,
+		.name = "min_idle", .kind = OPTION_KIND_DURATION, .min = NS_PER_S / 10,
 		.max = 24 * 3600 * NS_PER_S, .argument = "SECONDS",
-		.help = "how long a mapped block must be idle before it is demoted",
+		.help = "idle time before a mapped block is demoted (default 0.2 where the kernel shows pins, else 30)",
 	},
 	[OPTION_WARM] = {
 		.name = "warm", .kind = OPTION_KIND_SIZE, .max = INT64_MAX, .argument = "SIZE",

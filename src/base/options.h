@@ -9,6 +9,10 @@
 #include <stdint.h>
 #include <stdio.h>
 
+/* min_idle where it is not given: if pinned pages can be seen, and if not. */
+#define IDLE_SEEN_NS UINT64_C(200000000)
+#define IDLE_UNSEEN_NS UINT64_C(30000000000)
+
 enum option_id {
 	OPTION_DRAM,
 	OPTION_BLOCK,

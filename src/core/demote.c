@@ -42,6 +42,7 @@ struct member {
 	uint64_t block, length; /* length in bytes: shorter for the last block of the file */
 	uint64_t hash;
 	bool partial; /* absent pages are in the stored copy */
+	bool rests;   /* left alone, and no less idle for it */
 	enum plan plan;
 	size_t item; /* PLAN_STORE: index in items */
 };
@@ -185,16 +186,53 @@ static void look_one(void *arg, struct mapper *mapper)
 	}
 }
 
+static void look_pins(struct batch *batch, bool referenced, uint8_t *used)
+{
+	for (size_t i = 0, run; i < batch->count; i += run) {
+		run = neighbours(batch, i);
+		tier_look_pins(batch->file->tier, batch->file, referenced, batch->member[i].block, run, &used[i]);
+	}
+}
+
+/* Where min_idle is short: a block that somebody refers to without a pin is left alone until it has been idle for long.
+ */
+static void drop_referenced(struct batch *batch)
+{
+	struct ramfile *file = batch->file;
+	uint64_t long_ns = tier_referenced_idle(file->tier);
+	uint8_t referenced[BATCH_BLOCKS] = { 0 };
+	unsigned int idle_long;
+
+	if (!long_ns)
+		return;
+	lock_get(&file->mapper_lock);
+	if (!file->mapper_count)
+		long_ns = 0;
+	lock_put(&file->mapper_lock);
+	if (!long_ns)
+		return;
+	look_pins(batch, true, referenced);
+	lock_get(&file->lock);
+	idle_long = heat_idle_generation(&file->heat, long_ns, clock_ns());
+	for (size_t i = 0; i < batch->count; i++) {
+		struct member *member = &batch->member[i];
+
+		if (member->plan == PLAN_SKIP || !referenced[i] || file->blocks.generation[member->block] >= idle_long)
+			continue;
+		member->plan = PLAN_SKIP;
+		member->rests = true;
+	}
+	lock_put(&file->lock);
+}
+
 static void drop_used(struct batch *batch)
 {
 	memset(batch->used, 0, batch->count);
 	ramfile_each_mapper(batch->file, look_one, batch);
-	for (size_t i = 0, run; i < batch->count; i += run) {
-		run = neighbours(batch, i);
-		tier_look_pins(batch->file->tier, batch->file, batch->member[i].block, run, &batch->used[i]);
-	}
+	look_pins(batch, false, batch->used);
 	for (size_t i = 0; i < batch->count; i++)
 		batch->member[i].plan = batch->used[i] ? PLAN_SKIP : PLAN_STORE;
+	drop_referenced(batch);
 }
 
 /* The content of the block: what the arena has, and where that is only a part of it, the stored copy below. */
@@ -355,7 +393,8 @@ static void finish(struct batch *batch, struct demote_result *ret)
 			continue;
 		}
 		if (member->plan == PLAN_SKIP) {
-			heat_used(&file->blocks, block);
+			if (!member->rests)
+				heat_used(&file->blocks, block);
 			waiters |= ramfile_settle(file, block, BLOCK_RESIDENT);
 			aborted++;
 			continue;

@@ -157,19 +157,26 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 /* --- scan.c --- */
 struct scan_pace {
 	uint64_t quick_ns, slow_ns; /* time between zap and look: under pressure, and else */
-	bool hurry;                 /* under pressure: never mind what scanning costs the mappers */
+	bool hurry;                 /* under pressure: scanning may cost the mappers more */
 };
 /* Goes on with the rounds of the file. Returns when it wants to be called again. */
 uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
 
 /* --- tier.c --- */
+typedef void tier_file_fn(void *arg, struct ramfile *file);
+/* Calls fn on every file, without a lock. */
+void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg);
 struct store *tier_store(struct tier *tier);
 struct budget *tier_budget(struct tier *tier);
 struct work_pool *tier_works(struct tier *tier);
 struct crew *tier_crew(struct tier *tier); /* NULL in tests */
 int tier_arena_dir(struct tier *tier);
-/* Sets used[i] for each block of the run that has a pinned page. Nothing where the host cannot tell. */
-void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t count, uint8_t *used);
+/* Sets used[i] for each block of the run that has a pinned page, or that anybody refers to. Nothing where the host
+ * cannot tell. */
+void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
+		    uint8_t *used);
+/* Idle for at least so long, a block may go although somebody refers to it; 0: that does not matter. */
+uint64_t tier_referenced_idle(const struct tier *tier);
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);

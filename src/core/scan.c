@@ -9,6 +9,9 @@
 #define MINOR_FAULT_NS 1000
 /* The owner shall lose at most 1 % of its time to scanning. */
 #define SCAN_SHARE 100
+/* Under pressure it loses more if that makes room: up to 10 %, or what a round a second costs. */
+#define HURRY_SHARE 10
+#define HURRY_MOST_NS NS_PER_S
 
 struct part {
 	uint64_t first, count, round;
@@ -131,6 +134,9 @@ uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_p
 	pace_ns = hurry ? pace->quick_ns : pace->slow_ns;
 	if (!hurry && pace_ns < file->scan_cost_ns * SCAN_SHARE)
 		pace_ns = file->scan_cost_ns * SCAN_SHARE;
+	if (hurry && !file->scan_wanted && pace_ns < file->scan_cost_ns * HURRY_SHARE)
+		pace_ns = file->scan_cost_ns * HURRY_SHARE < HURRY_MOST_NS ? file->scan_cost_ns * HURRY_SHARE
+									   : HURRY_MOST_NS;
 	lock_put(&file->lock);
 
 	if (!zapping) {

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/choice.h"
 #include "core/ramfile_impl.h"
 
 #define QUICK_MIN_NS (20 * NS_PER_MS)
@@ -24,27 +25,15 @@
 #define NEAR_RESERVES 4
 /* When nothing can be demoted, nobody is helped by looking again at once. */
 #define REST_NS (5 * NS_PER_MS)
-/* For so long it is known well enough which blocks are the oldest. */
-#define CENSUS_NS (50 * NS_PER_MS)
 /* After a store that refused a batch. */
 #define RETRY_NS (500 * NS_PER_MS)
-/* Blocks that are demoted before somebody looks whether a scan is due. */
-#define STEP_BLOCKS 512
 
 TAILQ_HEAD(file_list, ramfile);
 TAILQ_HEAD(parked_list, parked);
 
-/* How many blocks of each class may be demoted, over all files. Counted now and then; in between it goes down by what is
- * picked. */
-struct census {
-	uint64_t in_class[HEAT_CLASSES];
-	uint64_t min_idle_ns;
-	uint64_t taken_ns;
-};
-
 struct tier {
 	struct tier_config config; /* immutable but for what the setters change below */
-	_Atomic uint64_t min_idle_ns;
+	_Atomic uint64_t min_idle_ns, referenced_idle_ns;
 	struct budget budget;
 	struct work_pool works;
 	struct stages stages;
@@ -70,18 +59,15 @@ struct tier {
 	_Atomic pid_t evictor_tid;
 	_Atomic bool pressed; /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults, scans, pinned_blocks;
-	uint64_t retry_ns;          /* demoter thread only: no demotion before */
-	uint64_t next_step_ns;      /* demoter thread only: when something is due */
-	uint64_t rest_until_ns;     /* demoter thread only: nothing can be demoted, kicks or not */
-	uint32_t pick[STEP_BLOCKS]; /* demoter thread only */
-	struct census census;       /* demoter thread only */
+	uint64_t retry_ns;      /* demoter thread only: no demotion before */
+	uint64_t next_step_ns;  /* demoter thread only: when something is due */
+	uint64_t rest_until_ns; /* demoter thread only: nothing can be demoted, kicks or not */
+	struct choice choice;   /* demoter thread only */
 	pthread_t thread;
 	bool thread_runs;
 };
 
-typedef void file_fn(void *arg, struct ramfile *file);
-
-static void each_file(struct tier *tier, file_fn *fn, void *arg)
+void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
 {
 	struct ramfile *file, *next;
 
@@ -242,7 +228,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 
 	if (!tier->thread_runs) /* nobody would make room */
 		return;
-	each_file(tier, sum_arenas, &staged);
+	tier_each_file(tier, sum_arenas, &staged);
 	while (!late && staged > most && reserve_used(tier)) {
 		lock_get(&tier->parked_lock);
 		tier->kicked = true;
@@ -252,7 +238,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 		tier->room_waiters--;
 		lock_put(&tier->parked_lock);
 		staged = 0;
-		each_file(tier, sum_arenas, &staged);
+		tier_each_file(tier, sum_arenas, &staged);
 	}
 }
 
@@ -315,7 +301,7 @@ size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
 {
 	struct plain_list list = { .ino = ret_ino, .max = max };
 
-	each_file(tier, list_plain, &list);
+	tier_each_file(tier, list_plain, &list);
 	return list.count;
 }
 
@@ -367,123 +353,6 @@ void tier_remove_file(struct tier *tier, struct ramfile *file)
 
 /* --- the demoter ------------------------------------------------------------------------------------------ */
 
-/* Under the file's lock: a piece of it from first on, short enough to hold the lock for. */
-static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64_t min_idle_ns)
-{
-	struct heat_filter filter = { .first = first, .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
-
-	if (first < file->blocks.count)
-		filter.count = file->blocks.count - first;
-	if (filter.count > SCAN_BLOCKS)
-		filter.count = SCAN_BLOCKS;
-	lock_get(&file->mapper_lock);
-	filter.mapped = file->mapper_count > 0;
-	lock_put(&file->mapper_lock);
-	return filter;
-}
-
-static void count_file(void *arg, struct ramfile *file)
-{
-	struct census *census = arg;
-	struct heat_filter filter = { 0 };
-
-	do {
-		LOCK_SCOPE(&file->lock);
-		filter = filter_of(file, filter.first + filter.count, census->min_idle_ns);
-		heat_count(&file->heat, &file->blocks, &filter, census->in_class);
-	} while (filter.count);
-}
-
-static void take_census(struct tier *tier)
-{
-	tier->census = (struct census){ .min_idle_ns = atomic_load(&tier->min_idle_ns), .taken_ns = clock_ns() };
-	each_file(tier, count_file, &tier->census);
-}
-
-struct sweep {
-	struct tier *tier;
-	unsigned int lowest_class;
-	uint64_t wanted, picked, demoted;
-	int err;
-};
-
-/* Picks from the hand on, up to the end of the file at most, and moves the hand behind it. */
-static size_t pick_some(struct sweep *sweep, struct ramfile *file, uint64_t *visited)
-{
-	struct tier *tier = sweep->tier;
-	size_t max = sweep->wanted - sweep->picked, count = 0;
-	struct heat_filter filter;
-
-	do {
-		size_t found;
-
-		LOCK_SCOPE(&file->lock);
-		filter = filter_of(file, file->hand, tier->census.min_idle_ns);
-		found = heat_pick(&file->heat, &file->blocks, &filter, sweep->lowest_class, tier->pick + count,
-				  max - count);
-		heat_leave(&file->heat, &file->blocks, tier->pick + count, found);
-		count += found;
-		file->hand = filter.first + filter.count;
-		if (count == max)
-			file->hand = tier->pick[count - 1] + 1U;
-		*visited += file->hand - filter.first;
-	} while (count < max && filter.count);
-	if (!filter.count) {
-		file->hand = 0;
-		*visited += 1; /* an empty file has been gone through, too */
-	}
-	return count;
-}
-
-/* Once round the file at most. */
-static void sweep_file(void *arg, struct ramfile *file)
-{
-	struct sweep *sweep = arg;
-	uint64_t visited = 0, blocks;
-
-	lock_get(&file->lock);
-	blocks = file->blocks.count;
-	lock_put(&file->lock);
-	while (visited <= blocks && sweep->picked < sweep->wanted && !sweep->err) {
-		struct demote_result result;
-		size_t count = pick_some(sweep, file, &visited);
-		int err;
-
-		if (!count)
-			continue;
-		err = ramfile_demote_blocks(file, sweep->tier->pick, count, &result);
-		sweep->picked += count;
-		sweep->demoted += result.demoted;
-		if (err == -EBUSY) /* a process that is not back yet maps it */
-			return;
-		sweep->err = err;
-	}
-}
-
-/* Demotes up to most blocks over all files, of the oldest ones of which there are needed. Returns how many. */
-static uint64_t demote_some(struct tier *tier, uint64_t needed, uint64_t most)
-{
-	struct census *census = &tier->census;
-	struct sweep sweep = { .tier = tier, .wanted = most };
-	uint64_t left;
-
-	sweep.lowest_class = heat_threshold(census->in_class, needed);
-	each_file(tier, sweep_file, &sweep);
-	if (sweep.err) {
-		/* The store says why, once. Blocks stay resident, and it goes on by itself. */
-		tier->retry_ns = clock_ns() + RETRY_NS;
-	}
-	/* What was not found where all was gone through is not there any more. */
-	left = sweep.picked < most ? UINT64_MAX : sweep.picked;
-	for (unsigned int class = HEAT_CLASSES; class-- > sweep.lowest_class;) {
-		uint64_t gone = census->in_class[class] < left ? census->in_class[class] : left;
-
-		census->in_class[class] -= gone;
-		left -= gone;
-	}
-	return sweep.demoted;
-}
-
 static uint64_t parked_count(struct tier *tier)
 {
 	LOCK_SCOPE(&tier->parked_lock);
@@ -503,20 +372,18 @@ static void relieve(struct tier *tier, uint64_t until_ns)
 
 	while (budget_free(&tier->budget) < target) {
 		uint64_t needed = (target - budget_free(&tier->budget)) / tier->config.block_bytes + 1;
-		uint64_t now = clock_ns();
-		bool stale = now >= tier->census.taken_ns + CENSUS_NS;
+		uint64_t now = clock_ns(), demoted;
+		int err;
 
 		if (now < tier->retry_ns || now >= until_ns)
 			break;
-		if (stale)
-			take_census(tier);
-		if (demote_some(tier, needed, needed < STEP_BLOCKS ? needed : STEP_BLOCKS))
-			continue;
-		if (stale) { /* a large table is not counted all the time */
+		err = choice_demote(&tier->choice, tier, needed, &demoted);
+		if (err) /* The store says why, once. Blocks stay resident, and it goes on by itself. */
+			tier->retry_ns = clock_ns() + RETRY_NS;
+		if (!demoted) { /* a large table is not counted all the time */
 			tier->rest_until_ns = clock_ns() + REST_NS + 4 * (clock_ns() - now);
 			break;
 		}
-		tier->census.taken_ns = 0;
 	}
 	if (budget_free(&tier->budget) >= tier->config.block_bytes)
 		announce_room(tier);
@@ -565,7 +432,7 @@ void tier_step(struct tier *tier)
 					.slow_ns = near ? NEAR_NS : SLOW_NS,
 					.hurry = under_pressure(tier) };
 	turn.next_ns = clock_ns() + SLOW_NS;
-	each_file(tier, scan_file, &turn);
+	tier_each_file(tier, scan_file, &turn);
 	if (under_pressure(tier))
 		relieve(tier, turn.next_ns);
 	if (under_pressure(tier) && turn.next_ns > clock_ns() + quick)
@@ -616,6 +483,7 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 		return -ENOMEM;
 	tier->config = *config;
 	atomic_init(&tier->min_idle_ns, config->min_idle_ns);
+	atomic_init(&tier->referenced_idle_ns, config->pins ? config->referenced_idle_ns : 0);
 	budget_init(&tier->budget, config->dram_bytes);
 	work_pool_init(&tier->works, config->block_bytes, config->level);
 	lock_init(&tier->lock, LOCK_RANK_TIER);
@@ -697,7 +565,8 @@ struct stages *tier_stages(struct tier *tier)
 	return &tier->stages;
 }
 
-void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t count, uint8_t *used)
+void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
+		    uint8_t *used)
 {
 	uint8_t pinned[SCAN_BLOCKS];
 	uint64_t pages = file->block_bytes / PAGE_BYTES, at_once = SCAN_BLOCKS / pages;
@@ -706,8 +575,8 @@ void tier_look_pins(struct tier *tier, struct ramfile *file, uint64_t first, uin
 	for (uint64_t done = 0; tier->config.pins && done < count; done += at_once) {
 		uint64_t blocks = count - done < at_once ? count - done : at_once;
 
-		if (tier->config.pins(tier->config.pins_arg, file->arena.fd, (first + done) * pages, blocks * pages,
-				      pinned))
+		if (tier->config.pins(tier->config.pins_arg, referenced, file->arena.fd, (first + done) * pages,
+				      blocks * pages, pinned))
 			memset(pinned, 1, blocks * pages);
 		for (uint64_t page = 0; page < blocks * pages; page++)
 			if (pinned[page] && !used[done + page / pages]) {
@@ -734,11 +603,17 @@ uint64_t tier_min_idle(const struct tier *tier)
 	return atomic_load(&tier->min_idle_ns);
 }
 
+uint64_t tier_referenced_idle(const struct tier *tier)
+{
+	return atomic_load(&tier->referenced_idle_ns);
+}
+
 int tier_set_min_idle(struct tier *tier, uint64_t ns)
 {
 	if (ns > 3600 * NS_PER_S)
 		return -EINVAL;
 	atomic_store(&tier->min_idle_ns, ns);
+	atomic_store(&tier->referenced_idle_ns, 0);
 	tier_kick(tier);
 	return 0;
 }
@@ -773,6 +648,6 @@ void tier_figures(struct tier *tier, struct tier_figures *ret)
 		.pinned_blocks = atomic_load(&tier->pinned_blocks),
 	};
 
-	each_file(tier, add_memory, &figures.metadata_bytes);
+	tier_each_file(tier, add_memory, &figures.metadata_bytes);
 	*ret = figures;
 }

@@ -14,9 +14,11 @@
 struct tier;
 struct ramfile;
 
-/* Sets pinned[i] for each page from first_page on that a device may be writing to now (map/pins.h). Exact once the
- * pages are write-protected. What it cannot tell counts as pinned. */
-typedef int tier_pins_fn(void *arg, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *pinned);
+/* Sets pinned[i] for each page from first_page on that a device may be writing to now (map/pins.h): that is pinned or,
+ * if referenced is true, that anybody but the page cache refers to. Exact once the pages are write-protected. What it
+ * cannot tell counts as pinned. */
+typedef int tier_pins_fn(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count,
+			 uint8_t *pinned);
 
 struct tier_config {
 	struct store *store;  /* borrowed */
@@ -24,6 +26,9 @@ struct tier_config {
 	uint32_t block_bytes; /* power of two, 4 KiB to 64 KiB */
 	uint64_t dram_bytes;  /* budget */
 	uint64_t min_idle_ns;
+	/* Blocks to whose pages somebody refers are left alone for so long, if that is more than min_idle: it may be a
+	 * device, by way of a user that does not pin. Until tier_set_min_idle(). */
+	uint64_t referenced_idle_ns;
 	int level;
 	tier_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages */
 	void *pins_arg;
@@ -70,5 +75,6 @@ struct stages *tier_stages(struct tier *tier);
 
 /* Settings that may change while mounted. -EINVAL: out of range. */
 int tier_set_dram(struct tier *tier, uint64_t bytes);
+/* Given explicitly, it is what protects pages that are referenced and not pinned. */
 int tier_set_min_idle(struct tier *tier, uint64_t ns);
 uint64_t tier_min_idle(const struct tier *tier);

@@ -18,17 +18,17 @@
 #define PAGE 4096U
 
 struct pins {
-	int prog; /* immutable */
+	int prog[2]; /* of each kind; immutable */
 };
 
-int pins_look(struct pins *pins, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
+int pins_look(struct pins *pins, enum pins_kind kind, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
 {
 	uint64_t end = first_page + count;
 
 	for (uint64_t page = first_page; page < end;) {
 		uint64_t base = page / PINS_PROG_PAGES * PINS_PROG_PAGES;
 		uint32_t answer;
-		int err = pins_prog_run(pins->prog, fd, base, &answer);
+		int err = pins_prog_run(pins->prog[kind], fd, base, &answer);
 
 		if (err) {
 			memset(pinned, 1, count);
@@ -56,11 +56,12 @@ struct trial {
 };
 
 /* True if exactly the pages from pinned_first to pinned_end are pinned. */
-static bool trial_agrees(struct pins *pins, const struct trial *trial, uint64_t pinned_first, uint64_t pinned_end)
+static bool trial_agrees(struct pins *pins, enum pins_kind kind, const struct trial *trial, uint64_t pinned_first,
+			 uint64_t pinned_end)
 {
 	uint8_t pinned[TEST_PAGES];
 
-	if (pins_look(pins, trial->fd, 0, TEST_PAGES, pinned))
+	if (pins_look(pins, kind, trial->fd, 0, TEST_PAGES, pinned))
 		return false;
 	for (uint64_t i = 0; i < TEST_PAGES; i++)
 		if (pinned[i] != (i >= pinned_first && i < pinned_end))
@@ -76,19 +77,21 @@ static const char *trial_run(struct pins *pins, const struct trial *trial)
 				.iov_len = (TEST_PINNED_END - TEST_PINNED) * PAGE };
 	CLEANUP_CLOSE int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
 
-	if (!trial_agrees(pins, trial, 0, 0))
+	if (!trial_agrees(pins, PINS_PINNED, trial, 0, 0))
 		return "pages of no file were found pinned";
 	for (uint64_t page = TEST_PRESENT; page < TEST_PAGES; page++)
 		trial->memory[page * PAGE] = 1;
-	if (!trial_agrees(pins, trial, 0, 0))
+	if (!trial_agrees(pins, PINS_PINNED, trial, 0, 0))
 		return "pages that nobody pinned were found pinned";
 	if (ring < 0 || syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) < 0)
 		return "io_uring cannot pin a page to try it out";
-	if (!trial_agrees(pins, trial, TEST_PINNED, TEST_PINNED_END))
+	if (!trial_agrees(pins, PINS_PINNED, trial, TEST_PINNED, TEST_PINNED_END))
 		return "a pinned page was not seen";
+	if (!trial_agrees(pins, PINS_REFERENCED, trial, TEST_PRESENT, TEST_PAGES)) /* all that are mapped */
+		return "a referenced page was not seen";
 	if (syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0) < 0)
 		return "io_uring cannot let a page go";
-	for (int waited_ms = 0; !trial_agrees(pins, trial, 0, 0); waited_ms++) {
+	for (int waited_ms = 0; !trial_agrees(pins, PINS_PINNED, trial, 0, 0); waited_ms++) {
 		if (waited_ms == TEST_PATIENCE_MS)
 			return "pages that were let go were still found pinned";
 		poll(NULL, 0, 1);
@@ -123,8 +126,10 @@ int pins_open(struct pins **ret)
 
 	if (!pins)
 		return -ENOMEM;
-	pins->prog = -1;
-	err = pins_prog_load(&pins->prog, &reason);
+	pins->prog[PINS_PINNED] = pins->prog[PINS_REFERENCED] = -1;
+	err = pins_prog_load(PINS_PROG_PINNED, &pins->prog[PINS_PINNED], &reason);
+	if (!err)
+		err = pins_prog_load(PINS_PROG_REFERENCED, &pins->prog[PINS_REFERENCED], &reason);
 	if (!err)
 		reason = try_out(pins);
 	if (reason) {
@@ -140,7 +145,8 @@ void pins_close(struct pins *pins)
 {
 	if (!pins)
 		return;
-	if (pins->prog >= 0)
-		close(pins->prog);
+	for (size_t i = 0; i < 2; i++)
+		if (pins->prog[i] >= 0)
+			close(pins->prog[i]);
 	free(pins);
 }

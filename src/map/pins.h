@@ -7,8 +7,10 @@
  * Who counts as a pin (FOLL_PIN) on the kernels this works on:
  *   O_DIRECT reads and writes of block devices and of file systems on them, by read(2), aio and io_uring; FUSE likewise
  *   io_uring's registered buffers, VFIO and vDPA, RDMA, AF_XDP, process_vm_readv and process_vm_writev
- * Who takes a mere reference, which cannot be told from the kernel's own housekeeping and is not seen:
+ * Who takes a mere reference, which cannot be told from the kernel's own housekeeping:
  *   O_DIRECT of NFS and 9p, vmsplice, ptrace, KVM's few pages of its own
+ * A page with no reference but those of the page cache has neither. Who asks for references is told of more pages than
+ * need be, and of no fewer: any that is mapped somewhere, and now and then one that the kernel is busy with.
  *
  * What an answer is worth. "Pinned" may be wrong for a page that is just changing hands; ask again later. "Not pinned"
  * was true at a moment during the call, of the page that was there: an absent page is not pinned. It stays true as long
@@ -24,12 +26,15 @@
 
 struct pins;
 
+enum pins_kind { PINS_PINNED, PINS_REFERENCED };
+
 /* -EOPNOTSUPP: pins cannot be seen on this host; one line in the log says why, and what that means. It believes
  * nothing: a page of its own is pinned and let go, and the answers must be right. */
 int pins_open(struct pins **ret);
 void pins_close(struct pins *pins); /* takes NULL */
 
-/* Sets pinned[i] to 1 if page (4 KiB) first_page + i of the file that fd of this process is open on is pinned or
- * nothing sure can be said of it, to 0 otherwise. fd is on tmpfs. Returns -errno, with 1 for all, if the kernel
- * refuses. Costs a system call for each 32 pages that begin at a multiple of 32. */
-int pins_look(struct pins *pins, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned);
+/* Sets pinned[i] to 1 if page (4 KiB) first_page + i of the file that fd of this process is open on is pinned (or
+ * referenced: then also if it is pinned) or nothing sure can be said of it, to 0 otherwise. fd is on tmpfs. Returns
+ * -errno, with 1 for all, if the kernel refuses. Costs a system call for each 32 pages that begin at a multiple of 32.
+ */
+int pins_look(struct pins *pins, enum pins_kind kind, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned);

@@ -25,6 +25,8 @@
 /* A pin of a folio of one page adds this to its reference count (GUP_PIN_COUNTING_BIAS; a macro, so BTF has no word of
  * it). A large folio counts its pins apart. */
 #define PIN_BIAS 1024
+/* The page cache's own references to a folio of one page. */
+#define CACHE_REFERENCES 1
 
 /* Entries of an xarray (include/linux/xarray.h): the two low bits of a pointer are 00. Internal entries end in 10:
  * below the number of slots, shifted, they name the slot that holds the folio; above 4096 they are nodes. */
@@ -44,8 +46,10 @@
 struct layout {
 	uint32_t task_files, files_fdt, fdt_fd, fdt_max_fds, file_mapping, mapping_head, node_shift, node_slots;
 	uint32_t folio_flags, folio_mapping, folio_index, folio_refcount, folio_pincount;
-	uint32_t folio_bytes; /* from its start to the end of the last of flags, mapping, index, refcount */
-	int64_t head_flag;    /* bit number */
+	uint32_t folio_nr_pages; /* 0: not known */
+	bool references;         /* not only pins */
+	uint32_t folio_bytes;    /* from its start to the end of the last of flags, mapping, index, refcount */
+	int64_t head_flag;       /* bit number */
 };
 
 /* The offset of a member of that size (0: of any), also in the nameless structures and unions inside. */
@@ -133,6 +137,8 @@ static const char *find_folio_layout(const struct btf *btf, struct layout *ret)
 	    !find(btf, "folio", "_pincount", count, &ret->folio_pincount) ||
 	    !find_constant(btf, "PG_head", &ret->head_flag) || ret->head_flag < 0 || ret->head_flag > 30)
 		return "unknown layout of folios";
+	if (!find(btf, "folio", "_nr_pages", count, &ret->folio_nr_pages)) /* Linux 6.15 */
+		ret->folio_nr_pages = 0;
 	for (size_t i = 0; i < sizeof(read_at_once) / sizeof(*read_at_once); i++) {
 		uint32_t end = *read_at_once[i] / word * word + word;
 
@@ -297,7 +303,7 @@ static void emit_file(struct code *code, const struct layout *layout)
 	store(code, AT_MAPPING, BPF_REG_3);
 }
 
-/* Goes to pinned unless AT_ENTRY is a folio that holds page R6 of our mapping and has no pin. */
+/* Goes to pinned unless AT_ENTRY is a folio that holds page R6 of our mapping and has no pin (or reference). */
 static void emit_folio(struct code *code, const struct layout *layout, unsigned int pinned)
 {
 	unsigned int large = new_label(code), done = new_label(code);
@@ -313,10 +319,19 @@ static void emit_folio(struct code *code, const struct layout *layout, unsigned 
 	jump_imm(code, BPF_JNE, BPF_REG_2, 0, large);
 	jump_reg(code, BPF_JNE, BPF_REG_1, BPF_REG_6, pinned);
 	load(code, BPF_W, BPF_REG_1, AT_FOLIO + (int)layout->folio_refcount);
-	jump_imm(code, BPF_JGE, BPF_REG_1, PIN_BIAS, pinned);
+	jump_imm(code, BPF_JGE, BPF_REG_1, layout->references ? CACHE_REFERENCES + 1 : PIN_BIAS, pinned);
 	jump(code, done);
 	place(code, large);
 	jump_reg(code, BPF_JGT, BPF_REG_1, BPF_REG_6, pinned);
+	if (layout->references) { /* the page cache has as many as the folio has pages */
+		if (!layout->folio_nr_pages)
+			jump(code, pinned);
+		load(code, BPF_DW, BPF_REG_3, AT_ENTRY);
+		fetch(code, AT_SCRATCH, sizeof(uint32_t), layout->folio_nr_pages);
+		load(code, BPF_W, BPF_REG_1, AT_SCRATCH);
+		load(code, BPF_W, BPF_REG_2, AT_FOLIO + (int)layout->folio_refcount);
+		jump_reg(code, BPF_JGT, BPF_REG_2, BPF_REG_1, pinned);
+	}
 	load(code, BPF_DW, BPF_REG_3, AT_ENTRY);
 	fetch(code, AT_SCRATCH, sizeof(uint32_t), layout->folio_pincount);
 	load(code, BPF_W, BPF_REG_1, AT_SCRATCH);
@@ -444,10 +459,10 @@ static void assemble(struct code *code, const struct layout *layout)
 
 /* --- the kernel's side ---------------------------------------------------------------------------------------- */
 
-int pins_prog_load(int *ret_fd, const char **ret_reason)
+int pins_prog_load(enum pins_prog_kind kind, int *ret_fd, const char **ret_reason)
 {
 	struct code code = { 0 };
-	struct layout layout = { 0 };
+	struct layout layout = { .references = kind == PINS_PROG_REFERENCED };
 	struct btf *btf;
 	const char *reason;
 	int fd;

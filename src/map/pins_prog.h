@@ -11,11 +11,15 @@
 /* A run answers for this many pages, and begins at a multiple of it. */
 #define PINS_PROG_PAGES 32U
 
+/* Which pages are reported. A referenced page has any reference besides those of the page cache: also that of a page
+ * table that maps it, and of the kernel's own housekeeping for a moment. */
+enum pins_prog_kind { PINS_PROG_PINNED, PINS_PROG_REFERENCED };
+
 /* 0, and a descriptor of the loaded program. -EOPNOTSUPP: this kernel has no BTF, does not let us load it, lacks a
  * structure that the program knows, or has a block layer that does not pin what it reads into; *ret_reason says which,
  * for a log line. */
-int pins_prog_load(int *ret_fd, const char **ret_reason);
+int pins_prog_load(enum pins_prog_kind kind, int *ret_fd, const char **ret_reason);
 
-/* Bit i of *ret: page first + i of the file that fd of this process is open on is pinned, or nothing sure can be said.
+/* Bit i of *ret: page first + i of the file that fd of this process is open on is so, or nothing sure can be said.
  * Any number of threads may run it at a time. */
 int pins_prog_run(int prog_fd, int fd, uint64_t first, uint32_t *ret);

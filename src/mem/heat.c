@@ -97,6 +97,16 @@ static uint64_t idle_ns(const struct heat *heat, uint64_t generation, uint64_t n
 	return zapped && now_ns > zapped ? now_ns - zapped : 0;
 }
 
+unsigned int heat_idle_generation(const struct heat *heat, uint64_t least_ns, uint64_t now_ns)
+{
+	unsigned int generation = 1;
+
+	while (generation <= BLOCK_GENERATION_MAX && generation <= heat->round &&
+	       idle_ns(heat, generation, now_ns) < least_ns)
+		generation++;
+	return generation;
+}
+
 void heat_used(struct blocks *blocks, uint64_t block)
 {
 	blocks_clear(blocks, block, BLOCK_ZAPPED);
@@ -190,10 +200,7 @@ static struct bounds bounds_of(const struct heat *heat, const struct heat_filter
 	} else if (filter->mapped) {
 		if (heat->round < bounds.highest)
 			bounds.highest = (unsigned int)heat->round;
-		bounds.lowest = 1;
-		while (bounds.lowest <= bounds.highest &&
-		       idle_ns(heat, bounds.lowest, filter->now_ns) < filter->min_idle_ns)
-			bounds.lowest++;
+		bounds.lowest = heat_idle_generation(heat, filter->min_idle_ns, filter->now_ns);
 	}
 	return bounds;
 }

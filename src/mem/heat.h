@@ -42,6 +42,10 @@ struct heat_seen {
 void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen);
 void heat_looked(struct heat *heat);
 
+/* The lowest generation whose blocks are known to have been absent for so long; above BLOCK_GENERATION_MAX: none. Those
+ * of any above it were, too, up to the number of the round. */
+unsigned int heat_idle_generation(const struct heat *heat, uint64_t least_ns, uint64_t now_ns);
+
 /* The block was brought into DRAM, or was seen in use outside of a look. */
 void heat_used(struct blocks *blocks, uint64_t block);
 /* A cold block comes back: moves its tier up if a little more DRAM would have kept it, down if it was away for long. */

@@ -17,10 +17,14 @@ dma() # FILE PROG-ARGUMENT...
 	assert_eq "$(stat_of "$file" errors)" 0 errors
 }
 
-tierfs_start "$T/pool" "$T/mnt" dram=32M,min_idle=1
-note "one read after the other"
-dma "$T/mnt/few" --size 128M --threads 1 --io 16K
-rm "$T/mnt/few"
-note "many at once, each of them slow"
-dma "$T/mnt/many" --size 128M --threads 64 --io 16K
-tierfs_stop "$T/mnt"
+# As short as it is where nothing else is said, too.
+for options in dram=32M,min_idle=1 dram=32M; do
+	tierfs_start "$T/pool" "$T/mnt" "$options"
+	note "$options: one read after the other"
+	dma "$T/mnt/few" --size 128M --threads 1 --io 16K
+	rm "$T/mnt/few"
+	note "$options: many at once, each of them slow"
+	dma "$T/mnt/many" --size 128M --threads 64 --io 16K
+	rm "$T/mnt/many"
+	tierfs_stop "$T/mnt"
+done

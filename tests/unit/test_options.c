@@ -47,7 +47,7 @@ START_TEST(defaults)
 	ck_assert_int_eq(options_finish(&options), 0);
 	ck_assert_uint_eq(options.value[OPTION_BLOCK], 16384);
 	ck_assert_uint_eq(options.value[OPTION_LEVEL], 1);
-	ck_assert_uint_eq(options.value[OPTION_MIN_IDLE], UINT64_C(30000000000));
+	ck_assert_uint_eq(options.value[OPTION_MIN_IDLE], 0);
 	ck_assert_uint_eq(options.value[OPTION_MODE], 0600);
 	ck_assert(!options.given[OPTION_UID]);
 }

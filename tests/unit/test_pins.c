@@ -96,7 +96,7 @@ static uint64_t pinned_span(const struct file *file, uint64_t page, uint64_t cou
 	uint64_t first = count, found = 0;
 
 	memset(pinned, 0xaa, count);
-	ck_assert_int_eq(pins_look(pins, file->fd, page, count, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_PINNED, file->fd, page, count, pinned), 0);
 	for (uint64_t i = 0; i < count; i++) {
 		ck_assert_uint_le(pinned[i], 1);
 		if (pinned[i] && first == count)
@@ -214,6 +214,57 @@ END_TEST
 /* --- who holds pages ------------------------------------------------------------------------------------------ */
 
 /* Mappings, the page cache and pipes take references that are no pins. */
+static uint64_t referenced(const struct file *file, uint64_t page, uint64_t count)
+{
+	uint8_t *answer = malloc(count);
+	uint64_t found = 0;
+
+	ck_assert_int_eq(pins_look(pins, PINS_REFERENCED, file->fd, page, count, answer), 0);
+	for (uint64_t i = 0; i < count; i++)
+		found += answer[i];
+	free(answer);
+	return found;
+}
+
+/* The kernel's batches of fresh pages hold on to them until others come. */
+static void expect_unreferenced_soon(const struct file *file, uint64_t page, uint64_t count)
+{
+	for (int ms = 0; ms < PATIENCE_MS && referenced(file, page, count); ms++) {
+		void *others = mmap(NULL, 64 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
+				    -1, 0);
+
+		ck_assert_ptr_ne(others, MAP_FAILED);
+		munmap(others, 64 * PAGE);
+		sched_yield();
+	}
+	ck_assert_uint_eq(referenced(file, page, count), 0);
+}
+
+/* A pipe holds its pages as a device of a file system without pins does. */
+START_TEST(references_are_seen)
+{
+	struct file file = new_file(64);
+	struct iovec pages = { .iov_base = file.memory, .iov_len = 8 * PAGE };
+	int tube[2];
+
+	memset(file.memory, 1, 64 * PAGE);
+	ck_assert_uint_eq(referenced(&file, 0, 64), 64); /* by the page tables */
+	ck_assert_int_eq(madvise(file.memory, 64 * PAGE, MADV_DONTNEED), 0);
+	expect_unreferenced_soon(&file, 0, 64);
+	ck_assert_int_eq(pipe2(tube, O_CLOEXEC), 0);
+	ck_assert_int_eq(vmsplice(tube[1], &pages, 1, SPLICE_F_NONBLOCK), 8 * PAGE);
+	ck_assert_int_eq(madvise(file.memory, 64 * PAGE, MADV_DONTNEED), 0);
+	ck_assert_uint_eq(referenced(&file, 0, 8), 8);
+	expect_unreferenced_soon(&file, 8, 56);
+	ck_assert_uint_eq(referenced(&file, 0, 8), 8);
+	expect_pinned(&file, 0, 0);
+	close(tube[0]);
+	close(tube[1]);
+	expect_unreferenced_soon(&file, 0, 64);
+	close_file(&file);
+}
+END_TEST
+
 START_TEST(references_are_no_pins)
 {
 	struct file file = new_file(64);
@@ -281,15 +332,15 @@ START_TEST(other_descriptors)
 	int tube[2];
 
 	/* None, and something that has no pages. */
-	ck_assert_int_eq(pins_look(pins, -1, 0, 64, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_PINNED, -1, 0, 64, pinned), 0);
 	for (int i = 0; i < 64; i++)
 		ck_assert_uint_eq(pinned[i], 1);
 	memset(pinned, 0, 64);
-	ck_assert_int_eq(pins_look(pins, 1 << 20, 0, 64, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_PINNED, 1 << 20, 0, 64, pinned), 0);
 	for (int i = 0; i < 64; i++)
 		ck_assert_uint_eq(pinned[i], 1);
 	ck_assert_int_eq(pipe2(tube, O_CLOEXEC), 0);
-	ck_assert_int_eq(pins_look(pins, tube[0], 0, 64, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_PINNED, tube[0], 0, 64, pinned), 0);
 	close(tube[0]);
 	close(tube[1]);
 }
@@ -413,7 +464,7 @@ START_TEST(changing_tree)
 	for (; clock_ns() < until_ns; looks++) {
 		uint8_t pinned[2];
 
-		ck_assert_int_eq(pins_look(pins, file.fd, 0, 2, pinned), 0);
+		ck_assert_int_eq(pins_look(pins, PINS_PINNED, file.fd, 0, 2, pinned), 0);
 		ck_assert_uint_eq(pinned[0], 1);
 		careful += pinned[1];
 	}
@@ -496,7 +547,7 @@ static const char *why_not(void)
 
 	if (geteuid() != 0)
 		return "needs root";
-	if (pins_prog_load(&fd, &reason))
+	if (pins_prog_load(PINS_PROG_PINNED, &fd, &reason))
 		return reason;
 	close(fd);
 	return NULL;
@@ -522,6 +573,7 @@ int main(void)
 	tcase_add_test(plain, part_of_a_range);
 	tcase_add_test(plain, deep_tree);
 	tcase_add_test(plain, references_are_no_pins);
+	tcase_add_test(plain, references_are_seen);
 	tcase_add_test(plain, out_of_page_tables);
 	tcase_add_test(plain, punched);
 	tcase_add_test(plain, other_descriptors);

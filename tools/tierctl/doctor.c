@@ -231,7 +231,7 @@ static void check_pins(struct doctor *doctor)
 	    types && !locked ? "memory that a device is writing into can be told from idle memory, by BPF (the "
 			       "daemon's log says "
 			       "if not)"
-			     : "memory that a device is writing into looks idle: min_idle alone protects it",
+			     : "memory that a device is writing into looks idle: min_idle alone (30 s) protects it",
 	    types && !locked ? NULL
 			     : "a kernel with CONFIG_BPF_SYSCALL and CONFIG_DEBUG_INFO_BTF, lockdown below "
 			       "confidentiality; else min_idle above the longest disk I/O",

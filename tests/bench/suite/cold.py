@@ -236,7 +236,7 @@ def zipf_one(bench, tierfs, loads, kind, percent, ratio, place, threads, options
 
 
 def zipf_idle(bench):
-    """Once with the min_idle that is the default: a block may not go before 30 s, so that a load that thrashes waits."""
+    """Once with the min_idle of hosts that do not show pins: a block may not go before 30 s, so that a load that thrashes waits."""
     size = bench.plan.zipf
     with contextlib.ExitStack() as stack:
         tierfs = stack.enter_context(Tierfs(bench.host, size // 4, min_idle=1))
