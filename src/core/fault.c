@@ -16,11 +16,12 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/ahead.h"
 
 /* Fresh memory is given in growing pieces while at least this part of the budget is free. */
 #define FAR_DIVISOR 4
 #define ZERO_WINDOW_BYTES (UINT64_C(2) << 20)
-#define READ_AHEAD_BYTES (UINT64_C(1) << 20)
+#define READ_AHEAD_BYTES (UINT64_C(2) << 20)
 
 /* Gets the value of a block into work->value. */
 static int get_value(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
@@ -75,6 +76,16 @@ int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, 
 	return arena_write(&file->arena, data, length, offset);
 }
 
+/* After a fill that failed half way. What came into the arena is the content from here on, and may have been changed by
+ * who was waiting for it, so the block counts as resident; the rest is in the stored copy, or is zeros. */
+static bool came_partly(struct ramfile *file, uint64_t block)
+{
+	uint64_t offset = block * file->block_bytes, data;
+	int err = arena_next_data(&file->arena, offset, &data, NULL);
+
+	return err ? err != -ENXIO : data < offset + file->block_bytes;
+}
+
 /* --- cold ------------------------------------------------------------------------------------------------- */
 
 struct load {
@@ -82,44 +93,90 @@ struct load {
 	struct mapper *mapper;
 	struct work *work;
 	uint64_t first, count;
-	uint64_t length[RUN_BLOCKS]; /* of each block */
 	struct codec_info info[RUN_BLOCKS];
-	uint8_t done[RUN_BLOCKS];
+	enum { NOT_THERE, DECODED, PLACED, PLACED_PARTLY } step[RUN_BLOCKS];
 };
+
+uint64_t ramfile_run_blocks(const struct ramfile *file)
+{
+	uint64_t blocks = WORK_RUN_BYTES / file->block_bytes;
+
+	return blocks < RUN_BLOCKS ? blocks : RUN_BLOCKS;
+}
 
 static int load_value(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
 {
 	struct load *load = arg;
 	uint64_t i = key.block - load->first;
-	struct ramfile *file = load->file;
+	uint8_t *plain = load->work->run + i * load->file->block_bytes;
 
-	if (codec_decode(load->work->codec, key, value, length_bytes, load->work->plain, &load->info[i]))
-		return 0; /* found again, and reported, by the fault that needs it */
-	if (place(file, load->mapper, key.block * file->block_bytes, load->work->plain, load->length[i]) == 0)
-		load->done[i] = 1;
+	/* What fails is found again, and reported, by the fault that needs it. */
+	if (!codec_decode(load->work->codec, key, value, length_bytes, plain, &load->info[i]))
+		load->step[i] = DECODED;
 	return 0;
 }
 
-/* Under lock: takes the run of cold blocks at first into LOADING. Returns its length. */
-static uint64_t begin_load(struct ramfile *file, struct load *load, uint64_t first, uint64_t count,
-			   enum budget_need need)
+/* Into the arena: many blocks with one call, and one by one where that fails. The last block of the file may be
+ * shorter. */
+static void place_run(struct load *load, uint64_t i, uint64_t count, uint64_t last_bytes)
 {
-	uint64_t taken = 0;
+	struct ramfile *file = load->file;
+	const uint8_t *plain = load->work->run + i * file->block_bytes;
+	uint64_t block = load->first + i;
+	bool placed = !place(file, load->mapper, block * file->block_bytes, plain,
+			     (count - 1) * file->block_bytes + last_bytes);
 
-	while (taken < count && taken < RUN_BLOCKS && first + taken < file->blocks.count &&
+	if (!placed && count > 1) {
+		for (uint64_t one = 0; one < count; one++)
+			place_run(load, i + one, 1, one + 1 < count ? file->block_bytes : last_bytes);
+		return;
+	}
+	for (uint64_t one = i; one < i + count; one++)
+		load->step[one] = placed ? PLACED : came_partly(file, block) ? PLACED_PARTLY : NOT_THERE;
+}
+
+static void place_decoded(struct load *load, uint64_t last_bytes)
+{
+	for (uint64_t i = 0, run; i < load->count; i += run ? run : 1) {
+		for (run = 0; i + run < load->count && load->step[i + run] == DECODED;)
+			run++;
+		if (run)
+			place_run(load, i, run, i + run == load->count ? last_bytes : load->file->block_bytes);
+	}
+}
+
+/* Takes the run of cold blocks at first into LOADING. *ret_last_bytes: length of its last block. */
+static void begin_load(struct load *load, uint64_t first, uint64_t count, enum budget_need need,
+		       uint64_t *ret_last_bytes)
+{
+	struct ramfile *file = load->file;
+	uint64_t most = ramfile_run_blocks(file), taken = 0;
+
+	LOCK_SCOPE(&file->lock);
+	while (taken < count && taken < most && first + taken < file->blocks.count &&
 	       blocks_state(&file->blocks, first + taken) == BLOCK_COLD &&
 	       !blocks_has(&file->blocks, first + taken, BLOCK_DAMAGED) && ramfile_reserve(file, 1, need)) {
 		blocks_set_state(&file->blocks, first + taken, BLOCK_LOADING);
-		load->length[taken] = ramfile_block_length(file, first + taken);
+		*ret_last_bytes = ramfile_block_length(file, first + taken);
 		taken++;
 	}
 	load->first = first;
 	load->count = taken;
-	return taken;
 }
 
-static uint64_t end_load(struct ramfile *file, struct load *load)
+/* Under lock: a load of one block ended. Returns true if somebody waits. */
+static bool settle_loaded(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly)
 {
+	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info->content_hash);
+	heat_promoted(&file->heat, &file->blocks, block);
+	if (partly)
+		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+	return ramfile_settle(file, block, BLOCK_RESIDENT);
+}
+
+static uint64_t end_load(struct load *load)
+{
+	struct ramfile *file = load->file;
 	uint64_t loaded = 0;
 	bool waiters = false;
 
@@ -127,13 +184,12 @@ static uint64_t end_load(struct ramfile *file, struct load *load)
 	for (uint64_t i = 0; i < load->count; i++) {
 		uint64_t block = load->first + i;
 
-		if (load->done[i]) {
-			blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block],
-					  load->info[i].content_hash);
-			heat_promoted(&file->heat, &file->blocks, block);
-			loaded++;
+		if (load->step[i] < PLACED) {
+			waiters |= ramfile_settle(file, block, BLOCK_COLD);
+			continue;
 		}
-		waiters |= ramfile_settle(file, block, load->done[i] ? BLOCK_RESIDENT : BLOCK_COLD);
+		waiters |= settle_loaded(file, block, &load->info[i], load->step[i] == PLACED_PARTLY);
+		loaded++;
 	}
 	lock_put(&file->lock);
 	atomic_fetch_add(&file->promotions, loaded);
@@ -148,17 +204,20 @@ int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first
 {
 	struct store *store = tier_store(file->tier);
 	struct load load = { .file = file, .mapper = mapper };
+	uint64_t last_bytes = 0;
 	int err;
 
 	err = work_get(tier_works(file->tier), &load.work);
 	if (err)
 		return err;
-	lock_get(&file->lock);
-	begin_load(file, &load, first, count, need);
-	lock_put(&file->lock);
-	if (load.count)
+	err = work_run(load.work);
+	if (!err)
+		begin_load(&load, first, count, need, &last_bytes);
+	if (load.count) {
 		err = store->ops->walk(store, file->ino, load.first, load.count, load_value, &load);
-	*ret_blocks = load.count ? end_load(file, &load) : 0;
+		place_decoded(&load, last_bytes);
+	}
+	*ret_blocks = load.count ? end_load(&load) : 0;
 	work_put(tier_works(file->tier), load.work);
 	return err;
 }
@@ -174,6 +233,12 @@ static void poison(struct ramfile *file, struct mapper *mapper, uint64_t offset,
 			  (unsigned long long)file->ino, (unsigned long long)offset, strerror(-err));
 }
 
+static void tell_waiting(struct mapper *mapper, bool on)
+{
+	if (mapper->ops->waiting)
+		mapper->ops->waiting(mapper, on);
+}
+
 /* The three stages of a cold fault, of a block that the caller owns: get, decode, copy. */
 static int bring(struct ramfile *file, struct mapper *mapper, struct work *work, uint64_t block, uint64_t length,
 		 struct codec_info *ret)
@@ -181,8 +246,11 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 	struct stages *stages = tier_stages(file->tier);
 	uint64_t at = clock_ns();
 	size_t value_length;
-	int err = get_value(file, work, block, &value_length);
+	int err;
 
+	tell_waiting(mapper, true);
+	err = get_value(file, work, block, &value_length);
+	tell_waiting(mapper, false);
 	if (!err) {
 		at = stage_end(stages, STAGE_READ, file->ino, block, at);
 		err = decode_value(file, work, block, value_length, work->plain, ret);
@@ -202,7 +270,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	uint64_t length = ramfile_block_length(file, block);
 	struct codec_info info = { 0 };
 	struct work *work = NULL;
-	bool waiters;
+	bool waiters, there = true;
 	int err;
 
 	blocks_set_state(&file->blocks, block, BLOCK_LOADING);
@@ -211,39 +279,19 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	if (!err)
 		err = bring(file, mapper, work, block, length, &info);
 	work_put(tier_works(file->tier), work);
-	lock_get(&file->lock);
-	if (!err) {
-		blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.content_hash);
-		heat_promoted(&file->heat, &file->blocks, block);
-	}
-	waiters = ramfile_settle(file, block, err ? BLOCK_COLD : BLOCK_RESIDENT);
-	lock_put(&file->lock);
 	if (err)
-		ramfile_release(file, 1);
-	else
+		there = info.block_bytes && came_partly(file, block);
+	lock_get(&file->lock);
+	waiters = there ? settle_loaded(file, block, &info, err != 0) : ramfile_settle(file, block, BLOCK_COLD);
+	lock_put(&file->lock);
+	if (there)
 		atomic_fetch_add(&file->promotions, 1);
+	else
+		ramfile_release(file, 1);
 	if (err == -EIO)
 		poison(file, mapper, block * file->block_bytes, length);
 	if (waiters || (err && err != -EIO))
 		ramfile_wake(file, block, 1);
-}
-
-/* Sequential faults pull the following blocks too: the window doubles with every hit and is forgotten at the first
- * miss. */
-static uint64_t read_ahead_window(struct ramfile *file, struct mapper *mapper, uint64_t block)
-{
-	uint64_t most = READ_AHEAD_BYTES / file->block_bytes;
-
-	if (most > RUN_BLOCKS)
-		most = RUN_BLOCKS;
-	if (block != mapper->next_block)
-		mapper->window_blocks = 0;
-	else
-		mapper->window_blocks = mapper->window_blocks ? mapper->window_blocks * 2 : 2;
-	if (mapper->window_blocks > most)
-		mapper->window_blocks = (uint32_t)most;
-	mapper->next_block = block + 1 + mapper->window_blocks;
-	return mapper->window_blocks;
 }
 
 /* --- holes ------------------------------------------------------------------------------------------------ */
@@ -255,7 +303,7 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	struct budget *budget = tier_budget(file->tier);
 	bool far = budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
 	uint64_t most = far ? ZERO_WINDOW_BYTES / file->block_bytes : 1;
-	uint64_t window, count = 1, length;
+	uint64_t window, count = 1, length, failed = 0;
 	bool waiters = false;
 	int err;
 
@@ -272,18 +320,22 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	mapper->window_blocks = (uint32_t)count;
 	lock_put(&file->lock);
 
+	tell_waiting(mapper, count > 1);
 	err = mapper->ops->fill_zero(mapper, block * file->block_bytes, length);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
-		if (!err)
+		bool there = !err || came_partly(file, block + i);
+
+		if (there)
 			heat_used(&file->blocks, block + i);
-		waiters |= ramfile_settle(file, block + i, err ? BLOCK_HOLE : BLOCK_RESIDENT);
+		failed += !there;
+		waiters |= ramfile_settle(file, block + i, there ? BLOCK_RESIDENT : BLOCK_HOLE);
 	}
 	lock_put(&file->lock);
 	if (err) {
 		log_error("file %llu: fresh memory cannot be given: %s", (unsigned long long)file->ino, strerror(-err));
 		atomic_fetch_add(&file->errors, 1);
-		ramfile_release(file, count);
+		ramfile_release(file, failed);
 	}
 	if (waiters || err)
 		ramfile_wake(file, block, count);
@@ -291,19 +343,41 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 
 /* --- resident --------------------------------------------------------------------------------------------- */
 
+/* An absent page of a resident block that the caller owns: of a partial one it is in the stored copy, else it was
+ * discarded, or has come meanwhile. */
+static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, bool partial)
+{
+	struct work *work = NULL;
+	int err;
+
+	if (!partial) {
+		mapper->ops->fill_zero(mapper, offset, PAGE_BYTES);
+		return;
+	}
+	err = work_get(tier_works(file->tier), &work);
+	if (!err)
+		err = ramfile_complete(file, work, block);
+	work_put(tier_works(file->tier), work);
+	if (err == -EIO)
+		poison(file, mapper, offset, PAGE_BYTES);
+	else
+		mapper->ops->wake(mapper, offset, PAGE_BYTES);
+}
+
 /* Called with the lock held and the block RESIDENT, or STORING and to be cancelled; drops the lock. The event is late
- * (the page came meanwhile), or the page was discarded out of its block, or a protection was left over. */
+ * (the page came meanwhile), or the page is absent in its block, or a protection was left over. */
 static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
 		    enum ramfile_fault_kind kind)
 {
 	uint64_t length = ramfile_block_length(file, block);
 	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;
+	bool partial = blocks_has(&file->blocks, block, BLOCK_PARTIAL);
 	bool waiters;
 
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
 	lock_put(&file->lock);
 	if (kind == RAMFILE_FAULT_MISSING)
-		mapper->ops->fill_zero(mapper, offset, PAGE_BYTES);
+		refill(file, mapper, block, offset, partial);
 	if (cancelled) {
 		atomic_fetch_add(&file->demotions_aborted, 1);
 		ramfile_protect(file, block * file->block_bytes, length, false);
@@ -318,6 +392,20 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 		ramfile_wake(file, block, 1);
 }
 
+/* --- read-ahead ------------------------------------------------------------------------------------------- */
+
+/* Two ranges: what lies before the mark, and what lies behind it. */
+static void read_ahead(struct ramfile *file, struct mapper *mapper, const struct sequence_plan *plan)
+{
+	struct ahead *ahead = tier_ahead(file->tier);
+	uint64_t end = plan->first + plan->count;
+	uint64_t mark = plan->mark < end ? plan->mark : end;
+
+	ahead_bring(ahead, file, mapper, plan->first, mark - plan->first);
+	if (mark < end)
+		ahead_bring(ahead, file, mapper, mark + 1, end - mark - 1);
+}
+
 /* --- the fault -------------------------------------------------------------------------------------------- */
 
 /* Returns true when the fault was resolved here (and counts), false when it waits for somebody else. Drops the lock. */
@@ -325,7 +413,8 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 		    enum ramfile_fault_kind kind, uint64_t arrived_ns)
 {
 	struct stages *stages = tier_stages(file->tier);
-	uint64_t window;
+	struct sequence_plan plan;
+	bool ahead;
 
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
@@ -346,12 +435,12 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			zero_run(file, mapper, block);
 			return true;
 		}
-		window = read_ahead_window(file, mapper, block);
+		ahead = sequences_touch(&mapper->cold, block, (uint32_t)(READ_AHEAD_BYTES / file->block_bytes), &plan);
 		stage_end(stages, STAGE_QUEUE, file->ino, block, arrived_ns);
 		load_one(file, mapper, block);
 		hist_add(&file->faults, stage_end(stages, STAGE_TOTAL, file->ino, block, arrived_ns) - arrived_ns);
-		if (window)
-			ramfile_load_run(file, mapper, block + 1, window, BUDGET_OPTIONAL, &window);
+		if (ahead)
+			read_ahead(file, mapper, &plan);
 		return false;
 	case BLOCK_STORING:
 		if (blocks_has(&file->blocks, block, BLOCK_COMMITTING)) {

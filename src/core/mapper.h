@@ -11,9 +11,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/sequence.h"
+
 struct mapper;
 
 struct mapper_ops {
+	/* The calling thread, which was given a fault, begins to wait for the store or to do something long (on), or is
+	 * done with that: a good time to tell others of further faults, or not to. May be NULL. */
+	void (*waiting)(struct mapper *mapper, bool on);
 	/* Write-protects, or lifts the protection and wakes the writers that wait. */
 	int (*protect)(struct mapper *mapper, uint64_t offset, uint64_t length, bool on);
 	/* Puts data where pages are missing, maps it and wakes the waiters. Pages that are there already stay as they
@@ -44,6 +49,7 @@ struct mapper {
 	uint64_t zapped_round; /* last round it acknowledged */
 	unsigned int users;    /* calls in progress and parked faults; removal waits for 0 */
 	bool leaving;
-	uint64_t next_block;    /* under the file's lock: where a sequential reader would fault next */
-	uint32_t window_blocks; /* under the file's lock: read-ahead, 0 while the faults are random */
+	uint64_t next_block;    /* under the file's lock: where who touches fresh memory in order would fault next */
+	uint32_t window_blocks; /* under the file's lock: of fresh memory, given at the last fault */
+	struct sequences cold;  /* under the file's lock: sequential faults of cold memory */
 };

@@ -349,6 +349,24 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 	return 0;
 }
 
+bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper)
+{
+	LOCK_SCOPE(&file->mapper_lock);
+
+	if (mapper->leaving)
+		return false;
+	mapper->users++;
+	return true;
+}
+
+void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper)
+{
+	LOCK_SCOPE(&file->mapper_lock);
+
+	if (--mapper->users == 0)
+		pthread_cond_broadcast(&file->mapper_idle);
+}
+
 void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper)
 {
 	struct mapper **at;

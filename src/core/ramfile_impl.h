@@ -115,15 +115,23 @@ void ramfile_end_change(struct ramfile *file);
 /* Calls fn on every mapper of the file, without a lock. */
 typedef void ramfile_mapper_fn(void *arg, struct mapper *mapper);
 unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, void *arg);
+/* For work that outlives the call that began it: counts as a call into the mapper until it is dropped. False: the
+ * mapper is leaving. */
+bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper);
+void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper);
 /* Debug builds: table, arena and budget agree. */
 void ramfile_check(struct ramfile *file);
 
 /* --- fault.c --- */
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
-/* Brings a run of cold blocks into DRAM; mapper may be NULL. *ret_blocks: how many were. */
+/* Brings the run of cold blocks at first into DRAM, as far as there is room; mapper may be NULL. *ret_blocks: how many
+ * came. */
 int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
 		     uint64_t *ret_blocks);
+
+/* As many blocks as it brings at once. */
+uint64_t ramfile_run_blocks(const struct ramfile *file);
 
 /* --- plain.c --- */
 /* Content of a RESIDENT block with BLOCK_PARTIAL, that the caller owns (passing state). */
@@ -170,6 +178,7 @@ struct store *tier_store(struct tier *tier);
 struct budget *tier_budget(struct tier *tier);
 struct work_pool *tier_works(struct tier *tier);
 struct crew *tier_crew(struct tier *tier); /* NULL in tests */
+struct ahead *tier_ahead(struct tier *tier);
 int tier_arena_dir(struct tier *tier);
 /* Sets used[i] for each block of the run that has a pinned page, or that anybody refers to. Nothing where the host
  * cannot tell. */
@@ -181,7 +190,7 @@ int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);
 bool tier_is_evictor(struct tier *tier); /* the calling thread is */
-void tier_kick(struct tier *tier); /* the demoter looks again now */
+void tier_kick(struct tier *tier);       /* the demoter looks again now */
 /* Waits until that many bytes are free, or the deadline. */
 void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */

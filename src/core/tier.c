@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/ahead.h"
 #include "core/choice.h"
 #include "core/ramfile_impl.h"
 
@@ -38,6 +39,7 @@ struct tier {
 	struct work_pool works;
 	struct stages stages;
 	struct crew *crew;     /* immutable; NULL: nobody helps */
+	struct ahead *ahead;   /* immutable; NULL: read-ahead is done by who asks */
 	tier_room_fn *on_room; /* under parked_lock, also while it is called */
 	void *on_room_arg;
 
@@ -108,32 +110,13 @@ void tier_pressed(struct tier *tier)
 		tier_kick(tier);
 }
 
-/* A parked fault counts as a call into the mapper. False: the mapper is leaving. */
-static bool mapper_hold(struct ramfile *file, struct mapper *mapper)
-{
-	LOCK_SCOPE(&file->mapper_lock);
-
-	if (mapper->leaving)
-		return false;
-	mapper->users++;
-	return true;
-}
-
-static void mapper_drop(struct ramfile *file, struct mapper *mapper)
-{
-	LOCK_SCOPE(&file->mapper_lock);
-
-	if (--mapper->users == 0)
-		pthread_cond_broadcast(&file->mapper_idle);
-}
-
 void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
 	       enum ramfile_fault_kind kind, uint64_t arrived_ns)
 {
 	struct parked *parked = malloc(sizeof(*parked));
 
 	atomic_fetch_add(&tier->waited_faults, 1);
-	if (!parked || !mapper_hold(file, mapper)) { /* let it come again: slower, and right */
+	if (!parked || !ramfile_hold_mapper(file, mapper)) { /* let it come again: slower, and right */
 		free(parked);
 		mapper->ops->wake(mapper, offset - offset % PAGE_BYTES, PAGE_BYTES);
 		return;
@@ -154,6 +137,7 @@ void tier_unpark(struct tier *tier, struct mapper *mapper)
 	struct parked_list gone = TAILQ_HEAD_INITIALIZER(gone);
 	struct parked *parked, *next;
 
+	ahead_forget(tier->ahead, mapper);
 	lock_get(&tier->parked_lock);
 	for (parked = TAILQ_FIRST(&tier->parked); parked; parked = next) {
 		next = TAILQ_NEXT(parked, link);
@@ -166,7 +150,7 @@ void tier_unpark(struct tier *tier, struct mapper *mapper)
 	lock_put(&tier->parked_lock);
 	while ((parked = TAILQ_FIRST(&gone))) {
 		TAILQ_REMOVE(&gone, parked, link);
-		mapper_drop(parked->file, mapper);
+		ramfile_drop_mapper(parked->file, mapper);
 		free(parked);
 	}
 }
@@ -323,7 +307,7 @@ bool tier_resume_fault(struct tier *tier)
 	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
 		  parked->arrived_ns);
 	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
-	mapper_drop(parked->file, parked->mapper);
+	ramfile_drop_mapper(parked->file, parked->mapper);
 	free(parked);
 	return true;
 }
@@ -496,6 +480,8 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	TAILQ_INIT(&tier->parked);
 	if (config->run_demoter)
 		err = crew_new(&tier->crew);
+	if (config->run_demoter && !err)
+		err = ahead_new(&tier->ahead);
 	if (config->run_demoter && !err) {
 		err = -pthread_create(&tier->thread, NULL, demoter, tier);
 		if (!err)
@@ -524,6 +510,7 @@ void tier_free(struct tier *tier)
 		pthread_join(tier->thread, NULL);
 	}
 	crew_free(tier->crew);
+	ahead_free(tier->ahead);
 	while ((parked = TAILQ_FIRST(&tier->parked))) {
 		TAILQ_REMOVE(&tier->parked, parked, link);
 		free(parked);
@@ -558,6 +545,11 @@ struct work_pool *tier_works(struct tier *tier)
 struct crew *tier_crew(struct tier *tier)
 {
 	return tier->crew;
+}
+
+struct ahead *tier_ahead(struct tier *tier)
+{
+	return tier->ahead;
 }
 
 struct stages *tier_stages(struct tier *tier)

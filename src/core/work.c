@@ -18,6 +18,7 @@ static void work_free(struct work *work)
 	codec_free(work->codec);
 	free(work->plain);
 	free(work->value);
+	free(work->run);
 	free(work);
 }
 
@@ -47,6 +48,13 @@ static int work_new(const struct work_pool *pool, struct work **ret)
 	}
 	*ret = work;
 	return 0;
+}
+
+int work_run(struct work *work)
+{
+	if (!work->run)
+		work->run = aligned_alloc(PAGE, WORK_RUN_BYTES);
+	return work->run ? 0 : -ENOMEM;
 }
 
 int work_get(struct work_pool *pool, struct work **ret)

@@ -16,7 +16,10 @@ struct work {
 	uint8_t *plain; /* block_bytes, page aligned */
 	uint8_t *value; /* codec_bound() */
 	size_t value_cap;
+	uint8_t *run; /* WORK_RUN_BYTES, page aligned, once work_run() was called: some blocks in a row */
 };
+
+#define WORK_RUN_BYTES (128U << 10)
 
 struct work_pool {
 	struct lock lock;
@@ -30,5 +33,6 @@ void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level);
 void work_pool_fini(struct work_pool *pool);
 
 int work_get(struct work_pool *pool, struct work **ret);  /* -ENOMEM */
+int work_run(struct work *work);                          /* makes work->run. -ENOMEM */
 void work_put(struct work_pool *pool, struct work *work); /* takes NULL */
 uint64_t work_pool_bytes(struct work_pool *pool);

@@ -14,6 +14,7 @@
 #include <tierfs/protocol.h>
 
 #include "base/wire.h"
+#include "map/table.h"
 #include "map/uffd.h"
 
 #define PAGE 4096U
@@ -282,7 +283,13 @@ static int mapping_zap(struct mapper *mapper, uint64_t first, uint64_t count, co
 	return 0;
 }
 
+static void mapping_waiting(struct mapper *mapper, bool on)
+{
+	map_table_waiting(of(mapper), on);
+}
+
 static const struct mapper_ops OPS = {
+	.waiting = mapping_waiting,
 	.protect = mapping_protect,
 	.fill = mapping_fill,
 	.fill_zero = mapping_fill_zero,

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include <uthash.h>
 
@@ -13,6 +14,8 @@
 #include "base/log.h"
 #include "map/uffd.h"
 
+/* A thread waits for what a worker does, and it does little. */
+#define WORKER_NICE (-10)
 #define ID_ROOM 0 /* the eventfd that says: parked faults may go on, or stop; mapping ids begin above */
 
 struct entry {
@@ -24,13 +27,13 @@ struct entry {
 struct worker {
 	struct map_table *table;
 	pthread_t thread;
-	int epoll;
 	bool runs;
 };
 
 struct map_table {
 	struct tier *tier;
-	int room; /* eventfd */
+	int epoll; /* the userfaultfd of each mapping, one shot at a time; and room */
+	int room;  /* eventfd */
 	_Atomic bool stopping;
 	struct lock lock;
 	struct entry *entries; /* under lock: uthash */
@@ -61,28 +64,65 @@ static void table_unref(struct map_table *table, struct mapping *mapping)
 
 /* --- workers ------------------------------------------------------------------------------------------------ */
 
+/* What the calling worker serves. armed: other workers are told of further events. */
+static _Thread_local struct {
+	struct map_table *table;
+	struct mapping *mapping;
+	bool armed;
+} serving;
+
+/* From here on the next event of the mapping wakes a worker, or none does. One that is there already does at once. */
+static void arm(bool on)
+{
+	struct epoll_event event = { .events = on ? EPOLLIN | EPOLLONESHOT : 0, .data.u64 = serving.mapping->id };
+
+	/* Fails when the mapping is not watched any more. */
+	epoll_ctl(serving.table->epoll, EPOLL_CTL_MOD, serving.mapping->uffd, &event);
+	serving.armed = on;
+}
+
+/* A worker that does not sleep is the one to take the next event as well: when the toucher faults again at once, which
+ * is often before its last fault is quite finished, nobody has to be woken up for it, and no second processor. */
+void map_table_waiting(struct mapping *mapping, bool on)
+{
+	if (serving.mapping == mapping && serving.armed != on)
+		arm(on);
+}
+
+static void serve_event(struct mapping *mapping, uint64_t addr, enum uffd_event_kind kind, uint64_t arrived_ns)
+{
+	uint64_t offset;
+
+	if (mapping_offset(mapping, addr, &offset)) {
+		uffd_wake(mapping->uffd, addr, 4096); /* being unmapped */
+		return;
+	}
+	ramfile_fault(mapping->file, &mapping->mapper, offset,
+		      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING, arrived_ns);
+}
+
 static void serve_mapping(struct map_table *table, uint64_t id, uint64_t woken_ns)
 {
+	struct stages *stages = tier_stages(table->tier);
 	struct mapping *mapping = table_ref(table, id);
 	enum uffd_event_kind kind;
-	uint64_t addr, offset;
+	uint64_t addr;
 
 	if (!mapping)
 		return;
+	serving.table = table;
+	serving.mapping = mapping;
+	serving.armed = false; /* the one shot was fired */
 	while (uffd_next(mapping->uffd, &addr, &kind) == 0) {
-		uint64_t arrived_ns = woken_ns ? stage_end(tier_stages(table->tier), STAGE_EVENT, mapping->ino,
+		uint64_t arrived_ns = woken_ns ? stage_end(stages, STAGE_EVENT, mapping->ino,
 							   addr / mapping->block_bytes, woken_ns)
 					       : clock_ns();
 
 		woken_ns = 0;
-		if (mapping_offset(mapping, addr, &offset)) {
-			uffd_wake(mapping->uffd, addr, 4096); /* being unmapped */
-			continue;
-		}
-		ramfile_fault(mapping->file, &mapping->mapper, offset,
-			      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING,
-			      arrived_ns);
+		serve_event(mapping, addr, kind, arrived_ns);
 	}
+	map_table_waiting(mapping, true);
+	serving.mapping = NULL;
 	table_unref(table, mapping);
 }
 
@@ -101,9 +141,11 @@ static void *worker_main(void *arg)
 	struct worker *worker = arg;
 	struct map_table *table = worker->table;
 
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE) < 0)
+		log_debug("fault workers have no priority of their own");
 	while (!atomic_load(&table->stopping)) {
 		struct epoll_event event;
-		int count = epoll_wait(worker->epoll, &event, 1, -1);
+		int count = epoll_wait(table->epoll, &event, 1, -1);
 
 		if (count <= 0)
 			continue;
@@ -126,15 +168,9 @@ static void on_room(void *arg)
 
 static int worker_start(struct map_table *table, struct worker *worker)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = ID_ROOM };
 	int err;
 
 	worker->table = table;
-	worker->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (worker->epoll < 0)
-		return -errno;
-	if (epoll_ctl(worker->epoll, EPOLL_CTL_ADD, table->room, &event) < 0)
-		return -errno;
 	err = -pthread_create(&worker->thread, NULL, worker_main, worker);
 	if (!err) {
 		worker->runs = true;
@@ -143,22 +179,32 @@ static int worker_start(struct map_table *table, struct worker *worker)
 	return err;
 }
 
+static int open_epoll(struct map_table *table)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = ID_ROOM };
+
+	table->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (table->room < 0)
+		return -errno;
+	table->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (table->epoll < 0)
+		return -errno;
+	return epoll_ctl(table->epoll, EPOLL_CTL_ADD, table->room, &event) < 0 ? -errno : 0;
+}
+
 int map_table_new(struct tier *tier, unsigned int workers, struct map_table **ret)
 {
 	struct map_table *table = calloc(1, sizeof(*table) + workers * sizeof(table->worker[0]));
-	int err = 0;
+	int err;
 
 	if (!table)
 		return -ENOMEM;
 	table->tier = tier;
 	table->workers = workers;
-	for (unsigned int i = 0; i < workers; i++)
-		table->worker[i].epoll = -1;
+	table->epoll = table->room = -1;
 	lock_init(&table->lock, LOCK_RANK_ATTACH);
 	lock_cond_init(&table->unused);
-	table->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (table->room < 0)
-		err = -errno;
+	err = open_epoll(table);
 	for (unsigned int i = 0; i < workers && !err; i++)
 		err = worker_start(table, &table->worker[i]);
 	if (err) {
@@ -179,14 +225,14 @@ void map_table_free(struct map_table *table)
 	for (unsigned int i = 0; i < table->workers; i++) {
 		struct worker *worker = &table->worker[i];
 
-		/* Each event wakes one worker, and a worker that stops leaves the event for the next. */
+		/* A worker that stops leaves the event for the next. */
 		if (worker->runs) {
 			on_room(table);
 			pthread_join(worker->thread, NULL);
 		}
-		if (worker->epoll >= 0)
-			close(worker->epoll);
 	}
+	if (table->epoll >= 0)
+		close(table->epoll);
 	if (table->room >= 0)
 		close(table->room);
 	pthread_cond_destroy(&table->unused);
@@ -198,18 +244,14 @@ void map_table_free(struct map_table *table)
 
 static int watch(struct map_table *table, struct mapping *mapping)
 {
-	struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.u64 = mapping->id };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = mapping->id };
 
-	for (unsigned int i = 0; i < table->workers; i++)
-		if (epoll_ctl(table->worker[i].epoll, EPOLL_CTL_ADD, mapping->uffd, &event) < 0)
-			return -errno;
-	return 0;
+	return epoll_ctl(table->epoll, EPOLL_CTL_ADD, mapping->uffd, &event) < 0 ? -errno : 0;
 }
 
 static void unwatch(struct map_table *table, struct mapping *mapping)
 {
-	for (unsigned int i = 0; i < table->workers; i++)
-		epoll_ctl(table->worker[i].epoll, EPOLL_CTL_DEL, mapping->uffd, NULL);
+	epoll_ctl(table->epoll, EPOLL_CTL_DEL, mapping->uffd, NULL);
 }
 
 int map_table_add(struct map_table *table, struct mapping *mapping)

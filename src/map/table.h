@@ -1,9 +1,9 @@
 /* map/table.h - the mappings that are usable now, by id, and the threads that resolve their faults.
  *
- * A fault worker waits on its own epoll set, which holds the userfaultfd of every mapping with EPOLLEXCLUSIVE, so that
- * one event wakes one worker. It finds the mapping by the id in the event and holds a reference while it works.
- * Removing a mapping takes it out of the table and the sets, waits until no worker holds it, takes it from its file,
- * and frees it.
+ * Fault workers wait on one epoll set, which holds the userfaultfd of every mapping with EPOLLONESHOT: an event wakes
+ * one worker, and the next one is announced when that worker begins to wait for something, or goes. It finds the
+ * mapping by the id in the event and holds a reference while it works. Removing a mapping takes it out of the table and
+ * the set, waits until no worker holds it, takes it from its file, and frees it.
  */
 #pragma once
 
@@ -21,4 +21,6 @@ void map_table_free(struct map_table *table); /* stops the workers; the table mu
 int map_table_add(struct map_table *table, struct mapping *mapping);
 /* Ends the mapping and frees it. Blocks until faults at work are done. */
 void map_table_remove(struct map_table *table, struct mapping *mapping);
+/* The calling thread begins to wait for something (on) or ends it. Nothing if it does not serve the mapping. */
+void map_table_waiting(struct mapping *mapping, bool on);
 unsigned int map_table_count(struct map_table *table);

@@ -20,6 +20,7 @@ struct process {
 	uint32_t block_pages;
 	uint64_t acknowledged, round; /* the agent's: last round answered, last round asked for */
 	bool poisoned;
+	unsigned int fail_fill; /* 0: never; else the page of that number that is filled from now on is refused, once */
 };
 
 static struct process *of(struct mapper *mapper)
@@ -52,6 +53,8 @@ static int process_fill(struct mapper *mapper, uint64_t offset, const void *data
 
 		if (present(process, page))
 			continue;
+		if (process->fail_fill && --process->fail_fill == 0)
+			return -ENOMEM;
 		if (pwrite(process->arena, (const char *)data + at, PAGE, (off_t)(offset + at)) != PAGE)
 			return -EIO;
 		process->mapped[page] = 1;
@@ -193,6 +196,11 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 		return pread(process->arena, buf, length, (off_t)offset) == (ssize_t)length;
 	}
 	return false;
+}
+
+void process_fail_fill(struct process *process, unsigned int nth)
+{
+	process->fail_fill = nth;
 }
 
 bool process_poisoned(const struct process *process)

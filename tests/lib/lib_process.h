@@ -24,5 +24,7 @@ void process_unmap(struct process *process);
 bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t length, bool write);
 /* True if a page was poisoned when it was touched last. */
 bool process_poisoned(const struct process *process);
+/* The kernel has no memory for the nth page from now on that is filled, once; 0: it has. */
+void process_fail_fill(struct process *process, unsigned int nth);
 /* Zaps are acknowledged when this is called, as a slow agent would. */
 void process_run_agent(struct process *process);

@@ -177,16 +177,12 @@ static void check_crash(void)
 
 /* --- operations --------------------------------------------------------------------------------------------- */
 
-static void op_touch(void)
+static void touch(struct process *process, uint64_t page, bool write)
 {
 	uint8_t buf[64];
-	struct process *process = model.process[rnd(PROCESSES)];
-	uint64_t length = 1 + rnd(sizeof(buf)), offset;
-	bool write = rnd(2);
+	uint64_t length = 1 + rnd(sizeof(buf));
+	uint64_t offset = page * PAGE + rnd(PAGE - length);
 
-	if (!process || !model.size)
-		return;
-	offset = rnd(model.size / PAGE) * PAGE + rnd(PAGE - length);
 	/* A process that writes where a system call writes at the same time gets what it asks for. */
 	if (model.in_hook && offset / PAGE * PAGE < model.pending_offset + model.pending_length &&
 	    offset + length > model.pending_offset)
@@ -200,6 +196,22 @@ static void op_touch(void)
 		memcpy(model.want + offset, buf, length);
 	else
 		compare(buf, offset, length, "touch");
+}
+
+/* A page, or some in order, so that what follows is read ahead; now and then the kernel has no memory for one. */
+static void op_touch(void)
+{
+	struct process *process = model.process[rnd(PROCESSES)];
+	uint64_t page, count = rnd(16) ? 1 : rnd(PAGES_MAX);
+	bool write = rnd(2);
+
+	if (!process || !model.size)
+		return;
+	if (!rnd(16))
+		process_fail_fill(process, 1 + (unsigned int)rnd(40));
+	page = rnd(model.size / PAGE);
+	for (uint64_t i = 0; i < count && page + i < model.size / PAGE; i++)
+		touch(process, page + i, write && !rnd(count));
 }
 
 static bool mapped(void)
