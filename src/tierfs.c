@@ -307,9 +307,10 @@ static void start_helpers(struct daemon *d)
 		log_debug("pins cannot be seen: %s", strerror(-rc)); /* it was said why */
 }
 
-static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
+static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
 {
-	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_PINNED, arena_fd, first_page, count, pinned);
+	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_PINNED, arena_fd, first_page, count, PINS_OR_LARGE,
+			 held);
 }
 
 static pid_t helper_pid(void *arg)

@@ -21,14 +21,15 @@ struct pins {
 	int prog[2]; /* of each kind; immutable */
 };
 
-int pins_look(struct pins *pins, enum pins_kind kind, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned)
+int pins_look(struct pins *pins, enum pins_kind kind, int fd, uint64_t first_page, uint64_t count, enum pins_what what,
+	      uint8_t *pinned)
 {
 	uint64_t end = first_page + count;
 
 	for (uint64_t page = first_page; page < end;) {
 		uint64_t base = page / PINS_PROG_PAGES * PINS_PROG_PAGES;
 		uint32_t answer;
-		int err = pins_prog_run(pins->prog[kind], fd, base, &answer);
+		int err = pins_prog_run(pins->prog[kind], fd, base, what == PINS_OR_LARGE, &answer);
 
 		if (err) {
 			memset(pinned, 1, count);
@@ -61,7 +62,7 @@ static bool trial_agrees(struct pins *pins, enum pins_kind kind, const struct tr
 {
 	uint8_t pinned[TEST_PAGES];
 
-	if (pins_look(pins, kind, trial->fd, 0, TEST_PAGES, pinned))
+	if (pins_look(pins, kind, trial->fd, 0, TEST_PAGES, PINS_ONLY, pinned))
 		return false;
 	for (uint64_t i = 0; i < TEST_PAGES; i++)
 		if (pinned[i] != (i >= pinned_first && i < pinned_end))

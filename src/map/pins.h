@@ -33,8 +33,14 @@ enum pins_kind { PINS_PINNED, PINS_REFERENCED };
 int pins_open(struct pins **ret);
 void pins_close(struct pins *pins); /* takes NULL */
 
+enum pins_what {
+	PINS_ONLY,
+	PINS_OR_LARGE, /* also pages that share a folio with others, held or not: they cannot be punched one by one */
+};
+
 /* Sets pinned[i] to 1 if page (4 KiB) first_page + i of the file that fd of this process is open on is pinned (or
- * referenced: then also if it is pinned) or nothing sure can be said of it, to 0 otherwise. fd is on tmpfs. Returns
- * -errno, with 1 for all, if the kernel refuses. Costs a system call for each 32 pages that begin at a multiple of 32.
- */
-int pins_look(struct pins *pins, enum pins_kind kind, int fd, uint64_t first_page, uint64_t count, uint8_t *pinned);
+ * referenced: then also if it is pinned), is what else was asked for, or nothing sure can be said of it, to 0
+ * otherwise. fd is on tmpfs. Returns -errno, with 1 for all, if the kernel refuses. Costs a system call for each 32
+ * pages that begin at a multiple of 32. */
+int pins_look(struct pins *pins, enum pins_kind kind, int fd, uint64_t first_page, uint64_t count, enum pins_what what,
+	      uint8_t *pinned);

@@ -186,7 +186,8 @@ enum {
 	AT_ENTRY = -8, /* last xarray entry */
 	AT_MAPPING = -16,
 	AT_SCRATCH = -24,
-	AT_FOLIO = AT_SCRATCH - FOLIO_BYTES_MAX,
+	AT_LARGE = -32, /* not 0: a large folio counts as pinned */
+	AT_FOLIO = AT_LARGE - FOLIO_BYTES_MAX,
 };
 
 static void emit(struct code *code, uint8_t op, uint8_t dst, uint8_t src, int off, int32_t imm)
@@ -279,12 +280,14 @@ static void follow(struct code *code, uint32_t offset)
 
 /* --- the program ---------------------------------------------------------------------------------------------- */
 
-/* R6 = first page, AT_MAPPING = the file's mapping. The descriptor stays open as long as the caller's system call, and
- * the table of descriptors is RCU's. */
+/* R6 = first page, AT_LARGE = what was asked for, AT_MAPPING = the file's mapping. The descriptor stays open as long as
+ * the caller's system call, and the table of descriptors is RCU's. */
 static void emit_file(struct code *code, const struct layout *layout)
 {
 	emit(code, BPF_LDX | BPF_MEM | BPF_DW, BPF_REG_9, BPF_REG_1, 0, 0);
 	emit(code, BPF_LDX | BPF_MEM | BPF_DW, BPF_REG_6, BPF_REG_1, sizeof(uint64_t), 0);
+	emit(code, BPF_LDX | BPF_MEM | BPF_DW, BPF_REG_2, BPF_REG_1, 2 * sizeof(uint64_t), 0);
+	store(code, AT_LARGE, BPF_REG_2);
 	emit(code, BPF_JMP | BPF_CALL, 0, 0, 0, BPF_FUNC_get_current_task);
 	alu(code, BPF_MOV, BPF_REG_3, BPF_REG_0);
 	follow(code, layout->task_files);
@@ -322,6 +325,8 @@ static void emit_folio(struct code *code, const struct layout *layout, unsigned 
 	jump_imm(code, BPF_JGE, BPF_REG_1, layout->references ? CACHE_REFERENCES + 1 : PIN_BIAS, pinned);
 	jump(code, done);
 	place(code, large);
+	load(code, BPF_DW, BPF_REG_2, AT_LARGE);
+	jump_imm(code, BPF_JNE, BPF_REG_2, 0, pinned);
 	jump_reg(code, BPF_JGT, BPF_REG_1, BPF_REG_6, pinned);
 	if (layout->references) { /* the page cache has as many as the folio has pages */
 		if (!layout->folio_nr_pages)
@@ -492,9 +497,9 @@ int pins_prog_load(enum pins_prog_kind kind, int *ret_fd, const char **ret_reaso
 	return 0;
 }
 
-int pins_prog_run(int prog_fd, int fd, uint64_t first, uint32_t *ret)
+int pins_prog_run(int prog_fd, int fd, uint64_t first, bool large, uint32_t *ret)
 {
-	uint64_t argument[2] = { (uint64_t)fd, first };
+	uint64_t argument[3] = { (uint64_t)fd, first, large };
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = argument, .ctx_size_in = sizeof(argument));
 	int err;
 

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* A run answers for this many pages, and begins at a multiple of it. */
@@ -20,6 +21,7 @@ enum pins_prog_kind { PINS_PROG_PINNED, PINS_PROG_REFERENCED };
  * for a log line. */
 int pins_prog_load(enum pins_prog_kind kind, int *ret_fd, const char **ret_reason);
 
-/* Bit i of *ret: page first + i of the file that fd of this process is open on is so, or nothing sure can be said.
+/* Bit i of *ret: page first + i of the file that fd of this process is open on is so, or nothing sure can be said; with
+ * large: or it is a part of a large folio.
  * Any number of threads may run it at a time. */
-int pins_prog_run(int prog_fd, int fd, uint64_t first, uint32_t *ret);
+int pins_prog_run(int prog_fd, int fd, uint64_t first, bool large, uint32_t *ret);
