@@ -22,6 +22,8 @@
  *                                 <-    DONE
  *  DISCARD {map_id, offset, length} ->  offset in the file, any 4 KiB multiple: becomes a hole
  *                                 <-    DONE
+ *  ADVISE {map_id, offset, length} ->   where the process would have huge pages; offset in the file
+ *                                 <-    DONE
  *                                 <-    ZAP {seq, ranges}                madvise(MADV_DONTNEED) each range, in order
  *  ZAPPED {seq}                   ->
  *  any request may be answered by        ERROR {code, text}              the connection stays, unless code is EPROTO
@@ -41,6 +43,8 @@
 #define TIERFS_ZAP_MAX 248
 #define TIERFS_TEXT_MAX 200
 
+#define TIERFS_FEATURE_ADVISE (1U << 0) /* ADVISE */
+
 enum tierfs_msg_type {
 	TIERFS_MSG_HELLO = 1,
 	TIERFS_MSG_WELCOME,
@@ -54,6 +58,7 @@ enum tierfs_msg_type {
 	TIERFS_MSG_ZAP,
 	TIERFS_MSG_ZAPPED,
 	TIERFS_MSG_ERROR,
+	TIERFS_MSG_ADVISE,
 };
 
 struct tierfs_range {
@@ -83,9 +88,9 @@ struct tierfs_msg {
 		struct {
 			uint64_t ino;
 			uint64_t size_bytes;
-			uint32_t rights; /* TIERFS_RIGHT_*; without WRITE the arena descriptor is read-only */
-			uint32_t reserved;
-		} arena; /* ARENA */
+			uint32_t rights;   /* TIERFS_RIGHT_*; without WRITE the arena descriptor is read-only */
+			uint32_t features; /* TIERFS_FEATURE_*: what the daemon knows beyond the first version */
+		} arena;                   /* ARENA */
 		struct {
 			uint64_t ino;          /* MAP: from ARENA. RESUME: 0, the arena descriptor tells */
 			uint64_t addr;         /* page aligned */
@@ -97,6 +102,11 @@ struct tierfs_msg {
 			uint64_t where; /* UNMAP: address; DISCARD: offset in the file */
 			uint64_t length_bytes;
 		} part; /* UNMAP, DISCARD */
+		struct {
+			uint64_t map_id;
+			uint64_t offset;       /* in the file */
+			uint64_t length_bytes; /* 0: nowhere */
+		} advise;                      /* ADVISE */
 		struct {
 			uint64_t map_id; /* MAP and RESUME; else 0 */
 		} done;                  /* DONE */

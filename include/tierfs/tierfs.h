@@ -39,6 +39,11 @@ int tierfs_detach(void *addr, size_t length);
  * addr and length are multiples of 4 KiB. -EINVAL the range is not attached memory. */
 int tierfs_discard(void *addr, size_t length);
 
+/* Says where the program would have huge pages in attached memory, or (on == 0) not any more; with the preload library,
+ * madvise(MADV_HUGEPAGE) does. It counts for memory that is touched for the first time afterwards, while the budget of
+ * the mount is far, if addr and the offset in the file are aligned alike to 2 MiB. -EINVAL not attached memory. */
+int tierfs_advise_huge(void *addr, size_t length, int on);
+
 #ifdef __cplusplus
 }
 #endif

@@ -30,6 +30,8 @@ size_t wire_length(uint32_t type, uint32_t zap_count)
 	case TIERFS_MSG_UNMAP:
 	case TIERFS_MSG_DISCARD:
 		return MEMBER_LENGTH(part);
+	case TIERFS_MSG_ADVISE:
+		return MEMBER_LENGTH(advise);
 	case TIERFS_MSG_DONE:
 		return MEMBER_LENGTH(done);
 	case TIERFS_MSG_ZAP:

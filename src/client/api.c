@@ -49,3 +49,11 @@ EXPORT int tierfs_discard(void *addr, size_t length)
 		return 0;
 	return client_is_all_attached(addr, length) ? client_discard(addr, length) : -EINVAL;
 }
+
+EXPORT int tierfs_advise_huge(void *addr, size_t length, int on)
+{
+	if (!client_is_all_attached(addr, length))
+		return -EINVAL;
+	client_advise_huge(addr, length, on);
+	return 0;
+}

@@ -28,6 +28,7 @@
 #include "client/client_range.h"
 
 #define PAGE_BYTES ((size_t)4096)
+#define HUGE_BYTES ((size_t)2 << 20)
 #define FLAGS_KNOWN \
 	(MAP_TYPE | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_LOCKED | \
 	 MAP_STACK | MAP_DENYWRITE | MAP_EXECUTABLE)
@@ -44,6 +45,7 @@ struct attempt {
 	struct tierfs_ioc_info info;
 	struct client_conn *conn;
 	uint64_t ino;
+	uint32_t features;
 	int arena_fd, device_fd, uffd_fd, file_fd;
 	char *why;
 };
@@ -157,6 +159,7 @@ static int open_arena(struct attempt *attempt, struct client_agent_guard *guard)
 		return err;
 	}
 	attempt->ino = call.ino;
+	attempt->features = call.features;
 	attempt->arena_fd = call.arena_fd;
 	attempt->device_fd = call.device_fd;
 	if ((uint64_t)wish->offset > call.size_bytes ||
@@ -197,12 +200,29 @@ static bool is_replacing(const struct client_wish *wish)
 	return (wish->flags & MAP_FIXED) && !(wish->flags & MAP_FIXED_NOREPLACE);
 }
 
+/* Address space for a mapping that can have huge pages: address and offset are aligned alike. NULL: there is none. */
+static void *reserve_aligned(const struct attempt *attempt)
+{
+	size_t length = attempt->length_bytes, before;
+	uintptr_t addr;
+	char *room = sys_mmap(NULL, length + HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (room == MAP_FAILED)
+		return NULL;
+	addr = (uintptr_t)room;
+	before = ((uintptr_t)attempt->wish->offset - addr) % HUGE_BYTES;
+	if (before)
+		syscall(SYS_munmap, room, before);
+	syscall(SYS_munmap, room + before + length, HUGE_BYTES - before);
+	return room + before;
+}
+
 /* Puts the arena in its place, without access. */
 static int place(struct attempt *attempt, void **ret)
 {
 	const struct client_wish *wish = attempt->wish;
 	int flags = MAP_SHARED | (wish->flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE));
-	void *addr;
+	void *addr = wish->addr, *reserved = NULL;
 	int err;
 
 	if (is_replacing(wish)) {
@@ -210,9 +230,17 @@ static int place(struct attempt *attempt, void **ret)
 		if (err)
 			return err;
 	}
-	addr = sys_mmap(wish->addr, attempt->length_bytes, PROT_NONE, flags, attempt->arena_fd, wish->offset);
-	if (addr == MAP_FAILED)
-		return -errno;
+	if (!addr && attempt->length_bytes >= HUGE_BYTES)
+		addr = reserved = reserve_aligned(attempt);
+	if (reserved)
+		flags |= MAP_FIXED;
+	addr = sys_mmap(addr, attempt->length_bytes, PROT_NONE, flags, attempt->arena_fd, wish->offset);
+	if (addr == MAP_FAILED) {
+		err = -errno;
+		if (reserved)
+			syscall(SYS_munmap, reserved, attempt->length_bytes);
+		return err;
+	}
 	if (syscall(SYS_madvise, addr, attempt->length_bytes, MADV_DONTFORK) < 0) {
 		err = -errno;
 		syscall(SYS_munmap, addr, attempt->length_bytes);
@@ -251,6 +279,7 @@ static int map(struct attempt *attempt, struct client_agent_guard *guard, void *
 	mapping = client_range_new_mapping(attempt->conn, attempt->arena_fd, attempt->uffd_fd, attempt->file_fd);
 	if (!mapping)
 		goto err;
+	mapping->features = attempt->features;
 	attempt->arena_fd = attempt->uffd_fd = attempt->file_fd = -1;
 	err = client_range_add(mapping, (uintptr_t)addr, attempt->length_bytes, call.offset);
 	if (err) {
@@ -438,6 +467,53 @@ int client_discard(void *addr, size_t length)
 	}
 	client_agent_leave(&guard);
 	return err;
+}
+
+/* The part of one mapping, as the hull of all that was advised. */
+static void advise_part(struct client_agent_guard *guard, struct client_range *range, uint64_t start, uint64_t end,
+			bool on)
+{
+	struct client_mapping *mapping = range->mapping;
+	struct client_call call = { .type = TIERFS_MSG_ADVISE, .map_id = range->map_id };
+
+	if (!on && (start > mapping->huge_start || end < mapping->huge_end))
+		return;
+	if (!on)
+		start = end = 0;
+	if (on && mapping->huge_end) {
+		start = start < mapping->huge_start ? start : mapping->huge_start;
+		end = end > mapping->huge_end ? end : mapping->huge_end;
+	}
+	mapping->huge_start = start;
+	mapping->huge_end = end;
+	if (range->state != CLIENT_RANGE_LIVE) /* said when it is */
+		return;
+	range->advised = true;
+	call.offset = start;
+	call.length_bytes = end - start;
+	client_agent_call(guard, mapping->conn, &call);
+}
+
+void client_advise_huge(void *addr, size_t length, bool on)
+{
+	uintptr_t from = (uintptr_t)addr, end = from + length;
+	struct client_agent_guard guard;
+	struct client_range *range;
+
+	client_agent_enter(&guard);
+	while (from < end && (range = client_range_find(from, end - from))) {
+		uintptr_t to = range->addr + range->length_bytes;
+
+		if (range->addr > from)
+			from = range->addr;
+		if (to > end)
+			to = end;
+		if (range->mapping->features & TIERFS_FEATURE_ADVISE)
+			advise_part(&guard, range, range->offset + (from - range->addr),
+				    range->offset + (to - range->addr), on);
+		from = to;
+	}
+	client_agent_leave(&guard);
 }
 
 /* Two descriptors of one open file. */

@@ -38,6 +38,10 @@ bool client_is_attached(const void *addr, size_t length);
 /* True if all of it is. */
 bool client_is_all_attached(const void *addr, size_t length);
 
+/* Where the program would have huge pages, or not any more (on = false). No promise: the daemon knows, and does what it
+ * can. */
+void client_advise_huge(void *addr, size_t length, bool on);
+
 /* Discards what is attached in the range. */
 int client_discard(void *addr, size_t length);
 

@@ -162,6 +162,11 @@ static bool send_call(struct client_conn *conn, struct client_call *call)
 		scratch.u.part.where = call->addr;
 		scratch.u.part.length_bytes = call->length_bytes;
 		break;
+	case TIERFS_MSG_ADVISE:
+		scratch.u.advise.map_id = call->map_id;
+		scratch.u.advise.offset = call->offset;
+		scratch.u.advise.length_bytes = call->length_bytes;
+		break;
 	default:
 		if (!fill_discard(conn, call))
 			return true;
@@ -182,6 +187,20 @@ static bool send_zapped(struct client_conn *conn)
 		memmove(&conn->zapped[0], &conn->zapped[1], --conn->zapped_count * sizeof(conn->zapped[0]));
 	}
 	return true;
+}
+
+/* A daemon that took the range back is told again where huge pages shall be; its answer says nothing. */
+static bool send_advice(struct client_conn *conn, struct client_range *range)
+{
+	if (range->state != CLIENT_RANGE_LIVE || range->advised || !range->mapping->huge_end)
+		return true;
+	scratch.type = TIERFS_MSG_ADVISE;
+	scratch.seq = conn->next_seq++;
+	scratch.u.advise.map_id = range->map_id;
+	scratch.u.advise.offset = range->mapping->huge_start;
+	scratch.u.advise.length_bytes = range->mapping->huge_end - range->mapping->huge_start;
+	range->advised = sent_ok(conn, wire_send(conn->fd, &scratch, NULL, 0));
+	return range->advised;
 }
 
 /* RESUMING ends when every range had its answer. */
@@ -221,6 +240,9 @@ void client_conn_flush(struct client_conn *conn)
 			return;
 	if (conn->state == CLIENT_CONN_RESUMING)
 		check_resumed(conn);
+	for (size_t i = 0; (range = client_range_at(i)); i++)
+		if (range->mapping->conn == conn && !send_advice(conn, range))
+			return;
 	for (call = TAILQ_FIRST(&conn->calls); call && conn->state == CLIENT_CONN_UP; call = next) {
 		next = TAILQ_NEXT(call, link);
 		if (!call->sent && !send_call(conn, call))
@@ -274,6 +296,7 @@ static bool on_resume_answer(struct client_conn *conn, const struct tierfs_msg *
 		if (msg->type == TIERFS_MSG_DONE) {
 			range->state = CLIENT_RANGE_LIVE;
 			range->map_id = msg->u.done.map_id;
+			range->advised = false;
 		} else {
 			range->state = CLIENT_RANGE_REFUSED;
 			debug_conn(conn, "memory not taken back", msg->u.error.text);
@@ -304,6 +327,7 @@ static int take_answer(struct client_call *call, struct wire_packet *packet)
 		call->ino = msg->u.arena.ino;
 		call->size_bytes = msg->u.arena.size_bytes;
 		call->rights = msg->u.arena.rights;
+		call->features = msg->u.arena.features;
 		call->arena_fd = packet->fds[0];
 		call->device_fd = packet->fds[1];
 		packet->fds[0] = packet->fds[1] = -1;
@@ -373,6 +397,7 @@ void client_conn_on_packet(struct client_conn *conn, struct wire_packet *packet)
 	case TIERFS_MSG_RESUME:
 	case TIERFS_MSG_UNMAP:
 	case TIERFS_MSG_DISCARD:
+	case TIERFS_MSG_ADVISE:
 	case TIERFS_MSG_ZAPPED:
 		break;
 	}

@@ -28,7 +28,7 @@
 /* One request and its answer; lives on the stack of the thread that waits. */
 struct client_call {
 	/* The request: OPEN (token), MAP (ino, addr, length, offset, uffd_fd), UNMAP (map_id, addr, length), DISCARD
-	 * (addr, length). */
+	 * (addr, length), ADVISE (map_id, offset, length). */
 	enum tierfs_msg_type type;
 	uint8_t token[TIERFS_TOKEN_LEN];
 	uint64_t ino;
@@ -40,6 +40,7 @@ struct client_call {
 	/* The answer. */
 	uint64_t size_bytes;        /* OPEN */
 	uint32_t rights;            /* OPEN */
+	uint32_t features;          /* OPEN */
 	int arena_fd;               /* OPEN; the caller's */
 	int device_fd;              /* OPEN; the caller's; -1: the daemon has none to give */
 	char text[TIERFS_TEXT_MAX]; /* the daemon's words, if the result is an error */

@@ -39,7 +39,9 @@ struct client_mapping *client_range_new_mapping(struct client_conn *conn, int ar
 
 		if (mapping->conn)
 			continue;
-		*mapping = (struct client_mapping){ arena_fd, uffd_fd, file_fd, 0, conn };
+		*mapping = (struct client_mapping){
+			.arena_fd = arena_fd, .uffd_fd = uffd_fd, .file_fd = file_fd, .conn = conn
+		};
 		return mapping;
 	}
 	return NULL;

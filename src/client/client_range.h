@@ -22,6 +22,9 @@ struct client_mapping {
 	int uffd_fd;  /* our copy: while it is open, faults wait for a daemon and are never answered with zeros */
 	int file_fd;  /* keeps the mount busy and an unlinked file alive */
 	unsigned int pieces; /* 0: the slot is free */
+	uint32_t features;   /* TIERFS_FEATURE_* of the daemon that gave the arena */
+	/* In the file: where the program would have huge pages; end 0: nowhere. */
+	uint64_t huge_start, huge_end;
 	struct client_conn *conn;
 };
 
@@ -40,6 +43,7 @@ struct client_range {
 	uint64_t map_id; /* the daemon's name for it */
 	uint64_t resume_seq;
 	enum client_range_state state;
+	bool advised; /* the daemon knows where huge pages shall be */
 	struct client_mapping *mapping;
 };
 

@@ -20,6 +20,11 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+/* Newer than Debian 12's headers (Linux 6.1). */
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 static int fail(int err)
 {
 	errno = -err;
@@ -155,7 +160,18 @@ EXPORT int madvise(void *addr, size_t length, int advice)
 		err = client_discard(addr, pages);
 		return err ? fail(err) : 0;
 	}
-	return (int)syscall(SYS_madvise, addr, length, advice);
+	if (advice == MADV_COLLAPSE && client_is_attached(addr, length))
+		return fail(
+			-EINVAL); /* which pages are huge is the daemon's to decide: it may be demoting some of them */
+	if (syscall(SYS_madvise, addr, length, advice) < 0)
+		return -1;
+	if ((advice == MADV_HUGEPAGE || advice == MADV_NOHUGEPAGE) && client_is_attached(addr, length)) {
+		int saved = errno;
+
+		client_advise_huge(addr, length, advice == MADV_HUGEPAGE);
+		errno = saved;
+	}
+	return 0;
 }
 
 /* A daemon that is started again brings a new mount: the VMM's descriptor is of the old one and answers ENOTCONN for

@@ -4,7 +4,8 @@
  *  2 protect  in every mapper: readers go on, writers fault
  *  3 look     a block that is mapped again is in use: left alone. So is one into which a device may be writing: a pin
  * for writing taken before step 2 shows in the page's reference count (map/pins.h), and one that comes later needs a
- * write fault first. Where the host does not show pins, min_idle stands for it 4 encode   all zero: will be a hole.
+ * write fault first. Where the host does not show pins, min_idle stands for it. A block that is a part of a huge page
+ * is split from it now, or stays (huge.c) 4 encode   all zero: will be a hole.
  * Content equal to its stored copy (by hash): nothing to write. Else compressed 5 put      one batch; on return it
  * survives kill -9 of the daemon 6 commit   blocks that no write fault took back become COMMITTING: writers that come
  * now wait, and will find the page missing 7 verify   the content is hashed once more: what a device wrote past the
@@ -54,7 +55,7 @@ struct batch {
 	struct member member[BATCH_BLOCKS];
 	size_t items;
 	struct store_item item[BATCH_BLOCKS];
-	uint8_t used[BATCH_BLOCKS];
+	uint8_t used[BATCH_BLOCKS], held[BATCH_BLOCKS];
 	uint8_t *values;
 	bool mapped; /* somebody has the file attached */
 };
@@ -96,7 +97,7 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 		lock_wait(&file->lock, &file->settled);
 	file->batches++; /* no mapper comes in from here on */
 	lock_put(&file->lock);
-	stranger = has_stranger(file);
+	stranger = has_stranger(file) || ramfile_is_opaque(file);
 	lock_get(&file->mapper_lock);
 	batch->mapped = file->mapper_count > 0;
 	lock_put(&file->mapper_lock);
@@ -186,11 +187,11 @@ static void look_one(void *arg, struct mapper *mapper)
 	}
 }
 
-static void look_pins(struct batch *batch, bool referenced, uint8_t *used)
+static void look_referenced(struct batch *batch, uint8_t *referenced)
 {
 	for (size_t i = 0, run; i < batch->count; i += run) {
 		run = neighbours(batch, i);
-		tier_look_pins(batch->file->tier, batch->file, referenced, batch->member[i].block, run, &used[i]);
+		tier_look_pins(batch->file->tier, batch->file, true, batch->member[i].block, run, &referenced[i]);
 	}
 }
 
@@ -211,7 +212,7 @@ static void drop_referenced(struct batch *batch)
 	lock_put(&file->mapper_lock);
 	if (!long_ns)
 		return;
-	look_pins(batch, true, referenced);
+	look_referenced(batch, referenced);
 	lock_get(&file->lock);
 	idle_long = heat_idle_generation(&file->heat, long_ns, clock_ns());
 	for (size_t i = 0; i < batch->count; i++) {
@@ -225,13 +226,38 @@ static void drop_referenced(struct batch *batch)
 	lock_put(&file->lock);
 }
 
+/* How many members from i on are neighbours that nobody uses; 0 if somebody uses this one. */
+static size_t unused(const struct batch *batch, size_t i)
+{
+	size_t most = neighbours(batch, i), run = 0;
+
+	while (run < most && !batch->used[i + run])
+		run++;
+	return run;
+}
+
 static void drop_used(struct batch *batch)
 {
+	uint64_t held = 0;
+
 	memset(batch->used, 0, batch->count);
+	memset(batch->held, 0, batch->count);
 	ramfile_each_mapper(batch->file, look_one, batch);
-	look_pins(batch, false, batch->used);
+	for (size_t i = 0, run; i < batch->count; i += run ? run : 1) {
+		run = unused(batch, i);
+		if (!run)
+			continue;
+		memset(&batch->held[i], 0, run);
+		tier_look_pins(batch->file->tier, batch->file, false, batch->member[i].block, run, &batch->held[i]);
+		if (memchr(&batch->held[i], 1, run))
+			ramfile_split(batch->file, batch->member[i].block, run, &batch->held[i]);
+		for (size_t k = i; k < i + run; k++)
+			held += batch->held[k];
+	}
 	for (size_t i = 0; i < batch->count; i++)
-		batch->member[i].plan = batch->used[i] ? PLAN_SKIP : PLAN_STORE;
+		batch->member[i].plan = batch->used[i] || batch->held[i] ? PLAN_SKIP : PLAN_STORE;
+	if (held)
+		tier_count_pinned(batch->file->tier, held);
 	drop_referenced(batch);
 }
 
@@ -621,6 +647,7 @@ int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_
 	if (atomic_load(&file->lost))
 		return -EIO;
 	want_evicted(file);
+	ramfile_split_units(file, demand.offset / file->block_bytes, demand.len / file->block_bytes + 1, UINT64_MAX);
 	total = resident_in(&demand);
 	lock_get(&file->mapper_lock);
 	mapped = file->mapper_count > 0;

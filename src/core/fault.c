@@ -307,6 +307,8 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	bool waiters = false;
 	int err;
 
+	if (ramfile_zero_huge(file, mapper, block))
+		return;
 	window = block == mapper->next_block && mapper->window_blocks ? mapper->window_blocks * 2U : 1;
 	if (window > most)
 		window = most;

@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,6 +35,9 @@ struct mapper_ops {
 	/* Sets used[i] for each block of [first, first + count) that has a page mapped now; leaves the others as they
 	 * are. */
 	int (*look)(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used);
+	/* Tries to split the large pages that the process maps a part of in the range; thorough: also those that lie
+	 * wholly in it. */
+	int (*split)(struct mapper *mapper, uint64_t offset, uint64_t length, bool thorough);
 	/* Asks the process to drop its page-table entries for the blocks with mark[i] != 0. A call with count 0 ends
 	 * the round: when all of its zaps are done, ramfile_zapped(file, mapper, round) is called, possibly from
 	 * within. A mapper that never answers keeps its blocks from being demoted. */
@@ -52,4 +56,6 @@ struct mapper {
 	uint64_t next_block;    /* under the file's lock: where who touches fresh memory in order would fault next */
 	uint32_t window_blocks; /* under the file's lock: of fresh memory, given at the last fault */
 	struct sequences cold;  /* under the file's lock: sequential faults of cold memory */
+	/* Where the process would have huge pages, in bytes of the file. Set by the implementation. */
+	_Atomic uint64_t huge_start, huge_end;
 };

@@ -137,7 +137,7 @@ enum ramfile_cache ramfile_open_cached(struct ramfile *file)
 	lock_put(&file->mapper_lock);
 	if (mappers || file->attaching)
 		return RAMFILE_CACHE_NO;
-	if (!file->cached_opens && arena_set_mark(&file->arena, true) < 0)
+	if (!file->cached_opens && arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true) < 0)
 		return RAMFILE_CACHE_NO;
 	answer = file->cached_opens || !file->cache_stale ? RAMFILE_CACHE_KEEP : RAMFILE_CACHE_FRESH;
 	file->cached_opens++;
@@ -150,18 +150,19 @@ void ramfile_close_cached(struct ramfile *file)
 	LOCK_SCOPE(&file->lock);
 
 	if (file->cached_opens && --file->cached_opens == 0)
-		arena_set_mark(&file->arena, false); /* left behind, it keeps others from attaching, and no more */
+		arena_set_mark(&file->arena, ARENA_MARK_PLAIN,
+			       false); /* left behind, it keeps others from attaching, and no more */
 }
 
 bool ramfile_inherit(struct ramfile *file, bool inherited)
 {
-	bool plain = inherited && arena_mark(&file->arena);
+	bool plain = inherited && arena_has_mark(&file->arena, ARENA_MARK_PLAIN);
 
 	LOCK_SCOPE(&file->lock);
 	if (plain)
 		file->cached_opens = 1;
 	else
-		arena_set_mark(&file->arena, false);
+		arena_set_mark(&file->arena, ARENA_MARK_PLAIN, false);
 	/* Whatever the kernel has cached of a file that nobody had open for it: an attached mapping may have come
 	 * since. */
 	file->cache_stale = inherited && !plain;

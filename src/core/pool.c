@@ -409,10 +409,11 @@ static int mount_tmpfs(const char *path)
 {
 	/* Best first; older kernels refuse what they do not know with EINVAL.
 	 *
-	 * No huge pages. Punching a part of one splits it, but the kernel zeroes the part first and then splits only if
-	 * nobody else holds a reference; if somebody does, the part stays present, as zeros, and who maps it reads
-	 * zeros in place of what was demoted. khugepaged makes huge pages of whatever a VMM marked with MADV_HUGEPAGE,
-	 * so a mount that merely allows them is not safe. */
+	 * The kernel makes no huge pages by itself. Punching a part of one splits it, but the kernel zeroes the part
+	 * first and then splits only if nobody else holds a reference; if somebody does, the part stays present, as
+	 * zeros, and who maps it reads zeros in place of what was demoted. khugepaged makes huge pages of whatever a
+	 * VMM marked with MADV_HUGEPAGE, so a mount that merely allows them is not safe. core/huge.c makes those that
+	 * there are. */
 	static const char *const options[] = { ",noswap,huge=never", ",noswap", "" };
 	char data[96];
 

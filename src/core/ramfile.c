@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cold/codec.h"
+#include "mem/huge.h"
 
 #define MAX_BLOCKS UINT64_C(0xffffffff)
 
@@ -211,6 +212,8 @@ static int load_table(struct ramfile *file)
 	err = tier_store(file->tier)->ops->heads(tier_store(file->tier), file->ino, 0, UINT64_MAX, load_key, file);
 	if (!err)
 		err = load_arena(file, work);
+	if (!err)
+		ramfile_load_huge(file);
 	work_put(tier_works(file->tier), work);
 	return err;
 }
@@ -499,6 +502,7 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	count_tiers(file, &figures);
 	figures.stored_bytes = file->blocks.stored_total_bytes;
 	figures.pinned_bytes = file->blocks.pinned * file->block_bytes;
+	figures.huge_bytes = file->blocks.huge * HUGE_BYTES;
 	lock_put(&file->lock);
 	figures.promotions = atomic_load(&file->promotions);
 	figures.demotions = atomic_load(&file->demotions);

@@ -72,6 +72,7 @@ struct ramfile_figures {
 	uint64_t size_bytes, block_bytes;
 	unsigned int mappers;
 	uint64_t resident_bytes, cold_bytes, hole_bytes, stored_bytes, pinned_bytes;
+	uint64_t huge_bytes;                /* in units that may be huge pages */
 	uint64_t arena_bytes, cached_bytes; /* DRAM in the arena; in blocks of which the kernel caches pages */
 	unsigned int cached_opens;          /* > 0: mapped plain, or may be */
 	uint64_t promotions, demotions, demotions_aborted; /* blocks */

@@ -7,6 +7,7 @@
  *   demote.c    RESIDENT to COLD
  *   scan.c      zap and look
  *   access_read.c, access_write.c  blocks where they are, with a result for each
+ *   huge.c      huge pages: made, and taken apart
  *   plain.c     what the kernel's page cache holds of it (plain mapping)
  *
  * The page rule. At every moment, also after kill -9, the content of a page is: the page in the arena if it is present
@@ -65,6 +66,8 @@ struct ramfile {
 	unsigned int changing;            /* under lock: changes at work, mappers included */
 	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
 
+	bool huge_marked;          /* under lock: the arena may have huge pages, and says so to a later daemon */
+	uint64_t next_split_ns;    /* demoter thread only */
 	unsigned int cached_opens; /* under lock: opens whose content the kernel may cache: the file is mapped plain */
 	bool evict_wanted;         /* under lock: the evictor shall take all of it out of the kernel's cache */
 	bool cache_stale;          /* under lock: the kernel may hold pages from before the file was attached */
@@ -141,6 +144,21 @@ int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block);
 /* The same for the whole file. */
 int ramfile_complete_all(struct ramfile *file);
 
+/* --- huge.c --- */
+/* Called with the lock held, the block a HOLE and reserved. True: the unit was filled, maybe by a huge page, and the
+ * lock is dropped. False: nothing was done. */
+bool ramfile_zero_huge(struct ramfile *file, struct mapper *mapper, uint64_t block);
+/* Splits the large pages of a run of blocks that the caller owns. held: what tier_look_pins() said of them, and says
+ * then. */
+void ramfile_split(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *held);
+/* Splits up to most huge units that overlap the range of blocks. Returns how many were. */
+uint64_t ramfile_split_units(struct ramfile *file, uint64_t first, uint64_t count, uint64_t most);
+/* The same for the file, a part at a time. True: there is more to do at once. Demoter thread only. */
+bool ramfile_split_some(struct ramfile *file, uint64_t now_ns);
+void ramfile_load_huge(struct ramfile *file); /* after the table was loaded */
+/* There may be huge pages in the arena, and nobody could tell: nothing of it may be demoted. */
+bool ramfile_is_opaque(const struct ramfile *file);
+
 /* --- write.c --- */
 /* Removes the stored copy of a block that the caller owns. */
 int ramfile_forget_stored(struct ramfile *file, uint64_t block);
@@ -180,12 +198,15 @@ struct work_pool *tier_works(struct tier *tier);
 struct crew *tier_crew(struct tier *tier); /* NULL in tests */
 struct ahead *tier_ahead(struct tier *tier);
 int tier_arena_dir(struct tier *tier);
-/* Sets used[i] for each block of the run that has a pinned page, or that anybody refers to. Nothing where the host
- * cannot tell. */
+/* Sets held[i] for each block of the run that has a pinned page or a part of a large one, or that anybody refers to.
+ * Nothing where the host cannot tell. */
 void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
-		    uint8_t *used);
+		    uint8_t *held);
 /* Idle for at least so long, a block may go although somebody refers to it; 0: that does not matter. */
 uint64_t tier_referenced_idle(const struct tier *tier);
+bool tier_sees_pins(const struct tier *tier);
+void tier_count_pinned(struct tier *tier, uint64_t blocks);
+uint64_t tier_near_bytes(struct tier *tier); /* with less than this free, the budget is near */
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);

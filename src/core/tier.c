@@ -401,11 +401,21 @@ static void scan_file(void *arg, struct ramfile *file)
 		turn->next_ns = file->next_scan_ns;
 }
 
+/* Before anything has to be demoted: a huge page hides what of it is idle. */
+static void split_file(void *arg, struct ramfile *file)
+{
+	struct turn *turn = arg;
+	uint64_t now = clock_ns();
+
+	if (ramfile_split_some(file, now))
+		turn->next_ns = now;
+}
+
 void tier_step(struct tier *tier)
 {
 	uint64_t quick = atomic_load(&tier->min_idle_ns) / 2;
 	struct turn turn = { .tier = tier };
-	bool near = budget_free(&tier->budget) < NEAR_RESERVES * budget_reserve_bytes(&tier->budget);
+	bool near = budget_free(&tier->budget) < tier_near_bytes(tier);
 
 	atomic_store(&tier->pressed, false);
 	if (quick < QUICK_MIN_NS)
@@ -416,6 +426,8 @@ void tier_step(struct tier *tier)
 					.slow_ns = near ? NEAR_NS : SLOW_NS,
 					.hurry = under_pressure(tier) };
 	turn.next_ns = clock_ns() + SLOW_NS;
+	if (near)
+		tier_each_file(tier, split_file, &turn);
 	tier_each_file(tier, scan_file, &turn);
 	if (under_pressure(tier))
 		relieve(tier, turn.next_ns);
@@ -557,12 +569,26 @@ struct stages *tier_stages(struct tier *tier)
 	return &tier->stages;
 }
 
+bool tier_sees_pins(const struct tier *tier)
+{
+	return tier->config.pins;
+}
+
+void tier_count_pinned(struct tier *tier, uint64_t blocks)
+{
+	atomic_fetch_add(&tier->pinned_blocks, blocks);
+}
+
+uint64_t tier_near_bytes(struct tier *tier)
+{
+	return NEAR_RESERVES * budget_reserve_bytes(&tier->budget);
+}
+
 void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
-		    uint8_t *used)
+		    uint8_t *held)
 {
 	uint8_t pinned[SCAN_BLOCKS];
 	uint64_t pages = file->block_bytes / PAGE_BYTES, at_once = SCAN_BLOCKS / pages;
-	uint64_t found = 0;
 
 	for (uint64_t done = 0; tier->config.pins && done < count; done += at_once) {
 		uint64_t blocks = count - done < at_once ? count - done : at_once;
@@ -571,13 +597,9 @@ void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, ui
 				      blocks * pages, pinned))
 			memset(pinned, 1, blocks * pages);
 		for (uint64_t page = 0; page < blocks * pages; page++)
-			if (pinned[page] && !used[done + page / pages]) {
-				used[done + page / pages] = 1;
-				found++;
-			}
+			if (pinned[page])
+				held[done + page / pages] = 1;
 	}
-	if (found)
-		atomic_fetch_add(&tier->pinned_blocks, found);
 }
 
 int tier_arena_dir(struct tier *tier)

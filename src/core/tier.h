@@ -14,11 +14,10 @@
 struct tier;
 struct ramfile;
 
-/* Sets pinned[i] for each page from first_page on that a device may be writing to now (map/pins.h): that is pinned or,
- * if referenced is true, that anybody but the page cache refers to. Exact once the pages are write-protected. What it
- * cannot tell counts as pinned. */
-typedef int tier_pins_fn(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count,
-			 uint8_t *pinned);
+/* Sets held[i] for each page from first_page on that a device may be writing to now (map/pins.h): that is pinned or,
+ * if referenced is true, that anybody but the page cache refers to; or that is a part of a large page. Exact once the
+ * pages are write-protected. What it cannot tell counts as held. */
+typedef int tier_pins_fn(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held);
 
 struct tier_config {
 	struct store *store;  /* borrowed */
@@ -30,7 +29,7 @@ struct tier_config {
 	 * device, by way of a user that does not pin. Until tier_set_min_idle(). */
 	uint64_t referenced_idle_ns;
 	int level;
-	tier_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages */
+	tier_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages; no huge pages */
 	void *pins_arg;
 	bool run_demoter; /* false: the caller (a test) calls tier_step() itself */
 };
@@ -42,7 +41,8 @@ struct tier_figures {
 	uint64_t waiting_faults; /* faults that wait for room now */
 	uint64_t waited_faults;  /* faults that had to wait, ever */
 	uint64_t scans;
-	uint64_t pinned_blocks; /* blocks that were not demoted because a device might write to them, ever */
+	uint64_t pinned_blocks; /* blocks that were not demoted because a device might write to them, or because they
+				 * are a part of a huge page that could not be split; ever */
 };
 
 int tier_new(const struct tier_config *config, struct tier **ret);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "mem/huge.h"
 
 /* A piece of a request that lies in one block. */
 struct piece {
@@ -468,16 +469,33 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 	return err;
 }
 
+/* Blocks of the run that the punch left in the arena: a part of a huge page that could not be split just then. It was
+ * zeroed instead, so it is right, and stays resident. */
+static int find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left)
+{
+	uint64_t offset = first * file->block_bytes, end = offset + count * file->block_bytes, start, stop;
+	int err = 0;
+
+	while (offset < end && (err = arena_next_data(&file->arena, offset, &start, &stop)) == 0) {
+		for (uint64_t block = start / file->block_bytes;
+		     block < first + count && block * file->block_bytes < stop; block++)
+			left[block - first] = 1;
+		offset = stop;
+	}
+	return err == -ENXIO ? 0 : err;
+}
+
 /* Whole blocks, many at a time: one key range, one punch. */
 static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 {
 	struct store *store = tier_store(file->tier);
 	bool stored = false, waiters = false;
-	uint64_t in_dram = 0;
+	uint64_t in_dram = 0, kept = 0;
 	CLEANUP_FREE uint8_t *was = calloc(count, 1);
+	CLEANUP_FREE uint8_t *left = calloc(count, 1);
 	int err = 0;
 
-	if (!was)
+	if (!was || !left)
 		return -ENOMEM;
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
@@ -491,19 +509,27 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 		err = store->ops->remove(store, file->ino, first, count);
 	if (!err && in_dram)
 		err = arena_punch(&file->arena, first * file->block_bytes, count * file->block_bytes);
+	if (!err && in_dram)
+		err = find_left(file, first, count, left);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
+		bool stays = err ? was[i] == BLOCK_RESIDENT : left[i];
+
 		if (!err) {
 			blocks_set_stored(&file->blocks, first + i, 0, 0);
 			blocks_clear(&file->blocks, first + i, BLOCK_DAMAGED);
 			blocks_set_tier(&file->blocks, first + i, 0);
 			heat_used(&file->blocks, first + i);
 		}
-		waiters |= ramfile_settle(file, first + i, err ? (enum block_state)was[i] : BLOCK_HOLE);
+		kept += stays;
+		waiters |= ramfile_settle(file, first + i,
+					  stays ? BLOCK_RESIDENT
+					  : err ? (enum block_state)was[i]
+						: BLOCK_HOLE);
 	}
 	lock_put(&file->lock);
 	if (!err)
-		ramfile_release(file, in_dram);
+		ramfile_release(file, in_dram - kept);
 	if (waiters)
 		ramfile_wake(file, first, count);
 	return err;
@@ -615,19 +641,35 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 {
 	uint64_t old = ramfile_size(file);
 	uint64_t old_blocks = (old + file->block_bytes - 1) / file->block_bytes;
+	uint64_t new_blocks = (size_bytes + file->block_bytes - 1) / file->block_bytes;
+	uint64_t most = HUGE_BYTES / file->block_bytes, fresh;
 	struct store *store = tier_store(file->tier);
+	uint8_t left[HUGE_BYTES / PAGE_BYTES] = { 0 };
 	int err;
 
+	fresh = new_blocks - old_blocks < most ? new_blocks - old_blocks : most;
 	/* A truncate that was cut short may have left keys beyond the end. */
 	err = store->ops->remove(store, file->ino, old_blocks, UINT64_MAX - old_blocks);
 	if (!err)
 		err = arena_resize(&file->arena, size_bytes);
+	/* What was cut off a huge page that could not be split then is there again, as zeros. */
+	if (!err && fresh)
+		err = arena_punch(&file->arena, old_blocks * file->block_bytes, fresh * file->block_bytes);
+	if (!err && fresh)
+		err = find_left(file, old_blocks, fresh, left);
 	if (err)
 		return err;
 	lock_get(&file->lock);
-	err = blocks_resize(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
+	err = blocks_resize(&file->blocks, new_blocks);
 	if (!err)
 		file->size_bytes = size_bytes;
+	for (uint64_t i = 0; !err && i < fresh; i++) {
+		if (!left[i])
+			continue;
+		blocks_place(&file->blocks, old_blocks + i, BLOCK_RESIDENT);
+		budget_force(tier_budget(file->tier), file->block_bytes);
+		atomic_fetch_add(&file->dram_blocks, 1);
+	}
 	lock_put(&file->lock);
 	return err;
 }

@@ -40,7 +40,7 @@ static json_t *path_string(const char *path)
 static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 {
 	return json_pack("{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:I, s:I}",
+			 "s:I, s:I, s:I, s:I}",
 			 "path", path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes",
 			 (json_int_t)f->block_bytes, "mapping", mapping_name(f), "mappers",
 			 (json_int_t)(f->mappers ? f->mappers : f->cached_opens), "resident_bytes",
@@ -52,7 +52,7 @@ static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 			 (json_int_t)f->direct_write_bytes, "fault_count", (json_int_t)f->fault_count, "fault_p50_ns",
 			 (json_int_t)f->fault_p50_ns, "fault_p99_ns", (json_int_t)f->fault_p99_ns, "errors",
 			 (json_int_t)f->errors, "arena_bytes", (json_int_t)f->arena_bytes, "cached_bytes",
-			 (json_int_t)f->cached_bytes);
+			 (json_int_t)f->cached_bytes, "huge_bytes", (json_int_t)f->huge_bytes);
 }
 
 /* --- lists of files --------------------------------------------------------------------------------------------- */
@@ -170,6 +170,7 @@ static void add_figures(struct ramfile_figures *sum, const struct ramfile_figure
 	sum->hole_bytes += f->hole_bytes;
 	sum->stored_bytes += f->stored_bytes;
 	sum->pinned_bytes += f->pinned_bytes;
+	sum->huge_bytes += f->huge_bytes;
 	sum->promotions += f->promotions;
 	sum->demotions += f->demotions;
 	sum->demotions_aborted += f->demotions_aborted;

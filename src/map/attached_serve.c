@@ -1,5 +1,5 @@
-/* Requests of the attach socket: HELLO, OPEN, MAP, RESUME, UNMAP, DISCARD, ZAPPED. Each is answered once, but ZAPPED,
- * which is an answer. A request that cannot be done is answered by ERROR, and the connection goes on. */
+/* Requests of the attach socket: HELLO, OPEN, MAP, RESUME, UNMAP, DISCARD, ADVISE, ZAPPED. Each is answered once, but
+ * ZAPPED, which is an answer. A request that cannot be done is answered by ERROR, and the connection goes on. */
 #include "map/attached_impl.h"
 
 #include <errno.h>
@@ -111,6 +111,7 @@ static int grant_arena(struct connection *connection, const struct token_grant *
 	TAILQ_INSERT_TAIL(&connection->grants, grant, link);
 	msg->u.arena.ino = token->ino;
 	msg->u.arena.rights = token->rights;
+	msg->u.arena.features = TIERFS_FEATURE_ADVISE;
 	return grant->fd;
 }
 
@@ -192,6 +193,7 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 		.segment = { .addr = msg->u.map.addr, .length = msg->u.map.length_bytes, .offset = msg->u.map.offset },
 		.block_bytes = tier_block_bytes(attached->config.tier),
 		.uffd = packet->fds[uffd_index],
+		.pidfd = connection->pidfd,
 		.sock = connection->sock,
 	};
 	CLEANUP_CLOSE int pagemap = -1;
@@ -354,6 +356,20 @@ static int do_discard(struct connection *connection, struct wire_packet *packet)
 	return answer_done(connection, packet->msg.seq, 0);
 }
 
+static int do_advise(struct connection *connection, struct wire_packet *packet)
+{
+	struct link *link = find_link(connection, packet->msg.u.advise.map_id);
+	uint64_t offset = packet->msg.u.advise.offset, length = packet->msg.u.advise.length_bytes;
+
+	if (!link)
+		return attached_answer_error(connection, packet->msg.seq, -ENOENT,
+					     "there is no mapping with this number");
+	if (offset + length < offset)
+		return attached_answer_error(connection, packet->msg.seq, -EINVAL, "the range makes no sense");
+	mapping_advise(link->mapping, offset, length);
+	return answer_done(connection, packet->msg.seq, 0);
+}
+
 static int do_zapped(struct connection *connection, struct wire_packet *packet)
 {
 	struct link *link;
@@ -381,6 +397,8 @@ int attached_serve(struct connection *connection, struct wire_packet *packet)
 		return do_unmap(connection, packet);
 	case TIERFS_MSG_DISCARD:
 		return do_discard(connection, packet);
+	case TIERFS_MSG_ADVISE:
+		return do_advise(connection, packet);
 	case TIERFS_MSG_ZAPPED:
 		return do_zapped(connection, packet);
 	case TIERFS_MSG_WELCOME:

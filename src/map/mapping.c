@@ -9,6 +9,9 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <tierfs/protocol.h>
@@ -18,6 +21,9 @@
 #include "map/uffd.h"
 
 #define PAGE 4096U
+#define HUGE (UINT64_C(2) << 20)
+/* Pages advised by one system call. */
+#define SPLIT_PAGES 512
 
 static struct mapping *of(struct mapper *mapper)
 {
@@ -288,6 +294,40 @@ static void mapping_waiting(struct mapper *mapper, bool on)
 	map_table_waiting(of(mapper), on);
 }
 
+/* Advice that a part of a large page is cold makes the kernel split it, if no other process maps it. Where it fails the
+ * large page stays, and whoever wants it split looks whether it did. */
+static void advise_cold(struct mapping *mapping, const struct iovec *part, size_t count)
+{
+	syscall(SYS_process_madvise, mapping->pidfd, part, count, MADV_COLD, 0);
+}
+
+static int do_split(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	const bool *thorough = arg;
+	struct iovec part[SPLIT_PAGES];
+	size_t count = 0;
+
+	if (!*thorough) { /* all but a page: a part, for a page as large as the piece */
+		part[0] = (struct iovec){ .iov_base = (void *)addr, .iov_len = length - PAGE };
+		if (length > PAGE)
+			advise_cold(mapping, part, 1);
+		return 0;
+	}
+	for (uint64_t at = 0; at < length; at += PAGE) {
+		part[count++] = (struct iovec){ .iov_base = (void *)(addr + at), .iov_len = PAGE };
+		if (count == SPLIT_PAGES || at + PAGE == length) {
+			advise_cold(mapping, part, count);
+			count = 0;
+		}
+	}
+	return 0;
+}
+
+static int mapping_split(struct mapper *mapper, uint64_t offset, uint64_t length, bool thorough)
+{
+	return each_piece(of(mapper), offset, length, do_split, &thorough);
+}
+
 static const struct mapper_ops OPS = {
 	.waiting = mapping_waiting,
 	.protect = mapping_protect,
@@ -297,6 +337,7 @@ static const struct mapper_ops OPS = {
 	.poison = mapping_poison,
 	.look = mapping_look,
 	.zap = mapping_zap,
+	.split = mapping_split,
 };
 
 /* --- life --------------------------------------------------------------------------------------------------- */
@@ -312,6 +353,14 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 	if (sock < 0) {
 		int err = -errno;
 
+		free(mapping);
+		return err;
+	}
+	mapping->pidfd = fcntl(spec->pidfd, F_DUPFD_CLOEXEC, 0);
+	if (mapping->pidfd < 0) {
+		int err = -errno;
+
+		close(sock);
 		free(mapping);
 		return err;
 	}
@@ -338,6 +387,7 @@ void mapping_free(struct mapping *mapping)
 		return;
 	close(mapping->uffd);
 	close(mapping->pagemap);
+	close(mapping->pidfd);
 	if (mapping->sock >= 0)
 		close(mapping->sock);
 	lock_fini(&mapping->lock);
@@ -414,6 +464,16 @@ void mapping_orphan(struct mapping *mapping)
 		close(mapping->sock);
 	mapping->sock = -1;
 	mapping->round_ends = false;
+}
+
+void mapping_advise(struct mapping *mapping, uint64_t offset, uint64_t length)
+{
+	/* An entry of the page table has room for a huge page where address and offset are aligned alike. */
+	if ((mapping->segment[0].addr - mapping->segment[0].offset) % HUGE)
+		length = 0;
+	atomic_store(&mapping->mapper.huge_end, 0);
+	atomic_store(&mapping->mapper.huge_start, offset);
+	atomic_store(&mapping->mapper.huge_end, length ? offset + length : 0);
 }
 
 bool mapping_alive(const struct mapping *mapping)

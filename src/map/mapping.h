@@ -28,7 +28,7 @@ struct mapping {
 	pid_t pid;
 	uint64_t ino;
 	struct ramfile *file; /* open by ns_open() for the mapping's life */
-	int uffd, pagemap;
+	int uffd, pagemap, pidfd;
 	int sock; /* the agent; -1 once it is gone. Under lock */
 	uint32_t block_bytes;
 
@@ -49,7 +49,8 @@ struct mapping_spec {
 	struct segment segment;
 	struct ramfile *file;
 	uint32_t block_bytes;
-	int uffd, pagemap, sock; /* taken over on success; sock is duplicated */
+	int uffd, pagemap; /* taken over on success */
+	int pidfd, sock;   /* duplicated */
 };
 
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret);
@@ -64,5 +65,7 @@ int mapping_cut(struct mapping *mapping, uint64_t addr, uint64_t length);
 bool mapping_zapped(struct mapping *mapping, uint64_t seq);
 /* The agent is gone: no ZAP will be sent or acknowledged. */
 void mapping_orphan(struct mapping *mapping);
+/* The process would have huge pages in this range of the file; length 0: nowhere. */
+void mapping_advise(struct mapping *mapping, uint64_t offset, uint64_t length);
 /* True if the address space still exists. */
 bool mapping_alive(const struct mapping *mapping);

@@ -117,17 +117,29 @@ int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_st
 	return 0;
 }
 
-/* The sticky bit of the file, which means nothing to anybody else. */
-int arena_set_mark(const struct arena *arena, bool on)
+/* The sticky bit and the owner's execute bit of the file, which mean nothing to anybody else. */
+static mode_t mark_mode(enum arena_mark mark)
 {
-	return fchmod(arena->fd, on ? 0600 | S_ISVTX : 0600) < 0 ? -errno : 0;
+	return mark == ARENA_MARK_PLAIN ? S_ISVTX : S_IXUSR;
 }
 
-bool arena_mark(const struct arena *arena)
+int arena_set_mark(const struct arena *arena, enum arena_mark mark, bool on)
+{
+	struct stat attr;
+	mode_t mode;
+
+	if (fstat(arena->fd, &attr) < 0)
+		return -errno;
+	mode = attr.st_mode & (0700 | S_ISVTX);
+	mode = on ? mode | mark_mode(mark) : mode & ~mark_mode(mark);
+	return fchmod(arena->fd, mode) < 0 ? -errno : 0;
+}
+
+bool arena_has_mark(const struct arena *arena, enum arena_mark mark)
 {
 	struct stat attr;
 
-	return fstat(arena->fd, &attr) == 0 && attr.st_mode & S_ISVTX;
+	return fstat(arena->fd, &attr) == 0 && attr.st_mode & mark_mode(mark);
 }
 
 int arena_share(const struct arena *arena, bool writable, int *ret_fd)

@@ -35,9 +35,13 @@ int arena_resize(const struct arena *arena, uint64_t size_bytes);
  * of a run takes time for each of its pages. */
 int arena_next_data(const struct arena *arena, uint64_t offset, uint64_t *ret_start, uint64_t *ret_end);
 
-/* One bit beside the content, for as long as the arena lives. */
-int arena_set_mark(const struct arena *arena, bool on);
-bool arena_mark(const struct arena *arena);
+/* Bits beside the content, for as long as the arena lives. */
+enum arena_mark {
+	ARENA_MARK_PLAIN = 1U << 0, /* the kernel may cache its content */
+	ARENA_MARK_HUGE = 1U << 1,  /* there may be huge pages in it */
+};
+int arena_set_mark(const struct arena *arena, enum arena_mark mark, bool on);
+bool arena_has_mark(const struct arena *arena, enum arena_mark mark);
 
 /* A fresh open file description, for a process that will map it; not yet a holder. */
 int arena_share(const struct arena *arena, bool writable, int *ret_fd);

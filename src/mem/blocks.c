@@ -112,6 +112,7 @@ int blocks_resize(struct blocks *blocks, uint64_t count)
 		assert(blocks_state(blocks, block) == BLOCK_HOLE);
 		blocks_set_pinned(blocks, block, false);
 		blocks_set_cached(blocks, block, false);
+		blocks_set_huge(blocks, block, false);
 		if (blocks->word[block])
 			blocks->word[block] = 0;
 		if (blocks->generation[block])
@@ -178,6 +179,11 @@ void blocks_set_cached(struct blocks *blocks, uint64_t block, bool on)
 	set_counted(blocks, block, BLOCK_CACHED, &blocks->cached, on);
 }
 
+void blocks_set_huge(struct blocks *blocks, uint64_t block, bool on)
+{
+	set_counted(blocks, block, BLOCK_HUGE, &blocks->huge, on);
+}
+
 uint64_t blocks_memory_bytes(const struct blocks *blocks)
 {
 	uint64_t touched = blocks->count - blocks->in_state[BLOCK_HOLE];
@@ -195,7 +201,7 @@ static void check_failed(uint64_t block, const char *what)
 void blocks_check(const struct blocks *blocks)
 {
 	uint64_t in_state[BLOCK_STATES] = { 0 };
-	uint64_t pinned = 0, cached = 0, stored_bytes = 0;
+	uint64_t pinned = 0, cached = 0, huge = 0, stored_bytes = 0;
 
 	for (uint64_t block = 0; block < blocks->count; block++) {
 		enum block_state state = blocks_state(blocks, block);
@@ -206,6 +212,7 @@ void blocks_check(const struct blocks *blocks)
 		if (blocks_has(blocks, block, BLOCK_PINNED))
 			pinned++;
 		cached += blocks_has(blocks, block, BLOCK_CACHED);
+		huge += blocks_has(blocks, block, BLOCK_HUGE);
 		if (blocks_has(blocks, block, BLOCK_PARTIAL) && !blocks_has(blocks, block, BLOCK_STORED))
 			check_failed(block, "partial without a stored copy");
 		if (state == BLOCK_COLD && !blocks_has(blocks, block, BLOCK_STORED))
@@ -224,6 +231,7 @@ void blocks_check(const struct blocks *blocks)
 	for (int state = 0; state < BLOCK_STATES; state++)
 		if (in_state[state] != blocks->in_state[state])
 			check_failed(0, "the count of a state is wrong");
-	if (pinned != blocks->pinned || cached != blocks->cached || stored_bytes != blocks->stored_total_bytes)
+	if (pinned != blocks->pinned || cached != blocks->cached || huge != blocks->huge ||
+	    stored_bytes != blocks->stored_total_bytes)
 		check_failed(0, "a total is wrong");
 }

@@ -51,6 +51,7 @@ enum block_state {
 #define BLOCK_TIER_MASK (3U << BLOCK_TIER_SHIFT)
 #define BLOCK_PARTIAL (1U << 12) /* resident, and its absent pages are in the stored copy */
 #define BLOCK_CACHED (1U << 13)  /* the kernel's page cache may hold pages of it (a plain mapping) */
+#define BLOCK_HUGE (1U << 14)    /* the 2 MiB that begin here may be a huge page, or may have been one */
 #define BLOCK_STATE_MASK 7U
 
 #define BLOCK_GENERATION_MAX 255
@@ -64,7 +65,7 @@ struct blocks {
 	uint64_t count;         /* blocks in the file */
 	uint64_t capacity;      /* entries that the arrays hold */
 	uint64_t in_state[BLOCK_STATES]; /* how many blocks are in each state */
-	uint64_t pinned, cached;         /* blocks with the flag */
+	uint64_t pinned, cached, huge;   /* blocks with the flag */
 	uint64_t stored_total_bytes;     /* sum of stored_bytes */
 };
 
@@ -119,6 +120,7 @@ void blocks_place(struct blocks *blocks, uint64_t block, enum block_state state)
 void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, uint64_t content_hash);
 void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on);
 void blocks_set_cached(struct blocks *blocks, uint64_t block, bool on);
+void blocks_set_huge(struct blocks *blocks, uint64_t block, bool on);
 
 /* Bytes of memory that the table can touch at the most. */
 uint64_t blocks_memory_bytes(const struct blocks *blocks);

@@ -117,6 +117,16 @@ static int process_zap(struct mapper *mapper, uint64_t first, uint64_t count, co
 	return 0;
 }
 
+/* It has no page tables whose entries could be large. */
+static int process_split(struct mapper *mapper, uint64_t offset, uint64_t length, bool thorough)
+{
+	(void)mapper;
+	(void)offset;
+	(void)length;
+	(void)thorough;
+	return 0;
+}
+
 static const struct mapper_ops OPS = {
 	.protect = process_protect,
 	.fill = process_fill,
@@ -125,6 +135,7 @@ static const struct mapper_ops OPS = {
 	.poison = process_poison,
 	.look = process_look,
 	.zap = process_zap,
+	.split = process_split,
 };
 
 int process_map(struct ramfile *file, uint64_t holder, struct process **ret)

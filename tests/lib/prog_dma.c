@@ -30,7 +30,7 @@ static struct options {
 	uint64_t size_bytes, io_bytes, source_bytes, seed;
 	double seconds, report, recheck;
 	unsigned int threads, sources;
-	bool json, cached;
+	bool json, cached, huge;
 } opt = { .size_bytes = 64 << 20,
 	  .io_bytes = 64 << 10,
 	  .source_bytes = 64 << 20,
@@ -116,6 +116,8 @@ static void map_target(void)
 	memory = mmap(NULL, opt.size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED)
 		prog_die("%s: cannot map it: %s", opt.path, strerror(errno));
+	if (opt.huge && madvise((void *)memory, opt.size_bytes, MADV_HUGEPAGE) < 0)
+		fprintf(human, "MADV_HUGEPAGE: %s\n", strerror(errno));
 	close(fd);
 }
 
@@ -280,6 +282,7 @@ static const char usage[] =
 	"  --seconds N         (10)\n"
 	"  --seed N            (the time)\n"
 	"  --cached            without O_DIRECT, to see the difference\n"
+	"  --huge              MADV_HUGEPAGE on the mapping\n"
 	"  --report N          a line every N seconds\n"
 	"  --json              the result as one JSON object on stdout, everything else on stderr\n";
 
@@ -322,6 +325,9 @@ static void set_option(int c, char *arg)
 	case 'c':
 		opt.cached = true;
 		break;
+	case 'h':
+		opt.huge = true;
+		break;
 	case 'i':
 		opt.report = prog_number(arg, 0, 1e6);
 		break;
@@ -340,7 +346,7 @@ static void parse_options(int argc, char **argv)
 		{ "size", 1, NULL, 's' },    { "io", 1, NULL, 'b' },      { "threads", 1, NULL, 't' },
 		{ "recheck", 1, NULL, 'r' }, { "seconds", 1, NULL, 'l' }, { "seed", 1, NULL, 'e' },
 		{ "cached", 0, NULL, 'c' },  { "report", 1, NULL, 'i' },  { "json", 0, NULL, 'j' },
-		{ NULL, 0, NULL, 0 },
+		{ "huge", 0, NULL, 'h' },    { NULL, 0, NULL, 0 },
 	};
 	int c;
 

@@ -6,14 +6,21 @@
  * memory, and now and then everything that would survive kill -9 at that very moment (arena and store) is copied,
  * loaded into a second engine and compared.
  *
+ * In the huge run, where the host allows it, the arena is what it is in production: fresh memory becomes huge pages
+ * while the budget is far, the budget changes, and somebody holds references to pages, so that splits fail.
+ *
  * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length.
  */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,16 +31,22 @@
 #include "core/access.h"
 #include "core/ramfile_impl.h"
 #include "core/tier.h"
+#include "map/pins.h"
 #include "lib_check.h"
 
 #define PAGE 4096U
-#define PAGES_MAX 256U
+#define PAGES_MAX 1280U
+#define PAGES_SMALL 256U
 #define BYTES_MAX ((uint64_t)PAGES_MAX * PAGE)
 #define INO 7
 #define PROCESSES 2
 
 struct model {
 	uint64_t rng;
+	uint64_t pages; /* the file has up to this many */
+	uint64_t dram_bytes;
+	struct pins *pins; /* the huge run, else NULL */
+	int tube[2];       /* holds references to pages */
 	uint32_t block_bytes;
 	struct scratch scratch;
 	int arena_dir;
@@ -130,13 +143,21 @@ static void compare(const uint8_t *got, uint64_t offset, uint64_t length, const 
 				     (unsigned long long)model.steps);
 }
 
+static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
+{
+	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_PINNED, arena_fd, first_page, count, PINS_OR_LARGE,
+			 held);
+}
+
 static struct tier *new_tier(struct store *store, int arena_dir)
 {
 	struct tier_config config = {
 		.store = store,
 		.arena_dir = arena_dir,
 		.block_bytes = model.block_bytes,
-		.dram_bytes = BYTES_MAX / 3,
+		.dram_bytes = model.dram_bytes,
+		.pins = model.pins ? look_for_pins : NULL,
+		.pins_arg = model.pins,
 		.min_idle_ns = 0,
 		.level = 1,
 	};
@@ -267,7 +288,7 @@ static void hook(void *arg, enum store_hook_moment moment)
 			op_touch();
 			op_plain();
 		}
-	if (rnd(8) == 0)
+	if (rnd(model.pins ? 32 : 8) == 0)
 		check_crash();
 	model.in_hook = false;
 }
@@ -617,12 +638,64 @@ static void op_map(void)
 		model.process[p] = NULL;
 	} else {
 		ck_assert_int_eq(process_map(model.file, model.next_holder++, &model.process[p]), 0);
+		if (model.pins)
+			atomic_store(&((struct mapper *)model.process[p])->huge_end, BYTES_MAX);
 	}
+}
+
+/* --- the huge run --------------------------------------------------------------------------------------------- */
+
+static void op_dram(void)
+{
+	model.dram_bytes = rnd(2) ? BYTES_MAX / 3 : 4 * BYTES_MAX;
+	ck_assert_int_eq(tier_set_dram(model.tier, model.dram_bytes), 0);
+}
+
+/* Memory is as fresh as at the start, and there is plenty. */
+static void op_fresh(void)
+{
+	no_failures();
+	begin_pending(0, NULL, model.size);
+	ck_assert_int_eq(ramfile_discard(model.file, 0, model.size), 0);
+	end_pending(true);
+	model.dram_bytes = 4 * BYTES_MAX;
+	ck_assert_int_eq(tier_set_dram(model.tier, model.dram_bytes), 0);
+	if (!mapped())
+		op_map();
+	for (int i = 0; i < 8; i++)
+		op_touch();
+}
+
+/* Takes a reference to a page that is present, or drops those that were taken. */
+static void op_hold(void)
+{
+	uint64_t page = model.size ? rnd(model.size / PAGE) : 0;
+	char path[SCRATCH_PATH_LEN + 24];
+	struct iovec part = { .iov_len = PAGE };
+	static uint8_t drain[PAGE];
+	int fd;
+
+	if (!model.size || rnd(2)) {
+		while (read(model.tube[0], drain, sizeof(drain)) > 0)
+			;
+		return;
+	}
+	snprintf(path, sizeof(path), "%s/%d", model.scratch.path, INO);
+	fd = open(path, O_RDWR);
+	ck_assert_int_ge(fd, 0);
+	if (lseek(fd, (off_t)(page * PAGE), SEEK_DATA) == (off_t)(page * PAGE)) {
+		part.iov_base = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(page * PAGE));
+		ck_assert_ptr_ne(part.iov_base, MAP_FAILED);
+		if (vmsplice(model.tube[1], &part, 1, SPLICE_F_NONBLOCK) < 0)
+			ck_assert_int_eq(errno, EAGAIN);
+		munmap(part.iov_base, PAGE);
+	}
+	close(fd);
 }
 
 static void op_truncate(void)
 {
-	uint64_t size = rnd(PAGES_MAX + 1) * PAGE;
+	uint64_t size = (model.pins && rnd(2) ? model.pages : rnd(model.pages + 1)) * PAGE;
 
 	unmap_all();
 	no_failures();
@@ -666,6 +739,12 @@ static void one_step(void)
 {
 	uint64_t choice = rnd(1000);
 
+	if (model.pins && rnd(100) < 3)
+		op_dram();
+	if (model.pins && rnd(100) < 10)
+		op_hold();
+	if (model.pins && model.size && rnd(100) < 8)
+		op_fresh();
 	if (choice < 440) {
 		op_touch();
 		op_plain();
@@ -703,11 +782,12 @@ static void one_step(void)
 		op_restart();
 }
 
-static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
+static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins *pins)
 {
 	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX];
 	struct ramfile_figures figures;
 	uint64_t plain_bytes = 0; /* in the arena when the last process came */
+	uint64_t huge_bytes = 0;
 	size_t length;
 
 	printf("model: TIERFS_SEED=%llu, %llu steps, blocks of %u\n", (unsigned long long)seed,
@@ -716,12 +796,18 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
 	memset(&model, 0, sizeof(model));
 	memset(want, 0, sizeof(want));
 	model.rng = seed;
+	model.pins = pins;
+	model.pages = pins ? PAGES_MAX : PAGES_SMALL;
+	model.dram_bytes = model.pages * PAGE / 3;
+	ck_assert_int_eq(pipe2(model.tube, O_NONBLOCK | O_CLOEXEC), 0);
 	model.block_bytes = block_bytes;
 	model.want = want;
 	model.pending_old = old;
 	model.pending_new = new;
 	model.next_holder = 1;
 	scratch_new(&model.scratch, "model");
+	if (pins)
+		ck_assert_int_eq(mount("model", model.scratch.path, "tmpfs", 0, "noswap,huge=never"), 0);
 	model.arena_dir = open(model.scratch.path, O_RDONLY | O_DIRECTORY);
 	ck_assert_int_eq(store_mem_new(&model.mem), 0);
 	store_mem_tear_puts(model.mem, seed | 1);
@@ -733,8 +819,11 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
 		one_step();
 		ramfile_check(model.file);
 		ramfile_figures(model.file, &figures);
-		if (mapped()) /* what the kernel caches and brings back it takes without asking */
-			ck_assert_uint_le(figures.arena_bytes, BYTES_MAX / 3 + plain_bytes);
+		huge_bytes = figures.huge_bytes > huge_bytes ? figures.huge_bytes : huge_bytes;
+		if (pins)
+			continue; /* its budget changes */
+		if (mapped())     /* what the kernel caches and brings back it takes without asking */
+			ck_assert_uint_le(figures.arena_bytes, model.dram_bytes + plain_bytes);
 		else
 			plain_bytes = figures.arena_bytes;
 	}
@@ -746,6 +835,8 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
 	       (unsigned long long)model.crashes, (unsigned long long)model.hook_touches,
 	       (unsigned long long)figures.demotions, (unsigned long long)figures.demotions_aborted,
 	       (unsigned long long)figures.promotions);
+	if (pins)
+		printf("model: up to %llu bytes were huge\n", (unsigned long long)huge_bytes);
 	unmap_all();
 	model.in_hook = true; /* what a file that is being removed holds after a crash is nobody's business */
 	ck_assert_int_eq(ramfile_destroy(model.file), 0);
@@ -754,6 +845,10 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes)
 	model.store->ops->free(model.store);
 	model.mem->ops->free(model.mem);
 	close(model.arena_dir);
+	close(model.tube[0]);
+	close(model.tube[1]);
+	if (pins)
+		ck_assert_int_eq(umount2(model.scratch.path, MNT_DETACH), 0);
 	scratch_free(&model.scratch);
 }
 
@@ -769,17 +864,36 @@ START_TEST(random_operations)
 	static const uint32_t sizes[] = { 4096, 16384, 65536 };
 
 	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + (uint64_t)_i),
-	    from_environment("TIERFS_STEPS", 4000), sizes[_i]);
+	    from_environment("TIERFS_STEPS", 4000), sizes[_i], NULL);
+}
+END_TEST
+
+START_TEST(huge_pages)
+{
+	struct pins *pins;
+
+	if (geteuid() != 0 || pins_open(&pins)) {
+		printf("model: no huge pages on this host\n");
+		return;
+	}
+	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
+	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
+	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + 3), from_environment("TIERFS_STEPS", 250),
+	    16384, pins);
+	pins_close(pins);
 }
 END_TEST
 
 int main(void)
 {
 	Suite *suite = suite_create("tier model");
-	TCase *tcase = tcase_create("model");
+	TCase *tcase = tcase_create("model"), *huge = tcase_create("huge");
 
 	tcase_set_timeout(tcase, 240);
+	tcase_set_timeout(huge, 240);
 	tcase_add_loop_test(tcase, random_operations, 0, 3);
+	tcase_add_test(huge, huge_pages);
 	suite_add_tcase(suite, tcase);
+	suite_add_tcase(suite, huge);
 	return check_run(suite);
 }
