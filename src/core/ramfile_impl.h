@@ -136,6 +136,10 @@ int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first
 /* As many blocks as it brings at once. */
 uint64_t ramfile_run_blocks(const struct ramfile *file);
 
+/* --- write_run.c --- */
+/* Writes the run of whole cold blocks or holes at the start of the request. *ret_bytes: 0 if there is none. */
+int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes);
+
 /* --- plain.c --- */
 /* Content of a RESIDENT block with BLOCK_PARTIAL, that the caller owns (passing state). */
 int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block, void *plain);
@@ -160,6 +164,8 @@ void ramfile_load_huge(struct ramfile *file); /* after the table was loaded */
 bool ramfile_is_opaque(const struct ramfile *file);
 
 /* --- write.c --- */
+/* Under lock: takes the block for a change. Returns the state that it was in. */
+enum block_state ramfile_begin_update(struct ramfile *file, uint64_t block);
 /* Removes the stored copy of a block that the caller owns. */
 int ramfile_forget_stored(struct ramfile *file, uint64_t block);
 /* A put for a block that the caller owns failed, so its key is old or new. A hole shall stay one after a crash, too:

@@ -35,7 +35,7 @@ tierfs_start "$T/pool" "$T/mnt" "$options"
 grep -q "cannot be seen" "$T/tierfs.log" && skip "huge pages need a host that shows pins"
 
 note "fresh memory"
-load_start "$T/mnt/ram" --size 256M --threads 2 --seconds 100000 --huge
+load_start "$T/mnt/ram" --size 256M --threads 2 --seconds 100000 --rate 5000 --huge
 assert_ok wait_for 20 is_mapped_huge $((200 << 20))
 note "$(mapped_huge) bytes are mapped huge, $(stat_of "$T/mnt/ram" huge_bytes) are huge"
 assert_ge "$(stat_of "$T/mnt/ram" huge_bytes)" $((200 << 20)) huge_bytes
@@ -72,7 +72,7 @@ rm "$T/mnt/ram" "$T/state"
 
 note "the budget becomes small, at once"
 assert_ok tierctl set "$T/mnt" dram=1G
-load_start "$T/mnt/ram" --size 256M --threads 2 --seconds 100000 --huge
+load_start "$T/mnt/ram" --size 256M --threads 2 --seconds 100000 --rate 5000 --huge
 assert_ok wait_for 20 is_mapped_huge $((200 << 20))
 assert_ok tierctl set "$T/mnt" dram=64M
 assert_ok wait_for 60 is_within $((128 << 20))
