@@ -13,7 +13,7 @@ is_huge()
 	[ "$(stat_of "$T/mnt/ram" huge_bytes)" -ge $((100 << 20)) ]
 }
 
-tierfs_start "$T/pool" "$T/mnt" dram=512M,min_idle=1
+tierfs_start "$T/pool" "$T/mnt" dram=512M,min_idle=0.2
 grep -q "cannot be seen" "$T/tierfs.log" && skip "huge pages need a host that shows pins"
 tierctl run -- "$TIERFS_BUILD/tests/lib/prog_dma" --source "$T" --seconds "$seconds" --size 128M --threads 32 --io 64K --huge \
 	"$T/mnt/ram" >"$T/dma.log" 2>&1 &
@@ -28,7 +28,8 @@ done
 wait_for $((seconds + 60)) gone "$dma" || fail "the reads hang"
 wait "$dma" || fail "a read into memory was lost: $(cat "$T/dma.log")"
 cat "$T/dma.log"
-assert_ge "$(stat_of "$T/mnt/ram" demotions)" 1000 demotions
+note "$(stat_of "$T/mnt/ram" demotions) demotions"
+assert_ge "$(stat_of "$T/mnt/ram" demotions)" 500 demotions
 assert_eq "$(stat_of "$T/mnt/ram" errors)" 0 errors
 assert_eq "$(stat_of "$T/mnt/ram" huge_bytes)" 0 huge_bytes
 tierfs_stop "$T/mnt"

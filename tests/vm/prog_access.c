@@ -222,5 +222,6 @@ int main(int argc, char **argv)
 	printf("}\n");
 	tierfs_access_close(reader);
 	tierfs_access_close(writer);
+	free(low);
 	return wrong ? PROG_WRONG : PROG_OK;
 }
