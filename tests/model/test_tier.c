@@ -9,7 +9,7 @@
  * In the huge run, where the host allows it, the arena is what it is in production: fresh memory becomes huge pages
  * while the budget is far, the budget changes, and somebody holds references to pages, so that splits fail.
  *
- * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length.
+ * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length, which is a quarter under a sanitizer.
  */
 #include <check.h>
 #include <errno.h>
@@ -34,6 +34,11 @@
 #include "map/pins.h"
 #include "lib_check.h"
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SLOWNESS 4
+#else
+#define SLOWNESS 1
+#endif
 #define PAGE 4096U
 #define PAGES_MAX 1280U
 #define PAGES_SMALL 256U
@@ -864,7 +869,7 @@ START_TEST(random_operations)
 	static const uint32_t sizes[] = { 4096, 16384, 65536 };
 
 	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + (uint64_t)_i),
-	    from_environment("TIERFS_STEPS", 4000), sizes[_i], NULL);
+	    from_environment("TIERFS_STEPS", 4000 / SLOWNESS), sizes[_i], NULL);
 }
 END_TEST
 
@@ -878,8 +883,8 @@ START_TEST(huge_pages)
 	}
 	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
 	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
-	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + 3), from_environment("TIERFS_STEPS", 250),
-	    16384, pins);
+	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + 3),
+	    from_environment("TIERFS_STEPS", 250 / SLOWNESS), 16384, pins);
 	pins_close(pins);
 }
 END_TEST
