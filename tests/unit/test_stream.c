@@ -40,7 +40,8 @@ static int write_bytes(void *arg, const void *buf, size_t length)
 	if (b->fail)
 		return b->fail;
 	ck_assert_uint_le(b->length + length, sizeof(b->at));
-	memcpy(b->at + b->length, buf, length);
+	if (length) /* of nothing there may be no address */
+		memcpy(b->at + b->length, buf, length);
 	b->length += length;
 	return 0;
 }
