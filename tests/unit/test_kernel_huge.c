@@ -407,6 +407,9 @@ static const char *why_not(void)
 
 	if (geteuid() != 0)
 		return "needs root";
+#ifdef __SANITIZE_THREAD__
+	return "one thread asks the kernel, slowly with a sanitizer of threads";
+#endif
 	if (pins_prog_load(PINS_PROG_PINNED, &fd, &reason))
 		return reason;
 	close(fd);
