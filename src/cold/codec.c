@@ -18,6 +18,8 @@
 #endif
 #include <zstd.h>
 
+#include "base/le.h"
+
 #define CODEC_VERSION 1
 #define CODEC_BLOCK_SHIFT_MIN 12
 #define CODEC_BLOCK_SHIFT_MAX 21
@@ -46,21 +48,6 @@ struct codec {
 	ZSTD_CCtx *compress;
 	ZSTD_DCtx *decompress;
 };
-
-static void put_le(uint8_t *at, uint64_t number, unsigned int bytes)
-{
-	for (unsigned int i = 0; i < bytes; i++)
-		at[i] = (uint8_t)(number >> (8 * i));
-}
-
-static uint64_t get_le(const uint8_t *at, unsigned int bytes)
-{
-	uint64_t number = 0;
-
-	for (unsigned int i = 0; i < bytes; i++)
-		number |= (uint64_t)at[i] << (8 * i);
-	return number;
-}
 
 int codec_new(uint32_t block_bytes, int level, struct codec **ret)
 {

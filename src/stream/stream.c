@@ -7,6 +7,8 @@
 
 #include <xxhash.h>
 
+#include "base/le.h"
+
 #define VERSION '1'
 
 enum {
@@ -21,21 +23,6 @@ enum {
 };
 _Static_assert(AT_CHECKSUM + 8 == STREAM_HEAD_BYTES, "the checksum ends the head");
 
-static void put_le(uint8_t *at, uint64_t number, unsigned int bytes)
-{
-	for (unsigned int i = 0; i < bytes; i++)
-		at[i] = (uint8_t)(number >> (8 * i));
-}
-
-static uint64_t get_le(const uint8_t *at, unsigned int bytes)
-{
-	uint64_t number = 0;
-
-	for (unsigned int i = 0; i < bytes; i++)
-		number |= (uint64_t)at[i] << (8 * i);
-	return number;
-}
-
 uint64_t stream_stamp(uint64_t block, uint64_t hash)
 {
 	uint8_t bytes[16];
@@ -45,6 +32,16 @@ uint64_t stream_stamp(uint64_t block, uint64_t hash)
 	put_le(bytes, block, 8);
 	put_le(bytes + 8, hash, 8);
 	return XXH3_64bits(bytes, sizeof(bytes));
+}
+
+uint64_t stream_stamp_all(const uint64_t *hashes, uint64_t count)
+{
+	uint64_t stamp = 0;
+
+	for (uint64_t block = 0; block < count; block++)
+		if (hashes[block] != STREAM_HASH_UNKNOWN)
+			stamp += stream_stamp(block, hashes[block]);
+	return stamp;
 }
 
 const char *stream_header_check(const struct stream_header *header)

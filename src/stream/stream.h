@@ -88,6 +88,8 @@ static inline uint64_t stream_hash(uint64_t content_hash)
 /* The stamp of a file's content is the sum of this over all blocks: the order does not matter, and a block that changes
  * is taken out and put in again. Holes add nothing. */
 uint64_t stream_stamp(uint64_t block, uint64_t hash);
+/* Of a list's hashes; blocks whose hash is not known count as nothing. */
+uint64_t stream_stamp_all(const uint64_t *hashes, uint64_t count);
 
 static inline uint64_t stream_block_count(const struct stream_header *header)
 {

@@ -149,6 +149,16 @@ int writer_end(struct writer *writer, uint64_t stamp)
 	return writer_flush(writer);
 }
 
+int writer_list(struct writer *writer, const uint64_t *hashes, uint64_t count, uint64_t stamp)
+{
+	for (uint64_t block = 0; block < count; block += STREAM_HASHES_MAX) {
+		uint64_t left = count - block;
+
+		writer_hashes(writer, block, hashes + block, left < STREAM_HASHES_MAX ? left : STREAM_HASHES_MAX);
+	}
+	return writer_end(writer, stamp);
+}
+
 static int put_text(struct writer *writer, enum stream_type type, uint64_t value, const char *text)
 {
 	size_t length = strnlen(text, STREAM_REASON_MAX);

@@ -22,6 +22,8 @@ int writer_holes(struct writer *writer, uint64_t block, uint64_t count, uint8_t 
 /* Fields of a BLOCK record. */
 int writer_block(struct writer *writer, const struct stream_record *record);
 int writer_hashes(struct writer *writer, uint64_t block, const uint64_t *hashes, size_t count);
+/* A list as a whole: the hashes of all blocks, and the end. */
+int writer_list(struct writer *writer, const uint64_t *hashes, uint64_t count, uint64_t stamp);
 /* Ends the stream and writes everything. */
 int writer_end(struct writer *writer, uint64_t stamp);
 /* The same, with a reason; longer ones are cut. */

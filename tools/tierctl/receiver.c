@@ -77,10 +77,7 @@ static int hash_target(struct receiver *receiver)
 	table.hash = NULL;
 	source_table_fini(&table);
 	receiver->has_count = target->blocks;
-	receiver->stamp = 0;
-	for (uint64_t block = 0; block < target->blocks; block++)
-		if (receiver->has[block] != STREAM_HASH_UNKNOWN)
-			receiver->stamp += stream_stamp(block, receiver->has[block]);
+	receiver->stamp = stream_stamp_all(receiver->has, receiver->has_count);
 	receiver->base_stamp = receiver->stamp;
 	return 0;
 }
@@ -505,15 +502,9 @@ static int send_list(struct receiver *receiver)
 	if (getrandom(header.id, sizeof(header.id), 0) != sizeof(header.id))
 		return -EIO;
 	err = writer_new(STREAM_LIST, &header, channel_write, receiver->channel, &receiver->answer);
-	for (uint64_t block = 0; !err && receiver->has && block < receiver->has_count;) {
-		uint64_t left = receiver->has_count - block;
-		size_t count = left < STREAM_HASHES_MAX ? (size_t)left : STREAM_HASHES_MAX;
-
-		err = writer_hashes(receiver->answer, block, receiver->has + block, count);
-		block += count;
-	}
 	if (!err)
-		err = writer_end(receiver->answer, receiver->base_stamp);
+		err = writer_list(receiver->answer, receiver->has, receiver->has ? receiver->has_count : 0,
+				  receiver->base_stamp);
 	return err ? set_errno(receiver, err, "cannot answer") : 0;
 }
 

@@ -252,15 +252,8 @@ static int write_list(struct source *source, const struct source_table *table, u
 
 	if (!err)
 		err = writer_new(STREAM_LIST, &header, channel_write, &channel, &writer);
-	for (uint64_t block = 0; !err && block < table->count;) {
-		uint64_t left = table->count - block;
-		size_t count = left < STREAM_HASHES_MAX ? (size_t)left : STREAM_HASHES_MAX;
-
-		err = writer_hashes(writer, block, table->hash + block, count);
-		block += count;
-	}
 	if (!err)
-		err = writer_end(writer, stamp);
+		err = writer_list(writer, table->hash, table->count, stamp);
 	writer_free(writer);
 	return err ? fail_errno("output", "cannot be written", err) : 0;
 }
@@ -288,9 +281,8 @@ int stamp_run(const struct command *command, int argc, char **argv)
 		rc = source_hash_all(&source, &table);
 	if (rc)
 		rc = fail(path, "cannot be read", source_why(&source, rc, why));
-	for (uint64_t block = 0; !rc && block < table.count; block++)
-		if (table.hash[block] != STREAM_HASH_UNKNOWN)
-			stamp += stream_stamp(block, table.hash[block]);
+	if (!rc)
+		stamp = stream_stamp_all(table.hash, table.count);
 	snprintf(text, sizeof(text), "%016llx", (unsigned long long)stamp);
 	if (!rc)
 		rc = args.json ? print_json(json_pack("{s:s, s:s, s:I, s:I}", "file", path, "stamp", text, "size_bytes",

@@ -342,12 +342,9 @@ static int begin(struct sender *sender)
 	sender->sent = sender->base ? sender->base : malloc((source->blocks + 1) * sizeof(*sender->sent));
 	if (!sender->list || !sender->sent)
 		return -ENOMEM;
-	for (uint64_t block = 0; block < source->blocks; block++) {
-		if (!sender->base)
-			sender->sent[block] = STREAM_HASH_UNKNOWN;
-		else if (sender->sent[block] != STREAM_HASH_UNKNOWN)
-			sender->stamp += stream_stamp(block, sender->sent[block]);
-	}
+	for (uint64_t block = 0; !sender->base && block < source->blocks; block++)
+		sender->sent[block] = STREAM_HASH_UNKNOWN;
+	sender->stamp = stream_stamp_all(sender->sent, source->blocks);
 	return source_look(source, &sender->table);
 }
 
