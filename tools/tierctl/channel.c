@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -204,13 +203,6 @@ ssize_t channel_read(void *arg, void *buf, size_t length)
 	}
 }
 
-static void sleep_ns(uint64_t ns)
-{
-	struct timespec time = { .tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S) };
-
-	nanosleep(&time, NULL);
-}
-
 /* Waits until so many bytes more are within the rate. Time that was not used is forgotten but for a burst. */
 static void keep_rate(struct channel *channel, size_t length)
 {
@@ -225,7 +217,7 @@ static void keep_rate(struct channel *channel, size_t length)
 		channel->start_ns = now_ns - BURST_NS;
 		channel->account_bytes = 0;
 	} else if (due_ns > now_ns) {
-		sleep_ns(due_ns - now_ns);
+		clock_sleep(due_ns - now_ns);
 	}
 	channel->account_bytes += length;
 }

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -37,13 +36,6 @@ struct migrate {
 	uint64_t stopped_ns, downtime_ns, devices_ns;
 	char why[SENDER_WHY_LEN];
 };
-
-static void sleep_ns(uint64_t ns)
-{
-	struct timespec time = { .tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S) };
-
-	nanosleep(&time, NULL);
-}
 
 static int set_capability(struct qmp *qmp, char *why)
 {
@@ -132,7 +124,7 @@ static int move_devices(struct migrate *migrate)
 			err = -EREMOTEIO;
 		}
 		json_decref(answer);
-		sleep_ns(POLL_NS);
+		clock_sleep(POLL_NS);
 	}
 	migrate->devices_ns = clock_ns() - start_ns;
 	return err;
@@ -147,7 +139,7 @@ static int start_target(struct migrate *migrate)
 
 	do {
 		err = status_of(migrate->target, status, migrate->why);
-	} while (!err && !strcmp(status, "inmigrate") && clock_ns() < deadline_ns && (sleep_ns(POLL_NS), true));
+	} while (!err && !strcmp(status, "inmigrate") && clock_ns() < deadline_ns && (clock_sleep(POLL_NS), true));
 	if (!err && migrate->was_running)
 		err = qmp_run(migrate->target, "cont", NULL, NULL, migrate->why);
 	migrate->downtime_ns = clock_ns() - migrate->stopped_ns;
@@ -227,7 +219,7 @@ static int watch(struct source *source, struct source_table *table, struct predi
 	for (uint64_t i = 0; !err && i < count; i++)
 		before[i] = table->hash[block[i]];
 	if (!err) {
-		sleep_ns(WATCH_NS);
+		clock_sleep(WATCH_NS);
 		ret->scan_ns = clock_ns();
 		err = source_hash(source, table, block, count);
 		ret->scan_ns = clock_ns() - ret->scan_ns;
