@@ -44,27 +44,30 @@ size_t wire_length(uint32_t type, uint32_t zap_count)
 	return 0;
 }
 
-static int send_packet(int sock, void *bytes, size_t length, const int *fds, int fd_count, int flags)
+void wire_put_fds(struct msghdr *head, union wire_control *control, const int *fds, int fd_count)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
-	} control = {};
-	struct iovec iov = { .iov_base = bytes, .iov_len = length };
+	struct cmsghdr *cmsg;
+
+	if (fd_count <= 0)
+		return;
+	memset(control, 0, sizeof(*control));
+	head->msg_control = control->bytes;
+	head->msg_controllen = CMSG_SPACE((size_t)fd_count * sizeof(int));
+	cmsg = CMSG_FIRSTHDR(head);
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN((size_t)fd_count * sizeof(int));
+	memcpy(CMSG_DATA(cmsg), fds, (size_t)fd_count * sizeof(int));
+}
+
+int wire_send_bytes(int sock, const void *bytes, size_t length, const int *fds, int fd_count, int flags)
+{
+	union wire_control control;
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = length };
 	struct msghdr head = { .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t sent;
 
-	if (fd_count > 0) {
-		struct cmsghdr *cmsg;
-
-		head.msg_control = control.bytes;
-		head.msg_controllen = CMSG_SPACE((size_t)fd_count * sizeof(int));
-		cmsg = CMSG_FIRSTHDR(&head);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN((size_t)fd_count * sizeof(int));
-		memcpy(CMSG_DATA(cmsg), fds, (size_t)fd_count * sizeof(int));
-	}
+	wire_put_fds(&head, &control, fds, fd_count);
 	do
 		sent = sendmsg(sock, &head, flags | MSG_NOSIGNAL);
 	while (sent < 0 && errno == EINTR);
@@ -75,8 +78,8 @@ int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count)
 {
 	msg->magic = TIERFS_MSG_MAGIC;
 	msg->reserved = 0;
-	return send_packet(sock, msg, wire_length(msg->type, msg->type == TIERFS_MSG_ZAP ? msg->u.zap.count : 0), fds,
-			   fd_count, MSG_DONTWAIT);
+	return wire_send_bytes(sock, msg, wire_length(msg->type, msg->type == TIERFS_MSG_ZAP ? msg->u.zap.count : 0),
+			       fds, fd_count, MSG_DONTWAIT);
 }
 
 static void take_fds(struct msghdr *head, int *fds, int *fd_count)
@@ -123,13 +126,9 @@ static void close_fds(int *fds, int *fd_count)
 	*fd_count = 0;
 }
 
-/* *ret_length: of the packet. No descriptor is kept on errors. */
-static int recv_packet(int sock, void *bytes, size_t cap, int *fds, int *fd_count, int flags, size_t *ret_length)
+int wire_recv_bytes(int sock, void *bytes, size_t cap, int *fds, int *fd_count, int flags, size_t *ret_length)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
-	} control;
+	union wire_control control;
 	struct iovec iov = { .iov_base = bytes, .iov_len = cap };
 	struct msghdr head = {
 		.msg_iov = &iov,
@@ -162,7 +161,7 @@ static int recv_packet(int sock, void *bytes, size_t cap, int *fds, int *fd_coun
 int wire_recv(int sock, struct wire_packet *ret)
 {
 	size_t length;
-	int err = recv_packet(sock, &ret->msg, sizeof(ret->msg), ret->fds, &ret->fd_count, MSG_DONTWAIT, &length);
+	int err = wire_recv_bytes(sock, &ret->msg, sizeof(ret->msg), ret->fds, &ret->fd_count, MSG_DONTWAIT, &length);
 
 	if (err)
 		return err;
@@ -196,14 +195,14 @@ void wire_close_fds(struct wire_packet *packet)
 int wire_send_access(int sock, struct tierfs_access_msg *msg, int fd)
 {
 	msg->magic = TIERFS_ACCESS_MAGIC;
-	return send_packet(sock, msg, sizeof(*msg), &fd, fd >= 0, 0);
+	return wire_send_bytes(sock, msg, sizeof(*msg), &fd, fd >= 0, 0);
 }
 
 int wire_recv_access(int sock, struct tierfs_access_msg *ret, int *ret_fd)
 {
 	int fds[WIRE_FDS_MAX], fd_count;
 	size_t length;
-	int err = recv_packet(sock, ret, sizeof(*ret), fds, &fd_count, 0, &length);
+	int err = wire_recv_bytes(sock, ret, sizeof(*ret), fds, &fd_count, 0, &length);
 
 	if (err)
 		return err;

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include <tierfs/access_protocol.h>
 #include <tierfs/protocol.h>
@@ -32,6 +33,23 @@ int wire_send(int sock, struct tierfs_msg *msg, const int *fds, int fd_count);
  * -EAGAIN: nothing there; -ECONNRESET: end of file; -EPROTO: a packet that breaks the rules. No descriptor is kept on
  * errors. */
 int wire_recv(int sock, struct wire_packet *ret);
+
+/* --- any message with descriptors ----------------------------------------------------------------------------------
+ */
+
+/* Room for the descriptors of one message. */
+union wire_control {
+	struct cmsghdr align;
+	char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
+};
+
+/* Adds descriptors to a message that is about to be sent; none for fd_count 0. control is used until it is sent. */
+void wire_put_fds(struct msghdr *head, union wire_control *control, const int *fds, int fd_count);
+/* One message. flags as for sendmsg(2) and recvmsg(2). */
+int wire_send_bytes(int sock, const void *bytes, size_t length, const int *fds, int fd_count, int flags);
+/* Errors as wire_recv(), but for what is in the message, of which *ret_length is the length. fds has room for
+ * WIRE_FDS_MAX; those that did not come are -1, and after an error all are closed. */
+int wire_recv_bytes(int sock, void *bytes, size_t cap, int *fds, int *fd_count, int flags, size_t *ret_length);
 
 /* Moves a descriptor up, out of the way of programs that expect small numbers. Always returns a usable one. */
 int wire_raise_fd(int fd);

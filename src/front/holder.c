@@ -7,12 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/wire.h"
 
 #define ANSWER_MS 5000
 
@@ -23,68 +23,32 @@ struct holder {
 
 /* ---- messages ---- */
 
-union fd_control {
-	char buf[CMSG_SPACE(sizeof(int))];
-	struct cmsghdr align;
-};
-
 int holder_send(int conn, const struct holder_message *message, int fd)
 {
-	union fd_control control = { 0 };
-	struct iovec iov = { .iov_base = (void *)message, .iov_len = sizeof(*message) };
-	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (fd >= 0) {
-		struct cmsghdr *cmsg;
-
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &fd, sizeof(fd));
-	}
-	return sendmsg(conn, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
-}
-
-static int take_fd(struct msghdr *msg)
-{
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
-	int fd = -1;
-
-	if (cmsg && cmsg->cmsg_level == SOL_SOCKET && cmsg->cmsg_type == SCM_RIGHTS &&
-	    cmsg->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&fd, CMSG_DATA(cmsg), sizeof(fd));
-	return fd;
+	return wire_send_bytes(conn, message, sizeof(*message), &fd, fd >= 0, MSG_DONTWAIT);
 }
 
 int holder_receive(int conn, int timeout_ms, struct holder_message *ret, int *ret_fd)
 {
-	union fd_control control;
-	struct iovec iov = { .iov_base = ret, .iov_len = sizeof(*ret) };
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof(control.buf)
-	};
 	struct pollfd pollfd = { .fd = conn, .events = POLLIN };
-	ssize_t got;
-	int fd;
+	int fds[WIRE_FDS_MAX], fd_count, rc;
+	size_t length;
 
 	while (poll(&pollfd, 1, timeout_ms) < 0)
 		if (errno != EINTR)
 			return -errno;
-	got = recvmsg(conn, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (got < 0)
-		return errno == EAGAIN ? -ETIMEDOUT : -errno;
-	fd = take_fd(&msg);
-	if (got != sizeof(*ret) || ret->version != HOLDER_VERSION || ret->init_len > SESSION_INIT_MAX) {
-		if (fd >= 0)
-			close(fd);
-		return got == 0 ? -EPIPE : -EPROTO;
+	rc = wire_recv_bytes(conn, ret, sizeof(*ret), fds, &fd_count, MSG_DONTWAIT, &length);
+	if (rc < 0)
+		return rc == -EAGAIN ? -ETIMEDOUT : rc == -ECONNRESET ? -EPIPE : rc;
+	if (length != sizeof(*ret) || ret->version != HOLDER_VERSION || ret->init_len > SESSION_INIT_MAX ||
+	    fd_count > 1) {
+		for (int i = 0; i < fd_count; i++)
+			close(fds[i]);
+		return -EPROTO;
 	}
 	ret->run_dir[sizeof(ret->run_dir) - 1] = '\0';
 	ret->mountpoint[sizeof(ret->mountpoint) - 1] = '\0';
-	*ret_fd = fd;
+	*ret_fd = fds[0];
 	return 0;
 }
 
@@ -98,11 +62,6 @@ static int ask(struct holder *holder, struct holder_message *message, int fd, in
 	if (rc == 0)
 		rc = holder_receive(holder->conn, ANSWER_MS, message, ret_fd);
 	return rc < 0 ? rc : (int)message->type;
-}
-
-static int set_text(char *to, size_t cap, const char *text)
-{
-	return snprintf(to, cap, "%s", text) >= (int)cap ? -ENAMETOOLONG : 0;
 }
 
 /* ---- beginning ---- */
@@ -159,7 +118,7 @@ int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret
 	struct holder *holder;
 	int rc, fd = -1;
 
-	rc = set_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
+	rc = session_put_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
 	if (rc < 0)
 		return rc;
 	holder = calloc(1, sizeof(*holder));
@@ -194,9 +153,9 @@ int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoi
 	int rc, fd = -1;
 
 	memcpy(message.init, session->init, session->init_len);
-	rc = set_text(message.run_dir, sizeof(message.run_dir), run_dir);
+	rc = session_put_text(message.run_dir, sizeof(message.run_dir), run_dir);
 	if (rc == 0)
-		rc = set_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
+		rc = session_put_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
 	if (rc == 0)
 		rc = ask(holder, &message, session->fuse_fd, &fd);
 	if (fd >= 0)

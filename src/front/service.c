@@ -30,6 +30,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/wire.h"
 #include "front/mountpoint.h"
 
 #define FIRST_FD 3
@@ -64,12 +65,9 @@ struct service {
 
 /* ---- telling ---- */
 
-static int send_state(const struct service *service, const char *state, const int *fds, size_t count)
+static int send_state(const struct service *service, const char *state, const int *fds, int count)
 {
-	union {
-		char buf[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { 0 };
+	union wire_control control;
 	struct iovec iov = { .iov_base = (void *)state, .iov_len = strlen(state) };
 	struct msghdr msg = {
 		.msg_name = (void *)&service->address,
@@ -78,17 +76,7 @@ static int send_state(const struct service *service, const char *state, const in
 		.msg_iovlen = 1,
 	};
 
-	if (count > 0) {
-		struct cmsghdr *cmsg;
-
-		msg.msg_control = control.buf;
-		msg.msg_controllen = sizeof(control.buf);
-		cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), fds, sizeof(int));
-	}
+	wire_put_fds(&msg, &control, fds, count);
 	return sendmsg(service->socket, &msg, MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
@@ -359,20 +347,15 @@ static int write_kept(const struct service *service)
 	return put == sizeof(service->kept) ? 0 : put < 0 ? -errno : -EIO;
 }
 
-static int set_text(char *to, size_t cap, const char *text)
-{
-	return snprintf(to, cap, "%s", text) >= (int)cap ? -ENAMETOOLONG : 0;
-}
-
 static int fill_kept(struct kept *kept, const char *run_dir, const char *mountpoint, const struct session *session)
 {
 	int rc;
 
 	*kept = (struct kept){ .magic = KEPT_MAGIC, .number = session->number, .init_len = session->init_len };
 	memcpy(kept->init, session->init, session->init_len);
-	rc = set_text(kept->run_dir, sizeof(kept->run_dir), run_dir);
+	rc = session_put_text(kept->run_dir, sizeof(kept->run_dir), run_dir);
 	if (rc == 0)
-		rc = set_text(kept->mountpoint, sizeof(kept->mountpoint), mountpoint);
+		rc = session_put_text(kept->mountpoint, sizeof(kept->mountpoint), mountpoint);
 	return rc < 0 ? rc : mountpoint_device(mountpoint, kept->device);
 }
 
