@@ -104,9 +104,9 @@ int mountpoint_match(const char *line, const char *path)
 }
 
 /* How a line is looked at: 0 to go on, else what is_in_table() returns. */
-typedef int line_fn(const char *line, const char *text);
+typedef int line_fn(void *arg, const char *line);
 
-static int is_in_table(line_fn *fn, const char *text)
+static int is_in_table(line_fn *fn, void *arg)
 {
 	FILE *table = fopen("/proc/self/mountinfo", "re");
 	CLEANUP_FREE char *line = NULL;
@@ -116,15 +116,20 @@ static int is_in_table(line_fn *fn, const char *text)
 	if (!table)
 		return -errno;
 	while (found == 0 && getline(&line, &cap, table) > 0)
-		found = fn(line, text);
+		found = fn(arg, line);
 	fclose(table);
 	return found;
+}
+
+static int match_path(void *path, const char *line)
+{
+	return mountpoint_match(line, path);
 }
 
 /* 1 if a tierfs is mounted there. */
 static int is_mounted(const char *path)
 {
-	return is_in_table(mountpoint_match, path);
+	return is_in_table(match_path, (void *)path);
 }
 
 static int device_of(const char *line, char device[static MOUNTPOINT_DEVICE_LEN])
@@ -132,32 +137,40 @@ static int device_of(const char *line, char device[static MOUNTPOINT_DEVICE_LEN]
 	return sscanf(line, "%*d %*d %31s", device) == 1; /* id, parent, device */
 }
 
-static int match_device(const char *line, const char *device)
+static int match_device(void *device, const char *line)
 {
 	char of_line[MOUNTPOINT_DEVICE_LEN];
 
 	return device_of(line, of_line) && strcmp(of_line, device) == 0;
 }
 
+struct on_path {
+	const char *path;
+	char *device;
+	int rc;
+};
+
+/* The last one is on top. */
+static int note_device(void *arg, const char *line)
+{
+	struct on_path *on_path = arg;
+
+	if (mountpoint_match(line, on_path->path) > 0 && device_of(line, on_path->device))
+		on_path->rc = 0;
+	return 0;
+}
+
 int mountpoint_device(const char *path, char ret[static MOUNTPOINT_DEVICE_LEN])
 {
-	FILE *table = fopen("/proc/self/mountinfo", "re");
-	CLEANUP_FREE char *line = NULL;
-	size_t cap = 0;
-	int rc = -ENOENT;
+	struct on_path on_path = { .path = path, .device = ret, .rc = -ENOENT };
+	int rc = is_in_table(note_device, &on_path);
 
-	if (!table)
-		return -errno;
-	while (getline(&line, &cap, table) > 0) /* the last one is on top */
-		if (mountpoint_match(line, path) > 0 && device_of(line, ret))
-			rc = 0;
-	fclose(table);
-	return rc;
+	return rc < 0 ? rc : on_path.rc;
 }
 
 bool mountpoint_has_device(const char *device)
 {
-	return is_in_table(match_device, device) != 0;
+	return is_in_table(match_device, (void *)device) != 0;
 }
 
 /* The canonical name, without a question to the last component, which may be a dead mount. */
