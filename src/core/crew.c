@@ -116,13 +116,11 @@ void crew_run(struct crew *crew, unsigned int pieces, crew_fn *fn, void *arg)
 {
 	struct job job = { .fn = fn, .arg = arg, .pieces = pieces };
 
-	if (!crew) {
+	if (!crew || pieces < 2) {
 		for (unsigned int i = 0; i < pieces; i++)
 			fn(arg, i);
 		return;
 	}
-	if (!pieces)
-		return;
 	lock_cond_init(&job.finished);
 	lock_get(&crew->lock);
 	crew->callers++;

@@ -2,8 +2,8 @@
  * compressed at the same time.
  *
  * Work is cut into pieces. The caller does them in order, and helpers that have nothing else to do take some; so it
- * never waits for a helper to be free, and a crew of NULL is the caller alone. Pieces are independent of each other,
- * and a piece may wait for I/O.
+ * never waits for a helper to be free, and a crew of NULL, or a single piece, is for the caller alone. Pieces are
+ * independent of each other, and a piece may wait for I/O.
  *
  * Thread-safety: all functions but crew_new() and crew_free().
  */

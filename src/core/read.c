@@ -159,11 +159,7 @@ static int walk_run(struct read_run *run)
 	if (run->count <= run->piece_blocks || !crew_spare(crew))
 		run->piece_blocks = run->count;
 	atomic_init(&run->error, 0);
-	if (run->piece_blocks == run->count)
-		read_piece(run, 0);
-	else
-		crew_run(crew, (unsigned int)((run->count + run->piece_blocks - 1) / run->piece_blocks), read_piece,
-			 run);
+	crew_run(crew, (unsigned int)((run->count + run->piece_blocks - 1) / run->piece_blocks), read_piece, run);
 	return atomic_load(&run->error);
 }
 

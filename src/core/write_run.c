@@ -89,10 +89,7 @@ static int encode_batch(struct write_batch *batch, size_t *ret_items)
 
 	batch->pieces = crew_spare(crew) ? (unsigned int)((batch->count + PIECE_BLOCKS - 1) / PIECE_BLOCKS) : 1;
 	atomic_init(&batch->error, 0);
-	if (batch->pieces == 1)
-		encode_piece(batch, 0);
-	else
-		crew_run(crew, batch->pieces, encode_piece, batch);
+	crew_run(crew, batch->pieces, encode_piece, batch);
 	err = atomic_load(&batch->error);
 	if (err)
 		return err;
