@@ -204,13 +204,7 @@ static void drop_referenced(struct batch *batch)
 	uint8_t referenced[BATCH_BLOCKS] = { 0 };
 	unsigned int idle_long;
 
-	if (!long_ns)
-		return;
-	lock_get(&file->mapper_lock);
-	if (!file->mapper_count)
-		long_ns = 0;
-	lock_put(&file->mapper_lock);
-	if (!long_ns)
+	if (!long_ns || !batch->mapped)
 		return;
 	look_referenced(batch, referenced);
 	lock_get(&file->lock);
@@ -247,7 +241,6 @@ static void drop_used(struct batch *batch)
 		run = unused(batch, i);
 		if (!run)
 			continue;
-		memset(&batch->held[i], 0, run);
 		tier_look_pins(batch->file->tier, batch->file, false, batch->member[i].block, run, &batch->held[i]);
 		if (memchr(&batch->held[i], 1, run))
 			ramfile_split(batch->file, batch->member[i].block, run, &batch->held[i]);
