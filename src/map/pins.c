@@ -128,9 +128,9 @@ int pins_open(struct pins **ret)
 	if (!pins)
 		return -ENOMEM;
 	pins->prog[PINS_PINNED] = pins->prog[PINS_REFERENCED] = -1;
-	err = pins_prog_load(PINS_PROG_PINNED, &pins->prog[PINS_PINNED], &reason);
+	err = pins_prog_load(PINS_PINNED, &pins->prog[PINS_PINNED], &reason);
 	if (!err)
-		err = pins_prog_load(PINS_PROG_REFERENCED, &pins->prog[PINS_REFERENCED], &reason);
+		err = pins_prog_load(PINS_REFERENCED, &pins->prog[PINS_REFERENCED], &reason);
 	if (!err)
 		reason = try_out(pins);
 	if (reason) {

@@ -464,10 +464,10 @@ static void assemble(struct code *code, const struct layout *layout)
 
 /* --- the kernel's side ---------------------------------------------------------------------------------------- */
 
-int pins_prog_load(enum pins_prog_kind kind, int *ret_fd, const char **ret_reason)
+int pins_prog_load(enum pins_kind kind, int *ret_fd, const char **ret_reason)
 {
 	struct code code = { 0 };
-	struct layout layout = { .references = kind == PINS_PROG_REFERENCED };
+	struct layout layout = { .references = kind == PINS_REFERENCED };
 	struct btf *btf;
 	const char *reason;
 	int fd;

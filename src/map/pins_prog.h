@@ -9,17 +9,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "map/pins.h"
+
 /* A run answers for this many pages, and begins at a multiple of it. */
 #define PINS_PROG_PAGES 32U
-
-/* Which pages are reported. A referenced page has any reference besides those of the page cache: also that of a page
- * table that maps it, and of the kernel's own housekeeping for a moment. */
-enum pins_prog_kind { PINS_PROG_PINNED, PINS_PROG_REFERENCED };
 
 /* 0, and a descriptor of the loaded program. -EOPNOTSUPP: this kernel has no BTF, does not let us load it, lacks a
  * structure that the program knows, or has a block layer that does not pin what it reads into; *ret_reason says which,
  * for a log line. */
-int pins_prog_load(enum pins_prog_kind kind, int *ret_fd, const char **ret_reason);
+int pins_prog_load(enum pins_kind kind, int *ret_fd, const char **ret_reason);
 
 /* Bit i of *ret: page first + i of the file that fd of this process is open on is so, or nothing sure can be said; with
  * large: or it is a part of a large folio.

@@ -414,7 +414,7 @@ static const char *why_not(void)
 #ifdef __SANITIZE_THREAD__
 	return "one thread asks the kernel, slowly with a sanitizer of threads";
 #endif
-	if (pins_prog_load(PINS_PROG_PINNED, &fd, &reason))
+	if (pins_prog_load(PINS_PINNED, &fd, &reason))
 		return reason;
 	close(fd);
 	file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");

@@ -547,7 +547,7 @@ static const char *why_not(void)
 
 	if (geteuid() != 0)
 		return "needs root";
-	if (pins_prog_load(PINS_PROG_PINNED, &fd, &reason))
+	if (pins_prog_load(PINS_PINNED, &fd, &reason))
 		return reason;
 	close(fd);
 	return NULL;
