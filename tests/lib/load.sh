@@ -52,6 +52,16 @@ load_start() # FILE PROG-ARGUMENT...
 	cleanup_push stop_process "$load_pid"
 }
 
+# Starts prog_rmw as any program; as load_start() otherwise.
+load_start_plain() # FILE PROG-ARGUMENT...
+{
+	local file=$1
+	shift
+	"$PROG_RMW" --state "$T/state" --report 0.25 --json "$@" "$file" </dev/null >"$T/load.json" 2>"$T/load.log" &
+	load_pid=$!
+	cleanup_push stop_process "$load_pid"
+}
+
 # Waits for the end of a load that is right in every word. SECONDS is beyond its own length.
 load_finish() # SECONDS
 {

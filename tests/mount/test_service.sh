@@ -77,15 +77,6 @@ service_end()
 	tierfs_forget "$T/pool"
 }
 
-load_start_plain() # FILE PROG-ARGUMENT...
-{
-	local file=$1
-	shift
-	"$PROG_RMW" --state "$T/state" --report 0.25 --json "$@" "$file" </dev/null >"$T/load.json" 2>"$T/load.log" &
-	load_pid=$!
-	cleanup_push stop_process "$load_pid"
-}
-
 mkfifo "$T/orders"
 : >"$T/tierfs.log"
 "$TIERFS_SRC/tests/lib/manager.py" "$T/orders" "$log" sh -c "exec tierfs -f -o '$options' '$T/pool' '$M' 2>>'$T/tierfs.log'" &

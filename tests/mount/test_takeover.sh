@@ -29,16 +29,6 @@ is_replaced() # PID: another daemon serves
 	[ -n "$pid" ] && [ "$pid" != "$1" ] && alive "$pid"
 }
 
-# Starts prog_rmw as any program; as load_start() otherwise.
-load_start_plain() # FILE PROG-ARGUMENT...
-{
-	local file=$1
-	shift
-	"$PROG_RMW" --state "$T/state" --report 0.25 --json "$@" "$file" </dev/null >"$T/load.json" 2>"$T/load.log" &
-	load_pid=$!
-	cleanup_push stop_process "$load_pid"
-}
-
 # The longest that an operation took since line LINE of the load's log, in ms.
 stall_since() # LINE
 {
