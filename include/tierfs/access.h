@@ -23,7 +23,7 @@
  * Errors of every call: -ENOTCONN the daemon is gone, or was replaced: open again (a write that was under way may have
  * been carried out in part); -EINVAL a range, flag or record that makes no sense; -EACCES the descriptor does not allow
  * it; -EIO the file is lost, or the mark that it changes could not be stored; -ENOMEM. What happens to a single block
- *is in its record and not an error of the call.
+ * is in its record and not an error of the call.
  *
  * Limits: 16 handles of ordinary users at a time for each mount, and as many for root; a buffer of 1 MiB to 64 MiB;
  * TIERFS_ACCESS_RECORDS_MAX records in a call. A call may end early, at a limit or where the buffer is full; it says
