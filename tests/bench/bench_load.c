@@ -40,6 +40,7 @@
 #define WORDS_MAX 12
 #define INTERVALS_MAX 4096
 #define HOT_SHARE 10 /* of so many accesses, one goes anywhere */
+#define WRITE_EVERY 4 /* of so many accesses of a mix, one writes */
 
 struct map {
 	char name[32], path[256];
@@ -237,7 +238,8 @@ static void page_batch(struct worker *worker, uint64_t now_ns)
 		uint64_t page = choose_page(worker, now_ns);
 		volatile uint64_t *at = (volatile uint64_t *)(access->map->base + page * PAGE);
 		uint64_t word = 1 + measure_below(&worker->state, PAGE_WORDS - 1);
-		bool write = access->op == OP_WRITE || (access->op == OP_MIX && (worker->state & 3) == 0);
+		bool write = access->op == OP_WRITE ||
+			     (access->op == OP_MIX && measure_below(&worker->state, WRITE_EVERY) == 0);
 
 		worker->bad += at[0] != measure_stamp(page);
 		if (write)
