@@ -19,7 +19,7 @@ struct work {
 	uint8_t *run; /* WORK_RUN_BYTES, page aligned, once work_run() was called: some blocks in a row */
 };
 
-#define WORK_RUN_BYTES (128U << 10)
+#define WORK_RUN_BYTES (256U << 10)
 
 struct work_pool {
 	struct lock lock;
