@@ -95,6 +95,9 @@ enum tierfs_access_form {
 
 #define TIERFS_BLOCK_ZERO \
 	(1U << 5) /* out: resident, asked for as stored or for its hash, and all zero: as stored it has no payload */
+#define TIERFS_BLOCK_IN_PLACE \
+	(1U << 6) /* in, write: a block that is resident is written where it is, instead of RESIDENT (not if the \
+		   * kernel caches it) */
 
 /* One block, or, with count > 1, a run of neighbours that are alike in everything and have no payload. */
 struct tierfs_access_record {
@@ -122,6 +125,9 @@ struct tierfs_access_record {
 #define TIERFS_ACCESS_COMPARE (1U << 4)       /* resident blocks with a stored copy: hash and compare */
 #define TIERFS_ACCESS_WAIT (1U << 5)          /* wait for blocks that are on their way, instead of BUSY */
 #define TIERFS_ACCESS_HASH (1U << 6)          /* content_hash of resident blocks too, and TIERFS_BLOCK_ZERO */
+#define TIERFS_ACCESS_CHANGED \
+	(1U << 7) /* read_list: no payload where the content is that of the content_hash in the request */
+#define TIERFS_ACCESS_QUICK (1U << 8) /* as stored, of resident blocks: encoded for speed, not for size */
 
 struct tierfs_access;
 
@@ -157,8 +163,8 @@ int tierfs_access_read(struct tierfs_access *access, uint64_t first, uint64_t co
 		       struct tierfs_access_answer *ret);
 
 /* Requests of single blocks, in any order, are collected and then sent as one call. add copies the record (block,
- * generation, tier, form, flags and payload_bytes count) and the payload; -ENOBUFS: the buffer or the records are full,
- * send first. */
+ * content_hash, generation, tier, form, flags and payload_bytes count) and the payload; -ENOBUFS: the buffer or the
+ * records are full, send first. */
 int tierfs_access_add(struct tierfs_access *access, const struct tierfs_access_record *record, const void *payload);
 /* Room for bytes of payload in the buffer, to be filled by the caller and given to tierfs_access_add(), which then
  * copies nothing. NULL: no room. A second call without an add between gives the same room. */
@@ -174,7 +180,8 @@ void tierfs_access_drop(struct tierfs_access *access);
  * read_list: as tierfs_access_read(), for the blocks that were added. Those for which the buffer has no room say ERROR
  * with ENOBUFS: add them again.
  *
- * write: a block that is resident says RESIDENT, one on its way BUSY, and both are unchanged. A payload as stored is
+ * write: a block that is resident says RESIDENT, unless TIERFS_BLOCK_IN_PLACE has it written, with content (its
+ * generation and tier stay without SET_AGE); one on its way says BUSY; both are unchanged. A payload as stored is
  * decoded completely before it is taken: EBADMSG if it is damaged, of another block number, of another block size, or
  * has content beyond the end of the file; EPROTONOSUPPORT if it is of a format that this daemon does not know. ENOSPC
  * and EIO come from the store. Content of zeros makes a hole. A write is safe (it survives a kill of the daemon) when
@@ -187,6 +194,13 @@ void tierfs_access_drop(struct tierfs_access *access);
 int tierfs_access_read_list(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret);
 int tierfs_access_write(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret);
 int tierfs_access_set(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret);
+
+/* read_list and write in two halves: begin sends what was added and returns (-ENODATA: nothing was), end waits for the
+ * answer. In between the daemon works, and the handle and its buffer are not to be touched. With some handles a program
+ * keeps the daemon busy while it works itself. */
+int tierfs_access_begin_read_list(struct tierfs_access *access, uint32_t flags);
+int tierfs_access_begin_write(struct tierfs_access *access, uint32_t flags);
+int tierfs_access_end(struct tierfs_access *access, struct tierfs_access_answer *ret);
 
 #define TIERFS_GENERATIONS 256
 

@@ -37,7 +37,8 @@ struct tierfs_access {
 	size_t payload_at; /* behind the records */
 	size_t added;      /* requests that wait to be sent */
 	size_t used;       /* bytes of payload that belong to them */
-	uint64_t next_seq;
+	size_t begun;      /* records of the request that is under way */
+	uint64_t last_seq;
 };
 
 /* --- life ------------------------------------------------------------------------------------------------------- */
@@ -78,28 +79,46 @@ static int connect_to(struct tierfs_access *access, const struct tierfs_ioc_info
 	return connect(access->sock, (struct sockaddr *)&address, sizeof(address)) < 0 ? -ENOTCONN : 0;
 }
 
-/* Sends and waits for the answer, of the type expected. */
-static int ask(struct tierfs_access *access, struct tierfs_access_msg *msg, int fd, uint32_t expected)
+static int hang_up(struct tierfs_access *access)
 {
-	uint64_t seq = access->next_seq++;
+	close(access->sock);
+	access->sock = -1;
+	return -ENOTCONN;
+}
+
+static int send_request(struct tierfs_access *access, struct tierfs_access_msg *msg, int fd)
+{
+	int err;
+
+	if (access->sock < 0)
+		return -ENOTCONN;
+	msg->seq = ++access->last_seq;
+	err = wire_send_access(access->sock, msg, fd);
+	/* A refusal may have come before our first packet. */
+	return !err || err == -EPIPE ? 0 : hang_up(access);
+}
+
+/* Waits for the answer to the last request, of the type expected. */
+static int take_answer(struct tierfs_access *access, struct tierfs_access_msg *msg, uint32_t expected)
+{
 	int came_fd = -1;
 	int err;
 
 	if (access->sock < 0)
 		return -ENOTCONN;
-	msg->seq = seq;
-	err = wire_send_access(access->sock, msg, fd);
-	if (!err || err == -EPIPE) /* a refusal may have come before our first packet */
-		err = wire_recv_access(access->sock, msg, &came_fd);
+	err = wire_recv_access(access->sock, msg, &came_fd);
 	if (came_fd >= 0)
 		close(came_fd);
 	if (!err && msg->type == TIERFS_ACCESS_FAILED && msg->u.failed.code > 0)
 		return -msg->u.failed.code;
-	if (!err && msg->type == expected && msg->seq == seq)
-		return 0;
-	close(access->sock);
-	access->sock = -1;
-	return -ENOTCONN;
+	return !err && msg->type == expected && msg->seq == access->last_seq ? 0 : hang_up(access);
+}
+
+static int ask(struct tierfs_access *access, struct tierfs_access_msg *msg, int fd, uint32_t expected)
+{
+	int err = send_request(access, msg, fd);
+
+	return err ? err : take_answer(access, msg, expected);
 }
 
 static int open_at_daemon(struct tierfs_access *access, const struct tierfs_ioc_info *info)
@@ -249,6 +268,7 @@ EXPORT int tierfs_access_add(struct tierfs_access *access, const struct tierfs_a
 			     const void *payload)
 {
 	struct tierfs_access_record request = { .block = record->block,
+						.content_hash = record->content_hash,
 						.count = 1,
 						.generation = record->generation,
 						.tier = record->tier,
@@ -283,40 +303,66 @@ EXPORT void tierfs_access_drop(struct tierfs_access *access)
 }
 
 /* Sends what was added. */
-static int send_added(struct tierfs_access *access, struct tierfs_access_msg *msg, struct tierfs_access_answer *ret)
+static int begin(struct tierfs_access *access, enum tierfs_access_op op, uint32_t flags)
 {
-	size_t count = access->added;
-	int err = 0;
+	struct tierfs_access_msg msg = call_of(op, flags);
 
+	access->begun = access->added;
 	tierfs_access_drop(access);
-	msg->u.call.records = (uint32_t)count;
-	if (count)
-		err = ask(access, msg, -1, TIERFS_ACCESS_DONE);
+	if (!access->begun)
+		return -ENODATA;
+	msg.u.call.records = (uint32_t)access->begun;
+	if (op == TIERFS_ACCESS_OP_LIST)
+		offer_payload(access, &msg);
+	return send_request(access, &msg, -1);
+}
+
+EXPORT int tierfs_access_end(struct tierfs_access *access, struct tierfs_access_answer *ret)
+{
+	struct tierfs_access_msg msg;
+	int err = take_answer(access, &msg, TIERFS_ACCESS_DONE);
+
 	if (!err)
-		*ret = (struct tierfs_access_answer){ .record = records(access), .count = count };
+		*ret = (struct tierfs_access_answer){ .record = records(access), .count = access->begun };
 	return err;
+}
+
+EXPORT int tierfs_access_begin_read_list(struct tierfs_access *access, uint32_t flags)
+{
+	return begin(access, TIERFS_ACCESS_OP_LIST, flags);
+}
+
+EXPORT int tierfs_access_begin_write(struct tierfs_access *access, uint32_t flags)
+{
+	return begin(access, TIERFS_ACCESS_OP_WRITE, flags);
+}
+
+/* Both halves; of nothing, nothing. */
+static int do_added(struct tierfs_access *access, enum tierfs_access_op op, uint32_t flags,
+		    struct tierfs_access_answer *ret)
+{
+	int err = begin(access, op, flags);
+
+	if (err == -ENODATA) {
+		*ret = (struct tierfs_access_answer){ .record = records(access) };
+		return 0;
+	}
+	return err ? err : tierfs_access_end(access, ret);
 }
 
 EXPORT int tierfs_access_read_list(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret)
 {
-	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_LIST, flags);
-
-	offer_payload(access, &msg);
-	return send_added(access, &msg, ret);
+	return do_added(access, TIERFS_ACCESS_OP_LIST, flags, ret);
 }
 
 EXPORT int tierfs_access_write(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret)
 {
-	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_WRITE, flags);
-
-	return send_added(access, &msg, ret);
+	return do_added(access, TIERFS_ACCESS_OP_WRITE, flags, ret);
 }
 
 EXPORT int tierfs_access_set(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret)
 {
-	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_SET, flags);
-
-	return send_added(access, &msg, ret);
+	return do_added(access, TIERFS_ACCESS_OP_SET, flags, ret);
 }
 
 EXPORT int tierfs_access_ages(struct tierfs_access *access, struct tierfs_access_ages *ret)

@@ -23,7 +23,8 @@ struct reader {
 	size_t used; /* of the room for payload */
 	uint64_t first, count;
 	struct tierfs_access_record record[RUN_BLOCKS];
-	bool wanted[RUN_BLOCKS]; /* its payload is still to come */
+	uint64_t known[RUN_BLOCKS]; /* with TIERFS_ACCESS_CHANGED: the hash that the caller has */
+	bool wanted[RUN_BLOCKS];    /* its payload is still to come */
 };
 
 /* What a payload of one block can take of the buffer. */
@@ -90,9 +91,16 @@ void access_fail(struct tierfs_access_record *record, int err)
 
 /* --- looking --------------------------------------------------------------------------------------------------- */
 
+/* Of a resident block the hash is known after it was read. */
+static bool is_known(const struct reader *reader, const struct tierfs_access_record *record)
+{
+	return reader->flags & TIERFS_ACCESS_CHANGED && record->content_hash &&
+	       record->content_hash == reader->known[record->block - reader->first];
+}
+
 static bool wants_payload(const struct reader *reader, const struct tierfs_access_record *record)
 {
-	if (reader->flags & TIERFS_ACCESS_NO_PAYLOAD)
+	if (reader->flags & TIERFS_ACCESS_NO_PAYLOAD || is_known(reader, record))
 		return false;
 	if (record->state == TIERFS_STATE_COLD)
 		return !(record->flags & TIERFS_BLOCK_DAMAGED);
@@ -250,23 +258,30 @@ static int read_cold(struct reader *reader)
 	return 0;
 }
 
-static int put_resident(struct reader *reader, struct tierfs_access_record *record, uint64_t hash, size_t length)
+static int put_resident(struct reader *reader, struct tierfs_access_record *record, const uint8_t *plain, size_t length)
 {
 	struct work *work = reader->work;
+	struct codec *codec = work->codec;
 	struct store_key away = { .ino = 0, .block = record->block };
 	struct codec_hotness hotness = { .generation = record->generation, .tier = record->tier };
 	size_t value_length;
-	int err;
+	int err = 0;
 
 	if (!(reader->flags & TIERFS_ACCESS_STORED)) {
-		put_payload(reader, record, TIERFS_FORM_PLAIN, work->plain, length);
+		put_payload(reader, record, TIERFS_FORM_PLAIN, plain, length);
 		return 0;
 	}
-	if (codec_is_zero(work->plain, reader->file->block_bytes)) {
+	if (codec_is_zero(plain, reader->file->block_bytes)) {
 		record->flags |= TIERFS_BLOCK_ZERO;
 		return 0;
 	}
-	err = codec_encode(work->codec, away, hotness, work->plain, hash, work->value, work->value_cap, &value_length);
+	if (reader->flags & TIERFS_ACCESS_QUICK) {
+		err = work_quick(work, reader->file->block_bytes);
+		codec = work->quick;
+	}
+	if (!err)
+		err = codec_encode(codec, away, hotness, plain, record->content_hash, work->value, work->value_cap,
+				   &value_length);
 	if (!err)
 		put_payload(reader, record, TIERFS_FORM_STORED, work->value, value_length);
 	return err;
@@ -285,45 +300,78 @@ static void compare(struct ramfile *file, struct tierfs_access_record *record)
 												: TIERFS_COPY_DIFFERS;
 }
 
-static void read_resident(struct reader *reader, struct tierfs_access_record *record, bool wanted)
+/* What an answer says of a resident block whose content was read; length: as far as the file goes. */
+static void answer_resident(struct reader *reader, struct tierfs_access_record *record, const uint8_t *plain,
+			    size_t length)
 {
 	struct ramfile *file = reader->file;
-	struct work *work = reader->work;
-	size_t length = 0;
-	int err = ramfile_read(file, work->plain, file->block_bytes, record->block * file->block_bytes, &length);
+	/* Also of a block that was cold when its place in the buffer was counted, and is not any more. */
+	bool wanted = reader->wanted[record->block - reader->first];
+	int err;
 
-	if (!err && !length)
-		err = -ENXIO;
-	if (err) {
-		access_fail(record, err);
-		return;
-	}
-	memset(work->plain + length, 0, file->block_bytes - length);
 	if (reader->flags & (TIERFS_ACCESS_STORED | TIERFS_ACCESS_COMPARE | TIERFS_ACCESS_HASH))
-		record->content_hash = codec_hash(work->plain, file->block_bytes);
+		record->content_hash = codec_hash(plain, file->block_bytes);
 	if (reader->flags & TIERFS_ACCESS_COMPARE)
 		compare(file, record);
-	if (reader->flags & TIERFS_ACCESS_HASH && codec_is_zero(work->plain, file->block_bytes))
+	if (reader->flags & TIERFS_ACCESS_HASH && codec_is_zero(plain, file->block_bytes))
 		record->flags |= TIERFS_BLOCK_ZERO;
-	err = wanted ? put_resident(reader, record, record->content_hash, length) : 0;
+	err = wanted && wants_payload(reader, record) ? put_resident(reader, record, plain, length) : 0;
 	if (err)
 		access_fail(record, err);
 }
 
+/* Resident blocks in a row, into room for them. */
+static int read_resident(struct reader *reader, uint64_t i, uint64_t count, uint8_t *plain)
+{
+	struct ramfile *file = reader->file;
+	size_t block_bytes = file->block_bytes, length = 0;
+	int err = ramfile_read(file, plain, count * block_bytes, reader->record[i].block * block_bytes, &length);
+
+	if (err)
+		return err;
+	memset(plain + length, 0, count * block_bytes - length);
+	for (uint64_t j = 0; j < count; j++) {
+		size_t start = j * block_bytes, left = length > start ? length - start : 0;
+
+		if (left)
+			answer_resident(reader, &reader->record[i + j], plain + start,
+					left < block_bytes ? left : block_bytes);
+		else
+			access_fail(&reader->record[i + j], -ENXIO); /* truncated meanwhile */
+	}
+	return 0;
+}
+
+static bool is_read(const struct reader *reader, uint64_t i)
+{
+	const struct tierfs_access_record *record = &reader->record[i];
+
+	return record->result == TIERFS_ACCESS_RESIDENT && !(record->flags & TIERFS_BLOCK_CACHED) &&
+	       ((reader->wanted[i] && wants_payload(reader, record)) || reader->flags & TIERFS_ACCESS_HASH ||
+		(reader->flags & TIERFS_ACCESS_COMPARE && record->copy == TIERFS_COPY_UNKNOWN));
+}
+
 static int read_chunk(struct reader *reader)
 {
+	uint64_t most = WORK_RUN_BYTES / reader->file->block_bytes;
 	int err = read_cold(reader);
 
-	for (uint64_t i = 0; i < reader->count && !err; i++) {
-		struct tierfs_access_record *record = &reader->record[i];
-		/* Also of a block that was cold when its place in the buffer was counted, and is not any more. */
-		bool wanted = reader->wanted[i] && wants_payload(reader, record);
-		bool hashed = (reader->flags & TIERFS_ACCESS_HASH ||
-			       (reader->flags & TIERFS_ACCESS_COMPARE && record->copy == TIERFS_COPY_UNKNOWN)) &&
-			      !(record->flags & TIERFS_BLOCK_CACHED);
+	if (!err && most > 1)
+		err = work_run(reader->work);
+	for (uint64_t i = 0, count; i < reader->count && !err; i += count ? count : 1) {
+		count = 0;
+		while (i + count < reader->count && count < most && is_read(reader, i + count))
+			count++;
+		if (count > 1 && read_resident(reader, i, count, reader->work->run) == 0)
+			continue;
+		/* One by one it shows which of them is the reason. */
+		count = 0;
+		if (is_read(reader, i)) {
+			int failed = read_resident(reader, i, 1, reader->work->plain);
 
-		if (record->result == TIERFS_ACCESS_RESIDENT && (wanted || hashed))
-			read_resident(reader, record, wanted);
+			if (failed)
+				access_fail(&reader->record[i], failed);
+		}
 	}
 	return err;
 }
@@ -440,6 +488,8 @@ int access_read_list(struct ramfile *file, uint32_t flags, const struct access_b
 		size_t run = run_at(buffer, i, &first);
 		bool at_end;
 
+		for (size_t j = 0; j < run; j++)
+			reader.known[j] = *(const volatile uint64_t *)&buffer->record[i + j].content_hash;
 		look_chunk(&reader, first, run, &at_end);
 		err = read_chunk(&reader);
 		for (size_t j = 0; j < run; j++) {

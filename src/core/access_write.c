@@ -1,9 +1,9 @@
 /* core/access_write.c - writing blocks where they are, and setting their age: see access.h.
  *
- * A batch of blocks that are cold or holes is taken (UPDATING), all of its payload is copied, checked and made ready,
- * one put writes what goes to the store, and the blocks settle. A block that is resident or on its way is not taken. A
- * batch waits for nobody while it holds blocks: it ends before the block that it would wait for, so that two of them
- * cannot wait for each other.
+ * A batch of blocks that are cold or holes, or resident if that is asked for, is taken (UPDATING), all of its payload
+ * is copied, checked and made ready, one put writes what goes to the store, and the blocks settle. Other blocks that
+ * are resident, and those on their way, are not taken. A batch waits for nobody while it holds blocks: it ends before
+ * the block that it would wait for, so that two of them cannot wait for each other.
  */
 #include "core/access.h"
 
@@ -14,7 +14,7 @@
 #include "base/cleanup.h"
 #include "core/ramfile_impl.h"
 
-#define RECORD_FLAGS_IN (TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_TO_DRAM)
+#define RECORD_FLAGS_IN (TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_TO_DRAM | TIERFS_BLOCK_IN_PLACE)
 
 enum plan { PLAN_HOLE, PLAN_COLD, PLAN_DRAM };
 
@@ -60,6 +60,13 @@ static int check_record(const struct writer *writer, const struct tierfs_access_
 
 enum took { TOOK, ANSWERED, NOT_NOW };
 
+/* Under lock: a block at rest that a write may not touch. */
+static bool is_left_alone(const struct blocks *blocks, const struct tierfs_access_record *record)
+{
+	return blocks_has(blocks, record->block, BLOCK_CACHED) ||
+	       (blocks_state(blocks, record->block) == BLOCK_RESIDENT && !(record->flags & TIERFS_BLOCK_IN_PLACE));
+}
+
 /* Under lock, which is dropped where it waits. */
 static enum took take_locked(struct writer *writer, struct tierfs_access_record *record, struct target *target)
 {
@@ -81,8 +88,7 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 		access_fail(record, -ENXIO);
 		return ANSWERED;
 	}
-	if (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED) ||
-	    blocks_has(blocks, block, BLOCK_CACHED) || blocks_state(blocks, block) == BLOCK_RESIDENT) {
+	if (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED) || is_left_alone(blocks, record)) {
 		bool owned = blocks_has(blocks, block, BLOCK_OWNED);
 
 		access_look(file, block, record);
@@ -150,6 +156,14 @@ static bool tail_is_zero(const struct writer *writer, const struct target *targe
 	size_t left = writer->file->block_bytes - target->length;
 
 	return !left || codec_is_zero(tail, left);
+}
+
+/* A block that is resident keeps what it has of the budget, and its stored copy: pages of the arena win over it. */
+static int write_resident(struct writer *writer, struct target *target)
+{
+	struct ramfile *file = writer->file;
+
+	return arena_write(&file->arena, writer->work->plain, target->length, target->record.block * file->block_bytes);
 }
 
 /* The content into work->plain; a value that came as stored is checked as a whole, and stays in its slot. */
@@ -228,6 +242,15 @@ static int prepare(struct writer *writer, struct target *target)
 	int err;
 
 	target->plan = PLAN_HOLE;
+	if (target->was == BLOCK_RESIDENT) {
+		target->plan = PLAN_DRAM;
+		err = target->record.form == TIERFS_FORM_NONE ? -EINVAL : 0;
+		if (!err)
+			err = ramfile_complete(file, writer->work, target->record.block);
+		if (!err)
+			err = read_payload(writer, target, slot);
+		return err ? err : write_resident(writer, target);
+	}
 	if (target->record.form == TIERFS_FORM_NONE)
 		return 0;
 	err = read_payload(writer, target, slot);
@@ -269,10 +292,13 @@ static bool settle(struct ramfile *file, struct target *target)
 	struct blocks *blocks = &file->blocks;
 	uint64_t block = record->block;
 	enum block_state now = target->was;
+	/* A change in place by itself says nothing about use. */
+	bool aged = target->was != BLOCK_RESIDENT || record->flags & TIERFS_BLOCK_SET_AGE;
 	bool waiters;
 
 	if (!target->err) {
-		heat_used(blocks, block);
+		if (aged)
+			heat_used(blocks, block);
 		now = BLOCK_HOLE;
 		if (target->plan == PLAN_COLD) {
 			now = BLOCK_COLD;
@@ -283,7 +309,7 @@ static bool settle(struct ramfile *file, struct target *target)
 		blocks_clear(blocks, block, BLOCK_DAMAGED);
 	}
 	waiters = ramfile_settle(file, block, now);
-	if (!target->err && now != BLOCK_HOLE) {
+	if (!target->err && now != BLOCK_HOLE && aged) {
 		heat_set_age(blocks, block, target->hotness.generation);
 		blocks_set_tier(blocks, block, target->hotness.tier);
 	}

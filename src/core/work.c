@@ -16,6 +16,7 @@ static void work_free(struct work *work)
 	if (!work)
 		return;
 	codec_free(work->codec);
+	codec_free(work->quick);
 	free(work->plain);
 	free(work->value);
 	free(work->run);
@@ -55,6 +56,11 @@ int work_run(struct work *work)
 	if (!work->run)
 		work->run = aligned_alloc(PAGE, WORK_RUN_BYTES);
 	return work->run ? 0 : -ENOMEM;
+}
+
+int work_quick(struct work *work, uint32_t block_bytes)
+{
+	return work->quick ? 0 : codec_new(block_bytes, 0, &work->quick);
 }
 
 int work_get(struct work_pool *pool, struct work **ret)

@@ -13,8 +13,9 @@
 struct work {
 	struct work *next;
 	struct codec *codec;
-	uint8_t *plain; /* block_bytes, page aligned */
-	uint8_t *value; /* codec_bound() */
+	struct codec *quick; /* LZ4, once work_quick() was called: for what does not live long */
+	uint8_t *plain;      /* block_bytes, page aligned */
+	uint8_t *value;      /* codec_bound() */
 	size_t value_cap;
 	uint8_t *run; /* WORK_RUN_BYTES, page aligned, once work_run() was called: some blocks in a row */
 };
@@ -34,5 +35,6 @@ void work_pool_fini(struct work_pool *pool);
 
 int work_get(struct work_pool *pool, struct work **ret);  /* -ENOMEM */
 int work_run(struct work *work);                          /* makes work->run. -ENOMEM */
+int work_quick(struct work *work, uint32_t block_bytes);  /* makes work->quick. -ENOMEM */
 void work_put(struct work_pool *pool, struct work *work); /* takes NULL */
 uint64_t work_pool_bytes(struct work_pool *pool);

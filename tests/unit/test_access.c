@@ -279,6 +279,123 @@ START_TEST(as_stored_there_and_back)
 }
 END_TEST
 
+/* One request of a list; known: the hash that the caller has. */
+static struct tierfs_access_record *list_one(uint64_t block, uint32_t flags, uint64_t known)
+{
+	struct access_buffer buffer = buffer_of(1);
+
+	*record(0) = (struct tierfs_access_record){ .block = block, .count = 1, .content_hash = known };
+	ck_assert_int_eq(access_read_list(file, flags, &buffer), 0);
+	return record(0);
+}
+
+START_TEST(what_is_known_has_no_payload)
+{
+	const uint32_t flags = TIERFS_ACCESS_STORED | TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_CHANGED;
+	uint64_t hash = codec_hash(content, BLOCK);
+	const struct tierfs_access_record *r;
+
+	write_content(1, true);
+	write_content(2, false);
+	for (uint64_t block = 1; block <= 2; block++) {
+		r = list_one(block, flags, hash);
+		ck_assert_uint_eq(r->payload_bytes, 0);
+		ck_assert_uint_eq(r->content_hash, hash);
+		ck_assert_uint_ne(list_one(block, flags, hash + 1)->payload_bytes, 0);
+		ck_assert_uint_ne(list_one(block, flags, 0)->payload_bytes, 0);
+		ck_assert_uint_ne(list_one(block, flags & ~TIERFS_ACCESS_CHANGED, hash)->payload_bytes, 0);
+	}
+	/* Written through the mapping: the content counts. */
+	ck_assert_int_eq(ramfile_write(file, "x", 1, 2 * BLOCK, false), 0);
+	ck_assert_uint_ne(list_one(2, flags, hash)->payload_bytes, 0);
+}
+END_TEST
+
+START_TEST(resident_blocks_in_a_row_are_read_at_once)
+{
+	static uint8_t other[BLOCK];
+	struct access_buffer buffer = buffer_of(BLOCKS);
+
+	for (uint64_t block = 1; block < BLOCKS; block++) {
+		memset(other, (int)block, sizeof(other));
+		other[0] = 'x';
+		ck_assert_int_eq(ramfile_write(file, other, block == BLOCKS - 1 ? BLOCK - 4096 : BLOCK, block * BLOCK,
+					       block == 4),
+				 0);
+	}
+	for (uint64_t block = 0; block < BLOCKS; block++)
+		*record(block) = (struct tierfs_access_record){ .block = block, .count = 1 };
+	ck_assert_int_eq(access_read_list(file, TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_HASH, &buffer), 0);
+	ck_assert_uint_eq(record(0)->result, TIERFS_ACCESS_HOLE);
+	for (uint64_t block = 1; block < BLOCKS; block++) {
+		size_t length = block == BLOCKS - 1 ? BLOCK - 4096 : BLOCK;
+
+		memset(other, 0, sizeof(other));
+		memset(other, (int)block, length);
+		other[0] = 'x';
+		ck_assert_uint_eq(record(block)->result, block == 4 ? TIERFS_ACCESS_READ_OK : TIERFS_ACCESS_RESIDENT);
+		ck_assert_uint_eq(record(block)->payload_bytes, length);
+		ck_assert_uint_eq(record(block)->content_hash, codec_hash(other, BLOCK));
+		ck_assert_mem_eq(memory + record(block)->payload_at, other, length);
+	}
+}
+END_TEST
+
+START_TEST(quickly_encoded_is_as_good)
+{
+	static uint8_t value[BLOCK + 64];
+	const struct tierfs_access_record *r;
+	struct codec_info info;
+	size_t length;
+
+	write_content(2, false);
+	r = list_one(2, TIERFS_ACCESS_STORED | TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_QUICK, 0);
+	length = r->payload_bytes;
+	memcpy(value, memory + r->payload_at, length);
+	ck_assert_int_eq(codec_peek(value, length, &info), 0);
+	ck_assert_int_eq(info.kind, CODEC_LZ4);
+	ck_assert_uint_eq(write_one(2, TIERFS_FORM_STORED, value, length, TIERFS_BLOCK_IN_PLACE)->result,
+			  TIERFS_ACCESS_WRITE_OK);
+	ck_assert_mem_eq(memory + read_one(2, TIERFS_ACCESS_ALSO_RESIDENT)->payload_at, content, BLOCK);
+}
+END_TEST
+
+START_TEST(in_place_if_that_is_asked_for)
+{
+	static uint8_t other[BLOCK], value[BLOCK + 64];
+	const struct tierfs_access_record *r;
+	uint64_t dram_blocks;
+	size_t length;
+
+	memset(other, 'x', sizeof(other));
+	write_content(2, false);
+	dram_blocks = atomic_load(&file->dram_blocks);
+	lock_get(&file->lock);
+	blocks_set_tier(&file->blocks, 2, 1);
+	lock_put(&file->lock);
+	/* Refused: nothing is changed. */
+	length = make_value(2, other, 12345, value);
+	ck_assert_uint_eq(write_one(2, TIERFS_FORM_STORED, value, length, TIERFS_BLOCK_IN_PLACE)->error, EBADMSG);
+	ck_assert_uint_eq(write_one(2, TIERFS_FORM_NONE, NULL, 0, TIERFS_BLOCK_IN_PLACE)->error, EINVAL);
+	ck_assert_mem_eq(memory + read_one(2, TIERFS_ACCESS_ALSO_RESIDENT)->payload_at, content, BLOCK);
+	/* Done: it stays where it is, with its age unless another one is given. */
+	r = write_one(2, TIERFS_FORM_PLAIN, other, BLOCK, TIERFS_BLOCK_IN_PLACE);
+	ck_assert_uint_eq(r->result, TIERFS_ACCESS_WRITE_OK);
+	ck_assert_uint_eq(r->state, TIERFS_STATE_RESIDENT);
+	ck_assert_uint_eq(r->tier, 1);
+	ck_assert_mem_eq(memory + read_one(2, TIERFS_ACCESS_ALSO_RESIDENT)->payload_at, other, BLOCK);
+	r = write_one(2, TIERFS_FORM_PLAIN, content, BLOCK, TIERFS_BLOCK_IN_PLACE | TIERFS_BLOCK_SET_AGE);
+	ck_assert_uint_eq(r->generation, 17);
+	ck_assert_uint_eq(r->tier, 2);
+	ck_assert_uint_eq(atomic_load(&file->dram_blocks), dram_blocks);
+	ck_assert_uint_eq(store_mem_count(store, ino), 0);
+	/* A block that is not there is written as ever. */
+	ck_assert_uint_eq(write_one(3, TIERFS_FORM_PLAIN, other, BLOCK, TIERFS_BLOCK_IN_PLACE)->state,
+			  TIERFS_STATE_COLD);
+	ramfile_check(file);
+}
+END_TEST
+
 static void must_refuse(uint64_t block, const uint8_t *value, size_t length)
 {
 	const struct tierfs_access_record *r = write_one(block, TIERFS_FORM_STORED, value, length, 0);
@@ -602,6 +719,10 @@ int main(void)
 	tcase_add_test(blocks, writes_leave_dram_alone);
 	tcase_add_test(blocks, writes_to_dram_until_the_budget_says_no);
 	tcase_add_test(blocks, as_stored_there_and_back);
+	tcase_add_test(blocks, what_is_known_has_no_payload);
+	tcase_add_test(blocks, resident_blocks_in_a_row_are_read_at_once);
+	tcase_add_test(blocks, quickly_encoded_is_as_good);
+	tcase_add_test(blocks, in_place_if_that_is_asked_for);
 	tcase_add_test(blocks, hostile_values_are_refused);
 	tcase_add_test(blocks, bad_records_are_refused);
 	tcase_add_test(blocks, named_twice_is_written_twice);

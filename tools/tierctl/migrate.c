@@ -186,13 +186,14 @@ static int sample_state(struct source *source, const struct source_table *table,
 			double *ret_bytes)
 {
 	uint64_t block[SAMPLE_BLOCKS], step = count / SAMPLE_BLOCKS + 1, seen = 0, taken = 0;
+	struct source_wish wish = { .resident = true };
 	struct sample sample = {};
 	int err;
 
 	for (uint64_t i = 0; i < table->count && taken < SAMPLE_BLOCKS; i++)
 		if (table->state[i] == state && seen++ % step == 0)
 			block[taken++] = i;
-	err = source_values(source, block, taken, true, count_value, &sample);
+	err = source_values(source, &wish, block, taken, count_value, &sample);
 	*ret_bytes = sample.blocks ? (double)sample.bytes / (double)sample.blocks + STREAM_HEAD_BYTES : 0;
 	return err;
 }
@@ -286,16 +287,15 @@ static int print_moved(const struct migrate *migrate, const struct sender *sende
 	char stream[SIZE_TEXT_LEN], last[SIZE_TEXT_LEN];
 
 	if (migrate->args->json)
-		return print_json(json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:b}", "file",
-					    migrate->path, "stream_bytes", (json_int_t)sender->stream_bytes,
-					    "cold_blocks", (json_int_t)sender->cold_blocks, "resident_blocks",
-					    (json_int_t)sender->resident_blocks, "skipped_blocks",
-					    (json_int_t)sender->skipped_blocks, "rounds", (json_int_t)sender->rounds,
-					    "last_round_bytes", (json_int_t)sender->round_bytes, "seconds",
-					    (double)sender->total_ns / 1e9, "downtime_seconds",
-					    (double)migrate->downtime_ns / 1e9, "memory_seconds",
-					    (double)sender->paused_ns / 1e9, "devices_seconds",
-					    (double)migrate->devices_ns / 1e9, "delta", (int)(sender->base != NULL)));
+		return print_json(json_pack(
+			"{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:b}", "file", migrate->path,
+			"stream_bytes", (json_int_t)sender->stream_bytes, "cold_blocks",
+			(json_int_t)sender->cold_blocks, "resident_blocks", (json_int_t)sender->resident_blocks,
+			"skipped_blocks", (json_int_t)sender->skipped_blocks, "rounds", (json_int_t)sender->rounds,
+			"last_round_bytes", (json_int_t)sender->round_bytes, "seconds", (double)sender->total_ns / 1e9,
+			"downtime_seconds", (double)migrate->downtime_ns / 1e9, "stop_seconds",
+			(double)sender->stop_ns / 1e9, "memory_seconds", (double)sender->paused_ns / 1e9,
+			"devices_seconds", (double)migrate->devices_ns / 1e9, "delta", (int)(sender->base != NULL)));
 	printf("%s: moved, %s in %.1f s, %llu rounds; stood still for %.3f s (last round %s)\n", migrate->path,
 	       size_format(sender->stream_bytes, stream), (double)sender->total_ns / 1e9,
 	       (unsigned long long)sender->rounds, (double)migrate->downtime_ns / 1e9,

@@ -16,6 +16,9 @@
 #include "cold/codec.h"
 #include "stream/stream.h"
 
+/* Blocks of a request: the daemon works on one while the next comes. */
+#define BATCH_BLOCKS 128
+
 static int set_why(struct receiver *receiver, int err, const char *what, const char *why)
 {
 	if (!*receiver->why)
@@ -45,6 +48,7 @@ static int open_target(struct receiver *receiver, const char *path)
 
 	if (err)
 		return set_errno(receiver, err, what);
+	source_open_handles(&receiver->target);
 	receiver->target_open = true;
 	return 0;
 }
@@ -248,66 +252,39 @@ static int write_in_place(struct receiver *receiver, uint64_t block, const void 
 				 left < target->block_bytes ? left : target->block_bytes);
 }
 
-/* A block that is in DRAM, with its payload, which the next call would overwrite. */
-struct kept {
-	struct tierfs_access_record record;
-	uint8_t *payload;
-	uint32_t length_bytes;
-};
-
-static int settle_resident(struct receiver *receiver, struct kept *kept, size_t count)
+/* Blocks that the call left alone: the kernel caches them, or they were on their way. */
+static int settle(struct receiver *receiver, struct tierfs_access *access, const struct receiver_batch *batch,
+		  struct tierfs_access_record *left, size_t count)
 {
-	struct tierfs_access *access = receiver->target.access;
 	struct tierfs_access_answer answer;
 	int err = 0;
 
-	for (size_t i = 0; i < count && !err; i++) {
-		err = write_in_place(receiver, kept[i].record.block, kept[i].payload, kept[i].length_bytes);
+	for (size_t i = 0; i < count; i++) {
+		const struct receiver_payload *payload = &batch->payload[left[i].payload_at];
+
+		err = write_in_place(receiver, left[i].block, payload->bytes, payload->length_bytes);
 		if (err)
-			return set_block(receiver, kept[i].record.block, err);
+			return set_block(receiver, left[i].block, err);
 		receiver->dram_blocks++;
 	}
 	for (size_t i = 0; i < count && !err; i++) {
-		kept[i].record.form = TIERFS_FORM_NONE;
-		kept[i].record.payload_bytes = 0;
-		kept[i].record.flags = 0;
-		err = tierfs_access_add(access, &kept[i].record, NULL);
+		struct tierfs_access_record record = { .block = left[i].block,
+						       .generation = left[i].generation,
+						       .tier = left[i].tier };
+
+		err = tierfs_access_add(access, &record, NULL);
 	}
 	if (!err && count)
 		err = tierfs_access_set(access, 0, &answer);
 	return err ? set_errno(receiver, err, "ages cannot be set") : 0;
 }
 
-static int keep(const struct tierfs_access_record *record, const struct receiver_payload *payload, struct kept *ret)
+/* Goes through the answers; *ret_left: those that are still to be done, payload_at being the number in the batch. */
+static int check_answers(struct receiver *receiver, const struct tierfs_access_answer *answer,
+			 struct tierfs_access_record *left, size_t *ret_left)
 {
-	*ret = (struct kept){ .record = *record, .payload = malloc(payload->length_bytes) };
-	if (!ret->payload)
-		return -ENOMEM;
-	ret->length_bytes = payload->length_bytes;
-	memcpy(ret->payload, payload->bytes, payload->length_bytes);
-	return 0;
-}
-
-/* Sends what was collected. */
-static int flush(struct receiver *receiver)
-{
-	struct tierfs_access *access = receiver->target.access;
-	struct tierfs_access_answer answer = {};
-	struct kept *kept;
-	size_t count = tierfs_access_added(access), kept_count = 0;
-	int err;
-
-	if (!count)
-		return 0;
-	kept = calloc(count, sizeof(*kept));
-	if (!kept)
-		return set_errno(receiver, -ENOMEM, "cannot go on");
-	receiver->pending_count = 0;
-	err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
-	if (err)
-		set_errno(receiver, err, "blocks cannot be written");
-	for (size_t i = 0; !err && i < answer.count; i++) {
-		const struct tierfs_access_record *record = &answer.record[i];
+	for (size_t i = 0; i < answer->count; i++) {
+		const struct tierfs_access_record *record = &answer->record[i];
 
 		switch ((enum tierfs_access_result)record->result) {
 		case TIERFS_ACCESS_WRITE_OK:
@@ -316,50 +293,98 @@ static int flush(struct receiver *receiver)
 			break;
 		case TIERFS_ACCESS_RESIDENT:
 		case TIERFS_ACCESS_BUSY:
-			err = keep(record, &receiver->pending[i], &kept[kept_count++]);
+			left[*ret_left] = *record;
+			left[(*ret_left)++].payload_at = (uint32_t)i;
 			break;
 		case TIERFS_ACCESS_ERROR:
-			err = set_block(receiver, record->block, -(int)record->error);
-			break;
+			return set_block(receiver, record->block, -(int)record->error);
 		case TIERFS_ACCESS_READ_OK:
 		case TIERFS_ACCESS_SET_OK:
 		case TIERFS_ACCESS_HOLE:
-			err = set_block(receiver, record->block, -EPROTO);
-			break;
+			return set_block(receiver, record->block, -EPROTO);
 		}
 	}
-	if (!err)
-		err = settle_resident(receiver, kept, kept_count);
-	for (size_t i = 0; i < kept_count; i++)
-		free(kept[i].payload);
-	free(kept);
+	return 0;
+}
+
+/* Waits for the answer to a batch, if it is under way. */
+static int end_batch(struct receiver *receiver, unsigned int number)
+{
+	struct tierfs_access *access = receiver->target.handle[number];
+	struct receiver_batch *batch = &receiver->batch[number];
+	struct tierfs_access_record left[BATCH_BLOCKS];
+	struct tierfs_access_answer answer = {};
+	size_t left_count = 0;
+	int err = 0;
+
+	if (batch->sent)
+		err = tierfs_access_end(access, &answer);
+	batch->sent = false;
+	if (err)
+		set_errno(receiver, err, "blocks cannot be written");
+	else
+		err = check_answers(receiver, &answer, left, &left_count);
+	if (!err && left_count)
+		err = settle(receiver, access, batch, left, left_count);
+	batch->count = 0;
 	return err;
 }
 
-/* -ENOBUFS: flush first. */
+/* Sends what was collected, and makes room for the next batch. */
+static int send_batch(struct receiver *receiver)
+{
+	struct receiver_batch *batch = &receiver->batch[receiver->turn];
+	int err;
+
+	if (!batch->count)
+		return 0;
+	err = tierfs_access_begin_write(receiver->target.handle[receiver->turn], TIERFS_ACCESS_WAIT);
+	if (err)
+		return set_errno(receiver, err, "blocks cannot be written");
+	batch->sent = true;
+	receiver->turn = (receiver->turn + 1) % receiver->target.handles;
+	return end_batch(receiver, receiver->turn);
+}
+
+/* All that came is in the file. */
+static int flush(struct receiver *receiver)
+{
+	int err = receiver->plain ? 0 : send_batch(receiver);
+
+	for (unsigned int i = 0; i < receiver->target.handles; i++) {
+		int failed = end_batch(receiver, i);
+
+		err = err ? err : failed;
+	}
+	return err;
+}
+
+/* -ENOBUFS: send first. */
 static int add(struct receiver *receiver, const struct tierfs_access_record *request, const void *payload)
 {
-	struct tierfs_access *access = receiver->target.access;
+	struct tierfs_access *access = receiver->target.handle[receiver->turn];
+	struct receiver_batch *batch = &receiver->batch[receiver->turn];
 	void *room = tierfs_access_room(access, request->payload_bytes);
 	int err;
 
-	if (!receiver->pending)
-		receiver->pending = calloc(TIERFS_ACCESS_RECORDS_MAX, sizeof(*receiver->pending));
-	if (!receiver->pending)
+	if (!batch->payload)
+		batch->payload = calloc(BATCH_BLOCKS, sizeof(*batch->payload));
+	if (!batch->payload)
 		return -ENOMEM;
-	if (!room)
+	if (!room || batch->count == BATCH_BLOCKS)
 		return -ENOBUFS;
 	memcpy(room, payload, request->payload_bytes);
 	err = tierfs_access_add(access, request, room);
 	if (!err)
-		receiver->pending[receiver->pending_count++] =
-			(struct receiver_payload){ .bytes = room, .length_bytes = request->payload_bytes };
+		batch->payload[batch->count++] = (struct receiver_payload){ .bytes = room,
+									    .length_bytes = request->payload_bytes };
 	return err;
 }
 
 static int take_block(struct receiver *receiver, const struct stream_record *record)
 {
-	uint8_t flags = TIERFS_BLOCK_SET_AGE | (receiver->part >= STREAM_PART_RESIDENT ? TIERFS_BLOCK_TO_DRAM : 0);
+	uint8_t flags = TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_IN_PLACE |
+			(receiver->part >= STREAM_PART_RESIDENT ? TIERFS_BLOCK_TO_DRAM : 0);
 	struct tierfs_access_record request = {
 		.block = record->block,
 		.count = 1,
@@ -378,7 +403,7 @@ static int take_block(struct receiver *receiver, const struct stream_record *rec
 		return set_why(receiver, -EBADMSG, "a value contradicts its record", NULL);
 	err = add(receiver, &request, record->payload);
 	if (err == -ENOBUFS) {
-		err = flush(receiver);
+		err = send_batch(receiver);
 		if (err)
 			return err;
 		err = add(receiver, &request, record->payload);
@@ -445,7 +470,7 @@ static int take_record(struct receiver *receiver, const struct stream_record *re
 	case STREAM_PART:
 		receiver->part = record->value;
 		receiver->rounds += record->value > STREAM_PART_RESIDENT;
-		return receiver->plain ? 0 : flush(receiver);
+		return flush(receiver);
 	case STREAM_BLOCK:
 		receiver->done_blocks++;
 		return receiver->plain ? take_plain(receiver, record) : take_block(receiver, record);
@@ -454,7 +479,7 @@ static int take_record(struct receiver *receiver, const struct stream_record *re
 		return take_holes(receiver, record);
 	case STREAM_END:
 		receiver->totals = record->totals;
-		return receiver->plain ? 0 : flush(receiver);
+		return flush(receiver);
 	case STREAM_HEADER:
 	case STREAM_ABORT:
 	case STREAM_HASHES:
@@ -567,7 +592,8 @@ void receiver_fini(struct receiver *receiver)
 	close_target(receiver);
 	codec_free(receiver->codec);
 	free(receiver->plain_block);
-	free(receiver->pending);
+	for (int i = 0; i < SOURCE_HANDLES; i++)
+		free(receiver->batch[i].payload);
 	reader_free(receiver->reader);
 	writer_free(receiver->answer);
 }

@@ -22,9 +22,14 @@
 
 #define RECEIVER_WHY_LEN 512
 
-struct receiver_payload {
-	const void *bytes;
-	uint32_t length_bytes;
+/* A request that is being collected, or under way. */
+struct receiver_batch {
+	struct receiver_payload {
+		const void *bytes; /* in the shared buffer */
+		uint32_t length_bytes;
+	} * payload; /* of each record: an answer does not name it */
+	size_t count;
+	bool sent;
 };
 
 struct receiver {
@@ -51,9 +56,8 @@ struct receiver {
 	uint64_t stamp, base_stamp;
 	uint64_t part;
 	uint64_t done_blocks;
-	/* Payloads of what was added to the next call, in the shared buffer: an answer does not name them. */
-	struct receiver_payload *pending;
-	size_t pending_count;
+	struct receiver_batch batch[SOURCE_HANDLES];
+	unsigned int turn;   /* the batch that is being collected */
 	struct codec *codec; /* of the stream's block size, if that is another */
 	uint8_t *plain_block;
 	struct reader *reader;

@@ -104,6 +104,11 @@ static int send_value(void *arg, const struct source_value *value)
 								  : value->generation;
 	int err = 0;
 
+	if (value->same || (value->hole && sender->sent[value->block] == STREAM_HASH_HOLE)) {
+		sender->skipped_blocks += sender->part <= STREAM_PART_RESIDENT;
+		sender->done_blocks++;
+		return 0;
+	}
 	if (sender->part == STREAM_PART_COLD && value->resident) {
 		/* Touched meanwhile: it goes with the resident ones. */
 		sender->table.state[value->block] = TIERFS_STATE_RESIDENT;
@@ -140,6 +145,7 @@ static void add_to_list(struct sender *sender, uint64_t block)
 static int send_cold(struct sender *sender)
 {
 	struct source_table *table = &sender->table;
+	struct source_wish wish = {};
 	int err = begin_part(sender, STREAM_PART_COLD);
 
 	for (uint64_t block = 0; block < table->count; block++) {
@@ -150,25 +156,8 @@ static int send_cold(struct sender *sender)
 		sender->skipped_blocks += table->state[block] <= TIERFS_STATE_COLD && has_already(sender, block);
 	}
 	if (!err)
-		err = source_values(sender->source, sender->list, sender->list_count, false, send_value, sender);
+		err = source_values(sender->source, &wish, sender->list, sender->list_count, send_value, sender);
 	return err ? err : put_holes_before(sender, table->count);
-}
-
-/* Of the blocks in the list, those that the receiver does not have as they are now. */
-static int drop_unchanged(struct sender *sender)
-{
-	uint64_t kept = 0;
-	int err = source_hash(sender->source, &sender->table, sender->list, sender->list_count);
-
-	for (uint64_t i = 0; i < sender->list_count; i++) {
-		if (!has_already(sender, sender->list[i]))
-			sender->list[kept++] = sender->list[i];
-		else
-			sender->skipped_blocks++;
-	}
-	sender->done_blocks += sender->list_count - kept;
-	sender->list_count = kept;
-	return err;
 }
 
 /* By generation, and within one by number. */
@@ -193,112 +182,65 @@ static int sort_by_age(struct sender *sender)
 static int send_resident(struct sender *sender)
 {
 	struct source_table *table = &sender->table;
+	struct source_wish wish = { .resident = true, .known = sender->sent };
 	int err = begin_part(sender, STREAM_PART_RESIDENT);
 
 	for (uint64_t block = 0; block < table->count; block++)
 		if (table->state[block] >= TIERFS_STATE_RESIDENT)
 			add_to_list(sender, block);
-	if (!err && sender->base)
-		err = drop_unchanged(sender);
 	if (!err)
 		err = sort_by_age(sender);
-	return err ? err : source_values(sender->source, sender->list, sender->list_count, true, send_value, sender);
-}
-
-/* What the receiver does not have as it is now, wherever it is. */
-static int find_changed(struct sender *sender)
-{
-	struct source_table *table = &sender->table;
-	uint64_t known = 0, kept = 0;
-	int err = source_look(sender->source, table);
-
-	sender->list_count = 0;
-	for (uint64_t block = 0; !err && block < table->count; block++)
-		if (table->hash[block] == STREAM_HASH_UNKNOWN)
-			add_to_list(sender, block);
 	if (!err)
-		err = source_hash(sender->source, table, sender->list, sender->list_count);
-	/* Zeros in memory are holes there, and what is a hole in the table goes as one. */
-	for (; !err && known < sender->list_count; known++)
-		if (table->hash[sender->list[known]] == STREAM_HASH_HOLE)
-			table->state[sender->list[known]] = TIERFS_STATE_HOLE;
-	for (uint64_t block = 0; !err && block < table->count; block++)
-		if (table->state[block] != TIERFS_STATE_HOLE && !has_already(sender, block))
-			sender->list[kept++] = block;
-	sender->list_count = kept;
+		err = source_values(sender->source, &wish, sender->list, sender->list_count, send_value, sender);
 	return err;
 }
 
+/* What the receiver does not have as it is now, wherever it is. It is found and sent in one pass: content is read once,
+ * and the receiver works on what was found while the next is looked for. Values of rounds do not live long, so they are
+ * made quickly. */
 static int send_round(struct sender *sender)
 {
-	uint64_t before = writer_bytes(sender->writer);
-	int err;
+	struct source_table *table = &sender->table;
+	struct source_wish wish = { .resident = true, .quick = true, .known = sender->sent };
+	uint64_t bytes = writer_bytes(sender->writer), blocks = sender->cold_blocks + sender->resident_blocks;
+	int err = source_look(sender->source, table);
 
-	sender->part++;
-	sender->hole_at = 0;
-	err = writer_part(sender->writer, sender->part);
 	if (!err)
-		err = source_values(sender->source, sender->list, sender->list_count, true, send_value, sender);
+		err = begin_part(sender, sender->part + 1);
+	for (uint64_t block = 0; block < table->count; block++)
+		if (table->state[block] != TIERFS_STATE_HOLE &&
+		    (table->hash[block] == STREAM_HASH_UNKNOWN || !has_already(sender, block)))
+			add_to_list(sender, block);
 	if (!err)
-		err = put_holes_before(sender, sender->table.count);
+		err = source_values(sender->source, &wish, sender->list, sender->list_count, send_value, sender);
+	if (!err)
+		err = put_holes_before(sender, table->count);
 	sender->rounds++;
-	sender->round_bytes = writer_bytes(sender->writer) - before;
+	sender->round_bytes = writer_bytes(sender->writer) - bytes;
+	sender->round_blocks = sender->cold_blocks + sender->resident_blocks - blocks;
 	return err ? err : writer_flush(sender->writer);
 }
 
 /* --- live ------------------------------------------------------------------------------------------------------- */
 
-struct pace {
-	uint64_t scan_ns;    /* what finding the changed blocks took */
-	double bytes_per_ns; /* of blocks, not of the stream: how fast a round went */
-	uint64_t least;      /* blocks of the smallest round so far */
-	unsigned int hopeless;
-};
-
-/* True if another round while the machine runs is worth it. */
-static bool another_round(struct sender *sender, struct pace *pace)
+/* Rounds while the machine runs, until the next one fits into the downtime, or they do not get smaller any more. The
+ * last one has to do at most what this one had to, and has the processors for itself; the other half of the downtime is
+ * for the state of devices, and for the estimate. */
+static int send_rounds(struct sender *sender)
 {
-	double rest_ns = pace->bytes_per_ns > 0
-				 ? (double)(sender->list_count * sender->source->block_bytes) / pace->bytes_per_ns
-				 : 0;
-
-	if ((double)pace->scan_ns + rest_ns <= (double)sender->downtime_ns)
-		return false;
-	if (sender->list_count < pace->least) {
-		pace->least = sender->list_count;
-		pace->hopeless = 0;
-	} else {
-		pace->hopeless++;
-	}
-	return pace->hopeless < HOPELESS_ROUNDS && sender->rounds < ROUNDS_MAX;
-}
-
-/* start_ns: when the resident part began. It went at the speed at which rounds will go; the cold part is quicker. */
-static int send_rounds(struct sender *sender, uint64_t start_ns)
-{
-	uint64_t blocks = sender->resident_blocks, now_ns = clock_ns();
-	struct pace pace = { .least = UINT64_MAX };
+	uint64_t least = UINT64_MAX, start_ns;
+	unsigned int hopeless = 0;
 	int err;
 
-	if (blocks && now_ns > start_ns)
-		pace.bytes_per_ns = (double)(blocks * sender->source->block_bytes) / (double)(now_ns - start_ns);
-	for (;;) {
-		uint64_t scan_ns = clock_ns(), list_count;
-
-		err = find_changed(sender);
-		pace.scan_ns = clock_ns() - scan_ns;
-		if (err || !another_round(sender, &pace))
-			return err;
-		list_count = sender->list_count;
-		scan_ns = clock_ns();
+	do {
+		start_ns = clock_ns();
 		err = send_round(sender);
-		if (err)
-			return err;
-		now_ns = clock_ns();
-		if (list_count > 64 && now_ns > scan_ns)
-			pace.bytes_per_ns = (double)(list_count * sender->source->block_bytes) /
-					    (double)(now_ns - scan_ns);
-	}
+		hopeless = sender->round_blocks < least ? 0 : hopeless + 1;
+		if (sender->round_blocks < least)
+			least = sender->round_blocks;
+	} while (!err && clock_ns() - start_ns > sender->downtime_ns / 2 && hopeless < HOPELESS_ROUNDS &&
+		 sender->rounds < ROUNDS_MAX);
+	return err;
 }
 
 /* The machine stands still from here on. */
@@ -307,12 +249,11 @@ static int hand_over(struct sender *sender)
 	uint64_t start_ns = clock_ns();
 	int err = sender->pause ? sender->pause(sender->pause_arg, sender->why) : 0;
 
+	sender->stop_ns = clock_ns() - start_ns;
 	if (err)
 		return err;
 	sender->channel->hurry = true;
-	err = find_changed(sender);
-	if (!err)
-		err = send_round(sender);
+	err = send_round(sender);
 	sender->paused_ns = clock_ns() - start_ns;
 	return err;
 }
@@ -350,16 +291,14 @@ static int begin(struct sender *sender)
 
 static int send_parts(struct sender *sender)
 {
-	uint64_t start_ns;
 	int err = begin(sender);
 
 	if (!err)
 		err = send_cold(sender);
-	start_ns = clock_ns();
 	if (!err && !sender->cold_only)
 		err = send_resident(sender);
 	if (!err && sender->live)
-		err = send_rounds(sender, start_ns);
+		err = send_rounds(sender);
 	if (!err && sender->live)
 		err = hand_over(sender);
 	if (!err)

@@ -36,7 +36,9 @@ struct sender {
 	uint64_t cold_blocks, resident_blocks, hole_blocks,
 		skipped_blocks; /* blocks may count more than once in rounds */
 	uint64_t rounds;
-	uint64_t stream_bytes, total_ns, paused_ns, round_bytes; /* round_bytes: of the last round */
+	uint64_t stream_bytes, total_ns;
+	uint64_t paused_ns, stop_ns;        /* stop_ns: what pausing it took, a part of paused_ns */
+	uint64_t round_bytes, round_blocks; /* of the last round */
 	char why[SENDER_WHY_LEN];
 	/* Inside. */
 	struct writer *writer;

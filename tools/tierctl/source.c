@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,14 +13,14 @@
 #include "cold/codec.h"
 #include "stream/stream.h"
 
-#define BUFFER_BYTES (UINT64_C(32) << 20)
+#define BUFFER_BYTES (UINT64_C(8) << 20)
 #define NO_BLOCK UINT64_MAX
 #define LEVEL 1
 /* A block is on its way for a moment only; so many of them in a row are something else. */
 #define BUSY_TRIES 1000
-/* Fewer blocks are not worth a thread. */
-#define HELP_BLOCKS 2048
-#define HELP_BUFFER_BYTES (UINT64_C(4) << 20)
+/* Blocks of a request, with and without payload: some milliseconds of work. */
+#define VALUES_MOST 256
+#define HASHES_MOST 2048
 
 int source_open(const char *path, bool writing, struct source *ret, const char **ret_what)
 {
@@ -33,13 +32,14 @@ int source_open(const char *path, bool writing, struct source *ret, const char *
 	source.fd = open(path, (writing ? O_RDWR : O_RDONLY) | O_DIRECT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (source.fd < 0)
 		return -errno;
-	err = tierfs_access_open(source.fd, BUFFER_BYTES, &source.access);
+	err = tierfs_access_open(source.fd, BUFFER_BYTES, &source.handle[0]);
 	if (err) {
 		*ret_what = err == -ENOTTY ? "not in a tierfs mount" : "cannot reach its blocks";
 		close(source.fd);
 		return err;
 	}
-	info = tierfs_access_info(source.access);
+	source.handles = 1;
+	info = tierfs_access_info(source.handle[0]);
 	source.size_bytes = info->size_bytes;
 	source.blocks = info->blocks;
 	source.block_bytes = info->block_bytes;
@@ -54,16 +54,22 @@ int source_open(const char *path, bool writing, struct source *ret, const char *
 
 void source_close(struct source *source)
 {
-	if (!source->access)
+	if (!source->handles)
 		return;
-	tierfs_access_close(source->access);
-	for (int i = 0; i < SOURCE_HELPERS_MAX; i++)
-		tierfs_access_close(source->helper[i]);
+	while (source->handles)
+		tierfs_access_close(source->handle[--source->handles]);
 	close(source->fd);
 	codec_free(source->codec);
 	free(source->plain);
 	free(source->value);
 	*source = (struct source){ .fd = -1 };
+}
+
+void source_open_handles(struct source *source)
+{
+	while (source->handles < SOURCE_HANDLES &&
+	       !tierfs_access_open(source->fd, BUFFER_BYTES, &source->handle[source->handles]))
+		source->handles++;
 }
 
 char *source_why(const struct source *source, int err, char buf[static SOURCE_WHY_LEN])
@@ -139,7 +145,7 @@ int source_look(struct source *source, struct source_table *table)
 	uint64_t block = 0;
 
 	while (block < source->blocks) {
-		int err = tierfs_access_read(source->access, block, source->blocks - block, TIERFS_ACCESS_NO_PAYLOAD,
+		int err = tierfs_access_read(source->handle[0], block, source->blocks - block, TIERFS_ACCESS_NO_PAYLOAD,
 					     &answer);
 
 		if (err)
@@ -175,57 +181,107 @@ static int read_through_file(struct source *source, uint64_t block)
 	return 0;
 }
 
-typedef int answer_fn(void *arg, const struct tierfs_access_record *record);
+/* What is asked of the daemon: in pieces, several of which are under way; answers come in order. */
+struct asking {
+	struct source *source;
+	const uint64_t *block, *known; /* known may be NULL */
+	size_t count, next;            /* next: of the first that was not asked for */
+	size_t most;                   /* blocks of a piece */
+	uint32_t flags;
+	int (*fn)(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record);
+	void *arg;
+	struct piece {
+		size_t at, left; /* left: 0: nothing is under way */
+		unsigned int busy;
+	} piece[SOURCE_HANDLES];
+};
 
-/* Asks for the blocks, in pieces for which the buffer has room. */
-static int ask(struct source *source, const uint64_t *block, size_t count, uint32_t flags, answer_fn *fn, void *arg)
+static int begin_piece(struct asking *asking, unsigned int number)
 {
-	const struct tierfs_access_info *info = tierfs_access_info(source->access);
-	size_t most = TIERFS_ACCESS_RECORDS_MAX, done = 0;
-	unsigned int busy = 0;
+	struct tierfs_access *access = asking->source->handle[number];
+	struct piece *piece = &asking->piece[number];
+	int err = 0;
 
-	if (!(flags & TIERFS_ACCESS_NO_PAYLOAD))
-		most = info->buffer_bytes / (info->stored_max + 64);
-	while (done < count) {
-		struct tierfs_access_answer answer = {};
-		size_t piece = count - done < most ? count - done : most, i;
-		int err = 0;
-
-		tierfs_access_drop(source->access);
-		for (i = 0; i < piece && !err; i++) {
-			struct tierfs_access_record record = { .block = block[done + i], .count = 1 };
-
-			err = tierfs_access_add(source->access, &record, NULL);
-		}
-		if (err == -ENOBUFS && i > 1)
-			err = 0;
-		if (!err)
-			err = tierfs_access_read_list(source->access, flags, &answer);
-		if (err)
-			return err;
-		for (i = 0; i < answer.count; i++) {
-			const struct tierfs_access_record *record = &answer.record[i];
-
-			/* Busy or without room: this one and what follows are asked for again. */
-			if (record->result == TIERFS_ACCESS_BUSY ||
-			    (record->result == TIERFS_ACCESS_ERROR && record->error == ENOBUFS))
-				break;
-			source->error_block = record->block;
-			if (record->result == TIERFS_ACCESS_ERROR)
-				return -(int)record->error;
-			err = fn(arg, record);
-			if (err)
-				return err;
-			source->error_block = NO_BLOCK;
-		}
-		busy = i ? 0 : busy + 1;
-		if (busy > BUSY_TRIES)
-			return -EBUSY;
-		if (!i)
-			usleep(1000);
-		done += i;
+	if (!piece->left) {
+		*piece = (struct piece){ .at = asking->next, .left = asking->count - asking->next };
+		if (piece->left > asking->most)
+			piece->left = asking->most;
+		asking->next += piece->left;
 	}
-	return 0;
+	for (size_t i = 0; i < piece->left && !err; i++) {
+		uint64_t block = asking->block[piece->at + i];
+		struct tierfs_access_record record = { .block = block, .count = 1 };
+
+		if (asking->known)
+			record.content_hash = asking->known[block];
+		err = tierfs_access_add(access, &record, NULL);
+	}
+	if (!err && piece->left)
+		err = tierfs_access_begin_read_list(access, asking->flags);
+	if (err)
+		piece->left = 0;
+	return err;
+}
+
+/* Takes what has come of a piece; what was busy, or for which there was no room, and what follows it stays left. */
+static int take_piece(struct asking *asking, unsigned int number)
+{
+	struct source *source = asking->source;
+	struct piece *piece = &asking->piece[number];
+	struct tierfs_access_answer answer = {};
+	int err = tierfs_access_end(source->handle[number], &answer);
+	size_t i;
+
+	for (i = 0; i < answer.count && !err; i++) {
+		const struct tierfs_access_record *record = &answer.record[i];
+
+		if (record->result == TIERFS_ACCESS_BUSY ||
+		    (record->result == TIERFS_ACCESS_ERROR && record->error == ENOBUFS))
+			break;
+		source->error_block = record->block;
+		err = record->result == TIERFS_ACCESS_ERROR ? -(int)record->error
+							    : asking->fn(asking->arg, source->handle[number], record);
+		if (!err)
+			source->error_block = NO_BLOCK;
+	}
+	piece->busy = i ? 0 : piece->busy + 1;
+	if (!err && piece->busy > BUSY_TRIES)
+		err = -EBUSY;
+	if (!i && !err)
+		usleep(1000);
+	piece->at += i;
+	piece->left = err ? 0 : piece->left - i;
+	return err;
+}
+
+static int ask(struct asking *asking)
+{
+	struct source *source = asking->source;
+	unsigned int turn = 0;
+	int err = 0;
+
+	if (asking->count > asking->most)
+		source_open_handles(source);
+	for (unsigned int i = 0; i < source->handles && !err; i++)
+		err = begin_piece(asking, i);
+	while (!err && asking->piece[turn].left) {
+		err = take_piece(asking, turn);
+		if (!err) {
+			bool through = !asking->piece[turn].left;
+
+			err = begin_piece(asking, turn);
+			if (through)
+				turn = (turn + 1) % source->handles;
+		}
+	}
+	/* What is under way belongs to the daemon until its answer is there. */
+	for (unsigned int i = 0; i < source->handles; i++) {
+		struct tierfs_access_answer unused;
+
+		if (asking->piece[i].left)
+			tierfs_access_end(source->handle[i], &unused);
+	}
+	return err;
 }
 
 struct hashing {
@@ -233,13 +289,14 @@ struct hashing {
 	struct source_table *table;
 };
 
-static int hash_one(void *arg, const struct tierfs_access_record *record)
+static int hash_one(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record)
 {
 	struct hashing *hashing = arg;
 	struct source *source = hashing->source;
 	uint64_t *hash = &hashing->table->hash[record->block];
 	int err = 0;
 
+	(void)access;
 	*hash = STREAM_HASH_HOLE;
 	if (record->flags & TIERFS_BLOCK_CACHED) {
 		err = read_through_file(source, record->block);
@@ -251,85 +308,20 @@ static int hash_one(void *arg, const struct tierfs_access_record *record)
 	return err;
 }
 
-/* A part of the blocks, on a thread of its own. */
-struct help {
-	struct source source; /* with the handle of this thread */
-	struct source_table *table;
-	const uint64_t *block;
-	size_t count;
-	pthread_t thread;
-	int err;
-};
-
-static int hash_part(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
-{
-	struct hashing hashing = { .source = source, .table = table };
-
-	return ask(source, block, count, TIERFS_ACCESS_NO_PAYLOAD | TIERFS_ACCESS_HASH | TIERFS_ACCESS_WAIT, hash_one,
-		   &hashing);
-}
-
-static void *help_main(void *arg)
-{
-	struct help *help = arg;
-
-	help->err = hash_part(&help->source, help->table, help->block, help->count);
-	return NULL;
-}
-
-/* False: it cannot be had; the caller does all of it alone. */
-static bool start_help(struct source *source, int index, struct help *help)
-{
-	struct tierfs_access **access = &source->helper[index];
-	void *plain;
-
-	if (!*access && tierfs_access_open(source->fd, HELP_BUFFER_BYTES, access))
-		return false;
-	help->source = *source;
-	help->source.access = *access;
-	if (posix_memalign(&plain, 4096, source->block_bytes))
-		return false;
-	help->source.plain = plain;
-	if (pthread_create(&help->thread, NULL, help_main, help) == 0)
-		return true;
-	free(plain);
-	return false;
-}
-
-/* The machine stands still while the last of these is made, so all processors help. */
 int source_hash(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
 {
-	struct help help[SOURCE_HELPERS_MAX] = {};
-	long processors = sysconf(_SC_NPROCESSORS_ONLN);
-	size_t parts = count / HELP_BLOCKS + 1, helpers = 0, each;
-	int err;
+	struct hashing hashing = { .source = source, .table = table };
+	struct asking asking = {
+		.source = source,
+		.block = block,
+		.count = count,
+		.most = HASHES_MOST,
+		.flags = TIERFS_ACCESS_NO_PAYLOAD | TIERFS_ACCESS_HASH | TIERFS_ACCESS_WAIT,
+		.fn = hash_one,
+		.arg = &hashing,
+	};
 
-	if (parts > SOURCE_HELPERS_MAX + 1)
-		parts = SOURCE_HELPERS_MAX + 1;
-	if (processors > 0 && parts > (size_t)processors)
-		parts = (size_t)processors;
-	each = count / parts;
-	while (helpers + 1 < parts) {
-		struct help *next = &help[helpers];
-
-		next->table = table;
-		next->block = block + count - each;
-		next->count = each;
-		if (!start_help(source, (int)helpers, next))
-			break;
-		count -= each;
-		helpers++;
-	}
-	err = hash_part(source, table, block, count);
-	for (size_t i = 0; i < helpers; i++) {
-		pthread_join(help[i].thread, NULL);
-		free(help[i].source.plain);
-		if (help[i].err && !err) {
-			err = help[i].err;
-			source->error_block = help[i].source.error_block;
-		}
-	}
-	return err;
+	return ask(&asking);
 }
 
 int source_hash_all(struct source *source, struct source_table *table)
@@ -354,7 +346,7 @@ int source_hash_all(struct source *source, struct source_table *table)
 
 struct valuing {
 	struct source *source;
-	bool resident;
+	const struct source_wish *wish;
 	source_value_fn *fn;
 	void *arg;
 };
@@ -384,7 +376,12 @@ static int encode_cached(struct source *source, struct source_value *value)
 	return err;
 }
 
-static int value_one(void *arg, const struct tierfs_access_record *record)
+static bool is_known(const struct valuing *valuing, uint64_t block, uint64_t hash)
+{
+	return valuing->wish->known && hash > STREAM_HASH_UNKNOWN && valuing->wish->known[block] == hash;
+}
+
+static int value_one(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record)
 {
 	struct valuing *valuing = arg;
 	struct source *source = valuing->source;
@@ -395,13 +392,16 @@ static int value_one(void *arg, const struct tierfs_access_record *record)
 		.generation = record->generation,
 		.tier = record->tier,
 		.hash = STREAM_HASH_HOLE,
-		.payload = tierfs_access_payload(source->access, record),
+		.payload = tierfs_access_payload(access, record),
 		.length_bytes = record->payload_bytes,
 	};
 	struct codec_info info;
 	int err;
 
-	if (value.resident && !value.hole && !value.payload && valuing->resident) {
+	if (!value.hole && !value.payload && is_known(valuing, record->block, record->content_hash)) {
+		value.same = true;
+		value.hash = record->content_hash;
+	} else if (value.resident && !value.hole && !value.payload && valuing->wish->resident) {
 		err = encode_cached(source, &value);
 		if (err)
 			return err;
@@ -411,15 +411,30 @@ static int value_one(void *arg, const struct tierfs_access_record *record)
 		if (err)
 			return err;
 		value.hash = stream_hash(info.content_hash);
+		value.same = is_known(valuing, record->block, value.hash);
 	}
 	return valuing->fn(valuing->arg, &value);
 }
 
-int source_values(struct source *source, const uint64_t *block, size_t count, bool resident, source_value_fn *fn,
-		  void *arg)
+int source_values(struct source *source, const struct source_wish *wish, const uint64_t *block, size_t count,
+		  source_value_fn *fn, void *arg)
 {
-	struct valuing valuing = { .source = source, .resident = resident, .fn = fn, .arg = arg };
-	uint32_t flags = TIERFS_ACCESS_STORED | TIERFS_ACCESS_WAIT | (resident ? TIERFS_ACCESS_ALSO_RESIDENT : 0);
+	const struct tierfs_access_info *info = tierfs_access_info(source->handle[0]);
+	struct valuing valuing = { .source = source, .wish = wish, .fn = fn, .arg = arg };
+	struct asking asking = {
+		.source = source,
+		.block = block,
+		.known = wish->known,
+		.count = count,
+		.most = info->buffer_bytes / (info->stored_max + 64),
+		.flags = TIERFS_ACCESS_STORED | TIERFS_ACCESS_WAIT |
+			 (wish->resident ? TIERFS_ACCESS_ALSO_RESIDENT : 0) | (wish->quick ? TIERFS_ACCESS_QUICK : 0) |
+			 (wish->known ? TIERFS_ACCESS_CHANGED : 0),
+		.fn = value_one,
+		.arg = &valuing,
+	};
 
-	return ask(source, block, count, flags, value_one, &valuing);
+	if (asking.most > VALUES_MOST)
+		asking.most = VALUES_MOST;
+	return ask(&asking);
 }

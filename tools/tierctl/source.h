@@ -21,12 +21,13 @@ struct source_table {
 	uint8_t *generation, *tier;
 };
 
-#define SOURCE_HELPERS_MAX 3
+/* The daemon works on as many requests at a time. */
+#define SOURCE_HANDLES 3
 
 struct source {
 	int fd; /* O_DIRECT */
-	struct tierfs_access *access;
-	struct tierfs_access *helper[SOURCE_HELPERS_MAX]; /* of threads that hash beside this one */
+	struct tierfs_access *handle[SOURCE_HANDLES];
+	unsigned int handles; /* that are open */
 	uint64_t size_bytes, blocks;
 	uint32_t block_bytes;
 	struct codec *codec; /* made when it is needed */
@@ -37,6 +38,8 @@ struct source {
 /* writing: with the right to change the file. *ret_what says what could not be done. */
 int source_open(const char *path, bool writing, struct source *ret, const char **ret_what);
 void source_close(struct source *source); /* takes a zeroed one */
+/* Opens further handles; as many as there are then is fine: one is always there. */
+void source_open_handles(struct source *source);
 /* "block 17: Input/output error", or the error alone. Writes to and returns buf. */
 #define SOURCE_WHY_LEN 128
 char *source_why(const struct source *source, int err, char buf[static SOURCE_WHY_LEN]);
@@ -53,6 +56,7 @@ int source_hash_all(struct source *source, struct source_table *table);
 struct source_value {
 	uint64_t block;
 	bool hole, resident;
+	bool same; /* the content is the one that is known: there is no payload */
 	uint8_t generation, tier;
 	uint64_t hash;       /* as in a list */
 	const void *payload; /* as stored; NULL: a hole, or resident and not asked for */
@@ -60,8 +64,14 @@ struct source_value {
 };
 typedef int source_value_fn(void *arg, const struct source_value *value);
 
-/* The values of the blocks that are named, in that order. resident: also of those in DRAM. fn non-zero ends it. */
-int source_values(struct source *source, const uint64_t *block, size_t count, bool resident, source_value_fn *fn,
-		  void *arg);
+struct source_wish {
+	bool resident;         /* values of blocks in DRAM, too */
+	bool quick;            /* which are encoded for speed */
+	const uint64_t *known; /* of each block of the file: a hash as in a list; no value of a block that has it */
+};
+
+/* The values of the blocks that are named, in that order. fn non-zero ends it. */
+int source_values(struct source *source, const struct source_wish *wish, const uint64_t *block, size_t count,
+		  source_value_fn *fn, void *arg);
 /* The content of a value as stored: block_bytes in source->plain. -EBADMSG. */
 int source_decode(struct source *source, uint64_t block, const void *payload, uint32_t length_bytes);
