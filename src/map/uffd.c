@@ -62,50 +62,66 @@ int uffd_wake(int uffd, uint64_t addr, uint64_t length)
 	return ioctl(uffd, UFFDIO_WAKE, &range) < 0 ? -errno : 0;
 }
 
-int uffd_copy(int uffd, uint64_t addr, const void *data, uint64_t length)
+/* What one call makes of a range: bytes from its begin on, or a negative errno. */
+typedef int64_t some_fn(int uffd, uint64_t addr, const void *data, uint64_t length);
+
+static int64_t copy_some(int uffd, uint64_t addr, const void *data, uint64_t length)
 {
-	uint64_t done = 0;
+	struct uffdio_copy copy = { .dst = addr, .src = (uintptr_t)data, .len = length };
 
-	while (done < length) {
-		struct uffdio_copy copy = { .dst = addr + done, .src = (uintptr_t)data + done, .len = length - done };
+	return ioctl(uffd, UFFDIO_COPY, &copy) == 0 || copy.copy > 0 ? copy.copy : -errno;
+}
 
-		if (ioctl(uffd, UFFDIO_COPY, &copy) == 0)
-			return 0;
-		if (copy.copy > 0) {
-			done += (uint64_t)copy.copy;
+static int64_t zero_some(int uffd, uint64_t addr, const void *data, uint64_t length)
+{
+	struct uffdio_zeropage zero = { .range = { .start = addr, .len = length } };
+
+	(void)data;
+	return ioctl(uffd, UFFDIO_ZEROPAGE, &zero) == 0 || zero.zeropage > 0 ? zero.zeropage : -errno;
+}
+
+static int64_t poison_some(int uffd, uint64_t addr, const void *data, uint64_t length)
+{
+	struct uffdio_poison poison = { .range = { .start = addr, .len = length } };
+
+	(void)data;
+	if (ioctl(uffd, UFFDIO_POISON, &poison) == 0 || poison.updated > 0)
+		return poison.updated;
+	return errno == EINVAL || errno == ENOTTY ? -EOPNOTSUPP : -errno;
+}
+
+/* A page that is there already stays, and who waits for it goes on. */
+static int fill(int uffd, some_fn *some, uint64_t addr, const uint8_t *data, uint64_t length)
+{
+	for (uint64_t done = 0; done < length;) {
+		int64_t bytes = some(uffd, addr + done, data ? data + done : NULL, length - done);
+
+		if (bytes == -EAGAIN || bytes == -EINTR)
 			continue;
+		if (bytes == -EEXIST) {
+			uffd_wake(uffd, addr + done, PAGE);
+			bytes = PAGE;
 		}
-		if (errno == EAGAIN || errno == EINTR)
-			continue;
-		if (errno != EEXIST)
-			return -errno;
-		uffd_wake(uffd, addr + done, PAGE);
-		done += PAGE;
+		if (bytes < 0)
+			return (int)bytes;
+		done += (uint64_t)bytes;
 	}
 	return 0;
 }
 
+int uffd_copy(int uffd, uint64_t addr, const void *data, uint64_t length)
+{
+	return fill(uffd, copy_some, addr, data, length);
+}
+
 int uffd_zero(int uffd, uint64_t addr, uint64_t length)
 {
-	uint64_t done = 0;
+	return fill(uffd, zero_some, addr, NULL, length);
+}
 
-	while (done < length) {
-		struct uffdio_zeropage zero = { .range = { .start = addr + done, .len = length - done } };
-
-		if (ioctl(uffd, UFFDIO_ZEROPAGE, &zero) == 0)
-			return 0;
-		if (zero.zeropage > 0) {
-			done += (uint64_t)zero.zeropage;
-			continue;
-		}
-		if (errno == EAGAIN || errno == EINTR)
-			continue;
-		if (errno != EEXIST)
-			return -errno;
-		uffd_wake(uffd, addr + done, PAGE);
-		done += PAGE;
-	}
-	return 0;
+int uffd_poison(int uffd, uint64_t addr, uint64_t length)
+{
+	return fill(uffd, poison_some, addr, NULL, length);
 }
 
 int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on)
@@ -118,31 +134,6 @@ int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on)
 	while (ioctl(uffd, UFFDIO_WRITEPROTECT, &range) < 0)
 		if (errno != EAGAIN && errno != EINTR)
 			return -errno;
-	return 0;
-}
-
-int uffd_poison(int uffd, uint64_t addr, uint64_t length)
-{
-	uint64_t done = 0;
-
-	while (done < length) {
-		struct uffdio_poison poison = { .range = { .start = addr + done, .len = length - done } };
-
-		if (ioctl(uffd, UFFDIO_POISON, &poison) == 0)
-			return 0;
-		if (poison.updated > 0) {
-			done += (uint64_t)poison.updated;
-			continue;
-		}
-		if (errno == EAGAIN || errno == EINTR)
-			continue;
-		if (errno == EINVAL || errno == ENOTTY)
-			return -EOPNOTSUPP;
-		if (errno != EEXIST)
-			return -errno;
-		uffd_wake(uffd, addr + done, PAGE);
-		done += PAGE;
-	}
 	return 0;
 }
 
