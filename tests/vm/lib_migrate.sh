@@ -34,5 +34,5 @@ guest_move()
 		--via "tierctl recv --answer --in-place $new_file" "$file" --json "$@" >"$T/$new_name.json" 2>"$T/$new_name.errors" ||
 		fail "migrate: $(cat "$T/$new_name.errors")"
 	stop_process "$old_pid"
-	note "$new_name: $(jq -c '{stream_bytes, rounds, last_round_bytes, seconds, downtime_seconds, memory_seconds, devices_seconds, delta}' "$T/$new_name.json")"
+	note "$new_name: $(jq -c '{stream_bytes, rounds, last_round_bytes, seconds, downtime_seconds, stop_seconds, memory_seconds, devices_seconds, delta}' "$T/$new_name.json")"
 }

@@ -1,7 +1,7 @@
 #!/bin/bash
-# timeout: 300
-# A guest with a verified load moves from one mount to another and back, several times; it goes on, and every page is what it wrote. How
-# long it stood still is printed. What was cold is cold at the other end, and coming back costs what changed.
+# timeout: 600
+# A guest with a verified load moves from one mount to another and back, twice or (TIERFS_LONG=1: 1 GiB, a quarter of it hot) ten times; it
+# goes on, and every page is what it wrote. How long it stood still and what travelled is printed. What was cold is cold at the other end, and coming back costs what changed.
 . "$(dirname "$0")/../lib/functions.sh"
 . "$(dirname "$0")/../lib/load.sh"
 . "$(dirname "$0")/../lib/two_mounts.sh"
@@ -11,8 +11,9 @@
 need_load
 vm_prepare
 moves=$(load_or_long 2 10)
-two_mounts dram=160M,min_idle=1
-guest_start guest0 "$T/one/vm0" 512M "guest.mib=300 guest.seconds=$((40 + moves * 15)) guest.dwell=2 guest.window=10"
+two_mounts "dram=$(load_or_long 160M 288M),min_idle=1"
+guest_start guest0 "$T/one/vm0" "$(load_or_long 512M 1024M)" \
+	"guest.mib=$(load_or_long 300 760) guest.seconds=$((40 + moves * 15)) guest.dwell=2 guest.window=10"
 vm_wait 'GUEST: window' 120
 note "$(tierctl migrate --dry-run "$T/one/vm0")"
 

@@ -28,7 +28,7 @@ static int set_why(struct receiver *receiver, int err, const char *what, const c
 
 static int set_errno(struct receiver *receiver, int err, const char *what)
 {
-	return set_why(receiver, err, what, strerror(-err));
+	return set_why(receiver, err, what, source_text(err));
 }
 
 static int set_block(struct receiver *receiver, uint64_t block, int err)

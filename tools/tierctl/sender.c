@@ -376,18 +376,24 @@ int sender_take_list(struct sender *sender, struct reader *reader)
 	return 0;
 }
 
+/* The other end of the channel is. */
+static bool is_gone(int err)
+{
+	return err == -ENODATA || err == -EPIPE || err == -ECONNRESET;
+}
+
 static int take_result(struct sender *sender, struct reader *reader)
 {
 	struct stream_record record;
 	char text[STREAM_TEXT_LEN];
 	int err = reader_next(reader, &record);
 
-	if (err) {
-		if (!*sender->why)
-			snprintf(sender->why, sizeof(sender->why), "no word from the receiver: %s",
-				 reader_error(reader));
+	if (is_gone(err))
+		snprintf(sender->why, sizeof(sender->why), "the receiver went away without a word");
+	else if (err)
+		snprintf(sender->why, sizeof(sender->why), "no word from the receiver: %s", reader_error(reader));
+	if (err)
 		return err;
-	}
 	if (record.type != STREAM_RESULT || record.value) {
 		snprintf(sender->why, sizeof(sender->why), "the receiver: %s",
 			 record.type == STREAM_RESULT ? stream_text(&record, text) : "not a result");
@@ -400,8 +406,7 @@ int sender_talk(struct sender *sender)
 {
 	struct channel *channel = sender->channel;
 	struct reader *reader = NULL;
-	char why[SENDER_WHY_LEN];
-	int err = 0, result;
+	int err = 0;
 
 	if (!channel->two_way)
 		return run(sender);
@@ -411,12 +416,11 @@ int sender_talk(struct sender *sender)
 	if (!err) {
 		err = run(sender);
 		/* What the receiver says explains a connection that broke. */
-		memcpy(why, sender->why, sizeof(why));
-		*sender->why = '\0';
-		result = !err || err == -EPIPE || err == -ECONNRESET ? take_result(sender, reader) : 0;
-		if (err && (result == 0 || result == -ENODATA || result == -ECONNRESET))
-			memcpy(sender->why, why, sizeof(why));
-		err = err ? err : result;
+		if (!err || is_gone(err)) {
+			int result = take_result(sender, reader);
+
+			err = err ? err : result;
+		}
 	}
 	reader_free(reader);
 	return err;

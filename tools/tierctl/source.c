@@ -72,10 +72,15 @@ void source_open_handles(struct source *source)
 		source->handles++;
 }
 
+const char *source_text(int err)
+{
+	return err == -ENOTCONN ? "the daemon is gone" : strerror(-err);
+}
+
 char *source_why(const struct source *source, int err, char buf[static SOURCE_WHY_LEN])
 {
 	if (source->error_block == NO_BLOCK)
-		snprintf(buf, SOURCE_WHY_LEN, "%s", strerror(-err));
+		snprintf(buf, SOURCE_WHY_LEN, "%s", source_text(err));
 	else
 		snprintf(buf, SOURCE_WHY_LEN, "block %llu: %s", (unsigned long long)source->error_block,
 			 strerror(-err));

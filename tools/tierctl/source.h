@@ -38,6 +38,8 @@ struct source {
 /* writing: with the right to change the file. *ret_what says what could not be done. */
 int source_open(const char *path, bool writing, struct source *ret, const char **ret_what);
 void source_close(struct source *source); /* takes a zeroed one */
+/* What an error of a call on blocks is, for a person. */
+const char *source_text(int err);
 /* Opens further handles; as many as there are then is fine: one is always there. */
 void source_open_handles(struct source *source);
 /* "block 17: Input/output error", or the error alone. Writes to and returns buf. */
