@@ -79,6 +79,8 @@ enum tierfs_access_form {
 	TIERFS_FORM_PLAIN,  /* the content; a whole block, shorter only where the file ends */
 	TIERFS_FORM_STORED, /* as it lies in the store (docs/format/store.md), under file 0: see docs/format/access.md
 			     */
+	TIERFS_FORM_AWAY,   /* in a write: there is content of content_hash on another host. Who needs it waits until it
+			     * is written (TIERFS_BLOCK_AWAY) */
 };
 
 /* Flags of a record. */
@@ -98,6 +100,9 @@ enum tierfs_access_form {
 #define TIERFS_BLOCK_IN_PLACE \
 	(1U << 6) /* in, write: a block that is resident is written where it is, instead of RESIDENT (not if the \
 		   * kernel caches it) */
+#define TIERFS_BLOCK_AWAY \
+	(1U << 7) /* out: its content is on another host. In, write: only if that is so; else it is left alone, and \
+		   * the result says where it is */
 
 /* One block, or, with count > 1, a run of neighbours that are alike in everything and have no payload. */
 struct tierfs_access_record {
@@ -144,7 +149,8 @@ struct tierfs_access_info {
 struct tierfs_access_answer {
 	const struct tierfs_access_record *record;
 	size_t count;
-	uint64_t next_block; /* read: the first block without an answer; at the end of the file: info.blocks */
+	uint64_t next_block;  /* read: the first block without an answer; at the end of the file: info.blocks */
+	uint64_t away_blocks; /* wanted: blocks of the file that are away */
 };
 
 /* fd: a RAM file. buffer_bytes: 0 for the default. -ENOTTY: not tierfs; -EISDIR: a directory; -EUSERS: too many
@@ -183,7 +189,8 @@ void tierfs_access_drop(struct tierfs_access *access);
  * write: a block that is resident says RESIDENT, unless TIERFS_BLOCK_IN_PLACE has it written, with content (its
  * generation and tier stay without SET_AGE); one on its way says BUSY; both are unchanged. A payload as stored is
  * decoded completely before it is taken: EBADMSG if it is damaged, of another block number, of another block size, or
- * has content beyond the end of the file; EPROTONOSUPPORT if it is of a format that this daemon does not know. ENOSPC
+ * has content beyond the end of the file; ESTALE if it is not the content that the block has on the other host
+ * (TIERFS_BLOCK_AWAY); EPROTONOSUPPORT if it is of a format that this daemon does not know. ENOSPC
  * and EIO come from the store. Content of zeros makes a hole. A write is safe (it survives a kill of the daemon) when
  * the call returns, and durable after fsync(2) of the file. If the daemon is killed within a write to DRAM, pages of
  * the block are old or new.
@@ -217,6 +224,12 @@ struct tierfs_access_ages {
 };
 
 int tierfs_access_ages(struct tierfs_access *access, struct tierfs_access_ages *ret);
+
+/* Blocks of which somebody waits for content that is on another host, as far as this handle was not told of them. Waits
+ * up to a second for one. A handle that calls this is the supplier of the file: it writes (TIERFS_BLOCK_AWAY) what is
+ * wanted first, and the rest when nothing is, until no block is away. The newest handle that calls it is the supplier;
+ * an older one is answered -EBUSY. */
+int tierfs_access_wanted(struct tierfs_access *access, struct tierfs_access_answer *ret);
 
 /* "READ_OK" and the like, for a person. */
 const char *tierfs_access_result_name(unsigned int result);

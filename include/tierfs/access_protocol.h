@@ -36,7 +36,8 @@ enum tierfs_access_op {
 	TIERFS_ACCESS_OP_LIST,     /* read; records are input and output, as in all below */
 	TIERFS_ACCESS_OP_WRITE,
 	TIERFS_ACCESS_OP_SET,
-	TIERFS_ACCESS_OP_AGES, /* struct tierfs_access_ages at payload_at */
+	TIERFS_ACCESS_OP_AGES,   /* struct tierfs_access_ages at payload_at */
+	TIERFS_ACCESS_OP_WANTED, /* records are output */
 };
 
 struct tierfs_access_msg {

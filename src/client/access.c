@@ -278,7 +278,7 @@ EXPORT int tierfs_access_add(struct tierfs_access *access, const struct tierfs_a
 
 	if (access->added == access->records_cap)
 		return -ENOBUFS;
-	if (record->form != TIERFS_FORM_NONE) {
+	if (record->form != TIERFS_FORM_NONE && record->form != TIERFS_FORM_AWAY) {
 		room = room_at(access, record->payload_bytes);
 		if (!room)
 			return -ENOBUFS;
@@ -377,6 +377,25 @@ EXPORT int tierfs_access_ages(struct tierfs_access *access, struct tierfs_access
 	if (!err)
 		memcpy(ret, access->buffer + access->payload_at, sizeof(*ret));
 	return err;
+}
+
+EXPORT int tierfs_access_wanted(struct tierfs_access *access, struct tierfs_access_answer *ret)
+{
+	struct tierfs_access_msg msg = call_of(TIERFS_ACCESS_OP_WANTED, 0);
+	int err;
+
+	if (access->added)
+		return -EINVAL;
+	msg.u.call.records = (uint32_t)access->records_cap;
+	err = ask(access, &msg, -1, TIERFS_ACCESS_DONE);
+	if (err)
+		return err;
+	if (msg.u.done.records > access->records_cap)
+		return -EPROTO;
+	*ret = (struct tierfs_access_answer){ .record = records(access),
+					      .count = msg.u.done.records,
+					      .away_blocks = msg.u.done.next_block };
+	return 0;
 }
 
 EXPORT const char *tierfs_access_result_name(unsigned int result)

@@ -176,6 +176,19 @@ static int compress(struct codec *codec, const void *plain, void *out, enum code
 			    : compress_lz4(codec, plain, out, worth, ret_len);
 }
 
+/* All but the checksum. */
+static void put_header(uint8_t *header, enum codec_kind kind, uint8_t block_shift, struct codec_hotness hotness,
+		       size_t payload_bytes, uint64_t content_hash)
+{
+	header[AT_VERSION] = CODEC_VERSION;
+	header[AT_KIND] = (uint8_t)kind;
+	header[AT_GENERATION] = hotness.generation;
+	header[AT_TIER] = hotness.tier;
+	header[AT_BLOCK_SHIFT] = block_shift;
+	put_le(header + AT_PAYLOAD_BYTES, payload_bytes, 3);
+	put_le(header + AT_CONTENT_HASH, content_hash, 8);
+}
+
 int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
 		 uint64_t content_hash, void *out, size_t cap, size_t *ret_len)
 {
@@ -207,16 +220,19 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 		}
 	}
 
-	header[AT_VERSION] = CODEC_VERSION;
-	header[AT_KIND] = (uint8_t)kind;
-	header[AT_GENERATION] = hotness.generation;
-	header[AT_TIER] = hotness.tier;
-	header[AT_BLOCK_SHIFT] = codec->block_shift;
-	put_le(header + AT_PAYLOAD_BYTES, len, 3);
-	put_le(header + AT_CONTENT_HASH, content_hash, 8);
+	put_header(header, kind, codec->block_shift, hotness, len, content_hash);
 	put_le(header + AT_CHECKSUM, checksum(key, header, payload, len), 8);
 	*ret_len = CODEC_HEADER_BYTES + len;
 	return 0;
+}
+
+void codec_encode_away(uint32_t block_bytes, struct store_key key, struct codec_hotness hotness, uint64_t content_hash,
+		       void *out)
+{
+	uint8_t *header = out;
+
+	put_header(header, CODEC_AWAY, (uint8_t)__builtin_ctz(block_bytes), hotness, 0, content_hash);
+	put_le(header + AT_CHECKSUM, checksum(key, header, header + CODEC_HEADER_BYTES, 0), 8);
 }
 
 int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info)
@@ -226,7 +242,7 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 
 	if (length_bytes < CODEC_HEADER_BYTES)
 		return -EBADMSG;
-	if (header[AT_VERSION] != CODEC_VERSION || header[AT_KIND] > CODEC_LZ4)
+	if (header[AT_VERSION] != CODEC_VERSION || header[AT_KIND] > CODEC_AWAY)
 		return -EPROTONOSUPPORT;
 	if (header[AT_BLOCK_SHIFT] < CODEC_BLOCK_SHIFT_MIN || header[AT_BLOCK_SHIFT] > CODEC_BLOCK_SHIFT_MAX)
 		return -EBADMSG;
@@ -237,7 +253,7 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 	info.payload_bytes = (uint32_t)get_le(header + AT_PAYLOAD_BYTES, 3);
 	info.block_bytes = UINT32_C(1) << header[AT_BLOCK_SHIFT];
 	info.content_hash = get_le(header + AT_CONTENT_HASH, 8);
-	if (info.payload_bytes > info.block_bytes)
+	if (info.payload_bytes > info.block_bytes || (info.kind == CODEC_AWAY) != (info.payload_bytes == 0))
 		return -EBADMSG;
 	*ret_info = info;
 	return 0;
@@ -281,6 +297,8 @@ static int unpack(struct codec *codec, const struct codec_info *info, const uint
 		for (size_t at = 0; at < codec->block_bytes; at += sizeof(uint64_t))
 			memcpy((uint8_t *)out + at, payload, sizeof(uint64_t));
 		return 0;
+	case CODEC_AWAY:
+		return -EREMOTE;
 	}
 	return -EPROTONOSUPPORT;
 }

@@ -24,6 +24,7 @@ enum codec_kind {
 	CODEC_ZSTD = 1,
 	CODEC_PATTERN = 2, /* payload is the 8 bytes that fill the block */
 	CODEC_LZ4 = 3,
+	CODEC_AWAY = 4, /* no payload: the block has content, which is elsewhere and will come */
 };
 
 struct codec_hotness {
@@ -57,8 +58,14 @@ bool codec_is_zero(const void *plain, size_t length_bytes);
 int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
 		 uint64_t content_hash, void *out, size_t cap, size_t *ret_len);
 
+/* A value of CODEC_HEADER_BYTES that says of a block that its content, of that hash, is away. block_bytes as for
+ * codec_new(). */
+void codec_encode_away(uint32_t block_bytes, struct store_key key, struct codec_hotness hotness, uint64_t content_hash,
+		       void *out);
+
 /* Verifies the checksum and decodes into out (block_bytes of the codec). -EBADMSG: damaged, or of another key;
- * -EPROTONOSUPPORT: of a version or codec that this program does not know. ret_info may be NULL. */
+ * -EPROTONOSUPPORT: of a version or codec that this program does not know; -EREMOTE: it is whole, and says that the
+ * content is away. ret_info may be NULL. */
 int codec_decode(struct codec *codec, struct store_key key, const void *value, size_t length_bytes, void *out,
 		 struct codec_info *ret_info);
 

@@ -47,7 +47,8 @@ void access_look(const struct ramfile *file, uint64_t block, struct tierfs_acces
 	ret->tier = blocks_tier(blocks, block);
 	ret->flags = (uint8_t)((blocks_has(blocks, block, BLOCK_PINNED) ? TIERFS_BLOCK_PINNED : 0) |
 			       (blocks_has(blocks, block, BLOCK_DAMAGED) ? TIERFS_BLOCK_DAMAGED : 0) |
-			       (cached ? TIERFS_BLOCK_CACHED : 0));
+			       (cached ? TIERFS_BLOCK_CACHED : 0) |
+			       (blocks_away(blocks, block) ? TIERFS_BLOCK_AWAY : 0));
 	ret->copy = blocks_has(blocks, block, BLOCK_STORED) ? TIERFS_COPY_UNKNOWN : TIERFS_COPY_NONE;
 	switch (blocks_state(blocks, block)) {
 	case BLOCK_HOLE:
@@ -61,6 +62,10 @@ void access_look(const struct ramfile *file, uint64_t block, struct tierfs_acces
 		ret->result = TIERFS_ACCESS_READ_OK;
 		ret->copy = TIERFS_COPY_SAME;
 		ret->content_hash = blocks->content_hash[block];
+		if (ret->flags & TIERFS_BLOCK_AWAY) {
+			ret->copy = TIERFS_COPY_NONE;
+			ret->content_hash = 0;
+		}
 		break;
 	case BLOCK_RESIDENT:
 		ret->state = TIERFS_STATE_RESIDENT;
@@ -103,7 +108,7 @@ static bool wants_payload(const struct reader *reader, const struct tierfs_acces
 	if (reader->flags & TIERFS_ACCESS_NO_PAYLOAD || is_known(reader, record))
 		return false;
 	if (record->state == TIERFS_STATE_COLD)
-		return !(record->flags & TIERFS_BLOCK_DAMAGED);
+		return !(record->flags & (TIERFS_BLOCK_DAMAGED | TIERFS_BLOCK_AWAY));
 	return record->state == TIERFS_STATE_RESIDENT && reader->flags & TIERFS_ACCESS_ALSO_RESIDENT &&
 	       !(record->flags & TIERFS_BLOCK_CACHED);
 }
@@ -135,6 +140,8 @@ static void look_chunk(struct reader *reader, uint64_t first, uint64_t most, boo
 			return;
 		if (record->state == TIERFS_STATE_COLD && record->flags & TIERFS_BLOCK_DAMAGED)
 			access_fail(record, -EBADMSG);
+		else if (record->state == TIERFS_STATE_COLD && record->flags & TIERFS_BLOCK_AWAY)
+			access_fail(record, -EREMOTE);
 		reader->count++;
 	}
 }
@@ -173,6 +180,8 @@ static int put_value(struct reader *reader, struct tierfs_access_record *record,
 
 	if (reader->flags & TIERFS_ACCESS_STORED) {
 		err = codec_peek(work->value, length, &info);
+		if (!err && info.kind == CODEC_AWAY)
+			err = -EREMOTE;
 		if (!err)
 			err = codec_rekey(work->value, length, key, away, &hotness);
 		if (err)

@@ -14,7 +14,7 @@
 #include "base/cleanup.h"
 #include "core/ramfile_impl.h"
 
-#define RECORD_FLAGS_IN (TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_TO_DRAM | TIERFS_BLOCK_IN_PLACE)
+#define RECORD_FLAGS_IN (TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_TO_DRAM | TIERFS_BLOCK_IN_PLACE | TIERFS_BLOCK_AWAY)
 
 enum plan { PLAN_HOLE, PLAN_COLD, PLAN_DRAM };
 
@@ -24,7 +24,8 @@ struct target {
 	size_t index;                       /* of the record in the buffer */
 	uint64_t length;                    /* bytes of the block that are in the file */
 	enum block_state was;
-	bool damaged;
+	bool damaged, away;
+	uint64_t away_hash; /* what must come; 0: not known */
 	enum plan plan;
 	uint64_t hash;
 	uint32_t value_bytes;
@@ -48,9 +49,14 @@ struct writer {
 
 static int check_record(const struct writer *writer, const struct tierfs_access_record *record)
 {
-	if (record->form > TIERFS_FORM_STORED || record->tier > HEAT_TIER_MAX || record->flags & ~RECORD_FLAGS_IN)
+	if (record->form > TIERFS_FORM_AWAY || record->tier > HEAT_TIER_MAX || record->flags & ~RECORD_FLAGS_IN)
 		return -EINVAL;
-	if (record->form == TIERFS_FORM_NONE)
+	if (record->form == TIERFS_FORM_AWAY && (!record->content_hash || record->flags & TIERFS_BLOCK_IN_PLACE))
+		return -EINVAL;
+	if (record->flags & TIERFS_BLOCK_AWAY && record->form != TIERFS_FORM_STORED &&
+	    record->form != TIERFS_FORM_PLAIN)
+		return -EINVAL;
+	if (record->form == TIERFS_FORM_NONE || record->form == TIERFS_FORM_AWAY)
 		return record->payload_bytes ? -EINVAL : 0;
 	if (record->payload_bytes > writer->buffer->bytes ||
 	    record->payload_at > writer->buffer->bytes - record->payload_bytes)
@@ -63,6 +69,9 @@ enum took { TOOK, ANSWERED, NOT_NOW };
 /* Under lock: a block at rest that a write may not touch. */
 static bool is_left_alone(const struct blocks *blocks, const struct tierfs_access_record *record)
 {
+	/* The kernel may be about to cache a block that is away: it waits for it. */
+	if (record->flags & TIERFS_BLOCK_AWAY)
+		return !blocks_away(blocks, record->block);
 	return blocks_has(blocks, record->block, BLOCK_CACHED) ||
 	       (blocks_state(blocks, record->block) == BLOCK_RESIDENT && !(record->flags & TIERFS_BLOCK_IN_PLACE));
 }
@@ -99,7 +108,9 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 	*target = (struct target){ .record = *record,
 				   .length = ramfile_block_length(file, block),
 				   .was = blocks_state(blocks, block),
-				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED) };
+				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED),
+				   .away = blocks_away(blocks, block),
+				   .away_hash = record->flags & TIERFS_BLOCK_AWAY ? blocks->content_hash[block] : 0 };
 	if (record->flags & TIERFS_BLOCK_SET_AGE)
 		target->hotness = (struct codec_hotness){ .generation = record->generation, .tier = record->tier };
 	else if (target->was == BLOCK_COLD)
@@ -128,6 +139,7 @@ static enum took take(struct writer *writer, size_t i)
 
 	record = (struct tierfs_access_record){ .block = record.block,
 						.count = 1,
+						.content_hash = record.content_hash,
 						.payload_at = record.payload_at,
 						.payload_bytes = record.payload_bytes,
 						.generation = record.generation,
@@ -220,13 +232,17 @@ static int make_value(struct writer *writer, struct target *target, uint8_t *slo
 	struct store_key key = { .ino = writer->file->ino, .block = target->record.block };
 	struct store_key away = { .ino = 0, .block = target->record.block };
 	size_t length = target->record.payload_bytes;
-	int err;
+	int err = 0;
 
-	if (target->record.form == TIERFS_FORM_STORED)
+	if (target->record.form == TIERFS_FORM_AWAY) {
+		codec_encode_away(writer->file->block_bytes, key, target->hotness, target->hash, slot);
+		length = CODEC_HEADER_BYTES;
+	} else if (target->record.form == TIERFS_FORM_STORED) {
 		err = codec_rekey(slot, length, away, key, &target->hotness);
-	else
+	} else {
 		err = codec_encode(work->codec, key, target->hotness, work->plain, target->hash, slot,
 				   codec_bound(writer->file->block_bytes), &length);
+	}
 	if (err)
 		return err;
 	target->value_bytes = (uint32_t)length;
@@ -253,10 +269,18 @@ static int prepare(struct writer *writer, struct target *target)
 	}
 	if (target->record.form == TIERFS_FORM_NONE)
 		return 0;
+	if (target->record.form == TIERFS_FORM_AWAY) {
+		target->plan = PLAN_COLD;
+		target->hash = target->record.content_hash;
+		return make_value(writer, target, slot);
+	}
 	err = read_payload(writer, target, slot);
+	if (!err && target->away_hash && target->away_hash != target->hash)
+		err = -ESTALE;
 	if (err || codec_is_zero(writer->work->plain, file->block_bytes))
 		return err;
-	if (target->record.flags & TIERFS_BLOCK_TO_DRAM && ramfile_reserve(file, 1, BUDGET_OPTIONAL)) {
+	/* In DRAM a key that is away would be left. */
+	if (target->record.flags & TIERFS_BLOCK_TO_DRAM && !target->away && ramfile_reserve(file, 1, BUDGET_OPTIONAL)) {
 		target->plan = PLAN_DRAM;
 		return fill_dram(writer, target);
 	}

@@ -38,10 +38,20 @@ static int decode_value(struct ramfile *file, struct work *work, uint64_t block,
 }
 
 /* What becomes of an error of the two above. */
-static int fetch_failed(struct ramfile *file, uint64_t block, int err)
+static int fetch_failed(struct ramfile *file, const struct work *work, uint64_t block, int err)
 {
+	struct codec_info info = { 0 };
+
 	if (err == -ENOMEM)
 		return err;
+	if (err == -EREMOTE) {
+		/* A put that failed, and was done all the same, is found out here. */
+		codec_peek(work->value, CODEC_HEADER_BYTES, &info);
+		lock_get(&file->lock);
+		blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES, info.content_hash);
+		lock_put(&file->lock);
+		return err;
+	}
 	if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT) {
 		lock_get(&file->lock);
 		blocks_set(&file->blocks, block, BLOCK_DAMAGED);
@@ -60,7 +70,7 @@ int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void 
 
 	if (!err)
 		err = decode_value(file, work, block, length, plain, ret);
-	return err ? fetch_failed(file, block, err) : 0;
+	return err ? fetch_failed(file, work, block, err) : 0;
 }
 
 /* Puts the content of a block whose pages are all absent into DRAM. */
@@ -155,7 +165,8 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 	LOCK_SCOPE(&file->lock);
 	while (taken < count && taken < most && first + taken < file->blocks.count &&
 	       blocks_state(&file->blocks, first + taken) == BLOCK_COLD &&
-	       !blocks_has(&file->blocks, first + taken, BLOCK_DAMAGED) && ramfile_reserve(file, 1, need)) {
+	       !blocks_has(&file->blocks, first + taken, BLOCK_DAMAGED) && !blocks_away(&file->blocks, first + taken) &&
+	       ramfile_reserve(file, 1, need)) {
 		blocks_set_state(&file->blocks, first + taken, BLOCK_LOADING);
 		*ret_last_bytes = ramfile_block_length(file, first + taken);
 		taken++;
@@ -256,7 +267,7 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 		err = decode_value(file, work, block, value_length, work->plain, ret);
 	}
 	if (err)
-		return fetch_failed(file, block, err);
+		return fetch_failed(file, work, block, err);
 	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
 	err = place(file, mapper, block * file->block_bytes, work->plain, length);
 	if (!err)
@@ -427,6 +438,11 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			lock_put(&file->lock);
 			poison(file, mapper, block * file->block_bytes, length);
 			return true;
+		}
+		if (blocks_away(&file->blocks, block)) {
+			away_want(file, block);
+			lock_put(&file->lock);
+			return false;
 		}
 		if (!ramfile_reserve(file, 1, BUDGET_MUST)) {
 			lock_put(&file->lock);

@@ -216,9 +216,9 @@ static int take_for_write_back(struct ramfile *file, uint64_t block)
 			state = BLOCK_RESIDENT;
 			break;
 		}
-		if (!blocks_passing(&file->blocks, block))
+		if (!blocks_passing(&file->blocks, block) && !blocks_away(&file->blocks, block))
 			break;
-		ramfile_wait_block(file, block);
+		away_wait(file, block, true);
 	}
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
 	return (int)state;

@@ -158,7 +158,8 @@ static int load_key(void *arg, struct store_key key, const void *value, uint32_t
 	if (key.block >= file->blocks.count)
 		return 0; /* left behind by a truncate that did not finish: removed when the file grows over it */
 	blocks_place(&file->blocks, key.block, BLOCK_COLD);
-	if (codec_peek(value, length_bytes, &info) == 0) {
+	if (codec_peek(value, length_bytes, &info) == 0 &&
+	    (info.kind == CODEC_AWAY) == (length_bytes == BLOCK_AWAY_BYTES)) {
 		hash = info.content_hash;
 		file->blocks.generation[key.block] = info.hotness.generation;
 		blocks_set_tier(&file->blocks, key.block, info.hotness.tier & HEAT_TIER_MAX);
@@ -242,6 +243,7 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 	lock_init(&file->mapper_lock, LOCK_RANK_MAPPERS);
 	lock_cond_init(&file->settled);
 	lock_cond_init(&file->mapper_idle);
+	lock_cond_init(&file->away.wanted);
 	file->arena.fd = -1;
 	err = size_check(file, size_bytes);
 	if (!err)
@@ -275,6 +277,7 @@ void ramfile_unload(struct ramfile *file)
 	blocks_fini(&file->blocks);
 	pthread_cond_destroy(&file->settled);
 	pthread_cond_destroy(&file->mapper_idle);
+	pthread_cond_destroy(&file->away.wanted);
 	lock_fini(&file->mapper_lock);
 	lock_fini(&file->lock);
 	free(file);
@@ -502,6 +505,8 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	count_tiers(file, &figures);
 	figures.stored_bytes = file->blocks.stored_total_bytes;
 	figures.pinned_bytes = file->blocks.pinned * file->block_bytes;
+	figures.away_bytes = file->blocks.away * file->block_bytes;
+	figures.wanted_blocks = away_count_wanted(file);
 	figures.huge_bytes = file->blocks.huge * HUGE_BYTES;
 	lock_put(&file->lock);
 	figures.promotions = atomic_load(&file->promotions);
@@ -526,6 +531,7 @@ static void describe(const struct ramfile *file, uint64_t block, struct ramfile_
 		.tier = blocks_tier(&file->blocks, block),
 		.pinned = blocks_has(&file->blocks, block, BLOCK_PINNED),
 		.damaged = blocks_has(&file->blocks, block, BLOCK_DAMAGED),
+		.away = blocks_away(&file->blocks, block),
 	};
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
@@ -548,7 +554,7 @@ static void describe(const struct ramfile *file, uint64_t block, struct ramfile_
 static bool same_run(const struct ramfile_run *a, const struct ramfile_run *b)
 {
 	return a->offset + a->length == b->offset && a->state == b->state && a->generation == b->generation &&
-	       a->tier == b->tier && a->pinned == b->pinned && a->damaged == b->damaged;
+	       a->tier == b->tier && a->pinned == b->pinned && a->damaged == b->damaged && a->away == b->away;
 }
 
 int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run_fn *fn, void *arg)

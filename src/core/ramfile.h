@@ -78,6 +78,7 @@ struct ramfile_figures {
 	uint64_t promotions, demotions, demotions_aborted; /* blocks */
 	uint64_t direct_read_bytes, direct_write_bytes;
 	uint64_t fault_count, fault_p50_ns, fault_p99_ns;
+	uint64_t away_bytes, wanted_blocks; /* on another host; of those, blocks that somebody waits for */
 	uint64_t errors;
 	bool lost;
 };
@@ -92,7 +93,7 @@ struct ramfile_run {
 	uint64_t offset, length;
 	enum ramfile_run_state state;
 	uint8_t generation, tier;
-	bool pinned, damaged;
+	bool pinned, damaged, away;
 };
 
 /* Runs of equal blocks of a range, in order. fn non-zero ends the walk and is returned. */

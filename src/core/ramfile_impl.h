@@ -8,6 +8,7 @@
  *   scan.c      zap and look
  *   access_read.c, access_write.c  blocks where they are, with a result for each
  *   huge.c      huge pages: made, and taken apart
+ *   away.c      blocks whose content is on another host
  *   plain.c     what the kernel's page cache holds of it (plain mapping)
  *
  * The page rule. At every moment, also after kill -9, the content of a page is: the page in the arena if it is present
@@ -23,6 +24,7 @@
 #include <tierfs/access.h>
 
 #include "base/lock.h"
+#include "core/away.h"
 #include "core/crew.h"
 #include "core/hist.h"
 #include "core/mapper.h"
@@ -38,6 +40,19 @@
 /* Blocks handled in one go where a range is worked through: bounds stack arrays and lock times. */
 #define RUN_BLOCKS 64
 #define SCAN_BLOCKS 16384
+
+#define AWAY_RING 256U
+
+/* Who wants what is away, and who brings it: away.h. Under the file's lock. */
+struct away {
+	pthread_cond_t wanted;    /* a block became wanted, or the supplier changed */
+	uint32_t ring[AWAY_RING]; /* blocks that are wanted and were not told yet */
+	unsigned int head, waiting;
+	bool tell_all; /* the table says what is wanted, from next on */
+	uint64_t next;
+	uint64_t supplier;  /* 0: nobody */
+	uint64_t suppliers; /* how many there were */
+};
 
 struct ramfile {
 	struct tier *tier;          /* immutable */
@@ -71,6 +86,8 @@ struct ramfile {
 	unsigned int cached_opens; /* under lock: opens whose content the kernel may cache: the file is mapped plain */
 	bool evict_wanted;         /* under lock: the evictor shall take all of it out of the kernel's cache */
 	bool cache_stale;          /* under lock: the kernel may hold pages from before the file was attached */
+
+	struct away away; /* under lock */
 
 	struct lock mapper_lock;
 	pthread_cond_t mapper_idle; /* a mapper's users became 0 */
@@ -135,6 +152,15 @@ int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first
 
 /* As many blocks as it brings at once. */
 uint64_t ramfile_run_blocks(const struct ramfile *file);
+
+/* --- away.c --- */
+/* Under lock: the block, which is away and at rest, shall be brought. */
+void away_want(struct ramfile *file, uint64_t block);
+/* Under lock, which is dropped meanwhile: waits until the block is at rest and not away. -EINTR (away_on_interrupt());
+ * -EREMOTE: too many threads wait already, and it is no must. */
+int away_wait(struct ramfile *file, uint64_t block, bool must);
+/* Under lock: blocks that are away and wanted. */
+uint64_t away_count_wanted(const struct ramfile *file);
 
 /* --- write_run.c --- */
 /* Writes the run of whole cold blocks or holes at the start of the request. *ret_bytes: 0 if there is none. */
@@ -211,6 +237,7 @@ void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, ui
 /* Idle for at least so long, a block may go although somebody refers to it; 0: that does not matter. */
 uint64_t tier_referenced_idle(const struct tier *tier);
 bool tier_sees_pins(const struct tier *tier);
+_Atomic unsigned int *tier_away_waits(struct tier *tier); /* threads that wait for blocks that are away */
 void tier_count_pinned(struct tier *tier, uint64_t blocks);
 uint64_t tier_near_bytes(struct tier *tier); /* with less than this free, the budget is near */
 int tier_add_file(struct tier *tier, struct ramfile *file);

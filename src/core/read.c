@@ -50,6 +50,12 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	LOCK_SCOPE(&file->lock);
 	run->first = run->offset / file->block_bytes;
 	ramfile_wait_block(file, run->first);
+	if (run->first < file->blocks.count && blocks_away(&file->blocks, run->first)) {
+		int err = away_wait(file, run->first, false);
+
+		if (err)
+			return err;
+	}
 	if (run->offset >= file->size_bytes)
 		return -ENODATA;
 	if (len > file->size_bytes - run->offset)
@@ -64,6 +70,7 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 		return -EREMCHG;
 	while (run->first + run->count <= last && run->count < RUN_BLOCKS &&
 	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED | BLOCK_PARTIAL) &&
+	       !blocks_away(&file->blocks, run->first + run->count) &&
 	       blocks_state(&file->blocks, run->first + run->count) == run->state)
 		run->count++;
 	if (run->first + run->count <= last)
@@ -124,7 +131,7 @@ static int missing_copy(struct read_run *run, uint64_t block)
 		int err = ramfile_fetch(file, run->work, block, run->work->plain, &info);
 
 		ramfile_end_update(file, block, BLOCK_COLD);
-		if (err)
+		if (err && err != -EREMOTE) /* it became away: begin_read() waits */
 			return err;
 	}
 	return -EAGAIN;
@@ -184,7 +191,7 @@ static int read_cold(struct read_run *run)
 		err = store->ops->get(store, key, run->work->value, run->work->value_cap, &length);
 		if (!err)
 			err = codec_decode(run->work->codec, key, run->work->value, length, run->work->plain, NULL);
-		if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT)
+		if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT || err == -EREMOTE)
 			return missing_copy(run, run->first + i);
 		if (err)
 			return err;

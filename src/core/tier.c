@@ -59,6 +59,7 @@ struct tier {
 
 	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
 	_Atomic pid_t evictor_tid;
+	_Atomic unsigned int away_waits;
 	_Atomic bool pressed; /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults, scans, pinned_blocks;
 	uint64_t retry_ns;      /* demoter thread only: no demotion before */
@@ -68,6 +69,11 @@ struct tier {
 	pthread_t thread;
 	bool thread_runs;
 };
+
+_Atomic unsigned int *tier_away_waits(struct tier *tier)
+{
+	return &tier->away_waits;
+}
 
 void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
 {

@@ -78,7 +78,9 @@ void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_by
 
 	lock_get(&file->lock);
 	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
-	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes, 0);
+	/* What comes for a block that is away is the content of its hash, whichever key there is. */
+	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes,
+			  blocks_away(&file->blocks, block) ? file->blocks.content_hash[block] : 0);
 	lock_put(&file->lock);
 	if (!stored)
 		ramfile_forget_stored(file, block);
@@ -189,19 +191,29 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 {
 	enum block_state was, now;
 	uint64_t at = piece->block * file->block_bytes + piece->start;
-	int err;
+	bool away;
+	int err = 0;
 
 	lock_get(&file->lock);
-	ramfile_wait_owner(file, piece->block);
-	if (at + piece->length > file->size_bytes) {
+	do {
+		ramfile_wait_owner(file, piece->block);
+		if (at + piece->length > file->size_bytes) {
+			lock_put(&file->lock);
+			return -EFBIG; /* truncated meanwhile */
+		}
+		piece->whole = piece->start == 0 && piece->length == ramfile_block_length(file, piece->block);
+		away = blocks_away(&file->blocks, piece->block);
+		if (away && !piece->whole)
+			err = away_wait(file, piece->block, false);
+	} while (!err && away && !piece->whole);
+	if (err) {
 		lock_put(&file->lock);
-		return -EFBIG; /* truncated meanwhile */
+		return err;
 	}
 	was = ramfile_begin_update(file, piece->block);
-	piece->whole = piece->start == 0 && piece->length == ramfile_block_length(file, piece->block);
 	lock_put(&file->lock);
 
-	if (was != BLOCK_RESIDENT && !direct && bring_in(file, work, piece, was))
+	if (was != BLOCK_RESIDENT && !direct && !away && bring_in(file, work, piece, was))
 		was = BLOCK_RESIDENT;
 	if (was == BLOCK_RESIDENT) {
 		err = ramfile_complete(file, work, piece->block);
@@ -287,9 +299,13 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 
 	lock_get(&file->lock);
 	ramfile_wait_owner(file, piece->block);
-	if (piece->block >= file->blocks.count || is_empty(file, piece->block)) {
+	while (!err && piece->block < file->blocks.count && blocks_away(&file->blocks, piece->block)) {
+		err = away_wait(file, piece->block, false);
+		ramfile_wait_owner(file, piece->block);
+	}
+	if (err || piece->block >= file->blocks.count || is_empty(file, piece->block)) {
 		lock_put(&file->lock);
-		return 0;
+		return err;
 	}
 	was = ramfile_begin_update(file, piece->block);
 	lock_put(&file->lock);

@@ -15,15 +15,22 @@
 #include <tierfs/access_protocol.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/wire.h"
 #include "core/access.h"
+#include "core/away.h"
 #include "front/server.h"
 
 #define CLIENTS 32
 #define CLIENTS_OF_ROOT 16
 #define OPEN_SECONDS 5
 #define ANSWER_SECONDS 10
+
+/* A call that says which blocks are wanted waits so long for one, in pieces, so that the end of the daemon is noticed.
+ */
+#define WANTED_PIECES 10
+#define WANTED_PIECE_NS (100 * NS_PER_MS)
 
 #define FLAGS_READ \
 	(TIERFS_ACCESS_STORED | TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_NO_PAYLOAD | TIERFS_ACCESS_MERGE | \
@@ -41,6 +48,8 @@ struct conversation {
 	struct ramfile *file; /* NULL: not opened yet */
 	uint64_t ino;
 	uint32_t rights;
+	uint64_t supplier; /* 0: it is none */
+	const atomic_bool *stopping;
 	uint8_t *buffer; /* shared with the client */
 	size_t buffer_bytes;
 };
@@ -114,6 +123,8 @@ static int serve_open(struct conversation *conversation, struct tierfs_access_ms
 static void fini(struct conversation *conversation)
 {
 	if (conversation->file)
+		away_leave(conversation->file, conversation->supplier);
+	if (conversation->file)
 		ns_put(conversation->config->ns, conversation->ino);
 	if (conversation->buffer)
 		munmap(conversation->buffer, conversation->buffer_bytes);
@@ -134,6 +145,7 @@ static const struct operation operations[] = {
 	[TIERFS_ACCESS_OP_WRITE] = { TIERFS_RIGHT_WRITE, TIERFS_ACCESS_WAIT, true, false },
 	[TIERFS_ACCESS_OP_SET] = { TIERFS_RIGHT_WRITE, TIERFS_ACCESS_WAIT, true, false },
 	[TIERFS_ACCESS_OP_AGES] = { TIERFS_RIGHT_READ, 0, false, true },
+	[TIERFS_ACCESS_OP_WANTED] = { TIERFS_RIGHT_WRITE, 0, true, false },
 };
 
 static int check_call(const struct conversation *conversation, const struct tierfs_access_msg *msg)
@@ -144,7 +156,7 @@ static int check_call(const struct conversation *conversation, const struct tier
 	uint64_t payload_end = (uint64_t)msg->u.call.payload_at + msg->u.call.payload_bytes;
 	uint32_t op = msg->u.call.op;
 
-	if (op < TIERFS_ACCESS_OP_READ || op > TIERFS_ACCESS_OP_AGES)
+	if (op < TIERFS_ACCESS_OP_READ || op > TIERFS_ACCESS_OP_WANTED)
 		return -EINVAL;
 	operation = &operations[op];
 	if ((conversation->rights & operation->right) == 0)
@@ -170,6 +182,27 @@ static int serve_ages(struct conversation *conversation, const struct access_buf
 	access_ages(conversation->file, &ages);
 	memcpy(conversation->buffer + buffer->payload_at, &ages, sizeof(ages));
 	return 0;
+}
+
+static int serve_wanted(struct conversation *conversation, const struct access_buffer *buffer, size_t *ret_records,
+			uint64_t *ret_away)
+{
+	size_t most = buffer->records < AWAY_TOLD_MAX ? buffer->records : AWAY_TOLD_MAX, count = 0;
+	uint64_t block[AWAY_TOLD_MAX];
+	int err = 0;
+
+	for (int i = 0; !err && !count && i < WANTED_PIECES && !atomic_load(conversation->stopping); i++) {
+		err = away_wanted(conversation->file, &conversation->supplier, WANTED_PIECE_NS, block, most, &count,
+				  ret_away);
+		if (!*ret_away)
+			break;
+	}
+	for (size_t i = 0; !err && i < count; i++)
+		buffer->record[i] = (struct tierfs_access_record){
+			.block = block[i], .count = 1, .state = TIERFS_STATE_COLD, .flags = TIERFS_BLOCK_AWAY
+		};
+	*ret_records = count;
+	return err;
 }
 
 static int serve_call(struct conversation *conversation, struct tierfs_access_msg *msg)
@@ -209,6 +242,9 @@ static int serve_call(struct conversation *conversation, struct tierfs_access_ms
 		break;
 	case TIERFS_ACCESS_OP_AGES:
 		err = serve_ages(conversation, &buffer);
+		break;
+	case TIERFS_ACCESS_OP_WANTED:
+		err = serve_wanted(conversation, &buffer, &records, &next_block);
 		break;
 	}
 	if (err)
@@ -255,7 +291,7 @@ static int serve_one(struct conversation *conversation)
 
 void access_serve(const struct access_config *config, int fd, const atomic_bool *stopping)
 {
-	struct conversation conversation = { .config = config, .sock = fd };
+	struct conversation conversation = { .config = config, .sock = fd, .stopping = stopping };
 	struct timeval open_time = { .tv_sec = OPEN_SECONDS }, answer_time = { .tv_sec = ANSWER_SECONDS }, ever = { 0 };
 	int err;
 

@@ -40,7 +40,7 @@ static json_t *path_string(const char *path)
 static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 {
 	return json_pack("{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:I, s:I, s:I}",
+			 "s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "path", path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes",
 			 (json_int_t)f->block_bytes, "mapping", mapping_name(f), "mappers",
 			 (json_int_t)(f->mappers ? f->mappers : f->cached_opens), "resident_bytes",
@@ -52,7 +52,8 @@ static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 			 (json_int_t)f->direct_write_bytes, "fault_count", (json_int_t)f->fault_count, "fault_p50_ns",
 			 (json_int_t)f->fault_p50_ns, "fault_p99_ns", (json_int_t)f->fault_p99_ns, "errors",
 			 (json_int_t)f->errors, "arena_bytes", (json_int_t)f->arena_bytes, "cached_bytes",
-			 (json_int_t)f->cached_bytes, "huge_bytes", (json_int_t)f->huge_bytes);
+			 (json_int_t)f->cached_bytes, "huge_bytes", (json_int_t)f->huge_bytes, "away_bytes",
+			 (json_int_t)f->away_bytes, "wanted_blocks", (json_int_t)f->wanted_blocks);
 }
 
 /* --- lists of files --------------------------------------------------------------------------------------------- */
@@ -171,6 +172,8 @@ static void add_figures(struct ramfile_figures *sum, const struct ramfile_figure
 	sum->stored_bytes += f->stored_bytes;
 	sum->pinned_bytes += f->pinned_bytes;
 	sum->huge_bytes += f->huge_bytes;
+	sum->away_bytes += f->away_bytes;
+	sum->wanted_blocks += f->wanted_blocks;
 	sum->promotions += f->promotions;
 	sum->demotions += f->demotions;
 	sum->demotions_aborted += f->demotions_aborted;
@@ -326,7 +329,7 @@ static const char *run_state_name(enum ramfile_run_state state)
 static bool continues(const struct ramfile_run *a, const struct ramfile_run *b)
 {
 	return a->offset + a->length == b->offset && a->state == b->state && a->generation == b->generation &&
-	       a->tier == b->tier && a->pinned == b->pinned && a->damaged == b->damaged;
+	       a->tier == b->tier && a->pinned == b->pinned && a->damaged == b->damaged && a->away == b->away;
 }
 
 static int collect_run(void *arg, const struct ramfile_run *run)
@@ -352,10 +355,10 @@ static int collect_run(void *arg, const struct ramfile_run *run)
 
 static json_t *run_object(const struct ramfile_run *run)
 {
-	return json_pack("{s:I, s:I, s:s, s:i, s:i, s:b, s:b}", "offset", (json_int_t)run->offset, "length",
+	return json_pack("{s:I, s:I, s:s, s:i, s:i, s:b, s:b, s:b}", "offset", (json_int_t)run->offset, "length",
 			 (json_int_t)run->length, "state", run_state_name(run->state), "generation",
 			 (int)run->generation, "tier", (int)run->tier, "pinned", (int)run->pinned, "damaged",
-			 (int)run->damaged);
+			 (int)run->damaged, "away", (int)run->away);
 }
 
 /* Sends all runs but the last keep ones, which may go on in the next piece. */

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/away.h"
 #include "front/resent.h"
 
 #define ENTRY_TIMEOUT_S 3600.0
@@ -377,6 +378,11 @@ static void tfs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 	fuse_reply_err(req, 0);
 }
 
+static bool was_interrupted(void *arg)
+{
+	return fuse_req_interrupted(arg);
+}
+
 /* A read by a program names the owner of its locks; one that fills the kernel's cache has none. */
 static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
@@ -387,10 +393,12 @@ static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 
 	if (size > IO_MAX)
 		size = IO_MAX; /* never asked for by the kernel; a shorter answer would be the end of file to it */
+	away_on_interrupt(was_interrupted, req);
 	if (buf && fi->lock_owner == 0)
 		rc = door_fill(door, ino, buf, size, (uint64_t)offset, &len);
 	else if (buf)
 		rc = door_read(door, ino, fi->flags & O_DIRECT, buf, size, (uint64_t)offset, &len);
+	away_on_interrupt(NULL, NULL);
 	if (rc == 0)
 		fuse_reply_buf(req, buf, len);
 	else
@@ -406,8 +414,11 @@ static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 
 	if (fi->writepage)
 		rc = door_write_back(door, ino, data, size, (uint64_t)offset);
-	else
+	else {
+		away_on_interrupt(was_interrupted, req);
 		rc = door_write(door, ino, fi->flags & O_DIRECT, cached, data, size, (uint64_t)offset);
+		away_on_interrupt(NULL, NULL);
+	}
 	if (rc == 0)
 		fuse_reply_write(req, size);
 	else

@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "core/away.h"
 #include "map/uffd.h"
 #include "mem/arena.h"
 
@@ -339,6 +340,13 @@ static int do_unmap(struct connection *connection, struct wire_packet *packet)
 	return answer_done(connection, packet->msg.seq, 0);
 }
 
+/* The others would wait as well: a part of a block that is away cannot be discarded. */
+static bool do_not_wait(void *arg)
+{
+	(void)arg;
+	return true;
+}
+
 static int do_discard(struct connection *connection, struct wire_packet *packet)
 {
 	struct link *link = find_link(connection, packet->msg.u.part.map_id);
@@ -350,7 +358,9 @@ static int do_discard(struct connection *connection, struct wire_packet *packet)
 					     "there is no mapping with this number");
 	if (offset % PAGE || length % PAGE || offset + length < offset)
 		return attached_answer_error(connection, packet->msg.seq, -EINVAL, "a discard must be whole pages");
+	away_on_interrupt(do_not_wait, NULL);
 	err = ramfile_discard(link->mapping->file, offset, length);
+	away_on_interrupt(NULL, NULL);
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be discarded");
 	return answer_done(connection, packet->msg.seq, 0);

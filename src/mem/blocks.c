@@ -148,6 +148,8 @@ void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_by
 		return;
 	blocks->stored_total_bytes += length_bytes;
 	blocks->stored_total_bytes -= blocks->stored_bytes[block];
+	blocks->away += length_bytes == BLOCK_AWAY_BYTES;
+	blocks->away -= blocks_away(blocks, block);
 	blocks->stored_bytes[block] = length_bytes;
 	blocks->content_hash[block] = content_hash;
 	if (length_bytes)
@@ -201,7 +203,7 @@ static void check_failed(uint64_t block, const char *what)
 void blocks_check(const struct blocks *blocks)
 {
 	uint64_t in_state[BLOCK_STATES] = { 0 };
-	uint64_t pinned = 0, cached = 0, huge = 0, stored_bytes = 0;
+	uint64_t pinned = 0, cached = 0, huge = 0, away = 0, stored_bytes = 0;
 
 	for (uint64_t block = 0; block < blocks->count; block++) {
 		enum block_state state = blocks_state(blocks, block);
@@ -213,17 +215,21 @@ void blocks_check(const struct blocks *blocks)
 			pinned++;
 		cached += blocks_has(blocks, block, BLOCK_CACHED);
 		huge += blocks_has(blocks, block, BLOCK_HUGE);
+		away += blocks_away(blocks, block);
 		if (blocks_has(blocks, block, BLOCK_PARTIAL) && !blocks_has(blocks, block, BLOCK_STORED))
 			check_failed(block, "partial without a stored copy");
 		if (state == BLOCK_COLD && !blocks_has(blocks, block, BLOCK_STORED))
 			check_failed(block, "cold without a stored copy");
+		if (blocks_away(blocks, block) && state != BLOCK_COLD && state != BLOCK_LOADING &&
+		    state != BLOCK_UPDATING)
+			check_failed(block, "away and not cold");
 		if (blocks_has(blocks, block, BLOCK_COMMITTING) && state != BLOCK_STORING)
 			check_failed(block, "committing and not storing");
 		if (blocks_has(blocks, block, BLOCK_OWNED) &&
 		    (state == BLOCK_HOLE || state == BLOCK_COLD || state == BLOCK_LOADING))
 			check_failed(block, "owned by a demotion and not resident");
 		if (blocks_has(blocks, block, BLOCK_WAITERS) && !blocks_passing(blocks, block) &&
-		    !blocks_has(blocks, block, BLOCK_OWNED))
+		    !blocks_has(blocks, block, BLOCK_OWNED) && !blocks_away(blocks, block))
 			check_failed(block, "waiters at rest");
 		if (blocks_has(blocks, block, BLOCK_STORED))
 			stored_bytes += blocks->stored_bytes[block];
@@ -231,7 +237,7 @@ void blocks_check(const struct blocks *blocks)
 	for (int state = 0; state < BLOCK_STATES; state++)
 		if (in_state[state] != blocks->in_state[state])
 			check_failed(0, "the count of a state is wrong");
-	if (pinned != blocks->pinned || cached != blocks->cached || huge != blocks->huge ||
+	if (pinned != blocks->pinned || cached != blocks->cached || huge != blocks->huge || away != blocks->away ||
 	    stored_bytes != blocks->stored_total_bytes)
 		check_failed(0, "a total is wrong");
 }

@@ -54,6 +54,9 @@ enum block_state {
 #define BLOCK_HUGE (1U << 14)    /* the 2 MiB that begin here may be a huge page, or may have been one */
 #define BLOCK_STATE_MASK 7U
 
+/* A stored copy of this length says that the content is away: on another host, to come later. */
+#define BLOCK_AWAY_BYTES 24U
+
 #define BLOCK_GENERATION_MAX 255
 
 struct blocks {
@@ -66,6 +69,7 @@ struct blocks {
 	uint64_t capacity;      /* entries that the arrays hold */
 	uint64_t in_state[BLOCK_STATES]; /* how many blocks are in each state */
 	uint64_t pinned, cached, huge;   /* blocks with the flag */
+	uint64_t away;                   /* blocks whose content is away */
 	uint64_t stored_total_bytes;     /* sum of stored_bytes */
 };
 
@@ -99,6 +103,13 @@ static inline void blocks_set(struct blocks *blocks, uint64_t block, unsigned in
 static inline void blocks_clear(struct blocks *blocks, uint64_t block, unsigned int flags)
 {
 	blocks->word[block] &= (uint16_t)~flags;
+}
+
+/* Only cold blocks are, and those that a thread owns and found cold. Who waits for one sets BLOCK_WAITERS, also at
+ * rest. */
+static inline bool blocks_away(const struct blocks *blocks, uint64_t block)
+{
+	return blocks->stored_bytes[block] == BLOCK_AWAY_BYTES;
 }
 
 static inline uint8_t blocks_tier(const struct blocks *blocks, uint64_t block)

@@ -6,6 +6,9 @@
  * memory, and now and then everything that would survive kill -9 at that very moment (arena and store) is copied,
  * loaded into a second engine and compared.
  *
+ * Blocks go away (their content is on another host) and come back, when somebody waits for them or for no reason, by a
+ * thread of their own.
+ *
  * In the huge run, where the host allows it, the arena is what it is in production: fresh memory becomes huge pages
  * while the budget is far, the budget changes, and somebody holds references to pages, so that splits fail.
  *
@@ -14,6 +17,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,7 +32,9 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_hook.h"
 #include "../lib/lib_store_mem.h"
+#include "base/clock.h"
 #include "core/access.h"
+#include "core/away.h"
 #include "core/ramfile_impl.h"
 #include "core/tier.h"
 #include "map/pins.h"
@@ -66,7 +72,13 @@ struct model {
 	uint64_t pending_offset, pending_length;
 	uint8_t *pending_old, *pending_new;
 	bool in_hook;
-	uint64_t crashes, hook_touches, steps;
+	/* What blocks that went away have on the other host. */
+	pthread_mutex_t bringing; /* held by who brings one, and who wants none to come */
+	uint8_t *away;            /* BYTES_MAX */
+	pthread_t supplier;
+	_Atomic bool ends;
+	uint64_t crashes, hook_touches, steps, went_away;
+	_Atomic uint64_t brought;
 };
 
 static struct model model;
@@ -172,6 +184,27 @@ static struct tier *new_tier(struct store *store, int arena_dir)
 	return tier;
 }
 
+/* The block, if it is away, comes as it is on the other host. */
+static void bring(struct ramfile *file, uint64_t block)
+{
+	static uint8_t plain[2][65536] __attribute__((aligned(64)));
+	struct tierfs_access_record record = {
+		.block = block, .count = 1, .form = TIERFS_FORM_PLAIN, .flags = TIERFS_BLOCK_AWAY
+	};
+	uint64_t at = block * model.block_bytes, size = ramfile_size(file);
+	uint64_t length = size - at < model.block_bytes ? size - at : model.block_bytes;
+	uint8_t *payload = plain[file == model.file];
+	struct access_buffer buffer = { .base = payload, .bytes = sizeof(plain[0]), .record = &record, .records = 1 };
+
+	if (at >= size)
+		return;
+	memcpy(payload, model.away + at, length);
+	record.payload_bytes = (uint32_t)length;
+	ck_assert_int_eq(access_write(file, 0, &buffer), 0);
+	ck_assert(record.result != TIERFS_ACCESS_ERROR || record.error == EIO || record.error == ENOSPC);
+	atomic_fetch_add(&model.brought, record.result == TIERFS_ACCESS_WRITE_OK);
+}
+
 static void check_crash(void)
 {
 	static uint8_t got[BYTES_MAX];
@@ -191,6 +224,8 @@ static void check_crash(void)
 	tier = new_tier(copy, dir);
 	ck_assert_int_eq(ramfile_load(tier, INO, model.size, false, &file), 0);
 	ramfile_check(file);
+	for (uint64_t block = 0; file->blocks.away && block < file->blocks.count; block++)
+		bring(file, block);
 	ck_assert_int_eq(ramfile_read(file, got, model.size, 0, &length), 0);
 	ck_assert_uint_eq(length, model.size);
 	compare(got, 0, model.size, "after a crash");
@@ -248,6 +283,15 @@ static bool mapped(void)
 	return false;
 }
 
+static bool any_away(uint64_t page, uint64_t count)
+{
+	for (uint64_t block = page * PAGE / model.block_bytes; block * model.block_bytes < (page + count) * PAGE;
+	     block++)
+		if (blocks_away(&model.file->blocks, block))
+			return true;
+	return false;
+}
+
 /* What the kernel does for a plain mapping: reads pages, brings dirty ones back, drops them. Not beside attached
  * processes, and not where a system call writes at the same time (the kernel serializes those). */
 static void op_plain(void)
@@ -266,6 +310,8 @@ static void op_plain(void)
 	    (first * PAGE) / model.block_bytes * model.block_bytes < model.pending_offset + model.pending_length &&
 	    (first + count) * PAGE + model.block_bytes > model.pending_offset)
 		return;
+	if (model.in_hook && any_away(first, count))
+		return;                /* the supplier may wait for the call that the hook is in */
 	if (model.in_hook || rnd(2)) { /* a fill would wait for the call that the hook is in */
 		fill_random(data, count * PAGE);
 		ck_assert_int_eq(ramfile_write_back(model.file, data, count * PAGE, first * PAGE), 0);
@@ -285,7 +331,7 @@ static void hook(void *arg, enum store_hook_moment moment)
 {
 	(void)arg;
 	(void)moment;
-	if (model.in_hook)
+	if (model.in_hook || pthread_equal(pthread_self(), model.supplier))
 		return;
 	model.in_hook = true;
 	if (rnd(3) == 0)
@@ -447,6 +493,80 @@ static void check_record(const struct tierfs_access_record *record)
 	compare(plain, at, length, "cold access, as stored");
 }
 
+static void no_failures(void)
+{
+	store_mem_fail_nth(model.mem, STORE_MEM_PUT, 0, 0);
+	store_mem_fail_nth(model.mem, STORE_MEM_REMOVE, 0, 0);
+}
+
+/* Brings what is wanted. */
+static void *supply(void *arg)
+{
+	uint64_t wanted[8], supplier = 0, away;
+	size_t count;
+
+	(void)arg;
+	while (!atomic_load(&model.ends)) {
+		ck_assert_int_eq(away_wanted(model.file, &supplier, 5 * NS_PER_MS, wanted, 8, &count, &away), 0);
+		if (!count)
+			usleep(200); /* with nothing away it does not wait */
+		pthread_mutex_lock(&model.bringing);
+		for (size_t i = 0; i < count; i++)
+			bring(model.file, wanted[i]);
+		pthread_mutex_unlock(&model.bringing);
+	}
+	away_leave(model.file, supplier);
+	return NULL;
+}
+
+static void supply_start(void)
+{
+	atomic_store(&model.ends, false);
+	ck_assert_int_eq(pthread_create(&model.supplier, NULL, supply, NULL), 0);
+}
+
+static void supply_stop(void)
+{
+	atomic_store(&model.ends, true);
+	pthread_join(model.supplier, NULL);
+}
+
+/* A cold block or a hole becomes one that is away with the same content. */
+static void send_away(uint64_t block)
+{
+	static uint8_t plain[65536] __attribute__((aligned(64)));
+	struct access_buffer buffer = access_buffer(1);
+	uint64_t at = block * model.block_bytes, length = block_end(block) - at;
+
+	memset(plain, 0, sizeof(plain));
+	memcpy(plain, model.want + at, length);
+	if (codec_is_zero(plain, model.block_bytes))
+		return;
+	memcpy(model.away + at, plain, length);
+	buffer.record[0] = (struct tierfs_access_record){ .block = block,
+							  .count = 1,
+							  .form = TIERFS_FORM_AWAY,
+							  .content_hash = codec_hash(plain, model.block_bytes) };
+	ck_assert_int_eq(access_write(model.file, 0, &buffer), 0);
+	model.went_away += buffer.record[0].result == TIERFS_ACCESS_WRITE_OK;
+}
+
+static void op_away(void)
+{
+	uint64_t blocks = (model.size + model.block_bytes - 1) / model.block_bytes;
+	uint64_t first = blocks ? rnd(blocks) : 0;
+
+	no_failures();
+	pthread_mutex_lock(&model.bringing);
+	for (uint64_t block = first; block < blocks && block < first + 8; block++) {
+		if (rnd(3))
+			send_away(block);
+		else
+			bring(model.file, block);
+	}
+	pthread_mutex_unlock(&model.bringing);
+}
+
 /* Reads where blocks are, and finds what a block is the same before and after. */
 static void op_access_read(void)
 {
@@ -459,10 +579,13 @@ static void op_access_read(void)
 
 	if (!blocks)
 		return;
+	pthread_mutex_lock(&model.bringing);
 	for (uint64_t block = 0; block < blocks; block++)
 		access_look(model.file, block, &before[block]);
-	if (access_read(model.file, flags, 0, blocks, &buffer, &records, &next))
+	if (access_read(model.file, flags, 0, blocks, &buffer, &records, &next)) {
+		pthread_mutex_unlock(&model.bringing);
 		return; /* an injected failure */
+	}
 	ck_assert_uint_eq(next, blocks);
 	seen = 0;
 	for (size_t i = 0; i < records; i++) {
@@ -476,6 +599,7 @@ static void op_access_read(void)
 		access_look(model.file, block, &after[block]);
 		ck_assert_int_eq(memcmp(&before[block], &after[block], sizeof(before[block])), 0);
 	}
+	pthread_mutex_unlock(&model.bringing);
 }
 
 static void make_request(struct tierfs_access_record *record, uint64_t block, size_t *used, const uint8_t *data)
@@ -610,12 +734,6 @@ static void op_promote(void)
 	ck_assert(!err || err == -EIO);
 }
 
-static void no_failures(void)
-{
-	store_mem_fail_nth(model.mem, STORE_MEM_PUT, 0, 0);
-	store_mem_fail_nth(model.mem, STORE_MEM_REMOVE, 0, 0);
-}
-
 /* One failure at a time: when both a put and the removal that makes up for it fail, a crash may show the bytes of the
  * write that failed. */
 static void op_fail(void)
@@ -717,10 +835,12 @@ static void op_truncate(void)
 static void op_restart(void)
 {
 	unmap_all();
+	supply_stop();
 	ramfile_unload(model.file);
 	tier_free(model.tier);
 	model.tier = new_tier(model.store, model.arena_dir);
 	ck_assert_int_eq(ramfile_load(model.tier, INO, model.size, false, &model.file), 0);
+	supply_start();
 }
 
 static void op_seek(void)
@@ -767,12 +887,12 @@ static void one_step(void)
 		op_discard();
 	else if (choice < 740)
 		op_step();
-	else if (choice < 900)
+	else if (choice < 890)
 		op_demote();
-	else if (choice < 930)
+	else if (choice < 920)
 		op_promote();
 	else if (choice < 935)
-		op_plain();
+		op_away();
 	else if (choice < 942)
 		op_seek();
 	else if (choice < 945)
@@ -789,7 +909,7 @@ static void one_step(void)
 
 static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins *pins)
 {
-	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX];
+	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX], away[BYTES_MAX];
 	struct ramfile_figures figures;
 	uint64_t plain_bytes = 0; /* in the arena when the last process came */
 	uint64_t huge_bytes = 0;
@@ -807,6 +927,8 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	ck_assert_int_eq(pipe2(model.tube, O_NONBLOCK | O_CLOEXEC), 0);
 	model.block_bytes = block_bytes;
 	model.want = want;
+	model.away = away;
+	pthread_mutex_init(&model.bringing, NULL);
 	model.pending_old = old;
 	model.pending_new = new;
 	model.next_holder = 1;
@@ -819,7 +941,9 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	ck_assert_int_eq(store_hook_new(model.mem, hook, NULL, &model.store), 0);
 	model.tier = new_tier(model.store, model.arena_dir);
 	ck_assert_int_eq(ramfile_load(model.tier, INO, 0, false, &model.file), 0);
+	model.supplier = pthread_self();
 	op_truncate();
+	supply_start();
 	for (model.steps = 0; model.steps < steps; model.steps++) {
 		one_step();
 		ramfile_check(model.file);
@@ -840,9 +964,12 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	       (unsigned long long)model.crashes, (unsigned long long)model.hook_touches,
 	       (unsigned long long)figures.demotions, (unsigned long long)figures.demotions_aborted,
 	       (unsigned long long)figures.promotions);
+	printf("model: %llu blocks went away, %llu came back\n", (unsigned long long)model.went_away,
+	       (unsigned long long)atomic_load(&model.brought));
 	if (pins)
 		printf("model: up to %llu bytes were huge\n", (unsigned long long)huge_bytes);
 	unmap_all();
+	supply_stop();
 	model.in_hook = true; /* what a file that is being removed holds after a crash is nobody's business */
 	ck_assert_int_eq(ramfile_destroy(model.file), 0);
 	ck_assert_uint_eq(store_mem_count(model.mem, INO), 0);

@@ -355,6 +355,32 @@ START_TEST(header_is_as_documented)
 }
 END_TEST
 
+START_TEST(away_says_so_and_has_no_content)
+{
+	uint8_t value[CODEC_HEADER_BYTES + 1] = { 0 };
+	struct box box = box_new(BLOCK, 1);
+	struct codec_info info;
+
+	codec_encode_away(BLOCK, KEY, HOT, UINT64_C(0x1122334455667788), value);
+	ck_assert_int_eq(codec_peek(value, CODEC_HEADER_BYTES, &info), 0);
+	ck_assert_int_eq(info.kind, CODEC_AWAY);
+	ck_assert_int_eq(info.hotness.generation, HOT.generation);
+	ck_assert_int_eq(info.hotness.tier, HOT.tier);
+	ck_assert_uint_eq(info.block_bytes, BLOCK);
+	ck_assert_uint_eq(info.content_hash, UINT64_C(0x1122334455667788));
+	ck_assert_int_eq(codec_decode(box.codec, KEY, value, CODEC_HEADER_BYTES, box.back, NULL), -EREMOTE);
+	ck_assert_int_eq(codec_decode(box.codec, KEY, value, CODEC_HEADER_BYTES + 1, box.back, NULL), -EBADMSG);
+	for (size_t bit = 0; bit < 8 * CODEC_HEADER_BYTES; bit++) {
+		value[bit / 8] ^= (uint8_t)(1U << bit % 8);
+		ck_assert_int_ne(codec_decode(box.codec, KEY, value, CODEC_HEADER_BYTES, box.back, NULL), -EREMOTE);
+		value[bit / 8] ^= (uint8_t)(1U << bit % 8);
+	}
+	value[5] = 1; /* a payload */
+	ck_assert_int_eq(codec_peek(value, CODEC_HEADER_BYTES + 1, &info), -EBADMSG);
+	box_free(&box);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("codec");
@@ -373,6 +399,7 @@ int main(void)
 	tcase_add_test(tests, unknown_versions_and_codecs_are_named);
 	tcase_add_test(tests, garbage_is_survived);
 	tcase_add_test(tests, header_is_as_documented);
+	tcase_add_test(tests, away_says_so_and_has_no_content);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }
