@@ -97,6 +97,7 @@ class Bench:
         self.host, self.plan, self.report = host, plan, report
         self.profile = profile
         self.budget_points = {}
+        self.umap_pages = None # not known yet
 
     def profile_path(self, name):
         return os.path.join(self.report.dir, f"perf-{name}.txt") if self.profile else None

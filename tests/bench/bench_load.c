@@ -1,11 +1,13 @@
-/* link: -lm */
+/* link: -lm -ldl */
 /* bench/bench_load.c - loads on mapped memory, the same code for tierfs and for what it is measured against.
  *
  * Reads one command a line on standard input and answers each with one line of JSON on standard output, so that whoever
  * drives it can let several instances work in turns, and make memory cold in between. NAME is that of a mapping; sizes
  * take K, M, G.
  *
- *   map NAME PATH|anon SIZE [huge] [random]    maps a file shared, or anonymous memory; huge, random: madvise
+ *   map NAME PATH|anon|umap:PATH SIZE [huge] [random]
+ *                                              maps a file shared, or anonymous memory; huge, random: madvise; umap: by
+ *                                              LLNL's umap, a build of which $UMAP_DIR names
  *   unmap NAME [unlink]
  *   fill NAME RATIO SEED                       all pages, with content that zstd makes 1/RATIO of
  *   touch NAME FIRST LENGTH ORDER              one write in every page; ORDER: sequential, random
@@ -21,8 +23,10 @@
  *
  * What `fill` wrote is checked by mix, by latency and by sort: "bad" counts wrong words.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -39,7 +43,7 @@
 #define THREADS_MAX 16
 #define WORDS_MAX 12
 #define INTERVALS_MAX 4096
-#define HOT_SHARE 10 /* of so many accesses, one goes anywhere */
+#define HOT_SHARE 10  /* of so many accesses, one goes anywhere */
 #define WRITE_EVERY 4 /* of so many accesses of a mix, one writes */
 
 struct map {
@@ -47,9 +51,12 @@ struct map {
 	uint8_t *base;
 	uint64_t bytes;
 	int fd; /* -1: anonymous */
+	bool umap;
 };
 
 static struct map maps[MAPS_MAX];
+static void *(*umap)(void *addr, size_t bytes, int prot, int flags, int fd, off_t offset);
+static int (*uunmap)(void *addr, size_t bytes);
 static volatile uint64_t sink;
 
 static struct map *find_map(const char *name)
@@ -67,6 +74,38 @@ static double seconds_since(uint64_t start_ns)
 
 /* --- mappings --- */
 
+/* Loaded at run time: umap's licence and its place on the disk are its own. */
+static void load_umap(void)
+{
+	const char *dir = getenv("UMAP_DIR");
+	char pattern[4096];
+	glob_t found;
+	void *library;
+
+	snprintf(pattern, sizeof(pattern), "%s/lib*/libumap.so", dir ? dir : "");
+	if (!dir || glob(pattern, 0, NULL, &found) != 0)
+		measure_die("umap: no %s", pattern);
+	library = dlopen(found.gl_pathv[0], RTLD_NOW);
+	globfree(&found);
+	if (!library)
+		measure_die("umap: %s", dlerror());
+	*(void **)&umap = dlsym(library, "umap");
+	*(void **)&uunmap = dlsym(library, "uunmap");
+	if (!umap || !uunmap)
+		measure_die("umap: %s", dlerror());
+}
+
+static void *map_memory(const struct map *map)
+{
+	if (map->umap) {
+		if (!umap)
+			load_umap();
+		return umap(NULL, map->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, map->fd, 0);
+	}
+	return mmap(NULL, map->bytes, PROT_READ | PROT_WRITE, map->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED,
+		    map->fd, 0);
+}
+
 static void do_map(char **word, int words)
 {
 	struct map *map = NULL;
@@ -79,18 +118,19 @@ static void do_map(char **word, int words)
 	if (!map || words < 4)
 		measure_die("map: too many, or too few words");
 	snprintf(map->name, sizeof(map->name), "%s", word[1]);
-	snprintf(map->path, sizeof(map->path), "%s", word[2]);
+	map->umap = strncmp(word[2], "umap:", 5) == 0;
+	snprintf(map->path, sizeof(map->path), "%s", map->umap ? word[2] + 5 : word[2]);
 	map->bytes = measure_parse_size(word[3]);
 	map->fd = -1;
 	if (strcmp(word[2], "anon") != 0) {
-		map->fd = open(word[2], O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		/* umap keeps pages itself, and its programs open files so. */
+		map->fd = open(map->path, O_RDWR | O_CREAT | O_CLOEXEC | (map->umap ? O_DIRECT : 0), 0600);
 		if (map->fd < 0)
 			measure_die("open %s: %s", word[2], strerror(errno));
 		if (lseek(map->fd, 0, SEEK_END) < (off_t)map->bytes && ftruncate(map->fd, (off_t)map->bytes) < 0)
 			measure_die("ftruncate %s: %s", word[2], strerror(errno));
 	}
-	map->base = mmap(NULL, map->bytes, PROT_READ | PROT_WRITE,
-			 map->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED, map->fd, 0);
+	map->base = map_memory(map);
 	if (map->base == MAP_FAILED)
 		measure_die("mmap %s: %s", word[2], strerror(errno));
 	for (int i = 4; i < words; i++) {
@@ -105,6 +145,9 @@ static void do_unmap(char **word, int words)
 {
 	struct map *map = find_map(word[1]);
 
+	/* umap writes back what is dirty, but leaves the memory. */
+	if (map->umap && uunmap(map->base, map->bytes) < 0)
+		measure_die("uunmap %s", map->path);
 	munmap(map->base, map->bytes);
 	if (map->fd >= 0)
 		close(map->fd);

@@ -1,8 +1,9 @@
-"""Memory that does not fit: faults, and loads under a budget, against swap, zswap and a mapped file of ext4."""
+"""Memory that does not fit: faults, and loads under a budget, against swap, zswap, a mapped file of ext4, and umap."""
 import contextlib
 import statistics
 import time
 
+from . import umap
 from .host import PAGE_CLUSTER, PROGRAM_BYTES, read_text
 from .programs import Load, Tierfs
 
@@ -74,7 +75,7 @@ def quantile(histogram, share):
 
 
 SHARES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999, "max": 1}
-FAULT_GOALS = {"p50": 1.0, "p99": 0.7}
+FAULT_GOALS = {"swap": {"p50": 1.0, "p99": 0.7}, "umap": {"p50": 1.0, "p99": 1.0}}
 
 
 def report_faults(bench, what, threads, ours, peer, theirs, goals, **facts):
@@ -108,6 +109,7 @@ def fault(bench):
             peer.load.do("fill", "m", bench.plan.ratio, SEED)
             peer.make_cold()
             loads[name] = peer.load
+        loads.update(umap.loads(stack, bench, size, 2 * size, SEED))
         tierfs.demote("ram")
         bench.host.drop_caches()
         stack.enter_context(bench.host.setting(PAGE_CLUSTER, 0))
@@ -123,23 +125,31 @@ def fault(bench):
                      "disk_bytes_per_fault": io["disk_read_bytes"] / faults, "promotions": faults,
                      "fault_stages_p50_ns": stages_p50_ns(tierfs)}
             for peer in list(loads)[1:]:
-                goals = FAULT_GOALS if peer.startswith("swap") else {}
-                report_faults(bench, "fault.random" if peer.startswith("swap") else "fault.random.ext4", threads,
-                              answers["tierfs"], peer, answers[peer], goals, **facts)
+                kind = peer.split()[0]
+                what = "fault.random" + {"swap": "", "ext4": ".ext4"}.get(kind, "." + peer.replace(" ", ""))
+                report_faults(bench, what, threads, answers["tierfs"], peer, answers[peer], FAULT_GOALS.get(kind, {}), **facts)
+
+
+def sequential_peer(stack, bench, kind, size):
+    if kind not in ("swap", "ext4"):
+        return umap.Umap(stack, bench, size, 2 * size, kind, SEED)
+    peer = Peer(stack, bench.host, size, size, kind)
+    if kind == "ext4": # as a program would have it
+        peer.load.do("unmap", "m")
+        peer.load.do("map", "m", bench.host.dir + "/" + f"file{bench.host.serial}", size)
+    peer.load.do("fill", "m", bench.plan.ratio, SEED)
+    return peer
 
 
 def sequential(bench):
     """Every page of cold memory is read in order."""
     size = bench.plan.scan
-    for kind, name, goal in (("swap", f"swap page-cluster={read_text(PAGE_CLUSTER)}", 2.0), ("ext4", "ext4 mmap", 1.0)):
+    peers = [("swap", f"swap page-cluster={read_text(PAGE_CLUSTER)}", 2.0), ("ext4", "ext4 mmap", 1.0)]
+    for kind, name, goal in peers + [(page_bytes, umap.label(page_bytes), 1.0) for page_bytes in umap.page_sizes(bench)]:
         rates = {"tierfs": [], "peer": []}
         with contextlib.ExitStack() as stack:
             tierfs, load = cold_tierfs(stack, bench, size)
-            peer = Peer(stack, bench.host, size, size, "swap" if kind == "swap" else "ext4")
-            if kind == "ext4": # as a program would have it
-                peer.load.do("unmap", "m")
-                peer.load.do("map", "m", bench.host.dir + "/" + f"file{bench.host.serial}", size)
-            peer.load.do("fill", "m", bench.plan.ratio, SEED)
+            peer = sequential_peer(stack, bench, kind, size)
             cost = {"cpu_s": 0, "disk_read_bytes": 0}
             for _ in range(bench.plan.rounds):
                 peer.make_cold()
@@ -172,10 +182,11 @@ def in_turns(bench, tierfs, loads, seconds, choice, threads):
                 spent = tierfs.cost(before)
                 used = {key: used[key] + spent[key] for key in used}
                 got["major"] = tierfs.stat()["promotions"] - promotions
-            faults[name].append(got["major"] / got["ops"])
+            faults[name].append(got["minor" if name.startswith("umap") else "major"] / got["ops"])
     facts = {"daemon_cores": used["cpu_s"] / used["seconds"], "disk_read_mb_s": used["disk_read_bytes"] / 1e6 / used["seconds"],
              "disk_write_mb_s": used["disk_write_bytes"] / 1e6 / used["seconds"], "min_idle_s": tierfs.options["min_idle"],
-             **{("" if name == "tierfs" else "peer_") + "faults_per_access": sum(list_) / len(list_) for name, list_ in faults.items()}}
+             **{("" if name == "tierfs" else name.replace(" ", "_") + "_") + "faults_per_access": sum(list_) / len(list_)
+                for name, list_ in faults.items()}}
     return rates, facts
 
 
@@ -207,9 +218,13 @@ def zipf(bench):
             for percent, places, threads in runs:
                 tierfs.set("dram", size * percent // 100)
                 peer.press(size * percent // 100)
-                for place in places:
-                    for count in threads:
-                        zipf_one(bench, tierfs, {"tierfs": ours, "swap": peer.load}, kind, percent, ratio, place, count, options)
+                loads = {"tierfs": ours, "swap": peer.load}
+                with contextlib.ExitStack() as umaps:
+                    if percent == 25 and not kind and ratio == bench.plan.ratio:
+                        loads.update(umap.loads(umaps, bench, size, size // 4, SEED))
+                    for place in places:
+                        for count in threads:
+                            zipf_one(bench, tierfs, loads, kind, percent, ratio, place, count, options)
 
 
 def zipf_one(bench, tierfs, loads, kind, percent, ratio, place, threads, options):
@@ -223,10 +238,11 @@ def zipf_one(bench, tierfs, loads, kind, percent, ratio, place, threads, options
         rates, facts = in_turns(bench, tierfs, loads, bench.plan.slot_s, choice, threads)
     after = tierfs.stat()
     facts.update({key: after[key] - before[key] for key in ("promotions", "demotions", "demotions_aborted", "waited_faults", "scans")})
-    bench.report.add(name, "kop/s", rates["tierfs"], "swap", rates["swap"],
-                     goal=1.5 if percent == 25 and ratio == 3 and threads == 1 and kind != "4K" else None, size_bytes=bench.plan.zipf,
-                     dram_bytes=bench.plan.zipf * percent // 100, data_ratio=ratio, threads=threads, write_share=0.25, theta=0.99,
-                     anonymous_bytes=tierfs.anonymous_bytes(), options=options, **facts)
+    goal = percent == 25 and ratio == 3 and threads == 1 and kind != "4K"
+    for peer in list(loads)[1:]:
+        bench.report.add(name, "kop/s", rates["tierfs"], peer, rates[peer], goal=(1.5 if peer == "swap" else 1.0) if goal else None,
+                         size_bytes=bench.plan.zipf, dram_bytes=bench.plan.zipf * percent // 100, data_ratio=ratio, threads=threads,
+                         write_share=0.25, theta=0.99, anonymous_bytes=tierfs.anonymous_bytes(), options=options, **facts)
     if place == "scattered" and threads == 1 and kind != "4K":
         for label in loads:
             if kind and label != "tierfs":
@@ -326,24 +342,30 @@ def moving(bench):
                          hot_bytes=dram * 3 // 4, jump_s=bench.plan.jump_s, min_idle_s=0.1, data_ratio=3)
 
 
+def sort_peer(stack, bench, kind, size, dram):
+    if kind not in ("swap", "ext4"):
+        return umap.Umap(stack, bench, size, dram, kind, SEED)
+    peer = Peer(stack, bench.host, size, dram, kind)
+    peer.press()
+    return peer
+
+
 def sort(bench):
     """An array larger than the budget is sorted in memory."""
     size, dram = bench.plan.sort, bench.plan.sort // 2
-    for kind, peer_name in (("swap", "swap"), ("ext4", "ext4 mmap")):
-        if kind == "ext4" and not bench.plan.all_peers:
-            continue
+    peers = [("swap", "swap", None)] + ([("ext4", "ext4 mmap", None)] if bench.plan.all_peers else [])
+    for kind, name, goal in peers + [(page_bytes, umap.label(page_bytes), 1.0) for page_bytes in umap.page_sizes(bench)]:
         with contextlib.ExitStack() as stack:
             tierfs = stack.enter_context(Tierfs(bench.host, dram))
             ours = stack.enter_context(Load(bench.host, attached=True))
             ours.do("map", "m", tierfs.path("ram"), size)
-            peer = Peer(stack, bench.host, size, dram, kind)
-            peer.press()
+            peer = sort_peer(stack, bench, kind, size, dram)
             seconds = {"tierfs": [], "peer": []}
             cost = tierfs.cost()
             for turn in range(bench.plan.sort_rounds):
-                for name, load in (("tierfs", ours), ("peer", peer.load)):
+                for side, load in (("tierfs", ours), ("peer", peer.load)):
                     got = load.do("sort", "m", 2, turn + 1)
-                    seconds[name].append(got["fill_s"] + got["seconds"])
+                    seconds[side].append(got["fill_s"] + got["seconds"])
             cost = tierfs.cost(cost)
-            bench.report.add("sort", "s", seconds["tierfs"], peer_name, seconds["peer"], better="lower", size_bytes=size,
+            bench.report.add("sort", "s", seconds["tierfs"], name, seconds["peer"], goal=goal, better="lower", size_bytes=size,
                              dram_bytes=dram, threads=2, min_idle_s=0.1, daemon_cpu_s=cost["cpu_s"] / bench.plan.sort_rounds)

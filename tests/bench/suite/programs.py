@@ -14,13 +14,14 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Load:
     """bench_load: one command a line, one answer a line."""
 
-    def __init__(self, host, cgroup=None, attached=False):
+    def __init__(self, host, cgroup=None, attached=False, environment=None):
         command = [host.program("load")]
         if attached:
             command = [os.path.join(host.build, "bin/tierctl"), "run", "--"] + command
         if cgroup:
             command = ["sh", "-c", 'echo $$ >"$1" && shift && exec "$@"', "sh", cgroup.procs()] + command
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+                                        env={**os.environ, **(environment or {})})
 
     def __enter__(self):
         return self
