@@ -17,6 +17,9 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 
+UMAP_HELP = "UMAP_DIR in the environment: LLNL's umap, installed there, is a peer of fault, sequential, zipf and sort; else it is skipped."
+
+
 class Plan:
     """Sizes and lengths: quick, unless something else is said."""
 
@@ -123,7 +126,7 @@ class Bench:
 
 
 def parse():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, epilog=UMAP_HELP)
     parser.add_argument("--plan", choices=PLANS, default="quick")
     parser.add_argument("--build", required=True, help="build directory")
     parser.add_argument("--out", required=True, help="directory for results.jsonl, table.txt and plots")
@@ -141,6 +144,7 @@ def main():
     if args.list:
         for name, case in FULL_CASES.items():
             print(f"{name}: {(case.__doc__ or '').split('.')[0].strip()}")
+        print(UMAP_HELP)
         return 0
     unknown = [name for name in args.case if name not in cases]
     if unknown:
