@@ -34,9 +34,10 @@ static int take_header(struct order *order, const struct stream_header *header, 
 		*ret_why = "it has features that this version does not know";
 		return -EPROTONOSUPPORT;
 	}
-	if (order->kind == STREAM_LIST && header->features)
-		return wrong(ret_why, "a list has no features");
-	if ((header->features & STREAM_FEATURE_COLD_ONLY) && (header->features & STREAM_FEATURE_ROUNDS))
+	if (order->kind != STREAM_BLOCKS && header->features)
+		return wrong(ret_why, "only a stream of blocks has features");
+	if ((header->features & STREAM_FEATURE_COLD_ONLY) &&
+	    (header->features & (STREAM_FEATURE_ROUNDS | STREAM_FEATURE_POSTCOPY)))
 		return wrong(ret_why, "these features exclude each other");
 	order->header = *header;
 	order->count = stream_block_count(header);
@@ -141,20 +142,69 @@ static int take_block(struct order *order, const struct stream_record *record, c
 	return err;
 }
 
+static int take_away(struct order *order, const struct stream_record *record, const char **ret_why)
+{
+	uint64_t count = record->length_bytes / STREAM_AWAY_BYTES;
+	int err;
+
+	if (!(order->header.features & STREAM_FEATURE_POSTCOPY))
+		return wrong(ret_why, "the header does not say that blocks come later");
+	if (order->part != STREAM_PART_COLD)
+		return wrong(ret_why, "only cold blocks come later");
+	if (!count || record->length_bytes % STREAM_AWAY_BYTES || count > STREAM_HASHES_MAX)
+		return wrong(ret_why, "not a number of blocks");
+	for (uint64_t i = 0; i < count; i++) {
+		struct stream_away away = stream_get_away(record->payload, i);
+
+		if (away.hash <= STREAM_HASH_UNKNOWN || away.tier > STREAM_TIER_MAX)
+			return wrong(ret_why, "no such content, or no such tier");
+	}
+	err = take_blocks(order, record, count, ret_why);
+	if (!err) {
+		order->totals.blocks += count;
+		order->totals.payload_bytes += record->length_bytes;
+	}
+	return err;
+}
+
+/* Of a block after the end, that is asked for or answered: in any order, and any number of times. */
+static int take_single(struct order *order, const struct stream_record *record, const char **ret_why)
+{
+	if (record->block >= order->count)
+		return wrong(ret_why, "a block beyond the end of the file");
+	if (record->type == STREAM_BLOCK && record->length_bytes <= STREAM_VALUE_HEADER_BYTES)
+		return wrong(ret_why, "too short for a value");
+	if (record->tier > STREAM_TIER_MAX)
+		return wrong(ret_why, "no such tier");
+	if (record->type == STREAM_WANT && record->value > 1)
+		return wrong(ret_why, "no such wish");
+	if (record->type == STREAM_GONE && (!record->value || record->value > 4095))
+		return wrong(ret_why, "no such error");
+	order->totals.blocks++;
+	order->totals.payload_bytes += record->length_bytes;
+	return 0;
+}
+
+static bool parts_are_whole(const struct order *order, const char **ret_why)
+{
+	uint32_t features = order->header.features;
+
+	*ret_why = "a part is missing";
+	if (order->part == NO_PART || (order->part == STREAM_PART_COLD && !(features & STREAM_FEATURE_COLD_ONLY)))
+		return false;
+	*ret_why = "not every block was named";
+	return features & (STREAM_FEATURE_DELTA | STREAM_FEATURE_COLD_ONLY) || order->named_count == order->count;
+}
+
 static int take_end(struct order *order, const struct stream_record *record, const char **ret_why)
 {
 	const struct stream_totals *want = &order->totals, *got = &record->totals;
-	uint32_t features = order->header.features;
 
 	if (order->kind == STREAM_LIST) {
 		if (order->next != order->count)
 			return wrong(ret_why, "the list ends before the file does");
-	} else if (order->part == NO_PART ||
-		   (order->part == STREAM_PART_COLD && !(features & STREAM_FEATURE_COLD_ONLY))) {
-		return wrong(ret_why, "a part is missing");
-	} else if (!(features & (STREAM_FEATURE_DELTA | STREAM_FEATURE_COLD_ONLY)) &&
-		   order->named_count != order->count) {
-		return wrong(ret_why, "not every block was named");
+	} else if (order->kind == STREAM_BLOCKS && !parts_are_whole(order, ret_why)) {
+		return -EBADMSG;
 	}
 	if (got->records != want->records || got->blocks != want->blocks || got->hole_blocks != want->hole_blocks ||
 	    got->payload_bytes != want->payload_bytes)
@@ -192,7 +242,12 @@ static bool fields_fit(const struct stream_record *record)
 		generation = block = value = true;
 		break;
 	case STREAM_HASHES:
+	case STREAM_AWAY:
 		block = true;
+		break;
+	case STREAM_WANT:
+	case STREAM_GONE:
+		block = value = true;
 		break;
 	case STREAM_PART:
 	case STREAM_RESULT:
@@ -207,37 +262,71 @@ static bool fields_fit(const struct stream_record *record)
 	       (value || !record->value);
 }
 
+static const char *const strangers[] = {
+	[STREAM_BLOCKS] = "not a record of a stream of blocks",
+	[STREAM_LIST] = "not a record of a list",
+	[STREAM_WANTS] = "not a record of wants",
+	[STREAM_REST] = "not a record of the rest",
+};
+
+static bool belongs(enum stream_kind kind, enum stream_type type)
+{
+	switch (type) {
+	case STREAM_HEADER:
+	case STREAM_END:
+	case STREAM_ABORT:
+		return true;
+	case STREAM_PART:
+	case STREAM_HOLES:
+	case STREAM_AWAY:
+		return kind == STREAM_BLOCKS;
+	case STREAM_BLOCK:
+		return kind == STREAM_BLOCKS || kind == STREAM_REST;
+	case STREAM_HASHES:
+	case STREAM_RESULT:
+		return kind == STREAM_LIST;
+	case STREAM_WANT:
+		return kind == STREAM_WANTS;
+	case STREAM_GONE:
+		return kind == STREAM_REST;
+	}
+	return false;
+}
+
 static int take(struct order *order, const struct stream_record *record, const struct stream_header *header,
 		const char **ret_why)
 {
-	bool blocks = order->kind == STREAM_BLOCKS;
-
 	if (record->type == STREAM_HEADER && !order->begun)
 		return take_header(order, header, ret_why);
 	if (!order->begun)
 		return wrong(ret_why, "the first record is not a header");
-	if (order->ended && !(record->type == STREAM_RESULT && !blocks))
+	if (order->ended && !(record->type == STREAM_RESULT && order->kind == STREAM_LIST))
 		return wrong(ret_why, "a record after the end");
+	if (!belongs(order->kind, record->type))
+		return wrong(ret_why, strangers[order->kind]);
 	switch (record->type) {
 	case STREAM_HEADER:
 		return wrong(ret_why, "a second header");
 	case STREAM_PART:
-		return blocks ? take_part(order, record, ret_why) : wrong(ret_why, "not a record of a list");
+		return take_part(order, record, ret_why);
 	case STREAM_HOLES:
-		return blocks ? take_holes(order, record, ret_why) : wrong(ret_why, "not a record of a list");
+		return take_holes(order, record, ret_why);
 	case STREAM_BLOCK:
-		return blocks ? take_block(order, record, ret_why) : wrong(ret_why, "not a record of a list");
+		return order->kind == STREAM_BLOCKS ? take_block(order, record, ret_why)
+						    : take_single(order, record, ret_why);
+	case STREAM_AWAY:
+		return take_away(order, record, ret_why);
+	case STREAM_WANT:
+	case STREAM_GONE:
+		return take_single(order, record, ret_why);
 	case STREAM_HASHES:
-		return blocks ? wrong(ret_why, "not a record of a stream of blocks")
-			      : take_hashes(order, record, ret_why);
+		return take_hashes(order, record, ret_why);
 	case STREAM_END:
 		return take_end(order, record, ret_why);
 	case STREAM_ABORT:
 		order->aborted = true;
 		return 0;
 	case STREAM_RESULT:
-		if (blocks)
-			return wrong(ret_why, "not a record of a stream of blocks");
 		if (!order->ended)
 			return wrong(ret_why, "a result before the end of the list");
 		order->aborted = true;

@@ -58,6 +58,11 @@ const char *reader_error(const struct reader *reader)
 	return reader->error;
 }
 
+bool reader_pending(const struct reader *reader)
+{
+	return reader->to > reader->from;
+}
+
 uint64_t reader_bytes(const struct reader *reader)
 {
 	return reader->taken_bytes;
@@ -126,6 +131,8 @@ static uint32_t length_limit(const struct reader *reader, enum stream_type type)
 		return reader->order.begun ? STREAM_VALUE_HEADER_BYTES + reader->order.header.block_bytes : 0;
 	case STREAM_HASHES:
 		return STREAM_HASHES_MAX * 8;
+	case STREAM_AWAY:
+		return STREAM_HASHES_MAX * STREAM_AWAY_BYTES;
 	case STREAM_END:
 		return STREAM_TOTALS_BYTES;
 	case STREAM_ABORT:
@@ -133,6 +140,8 @@ static uint32_t length_limit(const struct reader *reader, enum stream_type type)
 		return STREAM_REASON_MAX;
 	case STREAM_PART:
 	case STREAM_HOLES:
+	case STREAM_WANT:
+	case STREAM_GONE:
 		break;
 	}
 	return 0;

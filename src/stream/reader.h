@@ -25,12 +25,14 @@ void reader_free(struct reader *reader); /* takes NULL */
 
 /* The header, which is the first record. */
 int reader_begin(struct reader *reader, struct stream_header *ret);
-/* The next record: BLOCK, HOLES, PART, HASHES, RESULT or, once, END. Its payload is valid until the next call. ABORT is
- * an error. After END a stream of blocks has no more; after END of a list a RESULT may come. */
+/* The next record: BLOCK, HOLES, PART, HASHES, RESULT, AWAY, WANT, GONE or, once, END. Its payload is valid until the
+ * next call. ABORT is an error. After END a stream of blocks has no more; after END of a list a RESULT may come. */
 int reader_next(struct reader *reader, struct stream_record *ret);
 /* After END: -EBADMSG if anything follows. */
 int reader_finish(struct reader *reader);
 
+/* True if something was read that was not taken: the next record may be there without a wait. */
+bool reader_pending(const struct reader *reader);
 /* What the last error was, one line. */
 const char *reader_error(const struct reader *reader);
 /* Bytes taken so far. */

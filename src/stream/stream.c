@@ -75,13 +75,24 @@ const char *stream_type_name(enum stream_type type)
 		return "hashes";
 	case STREAM_RESULT:
 		return "result";
+	case STREAM_AWAY:
+		return "away";
+	case STREAM_WANT:
+		return "want";
+	case STREAM_GONE:
+		return "gone";
 	}
 	return "?";
 }
 
 /* --- magic ------------------------------------------------------------------------------------------------------ */
 
-static const char *const magics[] = { [STREAM_BLOCKS] = "tierfsS", [STREAM_LIST] = "tierfsL" };
+static const char *const magics[] = {
+	[STREAM_BLOCKS] = "tierfsS",
+	[STREAM_LIST] = "tierfsL",
+	[STREAM_WANTS] = "tierfsW",
+	[STREAM_REST] = "tierfsR",
+};
 
 void stream_put_magic(enum stream_kind kind, uint8_t out[static STREAM_MAGIC_BYTES])
 {
@@ -125,7 +136,7 @@ void stream_put_head(const struct stream_record *record, uint64_t number, uint64
 
 int stream_get_head(const uint8_t in[static STREAM_HEAD_BYTES], struct stream_record *ret)
 {
-	if (in[AT_TYPE] < STREAM_HEADER || in[AT_TYPE] > STREAM_RESULT || in[AT_RESERVED])
+	if (in[AT_TYPE] < STREAM_HEADER || in[AT_TYPE] > STREAM_GONE || in[AT_RESERVED])
 		return -EBADMSG;
 	*ret = (struct stream_record){
 		.type = (enum stream_type)in[AT_TYPE],
@@ -191,6 +202,20 @@ void stream_put_hashes(const uint64_t *hashes, size_t count, uint8_t *out)
 uint64_t stream_get_hash(const void *payload, size_t index)
 {
 	return get_le((const uint8_t *)payload + 8 * index, 8);
+}
+
+void stream_put_away(const struct stream_away *away, uint8_t out[static STREAM_AWAY_BYTES])
+{
+	put_le(out, away->hash, 8);
+	out[8] = away->generation;
+	out[9] = away->tier;
+}
+
+struct stream_away stream_get_away(const void *payload, size_t index)
+{
+	const uint8_t *at = (const uint8_t *)payload + STREAM_AWAY_BYTES * index;
+
+	return (struct stream_away){ .hash = get_le(at, 8), .generation = at[8], .tier = at[9] };
 }
 
 uint64_t stream_salt(const struct stream_header *header)

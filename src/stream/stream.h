@@ -16,6 +16,7 @@
 #define STREAM_ID_BYTES 16
 #define STREAM_REASON_MAX 200
 #define STREAM_HASHES_MAX 8192 /* in one record */
+#define STREAM_AWAY_BYTES 10   /* of a block in an AWAY record */
 #define STREAM_BLOCK_BYTES_MIN 4096U
 #define STREAM_BLOCK_BYTES_MAX (2U << 20)
 #define STREAM_BLOCKS_MAX (UINT64_C(1) << 30) /* in a file: 16 TiB of 16 KiB blocks */
@@ -25,6 +26,8 @@
 enum stream_kind {
 	STREAM_BLOCKS, /* content of a file */
 	STREAM_LIST,   /* hashes of a file's blocks: what the receiver has */
+	STREAM_WANTS,  /* after a post-copy: what the receiver asks for */
+	STREAM_REST,   /* and what it is given */
 };
 
 enum stream_type {
@@ -36,6 +39,9 @@ enum stream_type {
 	STREAM_ABORT,
 	STREAM_HASHES,
 	STREAM_RESULT,
+	STREAM_AWAY,
+	STREAM_WANT,
+	STREAM_GONE,
 };
 
 /* A BLOCK's payload is a stored value under file 0 (docs/format/access.md): a header of this length, and content. */
@@ -45,7 +51,8 @@ enum stream_type {
 #define STREAM_FEATURE_DELTA (1U << 0)     /* blocks that are not named are as in the base */
 #define STREAM_FEATURE_ROUNDS (1U << 1)    /* blocks may come again, in later parts */
 #define STREAM_FEATURE_COLD_ONLY (1U << 2) /* only the first part; blocks that are not named did not travel */
-#define STREAM_FEATURES_KNOWN 7U
+#define STREAM_FEATURE_POSTCOPY (1U << 3)  /* what is cold comes after the end, when it is wanted */
+#define STREAM_FEATURES_KNOWN 15U
 
 /* The parts of a stream of blocks. Later rounds are 2, 3 and so on. */
 #define STREAM_PART_COLD 0U
@@ -62,15 +69,17 @@ struct stream_header {
 struct stream_totals {
 	uint64_t records; /* before the end record */
 	uint64_t blocks, hole_blocks, payload_bytes;
-	uint64_t stamp; /* of the content that the receiver should have now; 0: not known */
+	uint64_t stamp; /* of the content that the receiver should have now; 0: not known. Of wants: the longest wait
+			 * in nanoseconds */
 };
 
 struct stream_record {
 	enum stream_type type;
 	uint8_t generation, tier;
-	uint64_t block;      /* BLOCK, HOLES, HASHES: the first */
-	uint64_t value;      /* BLOCK: content hash; HOLES: count; PART: its number; RESULT: errno, 0 is success */
-	const void *payload; /* BLOCK, HASHES, ABORT and RESULT (text, not ended by NUL) */
+	uint64_t block;      /* BLOCK, HOLES, HASHES, AWAY, WANT, GONE: the first */
+	uint64_t value;      /* BLOCK: content hash; HOLES: count; PART: its number; RESULT, GONE: errno, 0 is success;
+			      * WANT: 1 if somebody waits for it */
+	const void *payload; /* BLOCK, HASHES, AWAY, ABORT and RESULT (text, not ended by NUL) */
 	uint32_t length_bytes;
 	struct stream_totals totals; /* END */
 };
@@ -121,6 +130,14 @@ void stream_put_totals(const struct stream_totals *totals, uint8_t out[static ST
 void stream_get_totals(const uint8_t in[static STREAM_TOTALS_BYTES], struct stream_totals *ret);
 void stream_put_hashes(const uint64_t *hashes, size_t count, uint8_t *out);
 uint64_t stream_get_hash(const void *payload, size_t index);
+/* One block of an AWAY record: its hash, as in a list, and its age. */
+struct stream_away {
+	uint64_t hash;
+	uint8_t generation, tier;
+};
+
+void stream_put_away(const struct stream_away *away, uint8_t out[static STREAM_AWAY_BYTES]);
+struct stream_away stream_get_away(const void *payload, size_t index);
 uint64_t stream_salt(const struct stream_header *header);
 
 /* The text of an ABORT or RESULT record as one line. It comes from the other side: what is not printable is "?". */

@@ -135,6 +135,30 @@ int writer_hashes(struct writer *writer, uint64_t block, const uint64_t *hashes,
 	return put_record(writer, &record, NULL);
 }
 
+int writer_away(struct writer *writer, uint64_t block, const uint8_t *entries, size_t count)
+{
+	struct stream_record record = { .type = STREAM_AWAY,
+					.block = block,
+					.payload = entries,
+					.length_bytes = (uint32_t)(count * STREAM_AWAY_BYTES) };
+
+	return put_record(writer, &record, NULL);
+}
+
+int writer_want(struct writer *writer, uint64_t block, bool waits)
+{
+	struct stream_record record = { .type = STREAM_WANT, .block = block, .value = waits };
+
+	return put_record(writer, &record, NULL);
+}
+
+int writer_gone(struct writer *writer, uint64_t block, int err)
+{
+	struct stream_record record = { .type = STREAM_GONE, .block = block, .value = (uint64_t)-err };
+
+	return put_record(writer, &record, NULL);
+}
+
 int writer_end(struct writer *writer, uint64_t stamp)
 {
 	struct stream_totals totals = writer->order.totals;

@@ -24,6 +24,10 @@ int writer_block(struct writer *writer, const struct stream_record *record);
 int writer_hashes(struct writer *writer, uint64_t block, const uint64_t *hashes, size_t count);
 /* A list as a whole: the hashes of all blocks, and the end. */
 int writer_list(struct writer *writer, const uint64_t *hashes, uint64_t count, uint64_t stamp);
+/* count entries as stream_put_away() makes them, at most STREAM_HASHES_MAX. */
+int writer_away(struct writer *writer, uint64_t block, const uint8_t *entries, size_t count);
+int writer_want(struct writer *writer, uint64_t block, bool waits);
+int writer_gone(struct writer *writer, uint64_t block, int err);
 /* Ends the stream and writes everything. */
 int writer_end(struct writer *writer, uint64_t stamp);
 /* The same, with a reason; longer ones are cut. */

@@ -1,8 +1,8 @@
 /* A stream: whatever comes, the reader takes it apart within its limits or refuses it, and what it takes is what the
  * writer would have written.
  *
- * The first byte chooses: bit 0 the kind, bit 1 whether the rest is the stream itself, or heads and payloads to which
- * checksums and totals are added, so that the rules behind them are reached.
+ * The first byte chooses: bits 0 and 2 the kind, bit 1 whether the rest is the stream itself, or heads and payloads to
+ * which checksums and totals are added, so that the rules behind them are reached.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -52,11 +52,13 @@ static void count(struct stream_totals *totals, const struct stream_record *reco
 	totals->records++;
 	if (record->type == STREAM_HOLES)
 		totals->hole_blocks += record->value;
-	if (record->type == STREAM_BLOCK)
+	if (record->type == STREAM_BLOCK || record->type == STREAM_WANT || record->type == STREAM_GONE)
 		totals->blocks++;
+	if (record->type == STREAM_AWAY)
+		totals->blocks += record->length_bytes / STREAM_AWAY_BYTES;
 	if (record->type == STREAM_HASHES)
 		totals->blocks += record->length_bytes / 8;
-	if (record->type == STREAM_BLOCK || record->type == STREAM_HASHES)
+	if (record->type == STREAM_BLOCK || record->type == STREAM_HASHES || record->type == STREAM_AWAY)
 		totals->payload_bytes += record->length_bytes;
 }
 
@@ -120,6 +122,12 @@ static int copy(struct writer *writer, const struct stream_record *record)
 		for (size_t i = 0; i < record->length_bytes / 8; i++)
 			hashes[i] = stream_get_hash(record->payload, i);
 		return writer_hashes(writer, record->block, hashes, record->length_bytes / 8);
+	case STREAM_AWAY:
+		return writer_away(writer, record->block, record->payload, record->length_bytes / STREAM_AWAY_BYTES);
+	case STREAM_WANT:
+		return writer_want(writer, record->block, record->value);
+	case STREAM_GONE:
+		return writer_gone(writer, record->block, -(int)record->value);
 	case STREAM_END:
 		return writer_end(writer, record->totals.stamp);
 	case STREAM_RESULT:
@@ -137,6 +145,8 @@ static void check(const struct stream_record *record, const struct stream_header
 	uint64_t blocks = stream_block_count(header);
 
 	if (record->type == STREAM_BLOCK && (record->block >= blocks || record->length_bytes > header->block_bytes))
+		abort();
+	if ((record->type == STREAM_WANT || record->type == STREAM_GONE) && record->block >= blocks)
 		abort();
 	if (record->type == STREAM_HOLES && (record->block >= blocks || record->value > blocks - record->block))
 		abort();
@@ -180,7 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (!size || size > OUT_MAX / 4)
 		return 0;
-	kind = data[0] & 1 ? STREAM_LIST : STREAM_BLOCKS;
+	kind = (enum stream_kind)((data[0] & 1) | (data[0] >> 1 & 2));
 	if (data[0] & 2)
 		seal(kind, data + 1, size - 1, &in);
 	else

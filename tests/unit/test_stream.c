@@ -654,6 +654,197 @@ START_TEST(lists_that_are_wrong)
 }
 END_TEST
 
+/* --- post-copy -------------------------------------------------------------------------------------------------- */
+
+static void forge_away(uint64_t block, uint64_t count, uint64_t hash, uint8_t tier)
+{
+	static uint8_t entries[(STREAM_HASHES_MAX + 1) * STREAM_AWAY_BYTES];
+
+	for (uint64_t i = 0; i < count; i++)
+		stream_put_away(&(struct stream_away){ hash, 7, tier }, entries + STREAM_AWAY_BYTES * i);
+	forge((struct stream_record){ .type = STREAM_AWAY,
+				      .block = block,
+				      .payload = entries,
+				      .length_bytes = (uint32_t)(count * STREAM_AWAY_BYTES) });
+}
+
+START_TEST(away_comes_back)
+{
+	struct writer *writer = begin(STREAM_FEATURE_POSTCOPY);
+	uint8_t entries[3 * STREAM_AWAY_BYTES];
+	struct stream_header header;
+	struct stream_record record;
+	struct reader *reader;
+	struct stream_away away;
+
+	for (unsigned int i = 0; i < 3; i++)
+		stream_put_away(&(struct stream_away){ UINT64_C(0x8877665544332211) + i, (uint8_t)(250 + i), 3 },
+				entries + STREAM_AWAY_BYTES * i);
+	ck_assert_int_eq(writer_part(writer, STREAM_PART_COLD), 0);
+	put_block(writer, 0, 1);
+	ck_assert_int_eq(writer_away(writer, 2, entries, 3), 0);
+	ck_assert_int_eq(writer_holes(writer, 5, BLOCKS - 5, 0), 0);
+	ck_assert_int_eq(writer_part(writer, STREAM_PART_RESIDENT), 0);
+	put_block(writer, 1, 0);
+	ck_assert_int_eq(writer_end(writer, 4711), 0);
+	ck_assert_uint_eq(writer_totals(writer)->blocks, 5);
+	writer_free(writer);
+	ck_assert_int_eq(read_all(STREAM_BLOCKS), 0);
+
+	bytes.done = 0;
+	ck_assert_int_eq(reader_new(STREAM_BLOCKS, read_bytes, &bytes, &reader), 0);
+	ck_assert_int_eq(reader_begin(reader, &header), 0);
+	do
+		ck_assert_int_eq(reader_next(reader, &record), 0);
+	while (record.type != STREAM_AWAY);
+	ck_assert_uint_eq(record.block, 2);
+	ck_assert_uint_eq(record.length_bytes, sizeof(entries));
+	away = stream_get_away(record.payload, 2);
+	ck_assert_uint_eq(away.hash, UINT64_C(0x8877665544332213));
+	ck_assert_uint_eq(away.generation, 252);
+	ck_assert_uint_eq(away.tier, 3);
+	reader_free(reader);
+}
+END_TEST
+
+START_TEST(aways_that_are_wrong)
+{
+	forge_begin(0);
+	forge_part(0);
+	forge_away(0, 1, 17, 0);
+	expect("does not say that blocks come later");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_away(0, 1, 17, 0);
+	expect("only cold blocks come later");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge_part(1);
+	forge_away(0, 1, 17, 0);
+	expect("only cold blocks come later");
+
+	for (uint64_t hash = 0; hash < 2; hash++) {
+		forge_begin(STREAM_FEATURE_POSTCOPY);
+		forge_part(0);
+		forge_away(0, 1, hash, 0);
+		expect("no such content");
+	}
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge_away(0, 1, 17, STREAM_TIER_MAX + 1);
+	expect("no such tier");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge_away(0, 0, 17, 0);
+	expect("not a number of blocks");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge((struct stream_record){ .type = STREAM_AWAY, .payload = value, .length_bytes = STREAM_AWAY_BYTES + 1 });
+	expect("not a number of blocks");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge_away(1, BLOCKS, 17, 0);
+	expect("beyond the end of the file");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge_away(0, STREAM_HASHES_MAX + 1, 17, 0);
+	expect("a length that it cannot have");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge_away(3, 2, 17, 0);
+	forge_block(4, 0);
+	expect("blocks are out of order");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY);
+	forge_part(0);
+	forge_away(3, 2, 17, 0);
+	forge_part(1);
+	forge_block(4, 0);
+	expect("a block comes a second time");
+
+	forge_begin(STREAM_FEATURE_POSTCOPY | STREAM_FEATURE_COLD_ONLY);
+	expect("exclude each other");
+}
+END_TEST
+
+/* Wants, and what answers them: in any order, and any number of times. */
+START_TEST(the_rest_comes_back)
+{
+	struct writer *writer;
+	struct stream_record record;
+
+	bytes = (struct bytes){};
+	ck_assert_int_eq(writer_new(STREAM_WANTS, &plain_header, write_bytes, &bytes, &writer), 0);
+	ck_assert_int_eq(writer_want(writer, 7, true), 0);
+	ck_assert_int_eq(writer_want(writer, 3, false), 0);
+	ck_assert_int_eq(writer_want(writer, 7, true), 0);
+	ck_assert_int_eq(writer_end(writer, 4711), 0);
+	writer_free(writer);
+	ck_assert_int_eq(read_all(STREAM_WANTS), 0);
+	ck_assert_uint_eq(taken, 4);
+	ck_assert_int_eq(read_all(STREAM_REST), -EBADMSG);
+
+	bytes = (struct bytes){};
+	ck_assert_int_eq(writer_new(STREAM_REST, &plain_header, write_bytes, &bytes, &writer), 0);
+	put_block(writer, 7, 1);
+	ck_assert_int_eq(writer_gone(writer, 3, -EIO), 0);
+	record = block_record(7, 0, value, STREAM_VALUE_HEADER_BYTES + BLOCK);
+	ck_assert_int_eq(writer_block(writer, &record), 0);
+	ck_assert_int_eq(writer_end(writer, 0), 0);
+	writer_free(writer);
+	ck_assert_int_eq(read_all(STREAM_REST), 0);
+	ck_assert_uint_eq(taken, 4);
+}
+END_TEST
+
+START_TEST(rests_that_are_wrong)
+{
+	static const struct {
+		enum stream_kind kind;
+		struct stream_record record;
+		const char *why;
+	} wrong[] = {
+		{ STREAM_WANTS, { .type = STREAM_WANT, .block = BLOCKS }, "beyond the end" },
+		{ STREAM_WANTS, { .type = STREAM_WANT, .value = 2 }, "no such wish" },
+		{ STREAM_WANTS, { .type = STREAM_WANT, .tier = 1 }, "a field that is not used" },
+		{ STREAM_WANTS, { .type = STREAM_WANT, .payload = value, .length_bytes = 1 }, "cannot have" },
+		{ STREAM_WANTS, { .type = STREAM_GONE, .value = 5 }, "not a record of wants" },
+		{ STREAM_WANTS, { .type = STREAM_PART }, "not a record of wants" },
+		{ STREAM_REST, { .type = STREAM_GONE }, "no such error" },
+		{ STREAM_REST, { .type = STREAM_GONE, .value = 4096 }, "no such error" },
+		{ STREAM_REST, { .type = STREAM_GONE, .block = UINT64_MAX, .value = 5 }, "beyond the end" },
+		{ STREAM_REST, { .type = STREAM_WANT }, "not a record of the rest" },
+		{ STREAM_REST, { .type = STREAM_HOLES, .value = 1 }, "not a record of the rest" },
+		{ STREAM_REST, { .type = STREAM_RESULT }, "not a record of the rest" },
+		{ STREAM_REST, { .type = STREAM_BLOCK, .payload = value, .length_bytes = 24 }, "too short" },
+		{ STREAM_REST, { .type = STREAM_BLOCK, .tier = 4, .payload = value, .length_bytes = 30 }, "tier" },
+		{ STREAM_REST,
+		  { .type = STREAM_BLOCK, .block = BLOCKS, .payload = value, .length_bytes = 30 },
+		  "beyond the end" },
+		{ STREAM_REST, { .type = STREAM_END, .totals.blocks = 1 }, "its totals are not" },
+		{ STREAM_BLOCKS, { .type = STREAM_WANT }, "not a record of a stream of blocks" },
+		{ STREAM_LIST, { .type = STREAM_GONE, .value = 5 }, "not a record of a list" },
+	};
+	struct stream_header header = plain_header;
+
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		forge_begin_of(plain_header, wrong[i].kind);
+		forge(wrong[i].record);
+		ck_assert_int_eq(read_all(wrong[i].kind), -EBADMSG);
+		ck_assert_msg(strstr(error_text, wrong[i].why) != NULL, "%zu: %s", i, error_text);
+	}
+	header.features = STREAM_FEATURE_POSTCOPY;
+	forge_begin_of(header, STREAM_WANTS);
+	ck_assert_int_eq(read_all(STREAM_WANTS), -EBADMSG);
+}
+END_TEST
+
 START_TEST(stamps)
 {
 	ck_assert_uint_eq(stream_stamp(7, STREAM_HASH_HOLE), 0);
@@ -689,6 +880,10 @@ int main(void)
 	tcase_add_test(tcase, a_huge_file_costs_nothing);
 	tcase_add_test(tcase, list_comes_back);
 	tcase_add_test(tcase, lists_that_are_wrong);
+	tcase_add_test(tcase, away_comes_back);
+	tcase_add_test(tcase, aways_that_are_wrong);
+	tcase_add_test(tcase, the_rest_comes_back);
+	tcase_add_test(tcase, rests_that_are_wrong);
 	tcase_add_test(tcase, stamps);
 	return check_run(suite);
 }

@@ -42,6 +42,8 @@ static const struct option_text option_texts[] = {
 	{ ARGS_SEND, "live", NULL, 'i', "of a running machine: in rounds, then pause it" },
 	{ ARGS_SEND, "pause", "COMMAND", 'P', "pauses the machine before the last round" },
 	{ ARGS_LIVE, "downtime", "TIME", 'D', "the last round shall fit into it (default 300ms)" },
+	{ ARGS_LIVE, "post-copy", NULL, 'y', "cold blocks last: when they are needed there, and else one by one" },
+	{ ARGS_SEND | ARGS_RECV, "resume", NULL, 'e', "go on with cold blocks that come last, after a break" },
 	{ ARGS_SEND | ARGS_MIGRATE, "via", "COMMAND", 'v', "send to this command, which runs recv --answer" },
 	{ ARGS_CHANNEL, "connect", "HOST:PORT", 'C', "over TCP (in the clear)" },
 	{ ARGS_CHANNEL, "listen", "HOST:PORT", 'L', "over TCP: wait for the other side" },
@@ -145,7 +147,8 @@ static bool take_simple(int letter, const char *argument, struct args *args)
 		{ 'P', NULL, &args->pause },   { 'v', NULL, &args->via },        { 'C', NULL, &args->connect },
 		{ 'L', NULL, &args->listen },  { 'A', &args->answer, NULL },     { 'I', &args->in_place, NULL },
 		{ 'q', NULL, &args->qmp },     { 'Q', NULL, &args->target_qmp }, { 'U', NULL, &args->uri },
-		{ 'n', &args->dry_run, NULL }, { 'k', &args->compare, NULL },
+		{ 'n', &args->dry_run, NULL }, { 'k', &args->compare, NULL },    { 'y', &args->post_copy, NULL },
+		{ 'e', &args->resume, NULL },
 	};
 
 	for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]); i++) {

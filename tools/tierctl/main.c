@@ -64,7 +64,10 @@ const struct command commands[] = {
 	  "the\n"
 	  "memory: cold blocks first, then resident ones, then in rounds what changed; then the machine stops, and "
 	  "goes\n"
-	  "on at the target. With --dry-run: how many bytes and how long, at --rate or 100M a second." },
+	  "on at the target. With --post-copy cold blocks come last, while it runs there. With --dry-run: how many "
+	  "bytes "
+	  "and\n"
+	  "how long, at --rate or 100M a second." },
 	{ "stamp", stamp_run, "FILE", ARGS_JSON,
 	  "Write the list of the hashes of all blocks of a RAM file, for send --since." },
 	{ "upgrade", upgrade_run, "MOUNTPOINT", 0,

@@ -8,12 +8,16 @@
  *   5 source           migrate: device state alone, some milliseconds
  *   6 target           cont
  *
+ * With --post-copy cold blocks are left out of 2, and go beside 5 and after 6, on the connection of the stream.
+ *
  * Until 5 is done an error lets the source go on as if nothing had been: the target is of no use then.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -35,6 +39,8 @@ struct migrate {
 	bool was_running, stopped, handed_over; /* handed_over: the source must not go on */
 	uint64_t stopped_ns, downtime_ns, devices_ns;
 	char why[SENDER_WHY_LEN];
+	struct rest_server rest; /* its thread's, while it runs */
+	int rest_err;
 };
 
 static int set_capability(struct qmp *qmp, char *why)
@@ -146,6 +152,52 @@ static int start_target(struct migrate *migrate)
 	return err;
 }
 
+static int go_on(struct migrate *migrate)
+{
+	int err = move_devices(migrate);
+
+	if (err)
+		return err;
+	migrate->handed_over = true;
+	return start_target(migrate);
+}
+
+static void *serve_rest(void *arg)
+{
+	struct migrate *migrate = arg;
+
+	migrate->rest_err = rest_serve(&migrate->rest);
+	if (!migrate->rest_err && migrate->rest.totals.gone_blocks) {
+		migrate->rest_err = -EIO;
+		snprintf(migrate->rest.why, sizeof(migrate->rest.why), "some blocks could not be read");
+	}
+	return NULL;
+}
+
+/* The target may need a cold block already to take the state of its devices. */
+static int go_on_with_rest(struct migrate *migrate, struct sender *sender)
+{
+	pthread_t thread;
+	int err;
+
+	migrate->rest = (struct rest_server){ .source = sender->source, .channel = sender->channel };
+	err = -pthread_create(&thread, NULL, serve_rest, migrate);
+	if (err) {
+		snprintf(migrate->why, sizeof(migrate->why), "%s", strerror(-err));
+		return err;
+	}
+	err = go_on(migrate);
+	if (err && !migrate->handed_over)
+		shutdown(sender->channel->in_fd, SHUT_RDWR); /* what came there is of no use */
+	pthread_join(thread, NULL);
+	if (!err && migrate->rest_err) {
+		err = migrate->rest_err;
+		snprintf(migrate->why, sizeof(migrate->why),
+			 "cold blocks are only here: keep it, go on with send --resume: %.400s", migrate->rest.why);
+	}
+	return err;
+}
+
 static int move(struct migrate *migrate, struct sender *sender)
 {
 	int err = meet(migrate);
@@ -159,11 +211,7 @@ static int move(struct migrate *migrate, struct sender *sender)
 		snprintf(migrate->why, sizeof(migrate->why), "%s", sender->why);
 		return err;
 	}
-	err = move_devices(migrate);
-	if (err)
-		return err;
-	migrate->handed_over = true;
-	return start_target(migrate);
+	return sender->post_copy ? go_on_with_rest(migrate, sender) : go_on(migrate);
 }
 
 /* --- prediction ------------------------------------------------------------------------------------------------- */
@@ -284,22 +332,27 @@ static int print_prediction(struct source *source, const struct args *args, cons
 
 static int print_moved(const struct migrate *migrate, const struct sender *sender)
 {
-	char stream[SIZE_TEXT_LEN], last[SIZE_TEXT_LEN];
+	char stream[SIZE_TEXT_LEN], last[SIZE_TEXT_LEN], more[REST_TEXT_LEN] = "";
+	json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:b}", "file",
+				 migrate->path, "stream_bytes", (json_int_t)sender->stream_bytes, "cold_blocks",
+				 (json_int_t)sender->cold_blocks, "resident_blocks",
+				 (json_int_t)sender->resident_blocks, "skipped_blocks",
+				 (json_int_t)sender->skipped_blocks, "rounds", (json_int_t)sender->rounds,
+				 "last_round_bytes", (json_int_t)sender->round_bytes, "seconds",
+				 (double)sender->total_ns / 1e9, "downtime_seconds", (double)migrate->downtime_ns / 1e9,
+				 "stop_seconds", (double)sender->stop_ns / 1e9, "memory_seconds",
+				 (double)sender->paused_ns / 1e9, "devices_seconds", (double)migrate->devices_ns / 1e9,
+				 "delta", (int)(sender->base != NULL));
 
+	if (sender->post_copy)
+		send_rest_totals(&migrate->rest.totals, json, more);
 	if (migrate->args->json)
-		return print_json(json_pack(
-			"{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:b}", "file", migrate->path,
-			"stream_bytes", (json_int_t)sender->stream_bytes, "cold_blocks",
-			(json_int_t)sender->cold_blocks, "resident_blocks", (json_int_t)sender->resident_blocks,
-			"skipped_blocks", (json_int_t)sender->skipped_blocks, "rounds", (json_int_t)sender->rounds,
-			"last_round_bytes", (json_int_t)sender->round_bytes, "seconds", (double)sender->total_ns / 1e9,
-			"downtime_seconds", (double)migrate->downtime_ns / 1e9, "stop_seconds",
-			(double)sender->stop_ns / 1e9, "memory_seconds", (double)sender->paused_ns / 1e9,
-			"devices_seconds", (double)migrate->devices_ns / 1e9, "delta", (int)(sender->base != NULL)));
-	printf("%s: moved, %s in %.1f s, %llu rounds; stood still for %.3f s (last round %s)\n", migrate->path,
+		return print_json(json);
+	json_decref(json);
+	printf("%s: moved, %s in %.1f s, %llu rounds; stood still for %.3f s (last round %s)%s\n", migrate->path,
 	       size_format(sender->stream_bytes, stream), (double)sender->total_ns / 1e9,
 	       (unsigned long long)sender->rounds, (double)migrate->downtime_ns / 1e9,
-	       size_format(sender->round_bytes, last));
+	       size_format(sender->round_bytes, last), more);
 	return 0;
 }
 
@@ -312,6 +365,7 @@ static int run_move(struct migrate *migrate, struct source *source)
 		.channel = &channel,
 		.progress = &progress,
 		.live = true,
+		.post_copy = migrate->args->post_copy,
 		.downtime_ns = migrate->args->downtime_ns,
 	};
 	int rc = send_open_channel(migrate->args, true, &channel);
@@ -324,7 +378,11 @@ static int run_move(struct migrate *migrate, struct source *source)
 	if (rc) {
 		char unused[QMP_WHY_LEN];
 
-		rc = fail(migrate->path, migrate->handed_over ? "moved, but does not run" : "not moved", migrate->why);
+		rc = fail(migrate->path,
+			  !migrate->handed_over ? "not moved"
+			  : migrate->rest_err   ? "moved, but"
+						: "moved, but does not run",
+			  migrate->why);
 		if (migrate->stopped && migrate->was_running && !migrate->handed_over)
 			qmp_run(migrate->source, "cont", NULL, NULL, unused);
 	} else {

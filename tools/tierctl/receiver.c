@@ -182,6 +182,7 @@ static int prepare(struct receiver *receiver)
 	int err = 0;
 
 	receiver->delta = header->features & STREAM_FEATURE_DELTA;
+	receiver->post_copy = header->features & STREAM_FEATURE_POSTCOPY;
 	if (receiver->delta) {
 		if (!two_way)
 			err = find_base(receiver);
@@ -205,6 +206,8 @@ static int prepare(struct receiver *receiver)
 	free(receiver->has);
 	receiver->stamp = 0;
 	receiver->plain = receiver->target.block_bytes != header->block_bytes;
+	if (receiver->plain && receiver->post_copy)
+		return set_why(receiver, -EINVAL, "blocks have another size here: cold ones cannot come last", NULL);
 	receiver->has_count = stream_block_count(header);
 	receiver->has = calloc(receiver->has_count + 1, sizeof(*receiver->has));
 	return receiver->has ? 0 : set_errno(receiver, -ENOMEM, "cannot begin");
@@ -252,6 +255,28 @@ static int write_in_place(struct receiver *receiver, uint64_t block, const void 
 				 left < target->block_bytes ? left : target->block_bytes);
 }
 
+/* A block that is in DRAM, or was on its way, and whose content comes later: what it has is of no use. */
+static int replace_by_away(struct receiver *receiver, struct tierfs_access *access, uint64_t block)
+{
+	struct tierfs_access_record request = { .block = block,
+						.content_hash = receiver->has[block],
+						.form = TIERFS_FORM_AWAY };
+	struct tierfs_access_answer answer = {};
+	uint32_t block_bytes = receiver->target.block_bytes;
+	int err = fallocate(receiver->target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			    (off_t)(block * block_bytes), block_bytes) < 0
+			  ? -errno
+			  : 0;
+
+	if (!err)
+		err = tierfs_access_add(access, &request, NULL);
+	if (!err)
+		err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
+	if (!err && answer.record[0].result != TIERFS_ACCESS_WRITE_OK)
+		err = answer.record[0].error ? -(int)answer.record[0].error : -EBUSY;
+	return err;
+}
+
 /* Blocks that the call left alone: the kernel caches them, or they were on their way. */
 static int settle(struct receiver *receiver, struct tierfs_access *access, const struct receiver_batch *batch,
 		  struct tierfs_access_record *left, size_t count)
@@ -262,7 +287,9 @@ static int settle(struct receiver *receiver, struct tierfs_access *access, const
 	for (size_t i = 0; i < count; i++) {
 		const struct receiver_payload *payload = &batch->payload[left[i].payload_at];
 
-		err = write_in_place(receiver, left[i].block, payload->bytes, payload->length_bytes);
+		err = payload->length_bytes
+			      ? write_in_place(receiver, left[i].block, payload->bytes, payload->length_bytes)
+			      : replace_by_away(receiver, access, left[i].block);
 		if (err)
 			return set_block(receiver, left[i].block, err);
 		receiver->dram_blocks++;
@@ -381,6 +408,23 @@ static int add(struct receiver *receiver, const struct tierfs_access_record *req
 	return err;
 }
 
+static int put_block(struct receiver *receiver, const struct tierfs_access_record *request, const void *payload,
+		     uint64_t hash)
+{
+	int err = add(receiver, request, payload);
+
+	if (err == -ENOBUFS) {
+		err = send_batch(receiver);
+		if (err)
+			return err;
+		err = add(receiver, request, payload);
+	}
+	if (err)
+		return set_block(receiver, request->block, err);
+	note(receiver, request->block, hash);
+	return 0;
+}
+
 static int take_block(struct receiver *receiver, const struct stream_record *record)
 {
 	uint8_t flags = TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_IN_PLACE |
@@ -401,17 +445,31 @@ static int take_block(struct receiver *receiver, const struct stream_record *rec
 	err = codec_peek(record->payload, record->length_bytes, &info);
 	if (err || stream_hash(info.content_hash) != record->value || info.block_bytes != receiver->header.block_bytes)
 		return set_why(receiver, -EBADMSG, "a value contradicts its record", NULL);
-	err = add(receiver, &request, record->payload);
-	if (err == -ENOBUFS) {
-		err = send_batch(receiver);
-		if (err)
-			return err;
-		err = add(receiver, &request, record->payload);
+	return put_block(receiver, &request, record->payload, record->value);
+}
+
+/* Blocks that come later: what they are is known, and who needs them waits. */
+static int take_away(struct receiver *receiver, const struct stream_record *record)
+{
+	size_t count = record->length_bytes / STREAM_AWAY_BYTES;
+	int err = 0;
+
+	for (size_t i = 0; i < count && !err; i++) {
+		struct stream_away away = stream_get_away(record->payload, i);
+		struct tierfs_access_record request = {
+			.block = record->block + i,
+			.count = 1,
+			.content_hash = away.hash,
+			.generation = away.generation,
+			.tier = away.tier,
+			.form = TIERFS_FORM_AWAY,
+			.flags = TIERFS_BLOCK_SET_AGE,
+		};
+
+		err = put_block(receiver, &request, "", away.hash);
 	}
-	if (err)
-		return set_block(receiver, record->block, err);
-	note(receiver, record->block, record->value);
-	return 0;
+	receiver->away_blocks += count;
+	return err;
 }
 
 /* From a pool of another block size: the content goes through the file. */
@@ -477,6 +535,9 @@ static int take_record(struct receiver *receiver, const struct stream_record *re
 	case STREAM_HOLES:
 		receiver->done_blocks += record->value;
 		return take_holes(receiver, record);
+	case STREAM_AWAY:
+		receiver->done_blocks += record->length_bytes / STREAM_AWAY_BYTES;
+		return take_away(receiver, record);
 	case STREAM_END:
 		receiver->totals = record->totals;
 		return flush(receiver);
@@ -484,6 +545,8 @@ static int take_record(struct receiver *receiver, const struct stream_record *re
 	case STREAM_ABORT:
 	case STREAM_HASHES:
 	case STREAM_RESULT:
+	case STREAM_WANT:
+	case STREAM_GONE:
 		break;
 	}
 	return -EPROTO;

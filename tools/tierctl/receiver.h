@@ -43,7 +43,8 @@ struct receiver {
 	struct stream_totals totals;
 	uint64_t stream_bytes, total_ns, rounds;
 	uint64_t dram_blocks, store_blocks; /* where blocks went */
-	bool delta;
+	bool delta, post_copy;              /* post_copy: what is away is to be brought (rest.h) */
+	uint64_t away_blocks;
 	char why[RECEIVER_WHY_LEN];
 	/* Inside. */
 	char partial[PATH_MAX];

@@ -66,6 +66,21 @@ static int print_totals(const struct channel *channel, const char *text, json_t 
 	return 0;
 }
 
+char *send_rest_totals(const struct rest_totals *totals, json_t *json, char text[static REST_TEXT_LEN])
+{
+	json_t *more = json_pack("{s:I, s:I, s:I, s:f, s:f}", "wanted_blocks", (json_int_t)totals->wanted_blocks,
+				 "background_blocks", (json_int_t)totals->other_blocks, "rest_bytes",
+				 (json_int_t)totals->stream_bytes, "longest_wait_seconds",
+				 seconds_of(totals->longest_ns), "rest_seconds", seconds_of(totals->total_ns));
+
+	json_object_update_new(json, more);
+	snprintf(text, REST_TEXT_LEN,
+		 ", then %llu blocks on demand and %llu in the background in %.1f s, longest wait %.3f s",
+		 (unsigned long long)totals->wanted_blocks, (unsigned long long)totals->other_blocks,
+		 seconds_of(totals->total_ns), seconds_of(totals->longest_ns));
+	return text;
+}
+
 /* --- send ------------------------------------------------------------------------------------------------------- */
 
 static int pause_by_command(void *arg, char why[static SENDER_WHY_LEN])
@@ -99,11 +114,13 @@ static int list_from_file(struct sender *sender, const char *path)
 	return err ? 1 : 0;
 }
 
-static int print_sent(const struct sender *sender, const struct args *args, const char *path)
+static int print_sent(const struct sender *sender, const struct rest_totals *rest, const struct args *args,
+		      const char *path)
 {
 	const struct source *source = sender->source;
 	uint64_t blocks = sender->cold_blocks + sender->resident_blocks;
 	char data[SIZE_TEXT_LEN], stream[SIZE_TEXT_LEN], rate[SIZE_TEXT_LEN], text[512], paused[64] = "";
+	char more[REST_TEXT_LEN] = "";
 	json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:b}", "file", path,
 				 "size_bytes", (json_int_t)source->size_bytes, "block_bytes",
 				 (json_int_t)source->block_bytes, "cold_blocks", (json_int_t)sender->cold_blocks,
@@ -120,11 +137,45 @@ static int print_sent(const struct sender *sender, const struct args *args, cons
 		snprintf(paused, sizeof(paused), ", %llu rounds, paused for %.3f s", (unsigned long long)sender->rounds,
 			 seconds_of(sender->paused_ns));
 	}
-	snprintf(text, sizeof(text), "%s: %s of blocks sent as %s, %llu blocks were there already%s, %.1f s, %s/s",
+	if (sender->post_copy)
+		send_rest_totals(rest, json, more);
+	snprintf(text, sizeof(text), "%s: %s of blocks sent as %s, %llu blocks were there already%s, %.1f s, %s/s%s",
 		 path, size_format(blocks * source->block_bytes, data), size_format(sender->stream_bytes, stream),
 		 (unsigned long long)sender->skipped_blocks, paused, seconds_of(sender->total_ns),
-		 size_format((uint64_t)per_second(sender->stream_bytes, sender->total_ns), rate));
+		 size_format((uint64_t)per_second(sender->stream_bytes, sender->total_ns), rate), more);
 	return print_totals(sender->channel, text, json, args->json);
+}
+
+/* What is cold is only here until the other side has it. */
+static int send_rest(struct rest_server *server, const char *path)
+{
+	if (rest_serve(server))
+		return fail(path, "its cold blocks are not all at the target; keep it and go on with send --resume",
+			    server->why);
+	if (server->totals.gone_blocks)
+		return fail(path, "some blocks could not be read", "the target waits for them");
+	return 0;
+}
+
+static int resume_sending(struct source *source, const struct args *args, const char *path)
+{
+	struct channel channel = { .in_fd = -1, .out_fd = -1 };
+	struct rest_server server = { .source = source, .channel = &channel };
+	char text[REST_TEXT_LEN + PATH_MAX], more[REST_TEXT_LEN];
+	json_t *json = json_pack("{s:s}", "file", path);
+	int rc = send_open_channel(args, true, &channel);
+
+	if (!rc)
+		rc = send_rest(&server, path);
+	channel_end_writing(&channel);
+	if (!rc) {
+		snprintf(text, sizeof(text), "%s: sent%s", path, send_rest_totals(&server.totals, json, more));
+		rc = print_totals(&channel, text, json_incref(json), args->json);
+	}
+	json_decref(json);
+	if (channel_close(&channel) && !rc)
+		rc = fail(args->via, "failed", NULL);
+	return rc;
 }
 
 int send_run(const struct command *command, int argc, char **argv)
@@ -133,6 +184,7 @@ int send_run(const struct command *command, int argc, char **argv)
 	struct source source = {};
 	struct progress progress;
 	struct sender sender = { .source = &source, .channel = &channel, .progress = &progress };
+	struct rest_server rest = { .source = &source, .channel = &channel };
 	const char *what, *path;
 	struct args args;
 	int rc = args_parse(command, argc, argv, 1, 1, &args);
@@ -142,12 +194,20 @@ int send_run(const struct command *command, int argc, char **argv)
 	path = args.operands[0];
 	if (args.cold && (args.all || args.live))
 		return fail(NULL, "--cold", "not together with --all or --live");
+	if (args.post_copy && !args.live)
+		return fail(NULL, "--post-copy", "together with --live");
 	if (args.since && (args.listen || args.connect || args.via))
 		return fail(NULL, "--since", "a receiver that can answer says by itself what it has");
 	rc = source_open(path, false, &source, &what);
 	if (rc)
 		return fail_errno(path, what, rc);
+	if (args.resume) {
+		rc = resume_sending(&source, &args, path);
+		source_close(&source);
+		return rc;
+	}
 	sender.cold_only = args.cold;
+	sender.post_copy = args.post_copy;
 	sender.live = args.live;
 	sender.downtime_ns = args.downtime_ns;
 	sender.pause = args.pause ? pause_by_command : NULL;
@@ -157,11 +217,15 @@ int send_run(const struct command *command, int argc, char **argv)
 		progress_start(&progress, "sent");
 		if (args.since)
 			rc = list_from_file(&sender, args.since);
+		if (!rc && args.post_copy && !channel.two_way)
+			rc = fail(NULL, "--post-copy", "needs a connection that goes both ways");
 		if (!rc && sender_talk(&sender))
 			rc = fail(path, sender.why, NULL);
+		if (!rc && args.post_copy)
+			rc = send_rest(&rest, path);
 		channel_end_writing(&channel);
 		if (!rc)
-			rc = print_sent(&sender, &args, path);
+			rc = print_sent(&sender, &rest.totals, &args, path);
 		if (channel_close(&channel) && !rc)
 			rc = fail(args.via, "failed", NULL);
 	}
@@ -191,9 +255,9 @@ static int check_unmapped(const char *path)
 	return rc;
 }
 
-static int print_received(const struct receiver *receiver, const struct args *args)
+static int print_received(const struct receiver *receiver, const struct rest_totals *rest, const struct args *args)
 {
-	char size[SIZE_TEXT_LEN], stream[SIZE_TEXT_LEN], rate[SIZE_TEXT_LEN], text[512];
+	char size[SIZE_TEXT_LEN], stream[SIZE_TEXT_LEN], rate[SIZE_TEXT_LEN], text[512], more[REST_TEXT_LEN] = "";
 	json_t *json = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f, s:I, s:b}", "file", receiver->path,
 				 "size_bytes", (json_int_t)receiver->header.size_bytes, "block_bytes",
 				 (json_int_t)receiver->header.block_bytes, "blocks",
@@ -205,13 +269,49 @@ static int print_received(const struct receiver *receiver, const struct args *ar
 				 "bytes_per_second", (json_int_t)per_second(receiver->stream_bytes, receiver->total_ns),
 				 "delta", (int)receiver->delta);
 
-	snprintf(text, sizeof(text), "%s: %s%s came in %s, %llu blocks to DRAM, %llu to the store, %.1f s, %s/s",
+	if (receiver->post_copy)
+		send_rest_totals(rest, json, more);
+	snprintf(text, sizeof(text), "%s: %s%s came in %s, %llu blocks to DRAM, %llu to the store, %.1f s, %s/s%s",
 		 receiver->path, receiver->delta ? "what changed of " : "",
 		 size_format(receiver->header.size_bytes, size), size_format(receiver->stream_bytes, stream),
 		 (unsigned long long)receiver->dram_blocks, (unsigned long long)receiver->store_blocks,
 		 seconds_of(receiver->total_ns),
-		 size_format((uint64_t)per_second(receiver->stream_bytes, receiver->total_ns), rate));
+		 size_format((uint64_t)per_second(receiver->stream_bytes, receiver->total_ns), rate), more);
 	return print_totals(receiver->channel, text, json, args->json);
+}
+
+static int recv_rest(struct rest_fetcher *fetcher)
+{
+	char left[SIZE_TEXT_LEN], what[128];
+
+	if (!rest_fetch(fetcher))
+		return 0;
+	snprintf(what, sizeof(what), "%s are still on the other host; go on with recv --resume",
+		 size_format(fetcher->left_bytes, left));
+	return fail(fetcher->path, what, fetcher->why);
+}
+
+static int resume_receiving(const struct args *args)
+{
+	struct channel channel = { .in_fd = -1, .out_fd = -1 };
+	struct progress progress;
+	struct rest_fetcher fetcher = { .path = args->operands[0], .channel = &channel, .progress = &progress };
+	char text[REST_TEXT_LEN + PATH_MAX], more[REST_TEXT_LEN];
+	json_t *json = json_pack("{s:s}", "file", fetcher.path);
+	int rc = send_open_channel(args, false, &channel);
+
+	if (!rc) {
+		progress_start(&progress, "received");
+		rc = recv_rest(&fetcher);
+	}
+	if (!rc) {
+		snprintf(text, sizeof(text), "%s: all here%s", fetcher.path,
+			 send_rest_totals(&fetcher.totals, json, more));
+		rc = print_totals(&channel, text, json_incref(json), args->json);
+	}
+	json_decref(json);
+	channel_close(&channel);
+	return rc;
 }
 
 int recv_run(const struct command *command, int argc, char **argv)
@@ -219,12 +319,15 @@ int recv_run(const struct command *command, int argc, char **argv)
 	struct channel channel = { .in_fd = -1, .out_fd = -1 };
 	struct progress progress;
 	struct receiver receiver = { .channel = &channel, .progress = &progress };
+	struct rest_fetcher rest = { .channel = &channel, .progress = &progress };
 	struct args args;
 	int rc = args_parse(command, argc, argv, 1, 1, &args);
 
 	if (rc)
 		return rc < 0;
-	receiver.path = args.operands[0];
+	if (args.resume)
+		return resume_receiving(&args);
+	receiver.path = rest.path = args.operands[0];
 	receiver.in_place = args.in_place;
 	if (!args.in_place && check_unmapped(receiver.path))
 		return 1;
@@ -234,8 +337,10 @@ int recv_run(const struct command *command, int argc, char **argv)
 	progress_start(&progress, "received");
 	if (receiver_run(&receiver))
 		rc = fail(receiver.path, receiver.why, NULL);
-	else
-		rc = print_received(&receiver, &args);
+	else if (receiver.post_copy)
+		rc = recv_rest(&rest);
+	if (!rc)
+		rc = print_received(&receiver, &rest.totals, &args);
 	receiver_fini(&receiver);
 	channel_close(&channel);
 	return rc;

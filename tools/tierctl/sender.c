@@ -142,6 +142,50 @@ static void add_to_list(struct sender *sender, uint64_t block)
 
 /* --- parts ------------------------------------------------------------------------------------------------------ */
 
+/* Neighbours whose content comes later. */
+static int put_away(struct sender *sender, uint64_t first, uint64_t count)
+{
+	static _Thread_local uint8_t entries[STREAM_HASHES_MAX * STREAM_AWAY_BYTES];
+	const struct source_table *table = &sender->table;
+	int err = put_holes_before(sender, first);
+
+	for (uint64_t i = 0; i < count; i++) {
+		struct stream_away away = { .hash = table->hash[first + i],
+					    .generation = table->generation[first + i],
+					    .tier = table->tier[first + i] };
+
+		stream_put_away(&away, entries + i * STREAM_AWAY_BYTES);
+		note_sent(sender, first + i, away.hash);
+	}
+	sender->hole_at = first + count;
+	sender->away_blocks += count;
+	sender->done_blocks += count;
+	return err ? err : writer_away(sender->writer, first, entries, count);
+}
+
+/* A hash that is not that of the content itself (stream_hash()) proves nothing: the few of these blocks go as values.
+ */
+static bool may_stay(const struct source_table *table, uint64_t block)
+{
+	return table->hash[block] > STREAM_HASH_UNKNOWN + 2;
+}
+
+static int send_away(struct sender *sender)
+{
+	const uint64_t *list = sender->list;
+	struct source_wish wish = {};
+	int err = 0;
+
+	for (uint64_t i = 0, run; i < sender->list_count && !err; i += run ? run : 1) {
+		for (run = 0; run < STREAM_HASHES_MAX && i + run < sender->list_count &&
+			      list[i + run] == list[i] + run && may_stay(&sender->table, list[i] + run);)
+			run++;
+		err = run ? put_away(sender, list[i], run)
+			  : source_values(sender->source, &wish, &list[i], 1, send_value, sender);
+	}
+	return err;
+}
+
 static int send_cold(struct sender *sender)
 {
 	struct source_table *table = &sender->table;
@@ -155,7 +199,9 @@ static int send_cold(struct sender *sender)
 			sender->done_blocks++;
 		sender->skipped_blocks += table->state[block] <= TIERFS_STATE_COLD && has_already(sender, block);
 	}
-	if (!err)
+	if (!err && sender->post_copy)
+		err = send_away(sender);
+	else if (!err)
 		err = source_values(sender->source, &wish, sender->list, sender->list_count, send_value, sender);
 	return err ? err : put_holes_before(sender, table->count);
 }
@@ -267,7 +313,8 @@ static int begin(struct sender *sender)
 		.size_bytes = source->size_bytes,
 		.block_bytes = source->block_bytes,
 		.features = (sender->base ? STREAM_FEATURE_DELTA : 0) | (sender->live ? STREAM_FEATURE_ROUNDS : 0) |
-			    (sender->cold_only ? STREAM_FEATURE_COLD_ONLY : 0),
+			    (sender->cold_only ? STREAM_FEATURE_COLD_ONLY : 0) |
+			    (sender->post_copy ? STREAM_FEATURE_POSTCOPY : 0),
 		.base_stamp = sender->base ? sender->base_stamp : 0,
 	};
 	int err;

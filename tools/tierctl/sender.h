@@ -26,6 +26,7 @@ struct sender {
 	struct progress *progress; /* may be NULL */
 	bool cold_only;
 	bool live;
+	bool post_copy;       /* of what is cold, only hashes and ages; the rest comes later (rest.h) */
 	uint64_t downtime_ns; /* of a live one: the last round shall fit into this */
 	sender_pause_fn *pause;
 	void *pause_arg;
@@ -33,8 +34,8 @@ struct sender {
 	uint64_t *base;
 	uint64_t base_stamp;
 	/* Results. */
-	uint64_t cold_blocks, resident_blocks, hole_blocks,
-		skipped_blocks; /* blocks may count more than once in rounds */
+	uint64_t cold_blocks, resident_blocks, hole_blocks, skipped_blocks,
+		away_blocks; /* blocks may count more than once in rounds */
 	uint64_t rounds;
 	uint64_t stream_bytes, total_ns;
 	uint64_t paused_ns, stop_ns;        /* stop_ns: what pausing it took, a part of paused_ns */

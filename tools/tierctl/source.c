@@ -340,7 +340,8 @@ int source_hash_all(struct source *source, struct source_table *table)
 	if (!block)
 		return -ENOMEM;
 	for (uint64_t i = 0; i < table->count; i++)
-		if (table->hash[i] == STREAM_HASH_UNKNOWN)
+		/* A cold block without a hash is away, or its header is damaged. */
+		if (table->hash[i] == STREAM_HASH_UNKNOWN && table->state[i] != TIERFS_STATE_COLD)
 			block[count++] = i;
 	err = source_hash(source, table, block, count);
 	free(block);

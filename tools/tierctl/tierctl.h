@@ -23,7 +23,7 @@ enum args_option {
 	ARGS_CHANNEL = 1 << 10, /* --listen, --connect, --rate */
 	ARGS_SEND = 1 << 11,
 	ARGS_RECV = 1 << 12,
-	ARGS_LIVE = 1 << 13, /* --downtime */
+	ARGS_LIVE = 1 << 13, /* --downtime, --post-copy */
 	ARGS_MIGRATE = 1 << 14,
 };
 
@@ -38,7 +38,7 @@ struct args {
 	uint64_t memory;                                    /* bytes; 0: not given */
 	const char *mount;                                  /* NULL: not given */
 	const char *listen, *connect, *via, *since, *pause; /* NULL: not given */
-	bool cold, all, live, answer, in_place;
+	bool cold, all, live, answer, in_place, post_copy, resume;
 	const char *qmp, *target_qmp, *uri; /* NULL: not given */
 	bool dry_run;
 	uint64_t rate, downtime_ns;
