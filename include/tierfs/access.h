@@ -132,7 +132,9 @@ struct tierfs_access_record {
 #define TIERFS_ACCESS_HASH (1U << 6)          /* content_hash of resident blocks too, and TIERFS_BLOCK_ZERO */
 #define TIERFS_ACCESS_CHANGED \
 	(1U << 7) /* read_list: no payload where the content is that of the content_hash in the request */
-#define TIERFS_ACCESS_QUICK (1U << 8) /* as stored, of resident blocks: encoded for speed, not for size */
+#define TIERFS_ACCESS_POLITE (1U << 9)  /* nobody waits: what machines do goes first */
+#define TIERFS_ACCESS_URGENT (1U << 10) /* a machine stands still: this goes first (of root only) */
+#define TIERFS_ACCESS_QUICK (1U << 8)   /* as stored, of resident blocks: encoded for speed, not for size */
 
 struct tierfs_access;
 

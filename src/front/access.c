@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
@@ -32,9 +33,14 @@
 #define WANTED_PIECES 10
 #define WANTED_PIECE_NS (100 * NS_PER_MS)
 
+/* Of the thread of a conversation. */
+#define NICE_POLITE 15
+#define NICE_URGENT (-15)
+
+#define FLAGS_PACE (TIERFS_ACCESS_POLITE | TIERFS_ACCESS_URGENT)
 #define FLAGS_READ \
-	(TIERFS_ACCESS_STORED | TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_NO_PAYLOAD | TIERFS_ACCESS_MERGE | \
-	 TIERFS_ACCESS_COMPARE | TIERFS_ACCESS_WAIT | TIERFS_ACCESS_HASH | TIERFS_ACCESS_QUICK)
+	(FLAGS_PACE | TIERFS_ACCESS_STORED | TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_NO_PAYLOAD | \
+	 TIERFS_ACCESS_MERGE | TIERFS_ACCESS_COMPARE | TIERFS_ACCESS_WAIT | TIERFS_ACCESS_HASH | TIERFS_ACCESS_QUICK)
 
 struct access_server {
 	struct access_config config; /* immutable */
@@ -52,6 +58,8 @@ struct conversation {
 	const atomic_bool *stopping;
 	uint8_t *buffer; /* shared with the client */
 	size_t buffer_bytes;
+	bool by_root;
+	uint32_t pace; /* flags that the thread runs by */
 };
 
 /* --- OPEN ------------------------------------------------------------------------------------------------------- */
@@ -142,7 +150,7 @@ static const struct operation operations[] = {
 	[TIERFS_ACCESS_OP_READ] = { TIERFS_RIGHT_READ, FLAGS_READ, true, true },
 	[TIERFS_ACCESS_OP_LIST] = { TIERFS_RIGHT_READ, (FLAGS_READ & ~TIERFS_ACCESS_MERGE) | TIERFS_ACCESS_CHANGED,
 				    true, true },
-	[TIERFS_ACCESS_OP_WRITE] = { TIERFS_RIGHT_WRITE, TIERFS_ACCESS_WAIT, true, false },
+	[TIERFS_ACCESS_OP_WRITE] = { TIERFS_RIGHT_WRITE, FLAGS_PACE | TIERFS_ACCESS_WAIT, true, false },
 	[TIERFS_ACCESS_OP_SET] = { TIERFS_RIGHT_WRITE, TIERFS_ACCESS_WAIT, true, false },
 	[TIERFS_ACCESS_OP_AGES] = { TIERFS_RIGHT_READ, 0, false, true },
 	[TIERFS_ACCESS_OP_WANTED] = { TIERFS_RIGHT_WRITE, 0, true, false },
@@ -171,6 +179,19 @@ static int check_call(const struct conversation *conversation, const struct tier
 	    payload_end > msg->u.call.records_at)
 		return -EINVAL;
 	return 0;
+}
+
+static void set_pace(struct conversation *conversation, uint32_t pace)
+{
+	if (!conversation->by_root)
+		pace &= ~TIERFS_ACCESS_URGENT;
+	if (pace == conversation->pace)
+		return;
+	conversation->pace = pace;
+	setpriority(PRIO_PROCESS, 0, /* of a thread, here */
+		    pace & TIERFS_ACCESS_URGENT   ? NICE_URGENT
+		    : pace & TIERFS_ACCESS_POLITE ? NICE_POLITE
+						  : 0);
 }
 
 static int serve_ages(struct conversation *conversation, const struct access_buffer *buffer)
@@ -226,6 +247,7 @@ static int serve_call(struct conversation *conversation, struct tierfs_access_ms
 		.payload_at = msg->u.call.payload_at,
 		.payload_bytes = msg->u.call.payload_bytes,
 	};
+	set_pace(conversation, flags & FLAGS_PACE);
 	switch ((enum tierfs_access_op)op) {
 	case TIERFS_ACCESS_OP_READ:
 		err = access_read(conversation->file, flags, msg->u.call.first_block, msg->u.call.count_blocks, &buffer,
@@ -289,9 +311,9 @@ static int serve_one(struct conversation *conversation)
 	return 0;
 }
 
-void access_serve(const struct access_config *config, int fd, const atomic_bool *stopping)
+void access_serve(const struct access_config *config, int fd, uid_t uid, const atomic_bool *stopping)
 {
-	struct conversation conversation = { .config = config, .sock = fd, .stopping = stopping };
+	struct conversation conversation = { .config = config, .sock = fd, .stopping = stopping, .by_root = uid == 0 };
 	struct timeval open_time = { .tv_sec = OPEN_SECONDS }, answer_time = { .tv_sec = ANSWER_SECONDS }, ever = { 0 };
 	int err;
 
@@ -308,8 +330,7 @@ static void serve(void *arg, int fd, uid_t uid, const atomic_bool *stopping)
 {
 	const struct access_server *server = arg;
 
-	(void)uid;
-	access_serve(&server->config, fd, stopping);
+	access_serve(&server->config, fd, uid, stopping);
 }
 
 static void refuse(void *arg, int fd, int err, const char *why)

@@ -25,4 +25,4 @@ int access_start(const struct access_config *config, struct access_server **ret)
 void access_stop(struct access_server *server);
 
 /* A conversation on a socket, until it ends: for the server, and for tests. */
-void access_serve(const struct access_config *config, int fd, const atomic_bool *stopping);
+void access_serve(const struct access_config *config, int fd, uid_t uid, const atomic_bool *stopping);

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from suite import cold, memory, services, store
+from suite import cold, memory, move, services, store
 from suite.host import Host, Skip
 from suite.report import Report
 
@@ -41,6 +41,7 @@ class Plan:
     demote, direct, direct_write, populated = 192 * MIB, 384 * MIB, 128 * MIB, 2 * GIB
     memcached, service_s = 512 * MIB, 2
     guest_mib, guest_s, guest_rounds = 256, 4, 1
+    move, moves, move_rest_s, move_minute_s, move_patience_s = 512, 4, 3, 15, 60 # the guest in MiB
 
 
 class FullPlan(Plan):
@@ -66,6 +67,7 @@ class FullPlan(Plan):
     demote, direct, direct_write, populated = GIB, GIB, GIB, 16 * GIB
     memcached, service_s = 2 * GIB, 10
     guest_mib, guest_s, guest_rounds = 512, 20, 3
+    move, moves, move_rest_s, move_minute_s, move_patience_s = 1024, 10, 5, 60, 300
 
 
 class TinyPlan(Plan):
@@ -92,6 +94,7 @@ QUICK_CASES = {
 FULL_CASES = {
     **QUICK_CASES, "zswap": cold.zswap, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
     "memcached": services.memcached, "guest": services.guest, "plain": memory.plain,
+    "move": move.move, "move_after": move.move_after,
 }
 
 

@@ -175,7 +175,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		size -= took;
 	}
 	shutdown(pair[0], SHUT_WR);
-	access_serve(&config, pair[1], &stopping);
+	access_serve(&config, pair[1], 65534, &stopping);
 	drain(pair[0]);
 	close(pair[0]);
 	close(pair[1]);

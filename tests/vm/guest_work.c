@@ -5,12 +5,14 @@
  * only a part of the pages is rewritten and verified at random while the rest lies idle, then the window moves on, and
  * now and then everything is verified. Settings come from the kernel command line: guest.mib, guest.seconds,
  * guest.seed, guest.window (percent of the memory), guest.dwell (seconds in a window), guest.release (MiB that are
- * given back to the guest's kernel after the first pass, and taken again half of the time later).
+ * given back to the guest's kernel after the first pass, and taken again half of the time later), guest.tick
+ * (milliseconds between lines that say how much was done; 0: none).
  *
  * Lines on the console, for the script that waits outside:
  *   GUEST: filled PAGES pages
  *   GUEST: pass N pages PAGES bad N         everything was verified for the N-th time
  *   GUEST: window FIRST+COUNT ops N bad N   a window is done
+ *   GUEST: tick N                           so many pages were worked on, in all
  *   GUEST: released PAGES pages, GUEST: took back PAGES pages
  *   GUEST: OK ...   or   GUEST: BAD ...     the end
  */
@@ -27,7 +29,7 @@
 #define BAD_PRINTED_MAX 5
 
 static struct settings {
-	uint64_t mib, seconds, seed, window_percent, dwell_seconds, release_mib;
+	uint64_t mib, seconds, seed, window_percent, dwell_seconds, release_mib, tick_ms;
 } set = { .mib = 320, .seconds = 20, .seed = 1, .window_percent = 20, .dwell_seconds = 3 };
 
 static uint64_t pages;
@@ -166,10 +168,14 @@ static void verify_all(unsigned int pass)
 
 static void work_in_window(uint64_t first, uint64_t count)
 {
-	double end = now() + (double)set.dwell_seconds;
+	double at = now(), end = at + (double)set.dwell_seconds, step = (double)set.tick_ms / 1000, tick = at + step;
 	uint64_t ops = 0;
 
-	while (now() < end) {
+	while ((at = now()) < end) {
+		if (set.tick_ms && at >= tick) {
+			printf("GUEST: tick %lu\n", ops_done + ops);
+			tick = at + step;
+		}
 		for (unsigned int i = 0; i < 64; i++, ops++) {
 			uint64_t random = next_random(), index = (first + random % count) % pages;
 
@@ -196,6 +202,7 @@ static void read_settings(void)
 		sscanf(word, "guest.window=%lu", &set.window_percent);
 		sscanf(word, "guest.dwell=%lu", &set.dwell_seconds);
 		sscanf(word, "guest.release=%lu", &set.release_mib);
+		sscanf(word, "guest.tick=%lu", &set.tick_ms);
 	}
 	if (f)
 		fclose(f);

@@ -1,7 +1,8 @@
 #!/bin/bash
 # timeout: 600
 # A guest with a verified load moves from one mount to another and back, twice or (TIERFS_LONG=1: 1 GiB, a quarter of it hot) ten times; it
-# goes on, and every page is what it wrote. How long it stood still and what travelled is printed. What was cold is cold at the other end, and coming back costs what changed.
+# goes on, and every page is what it wrote. How long it stood still and what travelled is printed. What was cold is
+# cold at the other end, and coming back costs what changed.
 . "$(dirname "$0")/../lib/functions.sh"
 . "$(dirname "$0")/../lib/load.sh"
 . "$(dirname "$0")/../lib/two_mounts.sh"

@@ -365,7 +365,8 @@ static int send_batch(struct receiver *receiver)
 
 	if (!batch->count)
 		return 0;
-	err = tierfs_access_begin_write(receiver->target.handle[receiver->turn], TIERFS_ACCESS_WAIT);
+	err = tierfs_access_begin_write(receiver->target.handle[receiver->turn],
+					receiver->target.pace | TIERFS_ACCESS_WAIT);
 	if (err)
 		return set_errno(receiver, err, "blocks cannot be written");
 	batch->sent = true;
@@ -528,6 +529,9 @@ static int take_record(struct receiver *receiver, const struct stream_record *re
 	case STREAM_PART:
 		receiver->part = record->value;
 		receiver->rounds += record->value > STREAM_PART_RESIDENT;
+		/* In a round the machine may stand still. */
+		source_set_pace(&receiver->target,
+				record->value > STREAM_PART_RESIDENT ? TIERFS_ACCESS_URGENT : TIERFS_ACCESS_POLITE);
 		return flush(receiver);
 	case STREAM_BLOCK:
 		receiver->done_blocks++;
@@ -539,6 +543,7 @@ static int take_record(struct receiver *receiver, const struct stream_record *re
 		receiver->done_blocks += record->length_bytes / STREAM_AWAY_BYTES;
 		return take_away(receiver, record);
 	case STREAM_END:
+		source_set_pace(&receiver->target, 0);
 		receiver->totals = record->totals;
 		return flush(receiver);
 	case STREAM_HEADER:

@@ -278,6 +278,7 @@ static int send_rounds(struct sender *sender)
 	unsigned int hopeless = 0;
 	int err;
 
+	source_set_pace(sender->source, 0);
 	do {
 		start_ns = clock_ns();
 		err = send_round(sender);
@@ -299,6 +300,7 @@ static int hand_over(struct sender *sender)
 	if (err)
 		return err;
 	sender->channel->hurry = true;
+	source_set_pace(sender->source, TIERFS_ACCESS_URGENT);
 	err = send_round(sender);
 	sender->paused_ns = clock_ns() - start_ns;
 	return err;
@@ -340,6 +342,7 @@ static int send_parts(struct sender *sender)
 {
 	int err = begin(sender);
 
+	source_set_pace(sender->source, TIERFS_ACCESS_POLITE);
 	if (!err)
 		err = send_cold(sender);
 	if (!err && !sender->cold_only)
@@ -358,6 +361,7 @@ static int run(struct sender *sender)
 	uint64_t start_ns = clock_ns();
 	int err = send_parts(sender);
 
+	source_set_pace(sender->source, 0);
 	if (sender->progress)
 		progress_end(sender->progress);
 	if (err) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <tierfs/tierfs.h>
@@ -18,6 +19,8 @@
 #define LEVEL 1
 /* A block is on its way for a moment only; so many of them in a row are something else. */
 #define BUSY_TRIES 1000
+#define NICE_POLITE 15
+#define NICE_URGENT (-15)
 /* Blocks of a request, with and without payload: some milliseconds of work. */
 #define VALUES_MOST 256
 #define HASHES_MOST 2048
@@ -70,6 +73,16 @@ void source_open_handles(struct source *source)
 	while (source->handles < SOURCE_HANDLES &&
 	       !tierfs_access_open(source->fd, BUFFER_BYTES, &source->handle[source->handles]))
 		source->handles++;
+}
+
+void source_set_pace(struct source *source, uint32_t pace)
+{
+	source->pace = pace;
+	if (geteuid() == 0)
+		setpriority(PRIO_PROCESS, 0,
+			    pace == TIERFS_ACCESS_URGENT   ? NICE_URGENT
+			    : pace == TIERFS_ACCESS_POLITE ? NICE_POLITE
+							   : 0);
 }
 
 const char *source_text(int err)
@@ -222,7 +235,7 @@ static int begin_piece(struct asking *asking, unsigned int number)
 		err = tierfs_access_add(access, &record, NULL);
 	}
 	if (!err && piece->left)
-		err = tierfs_access_begin_read_list(access, asking->flags);
+		err = tierfs_access_begin_read_list(access, asking->flags | asking->source->pace);
 	if (err)
 		piece->left = 0;
 	return err;

@@ -28,6 +28,7 @@ struct source {
 	int fd; /* O_DIRECT */
 	struct tierfs_access *handle[SOURCE_HANDLES];
 	unsigned int handles; /* that are open */
+	uint32_t pace;        /* flags of all calls: source_set_pace() */
 	uint64_t size_bytes, blocks;
 	uint32_t block_bytes;
 	struct codec *codec; /* made when it is needed */
@@ -40,6 +41,9 @@ int source_open(const char *path, bool writing, struct source *ret, const char *
 void source_close(struct source *source); /* takes a zeroed one */
 /* What an error of a call on blocks is, for a person. */
 const char *source_text(int err);
+/* 0, TIERFS_ACCESS_POLITE or TIERFS_ACCESS_URGENT: how much of the processors the daemon's threads claim for the next
+ * calls, and this process, if it may take it back later. */
+void source_set_pace(struct source *source, uint32_t pace);
 /* Opens further handles; as many as there are then is fine: one is always there. */
 void source_open_handles(struct source *source);
 /* "block 17: Input/output error", or the error alone. Writes to and returns buf. */
