@@ -325,6 +325,12 @@ int codec_decode(struct codec *codec, struct store_key key, const void *value, s
 	return 0;
 }
 
+void codec_set_hotness(uint8_t *head, struct codec_hotness hotness)
+{
+	head[AT_GENERATION] = hotness.generation;
+	head[AT_TIER] = hotness.tier;
+}
+
 int codec_rekey(void *value, size_t length_bytes, struct store_key from, struct store_key to,
 		const struct codec_hotness *hotness)
 {
@@ -341,10 +347,8 @@ int codec_rekey(void *value, size_t length_bytes, struct store_key from, struct 
 	payload_hash = XXH3_64bits(header + CODEC_HEADER_BYTES, info.payload_bytes);
 	if (checksum_of(from, header, payload_hash) != get_le(header + AT_CHECKSUM, 8))
 		return -EBADMSG;
-	if (hotness) {
-		header[AT_GENERATION] = hotness->generation;
-		header[AT_TIER] = hotness->tier;
-	}
+	if (hotness)
+		codec_set_hotness(header, *hotness);
 	put_le(header + AT_CHECKSUM, checksum_of(to, header, payload_hash), 8);
 	return 0;
 }

@@ -74,6 +74,9 @@ int codec_decode(struct codec *codec, struct store_key key, const void *value, s
 int codec_rekey(void *value, size_t length_bytes, struct store_key from, struct store_key to,
 		const struct codec_hotness *hotness);
 
+/* Sets the hotness in a copy of the first STORE_HEAD_BYTES of a value, which no checksum covers. */
+void codec_set_hotness(uint8_t *head, struct codec_hotness hotness);
+
 /* Reads the header alone, unverified but for bounds. length_bytes is that of the whole value, of which the first
  * STORE_HEAD_BYTES are enough. Errors as codec_decode(). */
 int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info);

@@ -91,11 +91,21 @@ static void list_value(void *arg, struct store_key key, struct place place)
 {
 	struct victim *victim = arg;
 
-	if (place.segment == victim->id && victim->count < victim->cap)
-		victim->value[victim->count++] = (struct live_value){ key, place };
+	if (place.segment != victim->id)
+		return;
+	if (victim->count == victim->cap) { /* values that several files have */
+		struct live_value *value = reallocarray(victim->value, 2 * victim->cap, sizeof(*value));
+
+		if (!value)
+			return; /* what is not listed stays, and so does the segment */
+		victim->value = value;
+		victim->cap *= 2;
+	}
+	victim->value[victim->count++] = (struct live_value){ key, place };
 }
 
-/* Nothing new can come to a sealed segment, so what is listed at any moment is all there is, or more. */
+/* No new value can come to a sealed segment, so what is listed at any moment is all there is, or more. (But for those
+ * that another file begins to share meanwhile: they keep the segment, until it is chosen again.) */
 static int list_live(struct store_rocks *store, struct victim *victim)
 {
 	CLEANUP_FREE uint64_t *inos = NULL;
@@ -176,6 +186,10 @@ static size_t measure(const struct victim *victim, size_t first, uint32_t *ret_e
 			break;
 		*ret_end = end;
 	}
+	/* The records of one value stay together, or it would be moved twice. */
+	for (size_t kept = i; i < victim->count && kept > first; kept--)
+		if (!place_equal(victim->value[kept].place, victim->value[kept - 1].place))
+			return kept - first;
 	return i - first;
 }
 
@@ -184,7 +198,7 @@ static int move_part(struct store_rocks *store, struct victim *victim, size_t fi
 {
 	uint32_t begin = victim->value[first].place.offset_bytes;
 	struct store_rocks_move move = { part->item, part->place, count, HEADROOM_RECORDS };
-	const void *bytes;
+	void *bytes;
 	int r = store_rocks_read(store, victim->segment, begin, end - begin, buffer, &bytes);
 
 	if (r < 0) {

@@ -35,16 +35,22 @@ void index_key(struct store_key key, uint8_t at[static INDEX_KEY_BYTES])
 	put_be64(at + 8, key.block);
 }
 
-void index_pack(const struct store_item *item, struct place place, struct index_record *record)
+size_t index_pack(struct store_key key, struct place place, uint64_t origin, const void *head, size_t head_len,
+		  struct index_record *record)
 {
-	size_t head = item->length_bytes < STORE_HEAD_BYTES ? item->length_bytes : STORE_HEAD_BYTES;
-
+	if (head_len > STORE_HEAD_BYTES)
+		head_len = STORE_HEAD_BYTES;
 	put_le32(record->segment, place.segment);
 	put_le32(record->offset, place.offset_bytes / PLACE_UNIT_BYTES);
 	put_le32(record->length, place.length_bytes);
 	memset(record->head, 0, sizeof(record->head));
-	if (head)
-		memcpy(record->head, item->value, head);
+	if (head_len)
+		memcpy(record->head, head, head_len);
+	if (origin == key.ino)
+		return offsetof(struct index_record, origin);
+	put_le32(record->origin, (uint32_t)origin);
+	put_le32(record->origin + 4, (uint32_t)(origin >> 32));
+	return sizeof(*record);
 }
 
 static bool possible(const struct index_record *record)
@@ -55,7 +61,7 @@ static bool possible(const struct index_record *record)
 }
 
 bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
-		  struct place *ret_place)
+		  struct place *ret_place, uint64_t *ret_origin)
 {
 	const struct index_record *record = value;
 
@@ -63,12 +69,18 @@ bool index_unpack(const void *key, size_t key_len, const void *value, size_t val
 		return false;
 	ret_key->ino = get_be64(key);
 	ret_key->block = get_be64((const uint8_t *)key + 8);
+	*ret_origin = ret_key->ino;
 	*ret_place = (struct place){ .segment = PLACE_NOWHERE };
-	if (value_len == sizeof(*record) && possible(record))
-		*ret_place = (struct place){
-			.segment = get_le32(record->segment),
-			.offset_bytes = get_le32(record->offset) * PLACE_UNIT_BYTES,
-			.length_bytes = get_le32(record->length),
-		};
+	if (value_len != sizeof(*record) && value_len != offsetof(struct index_record, origin))
+		return true;
+	if (!possible(record))
+		return true;
+	*ret_place = (struct place){
+		.segment = get_le32(record->segment),
+		.offset_bytes = get_le32(record->offset) * PLACE_UNIT_BYTES,
+		.length_bytes = get_le32(record->length),
+	};
+	if (value_len == sizeof(*record))
+		*ret_origin = get_le32(record->origin) | (uint64_t)get_le32(record->origin + 4) << 32;
 	return true;
 }

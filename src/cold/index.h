@@ -13,12 +13,15 @@
 struct index_record {
 	uint8_t segment[4], offset[4], length[4]; /* little-endian; the offset is in units of PLACE_UNIT_BYTES */
 	uint8_t head[STORE_HEAD_BYTES];
+	uint8_t origin[8]; /* little-endian: the file that put the value. Not there if it is that of the key */
 };
-_Static_assert(sizeof(struct index_record) == 12 + STORE_HEAD_BYTES, "no padding");
+_Static_assert(sizeof(struct index_record) == 12 + STORE_HEAD_BYTES + 8, "no padding");
 
 void index_key(struct store_key key, uint8_t at[static INDEX_KEY_BYTES]);
-void index_pack(const struct store_item *item, struct place place, struct index_record *record);
+/* Returns the length of the record. */
+size_t index_pack(struct store_key key, struct place place, uint64_t origin, const void *head, size_t head_len,
+		  struct index_record *record);
 /* False: not the record of a value. One that this program cannot have written is a value that lies nowhere: its block
  * is damaged, not a hole. */
 bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
-		  struct place *ret_place);
+		  struct place *ret_place, uint64_t *ret_origin);

@@ -36,7 +36,7 @@ struct places_file {
 	struct chunk **chunk; /* by number */
 };
 
-static uint64_t pack(struct place place)
+uint64_t place_pack(struct place place)
 {
 	return VALID | (uint64_t)place.segment << SEGMENT_SHIFT |
 	       (uint64_t)(place.offset_bytes / PLACE_UNIT_BYTES) << OFFSET_SHIFT | place.length_bytes;
@@ -171,7 +171,7 @@ bool places_set(struct places *places, struct store_key key, struct place place,
 	uint64_t *slot = &chunk->slot[key.block % PER_CHUNK];
 	uint64_t old = *slot;
 
-	*slot = pack(place);
+	*slot = place_pack(place);
 	if (old) {
 		*ret_old = unpack(old);
 		return true;

@@ -48,6 +48,9 @@ static inline bool place_equal(struct place a, struct place b)
 	return a.segment == b.segment && a.offset_bytes == b.offset_bytes && a.length_bytes == b.length_bytes;
 }
 
+/* A place as one word, which is never 0. */
+uint64_t place_pack(struct place place);
+
 /* All zero is an empty table. */
 void places_clear(struct places *places);
 

@@ -59,6 +59,15 @@ struct store_meta_change {
 	size_t value_len;
 };
 
+/* A range of one file whose values another file shall have as well. */
+struct store_share {
+	uint64_t from, to; /* files */
+	uint64_t first, count;
+	/* May be NULL. May change the head that heads() shows of the value under `to`. */
+	void (*edit)(void *arg, uint64_t block, uint8_t head[static STORE_HEAD_BYTES]);
+	void *arg;
+};
+
 struct store_ops {
 	/* Copies the value into buf. -ENOBUFS if cap is too small. */
 	int (*get)(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len);
@@ -72,6 +81,14 @@ struct store_ops {
 	int (*put)(struct store *store, const struct store_item *items, size_t count);
 	/* Removes a range of blocks; on 0 that is safe. Much cheaper than count puts. */
 	int (*remove)(struct store *store, uint64_t ino, uint64_t first, uint64_t count);
+	/* The values of a range become those of the same blocks of another file, too. No value is read, written or
+	 * copied; each takes a record. From then on the two files have nothing to do with each other: a put or a remove
+	 * in one does not show in the other, and a value goes when the last file that has it lets it go. Nothing of the
+	 * range may be stored under `to`, and nobody may change the range of `from` meanwhile. On an error some of the
+	 * values are shared; a remove makes it good. */
+	int (*share)(struct store *store, const struct store_share *share);
+	/* Bytes of a file's values that other files have, too. No I/O. */
+	uint64_t (*shared_bytes)(struct store *store, uint64_t ino);
 	/* Metadata: atomic batch, safe on return; durable as well if asked for. */
 	int (*meta_put)(struct store *store, const struct store_meta_change *changes, size_t count, bool durable);
 	int (*meta_walk)(struct store *store, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg);

@@ -35,7 +35,6 @@
 #define KEPT_READS 4U
 #define KEPT_TRANSFERS 4U
 
-#define FORMAT_VERSION 1
 #define FORMAT_KEY "format"
 #define FORMAT_BYTES sizeof(uint32_t)
 
@@ -51,53 +50,63 @@ static int failed(struct store_rocks *store, int r, const char *doing)
 	return store_error_note(&store->errors, r, store->dir, doing, NULL);
 }
 
+struct loading {
+	struct places places;
+	struct shares shares;
+};
+
 static int load_record(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
 {
-	struct places *places = arg;
+	struct loading *loading = arg;
 	struct store_key at;
 	struct place place, old;
+	uint64_t origin;
 	int r;
 
-	if (!index_unpack(key, key_len, value, value_len, &at, &place))
+	if (!index_unpack(key, key_len, value, value_len, &at, &place, &origin))
 		return 0;
-	r = places_reserve(places, at);
-	if (r == 0)
-		places_set(places, at, place, &old);
-	return r;
+	r = places_reserve(&loading->places, at);
+	if (r == 0 && origin != at.ino)
+		r = shares_reserve(&loading->shares, 1);
+	if (r < 0)
+		return r;
+	places_set(&loading->places, at, place, &old);
+	if (origin != at.ino)
+		shares_add(&loading->shares, place, origin, 0);
+	return 0;
 }
 
-static void count_live(void *arg, struct store_key key, struct place place)
+static void count_use(void *arg, struct store_key key, struct place place)
 {
-	struct segments *segments = arg;
-	struct segment *segment = segments_find(segments, place.segment);
-
 	(void)key;
-	if (segment) /* else it is gone, and a get will say that the value is damaged */
-		segments_add_live(segments, segment, place.offset_bytes, place_span(place.length_bytes));
+	store_rocks_use(arg, place);
 }
 
 /* Nobody else changes places meanwhile. */
 static int load_places(struct store_rocks *store)
 {
 	static const struct rocks_range all = { "", 0, NULL, 0 };
-	struct places fresh = { 0 }, old;
+	struct loading fresh = { 0 }, old;
 	int r = rocks_walk(store->rocks, ROCKS_INDEX, &all, load_record, &fresh);
 
 	if (r < 0) {
-		places_clear(&fresh);
+		places_clear(&fresh.places);
+		shares_clear(&fresh.shares);
 		return r;
 	}
 	lock_get(&store->segments.lock);
-	old = store->places;
-	store->places = fresh;
+	old = (struct loading){ store->places, store->shares };
+	store->places = fresh.places;
+	store->shares = fresh.shares;
 	for (struct segment *segment = store->segments.table; segment; segment = segment->hh.next) {
 		store->segments.live_bytes -= segment->live_bytes;
 		segment->live_bytes = 0;
 		segment->live_count = 0;
 	}
-	places_each(&store->places, count_live, &store->segments);
+	places_each(&store->places, count_use, store);
 	lock_put(&store->segments.lock);
-	places_clear(&old);
+	places_clear(&old.places);
+	shares_clear(&old.shares);
 	return 0;
 }
 
@@ -248,7 +257,7 @@ static void rocks_figures_op(struct store *base, struct store_figures *ret)
 	rocks_figures(store->rocks, &disk, &memory);
 	lock_get(&store->segments.lock);
 	figures.disk_bytes = disk + store->segments.end_bytes;
-	figures.memory_bytes = memory + store->places.memory_bytes;
+	figures.memory_bytes = memory + store->places.memory_bytes + shares_memory_bytes(&store->shares);
 	lock_put(&store->segments.lock);
 	figures.memory_bytes += KEPT_TRANSFERS * STORE_TRANSFER_BYTES + KEPT_READS * store->reads.size_bytes;
 	figures.put_blocks = atomic_load(&store->put_blocks);
@@ -272,6 +281,7 @@ static void rocks_free(struct store *base)
 	rocks_close(store->rocks);
 	segments_close(&store->segments);
 	places_clear(&store->places);
+	shares_clear(&store->shares);
 	buffers_fini(&store->reads);
 	buffers_fini(&store->transfers);
 	pthread_cond_destroy(&store->work);
@@ -287,6 +297,8 @@ static const struct store_ops rocks_ops = {
 	.heads = store_rocks_heads,
 	.put = store_rocks_put,
 	.remove = store_rocks_remove,
+	.share = store_rocks_share,
+	.shared_bytes = store_rocks_shared_bytes,
 	.meta_put = rocks_meta_put,
 	.meta_walk = rocks_meta_walk,
 	.sync = rocks_sync_op,
@@ -307,24 +319,41 @@ static int check_version(void *arg, const void *key, size_t key_len, const void 
 	return 1;
 }
 
-/* A new database is given the version of this program; one of another version is left alone. */
+int store_rocks_set_format(struct store_rocks *store, uint32_t format)
+{
+	uint32_t number = htole32(format);
+	struct rocks_change change = {
+		ROCKS_INDEX, ROCKS_PUT, FORMAT_KEY, sizeof(FORMAT_KEY) - 1, &number, FORMAT_BYTES
+	};
+	int r = rocks_write(store->rocks, &change, 1, true);
+
+	if (r == 0)
+		store->format = format;
+	return r;
+}
+
+/* A new database is given the first version, which other programs know as well; one of an unknown version is left
+ * alone. */
 static int ensure_version(struct store_rocks *store)
 {
 	static const struct rocks_range range = { FORMAT_KEY, sizeof(FORMAT_KEY) - 1, FORMAT_KEY, sizeof(FORMAT_KEY) };
 	static const struct rocks_range all = { "", 0, NULL, 0 };
 	uint32_t version = UINT32_MAX, any = UINT32_MAX;
-	uint32_t number = htole32(FORMAT_VERSION);
-	struct rocks_change change = { ROCKS_INDEX, ROCKS_PUT, range.first, range.first_len, &number, FORMAT_BYTES };
 	int r = rocks_walk(store->rocks, ROCKS_INDEX, &range, check_version, &version);
 
-	if (r < 0 || (r == 1 && version == FORMAT_VERSION))
-		return r < 0 ? r : 0;
+	if (r < 0)
+		return r;
+	if (r == 1 && (version == STORE_FORMAT || version == STORE_FORMAT_SHARED)) {
+		store->format = version;
+		return 0;
+	}
 	if (r == 0) { /* none: then there must be no records either */
 		r = rocks_walk(store->rocks, ROCKS_INDEX, &all, check_version, &any);
 		if (r == 0)
-			return rocks_write(store->rocks, &change, 1, true);
+			return store_rocks_set_format(store, STORE_FORMAT);
 	}
-	log_error("store %s: of format %u, this program knows %d", store->dir, version, FORMAT_VERSION);
+	log_error("store %s: of format %u, this program knows %u and %u", store->dir, version, STORE_FORMAT,
+		  STORE_FORMAT_SHARED);
 	return r < 0 ? r : -EPROTONOSUPPORT;
 }
 

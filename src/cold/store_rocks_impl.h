@@ -14,6 +14,7 @@
 #include "cold/places.h"
 #include "cold/rocks.h"
 #include "cold/segments.h"
+#include "cold/shares.h"
 #include "cold/store.h"
 #include "cold/store_error.h"
 
@@ -40,7 +41,9 @@ struct store_rocks {
 	pthread_mutex_t sync; /* one sync at a time, so that none returns before what another took over is done */
 
 	struct segments segments; /* with the lock */
-	struct places places;     /* under segments.lock */
+	struct places places;     /* under segments.lock, and so is the next */
+	struct shares shares;     /* values with more than one record, or of another file */
+	uint32_t format;          /* under commit: version of the index, as the database says */
 
 	pthread_t collector;
 	bool collector_runs; /* immutable once open */
@@ -69,6 +72,23 @@ int store_rocks_write_records(struct store_rocks *store, const struct rocks_chan
 			      bool durable);
 int store_rocks_make_sure(struct store_rocks *store);
 
+/* Keeping count of who names a value: store_rocks_share.c. The segments' lock is held. */
+void store_rocks_use(struct store_rocks *store, struct place place);  /* one more record names it */
+void store_rocks_drop(struct store_rocks *store, struct place place); /* one less */
+/* The file that the checksum of the value under that key is made for. */
+uint64_t store_rocks_origin(const struct store_rocks *store, struct store_key key, struct place place);
+/* A value as it lies becomes one of the key that it was asked for; one that is not what it should be stays as it is,
+ * and fails its checksum. */
+void store_rocks_own(void *value, size_t length_bytes, uint64_t origin, struct store_key key);
+/* As the contract says. */
+int store_rocks_share(struct store *base, const struct store_share *share);
+uint64_t store_rocks_shared_bytes(struct store *base, uint64_t ino);
+/* Versions of the index. */
+#define STORE_FORMAT 1U        /* every value has one record */
+#define STORE_FORMAT_SHARED 2U /* records may name the values of other files */
+/* The commit mutex is held, or nobody else is there. */
+int store_rocks_set_format(struct store_rocks *store, uint32_t format);
+
 /* Changing: store_rocks_write.c. As the contract says. */
 int store_rocks_put(struct store *base, const struct store_item *items, size_t count);
 int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count);
@@ -81,7 +101,7 @@ int store_rocks_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t 
 int store_rocks_heads(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
 /* Reads length bytes at a place of a referenced segment through the buffer; *ret points into it. */
 int store_rocks_read(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
-		     const void **ret);
+		     void **ret);
 
 /* Starts and stops the collector's thread. */
 int collect_start(struct store_rocks *store);

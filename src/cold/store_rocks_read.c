@@ -31,7 +31,7 @@ static int failed(struct store_rocks *store, int r, struct store_key key)
 }
 
 int store_rocks_read(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
-		     const void **ret)
+		     void **ret)
 {
 	uint32_t before = offset % SEGMENT_ALIGN;
 	size_t want = (before + (size_t)length + SEGMENT_ALIGN - 1) & ~(size_t)(SEGMENT_ALIGN - 1), got;
@@ -41,14 +41,14 @@ int store_rocks_read(struct store_rocks *store, struct segment *segment, uint32_
 		return r;
 	if (got < before + (size_t)length)
 		return -EBADMSG; /* the file is shorter than it was */
-	*ret = (const char *)buffer + before;
+	*ret = (char *)buffer + before;
 	return 0;
 }
 
 /* --- one --- */
 
 static int find_value(struct store_rocks *store, struct store_key key, size_t cap, struct place *ret_place,
-		      struct segment **ret_segment)
+		      uint64_t *ret_origin, struct segment **ret_segment)
 {
 	LOCK_SCOPE(&store->segments.lock);
 	struct segment *segment;
@@ -61,14 +61,14 @@ static int find_value(struct store_rocks *store, struct store_key key, size_t ca
 	if (!segment)
 		return -EBADMSG;
 	segments_ref(&store->segments, segment);
+	*ret_origin = store_rocks_origin(store, key, *ret_place);
 	*ret_segment = segment;
 	return 0;
 }
 
 static int read_value(struct store_rocks *store, struct segment *segment, struct place place, void *buf)
 {
-	void *buffer = buffers_get(&store->reads);
-	const void *value;
+	void *buffer = buffers_get(&store->reads), *value;
 	int r;
 
 	if (!buffer)
@@ -88,12 +88,15 @@ int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t 
 	struct store_rocks *store = rocks_of(base);
 	struct segment *segment = NULL;
 	struct place place;
-	int r = find_value(store, key, cap, &place, &segment);
+	uint64_t origin;
+	int r = find_value(store, key, cap, &place, &origin, &segment);
 
 	if (r == 0) {
 		r = read_value(store, segment, place, buf);
 		segments_unref(&store->segments, segment);
 	}
+	if (r == 0)
+		store_rocks_own(buf, place.length_bytes, origin, key);
 	if (r == -ENOENT || r == -ENOBUFS)
 		return r;
 	if (r < 0)
@@ -119,7 +122,7 @@ struct batch {
 	size_t spans;
 	size_t values;
 	struct {
-		uint64_t block;
+		uint64_t block, origin;
 		struct place place;
 		size_t span;
 	} value[BATCH_VALUES];
@@ -184,6 +187,7 @@ static bool fill_batch(struct store_rocks *store, struct batch *batch, struct st
 		if (span->segment)
 			span->end = place.offset_bytes + place.length_bytes;
 		batch->value[batch->values].block = key->block;
+		batch->value[batch->values].origin = store_rocks_origin(store, *key, place);
 		batch->value[batch->values].place = place;
 		batch->value[batch->values].span = batch->spans - 1;
 		batch->values++;
@@ -224,17 +228,17 @@ static void unref_batch(struct store_rocks *store, struct batch *batch)
 }
 
 /* The value in what was read; NULL: it cannot be read, also not alone. */
-static const void *find_in_batch(struct store_rocks *store, const struct batch *batch, size_t i, void *single)
+static void *find_in_batch(struct store_rocks *store, const struct batch *batch, size_t i, void *single)
 {
 	struct place place = batch->value[i].place;
 	const struct segment_read *read = &batch->read[batch->value[i].span];
 	size_t at = place.offset_bytes - read->offset;
-	const void *value;
+	void *value;
 
 	if (!read->segment)
 		return NULL;
 	if (read->error == 0 && at + place.length_bytes <= read->got)
-		return (const char *)read->buf + at;
+		return (char *)read->buf + at;
 	if (store_rocks_read(store, read->segment, place.offset_bytes, place.length_bytes, single, &value) < 0)
 		return NULL;
 	return value;
@@ -247,12 +251,15 @@ static int deliver(struct store_rocks *store, const struct batch *batch, uint64_
 	int r = single ? 0 : -ENOMEM;
 
 	for (size_t i = 0; r == 0 && i < batch->values; i++) {
-		const void *value = find_in_batch(store, batch, i, single);
+		struct store_key key = { ino, batch->value[i].block };
 		uint32_t length = batch->value[i].place.length_bytes;
+		void *value = find_in_batch(store, batch, i, single);
 
 		bytes += length;
-		if (value)
-			r = fn(arg, (struct store_key){ ino, batch->value[i].block }, value, length);
+		if (!value)
+			continue;
+		store_rocks_own(value, length, batch->value[i].origin, key);
+		r = fn(arg, key, value, length);
 	}
 	buffers_put(&store->reads, single);
 	atomic_fetch_add_explicit(&store->get_blocks, batch->values, memory_order_relaxed);
@@ -305,8 +312,9 @@ static int see_head(void *arg, const void *key, size_t key_len, const void *valu
 	struct heads_walk *walk = arg;
 	struct store_key at;
 	struct place place;
+	uint64_t origin;
 
-	if (!index_unpack(key, key_len, value, value_len, &at, &place))
+	if (!index_unpack(key, key_len, value, value_len, &at, &place, &origin))
 		return 0;
 	walk->r = walk->fn(walk->arg, at, place.segment == PLACE_NOWHERE ? unknown : record->head, place.length_bytes);
 	return walk->r;

@@ -39,6 +39,7 @@ static int may_write(struct store_rocks *store, enum headroom_use use)
 
 struct appended {
 	struct place place;
+	uint64_t origin;         /* the file that put the value */
 	struct segment *segment; /* NULL: not appended yet */
 	bool ends_run;           /* the last value of one reservation: settles it */
 	bool skip;               /* moved or removed meanwhile: not to be published */
@@ -50,6 +51,12 @@ struct put {
 	struct appended *appended;
 };
 
+/* The value of the item before, under the key of another file: it is moved once for all of them. */
+static bool repeats(const struct store_rocks_move *move, size_t i)
+{
+	return i && move->places && place_equal(move->places[i], move->places[i - 1]);
+}
+
 /* Values from first on that one transfer takes: their number, and the bytes they span. */
 static size_t measure(const struct put *put, size_t first, uint64_t limit, uint64_t *ret_bytes)
 {
@@ -57,7 +64,7 @@ static size_t measure(const struct put *put, size_t first, uint64_t limit, uint6
 	size_t i = first;
 
 	for (; i < put->move->count; i++) {
-		uint32_t span = place_span(put->move->items[i].length_bytes);
+		uint32_t span = repeats(put->move, i) ? 0 : place_span(put->move->items[i].length_bytes);
 
 		if (bytes + span > limit)
 			break;
@@ -119,6 +126,10 @@ static int append_some(struct put *put, void *buffer, size_t first, size_t *ret_
 	for (size_t i = first, at = 0; i < first + count; i++) {
 		uint32_t length = items[i].length_bytes, span = place_span(length);
 
+		if (repeats(put->move, i)) {
+			put->appended[i].place = put->appended[i - 1].place;
+			continue;
+		}
 		if (length)
 			memcpy((char *)buffer + at, items[i].value, length);
 		memset((char *)buffer + at + length, 0, span - length);
@@ -150,25 +161,31 @@ static int append_all(struct put *put)
 	return r;
 }
 
-/* Which values are (still) to be published, and room for them in the table. */
+/* Which values are (still) to be published, whose they are, and room for them in the tables. */
 static int select_values(struct put *put)
 {
 	struct store_rocks *store = put->store;
 	LOCK_SCOPE(&store->segments.lock);
+	size_t shared = 0;
 
 	for (size_t i = 0; i < put->move->count; i++) {
 		struct store_key key = put->move->items[i].key;
+		struct appended *appended = &put->appended[i];
 		struct place now;
 		int r = 0;
 
-		put->appended[i].skip = put->move->places && !(places_get(&store->places, key, &now) &&
-							       place_equal(now, put->move->places[i]));
-		if (!put->appended[i].skip)
+		appended->origin = key.ino;
+		appended->skip = put->move->places &&
+				 !(places_get(&store->places, key, &now) && place_equal(now, put->move->places[i]));
+		if (!appended->skip)
 			r = places_reserve(&store->places, key);
 		if (r < 0)
 			return r;
+		if (put->move->places)
+			appended->origin = store_rocks_origin(store, key, put->move->places[i]);
+		shared += appended->origin != key.ino || repeats(put->move, i);
 	}
-	return 0;
+	return shared ? shares_reserve(&store->shares, shared) : 0;
 }
 
 struct record_room {
@@ -178,7 +195,7 @@ struct record_room {
 
 static int write_index(struct put *put, struct rocks_change *changes, struct record_room *room)
 {
-	size_t count = 0;
+	size_t count = 0, length;
 
 	for (size_t i = 0; i < put->move->count; i++) {
 		const struct store_item *item = &put->move->items[i];
@@ -186,14 +203,15 @@ static int write_index(struct put *put, struct rocks_change *changes, struct rec
 		if (put->appended[i].skip)
 			continue;
 		index_key(item->key, room[count].key);
-		index_pack(item, put->appended[i].place, &room[count].record);
+		length = index_pack(item->key, put->appended[i].place, put->appended[i].origin, item->value,
+				    item->length_bytes, &room[count].record);
 		changes[count] = (struct rocks_change){
 			.family = ROCKS_INDEX,
 			.kind = ROCKS_PUT,
 			.key = room[count].key,
 			.key_len = sizeof(room[count].key),
 			.value = &room[count].record,
-			.value_len = sizeof(room[count].record),
+			.value_len = length,
 		};
 		count++;
 	}
@@ -205,20 +223,22 @@ static void publish(struct put *put)
 	struct store_rocks *store = put->store;
 	LOCK_SCOPE(&store->segments.lock);
 
+	/* Entries first: whoever uses a value then is counted there. */
 	for (size_t i = 0; i < put->move->count; i++) {
 		const struct appended *appended = &put->appended[i];
-		struct segment *segment;
+
+		if (!appended->skip && (appended->origin != put->move->items[i].key.ino || repeats(put->move, i)))
+			shares_add(&store->shares, appended->place, appended->origin, 0);
+	}
+	for (size_t i = 0; i < put->move->count; i++) {
+		const struct appended *appended = &put->appended[i];
 		struct place old;
 
 		if (appended->skip)
 			continue;
-		segments_add_live(&store->segments, appended->segment, appended->place.offset_bytes,
-				  place_span(appended->place.length_bytes));
-		if (!places_set(&store->places, put->move->items[i].key, appended->place, &old))
-			continue;
-		segment = segments_find(&store->segments, old.segment);
-		if (segment)
-			segments_drop_live(&store->segments, segment, place_span(old.length_bytes));
+		store_rocks_use(store, appended->place);
+		if (places_set(&store->places, put->move->items[i].key, appended->place, &old))
+			store_rocks_drop(store, old);
 	}
 	collect_poke(store);
 }
@@ -360,12 +380,8 @@ static int write_range(const struct removal *removal)
 
 static void drop_place(void *arg, struct store_key key, struct place place)
 {
-	struct segments *segments = arg;
-	struct segment *segment = segments_find(segments, place.segment);
-
 	(void)key;
-	if (segment)
-		segments_drop_live(segments, segment, place_span(place.length_bytes));
+	store_rocks_drop(arg, place);
 }
 
 static void forget_places(struct removal *removal)
@@ -373,7 +389,7 @@ static void forget_places(struct removal *removal)
 	struct store_rocks *store = removal->store;
 	LOCK_SCOPE(&store->segments.lock);
 
-	places_remove(&store->places, removal->ino, removal->first, removal->last, drop_place, &store->segments);
+	places_remove(&store->places, removal->ino, removal->first, removal->last, drop_place, store);
 	collect_poke(store);
 }
 

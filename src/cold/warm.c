@@ -122,6 +122,22 @@ static int remove_range(struct store *base, uint64_t ino, uint64_t first, uint64
 	return r;
 }
 
+/* Values are shared where they can be: below. So all go there first, as for a sync; what lies here of `from` stays. */
+static int share(struct store *base, const struct store_share *share)
+{
+	struct warm *warm = warm_of(base);
+	int r = warm_move_all(warm);
+
+	return r < 0 ? r : warm->below->ops->share(warm->below, share);
+}
+
+static uint64_t shared_bytes(struct store *base, uint64_t ino)
+{
+	struct store *below = warm_of(base)->below;
+
+	return below->ops->shared_bytes(below, ino);
+}
+
 static int meta_put(struct store *base, const struct store_meta_change *changes, size_t count, bool durable)
 {
 	struct store *below = warm_of(base)->below;
@@ -225,6 +241,8 @@ static const struct store_ops warm_ops = {
 	.heads = warm_heads,
 	.put = put,
 	.remove = remove_range,
+	.share = share,
+	.shared_bytes = shared_bytes,
 	.meta_put = meta_put,
 	.meta_walk = meta_walk,
 	.sync = sync_all,

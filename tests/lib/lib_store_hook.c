@@ -52,6 +52,22 @@ static int hook_remove(struct store *store, uint64_t ino, uint64_t first, uint64
 	return err;
 }
 
+static int hook_share(struct store *store, const struct store_share *share)
+{
+	struct store_hook *hook = of(store);
+	int err;
+
+	hook->fn(hook->arg, STORE_HOOK_BEFORE);
+	err = hook->below->ops->share(hook->below, share);
+	hook->fn(hook->arg, STORE_HOOK_AFTER);
+	return err;
+}
+
+static uint64_t hook_shared_bytes(struct store *store, uint64_t ino)
+{
+	return of(store)->below->ops->shared_bytes(of(store)->below, ino);
+}
+
 static int hook_meta_put(struct store *store, const struct store_meta_change *changes, size_t count, bool durable)
 {
 	return of(store)->below->ops->meta_put(of(store)->below, changes, count, durable);
@@ -83,6 +99,8 @@ static const struct store_ops OPS = {
 	.heads = hook_heads,
 	.put = hook_put,
 	.remove = hook_remove,
+	.share = hook_share,
+	.shared_bytes = hook_shared_bytes,
 	.meta_put = hook_meta_put,
 	.meta_walk = hook_meta_walk,
 	.sync = hook_sync,

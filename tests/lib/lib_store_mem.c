@@ -15,6 +15,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "cold/codec.h"
 
 #define KEY_MAX 512
 #define VALUE_MAX (64 * 1024)
@@ -365,6 +366,52 @@ static int mem_remove(struct store *store, uint64_t ino, uint64_t first, uint64_
 	return 0;
 }
 
+/* Copies: nothing here is the same in memory, and that is what sharing promises to look like. */
+static int share_one(struct store_mem *mem, const struct store_share *share, const struct entry *entry)
+{
+	struct store_key from = block_of(entry->key), to = { share->to, from.block };
+	uint8_t head[STORE_HEAD_BYTES] = { 0 };
+	CLEANUP_FREE unsigned char *value = malloc(entry->value_len + 1);
+	struct codec_info info;
+	unsigned char key[16];
+
+	if (!value)
+		return -ENOMEM;
+	memcpy(value, entry->value, entry->value_len);
+	memcpy(head, value, entry->value_len < sizeof(head) ? entry->value_len : sizeof(head));
+	if (share->edit)
+		share->edit(share->arg, from.block, head);
+	if (codec_peek(head, entry->value_len, &info) == 0)
+		codec_rekey(value, entry->value_len, from, to, &info.hotness);
+	block_key(to, key);
+	return entry_set(&mem->now.blocks, key, sizeof(key), value, entry->value_len);
+}
+
+static int mem_share(struct store *store, const struct store_share *share)
+{
+	struct store_mem *mem = mem_of(store);
+	int r = begin(mem, STORE_MEM_SHARE);
+	__attribute__((cleanup(unlockp))) struct store_mem *held = mem;
+	struct entry *entry, *next;
+
+	if (r < 0 && !held->tear)
+		return r;
+	HASH_ITER(hh, held->now.blocks, entry, next) {
+		if (!in_range(block_of(entry->key), share->from, share->first, share->count) || (r < 0 && !tear(held)))
+			continue;
+		if (share_one(held, share, entry) < 0)
+			return -ENOMEM;
+	}
+	return r;
+}
+
+static uint64_t mem_shared_bytes(struct store *store, uint64_t ino)
+{
+	(void)store;
+	(void)ino;
+	return 0;
+}
+
 static int meta_apply(struct entry **table, const struct store_meta_change *change)
 {
 	struct entry *entry;
@@ -465,6 +512,8 @@ static const struct store_ops mem_ops = {
 	.heads = mem_heads,
 	.put = mem_put,
 	.remove = mem_remove,
+	.share = mem_share,
+	.shared_bytes = mem_shared_bytes,
 	.meta_put = mem_meta_put,
 	.meta_walk = mem_meta_walk,
 	.sync = mem_sync,

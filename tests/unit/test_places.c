@@ -5,6 +5,7 @@
 
 #include "cold/index.h"
 #include "cold/places.h"
+#include "cold/shares.h"
 #include "lib_check.h"
 
 #define FILES 3U
@@ -161,36 +162,85 @@ START_TEST(ends_of_the_key_space)
 }
 END_TEST
 
+/* Against a plain array: entries are found after any order of additions and removals. */
+START_TEST(share_table)
+{
+	enum { PLACES = 5000, STEPS = 60000 };
+	static uint32_t refs[PLACES];
+	struct shares shares = { 0 };
+	uint64_t rng = 1;
+	size_t count = 0;
+
+	ck_assert_ptr_null(shares_find(&shares, (struct place){ 1, 0, 1 }));
+	for (int step = 0; step < STEPS; step++) {
+		uint32_t i = (uint32_t)((rng = rng * UINT64_C(6364136223846793005) + 1) >> 33) % PLACES;
+		struct place place = { i / 100, i % 100 * PLACE_UNIT_BYTES, 64 };
+		struct share *share = shares_find(&shares, place);
+
+		ck_assert_int_eq(share != NULL, refs[i] != 0);
+		if (share) {
+			ck_assert(share->refs == refs[i] && share->origin == i + UINT64_C(1));
+			shares_remove(&shares, share);
+			refs[i] = 0;
+			count--;
+			continue;
+		}
+		refs[i] = (uint32_t)step + 1;
+		ck_assert_int_eq(shares_reserve(&shares, 1), 0);
+		shares_add(&shares, place, i + UINT64_C(1), refs[i]);
+		ck_assert_uint_eq(shares_add(&shares, place, 0, 0)->refs, refs[i]); /* there is one already */
+		count++;
+	}
+	ck_assert_uint_eq(shares.count, count);
+	for (uint32_t i = 0; i < PLACES; i++) {
+		struct share *share = shares_find(&shares, (struct place){ i / 100, i % 100 * PLACE_UNIT_BYTES, 64 });
+
+		ck_assert_uint_eq(share ? share->refs : 0, refs[i]);
+	}
+	shares_clear(&shares);
+	ck_assert_uint_eq(shares_memory_bytes(&shares), 0);
+}
+END_TEST
+
 /* Not a hole: a value that cannot be found. */
 static void expect_nowhere(const struct index_record *record, size_t len)
 {
 	static const uint8_t key[INDEX_KEY_BYTES];
 	struct store_key got_key;
 	struct place got;
+	uint64_t origin;
 
-	ck_assert(index_unpack(key, sizeof(key), record, len, &got_key, &got));
+	ck_assert(index_unpack(key, sizeof(key), record, len, &got_key, &got, &origin));
 	ck_assert_uint_eq(got.segment, PLACE_NOWHERE);
 }
 
 START_TEST(index_records)
 {
 	static const uint8_t wanted_key[INDEX_KEY_BYTES] = { 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3, 4 };
-	static const uint8_t wanted[sizeof(struct index_record)] = { 5, 0, 0, 0, 2,   0,   0,   0,
-								     9, 1, 0, 0, 'h', 'e', 'a', 'd' };
-	struct store_item item = { { 0x102, 0x304 }, "head", 4 };
+	static const uint8_t wanted[sizeof(struct index_record)] = { 5,   0,   0,   0,   2, 0, 0, 0, 9, 1, 0, 0,
+								     'h', 'e', 'a', 'd', 0, 0, 0, 0, 0, 0, 0, 0,
+								     0,   0,   0,   0,   8, 0, 0, 0, 7, 0, 0, 0 };
+	const size_t own = sizeof(struct index_record) - 8; /* of a value that the key's own file put */
+	struct store_key wanted_at = { 0x102, 0x304 };
+	uint64_t origin;
 	struct place place = { 5, 2 * PLACE_UNIT_BYTES, 0x109 }, got;
 	struct index_record record;
 	uint8_t key[INDEX_KEY_BYTES];
 	struct store_key got_key;
 
-	index_key(item.key, key);
+	index_key(wanted_at, key);
 	ck_assert_mem_eq(key, wanted_key, sizeof(key));
-	index_pack(&item, place, &record);
+	ck_assert_uint_eq(index_pack(wanted_at, place, 0x102, "head", 4, &record), own);
+	ck_assert_mem_eq(&record, wanted, own);
+	ck_assert(index_unpack(key, sizeof(key), &record, own, &got_key, &got, &origin));
+	ck_assert(got_key.ino == 0x102 && got_key.block == 0x304 && place_equal(got, place) && origin == 0x102);
+	ck_assert_uint_eq(index_pack(wanted_at, place, UINT64_C(0x700000008), "head", 4, &record), sizeof(record));
 	ck_assert_mem_eq(&record, wanted, sizeof(record));
-	ck_assert(index_unpack(key, sizeof(key), &record, sizeof(record), &got_key, &got));
-	ck_assert(got_key.ino == 0x102 && got_key.block == 0x304 && place_equal(got, place));
+	ck_assert(index_unpack(key, sizeof(key), &record, sizeof(record), &got_key, &got, &origin));
+	ck_assert(place_equal(got, place) && origin == UINT64_C(0x700000008));
 
-	ck_assert(!index_unpack(key, sizeof(key) - 1, &record, sizeof(record), &got_key, &got));
+	ck_assert(!index_unpack(key, sizeof(key) - 1, &record, sizeof(record), &got_key, &got, &origin));
+	expect_nowhere(&record, own - 1);
 	expect_nowhere(&record, sizeof(record) - 1);
 	record.segment[3] = 1;
 	expect_nowhere(&record, sizeof(record));
@@ -211,6 +261,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, as_an_array);
 	tcase_add_test(tests, ends_of_the_key_space);
+	tcase_add_test(tests, share_table);
 	tcase_add_test(tests, index_records);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);

@@ -394,7 +394,7 @@ START_TEST(another_version_is_left_alone)
 {
 	ck_assert_int_eq(put(0, 10, 1, 1), 0);
 	store->ops->free(store);
-	write_record("format", 6, "\2\0\0\0", 4);
+	write_record("format", 6, "\3\0\0\0", 4);
 	ck_assert_int_eq(open_store(false), -EPROTONOSUPPORT);
 	write_record("format", 6, "\1\0\0\0", 4);
 	ck_assert_int_eq(open_store(false), 0);
