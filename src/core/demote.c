@@ -72,7 +72,7 @@ static bool known_holder(struct ramfile *file, uint64_t holder)
 	return false;
 }
 
-static bool has_stranger(struct ramfile *file)
+bool ramfile_has_stranger(struct ramfile *file)
 {
 	uint64_t holder = 0;
 	int err;
@@ -97,7 +97,7 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 		lock_wait(&file->lock, &file->settled);
 	file->batches++; /* no mapper comes in from here on */
 	lock_put(&file->lock);
-	stranger = has_stranger(file) || ramfile_is_opaque(file);
+	stranger = ramfile_has_stranger(file) || ramfile_is_opaque(file);
 	lock_get(&file->mapper_lock);
 	batch->mapped = file->mapper_count > 0;
 	lock_put(&file->mapper_lock);

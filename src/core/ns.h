@@ -95,6 +95,12 @@ int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramf
 void ns_touch(struct ns *ns, uint64_t ino, bool modified);
 int ns_fsync(struct ns *ns, uint64_t ino);
 
+/* The content of a RAM file becomes that of an empty one, too (ramfile_clone()), durably, and shows all at once: a
+ * crash leaves it empty or whole. Nobody may write to the empty one meanwhile. -EINVAL: the same file twice;
+ * -ENOTEMPTY; -EISDIR. After an error it is empty. */
+int ns_clone(struct ns *ns, uint64_t from, uint64_t to, ramfile_progress_fn *progress, void *arg,
+	     struct ramfile_cloned *ret);
+
 /* Path of an inode below the mount point ("/vm0"), for reports; "(unlinked)" if it has no name. */
 int ns_path(struct ns *ns, uint64_t ino, char *buf, size_t cap);
 /* Every RAM file, in path order. */

@@ -128,13 +128,13 @@ void ns_touch(struct ns *ns, uint64_t ino, bool modified)
 
 /* ---- loading and opening ---- */
 
-static void wait_busy(struct ns *ns, struct tree_inode *inode)
+void ns_wait_busy(struct ns *ns, struct tree_inode *inode)
 {
 	while (inode->busy)
 		lock_wait(&ns->lock, &ns->cond);
 }
 
-static void set_idle(struct ns *ns, struct tree_inode *inode)
+void ns_set_idle(struct ns *ns, struct tree_inode *inode)
 {
 	inode->busy = false;
 	pthread_cond_broadcast(&ns->cond);
@@ -147,7 +147,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	bool lost, inherited, plain = false;
 	int rc;
 
-	wait_busy(ns, inode);
+	ns_wait_busy(ns, inode);
 	if (inode->file)
 		return 0;
 	inode->busy = true;
@@ -165,7 +165,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	lock_get(&ns->lock);
 	inode->file = file;
 	inode->plain = plain;
-	set_idle(ns, inode);
+	ns_set_idle(ns, inode);
 	return rc;
 }
 
@@ -229,7 +229,7 @@ struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode)
 	bool plain;
 
 	ns_pin(inode);
-	wait_busy(ns, inode); /* what is being loaded now may turn out to be plain */
+	ns_wait_busy(ns, inode); /* what is being loaded now may turn out to be plain */
 	plain = inode->plain;
 	inode->inherited = inode->plain = false;
 	if (plain) {
@@ -332,7 +332,7 @@ static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_
 	lock_get(&ns->lock);
 	if (rc == 0)
 		rc = save_size(ns, inode, size_bytes);
-	set_idle(ns, inode);
+	ns_set_idle(ns, inode);
 	return rc;
 }
 

@@ -1,5 +1,5 @@
-/* core/ns_impl.h - what ns.c (names), ns_dir.c (reading directories), ns_file.c (RAM files) and ns_load.c (load, list,
- * close) share. For them alone.
+/* core/ns_impl.h - what ns.c (names), ns_dir.c (reading directories), ns_file.c (RAM files), ns_clone.c (the same
+ * content in two) and ns_load.c (load, list, close) share. For them alone.
  *
  * Changes are serial: between ns_change_begin() and ns_change_end() a thread owns the right to change records, and
  * everybody else who wants to waits. The lock itself is dropped while the store writes; readers see the old state until
@@ -67,6 +67,11 @@ void ns_reap_survivors(struct ns *ns);
 /* inode->file becomes non-NULL, and the inode is not busy on return. Drops the lock meanwhile; the caller has the inode
  * pinned or open. */
 int ns_load_file(struct ns *ns, struct tree_inode *inode);
+
+/* Waits until nobody loads or resizes the RAM file; drops the lock meanwhile. Who then sets busy ends it by the other.
+ */
+void ns_wait_busy(struct ns *ns, struct tree_inode *inode);
+void ns_set_idle(struct ns *ns, struct tree_inode *inode);
 
 /* As fsync(2), of a loaded file that is pinned; clean afterwards if nothing is resident. Drops the lock meanwhile. */
 int ns_sync_inode(struct ns *ns, struct tree_inode *inode);

@@ -1,6 +1,7 @@
 /* Life of a RAM file, waiting for and ending passing states, and the figures. ramfile_impl.h has the design. */
 #include "core/ramfile_impl.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -151,23 +152,31 @@ void ramfile_end_change(struct ramfile *file)
 
 static int load_key(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
 {
-	struct ramfile *file = arg;
+	struct blocks *blocks = arg;
 	struct codec_info info;
 	uint64_t hash = 0;
 
-	if (key.block >= file->blocks.count)
+	if (key.block >= blocks->count)
 		return 0; /* left behind by a truncate that did not finish: removed when the file grows over it */
-	blocks_place(&file->blocks, key.block, BLOCK_COLD);
+	blocks_place(blocks, key.block, BLOCK_COLD);
 	if (codec_peek(value, length_bytes, &info) == 0 &&
 	    (info.kind == CODEC_AWAY) == (length_bytes == BLOCK_AWAY_BYTES)) {
 		hash = info.content_hash;
-		file->blocks.generation[key.block] = info.hotness.generation;
-		blocks_set_tier(&file->blocks, key.block, info.hotness.tier & HEAT_TIER_MAX);
+		blocks->generation[key.block] = info.hotness.generation;
+		blocks_set_tier(blocks, key.block, info.hotness.tier & HEAT_TIER_MAX);
 	} else {
-		blocks_set(&file->blocks, key.block, BLOCK_DAMAGED);
+		blocks_set(blocks, key.block, BLOCK_DAMAGED);
 	}
-	blocks_set_stored(&file->blocks, key.block, length_bytes, hash);
+	blocks_set_stored(blocks, key.block, length_bytes, hash);
 	return 0;
+}
+
+/* What the store has of the file. */
+static int load_keys(struct ramfile *file, struct blocks *blocks)
+{
+	struct store *store = tier_store(file->tier);
+
+	return store->ops->heads(store, file->ino, 0, UINT64_MAX, load_key, blocks);
 }
 
 static int load_arena(struct ramfile *file, struct work *work)
@@ -210,7 +219,7 @@ static int load_table(struct ramfile *file)
 	err = work_get(tier_works(file->tier), &work);
 	if (err)
 		return err;
-	err = tier_store(file->tier)->ops->heads(tier_store(file->tier), file->ino, 0, UINT64_MAX, load_key, file);
+	err = load_keys(file, &file->blocks);
 	if (!err)
 		err = load_arena(file, work);
 	if (!err)
@@ -259,6 +268,32 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 		return err;
 	}
 	*ret = file;
+	return 0;
+}
+
+/* The table is made apart, so that the content shows at once. */
+int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
+{
+	struct blocks fresh = { 0 }, old;
+	int err = size_check(file, size_bytes);
+
+	if (!err)
+		err = blocks_init(&fresh, (size_bytes + file->block_bytes - 1) / file->block_bytes);
+	if (!err)
+		err = load_keys(file, &fresh);
+	if (!err)
+		err = arena_resize(&file->arena, size_bytes);
+	if (err) {
+		blocks_fini(&fresh);
+		return err;
+	}
+	lock_get(&file->lock);
+	assert(!file->blocks.count);
+	old = file->blocks;
+	file->blocks = fresh;
+	file->size_bytes = size_bytes;
+	lock_put(&file->lock);
+	blocks_fini(&old);
 	return 0;
 }
 
@@ -464,6 +499,13 @@ int ramfile_sync(struct ramfile *file)
 		file->synced_changes = changes;
 	lock_put(&file->lock);
 	return 0;
+}
+
+uint64_t ramfile_shared_bytes(const struct ramfile *file)
+{
+	struct store *store = tier_store(file->tier);
+
+	return store->ops->shared_bytes(store, file->ino);
 }
 
 void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes)

@@ -68,10 +68,27 @@ int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile
 		    struct ramfile_moved *ret);
 int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on);
 
+struct ramfile_cloned {
+	uint64_t size_bytes;   /* of the file when it began */
+	uint64_t stored_bytes; /* values that were written, of blocks that were resident and not stored */
+	uint64_t shared_bytes; /* values that both files have now */
+};
+
+/* The content of the file becomes that of another one, by number, as far as the store goes: nothing is promoted,
+ * demoted or forgotten, and resident blocks are stored as well. A block that is written meanwhile is old or new. The
+ * other file is empty (size 0), nothing is stored of it, and it must not change size meanwhile; its content shows with
+ * ramfile_adopt(). After an error some of it is stored beyond its end. -EBUSY: a process that maps the file has not
+ * come back to this daemon yet. -EREMOTE: some of the content is on another host still. */
+int ramfile_clone(struct ramfile *file, uint64_t to, ramfile_progress_fn *progress, void *arg,
+		  struct ramfile_cloned *ret);
+/* An empty file that nobody changes the size of: grows, and what is stored beyond its end is its content. */
+int ramfile_adopt(struct ramfile *file, uint64_t size_bytes);
+
 struct ramfile_figures {
 	uint64_t size_bytes, block_bytes;
 	unsigned int mappers;
 	uint64_t resident_bytes, cold_bytes, hole_bytes, stored_bytes, pinned_bytes;
+	uint64_t shared_bytes;              /* not by ramfile_figures(): ramfile_shared_bytes() takes its time */
 	uint64_t huge_bytes;                /* in units that may be huge pages */
 	uint64_t arena_bytes, cached_bytes; /* DRAM in the arena; in blocks of which the kernel caches pages */
 	unsigned int cached_opens;          /* > 0: mapped plain, or may be */
@@ -84,6 +101,8 @@ struct ramfile_figures {
 };
 
 void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret);
+/* Of stored_bytes: values that other files have, too. Looks at every stored block. */
+uint64_t ramfile_shared_bytes(const struct ramfile *file);
 /* Adds the bytes of an O_DIRECT request that a door served. */
 void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes);
 

@@ -5,6 +5,7 @@
  *   read.c      read, seek
  *   write.c     write, discard, truncate
  *   demote.c    RESIDENT to COLD
+ *   clone.c     the same content in another file
  *   scan.c      zap and look
  *   access_read.c, access_write.c  blocks where they are, with a result for each
  *   huge.c      huge pages: made, and taken apart
@@ -209,6 +210,8 @@ void access_fail(struct tierfs_access_record *record, int err);
 struct demote_result {
 	uint64_t demoted, aborted; /* blocks */
 };
+/* True while a process holds the arena that is not one of our mappers: nothing can be protected from it. */
+bool ramfile_has_stranger(struct ramfile *file);
 /* Demotes the given resident blocks (ascending), those in use excepted. */
 int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, struct demote_result *ret);
 

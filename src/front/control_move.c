@@ -1,4 +1,4 @@
-/* front/control_move.c - demote, promote, pin, get and set of control_ops.h. */
+/* front/control_move.c - demote, promote, clone, pin, get and set of control_ops.h. */
 #include "front/control_ops.h"
 
 #include <errno.h>
@@ -84,6 +84,45 @@ int control_move_demote(struct control_request *request, json_t **ret)
 int control_move_promote(struct control_request *request, json_t **ret)
 {
 	return move(request, ramfile_promote, ret);
+}
+
+static int explain_clone(struct control_request *request, int err)
+{
+	switch (err) {
+	case -EINVAL:
+		return control_ops_fail(request, err, "a file cannot be a clone of itself");
+	case -ENOTEMPTY:
+		return control_ops_fail(request, err, "the new file is not empty");
+	case -EISDIR:
+		return control_ops_fail(request, err, "the new file is not a RAM file");
+	case -EIO:
+		return control_ops_fail(request, err, "the file is lost or damaged, or the store failed");
+	case -EBUSY:
+		return control_ops_fail(request, err,
+					"a process that maps the file is not back after a restart; try again");
+	case -EREMOTE:
+		return control_ops_fail(request, err, "some of its content is still on another host");
+	default:
+		return err;
+	}
+}
+
+/* The token "into" is that of an empty RAM file, open for writing. */
+int control_move_clone(struct control_request *request, json_t **ret)
+{
+	struct ramfile_cloned cloned;
+	uint64_t into;
+	int err = control_ops_token(request, "into", TIERFS_RIGHT_WRITE, &into);
+
+	if (err)
+		return err;
+	request->progress_ns = clock_ns();
+	err = ns_clone(request->config->ns, request->ino, into, progress, request, &cloned);
+	if (err)
+		return explain_clone(request, err);
+	*ret = json_pack("{s:I, s:I, s:I}", "size_bytes", (json_int_t)cloned.size_bytes, "stored_bytes",
+			 (json_int_t)cloned.stored_bytes, "shared_bytes", (json_int_t)cloned.shared_bytes);
+	return *ret ? 0 : -ENOMEM;
 }
 
 int control_move_pin(struct control_request *request, json_t **ret)

@@ -27,6 +27,7 @@ static const struct op ops[] = {
 	{ "map", control_report_map, ABOUT_FILE, TIERFS_RIGHT_READ, false },
 	{ "demote", control_move_demote, ABOUT_FILE, TIERFS_RIGHT_WRITE, false },
 	{ "promote", control_move_promote, ABOUT_FILE, TIERFS_RIGHT_WRITE, false },
+	{ "clone", control_move_clone, ABOUT_FILE, TIERFS_RIGHT_READ, false },
 	{ "pin", control_move_pin, ABOUT_FILE, TIERFS_RIGHT_WRITE, false },
 	{ "get", control_move_get, ABOUT_EITHER, TIERFS_RIGHT_READ, false },
 	{ "set", control_move_set, ABOUT_EITHER, TIERFS_RIGHT_READ, true },
@@ -95,6 +96,22 @@ static int by_token(struct control_request *request, const char *text, struct to
 	if (!err)
 		err = token_redeem(request->config->tokens, token, ret);
 	return err ? control_ops_fail(request, -EACCES, "the token is not valid (any more)") : 0;
+}
+
+int control_ops_token(struct control_request *request, const char *key, uint32_t rights, uint64_t *ret_ino)
+{
+	const char *text = control_ops_string(request, key);
+	struct token_grant grant;
+	int err;
+
+	if (!text)
+		return control_ops_fail(request, -EINVAL, "the request has no token \"%s\"", key);
+	err = by_token(request, text, &grant);
+	if (!err && (grant.rights & rights) != rights)
+		err = control_ops_fail(request, -EACCES, "\"%s\" does not have the rights for it", key);
+	if (!err)
+		*ret_ino = grant.ino;
+	return err;
 }
 
 struct search {

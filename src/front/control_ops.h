@@ -40,6 +40,8 @@ bool control_ops_wanted(const struct control_request *request);
 /* An optional number of the request. -EINVAL: it is there and not a non-negative integer. */
 int control_ops_number(struct control_request *request, const char *key, uint64_t otherwise, uint64_t *ret);
 const char *control_ops_string(const struct control_request *request, const char *key);
+/* The inode of a token besides that of the request; it must carry the rights. */
+int control_ops_token(struct control_request *request, const char *key, uint32_t rights, uint64_t *ret_ino);
 /* Says why; returns err. */
 int control_ops_fail(struct control_request *request, int err, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -47,4 +49,5 @@ int control_ops_fail(struct control_request *request, int err, const char *forma
 /* control_report.c */
 control_handler control_report_stat, control_report_ls, control_report_map;
 /* control_move.c */
-control_handler control_move_demote, control_move_promote, control_move_pin, control_move_get, control_move_set;
+control_handler control_move_demote, control_move_promote, control_move_clone, control_move_pin, control_move_get,
+	control_move_set;

@@ -40,7 +40,7 @@ static json_t *path_string(const char *path)
 static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 {
 	return json_pack("{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:I, s:I, s:I, s:I, s:I}",
+			 "s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
 			 "path", path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes",
 			 (json_int_t)f->block_bytes, "mapping", mapping_name(f), "mappers",
 			 (json_int_t)(f->mappers ? f->mappers : f->cached_opens), "resident_bytes",
@@ -53,7 +53,8 @@ static json_t *figures_object(const char *path, const struct ramfile_figures *f)
 			 (json_int_t)f->fault_p50_ns, "fault_p99_ns", (json_int_t)f->fault_p99_ns, "errors",
 			 (json_int_t)f->errors, "arena_bytes", (json_int_t)f->arena_bytes, "cached_bytes",
 			 (json_int_t)f->cached_bytes, "huge_bytes", (json_int_t)f->huge_bytes, "away_bytes",
-			 (json_int_t)f->away_bytes, "wanted_blocks", (json_int_t)f->wanted_blocks);
+			 (json_int_t)f->away_bytes, "wanted_blocks", (json_int_t)f->wanted_blocks, "shared_bytes",
+			 (json_int_t)f->shared_bytes);
 }
 
 /* --- lists of files --------------------------------------------------------------------------------------------- */
@@ -112,6 +113,7 @@ static int file_figures(const struct control_request *request, uint64_t ino, str
 	if (err)
 		return err;
 	ramfile_figures(file, ret);
+	ret->shared_bytes = ramfile_shared_bytes(file);
 	ns_put(request->config->ns, ino);
 	return 0;
 }
@@ -170,6 +172,7 @@ static void add_figures(struct ramfile_figures *sum, const struct ramfile_figure
 	sum->cold_bytes += f->cold_bytes;
 	sum->hole_bytes += f->hole_bytes;
 	sum->stored_bytes += f->stored_bytes;
+	sum->shared_bytes += f->shared_bytes;
 	sum->pinned_bytes += f->pinned_bytes;
 	sum->huge_bytes += f->huge_bytes;
 	sum->away_bytes += f->away_bytes;

@@ -1,8 +1,9 @@
 /* model/test_tier.c - the engine against a plain array of bytes.
  *
  * Random operations on one RAM file: buffered and direct reads and writes, touches by two simulated processes,
- * discards, demotion and promotion on request, turns of the demoter, store failures, truncation, restarts. After each
- * the bytes must be those of the array. While a store call is on its way (lib_store_hook) the processes go on touching
+ * discards, demotion and promotion on request, turns of the demoter, store failures, truncation, restarts, clones: of
+ * the two files that there are then either goes on, and the other one stays as it was. After each the bytes must be
+ * those of the array. While a store call is on its way (lib_store_hook) the processes go on touching
  * memory, and now and then everything that would survive kill -9 at that very moment (arena and store) is copied,
  * loaded into a second engine and compared.
  *
@@ -49,8 +50,15 @@
 #define PAGES_MAX 1280U
 #define PAGES_SMALL 256U
 #define BYTES_MAX ((uint64_t)PAGES_MAX * PAGE)
-#define INO 7
+#define INO 7 /* of the first file */
 #define PROCESSES 2
+
+/* A file that nobody works on, beside the one of the model. */
+struct other {
+	struct ramfile *file; /* NULL: there is none */
+	uint64_t ino, size;
+	uint8_t *want; /* BYTES_MAX */
+};
 
 struct model {
 	uint64_t rng;
@@ -64,6 +72,9 @@ struct model {
 	struct store *mem, *store;
 	struct tier *tier;
 	struct ramfile *file;
+	uint64_t ino, next_ino;
+	struct other other;
+	bool cloning; /* nobody writes */
 	struct process *process[PROCESSES];
 	uint64_t next_holder;
 	uint64_t size;
@@ -77,7 +88,7 @@ struct model {
 	uint8_t *away;            /* BYTES_MAX */
 	pthread_t supplier;
 	_Atomic bool ends;
-	uint64_t crashes, hook_touches, steps, went_away;
+	uint64_t crashes, hook_touches, steps, clones, went_away;
 	_Atomic uint64_t brought;
 };
 
@@ -119,14 +130,14 @@ static int copy_value(void *arg, struct store_key key, const void *value, uint32
 	return to->ops->put(to, &item, 1);
 }
 
-static void copy_arena(int from_dir, int to_dir)
+static void copy_arena(int from_dir, int to_dir, uint64_t ino)
 {
 	static uint8_t page[PAGE];
 	char name[24];
 	off_t data, end;
 	int from, to;
 
-	snprintf(name, sizeof(name), "%d", INO);
+	snprintf(name, sizeof(name), "%llu", (unsigned long long)ino);
 	from = openat(from_dir, name, O_RDONLY);
 	to = openat(to_dir, name, O_RDWR | O_CREAT | O_TRUNC, 0600);
 	ck_assert_int_ge(from, 0);
@@ -205,31 +216,44 @@ static void bring(struct ramfile *file, uint64_t block)
 	atomic_fetch_add(&model.brought, record.result == TIERFS_ACCESS_WRITE_OK);
 }
 
-static void check_crash(void)
+/* What is left of a file, in an engine of its own. */
+static void check_copy(struct tier *tier, struct store *store, int dir, const struct other *of)
 {
 	static uint8_t got[BYTES_MAX];
-	struct scratch scratch;
 	struct ramfile *file;
+	size_t length = 0;
+
+	ck_assert_int_eq(model.mem->ops->walk(model.mem, of->ino, 0, UINT64_MAX, copy_value, store), 0);
+	copy_arena(model.arena_dir, dir, of->ino);
+	ck_assert_int_eq(ramfile_load(tier, of->ino, of->size, false, &file), 0);
+	ramfile_check(file);
+	for (uint64_t block = 0; file->blocks.away && block < file->blocks.count; block++)
+		bring(file, block);
+	ck_assert_int_eq(ramfile_read(file, got, of->size, 0, &length), 0);
+	ck_assert_uint_eq(length, of->size);
+	if (of->want == model.want)
+		compare(got, 0, of->size, "after a crash");
+	else
+		ck_assert_mem_eq(got, of->want, of->size);
+	ramfile_unload(file);
+}
+
+static void check_crash(void)
+{
+	struct other own = { .ino = model.ino, .size = model.size, .want = model.want };
+	struct scratch scratch;
 	struct store *copy;
 	struct tier *tier;
-	size_t length = 0;
 	int dir;
 
 	model.crashes++;
 	scratch_new(&scratch, "model-crash");
 	dir = open(scratch.path, O_RDONLY | O_DIRECTORY);
 	ck_assert_int_eq(store_mem_new(&copy), 0);
-	ck_assert_int_eq(model.mem->ops->walk(model.mem, INO, 0, UINT64_MAX, copy_value, copy), 0);
-	copy_arena(model.arena_dir, dir);
 	tier = new_tier(copy, dir);
-	ck_assert_int_eq(ramfile_load(tier, INO, model.size, false, &file), 0);
-	ramfile_check(file);
-	for (uint64_t block = 0; file->blocks.away && block < file->blocks.count; block++)
-		bring(file, block);
-	ck_assert_int_eq(ramfile_read(file, got, model.size, 0, &length), 0);
-	ck_assert_uint_eq(length, model.size);
-	compare(got, 0, model.size, "after a crash");
-	ramfile_unload(file);
+	check_copy(tier, copy, dir, &own);
+	if (model.other.file)
+		check_copy(tier, copy, dir, &model.other);
 	tier_free(tier);
 	copy->ops->free(copy);
 	close(dir);
@@ -270,6 +294,7 @@ static void op_touch(void)
 		return;
 	if (!rnd(16))
 		process_fail_fill(process, 1 + (unsigned int)rnd(40));
+	write = write && !model.cloning;
 	page = rnd(model.size / PAGE);
 	for (uint64_t i = 0; i < count && page + i < model.size / PAGE; i++)
 		touch(process, page + i, write && !rnd(count));
@@ -302,7 +327,7 @@ static void op_plain(void)
 	size_t read;
 	int err;
 
-	if (mapped() || !pages)
+	if (mapped() || !pages || model.cloning)
 		return;
 	first = rnd(pages);
 	count = 1 + rnd(pages - first < 16 ? pages - first : 16);
@@ -738,10 +763,10 @@ static void op_promote(void)
  * write that failed. */
 static void op_fail(void)
 {
-	static const enum store_mem_call calls[] = { STORE_MEM_PUT, STORE_MEM_REMOVE };
+	static const enum store_mem_call calls[] = { STORE_MEM_PUT, STORE_MEM_REMOVE, STORE_MEM_SHARE };
 
 	no_failures();
-	store_mem_fail_nth(model.mem, calls[rnd(2)], 1 + rnd(4), rnd(2) ? EIO : ENOSPC);
+	store_mem_fail_nth(model.mem, calls[rnd(3)], 1 + rnd(4), rnd(2) ? EIO : ENOSPC);
 }
 
 static void unmap_all(void)
@@ -803,7 +828,7 @@ static void op_hold(void)
 			;
 		return;
 	}
-	snprintf(path, sizeof(path), "%s/%d", model.scratch.path, INO);
+	snprintf(path, sizeof(path), "%s/%llu", model.scratch.path, (unsigned long long)model.ino);
 	fd = open(path, O_RDWR);
 	ck_assert_int_ge(fd, 0);
 	if (lseek(fd, (off_t)(page * PAGE), SEEK_DATA) == (off_t)(page * PAGE)) {
@@ -834,13 +859,119 @@ static void op_truncate(void)
 /* The daemon ends and starts again; the arenas stay. */
 static void op_restart(void)
 {
+	struct other *other = &model.other;
+
 	unmap_all();
 	supply_stop();
 	ramfile_unload(model.file);
+	ramfile_unload(other->file);
 	tier_free(model.tier);
 	model.tier = new_tier(model.store, model.arena_dir);
-	ck_assert_int_eq(ramfile_load(model.tier, INO, model.size, false, &model.file), 0);
+	ck_assert_int_eq(ramfile_load(model.tier, model.ino, model.size, false, &model.file), 0);
+	if (other->file)
+		ck_assert_int_eq(ramfile_load(model.tier, other->ino, other->size, false, &other->file), 0);
 	supply_start();
+}
+
+/* --- clones ------------------------------------------------------------------------------------------------- */
+
+/* Nothing is away then, and while `bringing` is held nothing goes. */
+static void bring_all(void)
+{
+	no_failures();
+	for (uint64_t block = 0; model.file->blocks.away && block < model.file->blocks.count; block++)
+		bring(model.file, block);
+}
+
+static void make_other(void)
+{
+	struct other *other = &model.other;
+	struct ramfile_cloned cloned;
+	uint64_t ino = model.next_ino++;
+	struct ramfile_figures before, after;
+	struct ramfile *file;
+	int err;
+
+	pthread_mutex_lock(&model.bringing);
+	if (rnd(2) && model.file->blocks.away)
+		bring_all();
+	ck_assert_int_eq(ramfile_load(model.tier, ino, 0, false, &file), 0);
+	ramfile_figures(model.file, &before);
+	model.cloning = true;
+	err = ramfile_clone(model.file, ino, NULL, NULL, &cloned);
+	model.cloning = false;
+	ck_assert(!err || err == -EIO || err == -ENOSPC || (err == -EREMOTE && before.away_bytes));
+	ck_assert(err || !before.away_bytes);
+	pthread_mutex_unlock(&model.bringing);
+	ramfile_figures(model.file, &after);
+	ck_assert_uint_ge(after.resident_bytes, before.resident_bytes); /* the processes may have touched some */
+	ck_assert(mapped() || after.promotions == before.promotions);
+	if (err) {
+		no_failures();
+		ck_assert_int_eq(ramfile_destroy(file), 0);
+		ck_assert_uint_eq(store_mem_count(model.mem, ino), 0);
+		return;
+	}
+	ck_assert_uint_eq(cloned.size_bytes, model.size);
+	ck_assert_int_eq(ramfile_adopt(file, model.size), 0);
+	memcpy(other->want, model.want, model.size);
+	other->ino = ino;
+	other->size = model.size;
+	other->file = file;
+	model.clones++;
+}
+
+/* Work goes on with the other one. */
+static void swap_other(void)
+{
+	struct other was = { .file = model.file, .ino = model.ino, .size = model.size, .want = model.want };
+
+	unmap_all();
+	supply_stop();
+	bring_all();
+	model.file = model.other.file;
+	model.ino = model.other.ino;
+	model.size = model.other.size;
+	model.want = model.other.want;
+	model.other = was;
+	supply_start();
+}
+
+static void check_other(void)
+{
+	static uint8_t got[BYTES_MAX];
+	struct other *other = &model.other;
+	size_t length;
+
+	ramfile_check(other->file);
+	if (ramfile_read(other->file, got, other->size, 0, &length))
+		return; /* an injected failure */
+	ck_assert_uint_eq(length, other->size);
+	ck_assert_mem_eq(got, other->want, other->size);
+}
+
+static void drop_other(void)
+{
+	struct ramfile *file = model.other.file;
+
+	if (!file)
+		return;
+	no_failures();
+	model.other.file = NULL; /* what a file that is being removed holds after a crash is nobody's business */
+	ck_assert_int_eq(ramfile_destroy(file), 0);
+	ck_assert_uint_eq(store_mem_count(model.mem, model.other.ino), 0);
+}
+
+static void op_clone(void)
+{
+	if (!model.other.file)
+		make_other();
+	else if (rnd(3) == 0)
+		swap_other();
+	else if (rnd(2))
+		check_other();
+	else
+		drop_other();
 }
 
 static void op_seek(void)
@@ -870,6 +1001,8 @@ static void one_step(void)
 		op_hold();
 	if (model.pins && model.size && rnd(100) < 8)
 		op_fresh();
+	if (rnd(100) < 2)
+		op_clone();
 	if (choice < 440) {
 		op_touch();
 		op_plain();
@@ -909,7 +1042,8 @@ static void one_step(void)
 
 static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins *pins)
 {
-	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX], away[BYTES_MAX];
+	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX], other[BYTES_MAX],
+		away[BYTES_MAX];
 	struct ramfile_figures figures;
 	uint64_t plain_bytes = 0; /* in the arena when the last process came */
 	uint64_t huge_bytes = 0;
@@ -920,6 +1054,10 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	fflush(stdout);
 	memset(&model, 0, sizeof(model));
 	memset(want, 0, sizeof(want));
+	memset(other, 0, sizeof(other));
+	model.ino = INO;
+	model.next_ino = INO + 1;
+	model.other.want = other;
 	model.rng = seed;
 	model.pins = pins;
 	model.pages = pins ? PAGES_MAX : PAGES_SMALL;
@@ -940,7 +1078,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	store_mem_tear_puts(model.mem, seed | 1);
 	ck_assert_int_eq(store_hook_new(model.mem, hook, NULL, &model.store), 0);
 	model.tier = new_tier(model.store, model.arena_dir);
-	ck_assert_int_eq(ramfile_load(model.tier, INO, 0, false, &model.file), 0);
+	ck_assert_int_eq(ramfile_load(model.tier, model.ino, 0, false, &model.file), 0);
 	model.supplier = pthread_self();
 	op_truncate();
 	supply_start();
@@ -959,11 +1097,13 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	no_failures();
 	ck_assert_int_eq(ramfile_read(model.file, got, model.size, 0, &length), 0);
 	compare(got, 0, model.size, "at the end");
+	if (model.other.file)
+		check_other();
 	printf("model: %llu crashes compared, %llu touches during store calls, %llu demotions (%llu taken back), %llu "
-	       "promotions\n",
+	       "promotions, %llu clones\n",
 	       (unsigned long long)model.crashes, (unsigned long long)model.hook_touches,
 	       (unsigned long long)figures.demotions, (unsigned long long)figures.demotions_aborted,
-	       (unsigned long long)figures.promotions);
+	       (unsigned long long)figures.promotions, (unsigned long long)model.clones);
 	printf("model: %llu blocks went away, %llu came back\n", (unsigned long long)model.went_away,
 	       (unsigned long long)atomic_load(&model.brought));
 	if (pins)
@@ -972,7 +1112,8 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	supply_stop();
 	model.in_hook = true; /* what a file that is being removed holds after a crash is nobody's business */
 	ck_assert_int_eq(ramfile_destroy(model.file), 0);
-	ck_assert_uint_eq(store_mem_count(model.mem, INO), 0);
+	drop_other();
+	ck_assert_uint_eq(store_mem_count(model.mem, 0), 0);
 	tier_free(model.tier);
 	model.store->ops->free(model.store);
 	model.mem->ops->free(model.mem);

@@ -116,6 +116,17 @@ void conn_close(struct conn *conn)
 	free(conn);
 }
 
+int conn_fd(const struct conn *conn)
+{
+	return conn->file_fd;
+}
+
+void conn_token_text(const struct tierfs_ioc_info *info, char ret[static CONN_TOKEN_TEXT])
+{
+	for (size_t i = 0; i < TIERFS_TOKEN_LEN; i++)
+		sprintf(ret + 2 * i, "%02x", info->token[i]);
+}
+
 const struct tierfs_ioc_info *conn_info(const struct conn *conn)
 {
 	return &conn->info;
@@ -142,12 +153,11 @@ int conn_wait_closed(const struct conn *conn, int timeout_ms)
 
 static int send_request(struct conn *conn, const char *op, json_t *params)
 {
-	char token[2 * TIERFS_TOKEN_LEN + 1];
+	char token[CONN_TOKEN_TEXT];
 	json_t *request = params ? params : json_object();
 	int rc;
 
-	for (size_t i = 0; i < TIERFS_TOKEN_LEN; i++)
-		sprintf(token + 2 * i, "%02x", conn->info.token[i]);
+	conn_token_text(&conn->info, token);
 	conn->token_used = true;
 	json_object_set_new(request, "op", json_string(op));
 	json_object_set_new(request, "token", json_string(token));

@@ -21,6 +21,11 @@ struct conn_error {
 int conn_open(const char *path, bool writing, struct conn **ret, struct conn_error *error);
 void conn_close(struct conn *conn); /* takes NULL */
 
+/* The descriptor of the path; stays the connection's. */
+int conn_fd(const struct conn *conn);
+/* A token as requests carry it. */
+#define CONN_TOKEN_TEXT (2 * TIERFS_TOKEN_LEN + 1)
+void conn_token_text(const struct tierfs_ioc_info *info, char ret[static CONN_TOKEN_TEXT]);
 const struct tierfs_ioc_info *conn_info(const struct conn *conn);
 /* The process of the daemon. */
 int conn_daemon(const struct conn *conn, pid_t *ret);

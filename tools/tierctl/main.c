@@ -25,6 +25,14 @@ const struct command commands[] = {
 	{ "pin", pin_run, "FILE...", ARGS_JSON | ARGS_BYTES | ARGS_RANGE | ARGS_OFF,
 	  "Keep blocks from being demoted (or not any more, --off). Needed for memory that devices reach on\n"
 	  "their own (VFIO, RDMA)." },
+	{ "snapshot", snapshot_run, "FILE NAME", ARGS_JSON | ARGS_BYTES,
+	  "Keep what a RAM file has now, as a file that is only read. Cold blocks are shared with it and not touched,\n"
+	  "resident ones are stored and stay where they are. A machine that uses FILE must be paused for a content\n"
+	  "of one moment. A NAME without a slash lies beside FILE." },
+	{ "clone", clone_run, "FILE NEWFILE", ARGS_JSON | ARGS_BYTES,
+	  "Make a RAM file with the content of another one, or of a snapshot. All of it begins cold, shared in the "
+	  "store;\n"
+	  "what is written to one does not show in the other. A NEWFILE without a slash lies beside FILE." },
 	{ "copy", copy_run, "SOURCE DESTINATION", ARGS_JSON | ARGS_BYTES | ARGS_DEPTH,
 	  "Copy a file with O_DIRECT, many requests at a time, holes staying holes. Reading a RAM file this way "
 	  "leaves\n"

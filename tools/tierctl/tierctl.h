@@ -74,6 +74,8 @@ int stat_run(const struct command *command, int argc, char **argv);
 int map_run(const struct command *command, int argc, char **argv);
 int demote_run(const struct command *command, int argc, char **argv);
 int promote_run(const struct command *command, int argc, char **argv);
+int snapshot_run(const struct command *command, int argc, char **argv);
+int clone_run(const struct command *command, int argc, char **argv);
 int pin_run(const struct command *command, int argc, char **argv);
 int copy_run(const struct command *command, int argc, char **argv);
 int set_run(const struct command *command, int argc, char **argv);
