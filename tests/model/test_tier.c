@@ -572,7 +572,9 @@ static void send_away(uint64_t block)
 							  .count = 1,
 							  .form = TIERFS_FORM_AWAY,
 							  .content_hash = codec_hash(plain, model.block_bytes) };
+	begin_pending(at, plain, length); /* who writes there meanwhile would wait for this call */
 	ck_assert_int_eq(access_write(model.file, 0, &buffer), 0);
+	end_pending(false);
 	model.went_away += buffer.record[0].result == TIERFS_ACCESS_WRITE_OK;
 }
 
