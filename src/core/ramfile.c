@@ -195,6 +195,13 @@ static int load_arena(struct ramfile *file, struct work *work)
 				budget_force(tier_budget(file->tier), file->block_bytes);
 				atomic_fetch_add(&file->dram_blocks, 1);
 			}
+			if (blocks_away(&file->blocks, block)) {
+				/* A write to DRAM over a key that a failed put had left. The key is of no use. */
+				blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES + 1, 0);
+				if (!whole)
+					blocks_set(&file->blocks, block, BLOCK_DAMAGED);
+				continue;
+			}
 			if (whole || !blocks_has(&file->blocks, block, BLOCK_STORED))
 				continue;
 			/* A promotion was cut short, or the kernel had written back a part of the block. */

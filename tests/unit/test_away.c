@@ -379,6 +379,33 @@ START_TEST(found_out_late)
 }
 END_TEST
 
+/* A write to DRAM over such a key that was cut short: that block is lost, and the rest of the file is not. */
+START_TEST(a_part_over_what_is_away)
+{
+	struct store_key key = { INO, 0 };
+	uint8_t value[CODEC_HEADER_BYTES], page[4096] = { 1 }, got[BLOCK];
+	struct store_item item = { .key = key, .value = value, .length_bytes = sizeof(value) };
+	size_t length;
+	int fd;
+
+	ck_assert_int_eq(ramfile_write(file, content_of(1), BLOCK, BLOCK, true), 0);
+	ck_assert_int_eq(ramfile_write(file, content_of(2), BLOCK, 2 * BLOCK, false), 0); /* keeps the arena */
+	stop();
+	codec_encode_away(BLOCK, key, (struct codec_hotness){ 0 }, 17, value);
+	ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
+	fd = openat(arena_dir, "7", O_WRONLY | O_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(pwrite(fd, page, sizeof(page), 4096), sizeof(page));
+	close(fd);
+	start();
+	ck_assert_int_eq(ramfile_read(file, got, BLOCK, 0, &length), -EIO);
+	expect(1, 1);
+	expect(2, 2);
+	ck_assert_int_eq(ramfile_discard(file, 0, BLOCK), 0);
+	ck_assert_int_eq(ramfile_read(file, got, BLOCK, 0, &length), 0);
+}
+END_TEST
+
 /* More faults than are kept apart from the table: each block is told, to each supplier. */
 START_TEST(faults_wait_and_every_supplier_is_told)
 {
@@ -439,6 +466,7 @@ int main(void)
 	tcase_add_test(tests, away_after_a_restart);
 	tcase_add_test(tests, a_failed_put_loses_nothing);
 	tcase_add_test(tests, found_out_late);
+	tcase_add_test(tests, a_part_over_what_is_away);
 	tcase_add_test(tests, faults_wait_and_every_supplier_is_told);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
