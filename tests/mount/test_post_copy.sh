@@ -74,7 +74,11 @@ waits() { [ "$(stat_of "$moved" wanted_blocks)" -ge 1 ]; }
 wait_for 30 waits || fail "nobody waits: $(cat "$T/verify.log")"
 alive "$verify_pid" || fail "the program ended: $(cat "$T/verify.log")"
 wait_for 10 grep -q 'nobody brings the' "$T/tierfs.log" || fail "the daemon does not say so"
-written=$(tierctl map "$moved" --json | jq "[.runs[] | select(.away and .length >= 65536)][-1].offset / 16384")
+last_away() # BYTES: the block at which the last run of that many begins
+{
+	tierctl map "$moved" --json | jq "[.runs[] | select(.away and .length >= $1)][-1].offset / 16384"
+}
+written=$(last_away 65536)
 [ -n "$written" ] || fail "no four blocks in a row are away"
 
 note "what is written or discarded meanwhile stays so; a reader that is killed goes away"
@@ -130,11 +134,13 @@ assert_status 1 tierctl send --resume --via "exec tierctl recv --answer --resume
 assert_match "$(cat "$T/recv")" "are still on the other host; go on with recv --resume: block [0-9]+ cannot be written: it is not what it was"
 
 note "the rest, as fast as it goes, while a program verifies a plain mapping"
-python3 "$T/verify.py" "$moved" "$T/image" $((written + 3)) 3 0 >"$T/verify.log" 2>&1 &
+python3 "$T/verify.py" "$moved" "$T/image" "$(last_away 1)" 3 0 >"$T/verify.log" 2>&1 &
 verify_pid=$!
 cleanup_push stop_process "$verify_pid"
+wait_for 30 waits || fail "nobody waits: $(cat "$T/verify.log")"
 recv=--resume send --resume || fail "send --resume: $(cat "$T/send.err" "$T/recv")"
 note "$(jq -c . "$T/sent")"
+assert_ge "$(jq .wanted_blocks "$T/sent")" 1 "blocks on demand"
 assert_eq "$(away)" 0 "bytes that are away at the end"
 wait_for 60 gone "$verify_pid"
 assert_eq "$(tail -n 1 "$T/verify.log")" "all is right"
