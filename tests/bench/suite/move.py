@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from .guests import QEMU_BYTES, Guest, boot_files
-from .host import run
+from .host import run, wait_until
 from .programs import Tierfs
 
 MIB = 1 << 20
@@ -195,6 +195,7 @@ def swap_peer(bench, settings, total, place):
         source.wait("GUEST: pass", 600)
         time.sleep(bench.plan.move_rest_s)
         target = stack.enter_context(Guest(host, files, place.size, "", cgroup=groups[1], incoming=socket))
+        wait_until(lambda: os.path.exists(socket.removeprefix("unix:")), 30, "the target's socket")
         faults = source.major_faults()
         source.qmp("migrate-set-parameters", **{"max-bandwidth": 4 << 30, "downtime-limit": 300})
         begin = time.monotonic()
@@ -207,7 +208,7 @@ def swap_peer(bench, settings, total, place):
         facts["source_major_faults"] = source.major_faults() - faults
         facts["peak_bytes"] = [peak_bytes(group) for group in groups]
         if state["status"] != "completed":
-            bench.report.note("move.swap", "skipped", f"QEMU's own migration is {state['status']} after {seconds:.0f} s")
+            bench.report.note("move.swap", "skipped", f"QEMU's own migration is {state['status']} after {seconds:.0f} s: {state.get('error-desc')}")
             return
         faults = target.major_faults()
         time.sleep(bench.plan.move_minute_s)
