@@ -10,7 +10,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/log.h"
 #include "cold/codec.h"
 
@@ -66,7 +68,7 @@ static int put_some(struct warm *warm, const struct store_item *items, size_t co
 	pthread_mutex_lock(&warm->commit);
 	r = warm_move_wait(warm);
 	if (r == 0)
-		r = warm_log_put(warm, items, count, ret_done);
+		r = warm_log_put(warm, WARM_VALUE, items, count, ret_done);
 	pthread_mutex_unlock(&warm->commit);
 	return r;
 }
@@ -93,6 +95,55 @@ static int put(struct store *base, const struct store_item *items, size_t count)
 	if (count)
 		atomic_store_explicit(&warm->full, r == -ENOSPC, memory_order_relaxed);
 	return note(warm, r);
+}
+
+/* Under commit: a value of the older half of the log is appended to it once more, as what it is. */
+static void renew_value(struct warm *warm, struct store_key key, struct place place, const struct warm_segment *segment)
+{
+	uint32_t bytes = (uint32_t)sizeof(struct warm_record) + place.length_bytes;
+	CLEANUP_FREE struct warm_record *record = malloc(bytes);
+	struct store_item item = { key, record + 1, place.length_bytes };
+	uint64_t half = (warm->last_id - TAILQ_FIRST(&warm->segments)->id) / 2;
+	size_t done;
+
+	if (segment->id + half >= warm->last_id || atomic_load(&warm->total_bytes) > warm->limit_bytes)
+		return;
+	if (record && pread(segment->fd, record, bytes, place.offset_bytes) == (ssize_t)bytes && warm_has_value(record))
+		warm_log_put(warm, record->kind, &item, 1, &done);
+}
+
+static bool renew(struct store *base, struct store_key key)
+{
+	struct warm *warm = warm_of(base);
+	struct warm_segment *segment;
+	struct place place;
+	bool near;
+
+	pthread_mutex_lock(&warm->commit);
+	near = warm_index_ref(warm, key, &place, &segment);
+	if (near) {
+		renew_value(warm, key, place, segment);
+		warm_segment_unref(segment);
+	}
+	pthread_mutex_unlock(&warm->commit);
+	return near;
+}
+
+static void put_copies(struct store *base, const struct store_item *items, size_t count)
+{
+	struct warm *warm = warm_of(base);
+	size_t done;
+
+	pthread_mutex_lock(&warm->commit);
+	for (size_t i = 0; i < count; i++) {
+		if (atomic_load(&warm->total_bytes) > warm->start_bytes)
+			pthread_cond_signal(&warm->work);
+		if (atomic_load(&warm->total_bytes) <= warm->limit_bytes &&
+		    !warm_index_any(warm, items[i].key.ino, items[i].key.block, items[i].key.block) &&
+		    items[i].length_bytes < PLACE_LENGTH_LIMIT)
+			warm_log_put(warm, WARM_COPY, &items[i], 1, &done);
+	}
+	pthread_mutex_unlock(&warm->commit);
 }
 
 /* Whether records of the range may lie in the log. Under commit. */
@@ -240,6 +291,8 @@ static const struct store_ops warm_ops = {
 	.walk = warm_walk,
 	.heads = warm_heads,
 	.put = put,
+	.renew = renew,
+	.put_copies = put_copies,
 	.remove = remove_range,
 	.share = share,
 	.shared_bytes = shared_bytes,

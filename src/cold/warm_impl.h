@@ -34,6 +34,7 @@
 enum warm_kind {
 	WARM_VALUE = 1,
 	WARM_REMOVED = 2, /* no value; count blocks from key on are gone */
+	WARM_COPY = 3,    /* a value whose content is below as well: it never goes there */
 };
 
 struct warm_header {
@@ -47,7 +48,7 @@ struct warm_record {
 	uint64_t checksum; /* of the rest of the record */
 	uint64_t sequence; /* greater than that of any record before it */
 	struct store_key key;
-	uint64_t extra; /* value: codec_hash() of it; removal: count */
+	uint64_t extra; /* value, copy: codec_hash() of it; removal: count */
 	uint32_t length_bytes;
 	uint32_t kind;
 };
@@ -181,7 +182,7 @@ void warm_segment_remove(struct warm *warm, struct warm_segment *segment); /* un
 int warm_segment_read(const struct warm_segment *segment, struct place place, void *buf, size_t length);
 
 /* Under commit. Appends as many of the items as one write takes and enters them in the index; at least one. */
-int warm_log_put(struct warm *warm, const struct store_item *items, size_t count, size_t *ret_done);
+int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item *items, size_t count, size_t *ret_done);
 /* Under commit. */
 int warm_log_remove(struct warm *warm, uint64_t ino, uint64_t first, uint64_t count);
 
@@ -197,6 +198,11 @@ const struct warm_record *warm_view_record(const struct warm_view *view, uint32_
 static inline const void *warm_record_value(const struct warm_record *record)
 {
 	return record + 1;
+}
+
+static inline bool warm_has_value(const struct warm_record *record)
+{
+	return record->kind == WARM_VALUE || record->kind == WARM_COPY;
 }
 
 bool warm_record_valid(const struct warm_record *record);

@@ -79,6 +79,7 @@ static bool acceptable(const struct warm *warm, const struct warm_record *record
 {
 	switch (record->kind) {
 	case WARM_VALUE:
+	case WARM_COPY:
 		break;
 	case WARM_REMOVED:
 		if (record->length_bytes || !record->extra)

@@ -205,7 +205,7 @@ static int write_run(struct warm *warm)
 
 /* --- changes --- */
 
-int warm_log_put(struct warm *warm, const struct store_item *items, size_t count, size_t *ret_done)
+int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item *items, size_t count, size_t *ret_done)
 {
 	int r = make_room(warm, warm_span(items->length_bytes));
 	struct warm_segment *segment = warm->current;
@@ -226,7 +226,7 @@ int warm_log_put(struct warm *warm, const struct store_item *items, size_t count
 				   .key = items[i].key,
 				   .extra = codec_hash(items[i].value, items[i].length_bytes),
 				   .length_bytes = items[i].length_bytes,
-				   .kind = WARM_VALUE,
+				   .kind = kind,
 			   },
 			   items[i].value);
 	r = write_run(warm);

@@ -2,7 +2,7 @@
  *
  * A segment is emptied in one of two ways. If much of it is garbage, what is left is appended to the log again: that
  * is a copy in memory, and keeps values here that fit. Else the oldest segment's values go below, in sorted batches.
- * Values that are below already (a sync put them there) only leave the index.
+ * Values that are below already (a sync put them there, or they are copies) only leave the index.
  *
  * A remove must not be undone by a value that is just on its way below. So a remove announces its range and waits for
  * a batch that has values of it; a batch waits for removes of its values, is announced, and only then looks which of
@@ -101,15 +101,15 @@ static struct place item_place(const struct warm_segment *segment, const struct 
 			       item->length_bytes };
 }
 
-/* From *offset on, up to cap live values. */
+/* From *offset on, up to cap live values of that kind. */
 static size_t collect_live(struct warm *warm, const struct warm_segment *segment, const struct warm_view *view,
-			   uint32_t *offset, struct store_item *items, size_t cap)
+			   enum warm_kind kind, uint32_t *offset, struct store_item *items, size_t cap)
 {
 	const struct warm_record *record;
 	size_t count = 0;
 
 	while (count < cap && (record = warm_view_record(view, *offset))) {
-		if (record->kind == WARM_VALUE && warm_index_is(warm, record->key, place_of(segment, *offset, record)))
+		if (record->kind == kind && warm_index_is(warm, record->key, place_of(segment, *offset, record)))
 			items[count++] = (struct store_item){ record->key, warm_record_value(record),
 							      record->length_bytes };
 		*offset += warm_span(record->length_bytes);
@@ -150,7 +150,7 @@ static int write_segment(struct warm *warm, struct warm_segment *segment, uint32
 		return 0;
 	r = warm_view_open(segment, upto, &view);
 	while (r == 0 && offset < upto) {
-		count = collect_live(warm, segment, &view, &offset, items, WARM_BATCH);
+		count = collect_live(warm, segment, &view, WARM_VALUE, &offset, items, WARM_BATCH);
 		if (count)
 			r = put_below(warm, segment, &view, items, count);
 		if (r == 0)
@@ -206,7 +206,7 @@ static int forget(struct warm *warm, struct warm_segment *segment, const struct 
 	pthread_mutex_lock(&warm->commit);
 	warm->dropping = true;
 	for (unsigned int i = 1; (record = warm_view_record(view, offset)); i++) {
-		if (record->kind == WARM_VALUE)
+		if (warm_has_value(record))
 			warm_index_drop(warm, record->key, place_of(segment, offset, record));
 		offset += warm_span(record->length_bytes);
 		if (i % COPY_RUN == 0) {
@@ -221,7 +221,7 @@ static int forget(struct warm *warm, struct warm_segment *segment, const struct 
 }
 
 static int copy_some(struct warm *warm, const struct warm_segment *segment, const struct warm_view *view,
-		     struct store_item *items, size_t count)
+		     enum warm_kind kind, struct store_item *items, size_t count)
 {
 	size_t live = 0, done, copied;
 	int r = 0;
@@ -232,15 +232,15 @@ static int copy_some(struct warm *warm, const struct warm_segment *segment, cons
 			items[live++] = items[i];
 	for (done = 0; r == 0 && done < live; done += copied) {
 		copied = 0;
-		r = warm_log_put(warm, items + done, live - done, &copied);
+		r = warm_log_put(warm, kind, items + done, live - done, &copied);
 	}
 	pthread_mutex_unlock(&warm->commit);
 	atomic_fetch_add(&warm->kept_blocks, done);
 	return r;
 }
 
-/* What is live is appended to the log. */
-static int keep(struct warm *warm, struct warm_segment *segment, const struct warm_view *view)
+/* What is live of a kind is appended to the log. */
+static int keep(struct warm *warm, struct warm_segment *segment, const struct warm_view *view, enum warm_kind kind)
 {
 	struct store_item items[COPY_RUN];
 	uint32_t offset = WARM_HEADER_BYTES;
@@ -248,9 +248,9 @@ static int keep(struct warm *warm, struct warm_segment *segment, const struct wa
 	int r = 0;
 
 	do {
-		count = collect_live(warm, segment, view, &offset, items, COPY_RUN);
+		count = collect_live(warm, segment, view, kind, &offset, items, COPY_RUN);
 		if (count)
-			r = copy_some(warm, segment, view, items, count);
+			r = copy_some(warm, segment, view, kind, items, count);
 	} while (r == 0 && count == COPY_RUN);
 	return r;
 }
@@ -287,7 +287,13 @@ static int empty_segment(struct warm *warm, const struct choice *choice)
 
 	if (r < 0)
 		return r;
-	r = choice->copy ? keep(warm, choice->segment, &view) : write_segment(warm, choice->segment, choice->end_bytes);
+	if (choice->copy) {
+		r = keep(warm, choice->segment, &view, WARM_VALUE);
+		if (r == 0)
+			r = keep(warm, choice->segment, &view, WARM_COPY);
+	} else {
+		r = write_segment(warm, choice->segment, choice->end_bytes);
+	}
 	if (r == 0)
 		r = forget(warm, choice->segment, &view);
 	warm_view_close(&view);

@@ -53,8 +53,10 @@ struct batch {
 	struct work *work;
 	size_t count;
 	struct member member[BATCH_BLOCKS];
-	size_t items;
+	bool soon; /* its blocks may be wanted again soon */
+	size_t items, copies;
 	struct store_item item[BATCH_BLOCKS];
+	struct store_item copy[BATCH_BLOCKS]; /* of PLAN_CLEAN: for the nearer part of the store */
 	uint8_t used[BATCH_BLOCKS], held[BATCH_BLOCKS];
 	uint8_t *values;
 	bool mapped; /* somebody has the file attached */
@@ -279,12 +281,38 @@ static void inspect(struct batch *batch, struct member *member, uint64_t *ret_st
 	ret->tier = blocks_tier(&file->blocks, member->block);
 }
 
-static int encode_member(struct batch *batch, struct member *member)
+/* What is in work->plain, as a value behind those that the batch has made. */
+static int encode_plain(struct batch *batch, const struct member *member, struct codec_hotness hotness,
+			struct store_item *ret)
 {
 	struct ramfile *file = batch->file;
 	struct store_key key = { .ino = file->ino, .block = member->block };
 	size_t bound = codec_bound(file->block_bytes), length;
-	uint8_t *value = batch->values + batch->items * bound;
+	uint8_t *value = batch->values + (batch->items + batch->copies) * bound;
+	int err = codec_encode(batch->work->codec, key, hotness, batch->work->plain, member->hash, value, bound, &length);
+
+	if (!err)
+		*ret = (struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };
+	return err;
+}
+
+/* The stored copy of a clean block may lie far. If it may be wanted again soon, one is put near. */
+static int encode_copy(struct batch *batch, const struct member *member, struct codec_hotness hotness)
+{
+	struct store *store = tier_store(batch->file->tier);
+	int err;
+
+	if (!batch->soon || !store->ops->renew ||
+	    store->ops->renew(store, (struct store_key){ batch->file->ino, member->block }))
+		return 0;
+	err = encode_plain(batch, member, hotness, &batch->copy[batch->copies]);
+	if (!err)
+		batch->copies++;
+	return err;
+}
+
+static int encode_member(struct batch *batch, struct member *member)
+{
 	struct codec_hotness hotness;
 	uint64_t stored_hash;
 	int err;
@@ -295,22 +323,20 @@ static int encode_member(struct batch *batch, struct member *member)
 	err = read_member(batch, member);
 	if (err)
 		return err;
-	member->hash = codec_hash(batch->work->plain, file->block_bytes);
+	member->hash = codec_hash(batch->work->plain, batch->file->block_bytes);
 	if (stored_hash && stored_hash == member->hash) {
 		member->plan = PLAN_CLEAN;
-		return 0;
+		return encode_copy(batch, member, hotness);
 	}
-	if (codec_is_zero(batch->work->plain, file->block_bytes)) {
+	if (codec_is_zero(batch->work->plain, batch->file->block_bytes)) {
 		member->plan = PLAN_ZERO;
 		return 0;
 	}
-	err = codec_encode(batch->work->codec, key, hotness, batch->work->plain, member->hash, value, bound, &length);
-	if (err)
-		return err;
 	member->item = batch->items;
-	batch->item[batch->items++] =
-		(struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };
-	return 0;
+	err = encode_plain(batch, member, hotness, &batch->item[member->item]);
+	if (!err)
+		batch->items++;
+	return err;
 }
 
 /* The stored copy of a block that is all zero goes while the zeros are still in the arena. */
@@ -348,6 +374,8 @@ static int write_out(struct batch *batch)
 		return err;
 	if (batch->items)
 		err = store->ops->put(store, batch->item, batch->items);
+	if (batch->copies)
+		store->ops->put_copies(store, batch->copy, batch->copies);
 	/* Also for blocks that were taken back meanwhile: the key exists now. After an error it is old or new. */
 	lock_get(&file->lock);
 	for (size_t i = 0; i < batch->count; i++)
@@ -466,7 +494,7 @@ static int demote_batch(struct batch *batch, const uint32_t *block, size_t count
 	int err;
 
 	batch->count = 0;
-	batch->items = 0;
+	batch->items = batch->copies = 0;
 	err = take(batch, block, count);
 	if (!err && batch->count)
 		err = run(batch);
@@ -474,7 +502,8 @@ static int demote_batch(struct batch *batch, const uint32_t *block, size_t count
 	return err;
 }
 
-int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, struct demote_result *ret)
+int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon,
+			  struct demote_result *ret)
 {
 	size_t most = BATCH_BYTES / file->block_bytes;
 	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
@@ -489,6 +518,7 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 		return -ENOMEM;
 	batch->file = file;
 	batch->values = values;
+	batch->soon = soon;
 	err = work_get(tier_works(file->tier), &batch->work);
 	while (!err && count) {
 		size_t now = count < most ? count : most;
@@ -537,7 +567,7 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 		lock_put(&file->lock);
 		if (!count)
 			return 0;
-		err = ramfile_demote_blocks(file, pick, count, &result);
+		err = ramfile_demote_blocks(file, pick, count, false, &result);
 		demand->moved.moved_bytes += result.demoted * file->block_bytes;
 		if (err)
 			return err;

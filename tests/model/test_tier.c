@@ -746,7 +746,7 @@ static void op_demote(void)
 					->ops->zap((struct mapper *)model.process[p], 0,
 						   (model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
 			}
-	err = ramfile_demote_blocks(model.file, pick, count, &result);
+	err = ramfile_demote_blocks(model.file, pick, count, rnd(2), &result);
 	ck_assert(!err || err == -EIO || err == -ENOSPC);
 }
 

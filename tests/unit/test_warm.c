@@ -158,6 +158,22 @@ static struct store_figures figures(void)
 	return ret;
 }
 
+static void put_copy(uint64_t block, uint64_t version)
+{
+	uint8_t value[VALUE_MAX];
+	struct store_key key = { INO, block };
+	struct store_item item = { key, value, value_of(key, version, value) };
+
+	warm->ops->put_copies(warm, &item, 1);
+}
+
+/* The block leaves DRAM, and is as it is stored. */
+static void leave_clean(uint64_t block, uint64_t version)
+{
+	if (!warm->ops->renew(warm, (struct store_key){ INO, block }))
+		put_copy(block, version);
+}
+
 /* --- tests --- */
 
 START_TEST(values_stay_until_there_is_no_room)
@@ -188,6 +204,66 @@ START_TEST(garbage_is_not_moved)
 		expect(block, 40);
 	ck_assert_uint_le(figures().warm_bytes, BYTES);
 	ck_assert_uint_lt(figures().warm_moved_blocks, 300);
+}
+END_TEST
+
+/* A copy is there to be read, also after a kill, and never goes below again. */
+START_TEST(copies_stay_near_and_are_dropped)
+{
+	uint64_t found, hits;
+
+	for (uint64_t block = 0; block < 3000; block++)
+		put(block, 1);
+	ck_assert_int_eq(warm->ops->sync(warm), 0);
+	hits = figures().warm_hits;
+	expect(0, 1);
+	ck_assert_uint_eq(figures().warm_hits, hits); /* it lies below alone */
+	leave_clean(0, 1);
+	expect(0, 1);
+	ck_assert_uint_eq(figures().warm_hits, hits + 1);
+	kill_warm();
+	found = figures().warm_blocks;
+	expect(0, 1);
+	ck_assert_uint_eq(figures().warm_hits, 1);
+	for (int round = 0; round < 3; round++)
+		for (uint64_t block = 0; block < 3000; block++) {
+			leave_clean(block, 1);
+			ck_assert_uint_le(figures().warm_bytes, BYTES);
+		}
+	ck_assert_int_eq(warm->ops->sync(warm), 0);
+	/* What was found may be written once more, and nothing else. */
+	ck_assert_uint_le(figures().warm_moved_blocks, found);
+	for (uint64_t block = 0; block < 3000; block++)
+		expect(block, 1);
+	hits = figures().warm_hits;
+	ck_assert_uint_gt(hits, 300);
+	put(7, 2);
+	put_copy(7, 2); /* must not take the place of a value that is nowhere else */
+	for (uint64_t block = 100; block < 3000; block++)
+		leave_clean(block, 1);
+	expect(7, 2);
+	ck_assert_int_eq(warm->ops->remove(warm, INO, 100, 50), 0);
+	kill_warm();
+	expect(7, 2);
+	expect(120, 0);
+}
+END_TEST
+
+/* What is renewed stays, while others go. */
+START_TEST(renewed_values_stay_near)
+{
+	uint64_t hits;
+
+	for (uint64_t block = 0; block < 5000; block++) {
+		put(block, 1);
+		ck_assert(block == 0 || warm->ops->renew(warm, (struct store_key){ INO, 0 }));
+	}
+	ck_assert(!warm->ops->renew(warm, (struct store_key){ INO, 1 }));
+	hits = figures().warm_hits;
+	expect(0, 1);
+	ck_assert_uint_eq(figures().warm_hits, hits + 1);
+	ck_assert_int_eq(warm->ops->sync(warm), 0);
+	expect_in(below, (struct store_key){ INO, 0 }, 1);
 }
 END_TEST
 
@@ -440,8 +516,14 @@ static void random_step(uint64_t *model, uint64_t version)
 			open_warm();
 		}
 		break;
+	case 4:
+	case 5:
+		for (uint64_t block = first; block < first + count; block++)
+			if (model[block])
+				leave_clean(block, model[block]);
+		break;
 	default:
-		if (dice % 16 < 10)
+		if (dice % 16 < 11)
 			put_many(model, first, count, version);
 		else
 			expect(first, model[first]);
@@ -519,6 +601,8 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_test(tests, values_stay_until_there_is_no_room);
 	tcase_add_test(tests, garbage_is_not_moved);
+	tcase_add_test(tests, copies_stay_near_and_are_dropped);
+	tcase_add_test(tests, renewed_values_stay_near);
 	tcase_add_test(tests, a_kill_loses_nothing_and_brings_nothing_back);
 	tcase_add_test(tests, a_cut_write_is_ignored);
 	tcase_add_test(tests, a_file_of_another_kind_is_removed);
