@@ -182,7 +182,8 @@ void warm_segment_remove(struct warm *warm, struct warm_segment *segment); /* un
 int warm_segment_read(const struct warm_segment *segment, struct place place, void *buf, size_t length);
 
 /* Under commit. Appends as many of the items as one write takes and enters them in the index; at least one. */
-int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item *items, size_t count, size_t *ret_done);
+int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item *items, size_t count,
+		 size_t *ret_done);
 /* Under commit. */
 int warm_log_remove(struct warm *warm, uint64_t ino, uint64_t first, uint64_t count);
 

@@ -289,7 +289,8 @@ static int encode_plain(struct batch *batch, const struct member *member, struct
 	struct store_key key = { .ino = file->ino, .block = member->block };
 	size_t bound = codec_bound(file->block_bytes), length;
 	uint8_t *value = batch->values + (batch->items + batch->copies) * bound;
-	int err = codec_encode(batch->work->codec, key, hotness, batch->work->plain, member->hash, value, bound, &length);
+	int err = codec_encode(batch->work->codec, key, hotness, batch->work->plain, member->hash, value, bound,
+			       &length);
 
 	if (!err)
 		*ret = (struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };

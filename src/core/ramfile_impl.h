@@ -212,8 +212,8 @@ struct demote_result {
 };
 /* True while a process holds the arena that is not one of our mappers: nothing can be protected from it. */
 bool ramfile_has_stranger(struct ramfile *file);
-/* Demotes the given resident blocks (ascending), those in use excepted. soon: to make room, so that some will come back:
- * what needs not be written is put into the nearer part of the store. */
+/* Demotes the given resident blocks (ascending), those in use excepted. soon: to make room, so that some will come
+ * back: what needs not be written is put into the nearer part of the store. */
 int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon,
 			  struct demote_result *ret);
 
