@@ -88,6 +88,10 @@ class Guest:
         if wrong:
             raise RuntimeError(f"the guest found bad memory: {wrong[0]}")
 
+    def passes(self):
+        """How often it has verified all of its memory, as far as this process has seen."""
+        return sum("GUEST: pass" in line for line in self.lines)
+
     def wait(self, text, seconds):
         wait_until(lambda: any(text in line for line in self.lines) or self.process.poll() is not None, seconds, text)
         self.check()

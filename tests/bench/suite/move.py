@@ -1,6 +1,7 @@
 """A running guest moves from one mount to another, beside QEMU's own migration of the same guest from swap."""
 import contextlib
 import json
+import math
 import os
 import statistics
 import struct
@@ -13,6 +14,7 @@ from .programs import Tierfs
 
 MIB = 1 << 20
 STATES = ("hole", "cold", "resident", "passing")
+WINDOW_PERCENT = 2 # of its memory that a guest whose hot memory wanders works on
 
 
 class Place:
@@ -165,14 +167,19 @@ def move(bench):
 
 def move_after(bench):
     """A guest whose hot memory wanders: what comes back after a move, against the same time before it; and QEMU's own migration from swap."""
-    settings = f"guest.mib={bench.plan.move * 3 // 4} guest.seconds=100000 guest.dwell=2 guest.window=5 guest.tick=100"
     minute = bench.plan.move_minute_s
+    # Between two passes over everything there is time for all of this: a pass would bring the whole memory back.
+    dwell = math.ceil((2 * minute + 60) * WINDOW_PERCENT / 100)
+    settings = f"guest.mib={bench.plan.move * 3 // 4} guest.seconds=100000 guest.dwell={dwell} guest.window={WINDOW_PERCENT} guest.tick=100"
     with contextlib.ExitStack() as stack:
         place = Place(bench, stack, settings)
+        passes = place.guest.passes()
         before = promotions_in(place, minute)
         total = place.move()
         after = promotions_in(place, minute)
         place.guest.check()
+        if place.guest.passes() or passes != 1:
+            raise RuntimeError("the guest went over all of its memory meanwhile")
         bench.report.add("move.promotions_after", "blocks", [after], "not moved", [max(1, before)], goal=1.2, better="lower", seconds=minute,
                          guest_bytes=place.size, dram_bytes=place.dram, move=total)
     swap_peer(bench, settings, total, place)
