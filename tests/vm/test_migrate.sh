@@ -12,7 +12,7 @@
 need_load
 vm_prepare
 moves=$(load_or_long 2 10)
-two_mounts "dram=$(load_or_long 160M 288M),min_idle=1"
+two_mounts "dram=$(load_or_long 160M 288M)"
 guest_start guest0 "$T/one/vm0" "$(load_or_long 512M 1024M)" \
 	"guest.mib=$(load_or_long 300 760) guest.seconds=$((40 + moves * 15)) guest.dwell=2 guest.window=10"
 vm_wait 'GUEST: window' 120

@@ -25,7 +25,7 @@ class Place:
         self.host, self.stack, self.settings = bench.host, stack, settings
         self.size, self.dram = plan.move * MIB, plan.move * MIB * 9 // 32
         self.files = boot_files(bench.host, stack)
-        self.mounts = [stack.enter_context(Tierfs(bench.host, self.dram, min_idle=1)) for _ in range(2)]
+        self.mounts = [stack.enter_context(Tierfs(bench.host, self.dram, min_idle=0.2)) for _ in range(2)]
         self.at, self.old = 0, None
         self.guest = stack.enter_context(Guest(self.host, self.files, self.size, settings, self.path(), self.tierfs().tierctl))
         self.guest.wait("GUEST: pass", 300)
