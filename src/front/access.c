@@ -34,7 +34,7 @@
 #define WANTED_PIECE_NS (100 * NS_PER_MS)
 
 /* Of the thread of a conversation. */
-#define NICE_POLITE 15
+#define NICE_POLITE 19
 #define NICE_URGENT (-15)
 
 #define FLAGS_PACE (TIERFS_ACCESS_POLITE | TIERFS_ACCESS_URGENT)

@@ -19,7 +19,7 @@
 #define LEVEL 1
 /* A block is on its way for a moment only; so many of them in a row are something else. */
 #define BUSY_TRIES 1000
-#define NICE_POLITE 15
+#define NICE_POLITE 19
 #define NICE_URGENT (-15)
 /* Blocks of a request, with and without payload: some milliseconds of work. */
 #define VALUES_MOST 256
