@@ -78,8 +78,13 @@ static int load_record(void *arg, const void *key, size_t key_len, const void *v
 
 static void count_use(void *arg, struct store_key key, struct place place)
 {
+	struct store_rocks *store = arg;
+
 	(void)key;
-	store_rocks_use(arg, place);
+	/* Of a file that did not survive: its number may not come again while a record names it. */
+	if (place.segment != PLACE_NOWHERE && place.segment > store->segments.last_id)
+		store->segments.last_id = place.segment;
+	store_rocks_use(store, place);
 }
 
 /* Nobody else changes places meanwhile. */

@@ -187,6 +187,10 @@ static int share_some(struct sharing *sharing)
 	int r = store_rocks_make_sure(store), more = 0;
 
 	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
+		uint64_t disk_bytes, memory_bytes;
+
+		rocks_figures(store->rocks, &disk_bytes, &memory_bytes); /* records alone make it grow, too */
+		atomic_store(&store->headroom.index_bytes, disk_bytes);
 		r = headroom_check(&store->headroom, HEADROOM_VALUES);
 		if (r == 0 && store->format < STORE_FORMAT_SHARED)
 			r = store_rocks_set_format(store, STORE_FORMAT_SHARED);

@@ -106,7 +106,7 @@ static void renew_value(struct warm *warm, struct store_key key, struct place pl
 	uint64_t half = (warm->last_id - TAILQ_FIRST(&warm->segments)->id) / 2;
 	size_t done;
 
-	if (segment->id + half >= warm->last_id || atomic_load(&warm->total_bytes) > warm->limit_bytes)
+	if (warm->sweeps || segment->id + half >= warm->last_id || atomic_load(&warm->total_bytes) > warm->limit_bytes)
 		return;
 	if (record && pread(segment->fd, record, bytes, place.offset_bytes) == (ssize_t)bytes && warm_has_value(record))
 		warm_log_put(warm, record->kind, &item, 1, &done);

@@ -118,6 +118,8 @@ struct warm {
 	int move_error;    /* of the last one */
 	bool told;         /* the log was told of it */
 	bool stop;
+	unsigned int
+		sweeps; /* changed under mover, too; while one goes on, values that are not below stay where they are */
 
 	pthread_mutex_t mover;
 

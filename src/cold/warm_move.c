@@ -174,6 +174,17 @@ static struct warm_segment *next_segment(struct warm *warm, uint64_t after, uint
 	return segment;
 }
 
+/* A value that were appended again behind the last segment meanwhile would be missed. */
+static void count_sweep(struct warm *warm, int change, uint64_t *ret_last)
+{
+	pthread_mutex_lock(&warm->mover);
+	pthread_mutex_lock(&warm->commit);
+	warm->sweeps += (unsigned int)change;
+	*ret_last = warm->last_id;
+	pthread_mutex_unlock(&warm->commit);
+	pthread_mutex_unlock(&warm->mover);
+}
+
 int warm_move_all(struct warm *warm)
 {
 	struct warm_segment *segment;
@@ -181,9 +192,7 @@ int warm_move_all(struct warm *warm)
 	uint32_t end;
 	int r = 0;
 
-	pthread_mutex_lock(&warm->commit);
-	last = warm->last_id;
-	pthread_mutex_unlock(&warm->commit);
+	count_sweep(warm, 1, &last);
 	while (r == 0 && id < last) {
 		pthread_mutex_lock(&warm->mover);
 		segment = next_segment(warm, id, &end);
@@ -192,6 +201,7 @@ int warm_move_all(struct warm *warm)
 			r = write_segment(warm, segment, end);
 		pthread_mutex_unlock(&warm->mover);
 	}
+	count_sweep(warm, -1, &last);
 	return r;
 }
 
@@ -274,7 +284,7 @@ static bool choose(struct warm *warm, struct choice *ret)
 		if ((uint64_t)segment->live_bytes * best->end_bytes < (uint64_t)best->live_bytes * segment->end_bytes)
 			best = segment;
 	}
-	ret->copy = (uint64_t)best->live_bytes * 10 <= (uint64_t)best->end_bytes * LIVE_TENTHS;
+	ret->copy = !warm->sweeps && (uint64_t)best->live_bytes * 10 <= (uint64_t)best->end_bytes * LIVE_TENTHS;
 	ret->segment = ret->copy ? best : oldest;
 	ret->end_bytes = ret->segment->end_bytes;
 	return true;
@@ -283,8 +293,11 @@ static bool choose(struct warm *warm, struct choice *ret)
 static int empty_segment(struct warm *warm, const struct choice *choice)
 {
 	struct warm_view view;
-	int r = warm_view_open(choice->segment, choice->end_bytes, &view);
+	int r;
 
+	if (choice->copy && warm->sweeps) /* one began since the choice, which is to be made again */
+		return 0;
+	r = warm_view_open(choice->segment, choice->end_bytes, &view);
 	if (r < 0)
 		return r;
 	if (choice->copy) {

@@ -25,18 +25,22 @@ static int claim_empty(struct ns *ns, uint64_t ino, struct tree_inode **ret)
 	return 0;
 }
 
+/* After an error the old record is there, or will be with the next change: what was written of the new one does not
+ * count. */
 static int save_size(struct ns *ns, struct tree_inode *inode, const struct ramfile_cloned *cloned)
 {
-	struct record_inode rec;
+	struct record_inode rec, old;
 	int rc;
 
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
-	rec = inode->rec;
+	rec = old = inode->rec;
 	rec.size_bytes = cloned->size_bytes;
 	rec.stored_bytes = cloned->shared_bytes;
 	rec.mtime = rec.ctime = ns_now();
 	rc = ns_change_record(ns, inode, &rec, true);
+	if (rc < 0)
+		ns_change_record(ns, inode, &old, true);
 	ns_change_end(ns);
 	return rc;
 }
@@ -47,8 +51,12 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 {
 	struct store *store = ns->store;
 	struct ramfile *to = inode->file;
-	int rc = store->ops->remove(store, inode->ino, 0, UINT64_MAX); /* of one that was cut short */
+	int rc = ramfile_truncate(to, 0); /* of one that failed half way, and so is the next */
 
+	if (rc == 0)
+		rc = store->ops->remove(store, inode->ino, 0, UINT64_MAX);
+	if (rc == 0)
+		rc = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
 	if (rc == 0)
 		rc = ramfile_clone(from, inode->ino, progress, arg, ret);
 	if (rc == 0)

@@ -329,6 +329,7 @@ int ramfile_destroy(struct ramfile *file)
 {
 	int err;
 
+	tier_remove_file(file->tier, file); /* a batch at work ends: it may be about to put */
 	err = tier_store(file->tier)->ops->remove(tier_store(file->tier), file->ino, 0, UINT64_MAX);
 	if (!err)
 		err = arena_remove(&file->arena);

@@ -28,7 +28,7 @@ class Plan:
     scanned, scan_s, scan_rounds, scan_min_idle = 128 * MIB, 1, 9, (0.1,)
     touch_orders = ("sequential",)
     plain, plain_s, plain_rounds = 256 * MIB, 5, 5
-    rounds = 3
+    rounds, mix_rounds = 3, 3 # the second of loads that thrash for seconds each
     ratio = 3
     fault, fault_count = 256 * MIB, 2000
     all_peers = False
@@ -46,14 +46,14 @@ class Plan:
 
 class FullPlan(Plan):
     slice_s, slices = 0.1, 41
-    scanned, scan_s, scan_rounds, scan_min_idle = GIB, 8, 11, (0.1, 30)
+    scanned, scan_s, scan_rounds, scan_min_idle = GIB, 4, 7, (0.1, 30)
     touch, touch_orders = GIB, ("sequential", "random")
-    plain_s, plain_rounds = 10, 7
+    plain_s, plain_rounds = 6, 7
     rounds = 5
     fault, fault_count = 2 * GIB, 12000
     all_peers = True
     scan = 512 * MIB
-    zipf, warm_s, slot_s = GIB, 8, 4
+    zipf, warm_s, slot_s = GIB, 5, 3
     zipf_runs = (
         ("", 3, tuple((percent, ("scattered", "clustered"), (1, 2) if percent == 25 else (1,)) for percent in (100, 75, 50, 25))),
         ("", 1, ((25, ("scattered",), (1,)),)),
@@ -61,12 +61,12 @@ class FullPlan(Plan):
         ("4K", 3, ((25, ("scattered",), (1,)),)),
         *(("warm", 3, ((percent, ("scattered",), (1,)),)) for percent in (75, 50, 25)),
     )
-    idle_slot_s = 20
-    jump_s = 6
-    sort, sort_rounds = 384 * MIB, 3
+    idle_slot_s = 10
+    jump_s = 5
+    sort, sort_rounds = 384 * MIB, 2
     demote, direct, direct_write, populated = GIB, GIB, GIB, 16 * GIB
-    memcached, service_s = 2 * GIB, 10
-    guest_mib, guest_s, guest_rounds = 512, 20, 3
+    memcached, service_s = 2 * GIB, 8
+    guest_mib, guest_s, guest_rounds = 512, 15, 2
     move, moves, move_rest_s, move_minute_s, move_patience_s = 1024, 10, 5, 60, 300
 
 

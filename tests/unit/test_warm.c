@@ -452,6 +452,32 @@ START_TEST(what_is_removed_while_it_moves_stays_removed)
 }
 END_TEST
 
+static void *replace_on(void *arg)
+{
+	for (uint64_t version = 1; !enough; version++)
+		put(1000 + version % 50, version);
+	return arg;
+}
+
+/* While segments that are mostly garbage are emptied by appending what is live of them again. */
+START_TEST(a_sync_misses_nothing)
+{
+	for (uint64_t round = 1; round <= 20; round++) {
+		pthread_t thread;
+
+		for (uint64_t i = 0; i < 1000; i++)
+			put(i % 10 ? 1000 + i % 50 : i / 10, round);
+		enough = false;
+		ck_assert_int_eq(pthread_create(&thread, NULL, replace_on, NULL), 0);
+		ck_assert_int_eq(warm->ops->sync(warm), 0);
+		enough = true;
+		pthread_join(thread, NULL);
+		for (uint64_t block = 0; block < 100; block++)
+			expect_in(below, (struct store_key){ INO, block }, round);
+	}
+}
+END_TEST
+
 /* --- at random, against an array --- */
 
 #define BLOCKS 1500U
@@ -611,6 +637,7 @@ int main(void)
 	tcase_add_test(tests, sync_and_free_put_all_below);
 	tcase_add_test(tests, drain_for_a_mount_without);
 	tcase_add_test(tests, what_is_removed_while_it_moves_stays_removed);
+	tcase_add_test(tests, a_sync_misses_nothing);
 	tcase_add_test(tests, random_changes);
 	tcase_add_test(tests, threads_with_blocks_of_their_own);
 	suite_add_tcase(suite, tests);

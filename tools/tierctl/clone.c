@@ -73,14 +73,16 @@ static int fill(struct cloning *cloning, int fd, json_t **ret)
 	struct tierfs_ioc_info info;
 	struct conn_error error;
 	struct progress progress;
-	int err = tierfs_info(fd, &info);
+	int err;
 
-	if (err)
-		return fail_errno(cloning->path, "cannot be made", err);
 	if (cloning->read_only && fchmod(fd, 0400) < 0)
 		return fail_errno(cloning->path, "cannot be made read-only", -errno);
 	if (fsync(conn_fd(cloning->conn)) < 0)
 		return fail_errno(cloning->parent, "cannot be written out", -errno);
+	conn_renew(cloning->conn); /* that may have taken longer than tokens live */
+	err = tierfs_info(fd, &info);
+	if (err)
+		return fail_errno(cloning->path, "cannot be made", err);
 	conn_token_text(&info, token);
 	progress_start(&progress, "shared");
 	err = conn_ask(cloning->conn, "clone", json_pack("{s:s}", "into", token), on_progress, &progress, ret, &error);

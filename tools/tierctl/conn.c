@@ -127,6 +127,11 @@ void conn_token_text(const struct tierfs_ioc_info *info, char ret[static CONN_TO
 		sprintf(ret + 2 * i, "%02x", info->token[i]);
 }
 
+void conn_renew(struct conn *conn)
+{
+	conn->token_used = true;
+}
+
 const struct tierfs_ioc_info *conn_info(const struct conn *conn)
 {
 	return &conn->info;

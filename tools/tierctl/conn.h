@@ -26,6 +26,8 @@ int conn_fd(const struct conn *conn);
 /* A token as requests carry it. */
 #define CONN_TOKEN_TEXT (2 * TIERFS_TOKEN_LEN + 1)
 void conn_token_text(const struct tierfs_ioc_info *info, char ret[static CONN_TOKEN_TEXT]);
+/* The next request takes a fresh token. */
+void conn_renew(struct conn *conn);
 const struct tierfs_ioc_info *conn_info(const struct conn *conn);
 /* The process of the daemon. */
 int conn_daemon(const struct conn *conn, pid_t *ret);

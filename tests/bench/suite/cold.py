@@ -172,7 +172,7 @@ def in_turns(bench, tierfs, loads, seconds, choice, threads):
     """The same accesses on each load, in turns; the start of a slot, while the other one's work leaves the machine, does not count."""
     rates, faults = {name: [] for name in loads}, {name: [] for name in loads}
     used = {"cpu_s": 0, "disk_read_bytes": 0, "disk_write_bytes": 0, "seconds": 0}
-    for turn in range(bench.plan.rounds):
+    for turn in range(bench.plan.mix_rounds):
         for name, load in loads.items():
             load.do("access", "m", "mix", seconds / 4, choice, threads, 1000 + turn)
             before, promotions = tierfs.cost(), tierfs.stat()["promotions"]
@@ -331,7 +331,7 @@ def moving(bench):
     with contextlib.ExitStack() as stack:
         tierfs, ours, peer = pressed_pair(stack, bench, size, dram, 3)
         rates = {"tierfs": [], "swap": []}
-        for turn in range(bench.plan.rounds):
+        for turn in range(bench.plan.mix_rounds):
             for name, load in (("tierfs", ours), ("swap", peer.load)):
                 got = load.do("access", "m", "mix", bench.plan.jump_s * 3, choice, 1, 3000 + turn, step_ms)
                 rates[name].append(got["rate"] / 1e3)

@@ -94,7 +94,7 @@ def memcached(bench):
                 server.load("run", keys, 1000, 3, *runs, 1)
             if tierfs.stat()["mappers"] < 1:
                 raise RuntimeError("memcached's memory is not attached")
-            for turn in range(bench.plan.rounds):
+            for turn in range(bench.plan.mix_rounds):
                 for name, server in (("tierfs", ours), ("peer", theirs)):
                     answers[name].append(server.load("run", keys, 1000, 3, *runs, 2 + turn))
             report_service(bench, peer_name, answers, {"size_bytes": size, "dram_bytes": dram, "peer_limit_bytes": limit + own, "keys": keys,
