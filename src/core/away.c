@@ -11,7 +11,8 @@ _Static_assert(BLOCK_AWAY_BYTES == CODEC_HEADER_BYTES, "the block table knows su
 
 /* How often somebody who waits looks whether it was interrupted. */
 #define LOOK_NS (100 * NS_PER_MS)
-/* Threads of a mount that wait, at the most. FUSE has 64 workers, and the supplier needs some of them to come in. */
+/* Calls of programs that wait, at the most. What a mapping needs is not counted: it may not fail, and FUSE has far more
+ * workers. */
 #define THREADS_MAX 48
 
 static _Thread_local away_interrupted_fn *interrupted_fn;
@@ -49,7 +50,7 @@ int away_wait(struct ramfile *file, uint64_t block, bool must)
 	_Atomic unsigned int *threads = tier_away_waits(file->tier);
 	int err = 0;
 
-	if (atomic_fetch_add(threads, 1) >= THREADS_MAX && !must)
+	if (!must && atomic_fetch_add(threads, 1) >= THREADS_MAX)
 		err = -EREMOTE;
 	while (!err && block < file->blocks.count &&
 	       (blocks_passing(&file->blocks, block) || blocks_away(&file->blocks, block))) {
@@ -63,7 +64,8 @@ int away_wait(struct ramfile *file, uint64_t block, bool must)
 			away_want(file, block);
 		lock_wait_until(&file->lock, &file->settled, clock_ns() + LOOK_NS);
 	}
-	atomic_fetch_sub(threads, 1);
+	if (!must)
+		atomic_fetch_sub(threads, 1);
 	return err;
 }
 

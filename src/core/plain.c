@@ -173,6 +173,7 @@ bool ramfile_inherit(struct ramfile *file, bool inherited)
 
 static void mark_cached(struct ramfile *file, uint64_t block)
 {
+	file->marks[block % RAMFILE_MARKS]++;
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
 		budget_force(tier_budget(file->tier), file->block_bytes);
@@ -196,7 +197,7 @@ int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, s
 		mark_cached(file, block);
 	lock_put(&file->lock);
 	tier_pressed(file->tier);
-	err = ramfile_read(file, buf, len, offset, ret_len);
+	err = ramfile_read_for(file, true, buf, len, offset, ret_len);
 	hist_add(&file->faults, clock_ns() - started_ns);
 	return err;
 }
@@ -320,15 +321,26 @@ size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, 
 	return ranges;
 }
 
-void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached)
+void ramfile_marks(struct ramfile *file, uint64_t ret[static RAMFILE_MARKS])
+{
+	LOCK_SCOPE(&file->lock);
+
+	memcpy(ret, file->marks, sizeof(file->marks));
+}
+
+void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached,
+			const uint64_t *since)
 {
 	uint64_t gone = 0, found = 0;
 
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count && first + i < file->blocks.count; i++) {
 		bool was = blocks_has(&file->blocks, first + i, BLOCK_CACHED);
+		uint64_t slot = (first + i) % RAMFILE_MARKS;
 
-		if (was == (bool)cached[i])
+		if (cached[i] && !since)
+			file->marks[slot]++;
+		if (was == (bool)cached[i] || (was && since && since[slot] != file->marks[slot]))
 			continue;
 		blocks_set_cached(&file->blocks, first + i, cached[i]);
 		gone += was;

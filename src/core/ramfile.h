@@ -148,8 +148,13 @@ bool ramfile_evict_wanted(struct ramfile *file);
 void ramfile_evicted(struct ramfile *file);
 /* True while somebody has an open whose content the kernel caches. */
 bool ramfile_is_plain(struct ramfile *file);
-/* What was measured (cachestat): cached[i] for each block from first on. */
-void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached);
+/* What was measured (cachestat): cached[i] for each block from first on. since: NULL, or marks taken before the
+ * measurement: a block that came to the cache since then stays marked. */
+void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached,
+			const uint64_t *since);
+#define RAMFILE_MARKS 256
+/* For since: to be taken before what the kernel holds is looked at. */
+void ramfile_marks(struct ramfile *file, uint64_t ret[static RAMFILE_MARKS]);
 
 /* --- for the mapping side ---------------------------------------------------------------------------------- */
 

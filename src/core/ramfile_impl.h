@@ -68,18 +68,19 @@ struct ramfile {
 	uint64_t size_bytes;    /* under lock */
 	struct blocks blocks;   /* under lock */
 	struct heat heat;       /* under lock */
-	uint64_t punches[PUNCH_SLOTS];    /* under lock: counts how often a block of the slot lost pages of the arena */
-	unsigned int batches;             /* under lock: demotion batches at work */
-	unsigned int attaching;           /* under lock: mappers that wait for batches to end */
-	bool zapping, zap_done;           /* under lock: a zap round is out; every mapper has acknowledged it */
-	uint64_t scan_cost_ns;            /* under lock: what the last round cost the mappers */
-	uint64_t zap_sent_ns;             /* under lock */
-	uint64_t looked_ns;               /* under lock: when the last look ended */
-	uint64_t loaded_ns;               /* immutable */
-	uint64_t next_scan_ns;            /* demoter thread only */
-	uint64_t hand;                    /* demoter thread only: block from which on the next are picked */
-	uint64_t scan_wanted;             /* under lock: how many callers wait for quick rounds */
-	unsigned int changing;            /* under lock: changes at work, mappers included */
+	uint64_t marks[RAMFILE_MARKS]; /* under lock: counts how often a block of the slot came to the kernel's cache */
+	uint64_t punches[PUNCH_SLOTS]; /* under lock: counts how often a block of the slot lost pages of the arena */
+	unsigned int batches;          /* under lock: demotion batches at work */
+	unsigned int attaching;        /* under lock: mappers that wait for batches to end */
+	bool zapping, zap_done;        /* under lock: a zap round is out; every mapper has acknowledged it */
+	uint64_t scan_cost_ns;         /* under lock: what the last round cost the mappers */
+	uint64_t zap_sent_ns;          /* under lock */
+	uint64_t looked_ns;            /* under lock: when the last look ended */
+	uint64_t loaded_ns;            /* immutable */
+	uint64_t next_scan_ns;         /* demoter thread only */
+	uint64_t hand;                 /* demoter thread only: block from which on the next are picked */
+	uint64_t scan_wanted;          /* under lock: how many callers wait for quick rounds */
+	unsigned int changing;         /* under lock: changes at work, mappers included */
 	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
 
 	bool huge_marked;          /* under lock: the arena may have huge pages, and says so to a later daemon */
@@ -205,6 +206,10 @@ void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state s
 /* Under lock: what an answer says of the block. */
 void access_look(const struct ramfile *file, uint64_t block, struct tierfs_access_record *ret);
 void access_fail(struct tierfs_access_record *record, int err);
+
+/* --- read.c --- */
+/* As ramfile_read(). must: for who maps the file; it waits for what is away however many do. */
+int ramfile_read_for(struct ramfile *file, bool must, void *buf, size_t len, uint64_t offset, size_t *ret_len);
 
 /* --- demote.c --- */
 struct demote_result {

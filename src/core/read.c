@@ -16,6 +16,7 @@
 
 struct read_run {
 	struct ramfile *file;
+	bool must; /* who maps it needs it */
 	struct work *work;
 	uint8_t *buf;            /* where offset lands */
 	uint64_t offset, length; /* of the request, within one run of blocks */
@@ -51,7 +52,7 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	run->first = run->offset / file->block_bytes;
 	ramfile_wait_block(file, run->first);
 	if (run->first < file->blocks.count && blocks_away(&file->blocks, run->first)) {
-		int err = away_wait(file, run->first, false);
+		int err = away_wait(file, run->first, run->must);
 
 		if (err)
 			return err;
@@ -249,9 +250,9 @@ static int complete_first(struct ramfile *file, struct read_run *run)
 	return err ? err : -EAGAIN;
 }
 
-int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+int ramfile_read_for(struct ramfile *file, bool must, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
-	struct read_run run = { .file = file };
+	struct read_run run = { .file = file, .must = must };
 	size_t done = 0;
 	int err;
 
@@ -305,4 +306,9 @@ int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *re
 	}
 	*ret_offset = block * file->block_bytes > offset ? block * file->block_bytes : offset;
 	return 0;
+}
+
+int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+{
+	return ramfile_read_for(file, false, buf, len, offset, ret_len);
 }

@@ -78,6 +78,8 @@ void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_by
 
 	lock_get(&file->lock);
 	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
+	if (!stored && length_bytes == BLOCK_AWAY_BYTES)
+		length_bytes++; /* there may be a key, which is of no use to anybody */
 	/* What comes for a block that is away is the content of its hash, whichever key there is. */
 	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes,
 			  blocks_away(&file->blocks, block) ? file->blocks.content_hash[block] : 0);

@@ -311,12 +311,20 @@ static int serve_one(struct conversation *conversation)
 	return 0;
 }
 
+/* Cold access waits for no other host. */
+static bool do_not_wait(void *arg)
+{
+	(void)arg;
+	return true;
+}
+
 void access_serve(const struct access_config *config, int fd, uid_t uid, const atomic_bool *stopping)
 {
 	struct conversation conversation = { .config = config, .sock = fd, .stopping = stopping, .by_root = uid == 0 };
 	struct timeval open_time = { .tv_sec = OPEN_SECONDS }, answer_time = { .tv_sec = ANSWER_SECONDS }, ever = { 0 };
 	int err;
 
+	away_on_interrupt(do_not_wait, NULL);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &open_time, sizeof(open_time));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &answer_time, sizeof(answer_time));
 	err = serve_one(&conversation);
@@ -324,6 +332,7 @@ void access_serve(const struct access_config *config, int fd, uid_t uid, const a
 	while (!err && !atomic_load(stopping))
 		err = serve_one(&conversation);
 	fini(&conversation);
+	away_on_interrupt(NULL, NULL);
 }
 
 static void serve(void *arg, int fd, uid_t uid, const atomic_bool *stopping)

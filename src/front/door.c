@@ -213,7 +213,7 @@ static void mark_cached(const struct door *door, struct ramfile *file, size_t le
 	uint8_t cached[BLOCKS_A_WRITE];
 
 	memset(cached, 1, sizeof(cached));
-	ramfile_set_cached(file, first, count < BLOCKS_A_WRITE ? count : BLOCKS_A_WRITE, cached);
+	ramfile_set_cached(file, first, count < BLOCKS_A_WRITE ? count : BLOCKS_A_WRITE, cached, NULL);
 }
 
 /* The kernel drops its pages of a range that became a hole. */
@@ -224,7 +224,8 @@ static void unmark_cached(const struct door *door, struct ramfile *file, uint64_
 	uint64_t end = offset + len < size ? (offset + len) / block_bytes : (size + block_bytes - 1) / block_bytes;
 
 	for (uint64_t first = (offset + block_bytes - 1) / block_bytes; first < end; first += BLOCKS_A_WRITE)
-		ramfile_set_cached(file, first, end - first < BLOCKS_A_WRITE ? end - first : BLOCKS_A_WRITE, none);
+		ramfile_set_cached(file, first, end - first < BLOCKS_A_WRITE ? end - first : BLOCKS_A_WRITE, none,
+				   NULL);
 }
 
 int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,

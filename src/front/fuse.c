@@ -22,6 +22,7 @@
 #include <string.h>
 
 #include "core/away.h"
+#include "front/opener.h"
 #include "front/resent.h"
 
 #define ENTRY_TIMEOUT_S 3600.0
@@ -383,6 +384,12 @@ static bool was_interrupted(void *arg)
 	return fuse_req_interrupted(arg);
 }
 
+/* Any signal interrupts. The error of a fill would be SIGBUS to who touches memory, so only a kill counts. */
+static bool was_killed(void *arg)
+{
+	return fuse_req_interrupted(arg) && opener_is_killed(fuse_req_ctx(arg)->pid);
+}
+
 /* A read by a program names the owner of its locks; one that fills the kernel's cache has none. */
 static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
@@ -393,7 +400,7 @@ static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 
 	if (size > IO_MAX)
 		size = IO_MAX; /* never asked for by the kernel; a shorter answer would be the end of file to it */
-	away_on_interrupt(was_interrupted, req);
+	away_on_interrupt(fi->lock_owner == 0 ? was_killed : was_interrupted, req);
 	if (buf && fi->lock_owner == 0)
 		rc = door_fill(door, ino, buf, size, (uint64_t)offset, &len);
 	else if (buf)
@@ -434,8 +441,13 @@ static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_
 
 static void tfs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
 {
+	int rc;
+
 	(void)fi;
-	reply_rc(req, door_fallocate(&door_of(req)->door, ino, mode, (uint64_t)offset, (uint64_t)len));
+	away_on_interrupt(was_interrupted, req);
+	rc = door_fallocate(&door_of(req)->door, ino, mode, (uint64_t)offset, (uint64_t)len);
+	away_on_interrupt(NULL, NULL);
+	reply_rc(req, rc);
 }
 
 static void tfs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)

@@ -16,7 +16,7 @@
 #include "front/mountpoint.h"
 #include "front/resent.h"
 
-#define THREADS_MAX 128 /* requests that wait for a block or for room hold one each */
+#define THREADS_MAX 4096 /* requests that wait for a block or for room hold one each; only as many as wait are made */
 #define THREADS_IDLE 16
 #define WAKE_SIGNAL SIGUSR2
 #define NOTIFY_RESEND 7 /* FUSE_NOTIFY_RESEND of later headers */

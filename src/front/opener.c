@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,4 +159,26 @@ void opener_refused(struct opener *opener, pid_t tid, uint64_t ino, const char *
 	if (is_new(opener, pid, ino))
 		log_info("%s: process %d (%s) can read and write it, but not map it (ENODEV), because %s", path,
 			 (int)pid, name, why);
+}
+
+bool opener_is_killed(pid_t tid)
+{
+	char path[64], line[256];
+	bool killed = false;
+	FILE *status;
+
+	if (tid <= 0)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
+	status = fopen(path, "re");
+	if (!status)
+		return errno == ENOENT || errno == ESRCH;
+	while (!killed && fgets(line, sizeof(line), status)) {
+		unsigned long long pending;
+
+		if (sscanf(line, "SigPnd: %llx", &pending) == 1 || sscanf(line, "ShdPnd: %llx", &pending) == 1)
+			killed = pending & (1ULL << (SIGKILL - 1));
+	}
+	fclose(status);
+	return killed;
 }

@@ -23,3 +23,6 @@ int opener_announced(struct opener *opener, pid_t tid, bool *ret);
 
 /* Says once for each process and file that the one cannot map the other, and what to do. why: a clause. */
 void opener_refused(struct opener *opener, pid_t tid, uint64_t ino, const char *path, const char *why);
+
+/* A thread with a fatal signal has SIGKILL pending. False also where that cannot be told: of another pid namespace. */
+bool opener_is_killed(pid_t tid);

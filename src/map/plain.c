@@ -74,15 +74,19 @@ static void measure(struct plain *plain, struct subject *subject, uint64_t offse
 
 	while (first < end) {
 		uint64_t count = end - first < MEASURE_BLOCKS ? end - first : MEASURE_BLOCKS, bytes;
-		int err = evict_measure(plain->config.evict, plain->dev, subject->ino,
-					subject->path[0] ? subject->path : NULL, first * block_bytes, block_bytes,
-					count, plain->cached, &bytes);
+		uint64_t marks[RAMFILE_MARKS];
+		int err;
+
+		ramfile_marks(subject->file, marks);
+		err = evict_measure(plain->config.evict, plain->dev, subject->ino,
+				    subject->path[0] ? subject->path : NULL, first * block_bytes, block_bytes, count,
+				    plain->cached, &bytes);
 
 		if (err == -ENOENT)
 			memset(plain->cached, 0, count); /* no name and no mapper: the kernel is about to forget it */
 		else if (err)
 			return;
-		ramfile_set_cached(subject->file, first, count, plain->cached);
+		ramfile_set_cached(subject->file, first, count, plain->cached, marks);
 		first += count;
 	}
 }
@@ -95,6 +99,7 @@ static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t
 	struct evict_answer answer[EVICT_RANGES_MAX];
 	struct evict_summary summary;
 	struct ramfile_figures after;
+	uint64_t marks[RAMFILE_MARKS];
 	size_t count;
 	int err;
 
@@ -103,6 +108,7 @@ static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t
 		return 0;
 	for (size_t i = 0; i < count; i++)
 		range[i] = (struct evict_range){ .offset = pick[i].offset, .length = pick[i].length };
+	ramfile_marks(subject->file, marks);
 	err = evict_out(plain->config.evict, plain->dev, subject->ino, subject->path[0] ? subject->path : NULL, range,
 			count, answer, &summary);
 	if (err) {
@@ -118,8 +124,8 @@ static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t
 			continue;
 		}
 		memset(plain->cached, 0, blocks);
-		ramfile_set_cached(subject->file, range[i].offset / subject->figures.block_bytes, blocks,
-				   plain->cached);
+		ramfile_set_cached(subject->file, range[i].offset / subject->figures.block_bytes, blocks, plain->cached,
+				   marks);
 	}
 	ramfile_figures(subject->file, &after);
 	return subject->figures.cached_bytes > after.cached_bytes ? subject->figures.cached_bytes - after.cached_bytes

@@ -348,7 +348,7 @@ static void op_plain(void)
 		compare(data, first * PAGE, count * PAGE, "fill");
 	} else {
 		memset(cached, 0, sizeof(cached));
-		ramfile_set_cached(model.file, 0, PAGES_MAX, cached);
+		ramfile_set_cached(model.file, 0, PAGES_MAX, cached, NULL);
 	}
 }
 

@@ -146,9 +146,39 @@ static int start_target(struct migrate *migrate)
 	do {
 		err = status_of(migrate->target, status, migrate->why);
 	} while (!err && !strcmp(status, "inmigrate") && clock_ns() < deadline_ns && (clock_sleep(POLL_NS), true));
+	if (!err && !strcmp(status, "inmigrate")) {
+		snprintf(migrate->why, sizeof(migrate->why), "the target does not take the state of its devices");
+		err = -ETIMEDOUT;
+	}
 	if (!err && migrate->was_running)
 		err = qmp_run(migrate->target, "cont", NULL, NULL, migrate->why);
 	migrate->downtime_ns = clock_ns() - migrate->stopped_ns;
+	return err;
+}
+
+/* 0: nothing of it goes on, for certain. A connection that failed says nothing. */
+static int cancel_devices(struct migrate *migrate)
+{
+	uint64_t deadline_ns = clock_ns() + DEVICES_NS;
+	char unused[SENDER_WHY_LEN];
+	int err = qmp_run(migrate->source, "migrate_cancel", NULL, NULL, unused);
+
+	while (!err) {
+		json_t *answer = NULL;
+		const char *status;
+		bool over, done;
+
+		err = qmp_run(migrate->source, "query-migrate", NULL, &answer, unused);
+		status = json_string_value(json_object_get(answer, "status"));
+		over = !status || !strcmp(status, "none") || !strcmp(status, "cancelled") || !strcmp(status, "failed");
+		done = status && !strcmp(status, "completed");
+		json_decref(answer);
+		if (!err && over)
+			return 0;
+		if (done || clock_ns() > deadline_ns)
+			return -EBUSY;
+		clock_sleep(POLL_NS);
+	}
 	return err;
 }
 
@@ -156,8 +186,11 @@ static int go_on(struct migrate *migrate)
 {
 	int err = move_devices(migrate);
 
-	if (err)
+	if (err) {
+		/* Two machines with one life are worse than none. */
+		migrate->handed_over = cancel_devices(migrate) != 0;
 		return err;
+	}
 	migrate->handed_over = true;
 	return start_target(migrate);
 }

@@ -650,6 +650,8 @@ int receiver_run(struct receiver *receiver)
 	if (receiver->reader)
 		receiver->stream_bytes = reader_bytes(receiver->reader);
 	receiver->total_ns = clock_ns() - start_ns;
+	if (!err && receiver->post_copy)
+		close_target(receiver); /* its handles are for who brings the rest */
 	if (receiver->answer)
 		writer_result(receiver->answer, err, err ? receiver->why : "");
 	return err;

@@ -65,7 +65,7 @@ static int try_open(const char *path, struct tierfs_access **ret)
 	return fd < 0 ? -errno : tierfs_access_open(fd, BUFFER_BYTES, ret);
 }
 
-/* Another handle in the place of one whose daemon is gone; waits for the next daemon. */
+/* Another handle in the place of one whose daemon is gone, if any; waits for the next daemon, or for a place at it. */
 static int open_again(const char *path, struct tierfs_access **handle)
 {
 	uint64_t deadline_ns = clock_ns() + DAEMON_NS;
@@ -253,7 +253,7 @@ static int flush_batch(struct fetching *fetching)
 {
 	struct tierfs_access_answer answer = {};
 	int err = tierfs_access_write(fetching->put, TIERFS_ACCESS_WAIT, &answer);
-	bool lost = err == -ENOTCONN;
+	bool lost = err == -ENOTCONN, full = false;
 
 	if (lost)
 		err = open_again(fetching->fetcher->path, &fetching->put);
@@ -264,7 +264,10 @@ static int flush_batch(struct fetching *fetching)
 	for (size_t i = 0; !err && i < fetching->batched; i++) {
 		const struct tierfs_access_record *record = lost ? NULL : &answer.record[i];
 
-		if (record && record->result == TIERFS_ACCESS_ERROR)
+		if (record && record->result == TIERFS_ACCESS_ERROR && record->error == ENOSPC) {
+			settle(fetching, fetching->batch[i], false); /* it is asked for again */
+			full = true;
+		} else if (record && record->result == TIERFS_ACCESS_ERROR)
 			err = say_block(fetching, record->block, -(int)record->error, "cannot be written");
 		else
 			settle(fetching, fetching->batch[i], record && record->result != TIERFS_ACCESS_BUSY);
@@ -274,6 +277,8 @@ static int flush_batch(struct fetching *fetching)
 			      (fetching->done + fetching->away) * fetching->block_bytes);
 	pthread_mutex_unlock(&fetching->mutex);
 	fetching->batched = 0;
+	if (full)
+		clock_sleep(NS_PER_S);
 	return err;
 }
 
@@ -337,9 +342,9 @@ static int begin(struct fetching *fetching)
 
 	if (!fetcher->channel->two_way)
 		return -ENOTCONN;
-	err = try_open(fetcher->path, &fetching->put);
+	err = open_again(fetcher->path, &fetching->put);
 	if (!err)
-		err = try_open(fetcher->path, &fetching->look);
+		err = open_again(fetcher->path, &fetching->look);
 	if (err)
 		return err;
 	info = tierfs_access_info(fetching->put);

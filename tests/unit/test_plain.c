@@ -1,0 +1,80 @@
+/* What the engine takes the kernel's cache of a plain mapping to hold, while that is measured. */
+#include <check.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../lib/lib_scratch.h"
+#include "../lib/lib_store_mem.h"
+#include "base/clock.h"
+#include "core/ramfile_impl.h"
+#include "lib_check.h"
+
+#define BLOCK 16384U
+#define BLOCKS 8U
+
+static uint64_t cached_bytes(struct ramfile *file)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(file, &figures);
+	return figures.cached_bytes;
+}
+
+static void fill(struct ramfile *file, uint64_t block)
+{
+	static uint8_t data[BLOCK];
+	size_t length;
+
+	ck_assert_int_eq(ramfile_fill(file, data, BLOCK, block * BLOCK, &length), 0);
+	ck_assert_uint_eq(length, BLOCK);
+}
+
+/* A measurement says "not cached" of what the kernel asked for meanwhile, and may have changed by now. */
+START_TEST(what_comes_while_it_is_measured_stays_cached)
+{
+	static const uint8_t none[BLOCKS];
+	struct scratch scratch;
+	struct tier_config config = {
+		.block_bytes = BLOCK, .dram_bytes = BLOCKS * BLOCK, .min_idle_ns = NS_PER_S, .level = 1
+	};
+	uint64_t marks[RAMFILE_MARKS];
+	struct ramfile *file;
+	struct tier *tier;
+
+	scratch_new(&scratch, "plain");
+	config.arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(store_mem_new(&config.store), 0);
+	ck_assert_int_eq(tier_new(&config, &tier), 0);
+	ck_assert_int_eq(ramfile_load(tier, 7, BLOCKS * BLOCK, false, &file), 0);
+	fill(file, 1);
+	fill(file, 2);
+	ck_assert_uint_eq(cached_bytes(file), 2 * BLOCK);
+
+	ramfile_marks(file, marks);
+	fill(file, 2);
+	ramfile_set_cached(file, 0, BLOCKS, none, marks);
+	ck_assert_uint_eq(cached_bytes(file), BLOCK);
+	ck_assert(blocks_has(&file->blocks, 2, BLOCK_CACHED));
+	ramfile_marks(file, marks);
+	ramfile_set_cached(file, 0, BLOCKS, none, marks);
+	ck_assert_uint_eq(cached_bytes(file), 0);
+
+	ramfile_check(file);
+	ramfile_unload(file);
+	tier_free(tier);
+	config.store->ops->free(config.store);
+	close(config.arena_dir);
+	scratch_free(&scratch);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("plain");
+	TCase *tests = tcase_create("plain");
+
+	tcase_add_test(tests, what_comes_while_it_is_measured_stays_cached);
+	suite_add_tcase(suite, tests);
+	return check_run(suite);
+}
