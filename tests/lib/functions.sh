@@ -239,7 +239,8 @@ tierfs_start() # POOL MOUNTPOINT OPTIONS [DAEMON-ARGUMENT...]
 tierfs_answers() # PID MOUNTPOINT: true when usable, and when it is no use to wait
 {
 	alive "$1" || return 0
-	mounted "$2" && stat "$2"
+	# A dead mount may be taken away in between, and what lies below it answers, too: 65735546 is FUSE.
+	mounted "$2" && [ "$(stat -f -c %t "$2")" = 65735546 ]
 }
 
 # Unmounts and waits for the daemon's end, which must be a clean one.
