@@ -13,7 +13,7 @@
  * In the huge run, where the host allows it, the arena is what it is in production: fresh memory becomes huge pages
  * while the budget is far, the budget changes, and somebody holds references to pages, so that splits fail.
  *
- * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length, which is a quarter under a sanitizer.
+ * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length, which is an eighth under a sanitizer.
  */
 #include <check.h>
 #include <errno.h>
@@ -42,7 +42,7 @@
 #include "lib_check.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOWNESS 4
+#define SLOWNESS 8
 #else
 #define SLOWNESS 1
 #endif

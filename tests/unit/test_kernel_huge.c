@@ -411,8 +411,8 @@ static const char *why_not(void)
 
 	if (geteuid() != 0)
 		return "needs root";
-#ifdef __SANITIZE_THREAD__
-	return "one thread asks the kernel, slowly with a sanitizer of threads";
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+	return "one thread asks the kernel, slowly with a sanitizer";
 #endif
 	if (pins_prog_load(PINS_PINNED, &fd, &reason))
 		return reason;
@@ -433,11 +433,11 @@ int main(void)
 	TCase *tcase = tcase_create("huge");
 	const char *reason = why_not();
 
+	suite_add_tcase(suite, tcase);
 	if (reason) {
 		printf("skipped: %s\n", reason);
 		return check_skip(suite);
 	}
-	suite_add_tcase(suite, tcase);
 	tcase_set_timeout(tcase, 30);
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, never_by_itself);
