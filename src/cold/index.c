@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "base/le.h"
+
 static void put_be64(uint8_t *at, uint64_t number)
 {
 	for (int i = 0; i < 8; i++)
@@ -18,17 +20,6 @@ static uint64_t get_be64(const uint8_t *at)
 	return number;
 }
 
-static void put_le32(uint8_t *at, uint32_t number)
-{
-	for (int i = 0; i < 4; i++)
-		at[i] = (uint8_t)(number >> (8 * i));
-}
-
-static uint32_t get_le32(const uint8_t *at)
-{
-	return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
 void index_key(struct store_key key, uint8_t at[static INDEX_KEY_BYTES])
 {
 	put_be64(at, key.ino);
@@ -40,24 +31,23 @@ size_t index_pack(struct store_key key, struct place place, uint64_t origin, con
 {
 	if (head_len > STORE_HEAD_BYTES)
 		head_len = STORE_HEAD_BYTES;
-	put_le32(record->segment, place.segment);
-	put_le32(record->offset, place.offset_bytes / PLACE_UNIT_BYTES);
-	put_le32(record->length, place.length_bytes);
+	put_le(record->segment, place.segment, 4);
+	put_le(record->offset, place.offset_bytes / PLACE_UNIT_BYTES, 4);
+	put_le(record->length, place.length_bytes, 4);
 	memset(record->head, 0, sizeof(record->head));
 	if (head_len)
 		memcpy(record->head, head, head_len);
 	if (origin == key.ino)
 		return offsetof(struct index_record, origin);
-	put_le32(record->origin, (uint32_t)origin);
-	put_le32(record->origin + 4, (uint32_t)(origin >> 32));
+	put_le(record->origin, origin, 8);
 	return sizeof(*record);
 }
 
 static bool possible(const struct index_record *record)
 {
-	return get_le32(record->segment) < PLACE_SEGMENTS &&
-	       get_le32(record->offset) < PLACE_OFFSET_LIMIT / PLACE_UNIT_BYTES &&
-	       get_le32(record->length) < PLACE_LENGTH_LIMIT;
+	return (uint32_t)get_le(record->segment, 4) < PLACE_SEGMENTS &&
+	       (uint32_t)get_le(record->offset, 4) < PLACE_OFFSET_LIMIT / PLACE_UNIT_BYTES &&
+	       (uint32_t)get_le(record->length, 4) < PLACE_LENGTH_LIMIT;
 }
 
 bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
@@ -76,11 +66,11 @@ bool index_unpack(const void *key, size_t key_len, const void *value, size_t val
 	if (!possible(record))
 		return true;
 	*ret_place = (struct place){
-		.segment = get_le32(record->segment),
-		.offset_bytes = get_le32(record->offset) * PLACE_UNIT_BYTES,
-		.length_bytes = get_le32(record->length),
+		.segment = (uint32_t)get_le(record->segment, 4),
+		.offset_bytes = (uint32_t)get_le(record->offset, 4) * PLACE_UNIT_BYTES,
+		.length_bytes = (uint32_t)get_le(record->length, 4),
 	};
 	if (value_len == sizeof(*record))
-		*ret_origin = get_le32(record->origin) | (uint64_t)get_le32(record->origin + 4) << 32;
+		*ret_origin = get_le(record->origin, 8);
 	return true;
 }
