@@ -227,6 +227,22 @@ static void offer_payload(const struct tierfs_access *access, struct tierfs_acce
 	msg->u.call.payload_bytes = (uint32_t)(access->info.buffer_bytes - access->payload_at);
 }
 
+/* As many as the buffer takes. */
+static int ask_for_records(struct tierfs_access *access, struct tierfs_access_msg *msg,
+			   struct tierfs_access_answer *ret)
+{
+	int err;
+
+	msg->u.call.records = (uint32_t)access->records_cap;
+	err = ask(access, msg, -1, TIERFS_ACCESS_DONE);
+	if (err)
+		return err;
+	if (msg->u.done.records > access->records_cap)
+		return -EPROTO;
+	*ret = (struct tierfs_access_answer){ .record = records(access), .count = msg->u.done.records };
+	return 0;
+}
+
 EXPORT int tierfs_access_read(struct tierfs_access *access, uint64_t first, uint64_t count, uint32_t flags,
 			      struct tierfs_access_answer *ret)
 {
@@ -237,17 +253,11 @@ EXPORT int tierfs_access_read(struct tierfs_access *access, uint64_t first, uint
 		return -EINVAL;
 	msg.u.call.first_block = first;
 	msg.u.call.count_blocks = count;
-	msg.u.call.records = (uint32_t)access->records_cap;
 	offer_payload(access, &msg);
-	err = ask(access, &msg, -1, TIERFS_ACCESS_DONE);
-	if (err)
-		return err;
-	if (msg.u.done.records > access->records_cap)
-		return -EPROTO;
-	*ret = (struct tierfs_access_answer){ .record = records(access),
-					      .count = msg.u.done.records,
-					      .next_block = msg.u.done.next_block };
-	return 0;
+	err = ask_for_records(access, &msg, ret);
+	if (!err)
+		ret->next_block = msg.u.done.next_block;
+	return err;
 }
 
 static uint8_t *room_at(const struct tierfs_access *access, size_t bytes)
@@ -386,16 +396,10 @@ EXPORT int tierfs_access_wanted(struct tierfs_access *access, struct tierfs_acce
 
 	if (access->added)
 		return -EINVAL;
-	msg.u.call.records = (uint32_t)access->records_cap;
-	err = ask(access, &msg, -1, TIERFS_ACCESS_DONE);
-	if (err)
-		return err;
-	if (msg.u.done.records > access->records_cap)
-		return -EPROTO;
-	*ret = (struct tierfs_access_answer){ .record = records(access),
-					      .count = msg.u.done.records,
-					      .away_blocks = msg.u.done.next_block };
-	return 0;
+	err = ask_for_records(access, &msg, ret);
+	if (!err)
+		ret->away_blocks = msg.u.done.next_block;
+	return err;
 }
 
 EXPORT const char *tierfs_access_result_name(unsigned int result)
