@@ -7,8 +7,8 @@
  * live (then a block costs about half a copy more over its life), or as soon as the disk gets tight. A segment that is
  * nearly all live is not worth it.
  *
- * Power loss: a value that was durable stays so. The copies and the records that name them are synced before the old
- * file is unlinked; until then the segment is marked "collecting" and cannot die.
+ * Power loss: a value that was durable stays so. Copies are synced before the records that name them are written, and
+ * the records before the old file is unlinked; until then the segment is marked "collecting" and cannot die.
  *
  * One thread, woken by changes under the segments' lock, stopped by collect_stop(). It may block on I/O and on the
  * commit mutex.
@@ -24,8 +24,6 @@
 #define GARBAGE_SEGMENTS 4U
 /* After a failure. */
 #define RETRY_NS NS_PER_S
-/* Values that are moved at once. */
-#define MOVE_VALUES 256U
 
 struct live_value {
 	struct store_key key;
@@ -105,7 +103,7 @@ static void list_value(void *arg, struct store_key key, struct place place)
 }
 
 /* No new value can come to a sealed segment, so what is listed at any moment is all there is, or more. (But for those
- * that another file begins to share meanwhile: they keep the segment, until it is chosen again.) */
+ * that another file begins to share meanwhile: they stay, and so does the segment, until it is chosen again.) */
 static int list_live(struct store_rocks *store, struct victim *victim)
 {
 	CLEANUP_FREE uint64_t *inos = NULL;
@@ -168,8 +166,8 @@ static void release_victim(struct store_rocks *store, struct victim *victim, boo
 /* --- moving --- */
 
 struct part {
-	struct store_item item[MOVE_VALUES];
-	struct place place[MOVE_VALUES];
+	struct store_item item[STORE_MOVE_VALUES];
+	struct place place[STORE_MOVE_VALUES];
 	size_t count;
 };
 
@@ -179,7 +177,7 @@ static size_t measure(const struct victim *victim, size_t first, uint32_t *ret_e
 	uint32_t begin = victim->value[first].place.offset_bytes;
 	size_t i = first;
 
-	for (; i < victim->count && i - first < MOVE_VALUES; i++) {
+	for (; i < victim->count && i - first < STORE_MOVE_VALUES; i++) {
 		uint32_t end = victim->value[i].place.offset_bytes + victim->value[i].place.length_bytes;
 
 		if (end - begin > STORE_TRANSFER_BYTES - 2 * SEGMENT_ALIGN)

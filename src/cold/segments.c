@@ -278,11 +278,9 @@ int segments_reserve(struct segments *segments, uint64_t need, uint64_t want, st
 	return 0;
 }
 
-void segments_settled(struct segments *segments, struct segment *segment, bool written)
+void segments_settled(struct segments *segments, struct segment *segment)
 {
 	segment->pending--;
-	if (written)
-		segment->dirty = true;
 	segments_check_dead(segments, segment);
 }
 

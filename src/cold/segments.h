@@ -78,7 +78,7 @@ struct segment *segments_find(struct segments *segments, uint32_t id); /* (lock)
  * -EAGAIN if it has no room: then segments_grow(). The segment is pending until segments_settled(). (lock) */
 int segments_reserve(struct segments *segments, uint64_t need, uint64_t want, struct segment **ret,
 		     uint32_t *ret_offset, uint32_t *ret_bytes);
-void segments_settled(struct segments *segments, struct segment *segment, bool written); /* (lock) */
+void segments_settled(struct segments *segments, struct segment *segment); /* (lock) */
 /* Makes a new segment current, unless another thread just did and it has need bytes. -ENOSPC, -EIO. */
 int segments_grow(struct segments *segments, uint64_t need);
 /* What was reserved could not be written: nothing more goes to this segment. (lock) */

@@ -96,6 +96,13 @@ static int descriptor(struct segments *segments, struct segment *segment)
 
 /* --- reading, writing, syncing --- */
 
+static void set_dirty(struct segments *segments, struct segment *segment)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	segment->dirty = true;
+}
+
 int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset)
 {
 	int fd = descriptor(segments, segment);
@@ -108,7 +115,10 @@ int segments_write(struct segments *segments, struct segment *segment, const voi
 		if (n > 0)
 			done += (size_t)n;
 	}
-	return fd < 0 ? fd : 0;
+	if (fd < 0)
+		return fd;
+	set_dirty(segments, segment);
+	return 0;
 }
 
 int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
@@ -259,13 +269,6 @@ static struct segment *take_dirty(struct segments *segments)
 		return segment;
 	}
 	return NULL;
-}
-
-static void set_dirty(struct segments *segments, struct segment *segment)
-{
-	LOCK_SCOPE(&segments->lock);
-
-	segment->dirty = true;
 }
 
 static int sync_one(struct segments *segments, struct segment *segment)

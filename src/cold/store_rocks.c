@@ -234,6 +234,16 @@ static int rocks_meta_walk(struct store *base, const void *prefix, size_t prefix
 
 /* --- the whole --- */
 
+int store_rocks_sync_values(struct store_rocks *store)
+{
+	int r;
+
+	pthread_mutex_lock(&store->sync);
+	r = segments_sync(&store->segments);
+	pthread_mutex_unlock(&store->sync);
+	return r;
+}
+
 int store_rocks_sync(struct store_rocks *store)
 {
 	int r;

@@ -57,6 +57,9 @@ struct store_rocks {
 	struct store_errors read_errors;
 };
 
+/* Records whose values move at once. A value that has more of them is copied once for each so many. */
+#define STORE_MOVE_VALUES 256U
+
 /* Values that move: as a put, but only those that are still where they were. places: one for each item. */
 struct store_rocks_move {
 	const struct store_item *items;
@@ -94,6 +97,7 @@ int store_rocks_put(struct store *base, const struct store_item *items, size_t c
 int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count);
 int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *move);
 int store_rocks_sync(struct store_rocks *store);
+int store_rocks_sync_values(struct store_rocks *store); /* without their records */
 
 /* Reading: store_rocks_read.c. As the contract says. */
 int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len);

@@ -102,7 +102,7 @@ static void settle(struct store_rocks *store, struct segment *segment, bool writ
 	lock_get(&store->segments.lock);
 	if (!written)
 		segments_seal(&store->segments, segment);
-	segments_settled(&store->segments, segment, written);
+	segments_settled(&store->segments, segment);
 	lock_put(&store->segments.lock);
 }
 
@@ -161,6 +161,32 @@ static int append_all(struct put *put)
 	return r;
 }
 
+static bool moved_meanwhile(const struct put *put, size_t i)
+{
+	struct place now;
+
+	return !places_get(&put->store->places, put->move->items[i].key, &now) ||
+	       !place_equal(now, put->move->places[i]);
+}
+
+/* A value that began to be shared after it was listed stays where it is, with all its records: without the new ones it
+ * would be copied, and be there twice. Returns how many items it has. */
+static size_t select_value(struct put *put, size_t first)
+{
+	const struct share *share = shares_find(&put->store->shares, put->move->places[first]);
+	size_t end = first, records = 0;
+
+	do {
+		put->appended[end].skip = moved_meanwhile(put, end);
+		records += !put->appended[end].skip;
+		end++;
+	} while (end < put->move->count && repeats(put->move, end));
+	if (share && share->refs != records && share->refs <= STORE_MOVE_VALUES)
+		for (size_t i = first; i < end; i++)
+			put->appended[i].skip = true;
+	return end - first;
+}
+
 /* Which values are (still) to be published, whose they are, and room for them in the tables. */
 static int select_values(struct put *put)
 {
@@ -168,15 +194,15 @@ static int select_values(struct put *put)
 	LOCK_SCOPE(&store->segments.lock);
 	size_t shared = 0;
 
+	for (size_t i = 0; put->move->places && i < put->move->count;)
+		i += select_value(put, i);
+
 	for (size_t i = 0; i < put->move->count; i++) {
 		struct store_key key = put->move->items[i].key;
 		struct appended *appended = &put->appended[i];
-		struct place now;
 		int r = 0;
 
 		appended->origin = key.ino;
-		appended->skip = put->move->places &&
-				 !(places_get(&store->places, key, &now) && place_equal(now, put->move->places[i]));
 		if (!appended->skip)
 			r = places_reserve(&store->places, key);
 		if (r < 0)
@@ -285,6 +311,9 @@ int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *m
 	if (!appended)
 		return -ENOMEM;
 	r = append_all(&put);
+	/* A record may become durable at any time from its commit on, and what it named before was durable. */
+	if (r == 0 && move->places)
+		r = store_rocks_sync_values(store);
 	if (r == 0) {
 		pthread_mutex_lock(&store->commit);
 		r = commit(&put);
