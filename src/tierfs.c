@@ -426,6 +426,7 @@ static int start_servers(struct daemon *d)
 		.tokens = d->tokens,
 		.run_dir = d->pool->run_dir,
 		.refuse = d->args->options.value[OPTION_MAP] == OPTION_MAP_PLAIN,
+		.quick = d->args->options.value[OPTION_WARM] > 0,
 	};
 	struct control_config control = {
 		.tier = d->tier,

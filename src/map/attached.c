@@ -30,7 +30,6 @@
 #define CONNECTIONS_MAX 1024
 #define HELLO_NS (5 * NS_PER_S)
 #define ORPHAN_CHECK_NS (1 * NS_PER_S)
-#define WORKERS_DEFAULT 4
 
 /* --- the end of mappings ------------------------------------------------------------------------------------ */
 
@@ -277,8 +276,7 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 	err = loop_new(&attached->loop);
 	if (err)
 		goto err;
-	err = map_table_new(config->tier, config->fault_workers ? config->fault_workers : WORKERS_DEFAULT,
-			    &attached->table);
+	err = map_table_new(config->tier, config->quick, &attached->table);
 	if (err)
 		goto err;
 	err = listen_at(attached);

@@ -16,9 +16,9 @@ struct attached_config {
 	struct tier *tier; /* borrowed, like all below */
 	struct ns *ns;
 	struct token_table *tokens;
-	const char *run_dir;        /* attach.sock is made here */
-	bool refuse;                /* map=plain: nobody attaches */
-	unsigned int fault_workers; /* 0: a default for this host */
+	const char *run_dir; /* attach.sock is made here */
+	bool refuse;         /* map=plain: nobody attaches */
+	bool quick;          /* warm=: most values that faults need are in DRAM */
 };
 
 int attached_start(const struct attached_config *config, struct attached **ret);

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -17,6 +18,11 @@
 /* A thread waits for what a worker does, and it does little. */
 #define WORKER_NICE (-10)
 #define ID_ROOM 0 /* the eventfd that says: parked faults may go on, or stop; mapping ids begin above */
+/* Every event wakes a worker of each set, so there is a set for each processor only where they are few. */
+#define SETS_MAX 4U
+#define WORKERS_OF_A_PROCESSOR 3U
+#define WORKERS_MIN 4U
+#define WORKERS_MAX 32U
 
 struct entry {
 	uint64_t id;
@@ -24,20 +30,28 @@ struct entry {
 	UT_hash_handle hh;
 };
 
+/* Workers that wait together: those of one processor, or all. */
+struct set {
+	int epoll; /* the userfaultfd of each mapping, one shot at a time; and room */
+	int cpu;   /* where its workers run; -1: anywhere */
+};
+
 struct worker {
 	struct map_table *table;
+	struct set *set;
 	pthread_t thread;
 	bool runs;
 };
 
 struct map_table {
 	struct tier *tier;
-	int epoll; /* the userfaultfd of each mapping, one shot at a time; and room */
-	int room;  /* eventfd */
+	int room; /* eventfd */
 	_Atomic bool stopping;
 	struct lock lock;
 	struct entry *entries; /* under lock: uthash */
 	pthread_cond_t unused; /* a mapping's refs fell */
+	unsigned int sets;
+	struct set set[SETS_MAX];
 	unsigned int workers;
 	struct worker worker[];
 };
@@ -64,20 +78,21 @@ static void table_unref(struct map_table *table, struct mapping *mapping)
 
 /* --- workers ------------------------------------------------------------------------------------------------ */
 
-/* What the calling worker serves. armed: other workers are told of further events. */
+/* What the calling worker serves. armed: other workers of its set are told of further events. */
 static _Thread_local struct {
-	struct map_table *table;
+	struct set *set;
 	struct mapping *mapping;
 	bool armed;
 } serving;
 
-/* From here on the next event of the mapping wakes a worker, or none does. One that is there already does at once. */
+/* From here on the next event of the mapping wakes a worker of the set, or none does. One that is there already does at
+ * once. */
 static void arm(bool on)
 {
 	struct epoll_event event = { .events = on ? EPOLLIN | EPOLLONESHOT : 0, .data.u64 = serving.mapping->id };
 
 	/* Fails when the mapping is not watched any more. */
-	epoll_ctl(serving.table->epoll, EPOLL_CTL_MOD, serving.mapping->uffd, &event);
+	epoll_ctl(serving.set->epoll, EPOLL_CTL_MOD, serving.mapping->uffd, &event);
 	serving.armed = on;
 }
 
@@ -101,8 +116,9 @@ static void serve_event(struct mapping *mapping, uint64_t addr, enum uffd_event_
 		      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING, arrived_ns);
 }
 
-static void serve_mapping(struct map_table *table, uint64_t id, uint64_t woken_ns)
+static void serve_mapping(struct worker *worker, uint64_t id, uint64_t woken_ns)
 {
+	struct map_table *table = worker->table;
 	struct stages *stages = tier_stages(table->tier);
 	struct mapping *mapping = table_ref(table, id);
 	enum uffd_event_kind kind;
@@ -110,7 +126,7 @@ static void serve_mapping(struct map_table *table, uint64_t id, uint64_t woken_n
 
 	if (!mapping)
 		return;
-	serving.table = table;
+	serving.set = worker->set;
 	serving.mapping = mapping;
 	serving.armed = false; /* the one shot was fired */
 	while (uffd_next(mapping->uffd, &addr, &kind) == 0) {
@@ -136,21 +152,35 @@ static void serve_room(struct map_table *table)
 		;
 }
 
+/* A worker on the processor of the toucher, which sleeps now, begins at once: no other processor has to wake up. */
+static void settle_down(const struct worker *worker)
+{
+	cpu_set_t cpus;
+
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE) < 0)
+		log_debug("fault workers have no priority of their own");
+	if (worker->set->cpu < 0)
+		return;
+	CPU_ZERO(&cpus);
+	CPU_SET((size_t)worker->set->cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus) < 0)
+		log_debug("a fault worker may not run on processor %d alone", worker->set->cpu);
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *worker = arg;
 	struct map_table *table = worker->table;
 
-	if (setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE) < 0)
-		log_debug("fault workers have no priority of their own");
+	settle_down(worker);
 	while (!atomic_load(&table->stopping)) {
 		struct epoll_event event;
-		int count = epoll_wait(table->epoll, &event, 1, -1);
+		int count = epoll_wait(worker->set->epoll, &event, 1, -1);
 
 		if (count <= 0)
 			continue;
 		if (event.data.u64 != ID_ROOM)
-			serve_mapping(table, event.data.u64, clock_ns());
+			serve_mapping(worker, event.data.u64, clock_ns());
 		else if (!atomic_load(&table->stopping))
 			serve_room(table);
 	}
@@ -166,11 +196,12 @@ static void on_room(void *arg)
 		log_debug("room for waiting faults was announced before");
 }
 
-static int worker_start(struct map_table *table, struct worker *worker)
+static int worker_start(struct map_table *table, struct worker *worker, struct set *set)
 {
 	int err;
 
 	worker->table = table;
+	worker->set = set;
 	err = -pthread_create(&worker->thread, NULL, worker_main, worker);
 	if (!err) {
 		worker->runs = true;
@@ -179,34 +210,65 @@ static int worker_start(struct map_table *table, struct worker *worker)
 	return err;
 }
 
-static int open_epoll(struct map_table *table)
+static int set_open(struct map_table *table, int cpu)
 {
 	struct epoll_event event = { .events = EPOLLIN, .data.u64 = ID_ROOM };
+	struct set *set = &table->set[table->sets];
+
+	set->cpu = cpu;
+	set->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (set->epoll < 0)
+		return -errno;
+	table->sets++;
+	return epoll_ctl(set->epoll, EPOLL_CTL_ADD, table->room, &event) < 0 ? -errno : 0;
+}
+
+/* One for each of the processors that the daemon may use, or one for all. */
+static int open_sets(struct map_table *table, const cpu_set_t *cpus, bool each)
+{
+	int err = 0;
 
 	table->room = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (table->room < 0)
 		return -errno;
-	table->epoll = epoll_create1(EPOLL_CLOEXEC);
-	if (table->epoll < 0)
-		return -errno;
-	return epoll_ctl(table->epoll, EPOLL_CTL_ADD, table->room, &event) < 0 ? -errno : 0;
+	if (!each)
+		return set_open(table, -1);
+	for (int cpu = 0; cpu < CPU_SETSIZE && !err; cpu++)
+		if (CPU_ISSET((size_t)cpu, cpus))
+			err = set_open(table, cpu);
+	return err;
 }
 
-int map_table_new(struct tier *tier, unsigned int workers, struct map_table **ret)
+static unsigned int workers_for(unsigned int cpus, bool each)
 {
-	struct map_table *table = calloc(1, sizeof(*table) + workers * sizeof(table->worker[0]));
+	unsigned int workers = each ? cpus * WORKERS_OF_A_PROCESSOR : cpus;
+
+	return workers < WORKERS_MIN ? WORKERS_MIN : workers > WORKERS_MAX ? WORKERS_MAX : workers;
+}
+
+int map_table_new(struct tier *tier, bool quick, struct map_table **ret)
+{
+	struct map_table *table;
+	unsigned int count = 0, workers;
+	cpu_set_t cpus;
+	bool each;
 	int err;
 
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0)
+		count = (unsigned int)CPU_COUNT(&cpus);
+	each = quick && count && count <= SETS_MAX;
+	workers = workers_for(count, each);
+	table = calloc(1, sizeof(*table) + workers * sizeof(table->worker[0]));
 	if (!table)
 		return -ENOMEM;
 	table->tier = tier;
 	table->workers = workers;
-	table->epoll = table->room = -1;
+	table->room = -1;
 	lock_init(&table->lock, LOCK_RANK_ATTACH);
 	lock_cond_init(&table->unused);
-	err = open_epoll(table);
+	err = open_sets(table, &cpus, each);
 	for (unsigned int i = 0; i < workers && !err; i++)
-		err = worker_start(table, &table->worker[i]);
+		err = worker_start(table, &table->worker[i], &table->set[i % table->sets]);
 	if (err) {
 		map_table_free(table);
 		return err;
@@ -231,8 +293,8 @@ void map_table_free(struct map_table *table)
 			pthread_join(worker->thread, NULL);
 		}
 	}
-	if (table->epoll >= 0)
-		close(table->epoll);
+	for (unsigned int i = 0; i < table->sets; i++)
+		close(table->set[i].epoll);
 	if (table->room >= 0)
 		close(table->room);
 	pthread_cond_destroy(&table->unused);
@@ -242,16 +304,20 @@ void map_table_free(struct map_table *table)
 
 /* --- adding and removing ------------------------------------------------------------------------------------ */
 
+static void unwatch(struct map_table *table, struct mapping *mapping)
+{
+	for (unsigned int i = 0; i < table->sets; i++)
+		epoll_ctl(table->set[i].epoll, EPOLL_CTL_DEL, mapping->uffd, NULL);
+}
+
 static int watch(struct map_table *table, struct mapping *mapping)
 {
 	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = mapping->id };
 
-	return epoll_ctl(table->epoll, EPOLL_CTL_ADD, mapping->uffd, &event) < 0 ? -errno : 0;
-}
-
-static void unwatch(struct map_table *table, struct mapping *mapping)
-{
-	epoll_ctl(table->epoll, EPOLL_CTL_DEL, mapping->uffd, NULL);
+	for (unsigned int i = 0; i < table->sets; i++)
+		if (epoll_ctl(table->set[i].epoll, EPOLL_CTL_ADD, mapping->uffd, &event) < 0)
+			return -errno;
+	return 0;
 }
 
 int map_table_add(struct map_table *table, struct mapping *mapping)

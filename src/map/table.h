@@ -1,12 +1,17 @@
 /* map/table.h - the mappings that are usable now, by id, and the threads that resolve their faults.
  *
- * Fault workers wait on one epoll set, which holds the userfaultfd of every mapping with EPOLLONESHOT: an event wakes
+ * Fault workers wait on an epoll set, which holds the userfaultfd of every mapping with EPOLLONESHOT: an event wakes
  * one worker, and the next one is announced when that worker begins to wait for something, or goes. It finds the
  * mapping by the id in the event and holds a reference while it works. Removing a mapping takes it out of the table and
  * the set, waits until no worker holds it, takes it from its file, and frees it.
+ *
+ * Where faults are resolved without a disk, what they cost most is to wake a processor up and to wake the toucher's up
+ * again. There each of a few processors has a set and workers of its own: an event wakes one on each, and the one where
+ * the toucher was has begun before the others are there. With a disk to wait for, one set for all is faster.
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/tier.h"
@@ -14,7 +19,8 @@
 
 struct map_table;
 
-int map_table_new(struct tier *tier, unsigned int workers, struct map_table **ret);
+/* quick: most values that faults need are in DRAM. */
+int map_table_new(struct tier *tier, bool quick, struct map_table **ret);
 void map_table_free(struct map_table *table); /* stops the workers; the table must be empty. Takes NULL */
 
 /* Adds it to its file and to the table: from here on faults are resolved. On an error nothing has changed. */
