@@ -21,7 +21,10 @@
 /* Fresh memory is given in growing pieces while at least this part of the budget is free. */
 #define FAR_DIVISOR 4
 #define ZERO_WINDOW_BYTES (UINT64_C(2) << 20)
-#define READ_AHEAD_BYTES (UINT64_C(2) << 20)
+/* Read-ahead of one sequence: a part of the budget, within these bounds. */
+#define AHEAD_DIVISOR 32
+#define AHEAD_MIN_BYTES (UINT64_C(2) << 20)
+#define AHEAD_MAX_BYTES (UINT64_C(8) << 20)
 
 /* Gets the value of a block into work->value. */
 static int get_value(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
@@ -275,7 +278,34 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 	return err;
 }
 
-/* Called with the lock held, the block COLD and reserved; drops the lock. */
+/* --- read-ahead ------------------------------------------------------------------------------------------- */
+
+/* Two ranges: what lies before the mark, and what lies behind it. */
+static void read_ahead(struct ramfile *file, struct mapper *mapper, const struct sequence_plan *plan)
+{
+	struct ahead *ahead = tier_ahead(file->tier);
+	uint64_t end = plan->first + plan->count;
+	uint64_t mark = plan->mark < end ? plan->mark : end;
+
+	ahead_bring(ahead, file, mapper, plan->first, mark - plan->first);
+	if (mark < end)
+		ahead_bring(ahead, file, mapper, mark + 1, end - mark - 1);
+}
+
+static uint32_t ahead_blocks(const struct ramfile *file)
+{
+	uint64_t bytes = atomic_load(&tier_budget(file->tier)->limit_bytes) / AHEAD_DIVISOR;
+
+	if (bytes < AHEAD_MIN_BYTES)
+		bytes = AHEAD_MIN_BYTES;
+	if (bytes > AHEAD_MAX_BYTES)
+		bytes = AHEAD_MAX_BYTES;
+	return (uint32_t)(bytes / file->block_bytes);
+}
+
+/* --- one cold block --------------------------------------------------------------------------------------- */
+
+/* The block is LOADING and reserved. */
 static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
 	uint64_t length = ramfile_block_length(file, block);
@@ -284,8 +314,6 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	bool waiters, there = true;
 	int err;
 
-	blocks_set_state(&file->blocks, block, BLOCK_LOADING);
-	lock_put(&file->lock);
 	err = work_get(tier_works(file->tier), &work);
 	if (!err)
 		err = bring(file, mapper, work, block, length, &info);
@@ -303,6 +331,26 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 		poison(file, mapper, block * file->block_bytes, length);
 	if (waiters || (err && err != -EIO))
 		ramfile_wake(file, block, 1);
+}
+
+/* Called with the lock held, the block COLD and reserved; drops the lock. Long windows are asked for before the block
+ * itself: who touched it has come to the end of what was brought, or waits there, and the threads have run dry. */
+static void cold_fault(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t arrived_ns)
+{
+	struct stages *stages = tier_stages(file->tier);
+	struct sequence_plan plan = { 0 };
+	bool ahead = sequences_touch(&mapper->cold, block, ahead_blocks(file), &plan);
+	bool ahead_first = ahead && plan.mark != SEQUENCE_NO_MARK;
+
+	blocks_set_state(&file->blocks, block, BLOCK_LOADING);
+	lock_put(&file->lock);
+	stage_end(stages, STAGE_QUEUE, file->ino, block, arrived_ns);
+	if (ahead_first)
+		read_ahead(file, mapper, &plan);
+	load_one(file, mapper, block);
+	hist_add(&file->faults, stage_end(stages, STAGE_TOTAL, file->ino, block, arrived_ns) - arrived_ns);
+	if (ahead && !ahead_first)
+		read_ahead(file, mapper, &plan);
 }
 
 /* --- holes ------------------------------------------------------------------------------------------------ */
@@ -405,30 +453,12 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 		ramfile_wake(file, block, 1);
 }
 
-/* --- read-ahead ------------------------------------------------------------------------------------------- */
-
-/* Two ranges: what lies before the mark, and what lies behind it. */
-static void read_ahead(struct ramfile *file, struct mapper *mapper, const struct sequence_plan *plan)
-{
-	struct ahead *ahead = tier_ahead(file->tier);
-	uint64_t end = plan->first + plan->count;
-	uint64_t mark = plan->mark < end ? plan->mark : end;
-
-	ahead_bring(ahead, file, mapper, plan->first, mark - plan->first);
-	if (mark < end)
-		ahead_bring(ahead, file, mapper, mark + 1, end - mark - 1);
-}
-
 /* --- the fault -------------------------------------------------------------------------------------------- */
 
 /* Returns true when the fault was resolved here (and counts), false when it waits for somebody else. Drops the lock. */
 static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
 		    enum ramfile_fault_kind kind, uint64_t arrived_ns)
 {
-	struct stages *stages = tier_stages(file->tier);
-	struct sequence_plan plan;
-	bool ahead;
-
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
 	case BLOCK_COLD:
@@ -453,12 +483,7 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			zero_run(file, mapper, block);
 			return true;
 		}
-		ahead = sequences_touch(&mapper->cold, block, (uint32_t)(READ_AHEAD_BYTES / file->block_bytes), &plan);
-		stage_end(stages, STAGE_QUEUE, file->ino, block, arrived_ns);
-		load_one(file, mapper, block);
-		hist_add(&file->faults, stage_end(stages, STAGE_TOTAL, file->ino, block, arrived_ns) - arrived_ns);
-		if (ahead)
-			read_ahead(file, mapper, &plan);
+		cold_fault(file, mapper, block, arrived_ns);
 		return false;
 	case BLOCK_STORING:
 		if (blocks_has(&file->blocks, block, BLOCK_COMMITTING)) {
