@@ -212,7 +212,8 @@ static void bring(struct ramfile *file, uint64_t block)
 	memcpy(payload, model.away + at, length);
 	record.payload_bytes = (uint32_t)length;
 	ck_assert_int_eq(access_write(file, 0, &buffer), 0);
-	ck_assert(record.result != TIERFS_ACCESS_ERROR || record.error == EIO || record.error == ENOSPC);
+	ck_assert_msg(record.result != TIERFS_ACCESS_ERROR || record.error == EIO || record.error == ENOSPC,
+		      "block %llu: %s", (unsigned long long)block, strerror(record.error));
 	atomic_fetch_add(&model.brought, record.result == TIERFS_ACCESS_WRITE_OK);
 }
 
@@ -567,7 +568,7 @@ static void send_away(uint64_t block)
 	memcpy(plain, model.want + at, length);
 	if (codec_is_zero(plain, model.block_bytes))
 		return;
-	memcpy(model.away + at, plain, length);
+	memcpy(model.away + at, plain, model.block_bytes); /* with the zeros behind the end: the file may grow */
 	buffer.record[0] = (struct tierfs_access_record){ .block = block,
 							  .count = 1,
 							  .form = TIERFS_FORM_AWAY,
