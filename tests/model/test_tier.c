@@ -14,7 +14,7 @@
  * while the budget is far, the budget changes, and somebody holds references to pages, so that splits fail.
  *
  * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length, which is an eighth under a sanitizer.
- */
+ * timeout: 360 */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -1140,7 +1140,7 @@ START_TEST(random_operations)
 	static const uint32_t sizes[] = { 4096, 16384, 65536 };
 
 	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + (uint64_t)_i),
-	    from_environment("TIERFS_STEPS", 4000 / SLOWNESS), sizes[_i], NULL);
+	    from_environment("TIERFS_STEPS", 3000 / SLOWNESS), sizes[_i], NULL);
 }
 END_TEST
 
