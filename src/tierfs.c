@@ -418,6 +418,13 @@ static int own_root(struct daemon *d)
 	return rc;
 }
 
+static int served(const struct daemon *d, const char *socket, int rc)
+{
+	if (rc < 0)
+		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, socket, strerror(-rc));
+	return rc;
+}
+
 static int start_servers(struct daemon *d)
 {
 	struct attached_config attached = {
@@ -443,20 +450,12 @@ static int start_servers(struct daemon *d)
 		.option_arg = (void *)&d->args->options,
 	};
 	struct access_config access = { .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir };
-	int rc = attached_start(&attached, &d->attached);
+	int rc = served(d, TIERFS_ATTACH_SOCKET, attached_start(&attached, &d->attached));
 
-	if (rc < 0) {
-		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, TIERFS_ATTACH_SOCKET, strerror(-rc));
-		return rc;
-	}
-	rc = access_start(&access, &d->access);
-	if (rc < 0) {
-		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, TIERFS_ACCESS_SOCKET, strerror(-rc));
-		return rc;
-	}
-	rc = control_start(&control, &d->control);
-	if (rc < 0)
-		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, TIERFS_CONTROL_SOCKET, strerror(-rc));
+	if (rc >= 0)
+		rc = served(d, TIERFS_ACCESS_SOCKET, access_start(&access, &d->access));
+	if (rc >= 0)
+		rc = served(d, TIERFS_CONTROL_SOCKET, control_start(&control, &d->control));
 	return rc;
 }
 
