@@ -360,7 +360,7 @@ static void cold_fault(struct ramfile *file, struct mapper *mapper, uint64_t blo
 static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
 	struct budget *budget = tier_budget(file->tier);
-	bool far = budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
+	bool far = tier_fits(file->tier) || budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
 	uint64_t most = far ? ZERO_WINDOW_BYTES / file->block_bytes : 1;
 	uint64_t window, count = 1, length, failed = 0;
 	bool waiters = false;

@@ -141,6 +141,7 @@ enum ramfile_cache ramfile_open_cached(struct ramfile *file)
 		return RAMFILE_CACHE_NO;
 	answer = file->cached_opens || !file->cache_stale ? RAMFILE_CACHE_KEEP : RAMFILE_CACHE_FRESH;
 	file->cached_opens++;
+	tier_set_demand(file->tier, file);
 	file->cache_stale = false;
 	return answer;
 }
@@ -149,9 +150,11 @@ void ramfile_close_cached(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	if (file->cached_opens && --file->cached_opens == 0)
+	if (file->cached_opens && --file->cached_opens == 0) {
+		tier_set_demand(file->tier, file);
 		arena_set_mark(&file->arena, ARENA_MARK_PLAIN,
 			       false); /* left behind, it keeps others from attaching, and no more */
+	}
 }
 
 bool ramfile_inherit(struct ramfile *file, bool inherited)
@@ -159,9 +162,10 @@ bool ramfile_inherit(struct ramfile *file, bool inherited)
 	bool plain = inherited && arena_has_mark(&file->arena, ARENA_MARK_PLAIN);
 
 	LOCK_SCOPE(&file->lock);
-	if (plain)
+	if (plain) {
 		file->cached_opens = 1;
-	else
+		tier_set_demand(file->tier, file);
+	} else
 		arena_set_mark(&file->arena, ARENA_MARK_PLAIN, false);
 	/* Whatever the kernel has cached of a file that nobody had open for it: an attached mapping may have come
 	 * since. */

@@ -72,6 +72,8 @@ unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, vo
 
 bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 {
+	if (need == BUDGET_OPTIONAL && tier_fits(file->tier))
+		need = BUDGET_MUST;
 	if (!budget_reserve(tier_budget(file->tier), blocks * file->block_bytes, need))
 		return false;
 	atomic_fetch_add(&file->dram_blocks, blocks);
@@ -299,6 +301,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	old = file->blocks;
 	file->blocks = fresh;
 	file->size_bytes = size_bytes;
+	tier_set_demand(file->tier, file);
 	lock_put(&file->lock);
 	blocks_fini(&old);
 	return 0;

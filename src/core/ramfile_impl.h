@@ -98,6 +98,7 @@ struct ramfile {
 
 	_Atomic bool lost, dirty;
 	_Atomic uint64_t dram_blocks; /* reserved in the budget for this file */
+	uint64_t demand_bytes;        /* under lock: see tier_set_demand() */
 	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
 	_Atomic uint64_t direct_read_bytes, direct_write_bytes, errors;
 	struct hist faults;
@@ -250,6 +251,9 @@ bool tier_sees_pins(const struct tier *tier);
 _Atomic unsigned int *tier_away_waits(struct tier *tier); /* threads that wait for blocks that are away */
 void tier_count_pinned(struct tier *tier, uint64_t blocks);
 uint64_t tier_near_bytes(struct tier *tier); /* with less than this free, the budget is near */
+bool tier_fits(struct tier *tier);           /* all files together cannot use more than the budget */
+/* Under the file's lock: its size has changed, or whether it is mapped plain. */
+void tier_set_demand(struct tier *tier, struct ramfile *file);
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);

@@ -43,6 +43,8 @@ struct tier {
 	tier_room_fn *on_room; /* under parked_lock, also while it is called */
 	void *on_room_arg;
 
+	_Atomic uint64_t demand_bytes; /* what the listed files could have in DRAM */
+
 	struct lock lock;
 	struct file_list files;  /* under lock */
 	pthread_cond_t unpinned; /* a file's pins became 0 */
@@ -94,11 +96,25 @@ void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
 
 /* --- room ------------------------------------------------------------------------------------------------- */
 
+bool tier_fits(struct tier *tier)
+{
+	return atomic_load(&tier->demand_bytes) <= atomic_load(&tier->budget.limit_bytes);
+}
+
+void tier_set_demand(struct tier *tier, struct ramfile *file)
+{
+	/* What is mapped plain may be in the kernel's cache and, for a while, in the arena too. */
+	uint64_t bytes = file->blocks.count * file->block_bytes * (file->cached_opens ? 2 : 1);
+
+	atomic_fetch_add(&tier->demand_bytes, bytes - file->demand_bytes);
+	file->demand_bytes = bytes;
+}
+
 /* Half of the reserve is used: it is refilled whole. One walk over the tables then serves many blocks; refilling each
- * block as it is taken would cost a walk each. */
+ * block as it is taken would cost a walk each. Where everything fits nobody needs a reserve. */
 static bool reserve_used(struct tier *tier)
 {
-	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / 2;
+	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / 2 && !tier_fits(tier);
 }
 
 void tier_kick(struct tier *tier)
@@ -322,6 +338,9 @@ bool tier_resume_fault(struct tier *tier)
 
 int tier_add_file(struct tier *tier, struct ramfile *file)
 {
+	lock_get(&file->lock);
+	tier_set_demand(tier, file);
+	lock_put(&file->lock);
 	lock_get(&tier->lock);
 	TAILQ_INSERT_TAIL(&tier->files, file, link);
 	file->listed = true;
@@ -339,6 +358,10 @@ void tier_remove_file(struct tier *tier, struct ramfile *file)
 		TAILQ_REMOVE(&tier->files, file, link);
 	file->listed = false;
 	lock_put(&tier->lock);
+	lock_get(&file->lock);
+	atomic_fetch_sub(&tier->demand_bytes, file->demand_bytes);
+	file->demand_bytes = 0;
+	lock_put(&file->lock);
 }
 
 /* --- the demoter ------------------------------------------------------------------------------------------ */
@@ -352,7 +375,9 @@ static uint64_t parked_count(struct tier *tier)
 
 static bool under_pressure(struct tier *tier)
 {
-	return reserve_used(tier) || parked_count(tier);
+	LOCK_SCOPE(&tier->parked_lock);
+
+	return reserve_used(tier) || tier->parked_count || tier->room_waiters;
 }
 
 /* Refills the reserve, until a scan is due. */
@@ -587,7 +612,7 @@ void tier_count_pinned(struct tier *tier, uint64_t blocks)
 
 uint64_t tier_near_bytes(struct tier *tier)
 {
-	return NEAR_RESERVES * budget_reserve_bytes(&tier->budget);
+	return tier_fits(tier) ? 0 : NEAR_RESERVES * budget_reserve_bytes(&tier->budget);
 }
 
 void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,

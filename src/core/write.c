@@ -464,6 +464,7 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count)
 	}
 	blocks_resize(&file->blocks, count);
 	file->size_bytes = size_bytes;
+	tier_set_demand(file->tier, file);
 	return true;
 }
 
@@ -513,8 +514,10 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 		return err;
 	lock_get(&file->lock);
 	err = blocks_resize(&file->blocks, new_blocks);
-	if (!err)
+	if (!err) {
 		file->size_bytes = size_bytes;
+		tier_set_demand(file->tier, file);
+	}
 	for (uint64_t i = 0; !err && i < fresh; i++) {
 		if (!left[i])
 			continue;
