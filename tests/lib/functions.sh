@@ -236,11 +236,16 @@ tierfs_start() # POOL MOUNTPOINT OPTIONS [DAEMON-ARGUMENT...]
 	[ -z "${TIERFS_TEST_POOLS:-}" ] || sed -n 's/^id //p' "$pool/pool.conf" >>"$TIERFS_TEST_POOLS"
 }
 
+# A dead mount may be taken away in between, and what lies below it answers, too: 65735546 is FUSE.
+mount_answers() # MOUNTPOINT
+{
+	mounted "$1" && [ "$(stat -f -c %t "$1")" = 65735546 ]
+}
+
 tierfs_answers() # PID MOUNTPOINT: true when usable, and when it is no use to wait
 {
 	alive "$1" || return 0
-	# A dead mount may be taken away in between, and what lies below it answers, too: 65735546 is FUSE.
-	mounted "$2" && [ "$(stat -f -c %t "$2")" = 65735546 ]
+	mount_answers "$2"
 }
 
 # Unmounts and waits for the daemon's end, which must be a clean one.

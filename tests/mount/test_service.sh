@@ -176,8 +176,7 @@ said "LISTEN_FDS=many is no number"
 service_kill 15 0
 order env SYSTEMD_EXEC_PID 1
 order start
-answers() { mounted "$M" && [ "$(stat -f -c %t "$M")" = 65735546 ]; } # FUSE
-wait_for 20 answers || fail "no mount"
+wait_for 20 mount_answers "$M" || fail "no mount"
 [ -e "$run_dir/holder.sock" ] || fail "whom the service manager does not wait for has no holder"
 service_kill 15 0
 
