@@ -18,6 +18,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "cold/store_rocks_impl.h"
 
 /* With less garbage than that many segments nothing is done. */
@@ -276,6 +277,7 @@ static void *run(void *arg)
 	bool rest = false, hurry;
 
 	pthread_setname_np(pthread_self(), "tierfs-collect");
+	thread_set_slice(THREAD_SLICE_LONG_NS);
 	while (wait_for_work(store, rest, &hurry)) {
 		rest = collect_one(store, hurry || headroom_tight(&store->headroom)) < 0;
 		/* One segment may not have been enough for the put that was refused. */

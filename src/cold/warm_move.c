@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define RETRY_NS NS_PER_S
 /* Copying pays up to so much that is live, in tenths. */
@@ -352,6 +353,7 @@ static void *writer_main(void *arg)
 	int r;
 
 	pthread_setname_np(pthread_self(), "tierfs-warm");
+	thread_set_slice(THREAD_SLICE_LONG_NS);
 	pthread_mutex_lock(&warm->commit);
 	while (!warm->stop) {
 		if (atomic_load(&warm->total_bytes) <= warm->start_bytes || !choose(warm, &choice)) {

@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "core/ahead.h"
 #include "core/choice.h"
 #include "core/ramfile_impl.h"
@@ -471,6 +472,7 @@ static void *demoter(void *arg)
 {
 	struct tier *tier = arg;
 
+	thread_set_slice(THREAD_SLICE_LONG_NS);
 	lock_get(&tier->parked_lock);
 	while (!tier->stopping) {
 		lock_put(&tier->parked_lock);

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "map/uffd.h"
 
 /* A thread waits for what a worker does, and it does little. */
@@ -159,6 +160,7 @@ static void settle_down(const struct worker *worker)
 
 	if (setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE) < 0)
 		log_debug("fault workers have no priority of their own");
+	thread_set_slice(THREAD_SLICE_SHORT_NS);
 	if (worker->set->cpu < 0)
 		return;
 	CPU_ZERO(&cpus);
