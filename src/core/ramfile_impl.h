@@ -73,7 +73,9 @@ struct ramfile {
 	unsigned int batches;          /* under lock: demotion batches at work */
 	unsigned int attaching;        /* under lock: mappers that wait for batches to end */
 	bool zapping, zap_done;        /* under lock: a zap round is out; every mapper has acknowledged it */
-	uint64_t scan_cost_ns;         /* under lock: what the last round cost the mappers */
+	uint64_t scan_marked;          /* under lock: blocks that the zap that is out dropped */
+	uint64_t scanned_marked;       /* under lock: the same of the last finished round */
+	uint64_t scanned_returned;     /* under lock: of those, blocks that were in use */
 	uint64_t zap_sent_ns;          /* under lock */
 	uint64_t looked_ns;            /* under lock: when the last look ended */
 	uint64_t loaded_ns;            /* immutable */

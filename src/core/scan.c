@@ -12,6 +12,8 @@
 /* Under pressure it loses more if that makes room: up to 10 %, or what a round a second costs. */
 #define HURRY_SHARE 10
 #define HURRY_MOST_NS NS_PER_S
+/* How much of a file comes back is not known before the first look, which shall not be far. */
+#define FIRST_MOST_NS (60 * NS_PER_S)
 
 struct part {
 	uint64_t first, count, round;
@@ -41,10 +43,16 @@ static void next_part(const struct ramfile *file, struct part *part, uint64_t fi
 	part->count = left < SCAN_BLOCKS ? left : SCAN_BLOCKS;
 }
 
+static uint64_t price_ns(const struct ramfile *file, uint64_t blocks)
+{
+	return blocks * (file->block_bytes / PAGE_BYTES) * MINOR_FAULT_NS;
+}
+
 static void zap_round(struct ramfile *file, uint64_t now_ns)
 {
 	uint8_t marks[SCAN_BLOCKS];
 	struct part part = { .map = marks };
+	uint64_t marked = 0;
 	unsigned int mappers;
 
 	lock_get(&file->lock);
@@ -53,14 +61,16 @@ static void zap_round(struct ramfile *file, uint64_t now_ns)
 	part.round = file->heat.round + 1;
 	next_part(file, &part, 0);
 	while (part.count) {
-		uint64_t marked = heat_mark(&file->blocks, part.first, part.count, marks);
+		uint64_t of_part = heat_mark(&file->blocks, part.first, part.count, marks);
 
+		marked += of_part;
 		lock_put(&file->lock);
-		if (marked)
+		if (of_part)
 			ramfile_each_mapper(file, zap_one, &part);
 		lock_get(&file->lock);
 		next_part(file, &part, part.first + part.count);
 	}
+	file->scan_marked = marked;
 	lock_put(&file->lock);
 	part.first = part.count = 0;
 	mappers = ramfile_each_mapper(file, zap_one, &part);
@@ -120,38 +130,65 @@ static void look_round(struct ramfile *file, struct heat_seen *seen)
 	lock_put(&file->lock);
 }
 
+/* Under lock: what the round that is out is expected to cost: as many of its blocks come back as did in the last one,
+ * all of them if there was none yet. */
+static uint64_t expected_ns(const struct ramfile *file)
+{
+	uint64_t cost_ns;
+
+	if (file->scanned_marked)
+		return price_ns(file, file->scan_marked * file->scanned_returned / file->scanned_marked);
+	cost_ns = price_ns(file, file->scan_marked);
+	return cost_ns < FIRST_MOST_NS / SCAN_SHARE ? cost_ns : FIRST_MOST_NS / SCAN_SHARE;
+}
+
+/* Under lock: how long blocks are given to show that they are in use. */
+static uint64_t round_ns(const struct ramfile *file, const struct scan_pace *pace)
+{
+	uint64_t least_ns = pace->slow_ns, by_cost_ns = expected_ns(file) * SCAN_SHARE;
+
+	if (file->scan_wanted)
+		return pace->quick_ns;
+	if (pace->hurry) {
+		least_ns = pace->quick_ns;
+		by_cost_ns = price_ns(file, file->scanned_returned) * HURRY_SHARE;
+		if (by_cost_ns > HURRY_MOST_NS)
+			by_cost_ns = HURRY_MOST_NS;
+	}
+	return least_ns > by_cost_ns ? least_ns : by_cost_ns;
+}
+
+/* Zaps, and returns when to look. */
+static uint64_t begin_round(struct ramfile *file, const struct scan_pace *pace, uint64_t now_ns)
+{
+	zap_round(file, now_ns);
+	LOCK_SCOPE(&file->lock);
+	return now_ns + round_ns(file, pace);
+}
+
 uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace)
 {
 	struct heat_seen seen = { 0 };
-	uint64_t cost_ns, pace_ns, zapped_ns;
-	bool zapping, zap_done, hurry;
+	uint64_t pace_ns, zapped_ns;
+	bool zapping, zap_done;
 
 	lock_get(&file->lock);
 	zapping = file->zapping;
 	zap_done = file->zap_done;
 	zapped_ns = file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING];
-	hurry = pace->hurry || file->scan_wanted;
-	pace_ns = hurry ? pace->quick_ns : pace->slow_ns;
-	if (!hurry && pace_ns < file->scan_cost_ns * SCAN_SHARE)
-		pace_ns = file->scan_cost_ns * SCAN_SHARE;
-	if (hurry && !file->scan_wanted && pace_ns < file->scan_cost_ns * HURRY_SHARE)
-		pace_ns = file->scan_cost_ns * HURRY_SHARE < HURRY_MOST_NS ? file->scan_cost_ns * HURRY_SHARE
-									   : HURRY_MOST_NS;
+	pace_ns = round_ns(file, pace);
 	lock_put(&file->lock);
 
-	if (!zapping) {
-		zap_round(file, now_ns);
-		return now_ns + pace_ns;
-	}
+	if (!zapping)
+		return begin_round(file, pace, now_ns);
 	if (!zap_done) /* an agent has not answered; ramfile_zapped() kicks the demoter */
 		return now_ns + pace_ns;
 	if (now_ns < zapped_ns + pace_ns)
 		return zapped_ns + pace_ns;
 	look_round(file, &seen);
-	cost_ns = seen.returned * (file->block_bytes / PAGE_BYTES) * MINOR_FAULT_NS;
 	lock_get(&file->lock);
-	file->scan_cost_ns = cost_ns;
+	file->scanned_marked = file->scan_marked;
+	file->scanned_returned = seen.returned;
 	lock_put(&file->lock);
-	zap_round(file, clock_ns());
-	return clock_ns() + pace_ns;
+	return begin_round(file, pace, clock_ns());
 }
