@@ -1,4 +1,4 @@
-/* The engine of one mount: the list of files, the budget, the faults that wait for room, and the demoter thread.
+/* The engine of one mount: the list of files, the demoter thread, settings and figures.
  *
  * The demoter sleeps until something is due: a file's next scan, a fault that found no room, a kick. It keeps a part of
  * the budget free (budget_reserve_bytes), so that faults rarely wait. What is demoted first is decided over all files
@@ -9,15 +9,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
-#include "core/ahead.h"
-#include "core/choice.h"
-#include "core/ramfile_impl.h"
+#include "core/tier_impl.h"
 
 #define QUICK_MIN_NS (20 * NS_PER_MS)
 #define QUICK_MAX_NS (1 * NS_PER_S)
@@ -29,49 +26,6 @@
 #define REST_NS (5 * NS_PER_MS)
 /* After a store that refused a batch. */
 #define RETRY_NS (500 * NS_PER_MS)
-
-TAILQ_HEAD(file_list, ramfile);
-TAILQ_HEAD(parked_list, parked);
-
-struct tier {
-	struct tier_config config; /* immutable but for what the setters change below */
-	_Atomic uint64_t min_idle_ns, referenced_idle_ns;
-	struct budget budget;
-	struct work_pool works;
-	struct stages stages;
-	struct crew *crew;     /* immutable; NULL: nobody helps */
-	struct ahead *ahead;   /* immutable; NULL: read-ahead is done by who asks */
-	tier_room_fn *on_room; /* under parked_lock, also while it is called */
-	void *on_room_arg;
-
-	_Atomic uint64_t demand_bytes; /* what the listed files could have in DRAM */
-
-	struct lock lock;
-	struct file_list files;  /* under lock */
-	pthread_cond_t unpinned; /* a file's pins became 0 */
-
-	struct lock parked_lock;
-	struct parked_list parked; /* under parked_lock */
-	uint64_t parked_count;     /* under parked_lock */
-	pthread_cond_t wakeup;     /* with parked_lock: kicked or stopping */
-	bool kicked, stopping;     /* under parked_lock */
-	unsigned int room_waiters; /* under parked_lock: threads in tier_wait_room() and tier_wait_staged() */
-	pthread_cond_t room;       /* with parked_lock: budget was given back */
-	pthread_cond_t squeeze;    /* with parked_lock: the reserve may be used, or squeeze_ends */
-	bool squeeze_ends;         /* under parked_lock */
-
-	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
-	_Atomic pid_t evictor_tid;
-	_Atomic unsigned int away_waits;
-	_Atomic bool pressed; /* the demoter was told that the reserve is used */
-	_Atomic uint64_t waited_faults, scans, pinned_blocks;
-	uint64_t retry_ns;      /* demoter thread only: no demotion before */
-	uint64_t next_step_ns;  /* demoter thread only: when something is due */
-	uint64_t rest_until_ns; /* demoter thread only: nothing can be demoted, kicks or not */
-	struct choice choice;   /* demoter thread only */
-	pthread_t thread;
-	bool thread_runs;
-};
 
 _Atomic unsigned int *tier_away_waits(struct tier *tier)
 {
@@ -93,246 +47,6 @@ void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
 			pthread_cond_broadcast(&tier->unpinned);
 	}
 	lock_put(&tier->lock);
-}
-
-/* --- room ------------------------------------------------------------------------------------------------- */
-
-bool tier_fits(struct tier *tier)
-{
-	return atomic_load(&tier->demand_bytes) <= atomic_load(&tier->budget.limit_bytes);
-}
-
-void tier_set_demand(struct tier *tier, struct ramfile *file)
-{
-	/* What is mapped plain may be in the kernel's cache and, for a while, in the arena too. */
-	uint64_t bytes = file->blocks.count * file->block_bytes * (file->cached_opens ? 2 : 1);
-
-	atomic_fetch_add(&tier->demand_bytes, bytes - file->demand_bytes);
-	file->demand_bytes = bytes;
-}
-
-/* Half of the reserve is used: it is refilled whole. One walk over the tables then serves many blocks; refilling each
- * block as it is taken would cost a walk each. Where everything fits nobody needs a reserve. */
-static bool reserve_used(struct tier *tier)
-{
-	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / 2 && !tier_fits(tier);
-}
-
-void tier_kick(struct tier *tier)
-{
-	lock_get(&tier->parked_lock);
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
-	pthread_cond_signal(&tier->squeeze);
-	lock_put(&tier->parked_lock);
-}
-
-void tier_pressed(struct tier *tier)
-{
-	if (reserve_used(tier) && !atomic_exchange(&tier->pressed, true))
-		tier_kick(tier);
-}
-
-void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
-	       enum ramfile_fault_kind kind, uint64_t arrived_ns)
-{
-	struct parked *parked = malloc(sizeof(*parked));
-
-	atomic_fetch_add(&tier->waited_faults, 1);
-	if (!parked || !ramfile_hold_mapper(file, mapper)) { /* let it come again: slower, and right */
-		free(parked);
-		mapper->ops->wake(mapper, offset - offset % PAGE_BYTES, PAGE_BYTES);
-		return;
-	}
-	*parked = (struct parked){
-		.file = file, .mapper = mapper, .offset = offset, .kind = kind, .arrived_ns = arrived_ns
-	};
-	lock_get(&tier->parked_lock);
-	TAILQ_INSERT_TAIL(&tier->parked, parked, link);
-	tier->parked_count++;
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
-	lock_put(&tier->parked_lock);
-}
-
-void tier_unpark(struct tier *tier, struct mapper *mapper)
-{
-	struct parked_list gone = TAILQ_HEAD_INITIALIZER(gone);
-	struct parked *parked, *next;
-
-	ahead_forget(tier->ahead, mapper);
-	lock_get(&tier->parked_lock);
-	for (parked = TAILQ_FIRST(&tier->parked); parked; parked = next) {
-		next = TAILQ_NEXT(parked, link);
-		if (parked->mapper != mapper)
-			continue;
-		TAILQ_REMOVE(&tier->parked, parked, link);
-		TAILQ_INSERT_TAIL(&gone, parked, link);
-		tier->parked_count--;
-	}
-	lock_put(&tier->parked_lock);
-	while ((parked = TAILQ_FIRST(&gone))) {
-		TAILQ_REMOVE(&gone, parked, link);
-		ramfile_drop_mapper(parked->file, mapper);
-		free(parked);
-	}
-}
-
-void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
-{
-	LOCK_SCOPE(&tier->parked_lock);
-
-	tier->on_room = fn;
-	tier->on_room_arg = arg;
-}
-
-static void announce_room(struct tier *tier)
-{
-	LOCK_SCOPE(&tier->parked_lock);
-
-	if (tier->parked_count && tier->on_room)
-		tier->on_room(tier->on_room_arg);
-}
-
-void tier_release(struct tier *tier, uint64_t bytes)
-{
-	if (!bytes)
-		return;
-	budget_release(&tier->budget, bytes);
-	announce_room(tier);
-	lock_get(&tier->parked_lock);
-	if (tier->room_waiters)
-		pthread_cond_broadcast(&tier->room);
-	lock_put(&tier->parked_lock);
-}
-
-static void sum_arenas(void *arg, struct ramfile *file)
-{
-	*(uint64_t *)arg += atomic_load(&file->dram_blocks) * file->block_bytes;
-}
-
-void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
-{
-	bool late = false;
-
-	if (budget_free(&tier->budget) >= bytes || !tier->thread_runs)
-		return;
-	atomic_fetch_add(&tier->waited_faults, 1);
-	LOCK_SCOPE(&tier->parked_lock);
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
-	tier->room_waiters++;
-	while (!late && budget_free(&tier->budget) < bytes)
-		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
-	tier->room_waiters--;
-}
-
-void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns)
-{
-	uint64_t most = atomic_load(&tier->budget.limit_bytes) / divisor;
-	uint64_t staged = 0;
-	bool late = false;
-
-	if (!tier->thread_runs) /* nobody would make room */
-		return;
-	tier_each_file(tier, sum_arenas, &staged);
-	while (!late && staged > most && reserve_used(tier)) {
-		lock_get(&tier->parked_lock);
-		tier->kicked = true;
-		pthread_cond_signal(&tier->wakeup);
-		tier->room_waiters++;
-		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
-		tier->room_waiters--;
-		lock_put(&tier->parked_lock);
-		staged = 0;
-		tier_each_file(tier, sum_arenas, &staged);
-	}
-}
-
-uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
-{
-	uint64_t reserve, free_bytes;
-	bool late = false;
-
-	atomic_store(&tier->evictor_tid, gettid());
-	LOCK_SCOPE(&tier->parked_lock);
-	for (;;) {
-		reserve = budget_reserve_bytes(&tier->budget);
-		free_bytes = budget_free(&tier->budget);
-		if (free_bytes < reserve || late || tier->squeeze_ends)
-			break;
-		late = lock_wait_until(&tier->parked_lock, &tier->squeeze, deadline_ns) != 0;
-	}
-	tier->squeeze_ends = false;
-	return free_bytes < reserve ? reserve - free_bytes : 0;
-}
-
-void tier_set_evictor(struct tier *tier, bool on)
-{
-	atomic_store(&tier->evictor, on);
-}
-
-bool tier_has_evictor(struct tier *tier)
-{
-	return atomic_load(&tier->evictor);
-}
-
-bool tier_is_evictor(struct tier *tier)
-{
-	return atomic_load(&tier->evictor_tid) == gettid();
-}
-
-void tier_end_squeeze(struct tier *tier)
-{
-	LOCK_SCOPE(&tier->parked_lock);
-
-	tier->squeeze_ends = true;
-	pthread_cond_broadcast(&tier->squeeze);
-}
-
-struct plain_list {
-	uint64_t *ino;
-	size_t count, max;
-};
-
-static void list_plain(void *arg, struct ramfile *file)
-{
-	struct plain_list *list = arg;
-
-	LOCK_SCOPE(&file->lock);
-	if ((file->cached_opens || file->blocks.cached) && list->count < list->max)
-		list->ino[list->count++] = file->ino;
-}
-
-size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
-{
-	struct plain_list list = { .ino = ret_ino, .max = max };
-
-	tier_each_file(tier, list_plain, &list);
-	return list.count;
-}
-
-bool tier_resume_fault(struct tier *tier)
-{
-	struct parked *parked;
-
-	if (budget_free(&tier->budget) < tier->config.block_bytes)
-		return false;
-	lock_get(&tier->parked_lock);
-	parked = TAILQ_FIRST(&tier->parked);
-	if (parked) {
-		TAILQ_REMOVE(&tier->parked, parked, link);
-		tier->parked_count--;
-	}
-	lock_put(&tier->parked_lock);
-	if (!parked)
-		return false;
-	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
-		  parked->arrived_ns);
-	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
-	ramfile_drop_mapper(parked->file, parked->mapper);
-	free(parked);
-	return true;
 }
 
 /* --- files ------------------------------------------------------------------------------------------------ */
@@ -367,20 +81,6 @@ void tier_remove_file(struct tier *tier, struct ramfile *file)
 
 /* --- the demoter ------------------------------------------------------------------------------------------ */
 
-static uint64_t parked_count(struct tier *tier)
-{
-	LOCK_SCOPE(&tier->parked_lock);
-
-	return tier->parked_count;
-}
-
-static bool under_pressure(struct tier *tier)
-{
-	LOCK_SCOPE(&tier->parked_lock);
-
-	return reserve_used(tier) || tier->parked_count || tier->room_waiters;
-}
-
 /* Refills the reserve, until a scan is due. */
 static void relieve(struct tier *tier, uint64_t until_ns)
 {
@@ -402,7 +102,7 @@ static void relieve(struct tier *tier, uint64_t until_ns)
 		}
 	}
 	if (budget_free(&tier->budget) >= tier->config.block_bytes)
-		announce_room(tier);
+		room_announce(tier);
 }
 
 struct turn {
@@ -456,14 +156,14 @@ void tier_step(struct tier *tier)
 		quick = QUICK_MAX_NS;
 	turn.pace = (struct scan_pace){ .quick_ns = quick,
 					.slow_ns = near ? NEAR_NS : SLOW_NS,
-					.hurry = under_pressure(tier) };
+					.hurry = room_pressed(tier) };
 	turn.next_ns = clock_ns() + SLOW_NS;
 	if (near)
 		tier_each_file(tier, split_file, &turn);
 	tier_each_file(tier, scan_file, &turn);
-	if (under_pressure(tier))
+	if (room_pressed(tier))
 		relieve(tier, turn.next_ns);
-	if (under_pressure(tier) && turn.next_ns > clock_ns() + quick)
+	if (room_pressed(tier) && turn.next_ns > clock_ns() + quick)
 		turn.next_ns = clock_ns() + quick;
 	tier->next_step_ns = turn.next_ns;
 }
@@ -671,7 +371,7 @@ int tier_set_dram(struct tier *tier, uint64_t bytes)
 		return -EINVAL;
 	atomic_store(&tier->budget.limit_bytes, bytes);
 	tier_kick(tier);
-	announce_room(tier);
+	room_announce(tier);
 	return 0;
 }
 
@@ -689,7 +389,7 @@ void tier_figures(struct tier *tier, struct tier_figures *ret)
 		.dram_bytes = atomic_load(&tier->budget.limit_bytes),
 		.resident_bytes = budget_used(&tier->budget),
 		.metadata_bytes = sizeof(*tier) + work_pool_bytes(&tier->works),
-		.waiting_faults = parked_count(tier),
+		.waiting_faults = room_parked(tier),
 		.waited_faults = atomic_load(&tier->waited_faults),
 		.scans = atomic_load(&tier->scans),
 		.pinned_blocks = atomic_load(&tier->pinned_blocks),

@@ -1,0 +1,268 @@
+/* Room in the budget: when there is too little of it, who waits for it, and who is told.
+ *
+ * Faults wait parked, and are taken up again by whoever serves faults; threads of the daemon wait in tier_wait_room()
+ * and its kin. The demoter is kicked by all of them.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "core/tier_impl.h"
+
+bool tier_fits(struct tier *tier)
+{
+	return atomic_load(&tier->demand_bytes) <= atomic_load(&tier->budget.limit_bytes);
+}
+
+void tier_set_demand(struct tier *tier, struct ramfile *file)
+{
+	/* What is mapped plain may be in the kernel's cache and, for a while, in the arena too. */
+	uint64_t bytes = file->blocks.count * file->block_bytes * (file->cached_opens ? 2 : 1);
+
+	atomic_fetch_add(&tier->demand_bytes, bytes - file->demand_bytes);
+	file->demand_bytes = bytes;
+}
+
+/* Half of the reserve is used: it is refilled whole. One walk over the tables then serves many blocks; refilling each
+ * block as it is taken would cost a walk each. Where everything fits nobody needs a reserve. */
+static bool reserve_used(struct tier *tier)
+{
+	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / 2 && !tier_fits(tier);
+}
+
+void tier_kick(struct tier *tier)
+{
+	lock_get(&tier->parked_lock);
+	tier->kicked = true;
+	pthread_cond_signal(&tier->wakeup);
+	pthread_cond_signal(&tier->squeeze);
+	lock_put(&tier->parked_lock);
+}
+
+void tier_pressed(struct tier *tier)
+{
+	if (reserve_used(tier) && !atomic_exchange(&tier->pressed, true))
+		tier_kick(tier);
+}
+
+void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
+	       enum ramfile_fault_kind kind, uint64_t arrived_ns)
+{
+	struct parked *parked = malloc(sizeof(*parked));
+
+	atomic_fetch_add(&tier->waited_faults, 1);
+	if (!parked || !ramfile_hold_mapper(file, mapper)) { /* let it come again: slower, and right */
+		free(parked);
+		mapper->ops->wake(mapper, offset - offset % PAGE_BYTES, PAGE_BYTES);
+		return;
+	}
+	*parked = (struct parked){
+		.file = file, .mapper = mapper, .offset = offset, .kind = kind, .arrived_ns = arrived_ns
+	};
+	lock_get(&tier->parked_lock);
+	TAILQ_INSERT_TAIL(&tier->parked, parked, link);
+	tier->parked_count++;
+	tier->kicked = true;
+	pthread_cond_signal(&tier->wakeup);
+	lock_put(&tier->parked_lock);
+}
+
+void tier_unpark(struct tier *tier, struct mapper *mapper)
+{
+	struct parked_list gone = TAILQ_HEAD_INITIALIZER(gone);
+	struct parked *parked, *next;
+
+	ahead_forget(tier->ahead, mapper);
+	lock_get(&tier->parked_lock);
+	for (parked = TAILQ_FIRST(&tier->parked); parked; parked = next) {
+		next = TAILQ_NEXT(parked, link);
+		if (parked->mapper != mapper)
+			continue;
+		TAILQ_REMOVE(&tier->parked, parked, link);
+		TAILQ_INSERT_TAIL(&gone, parked, link);
+		tier->parked_count--;
+	}
+	lock_put(&tier->parked_lock);
+	while ((parked = TAILQ_FIRST(&gone))) {
+		TAILQ_REMOVE(&gone, parked, link);
+		ramfile_drop_mapper(parked->file, mapper);
+		free(parked);
+	}
+}
+
+void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	tier->on_room = fn;
+	tier->on_room_arg = arg;
+}
+
+void room_announce(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	if (tier->parked_count && tier->on_room)
+		tier->on_room(tier->on_room_arg);
+}
+
+void tier_release(struct tier *tier, uint64_t bytes)
+{
+	if (!bytes)
+		return;
+	budget_release(&tier->budget, bytes);
+	room_announce(tier);
+	lock_get(&tier->parked_lock);
+	if (tier->room_waiters)
+		pthread_cond_broadcast(&tier->room);
+	lock_put(&tier->parked_lock);
+}
+
+static void sum_arenas(void *arg, struct ramfile *file)
+{
+	*(uint64_t *)arg += atomic_load(&file->dram_blocks) * file->block_bytes;
+}
+
+void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
+{
+	bool late = false;
+
+	if (budget_free(&tier->budget) >= bytes || !tier->thread_runs)
+		return;
+	atomic_fetch_add(&tier->waited_faults, 1);
+	LOCK_SCOPE(&tier->parked_lock);
+	tier->kicked = true;
+	pthread_cond_signal(&tier->wakeup);
+	tier->room_waiters++;
+	while (!late && budget_free(&tier->budget) < bytes)
+		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
+	tier->room_waiters--;
+}
+
+void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns)
+{
+	uint64_t most = atomic_load(&tier->budget.limit_bytes) / divisor;
+	uint64_t staged = 0;
+	bool late = false;
+
+	if (!tier->thread_runs) /* nobody would make room */
+		return;
+	tier_each_file(tier, sum_arenas, &staged);
+	while (!late && staged > most && reserve_used(tier)) {
+		lock_get(&tier->parked_lock);
+		tier->kicked = true;
+		pthread_cond_signal(&tier->wakeup);
+		tier->room_waiters++;
+		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
+		tier->room_waiters--;
+		lock_put(&tier->parked_lock);
+		staged = 0;
+		tier_each_file(tier, sum_arenas, &staged);
+	}
+}
+
+uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
+{
+	uint64_t reserve, free_bytes;
+	bool late = false;
+
+	atomic_store(&tier->evictor_tid, gettid());
+	LOCK_SCOPE(&tier->parked_lock);
+	for (;;) {
+		reserve = budget_reserve_bytes(&tier->budget);
+		free_bytes = budget_free(&tier->budget);
+		if (free_bytes < reserve || late || tier->squeeze_ends)
+			break;
+		late = lock_wait_until(&tier->parked_lock, &tier->squeeze, deadline_ns) != 0;
+	}
+	tier->squeeze_ends = false;
+	return free_bytes < reserve ? reserve - free_bytes : 0;
+}
+
+void tier_set_evictor(struct tier *tier, bool on)
+{
+	atomic_store(&tier->evictor, on);
+}
+
+bool tier_has_evictor(struct tier *tier)
+{
+	return atomic_load(&tier->evictor);
+}
+
+bool tier_is_evictor(struct tier *tier)
+{
+	return atomic_load(&tier->evictor_tid) == gettid();
+}
+
+void tier_end_squeeze(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	tier->squeeze_ends = true;
+	pthread_cond_broadcast(&tier->squeeze);
+}
+
+struct plain_list {
+	uint64_t *ino;
+	size_t count, max;
+};
+
+static void list_plain(void *arg, struct ramfile *file)
+{
+	struct plain_list *list = arg;
+
+	LOCK_SCOPE(&file->lock);
+	if ((file->cached_opens || file->blocks.cached) && list->count < list->max)
+		list->ino[list->count++] = file->ino;
+}
+
+size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
+{
+	struct plain_list list = { .ino = ret_ino, .max = max };
+
+	tier_each_file(tier, list_plain, &list);
+	return list.count;
+}
+
+bool tier_resume_fault(struct tier *tier)
+{
+	struct parked *parked;
+
+	if (budget_free(&tier->budget) < tier->config.block_bytes)
+		return false;
+	lock_get(&tier->parked_lock);
+	parked = TAILQ_FIRST(&tier->parked);
+	if (parked) {
+		TAILQ_REMOVE(&tier->parked, parked, link);
+		tier->parked_count--;
+	}
+	lock_put(&tier->parked_lock);
+	if (!parked)
+		return false;
+	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
+		  parked->arrived_ns);
+	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
+	ramfile_drop_mapper(parked->file, parked->mapper);
+	free(parked);
+	return true;
+}
+
+uint64_t room_parked(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	return tier->parked_count;
+}
+
+bool room_wanted(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	return tier->parked_count || tier->room_waiters;
+}
+
+bool room_pressed(struct tier *tier)
+{
+	return reserve_used(tier) || room_wanted(tier);
+}

@@ -1,0 +1,66 @@
+/* core/tier_impl.h - the tier engine's struct, for the files that make it up: tier.c (files, demoter, settings) and
+ * room.c (who waits for room, and who is told that there is some).
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/queue.h>
+#include <sys/types.h>
+
+#include "core/ahead.h"
+#include "core/choice.h"
+#include "core/ramfile_impl.h"
+#include "core/tier.h"
+
+TAILQ_HEAD(file_list, ramfile);
+TAILQ_HEAD(parked_list, parked);
+
+struct tier {
+	struct tier_config config; /* immutable but for what the setters change below */
+	_Atomic uint64_t min_idle_ns, referenced_idle_ns;
+	struct budget budget;
+	struct work_pool works;
+	struct stages stages;
+	struct crew *crew;     /* immutable; NULL: nobody helps */
+	struct ahead *ahead;   /* immutable; NULL: read-ahead is done by who asks */
+	tier_room_fn *on_room; /* under parked_lock, also while it is called */
+	void *on_room_arg;
+
+	_Atomic uint64_t demand_bytes; /* what the listed files could have in DRAM */
+
+	struct lock lock;
+	struct file_list files;  /* under lock */
+	pthread_cond_t unpinned; /* a file's pins became 0 */
+
+	struct lock parked_lock;
+	struct parked_list parked; /* under parked_lock */
+	uint64_t parked_count;     /* under parked_lock */
+	pthread_cond_t wakeup;     /* with parked_lock: kicked or stopping */
+	bool kicked, stopping;     /* under parked_lock */
+	unsigned int room_waiters; /* under parked_lock: threads in tier_wait_room() and tier_wait_staged() */
+	pthread_cond_t room;       /* with parked_lock: budget was given back */
+	pthread_cond_t squeeze;    /* with parked_lock: the reserve may be used, or squeeze_ends */
+	bool squeeze_ends;         /* under parked_lock */
+
+	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
+	_Atomic pid_t evictor_tid;
+	_Atomic unsigned int away_waits;
+	_Atomic bool pressed; /* the demoter was told that the reserve is used */
+	_Atomic uint64_t waited_faults, scans, pinned_blocks;
+	uint64_t retry_ns;      /* demoter thread only: no demotion before */
+	uint64_t next_step_ns;  /* demoter thread only: when something is due */
+	uint64_t rest_until_ns; /* demoter thread only: nothing can be demoted, kicks or not */
+	struct choice choice;   /* demoter thread only */
+	pthread_t thread;
+	bool thread_runs;
+};
+
+/* room.c. The caller holds no lock of the tier. */
+/* Half of the reserve is used, or somebody waits: room has to be made. */
+bool room_pressed(struct tier *tier);
+/* Somebody waits. */
+bool room_wanted(struct tier *tier);
+uint64_t room_parked(struct tier *tier);
+/* Some was made: parked faults may go on. */
+void room_announce(struct tier *tier);
