@@ -229,6 +229,7 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 struct scan_pace {
 	uint64_t quick_ns, slow_ns; /* time between zap and look: under pressure, and else */
 	bool hurry;                 /* under pressure: scanning may cost the mappers more */
+	bool wanted;                /* somebody waits for room, or will soon, which costs more than any scan */
 };
 /* Goes on with the rounds of the file. Returns when it wants to be called again. */
 uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);

@@ -24,11 +24,16 @@ void tier_set_demand(struct tier *tier, struct ramfile *file)
 	file->demand_bytes = bytes;
 }
 
+static bool less_free_than(struct tier *tier, unsigned int divisor)
+{
+	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / divisor && !tier_fits(tier);
+}
+
 /* Half of the reserve is used: it is refilled whole. One walk over the tables then serves many blocks; refilling each
  * block as it is taken would cost a walk each. Where everything fits nobody needs a reserve. */
 static bool reserve_used(struct tier *tier)
 {
-	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / 2 && !tier_fits(tier);
+	return less_free_than(tier, 2);
 }
 
 void tier_kick(struct tier *tier)
@@ -257,6 +262,8 @@ uint64_t room_parked(struct tier *tier)
 
 bool room_wanted(struct tier *tier)
 {
+	if (less_free_than(tier, 4))
+		return true;
 	LOCK_SCOPE(&tier->parked_lock);
 
 	return tier->parked_count || tier->room_waiters;

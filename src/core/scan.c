@@ -147,7 +147,7 @@ static uint64_t round_ns(const struct ramfile *file, const struct scan_pace *pac
 {
 	uint64_t least_ns = pace->slow_ns, by_cost_ns = expected_ns(file) * SCAN_SHARE;
 
-	if (file->scan_wanted)
+	if (file->scan_wanted || pace->wanted)
 		return pace->quick_ns;
 	if (pace->hurry) {
 		least_ns = pace->quick_ns;

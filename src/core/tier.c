@@ -156,7 +156,8 @@ void tier_step(struct tier *tier)
 		quick = QUICK_MAX_NS;
 	turn.pace = (struct scan_pace){ .quick_ns = quick,
 					.slow_ns = near ? NEAR_NS : SLOW_NS,
-					.hurry = room_pressed(tier) };
+					.hurry = room_pressed(tier),
+					.wanted = room_wanted(tier) };
 	turn.next_ns = clock_ns() + SLOW_NS;
 	if (near)
 		tier_each_file(tier, split_file, &turn);

@@ -59,7 +59,7 @@ struct tier {
 /* room.c. The caller holds no lock of the tier. */
 /* Half of the reserve is used, or somebody waits: room has to be made. */
 bool room_pressed(struct tier *tier);
-/* Somebody waits. */
+/* Somebody waits, or will soon: of the reserve less than a quarter is left. */
 bool room_wanted(struct tier *tier);
 uint64_t room_parked(struct tier *tier);
 /* Some was made: parked faults may go on. */
