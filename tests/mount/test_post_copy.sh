@@ -116,8 +116,26 @@ note "$((left >> 20)) MiB are away after the restart"
 assert_ge "$left" 1 "bytes that are away after a restart"
 wait_for 60 comes || fail "nothing comes after the restart: $(cat "$T/send.err" "$T/recv")"
 
-note "unmounted and mounted again with blocks that are away"
+note "over a pipe, which cannot be shut down, from a sender that stands still: who brings the blocks ends when another one begins to"
 stop_process "$verify_pid"
+kill -KILL "$(supplier)" || fail "no supplier"
+wait "$send_pid" && fail "the sender does not notice"
+left=$(away)
+mkfifo "$T/fifo"
+via="exec 3<&0; cat <&3 >$T/fifo & tierctl recv --answer --resume $moved <$T/fifo 2>$T/recv.pipe; kill \$!"
+tierctl send --resume --rate 64K --via "$via" "$vm" 2>"$T/pipe.err" &
+pipe_pid=$!
+cleanup_push stop_process "$pipe_pid"
+wait_for 30 comes || fail "nothing comes over pipes: $(cat "$T/pipe.err" "$T/recv.pipe")"
+first=$(supplier)
+kill -STOP "$pipe_pid"
+recv=--resume send_in_background --resume --rate 64K
+wait_for 20 gone "$first" || fail "the first one waits for ever: $(cat "$T/pipe.err" "$T/recv.pipe")"
+kill -CONT "$pipe_pid"
+wait_for 20 gone "$pipe_pid" || fail "its sender does not end: $(cat "$T/pipe.err")"
+assert_match "$(cat "$T/recv.pipe")" "another process has begun to bring its blocks"
+
+note "unmounted and mounted again with blocks that are away"
 kill -KILL "$(supplier)" || fail "no supplier"
 wait "$send_pid" && fail "the sender does not notice"
 left=$(away)

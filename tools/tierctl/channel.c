@@ -5,9 +5,11 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -62,9 +64,12 @@ static void tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 }
 
-static void take_socket(int fd, struct channel *ret)
+/* Without an eventfd a read that waits is not broken off: it ends when the other side does. */
+static void take(int in_fd, int out_fd, bool two_way, struct channel *ret)
 {
-	*ret = (struct channel){ .in_fd = fd, .out_fd = fd, .two_way = true };
+	*ret = (struct channel){
+		.in_fd = in_fd, .out_fd = out_fd, .break_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .two_way = two_way
+	};
 }
 
 static void say_where(int fd)
@@ -102,7 +107,7 @@ int channel_listen(const char *address, struct channel *ret, char why[static CHA
 	if (peer < 0)
 		return set_why(why, -errno, address, NULL);
 	tune(peer);
-	take_socket(peer, ret);
+	take(peer, peer, true, ret);
 	return 0;
 }
 
@@ -125,7 +130,7 @@ int channel_connect(const char *address, struct channel *ret, char why[static CH
 	if (fd < 0)
 		return set_why(why, err, address, NULL);
 	tune(fd);
-	take_socket(fd, ret);
+	take(fd, fd, true, ret);
 	return 0;
 }
 
@@ -151,7 +156,7 @@ int channel_command(const char *command, struct channel *ret, char why[static CH
 		close(pair[0]);
 		return set_why(why, -errno, command, NULL);
 	}
-	take_socket(pair[0], ret);
+	take(pair[0], pair[0], true, ret);
 	ret->child = child;
 	return 0;
 }
@@ -163,9 +168,7 @@ int channel_standard(bool sending, bool answer, struct channel *ret, char why[st
 	if ((in && isatty(STDIN_FILENO)) || (out && isatty(STDOUT_FILENO)))
 		return set_why(why, -EINVAL, sending ? "standard output" : "standard input",
 			       "a stream is nothing for a terminal: use a pipe, --listen or --connect");
-	*ret = (struct channel){ .in_fd = in ? STDIN_FILENO : -1,
-				 .out_fd = out ? STDOUT_FILENO : -1,
-				 .two_way = answer };
+	take(in ? STDIN_FILENO : -1, out ? STDOUT_FILENO : -1, answer, ret);
 	return 0;
 }
 
@@ -175,13 +178,23 @@ void channel_end_writing(struct channel *channel)
 		shutdown(channel->out_fd, SHUT_WR);
 }
 
+void channel_break(struct channel *channel)
+{
+	uint64_t one = 1;
+
+	if (channel->break_fd <= 0 || write(channel->break_fd, &one, sizeof(one)) < 0)
+		shutdown(channel->in_fd, SHUT_RDWR);
+}
+
 int channel_close(struct channel *channel)
 {
 	int status = 0;
 
 	if (channel->in_fd > STDERR_FILENO)
 		close(channel->in_fd);
-	channel->in_fd = channel->out_fd = -1;
+	if (channel->break_fd > 0)
+		close(channel->break_fd);
+	channel->in_fd = channel->out_fd = channel->break_fd = -1;
 	if (channel->child > 0)
 		while (waitpid(channel->child, &status, 0) < 0 && errno == EINTR)
 			;
@@ -194,13 +207,18 @@ int channel_close(struct channel *channel)
 ssize_t channel_read(void *arg, void *buf, size_t length)
 {
 	struct channel *channel = arg;
+	struct pollfd waits[] = { { .fd = channel->in_fd, .events = POLLIN },
+				  { .fd = channel->break_fd > 0 ? channel->break_fd : -1, .events = POLLIN } };
+	ssize_t got = -1;
 
-	for (;;) {
-		ssize_t got = read(channel->in_fd, buf, length);
-
-		if (got >= 0 || errno != EINTR)
-			return got < 0 ? -errno : got;
-	}
+	do {
+		if (poll(waits, 2, -1) < 0)
+			continue;
+		if (waits[1].revents)
+			return -ECANCELED;
+		got = read(channel->in_fd, buf, length);
+	} while (got < 0 && errno == EINTR);
+	return got < 0 ? -errno : got;
 }
 
 /* Waits until so many bytes more are within the rate. Time that was not used is forgotten but for a burst. */

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -141,7 +140,7 @@ static void *ask_for_wanted(void *arg)
 	fetching->err = err;
 	pthread_mutex_unlock(&fetching->mutex);
 	if (err) /* the other one may sit in a read */
-		shutdown(fetching->fetcher->channel->in_fd, SHUT_RDWR);
+		channel_break(fetching->fetcher->channel);
 	return NULL;
 }
 

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "stream/reader.h"
@@ -140,7 +139,7 @@ static int answer(struct serving *serving, const uint64_t *block, size_t count)
 	return err ? err : writer_flush(serving->writer);
 }
 
-static int answer_all(struct serving *serving)
+static int answer_all(struct serving *serving, bool *ret_theirs)
 {
 	struct rest_totals *totals = &serving->server->totals;
 	uint64_t block[BATCH_BLOCKS];
@@ -156,6 +155,7 @@ static int answer_all(struct serving *serving)
 		waited = serving->waited.count > 0;
 		count = dequeue(waited ? &serving->waited : &serving->other, block);
 		err = serving->err;
+		*ret_theirs = err != 0;
 		pthread_mutex_unlock(&serving->mutex);
 		if (err || !count)
 			break;
@@ -186,12 +186,13 @@ static int begin(struct serving *serving)
 	return err ? err : writer_flush(serving->writer);
 }
 
-static void say_why(struct serving *serving, int err)
+/* theirs: it came from the reader, and not from here. */
+static void say_why(struct serving *serving, int err, bool theirs)
 {
 	struct rest_server *server = serving->server;
 	char why[SOURCE_WHY_LEN];
 
-	if (serving->reader && *reader_error(serving->reader))
+	if (theirs && *reader_error(serving->reader))
 		snprintf(server->why, sizeof(server->why), "the target: %s", reader_error(serving->reader));
 	else
 		snprintf(server->why, sizeof(server->why), "%s", source_why(server->source, err, why));
@@ -202,7 +203,7 @@ int rest_serve(struct rest_server *server)
 	struct serving *serving = calloc(1, sizeof(*serving));
 	uint64_t start_ns = clock_ns();
 	pthread_t thread;
-	bool runs = false;
+	bool runs = false, theirs = false;
 	int err = serving ? 0 : -ENOMEM;
 
 	if (err) {
@@ -218,15 +219,15 @@ int rest_serve(struct rest_server *server)
 		runs = !err;
 	}
 	if (!err)
-		err = answer_all(serving);
+		err = answer_all(serving, &theirs);
 	if (!err)
 		err = writer_end(serving->writer, 0);
 	if (runs && err) /* it may sit in a read */
-		shutdown(server->channel->in_fd, SHUT_RDWR);
+		channel_break(server->channel);
 	if (runs)
 		pthread_join(thread, NULL);
 	if (err)
-		say_why(serving, err);
+		say_why(serving, err, theirs);
 	if (serving->writer)
 		server->totals.stream_bytes = writer_bytes(serving->writer);
 	server->totals.total_ns = clock_ns() - start_ns;
