@@ -103,7 +103,10 @@ static struct {
 
 static void fake_reply(int fd, struct tierfs_msg *msg, int *fds, int count)
 {
-	ck_assert_int_eq(wire_send(fd, msg, fds, count), 0);
+	int err = wire_send(fd, msg, fds, count);
+
+	/* A client that was sent garbage hangs up, and may do so before its last request is answered. */
+	ck_assert(err == 0 || err == -EPIPE || err == -ECONNRESET);
 }
 
 static void fake_register(struct wire_packet *packet, int uffd)
