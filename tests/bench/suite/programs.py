@@ -150,15 +150,28 @@ class Tierfs:
         if not path:
             yield
             return
-        perf = subprocess.Popen(["perf", "record", "-q", "-F", "1999", "-o", path + ".data", "-p", str(self.pid)],
+        asks, told = os.pipe()
+        answered, answers = os.pipe()
+        perf = subprocess.Popen(["perf", "record", "-q", "-F", "1999", "-D", "-1", f"--control=fd:{asks},{answers}", "-o", path + ".data",
+                                 "-p", str(self.pid)], pass_fds=(asks, answers),
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(asks)
+        os.close(answers)
         try:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(told, b"enable\n")
+                os.read(answered, 16) # its start takes longer than some loads
             yield
         finally:
             perf.send_signal(signal.SIGINT)
             perf.wait()
+            os.close(told)
+            os.close(answered)
             with open(path, "w", encoding="utf-8") as file:
                 for keys in ("comm,dso", "comm,symbol"):
                     subprocess.run(["perf", "report", "-i", path + ".data", "--stdio", "--percent-limit", "1", "--sort", keys],
                                    stdout=file, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, check=False)
+            with open(path, encoding="utf-8") as file:
+                if "%" not in file.read():
+                    print(f"  (perf took no sample: {path} is empty)", flush=True)
             os.unlink(path + ".data")
