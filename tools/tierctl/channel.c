@@ -64,12 +64,9 @@ static void tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
 }
 
-/* Without an eventfd a read that waits is not broken off: it ends when the other side does. */
-static void take(int in_fd, int out_fd, bool two_way, struct channel *ret)
+static void take_socket(int fd, struct channel *ret)
 {
-	*ret = (struct channel){
-		.in_fd = in_fd, .out_fd = out_fd, .break_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .two_way = two_way
-	};
+	*ret = (struct channel){ .in_fd = fd, .out_fd = fd, .two_way = true };
 }
 
 static void say_where(int fd)
@@ -107,7 +104,7 @@ int channel_listen(const char *address, struct channel *ret, char why[static CHA
 	if (peer < 0)
 		return set_why(why, -errno, address, NULL);
 	tune(peer);
-	take(peer, peer, true, ret);
+	take_socket(peer, ret);
 	return 0;
 }
 
@@ -130,7 +127,7 @@ int channel_connect(const char *address, struct channel *ret, char why[static CH
 	if (fd < 0)
 		return set_why(why, err, address, NULL);
 	tune(fd);
-	take(fd, fd, true, ret);
+	take_socket(fd, ret);
 	return 0;
 }
 
@@ -156,7 +153,7 @@ int channel_command(const char *command, struct channel *ret, char why[static CH
 		close(pair[0]);
 		return set_why(why, -errno, command, NULL);
 	}
-	take(pair[0], pair[0], true, ret);
+	take_socket(pair[0], ret);
 	ret->child = child;
 	return 0;
 }
@@ -168,7 +165,11 @@ int channel_standard(bool sending, bool answer, struct channel *ret, char why[st
 	if ((in && isatty(STDIN_FILENO)) || (out && isatty(STDOUT_FILENO)))
 		return set_why(why, -EINVAL, sending ? "standard output" : "standard input",
 			       "a stream is nothing for a terminal: use a pipe, --listen or --connect");
-	take(in ? STDIN_FILENO : -1, out ? STDOUT_FILENO : -1, answer, ret);
+	/* Without an eventfd a read that waits is not broken off: it ends when the other side does. */
+	*ret = (struct channel){ .in_fd = in ? STDIN_FILENO : -1,
+				 .out_fd = out ? STDOUT_FILENO : -1,
+				 .break_fd = answer ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1,
+				 .two_way = answer };
 	return 0;
 }
 
@@ -180,10 +181,8 @@ void channel_end_writing(struct channel *channel)
 
 void channel_break(struct channel *channel)
 {
-	uint64_t one = 1;
-
-	if (channel->break_fd <= 0 || write(channel->break_fd, &one, sizeof(one)) < 0)
-		shutdown(channel->in_fd, SHUT_RDWR);
+	if (shutdown(channel->in_fd, SHUT_RDWR) < 0 && channel->break_fd > 0)
+		eventfd_write(channel->break_fd, 1);
 }
 
 int channel_close(struct channel *channel)
@@ -204,21 +203,30 @@ int channel_close(struct channel *channel)
 
 /* --- bytes ------------------------------------------------------------------------------------------------------ */
 
+/* Until there is something to read, or it was broken off. */
+static int wait_input(const struct channel *channel)
+{
+	struct pollfd waits[] = { { .fd = channel->in_fd, .events = POLLIN },
+				  { .fd = channel->break_fd, .events = POLLIN } };
+
+	while (poll(waits, 2, -1) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return waits[1].revents ? -ECANCELED : 0;
+}
+
 ssize_t channel_read(void *arg, void *buf, size_t length)
 {
 	struct channel *channel = arg;
-	struct pollfd waits[] = { { .fd = channel->in_fd, .events = POLLIN },
-				  { .fd = channel->break_fd > 0 ? channel->break_fd : -1, .events = POLLIN } };
-	ssize_t got = -1;
+	int err = channel->break_fd > 0 ? wait_input(channel) : 0;
 
-	do {
-		if (poll(waits, 2, -1) < 0)
-			continue;
-		if (waits[1].revents)
-			return -ECANCELED;
-		got = read(channel->in_fd, buf, length);
-	} while (got < 0 && errno == EINTR);
-	return got < 0 ? -errno : got;
+	while (!err) {
+		ssize_t got = read(channel->in_fd, buf, length);
+
+		if (got >= 0 || errno != EINTR)
+			return got < 0 ? -errno : got;
+	}
+	return err;
 }
 
 /* Waits until so many bytes more are within the rate. Time that was not used is forgotten but for a burst. */

@@ -10,7 +10,7 @@
 
 struct channel {
 	int in_fd, out_fd;   /* -1: this direction does not exist */
-	int break_fd;        /* eventfd: readable from channel_break() on; 0 or less: there is none */
+	int break_fd;        /* of what is no socket: an eventfd; 0 or less: there is none */
 	bool two_way;        /* the receiver can answer */
 	uint64_t rate_bytes; /* at most so many bytes a second are written; 0: no limit */
 	uint64_t written_bytes;
@@ -34,7 +34,7 @@ int channel_standard(bool sending, bool answer, struct channel *ret, char why[st
 int channel_close(struct channel *channel);
 /* Nothing more is written: the other side sees the end. */
 void channel_end_writing(struct channel *channel);
-/* For another thread: who reads, now or later, is told -ECANCELED. */
+/* For another thread: who reads, now or later, sees the end; of what is no socket, -ECANCELED. */
 void channel_break(struct channel *channel);
 
 /* A reader_fn and a writer_fn. */

@@ -17,7 +17,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -221,7 +220,7 @@ static int go_on_with_rest(struct migrate *migrate, struct sender *sender)
 	}
 	err = go_on(migrate);
 	if (err && !migrate->handed_over)
-		shutdown(sender->channel->in_fd, SHUT_RDWR); /* what came there is of no use */
+		channel_break(sender->channel); /* what came there is of no use */
 	pthread_join(thread, NULL);
 	if (!err && migrate->rest_err) {
 		err = migrate->rest_err;

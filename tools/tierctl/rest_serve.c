@@ -139,7 +139,7 @@ static int answer(struct serving *serving, const uint64_t *block, size_t count)
 	return err ? err : writer_flush(serving->writer);
 }
 
-static int answer_all(struct serving *serving, bool *ret_theirs)
+static int answer_all(struct serving *serving)
 {
 	struct rest_totals *totals = &serving->server->totals;
 	uint64_t block[BATCH_BLOCKS];
@@ -155,7 +155,6 @@ static int answer_all(struct serving *serving, bool *ret_theirs)
 		waited = serving->waited.count > 0;
 		count = dequeue(waited ? &serving->waited : &serving->other, block);
 		err = serving->err;
-		*ret_theirs = err != 0;
 		pthread_mutex_unlock(&serving->mutex);
 		if (err || !count)
 			break;
@@ -186,13 +185,12 @@ static int begin(struct serving *serving)
 	return err ? err : writer_flush(serving->writer);
 }
 
-/* theirs: it came from the reader, and not from here. */
-static void say_why(struct serving *serving, int err, bool theirs)
+static void say_why(struct serving *serving, int err)
 {
 	struct rest_server *server = serving->server;
 	char why[SOURCE_WHY_LEN];
 
-	if (theirs && *reader_error(serving->reader))
+	if (serving->reader && *reader_error(serving->reader))
 		snprintf(server->why, sizeof(server->why), "the target: %s", reader_error(serving->reader));
 	else
 		snprintf(server->why, sizeof(server->why), "%s", source_why(server->source, err, why));
@@ -203,7 +201,7 @@ int rest_serve(struct rest_server *server)
 	struct serving *serving = calloc(1, sizeof(*serving));
 	uint64_t start_ns = clock_ns();
 	pthread_t thread;
-	bool runs = false, theirs = false;
+	bool runs = false;
 	int err = serving ? 0 : -ENOMEM;
 
 	if (err) {
@@ -219,7 +217,7 @@ int rest_serve(struct rest_server *server)
 		runs = !err;
 	}
 	if (!err)
-		err = answer_all(serving, &theirs);
+		err = answer_all(serving);
 	if (!err)
 		err = writer_end(serving->writer, 0);
 	if (runs && err) /* it may sit in a read */
@@ -227,7 +225,7 @@ int rest_serve(struct rest_server *server)
 	if (runs)
 		pthread_join(thread, NULL);
 	if (err)
-		say_why(serving, err, theirs);
+		say_why(serving, err);
 	if (serving->writer)
 		server->totals.stream_bytes = writer_bytes(serving->writer);
 	server->totals.total_ns = clock_ns() - start_ns;
