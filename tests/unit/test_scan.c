@@ -73,14 +73,11 @@ static uint64_t demotions(void)
 	return figures.demotions;
 }
 
-/* One step of the demoter, and the agent's answer to a zap. Returns when. */
-static uint64_t step(void)
+/* One step of the demoter, and the agent's answer to a zap. */
+static void step(void)
 {
-	uint64_t now = clock_ns();
-
 	tier_step(tier);
 	process_run_agent(process);
-	return now;
 }
 
 /* The budget is used but for less than half of the reserve, and one round has shown that everything is in use. */
