@@ -36,11 +36,17 @@ static bool reserve_used(struct tier *tier)
 	return less_free_than(tier, 2);
 }
 
+/* Under parked_lock. */
+static void wake_demoter(struct tier *tier)
+{
+	tier->kicked = true;
+	pthread_cond_signal(&tier->wakeup);
+}
+
 void tier_kick(struct tier *tier)
 {
 	lock_get(&tier->parked_lock);
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
+	wake_demoter(tier);
 	pthread_cond_signal(&tier->squeeze);
 	lock_put(&tier->parked_lock);
 }
@@ -68,8 +74,7 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 	lock_get(&tier->parked_lock);
 	TAILQ_INSERT_TAIL(&tier->parked, parked, link);
 	tier->parked_count++;
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
+	wake_demoter(tier);
 	lock_put(&tier->parked_lock);
 }
 
@@ -137,8 +142,7 @@ void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
 		return;
 	atomic_fetch_add(&tier->waited_faults, 1);
 	LOCK_SCOPE(&tier->parked_lock);
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
+	wake_demoter(tier);
 	tier->room_waiters++;
 	while (!late && budget_free(&tier->budget) < bytes)
 		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
@@ -156,8 +160,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 	tier_each_file(tier, sum_arenas, &staged);
 	while (!late && staged > most && reserve_used(tier)) {
 		lock_get(&tier->parked_lock);
-		tier->kicked = true;
-		pthread_cond_signal(&tier->wakeup);
+		wake_demoter(tier);
 		tier->room_waiters++;
 		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
 		tier->room_waiters--;
