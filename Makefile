@@ -6,7 +6,9 @@
 VERSION := 0.1.0
 SONAME_VERSION := 1
 
-MODE ?= debug
+# What is installed, shown and measured is the release build; what is tested is the debug build.
+debug_goals := check% run-check% tests cov build/debug/%
+MODE ?= $(if $(filter $(debug_goals),$(MAKECMDGOALS)),debug,release)
 BUILD ?= build/$(MODE)
 PREFIX ?= /usr/local
 DESTDIR ?=
@@ -59,7 +61,8 @@ WERROR ?= -Werror
 ifeq ($(MODE),fuzz)
 WARN := -w
 endif
-HARDEN := -fstack-protector-strong
+HARDEN_release := -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=3 -ftrivial-auto-var-init=zero -fstack-clash-protection -fcf-protection=full
+HARDEN := -fstack-protector-strong $(HARDEN_$(MODE))
 CPPFLAGS_ALL := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DTIERFS_VERSION='"$(VERSION)"' -Iinclude -Isrc $(CPPFLAGS)
 CFLAGS_BASE := -std=gnu17 $(mode_$(MODE)) $(WARN) $(WERROR) $(HARDEN) -fPIC -pthread $(CFLAGS)
 CFLAGS_ALL := $(CFLAGS_BASE) $(SANITIZE)
@@ -133,8 +136,8 @@ all: $(PRODUCTS) $(EXAMPLES)
 tests: all $(TESTS) $(REPLAYS) $(PROGS) $(INTERPOSERS) $(GUESTS) $(BENCHES)
 
 help:
-	@echo 'Targets (MODE=debug|release|asan|tsan, BUILD=DIR, V=1 shows commands):'
-	@echo '  all         daemon, tierctl, libtierfs, preload library, examples    (into build/MODE)'
+	@echo 'Targets (MODE=debug|release|asan|tsan, BUILD=DIR, V=1 shows commands); tests are built with MODE=debug, all else with release:'
+	@echo '  all         daemon, tierctl, libtierfs, preload library, examples    (into build/release)'
 	@echo '  check       all tests; those that need root are skipped for others'
 	@echo '  check-unit  unit, model and fault programs only'
 	@echo '  check-root  mount, fault and VM scripts (as root)'

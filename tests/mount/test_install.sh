@@ -4,6 +4,22 @@
 need_tool make pkg-config gcc
 
 prefix="$T/prefix"
+note "what make and make install build is the release build, hardened; what is tested is the debug build"
+plan() # MAKE-ARGUMENT...: the commands that it would run
+{
+	env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL -u MODE -u BUILD make -C "$TIERFS_SRC" --no-print-directory -n V=1 "$@" 2>/dev/null
+}
+for goal in all install demo; do
+	assert_eq "$(plan $goal | grep -o 'build/[a-z]*/obj' | sort -u)" build/release/obj "where make $goal builds"
+done
+assert_eq "$(plan check | grep -o 'build/[a-z]*/obj' | sort -u)" build/debug/obj "where make check builds"
+compile=$(plan BUILD="$T/none" install | grep -m 1 'src/tierfs\.c')
+for flag in -DNDEBUG -O2 -D_FORTIFY_SOURCE=3 -ftrivial-auto-var-init=zero -fcf-protection=full -fstack-clash-protection \
+	-fstack-protector-strong; do
+	assert_match "$compile" "(^| )$flag( |\$)" "flags of make install"
+done
+assert_match "$(plan BUILD="$T/none" tests | grep -m 1 'src/tierfs\.c')" '-DTIERFS_DEBUG' "flags of make tests"
+
 cd "$TIERFS_SRC" || fail "no source"
 install_into() # MAKE-ARGUMENT...
 {
