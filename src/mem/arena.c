@@ -17,20 +17,27 @@ static void arena_name(uint64_t ino, char name[static NAME_LEN])
 
 int arena_init(struct arena *arena, int dir, uint64_t ino, uint64_t size_bytes)
 {
+	const int flags = O_RDWR | O_CLOEXEC | O_NOFOLLOW;
 	char name[NAME_LEN];
-	int fd;
+	bool created = false;
+	int fd, err;
 
 	arena_name(ino, name);
-	fd = openat(dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	fd = openat(dir, name, flags);
+	if (fd < 0 && errno == ENOENT) {
+		fd = openat(dir, name, flags | O_CREAT | O_EXCL, 0600);
+		created = true;
+	}
 	if (fd < 0)
 		return -errno;
 	if (ftruncate(fd, (off_t)size_bytes) < 0) {
-		int err = -errno;
-
+		err = -errno;
 		close(fd);
+		if (created)
+			unlinkat(dir, name, 0);
 		return err;
 	}
-	*arena = (struct arena){ .fd = fd, .dir = dir, .ino = ino };
+	*arena = (struct arena){ .fd = fd, .dir = dir, .ino = ino, .created = created };
 	return 0;
 }
 
@@ -83,6 +90,30 @@ int arena_write(const struct arena *arena, const void *buf, size_t len, uint64_t
 		at += put;
 		len -= (size_t)put;
 		offset += (uint64_t)put;
+	}
+	return 0;
+}
+
+int arena_write_absent(const struct arena *arena, const void *buf, size_t len, uint64_t offset)
+{
+	const char *at = buf;
+	uint64_t end = offset + len;
+
+	while (offset < end) {
+		uint64_t start = end, stop = end;
+		int err = arena_next_data(arena, offset, &start, NULL);
+
+		if (!err && start < end)
+			err = arena_next_data(arena, start, &start, &stop);
+		else
+			start = end;
+		if (err && err != -ENXIO)
+			return err;
+		err = start > offset ? arena_write(arena, at, start - offset, offset) : 0;
+		if (err)
+			return err;
+		at += stop - offset;
+		offset = stop;
 	}
 	return 0;
 }

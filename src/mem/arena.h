@@ -19,15 +19,19 @@ struct arena {
 	int fd;
 	int dir;      /* borrowed */
 	uint64_t ino; /* also its name, in decimal */
+	bool created; /* by init: nobody can have put anything into it before */
 };
 
-/* Opens or creates the arena and sets its length. */
+/* Opens or creates the arena and sets its length. After an error it is as it was. */
 int arena_init(struct arena *arena, int dir, uint64_t ino, uint64_t size_bytes);
 void arena_fini(struct arena *arena);  /* closes; the file stays */
 int arena_remove(struct arena *arena); /* unlinks the file */
 
 int arena_read(const struct arena *arena, void *buf, size_t len, uint64_t offset); /* absent pages read as zeros */
 int arena_write(const struct arena *arena, const void *buf, size_t len, uint64_t offset);
+/* The same where pages are absent; those that are there stay as they are. From the start of a page on. The caller sees
+ * to it that nobody else makes pages there. */
+int arena_write_absent(const struct arena *arena, const void *buf, size_t len, uint64_t offset);
 int arena_punch(const struct arena *arena, uint64_t offset, uint64_t len);
 int arena_resize(const struct arena *arena, uint64_t size_bytes);
 

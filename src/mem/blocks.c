@@ -49,22 +49,37 @@ static int array_resize(void **array, uint64_t old_count, uint64_t count, size_t
 	return 0;
 }
 
+static void array_cut(void **array, size_t bytes, size_t from_bytes)
+{
+	munmap((char *)*array + bytes, from_bytes - bytes);
+	if (!bytes)
+		*array = NULL;
+}
+
+#define ARRAYS 5
+
 static int grow(struct blocks *blocks, uint64_t capacity)
 {
+	const struct {
+		void **array;
+		size_t entry_bytes;
+	} part[ARRAYS] = {
+		{ (void **)&blocks->word, sizeof(*blocks->word) },
+		{ (void **)&blocks->generation, sizeof(*blocks->generation) },
+		{ (void **)&blocks->guess, sizeof(*blocks->guess) },
+		{ (void **)&blocks->content_hash, sizeof(*blocks->content_hash) },
+		{ (void **)&blocks->stored_bytes, sizeof(*blocks->stored_bytes) },
+	};
 	uint64_t old = blocks->capacity;
-	int err;
+	int err = 0, grown = 0;
 
-	/* A failure half way leaves some arrays longer than capacity says, which is harmless: mremap is told the old
-	 * length. */
-	err = array_resize((void **)&blocks->word, old, capacity, sizeof(*blocks->word));
-	if (!err)
-		err = array_resize((void **)&blocks->generation, old, capacity, sizeof(*blocks->generation));
-	if (!err)
-		err = array_resize((void **)&blocks->guess, old, capacity, sizeof(*blocks->guess));
-	if (!err)
-		err = array_resize((void **)&blocks->content_hash, old, capacity, sizeof(*blocks->content_hash));
-	if (!err)
-		err = array_resize((void **)&blocks->stored_bytes, old, capacity, sizeof(*blocks->stored_bytes));
+	while (!err && grown < ARRAYS) {
+		err = array_resize(part[grown].array, old, capacity, part[grown].entry_bytes);
+		grown += !err;
+	}
+	/* All of them have the length that capacity says: what was added goes again. */
+	while (err && grown--)
+		array_cut(part[grown].array, old * part[grown].entry_bytes, capacity * part[grown].entry_bytes);
 	if (!err)
 		blocks->capacity = capacity;
 	return err;

@@ -85,6 +85,12 @@ static inline enum block_state blocks_state(const struct blocks *blocks, uint64_
 	return (enum block_state)(blocks->word[block] & BLOCK_STATE_MASK);
 }
 
+/* A hole that has no key either. */
+static inline bool blocks_empty(const struct blocks *blocks, uint64_t block)
+{
+	return !(blocks->word[block] & (BLOCK_STATE_MASK | BLOCK_STORED));
+}
+
 static inline bool blocks_passing(const struct blocks *blocks, uint64_t block)
 {
 	return blocks_state(blocks, block) >= BLOCK_LOADING;
