@@ -246,7 +246,7 @@ struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode)
 /* ---- by arena ---- */
 
 /* Numbers of the regular files that are loaded, or of those that are not. */
-static size_t list_regular(struct ns *ns, bool loaded, uint64_t **ret)
+static int list_regular(struct ns *ns, bool loaded, uint64_t **ret, size_t *ret_count)
 {
 	struct tree_inode *inode, *next;
 	size_t count = 0;
@@ -255,24 +255,33 @@ static size_t list_regular(struct ns *ns, bool loaded, uint64_t **ret)
 	LOCK_SCOPE(&ns->lock);
 	list = calloc(HASH_COUNT(ns->tree.inodes) + 1, sizeof(*list));
 	if (!list)
-		return 0;
+		return -ENOMEM;
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		if (S_ISREG(inode->rec.mode) && (inode->file != NULL) == loaded)
 			list[count++] = inode->ino;
 	}
 	*ret = list;
-	return count;
+	*ret_count = count;
+	return 0;
 }
 
+/* -ENOENT: no file has that arena. If one of them could not be looked at, it is that error. */
 static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_ino, struct ramfile **ret)
 {
 	uint64_t *list = NULL;
-	size_t count = list_regular(ns, loaded, &list);
+	size_t count = 0;
 	struct ramfile *file;
-	int rc = -ENOENT;
+	int rc = list_regular(ns, loaded, &list, &count), failed = -ENOENT;
 
+	if (rc < 0)
+		return rc;
+	rc = -ENOENT;
 	for (size_t i = 0; i < count && rc != 0; i++) {
-		if (ns_open(ns, list[i], &file) < 0)
+		int open_rc = ns_open(ns, list[i], &file);
+
+		if (open_rc < 0 && open_rc != -ENOENT)
+			failed = open_rc;
+		if (open_rc < 0)
 			continue;
 		if (ramfile_owns_arena(file, arena_fd)) {
 			*ret_ino = list[i];
@@ -283,7 +292,7 @@ static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_in
 		}
 	}
 	free(list);
-	return rc;
+	return rc == 0 ? 0 : failed;
 }
 
 int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramfile **ret)

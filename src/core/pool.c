@@ -455,9 +455,20 @@ static int start_arenas(struct pool *pool, const char *path)
 	if (rc < 0)
 		return rc;
 	pool->arena_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (pool->arena_dir < 0)
-		return -errno;
-	pool->arenas_survived = mounted && faccessat(pool->arena_dir, POOL_MARKER, F_OK, 0) == 0;
+	if (pool->arena_dir < 0) {
+		rc = -errno;
+		if (!mounted)
+			umount2(path, 0);
+		return rc;
+	}
+	if (!mounted)
+		return 0;
+	pool->arenas_survived = true; /* until it is known that they did not: what is there is left alone */
+	if (faccessat(pool->arena_dir, POOL_MARKER, F_OK, 0) < 0) {
+		if (errno != ENOENT)
+			return -errno;
+		pool->arenas_survived = false;
+	}
 	return 0;
 }
 
