@@ -208,6 +208,14 @@ static int read_payload(struct writer *writer, struct target *target, uint8_t *s
 	return target->hash == info.content_hash && tail_is_zero(writer, target) ? 0 : -EBADMSG;
 }
 
+/* A copy that is damaged equals nothing. */
+static void forget_hash(struct ramfile *file, uint64_t block)
+{
+	LOCK_SCOPE(&file->lock);
+
+	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], 0);
+}
+
 static int fill_dram(struct writer *writer, struct target *target)
 {
 	struct ramfile *file = writer->file;
@@ -215,14 +223,25 @@ static int fill_dram(struct writer *writer, struct target *target)
 	int err = 0;
 
 	/* Pages that the arena lacks would be those of the key. */
-	if (target->was == BLOCK_HOLE || target->damaged)
+	if (target->was == BLOCK_HOLE)
 		err = ramfile_forget_stored(file, block);
 	if (!err)
 		err = arena_write(&file->arena, writer->work->plain, target->length, offset);
-	if (err) {
-		arena_punch(&file->arena, offset, target->length);
+	/* Not before the content is there, without which it would be a hole. */
+	if (!err && target->damaged && ramfile_forget_stored(file, block))
+		forget_hash(file, block);
+	if (!err)
+		return 0;
+	if (!ramfile_has_pages(file, block)) {
 		ramfile_release(file, 1);
+		return err;
 	}
+	/* Who maps the file may have changed what came already. */
+	lock_get(&file->lock);
+	if (target->was == BLOCK_COLD)
+		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+	lock_put(&file->lock);
+	target->was = BLOCK_RESIDENT;
 	return err;
 }
 

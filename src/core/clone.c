@@ -93,18 +93,21 @@ static void take(struct clone *clone, uint64_t end)
 	}
 }
 
-static void each_resident_run(struct clone *clone, bool on)
+static int each_resident_run(struct clone *clone, bool on)
 {
 	struct ramfile *file = clone->file;
+	int err, first_err = 0;
 
 	for (size_t i = 0, run; i < clone->count; i += run ? run : 1) {
 		uint64_t length = 0;
 
 		for (run = 0; i + run < clone->count && clone->member[i + run].was == BLOCK_RESIDENT; run++)
 			length += clone->member[i + run].length;
-		if (run)
-			ramfile_protect(file, (clone->first + i) * file->block_bytes, length, on);
+		err = run ? ramfile_protect(file, (clone->first + i) * file->block_bytes, length, on) : 0;
+		if (err && !first_err)
+			first_err = err;
 	}
+	return first_err;
 }
 
 static void settle(struct clone *clone)
@@ -226,8 +229,9 @@ static int change(struct clone *clone)
 	err = ramfile_begin_change(clone->file);
 	if (err)
 		return err;
-	each_resident_run(clone, true);
-	err = make_stored(clone);
+	err = each_resident_run(clone, true);
+	if (!err)
+		err = make_stored(clone);
 	each_resident_run(clone, false);
 	ramfile_end_change(clone->file);
 	return err;

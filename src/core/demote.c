@@ -44,6 +44,7 @@ struct member {
 	uint64_t hash;
 	bool partial; /* absent pages are in the stored copy */
 	bool rests;   /* left alone, and no less idle for it */
+	bool torn;    /* some of its pages may have gone, and are in the stored copy */
 	enum plan plan;
 	size_t item; /* PLAN_STORE: index in items */
 };
@@ -154,14 +155,12 @@ static int each_span(struct batch *batch, bool skipped, span_fn *fn)
 
 static int span_protect(struct ramfile *file, uint64_t offset, uint64_t length)
 {
-	ramfile_protect(file, offset, length, true);
-	return 0;
+	return ramfile_protect(file, offset, length, true);
 }
 
 static int span_unprotect(struct ramfile *file, uint64_t offset, uint64_t length)
 {
-	ramfile_protect(file, offset, length, false);
-	return 0;
+	return ramfile_protect(file, offset, length, false);
 }
 
 static int span_punch(struct ramfile *file, uint64_t offset, uint64_t length)
@@ -443,6 +442,8 @@ static void finish(struct batch *batch, struct demote_result *ret)
 		if (member->plan == PLAN_SKIP) {
 			if (!member->rests)
 				heat_used(&file->blocks, block);
+			if (member->torn)
+				blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 			waiters |= ramfile_settle(file, block, BLOCK_RESIDENT);
 			aborted++;
 			continue;
@@ -467,24 +468,52 @@ static void finish(struct batch *batch, struct demote_result *ret)
 	ramfile_release(file, demoted);
 }
 
+/* A batch that fails says nothing about who is in use. */
+static void leave(struct member *member)
+{
+	member->rests |= member->plan != PLAN_SKIP;
+	member->plan = PLAN_SKIP;
+}
+
+/* A block of which a page is still there is resident. */
+static int punch(struct batch *batch)
+{
+	int err = each_span(batch, false, span_punch);
+
+	if (!err)
+		return 0;
+	log_error("file %llu: arena cannot be punched: %s", (unsigned long long)batch->file->ino, strerror(-err));
+	for (size_t i = 0; i < batch->count; i++) {
+		struct member *member = &batch->member[i];
+
+		if (member->plan == PLAN_SKIP || !ramfile_has_pages(batch->file, member->block))
+			continue;
+		member->torn = member->plan != PLAN_ZERO;
+		leave(member);
+	}
+	return err;
+}
+
 /* Blocks that stay: their protection goes while their state is still ours, so that it cannot go later from a newer
  * batch. */
 static int run(struct batch *batch)
 {
-	int err;
+	int err = each_span(batch, true, span_protect); /* all: plans are SKIP until drop_used() */
 
-	each_span(batch, true, span_protect); /* all: plans are SKIP until drop_used() */
+	if (err) { /* some mapper could write without our knowledge */
+		for (size_t i = 0; i < batch->count; i++)
+			batch->member[i].rests = true;
+		each_span(batch, true, span_unprotect);
+		return err;
+	}
 	drop_used(batch);
 	err = write_out(batch);
 	if (err) {
 		for (size_t i = 0; i < batch->count; i++)
-			batch->member[i].plan = PLAN_SKIP;
+			leave(&batch->member[i]);
 	} else {
 		commit(batch);
-		err = each_span(batch, false, span_punch);
-		if (err)
-			log_error("file %llu: arena cannot be punched: %s", (unsigned long long)batch->file->ino,
-				  strerror(-err));
+		err = punch(batch);
 	}
 	each_span(batch, true, span_unprotect);
 	return err;
@@ -512,6 +541,8 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 	int err;
 
 	*ret = (struct demote_result){ 0 };
+	if (batch)
+		batch->work = NULL;
 	if (most > BATCH_BLOCKS)
 		most = BATCH_BLOCKS;
 	values = malloc(most * codec_bound(file->block_bytes));

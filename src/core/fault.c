@@ -81,17 +81,16 @@ static int place(struct ramfile *file, struct mapper *mapper, uint64_t offset, c
 {
 	if (mapper)
 		return mapper->ops->fill(mapper, offset, plain, length);
-	return arena_write(&file->arena, plain, length, offset);
+	return arena_write_absent(&file->arena, plain, length, offset);
 }
 
+/* A fill that failed half way is tried again, and what came the first time may have been changed since. */
 int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset)
 {
-	return arena_write(&file->arena, data, length, offset);
+	return arena_write_absent(&file->arena, data, length, offset);
 }
 
-/* After a fill that failed half way. What came into the arena is the content from here on, and may have been changed by
- * who was waiting for it, so the block counts as resident; the rest is in the stored copy, or is zeros. */
-static bool came_partly(struct ramfile *file, uint64_t block)
+bool ramfile_has_pages(const struct ramfile *file, uint64_t block)
 {
 	uint64_t offset = block * file->block_bytes, data;
 	int err = arena_next_data(&file->arena, offset, &data, NULL);
@@ -145,7 +144,7 @@ static void place_run(struct load *load, uint64_t i, uint64_t count, uint64_t la
 		return;
 	}
 	for (uint64_t one = i; one < i + count; one++)
-		load->step[one] = placed ? PLACED : came_partly(file, block) ? PLACED_PARTLY : NOT_THERE;
+		load->step[one] = placed ? PLACED : ramfile_has_pages(file, block) ? PLACED_PARTLY : NOT_THERE;
 }
 
 static void place_decoded(struct load *load, uint64_t last_bytes)
@@ -319,7 +318,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 		err = bring(file, mapper, work, block, length, &info);
 	work_put(tier_works(file->tier), work);
 	if (err)
-		there = info.block_bytes && came_partly(file, block);
+		there = info.block_bytes && ramfile_has_pages(file, block);
 	lock_get(&file->lock);
 	waiters = there ? settle_loaded(file, block, &info, err != 0) : ramfile_settle(file, block, BLOCK_COLD);
 	lock_put(&file->lock);
@@ -363,16 +362,17 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	bool far = tier_fits(file->tier) || budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
 	uint64_t most = far ? ZERO_WINDOW_BYTES / file->block_bytes : 1;
 	uint64_t window, count = 1, length, failed = 0;
-	bool waiters = false;
-	int err;
+	bool waiters = false, key_left;
+	int err = 0;
 
 	if (ramfile_zero_huge(file, mapper, block))
 		return;
+	key_left = blocks_has(&file->blocks, block, BLOCK_STORED);
 	window = block == mapper->next_block && mapper->window_blocks ? mapper->window_blocks * 2U : 1;
 	if (window > most)
 		window = most;
-	while (count < window && block + count < file->blocks.count &&
-	       blocks_state(&file->blocks, block + count) == BLOCK_HOLE && ramfile_reserve(file, 1, BUDGET_OPTIONAL))
+	while (!key_left && count < window && block + count < file->blocks.count &&
+	       blocks_empty(&file->blocks, block + count) && ramfile_reserve(file, 1, BUDGET_OPTIONAL))
 		count++;
 	for (uint64_t i = 0; i < count; i++)
 		blocks_set_state(&file->blocks, block + i, BLOCK_LOADING);
@@ -381,11 +381,14 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	mapper->window_blocks = (uint32_t)count;
 	lock_put(&file->lock);
 
-	tell_waiting(mapper, count > 1);
-	err = mapper->ops->fill_zero(mapper, block * file->block_bytes, length);
+	tell_waiting(mapper, count > 1 || key_left);
+	if (key_left)
+		err = ramfile_cover_key(file, block);
+	if (!err)
+		err = mapper->ops->fill_zero(mapper, block * file->block_bytes, length);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
-		bool there = !err || came_partly(file, block + i);
+		bool there = !err || ramfile_has_pages(file, block + i);
 
 		if (there)
 			heat_used(&file->blocks, block + i);
@@ -412,7 +415,8 @@ static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, 
 	int err;
 
 	if (!partial) {
-		mapper->ops->fill_zero(mapper, offset, PAGE_BYTES);
+		if (mapper->ops->fill_zero(mapper, offset, PAGE_BYTES))
+			mapper->ops->wake(mapper, offset, PAGE_BYTES); /* it comes again */
 		return;
 	}
 	err = work_get(tier_works(file->tier), &work);
@@ -443,7 +447,7 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 		atomic_fetch_add(&file->demotions_aborted, 1);
 		ramfile_protect(file, block * file->block_bytes, length, false);
 	} else if (kind == RAMFILE_FAULT_PROTECTED) {
-		mapper->ops->protect(mapper, block * file->block_bytes, length, false);
+		ramfile_protect_in(mapper, block * file->block_bytes, length, false);
 	}
 	lock_get(&file->lock);
 	heat_used(&file->blocks, block);

@@ -33,7 +33,7 @@ struct mapper_ops {
 	/* Touching the range raises SIGBUS from now on; wakes the waiters. -EOPNOTSUPP where the kernel cannot. */
 	int (*poison)(struct mapper *mapper, uint64_t offset, uint64_t length);
 	/* Sets used[i] for each block of [first, first + count) that has a page mapped now; leaves the others as they
-	 * are. */
+	 * are. What cannot be seen counts as in use: on an error all are set. */
 	int (*look)(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used);
 	/* Tries to split the large pages that the process maps a part of in the range; thorough: also those that lie
 	 * wholly in it. */

@@ -113,14 +113,13 @@ int ramfile_complete_all(struct ramfile *file)
 	uint64_t block = 0;
 	int err = work_get(tier_works(file->tier), &work);
 
+	if (err)
+		return err;
 	while (!err && take_partial(file, &block)) {
 		err = ramfile_complete(file, work, block);
-		lock_get(&file->lock);
-		ramfile_settle(file, block, BLOCK_RESIDENT);
-		lock_put(&file->lock);
+		ramfile_end_update(file, block, BLOCK_RESIDENT);
 	}
-	if (err != -ENOMEM)
-		work_put(tier_works(file->tier), work);
+	work_put(tier_works(file->tier), work);
 	return err;
 }
 
@@ -231,9 +230,8 @@ static int take_for_write_back(struct ramfile *file, uint64_t block)
 
 static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t *data, uint64_t length, uint64_t offset)
 {
-	struct store *store = tier_store(file->tier);
 	int was = take_for_write_back(file, block);
-	bool waiters, key_left = false;
+	bool waiters, there;
 	int err = 0;
 
 	if (was < 0)
@@ -241,24 +239,22 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 	if (was != BLOCK_RESIDENT) {
 		atomic_fetch_add(&file->dram_blocks, 1);
 		budget_force(tier_budget(file->tier), file->block_bytes);
-		lock_get(&file->lock);
-		key_left = was == BLOCK_HOLE && blocks_has(&file->blocks, block, BLOCK_STORED);
-		lock_put(&file->lock);
 	}
-	if (key_left) /* of a write that failed: pages that stay absent shall be zeros */
-		err = store->ops->remove(store, file->ino, block, 1);
+	if (was == BLOCK_HOLE)
+		err = ramfile_cover_key(file, block);
 	if (!err)
 		err = arena_write(&file->arena, data, length, offset);
+	there = !err || was == BLOCK_RESIDENT || ramfile_has_pages(file, block);
 	lock_get(&file->lock);
-	if (key_left && !err)
-		blocks_set_stored(&file->blocks, block, 0, 0);
 	if (length == ramfile_block_length(file, block) && !err)
 		blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
-	else if (was == BLOCK_COLD)
+	else if (was == BLOCK_COLD && there)
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 	mark_cached(file, block);
-	waiters = ramfile_settle(file, block, BLOCK_RESIDENT);
+	waiters = ramfile_settle(file, block, there ? BLOCK_RESIDENT : (enum block_state)was);
 	lock_put(&file->lock);
+	if (!there)
+		ramfile_release(file, 1);
 	if (waiters)
 		ramfile_wake(file, block, 1);
 	return err;

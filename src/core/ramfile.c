@@ -92,6 +92,7 @@ void ramfile_release(struct ramfile *file, uint64_t blocks)
 struct span {
 	uint64_t offset, length;
 	bool on;
+	int err; /* the first one */
 };
 
 static void wake_one(void *arg, struct mapper *mapper)
@@ -110,16 +111,29 @@ void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count)
 
 static void protect_one(void *arg, struct mapper *mapper)
 {
-	const struct span *span = arg;
+	struct span *span = arg;
+	int err = ramfile_protect_in(mapper, span->offset, span->length, span->on);
 
-	mapper->ops->protect(mapper, span->offset, span->length, span->on);
+	if (!span->err)
+		span->err = err;
 }
 
-void ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on)
+int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
+{
+	int err = mapper->ops->protect(mapper, offset, length, on);
+
+	/* A writer that waits for a protection that stays would wait for ever; woken it comes again. */
+	if (err && !on)
+		mapper->ops->wake(mapper, offset, length);
+	return err;
+}
+
+int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on)
 {
 	struct span span = { .offset = offset, .length = length, .on = on };
 
 	ramfile_each_mapper(file, protect_one, &span);
+	return span.err;
 }
 
 int ramfile_begin_change(struct ramfile *file)
@@ -204,12 +218,15 @@ static int load_arena(struct ramfile *file, struct work *work)
 					blocks_set(&file->blocks, block, BLOCK_DAMAGED);
 				continue;
 			}
+			if (whole)
+				blocks_clear(&file->blocks, block, BLOCK_DAMAGED); /* nothing is needed of its key */
 			if (whole || !blocks_has(&file->blocks, block, BLOCK_STORED))
 				continue;
-			/* A promotion was cut short, or the kernel had written back a part of the block. */
+			/* A promotion was cut short, or the kernel had written back a part of the block. What cannot be
+			 * read now may be readable when it is needed. */
 			err = ramfile_complete(file, work, block);
 			if (err == -EIO)
-				blocks_set(&file->blocks, block, BLOCK_DAMAGED);
+				blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 			else if (err)
 				return err;
 		}
@@ -276,6 +293,7 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 		ramfile_unload(file);
 		return err;
 	}
+	file->loaded = true;
 	*ret = file;
 	return 0;
 }
@@ -307,6 +325,15 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	return 0;
 }
 
+/* With nothing in it a later load makes a new one; but a process that maps it comes back with this one. What is in it
+ * is known when the load has looked at all of it, and of one that did not exist before. */
+static bool may_remove_arena(const struct ramfile *file)
+{
+	if (file->arena.fd < 0 || atomic_load(&file->lost) || ramfile_is_held(file))
+		return false;
+	return file->loaded ? !file->blocks.in_state[BLOCK_RESIDENT] : file->arena.created;
+}
+
 void ramfile_unload(struct ramfile *file)
 {
 	if (!file)
@@ -314,9 +341,7 @@ void ramfile_unload(struct ramfile *file)
 	tier_remove_file(file->tier, file);
 	budget_release(tier_budget(file->tier),
 		       (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
-	/* With nothing in it a later load makes a new one; but a process that maps it comes back with this one. */
-	if (file->arena.fd >= 0 && !file->blocks.in_state[BLOCK_RESIDENT] && !atomic_load(&file->lost) &&
-	    !ramfile_is_held(file))
+	if (may_remove_arena(file))
 		arena_remove(&file->arena);
 	arena_fini(&file->arena);
 	blocks_fini(&file->blocks);
@@ -330,14 +355,16 @@ void ramfile_unload(struct ramfile *file)
 
 int ramfile_destroy(struct ramfile *file)
 {
-	int err;
+	int err, arena_err;
 
 	tier_remove_file(file->tier, file); /* a batch at work ends: it may be about to put */
 	err = tier_store(file->tier)->ops->remove(tier_store(file->tier), file->ino, 0, UINT64_MAX);
-	if (!err)
-		err = arena_remove(&file->arena);
+	/* Also after an error: nobody needs the content any more, and its DRAM is given back now. */
+	arena_err = arena_remove(&file->arena);
 	ramfile_unload(file);
-	return err == -ENOENT ? 0 : err;
+	if (!err && arena_err != -ENOENT)
+		err = arena_err;
+	return err;
 }
 
 /* --- mappers ---------------------------------------------------------------------------------------------- */
@@ -365,10 +392,13 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 {
 	int err = ramfile_begin_change(file);
 
-	if (!err)
-		err = ramfile_complete_all(file);
 	if (err)
 		return err;
+	err = ramfile_complete_all(file);
+	if (err) {
+		ramfile_end_change(file);
+		return err;
+	}
 	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
 	 */
 	lock_get(&file->lock);
@@ -409,6 +439,13 @@ bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper)
 		return false;
 	mapper->users++;
 	return true;
+}
+
+bool ramfile_mapper_leaves(struct ramfile *file, const struct mapper *mapper)
+{
+	LOCK_SCOPE(&file->mapper_lock);
+
+	return mapper->leaving;
 }
 
 void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper)

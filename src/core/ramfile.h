@@ -179,6 +179,6 @@ enum ramfile_fault_kind { RAMFILE_FAULT_MISSING, RAMFILE_FAULT_PROTECTED };
  * what cannot be read is poisoned. */
 void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
 		   uint64_t arrived_ns);
-/* For struct mapper_ops.fill: data for pages that the arena does not have and nobody else brings now. */
+/* For struct mapper_ops.fill: data for pages that nobody else brings now. Those that the arena has stay as they are. */
 int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset);
 void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round);

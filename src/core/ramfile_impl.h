@@ -79,6 +79,7 @@ struct ramfile {
 	uint64_t zap_sent_ns;          /* under lock */
 	uint64_t looked_ns;            /* under lock: when the last look ended */
 	uint64_t loaded_ns;            /* immutable */
+	bool loaded;                   /* immutable: the table is what arena and store have */
 	uint64_t next_scan_ns;         /* demoter thread only */
 	uint64_t hand;                 /* demoter thread only: block from which on the next are picked */
 	uint64_t scan_wanted;          /* under lock: how many callers wait for quick rounds */
@@ -130,7 +131,9 @@ void ramfile_wait_owner(struct ramfile *file, uint64_t block);
 /* Ends a passing state. Returns true if somebody waits: call ramfile_wake() after dropping the lock. */
 bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state);
 void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count);
-void ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on);
+/* In every mapper. on: after an error writers are not stopped, somewhere. Off: who cannot be let go tries again. */
+int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on);
+int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on); /* in that one */
 /* Budget for blocks that enter DRAM, and back when they left. */
 bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
 void ramfile_release(struct ramfile *file, uint64_t blocks);
@@ -144,6 +147,7 @@ unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, vo
  * mapper is leaving. */
 bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper);
 void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper);
+bool ramfile_mapper_leaves(struct ramfile *file, const struct mapper *mapper);
 /* Debug builds: table, arena and budget agree. */
 void ramfile_check(struct ramfile *file);
 
@@ -154,6 +158,11 @@ int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void 
  * came. */
 int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
 		     uint64_t *ret_blocks);
+
+/* True if the arena has a page of the block. After a fill or a punch that failed half way: what is there is the content
+ * from here on, and may have been changed by who was waiting for it, so the block counts as resident; the rest is in
+ * the stored copy, or is zeros. */
+bool ramfile_has_pages(const struct ramfile *file, uint64_t block);
 
 /* As many blocks as it brings at once. */
 uint64_t ramfile_run_blocks(const struct ramfile *file);
@@ -199,6 +208,10 @@ bool ramfile_is_opaque(const struct ramfile *file);
 enum block_state ramfile_begin_update(struct ramfile *file, uint64_t block);
 /* Removes the stored copy of a block that the caller owns. */
 int ramfile_forget_stored(struct ramfile *file, uint64_t block);
+/* Before pages of a hole that the caller owns come into the arena: a key that a failed write has left would show
+ * through those that are absent after a crash. It is removed; while the store refuses that, the whole block is given
+ * pages of zeros, which win over it. */
+int ramfile_cover_key(struct ramfile *file, uint64_t block);
 /* A put for a block that the caller owns failed, so its key is old or new. A hole shall stay one after a crash, too:
  * its key is removed. If that fails as well the table remembers that there may be a key. */
 void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes);

@@ -76,6 +76,9 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 	tier->parked_count++;
 	wake_demoter(tier);
 	lock_put(&tier->parked_lock);
+	/* Who removes the mapper may have looked for parked faults just before, and would wait until there is room. */
+	if (ramfile_mapper_leaves(file, mapper))
+		tier_unpark(tier, mapper);
 }
 
 void tier_unpark(struct tier *tier, struct mapper *mapper)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "mem/huge.h"
 
 /* A piece of a request that lies in one block. */
@@ -72,6 +73,22 @@ int ramfile_forget_stored(struct ramfile *file, uint64_t block)
 	return 0;
 }
 
+int ramfile_cover_key(struct ramfile *file, uint64_t block)
+{
+	static const uint8_t zeros[PAGE_BYTES];
+	uint64_t at = block * file->block_bytes, end;
+	int err = 0;
+
+	if (!ramfile_forget_stored(file, block))
+		return 0;
+	lock_get(&file->lock);
+	end = at + ramfile_block_length(file, block);
+	lock_put(&file->lock);
+	for (; !err && at < end; at += PAGE_BYTES)
+		err = arena_write_absent(&file->arena, zeros, end - at < PAGE_BYTES ? end - at : PAGE_BYTES, at);
+	return err;
+}
+
 void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
 {
 	bool stored;
@@ -111,14 +128,16 @@ static int store_plain(struct ramfile *file, struct work *work, uint64_t block, 
 	hotness.tier = blocks_tier(&file->blocks, block);
 	lock_put(&file->lock);
 	err = codec_encode(work->codec, key, hotness, work->plain, hash, work->value, work->value_cap, &length);
+	*ret = was;
+	if (err)
+		return err;
 	item.length_bytes = (uint32_t)length;
-	if (!err)
-		err = store->ops->put(store, &item, 1);
-	*ret = err ? was : BLOCK_COLD;
+	err = store->ops->put(store, &item, 1);
 	if (err) {
 		ramfile_put_failed(file, block, item.length_bytes);
 		return err;
 	}
+	*ret = BLOCK_COLD;
 	lock_get(&file->lock);
 	blocks_set_stored(&file->blocks, block, item.length_bytes, hash);
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
@@ -151,14 +170,37 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 	return store_plain(file, work, piece->block, was, ret);
 }
 
+/* The content of a cold block that the caller owns comes into the arena, which has nothing of it. Returns true if some
+ * of it is there now. */
+static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, uint64_t length)
+{
+	uint64_t offset = block * file->block_bytes;
+	struct codec_info info;
+	int err = ramfile_fetch(file, work, block, work->plain, &info);
+	bool there;
+
+	if (err)
+		return false;
+	err = arena_write(&file->arena, work->plain, length, offset);
+	there = !err || ramfile_has_pages(file, block);
+	if (!there)
+		return false;
+	lock_get(&file->lock);
+	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.content_hash);
+	if (err) /* who maps the file may have changed what came already */
+		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+	heat_promoted(&file->heat, &file->blocks, block);
+	lock_put(&file->lock);
+	atomic_fetch_add(&file->promotions, 1);
+	return true;
+}
+
 /* A buffered write is a write to memory: the block comes into DRAM, if there is room. Returns true if it is there now.
  */
 static bool bring_in(struct ramfile *file, struct work *work, const struct piece *piece, enum block_state was)
 {
-	uint64_t offset = piece->block * file->block_bytes;
 	uint64_t length;
-	struct codec_info info;
-	int err = 0;
+	bool there;
 
 	if (!ramfile_reserve(file, 1, BUDGET_OPTIONAL)) {
 		tier_kick(file->tier);
@@ -167,26 +209,13 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 	lock_get(&file->lock);
 	length = ramfile_block_length(file, piece->block);
 	lock_put(&file->lock);
-	if (was == BLOCK_HOLE) {
-		err = ramfile_forget_stored(file, piece->block); /* pages that stay absent shall be zeros */
-	} else {
-		err = ramfile_fetch(file, work, piece->block, work->plain, &info);
-		if (!err)
-			err = arena_write(&file->arena, work->plain, length, offset);
-		if (!err) {
-			lock_get(&file->lock);
-			blocks_set_stored(&file->blocks, piece->block, file->blocks.stored_bytes[piece->block],
-					  info.content_hash);
-			heat_promoted(&file->heat, &file->blocks, piece->block);
-			lock_put(&file->lock);
-			atomic_fetch_add(&file->promotions, 1);
-		}
-	}
-	if (err) {
-		arena_punch(&file->arena, offset, length);
+	if (was == BLOCK_HOLE)
+		there = !ramfile_forget_stored(file, piece->block); /* pages that stay absent shall be zeros */
+	else
+		there = bring_cold(file, work, piece->block, length);
+	if (!there)
 		ramfile_release(file, 1);
-	}
-	return !err;
+	return there;
 }
 
 static int write_piece(struct ramfile *file, struct work *work, struct piece *piece, const uint8_t *data, bool direct)
@@ -260,12 +289,6 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 	return err;
 }
 
-/* Under lock: a hole that has no key either. */
-static bool is_empty(const struct ramfile *file, uint64_t block)
-{
-	return blocks_state(&file->blocks, block) == BLOCK_HOLE && !blocks_has(&file->blocks, block, BLOCK_STORED);
-}
-
 /* --- discard ---------------------------------------------------------------------------------------------- */
 
 /* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for
@@ -305,7 +328,7 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 		err = away_wait(file, piece->block, false);
 		ramfile_wait_owner(file, piece->block);
 	}
-	if (err || piece->block >= file->blocks.count || is_empty(file, piece->block)) {
+	if (err || piece->block >= file->blocks.count || blocks_empty(&file->blocks, piece->block)) {
 		lock_put(&file->lock);
 		return err;
 	}
@@ -341,7 +364,7 @@ static int find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8
 static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 {
 	struct store *store = tier_store(file->tier);
-	bool stored = false, waiters = false;
+	bool stored = false, forgotten, waiters = false;
 	uint64_t in_dram = 0, kept = 0;
 	CLEANUP_FREE uint8_t *was = calloc(count, 1);
 	CLEANUP_FREE uint8_t *left = calloc(count, 1);
@@ -359,29 +382,32 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 	lock_put(&file->lock);
 	if (stored)
 		err = store->ops->remove(store, file->ino, first, count);
+	forgotten = !err;
 	if (!err && in_dram)
 		err = arena_punch(&file->arena, first * file->block_bytes, count * file->block_bytes);
 	if (!err && in_dram)
 		err = find_left(file, first, count, left);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
-		bool stays = err ? was[i] == BLOCK_RESIDENT : left[i];
+		bool stays = was[i] == BLOCK_RESIDENT && (err || left[i]);
 
-		if (!err) {
+		/* Without the key absent pages are zeros, also where the punch failed then. */
+		if (forgotten) {
 			blocks_set_stored(&file->blocks, first + i, 0, 0);
-			blocks_clear(&file->blocks, first + i, BLOCK_DAMAGED);
+			blocks_clear(&file->blocks, first + i, BLOCK_DAMAGED | BLOCK_PARTIAL);
+		}
+		if (!err) {
 			blocks_set_tier(&file->blocks, first + i, 0);
 			heat_used(&file->blocks, first + i);
 		}
 		kept += stays;
 		waiters |= ramfile_settle(file, first + i,
-					  stays ? BLOCK_RESIDENT
-					  : err ? (enum block_state)was[i]
-						: BLOCK_HOLE);
+					  stays       ? BLOCK_RESIDENT
+					  : forgotten ? BLOCK_HOLE
+						      : (enum block_state)was[i]);
 	}
 	lock_put(&file->lock);
-	if (!err)
-		ramfile_release(file, in_dram - kept);
+	ramfile_release(file, in_dram - kept);
 	if (waiters)
 		ramfile_wake(file, first, count);
 	return err;
@@ -392,7 +418,7 @@ static uint64_t skip_holes(struct ramfile *file, uint64_t block, uint64_t end)
 {
 	LOCK_SCOPE(&file->lock);
 
-	while (block < end && block < file->blocks.count && is_empty(file, block))
+	while (block < end && block < file->blocks.count && blocks_empty(&file->blocks, block))
 		block++;
 	return block < file->blocks.count ? block : end;
 }
@@ -452,9 +478,12 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 
 /* --- size ------------------------------------------------------------------------------------------------- */
 
-/* Under lock: cuts the table if everything from there on is a hole at rest. */
-static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count)
+/* Under lock: cuts the table if everything from there on is a hole at rest. *ret_cached: blocks that the kernel's cache
+ * had, and that go with it. */
+static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count, uint64_t *ret_cached)
 {
+	uint64_t cached = file->blocks.cached;
+
 	for (uint64_t block = count; block < file->blocks.count; block++) {
 		ramfile_wait_owner(file, block);
 		if (blocks_state(&file->blocks, block) != BLOCK_HOLE)
@@ -463,30 +492,47 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count)
 			blocks_set_stored(&file->blocks, block, 0, 0); /* removed when the file grows over it */
 	}
 	blocks_resize(&file->blocks, count);
+	*ret_cached = cached - file->blocks.cached;
 	file->size_bytes = size_bytes;
 	tier_set_demand(file->tier, file);
 	return true;
+}
+
+/* After an error the arena is as long as the file again: mappers of it fault where the file is, and nowhere else. */
+static void give_back_length(struct ramfile *file, uint64_t size_bytes)
+{
+	int err = arena_resize(&file->arena, size_bytes);
+
+	if (err)
+		log_error("file %llu: the arena keeps a length that is not the file's: %s",
+			  (unsigned long long)file->ino, strerror(-err));
 }
 
 static int shrink(struct ramfile *file, uint64_t size_bytes)
 {
 	uint64_t old = ramfile_size(file);
 	uint64_t first_gone = (size_bytes + file->block_bytes - 1) / file->block_bytes;
-	uint64_t end = (old + file->block_bytes - 1) / file->block_bytes;
+	uint64_t end = (old + file->block_bytes - 1) / file->block_bytes, cached = 0;
 	bool cut = false;
 	int err;
 
 	/* Stored copies go while the file still has its size, so that a crash leaves a longer file with holes. Then the
 	 * arena shrinks, which stops the mappers, and what they wrote in between is cleared away. */
 	err = ramfile_discard(file, size_bytes, old - size_bytes);
-	if (!err)
-		err = arena_resize(&file->arena, size_bytes);
+	if (err)
+		return err;
+	err = arena_resize(&file->arena, size_bytes);
+	if (err)
+		return err;
 	while (!err && !cut) {
 		err = discard_blocks(file, first_gone, end);
 		lock_get(&file->lock);
-		cut = !err && cut_table(file, size_bytes, first_gone);
+		cut = !err && cut_table(file, size_bytes, first_gone, &cached);
 		lock_put(&file->lock);
 	}
+	if (err)
+		give_back_length(file, old);
+	tier_release(file->tier, cached * file->block_bytes);
 	return err;
 }
 
@@ -503,17 +549,17 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 	fresh = new_blocks - old_blocks < most ? new_blocks - old_blocks : most;
 	/* A truncate that was cut short may have left keys beyond the end. */
 	err = store->ops->remove(store, file->ino, old_blocks, UINT64_MAX - old_blocks);
-	if (!err)
-		err = arena_resize(&file->arena, size_bytes);
+	if (err)
+		return err;
+	err = arena_resize(&file->arena, size_bytes);
 	/* What was cut off a huge page that could not be split then is there again, as zeros. */
 	if (!err && fresh)
 		err = arena_punch(&file->arena, old_blocks * file->block_bytes, fresh * file->block_bytes);
 	if (!err && fresh)
 		err = find_left(file, old_blocks, fresh, left);
-	if (err)
-		return err;
 	lock_get(&file->lock);
-	err = blocks_resize(&file->blocks, new_blocks);
+	if (!err)
+		err = blocks_resize(&file->blocks, new_blocks);
 	if (!err) {
 		file->size_bytes = size_bytes;
 		tier_set_demand(file->tier, file);
@@ -526,28 +572,15 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 		atomic_fetch_add(&file->dram_blocks, 1);
 	}
 	lock_put(&file->lock);
+	if (err)
+		give_back_length(file, old);
 	return err;
 }
 
-int ramfile_truncate(struct ramfile *file, uint64_t size_bytes)
+static int change_size(struct ramfile *file, uint64_t old, uint64_t size_bytes)
 {
-	uint64_t old = ramfile_size(file);
 	int err;
 
-	if (size_bytes % PAGE_BYTES)
-		return -EINVAL;
-	if (size_bytes > INT64_MAX || size_bytes / file->block_bytes >= UINT32_MAX)
-		return -EFBIG;
-	if (atomic_load(&file->lost)) {
-		struct store *store = tier_store(file->tier);
-
-		if (size_bytes)
-			return -EIO;
-		err = store->ops->remove(store, file->ino, 0, UINT64_MAX);
-		if (err)
-			return err;
-		atomic_store(&file->lost, false);
-	}
 	if (size_bytes == old)
 		return 0;
 	err = ramfile_begin_change(file);
@@ -556,4 +589,30 @@ int ramfile_truncate(struct ramfile *file, uint64_t size_bytes)
 	err = size_bytes < old ? shrink(file, size_bytes) : extend(file, size_bytes);
 	ramfile_end_change(file);
 	return err;
+}
+
+/* Nothing of the old content is left to be read as zeros, or it is lost still. */
+static int truncate_lost(struct ramfile *file)
+{
+	struct store *store = tier_store(file->tier);
+	int err = store->ops->remove(store, file->ino, 0, UINT64_MAX);
+
+	if (err)
+		return err;
+	atomic_store(&file->lost, false);
+	err = change_size(file, ramfile_size(file), 0);
+	if (err)
+		atomic_store(&file->lost, true);
+	return err;
+}
+
+int ramfile_truncate(struct ramfile *file, uint64_t size_bytes)
+{
+	if (size_bytes % PAGE_BYTES)
+		return -EINVAL;
+	if (size_bytes > INT64_MAX || size_bytes / file->block_bytes >= UINT32_MAX)
+		return -EFBIG;
+	if (atomic_load(&file->lost))
+		return size_bytes ? -EIO : truncate_lost(file);
+	return change_size(file, ramfile_size(file), size_bytes);
 }

@@ -19,6 +19,7 @@ struct write_batch {
 	struct store_item item[RUN_BLOCKS];
 	uint64_t hash[RUN_BLOCKS];
 	uint8_t zero[RUN_BLOCKS];
+	uint8_t written[RUN_BLOCKS]; /* the store has it */
 	uint8_t *values;             /* codec_bound() for each block */
 	uint32_t length[RUN_BLOCKS]; /* of the value; of zeros none */
 	unsigned int pieces;
@@ -104,24 +105,42 @@ static int encode_batch(struct write_batch *batch, size_t *ret_items)
 	return 0;
 }
 
-static void end_batch(struct ramfile *file, struct write_batch *batch, int err)
+/* The put takes all of the batch or fails; a removal takes a block. What was written shows, whatever became of the
+ * rest: the table says what the store has. */
+static int write_batch(struct ramfile *file, struct write_batch *batch, size_t items)
+{
+	struct store *store = tier_store(file->tier);
+	int err = items ? store->ops->put(store, batch->item, items) : 0;
+
+	if (err) {
+		for (size_t item = 0; item < items; item++)
+			ramfile_put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
+		return err;
+	}
+	for (uint64_t i = 0; i < batch->count; i++)
+		batch->written[i] = !batch->zero[i];
+	for (uint64_t i = 0; !err && i < batch->count; i++) {
+		if (!batch->zero[i])
+			continue;
+		err = ramfile_forget_stored(file, batch->first + i);
+		batch->written[i] = !err;
+	}
+	return err;
+}
+
+static void end_batch(struct ramfile *file, struct write_batch *batch)
 {
 	bool waiters = false;
-	size_t item = 0;
 
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < batch->count; i++) {
 		uint64_t block = batch->first + i;
 		enum block_state now = batch->was[i];
 
-		if (err) {
-			if (!blocks_has(&file->blocks, block,
-					BLOCK_STORED)) /* one of the zeros that came before the error */
-				now = BLOCK_HOLE;
-		} else if (batch->zero[i]) {
+		if (batch->written[i] && batch->zero[i]) {
 			now = BLOCK_HOLE;
-		} else {
-			blocks_set_stored(&file->blocks, block, batch->item[item++].length_bytes, batch->hash[i]);
+		} else if (batch->written[i]) {
+			blocks_set_stored(&file->blocks, block, batch->length[i], batch->hash[i]);
 			blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 			now = BLOCK_COLD;
 		}
@@ -134,7 +153,6 @@ static void end_batch(struct ramfile *file, struct write_batch *batch, int err)
 
 int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes)
 {
-	struct store *store = tier_store(file->tier);
 	CLEANUP_FREE struct write_batch *batch = NULL;
 	CLEANUP_FREE uint8_t *values = NULL;
 	size_t items = 0;
@@ -154,14 +172,9 @@ int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset
 	if (!batch->count)
 		return 0;
 	err = encode_batch(batch, &items);
-	if (!err && items)
-		err = store->ops->put(store, batch->item, items);
-	for (size_t item = 0; err && item < items; item++)
-		ramfile_put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
-	for (uint64_t i = 0; !err && i < batch->count; i++)
-		if (batch->zero[i])
-			err = ramfile_forget_stored(file, batch->first + i);
-	end_batch(file, batch, err);
+	if (!err)
+		err = write_batch(file, batch, items);
+	end_batch(file, batch);
 	if (!err)
 		*ret_bytes = batch->count * file->block_bytes;
 	return err;

@@ -21,11 +21,23 @@ struct process {
 	uint64_t acknowledged, round; /* the agent's: last round answered, last round asked for */
 	bool poisoned;
 	unsigned int fail_fill; /* 0: never; else the page of that number that is filled from now on is refused, once */
+	enum process_call fail_kind;
+	unsigned int fail_call; /* 0: never; else the call of that number from now on fails, once */
+	uint64_t calls;
+	uint64_t woken_start, woken_end; /* hull of what was woken */
 };
 
 static struct process *of(struct mapper *mapper)
 {
 	return (struct process *)mapper;
+}
+
+static int enter(struct process *process, enum process_call call)
+{
+	process->calls++;
+	if (!process->fail_call || (process->fail_kind != call && process->fail_kind != PROCESS_CALLS))
+		return 0;
+	return --process->fail_call ? 0 : -ENOMEM;
 }
 
 static bool present(const struct process *process, uint64_t page)
@@ -38,16 +50,15 @@ static bool present(const struct process *process, uint64_t page)
 static int process_protect(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
 {
 	struct process *process = of(mapper);
+	int err = enter(process, PROCESS_PROTECT);
 
-	for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE && page < process->pages; page++)
+	for (uint64_t page = offset / PAGE; !err && page < (offset + length) / PAGE && page < process->pages; page++)
 		process->guarded[page] = on;
-	return 0;
+	return err;
 }
 
-static int process_fill(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length)
+static int fill(struct process *process, uint64_t offset, const void *data, uint64_t length)
 {
-	struct process *process = of(mapper);
-
 	for (uint64_t at = 0; at < length; at += PAGE) {
 		uint64_t page = (offset + at) / PAGE;
 
@@ -63,25 +74,42 @@ static int process_fill(struct mapper *mapper, uint64_t offset, const void *data
 	return 0;
 }
 
+static int process_fill(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length)
+{
+	struct process *process = of(mapper);
+	int err = enter(process, PROCESS_FILL);
+
+	return err ? err : fill(process, offset, data, length);
+}
+
 static int process_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
 	static const char zeros[PAGE];
+	struct process *process = of(mapper);
+	int err = enter(process, PROCESS_FILL_ZERO);
 
-	for (uint64_t at = 0; at < length; at += PAGE) {
-		int err = process_fill(mapper, offset + at, zeros, PAGE);
-
-		if (err)
-			return err;
-	}
-	return 0;
+	for (uint64_t at = 0; !err && at < length; at += PAGE)
+		err = fill(process, offset + at, zeros, PAGE);
+	return err;
 }
 
 static int process_wake(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
-	(void)mapper;
-	(void)offset;
-	(void)length;
-	return 0; /* touches are tried again by the test */
+	struct process *process = of(mapper);
+	int err = enter(process, PROCESS_WAKE);
+
+	/* Touches are tried again by the test. */
+	if (err)
+		return err;
+	if (process->woken_start == process->woken_end) {
+		process->woken_start = offset;
+		process->woken_end = offset + length;
+	}
+	if (offset < process->woken_start)
+		process->woken_start = offset;
+	if (offset + length > process->woken_end)
+		process->woken_end = offset + length;
+	return 0;
 }
 
 static int process_poison(struct mapper *mapper, uint64_t offset, uint64_t length)
@@ -95,21 +123,25 @@ static int process_poison(struct mapper *mapper, uint64_t offset, uint64_t lengt
 static int process_look(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used)
 {
 	struct process *process = of(mapper);
+	int err = enter(process, PROCESS_LOOK);
 
-	for (uint64_t i = 0; i < count * process->block_pages; i++) {
+	if (err)
+		memset(used, 1, count);
+	for (uint64_t i = 0; !err && i < count * process->block_pages; i++) {
 		uint64_t page = first * process->block_pages + i;
 
 		if (page < process->pages && process->mapped[page] && present(process, page))
 			used[i / process->block_pages] = 1;
 	}
-	return 0;
+	return err;
 }
 
 static int process_zap(struct mapper *mapper, uint64_t first, uint64_t count, const uint8_t *mark, uint64_t round)
 {
 	struct process *process = of(mapper);
+	bool fails = enter(process, PROCESS_ZAP); /* what is not zapped stays mapped; the round ends all the same */
 
-	for (uint64_t i = 0; i < count * process->block_pages; i++)
+	for (uint64_t i = 0; !fails && i < count * process->block_pages; i++)
 		if (mark[i / process->block_pages] && first * process->block_pages + i < process->pages)
 			process->mapped[first * process->block_pages + i] = 0;
 	if (!count)
@@ -212,6 +244,25 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 void process_fail_fill(struct process *process, unsigned int nth)
 {
 	process->fail_fill = nth;
+}
+
+void process_fail_call(struct process *process, enum process_call call, unsigned int nth)
+{
+	process->fail_kind = call;
+	process->fail_call = nth;
+}
+
+uint64_t process_calls(const struct process *process)
+{
+	return process->calls;
+}
+
+bool process_was_woken(struct process *process, uint64_t offset, uint64_t length)
+{
+	bool was = process->woken_start <= offset && offset + length <= process->woken_end;
+
+	process->woken_start = process->woken_end = 0;
+	return was;
 }
 
 bool process_poisoned(const struct process *process)

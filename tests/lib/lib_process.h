@@ -26,5 +26,22 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 bool process_poisoned(const struct process *process);
 /* The kernel has no memory for the nth page from now on that is filled, once; 0: it has. */
 void process_fail_fill(struct process *process, unsigned int nth);
+/* Calls of the engine into the process. */
+enum process_call {
+	PROCESS_PROTECT,
+	PROCESS_FILL,
+	PROCESS_FILL_ZERO,
+	PROCESS_WAKE,
+	PROCESS_LOOK,
+	PROCESS_ZAP,
+	PROCESS_CALLS
+};
+/* The nth call of that kind (PROCESS_CALLS: of any) from now on fails before it has any effect, once, with -ENOMEM; 0:
+ * none does. */
+void process_fail_call(struct process *process, enum process_call call, unsigned int nth);
+/* Calls of any kind so far. */
+uint64_t process_calls(const struct process *process);
+/* Bytes of the range were woken since the last call of this. */
+bool process_was_woken(struct process *process, uint64_t offset, uint64_t length);
 /* Zaps are acknowledged when this is called, as a slow agent would. */
 void process_run_agent(struct process *process);
