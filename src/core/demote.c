@@ -21,7 +21,6 @@
  */
 #include "core/ramfile_impl.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,9 +32,6 @@
 #define BATCH_BLOCKS 256
 /* Plain bytes of a batch: small enough that somebody who waits for room is served soon. */
 #define BATCH_BYTES (UINT64_C(2) << 20)
-
-/* For the evictor of a plain mapping to go through a file. */
-#define EVICT_WAIT_NS (30 * NS_PER_S)
 
 enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
 
@@ -560,168 +556,5 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 		count -= now;
 	}
 	work_put(tier_works(file->tier), batch->work);
-	return err;
-}
-
-/* --- on request --------------------------------------------------------------------------------------------- */
-
-struct demand {
-	struct ramfile *file;
-	uint64_t offset, len;
-	uint64_t round; /* the zap of this round, and everything after it, counts */
-	struct ramfile_moved moved;
-};
-
-/* Demotes what is idle now in the range. */
-static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_t most)
-{
-	struct ramfile *file = demand->file;
-	uint64_t first = demand->offset / file->block_bytes;
-	uint64_t min_idle_ns = tier_min_idle(file->tier);
-
-	for (;;) {
-		struct demote_result result;
-		struct heat_filter filter;
-		uint64_t end;
-		size_t count;
-		int err;
-
-		lock_get(&file->lock);
-		end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
-		if (end > file->blocks.count)
-			end = file->blocks.count;
-		filter = (struct heat_filter){ .first = first,
-					       .count = end > first ? end - first : 0,
-					       .min_idle_ns = min_idle_ns,
-					       .now_ns = clock_ns(),
-					       .mapped = mapped };
-		count = heat_pick(&file->heat, &file->blocks, &filter, 0, pick, most);
-		lock_put(&file->lock);
-		if (!count)
-			return 0;
-		err = ramfile_demote_blocks(file, pick, count, false, &result);
-		demand->moved.moved_bytes += result.demoted * file->block_bytes;
-		if (err)
-			return err;
-		if (!mapped && !result.demoted)
-			return 0; /* nobody maps it and nothing moves: pinned, or somebody else works on it */
-		first = pick[count - 1] + 1;
-	}
-}
-
-/* True when every block that is idle in the sense of the request has had its chance. Waits for the next look otherwise.
- */
-static bool demand_met(struct demand *demand, uint64_t deadline_ns)
-{
-	struct ramfile *file = demand->file;
-	uint64_t zapped, now;
-
-	LOCK_SCOPE(&file->lock);
-	zapped = file->heat.zap_done_ns[demand->round % HEAT_RING];
-	now = clock_ns();
-	if (file->heat.round >= demand->round && now >= zapped + tier_min_idle(file->tier))
-		return true;
-	return lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS) && clock_ns() > deadline_ns;
-}
-
-static uint64_t resident_in(struct demand *demand)
-{
-	struct ramfile *file = demand->file;
-	uint64_t bytes = 0;
-
-	LOCK_SCOPE(&file->lock);
-	for (uint64_t block = demand->offset / file->block_bytes;
-	     block < file->blocks.count && block * file->block_bytes < demand->offset + demand->len; block++)
-		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
-			bytes += file->block_bytes;
-	return bytes;
-}
-
-static void want_scan(struct demand *demand, bool on)
-{
-	struct ramfile *file = demand->file;
-
-	lock_get(&file->lock);
-	if (on) {
-		demand->round = file->heat.round + (file->zapping ? 2 : 1);
-		file->scan_wanted++;
-	} else {
-		file->scan_wanted--;
-	}
-	lock_put(&file->lock);
-	tier_kick(file->tier);
-}
-
-/* Pages in the kernel's cache go first: the evictor is asked, and has come back when it did what it can. */
-static void want_evicted(struct ramfile *file)
-{
-	uint64_t deadline_ns = clock_ns() + EVICT_WAIT_NS;
-
-	assert(!tier_is_evictor(file->tier)); /* it would wait for itself */
-	if (!tier_has_evictor(file->tier))
-		return;
-	lock_get(&file->lock);
-	file->evict_wanted = file->blocks.cached > 0;
-	lock_put(&file->lock);
-	tier_end_squeeze(file->tier);
-	lock_get(&file->lock);
-	while (file->evict_wanted && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
-		;
-	file->evict_wanted = false;
-	lock_put(&file->lock);
-}
-
-int ramfile_demote_staged(struct ramfile *file)
-{
-	struct demand demand = { .file = file, .len = ramfile_size(file) };
-	size_t most = SCAN_BLOCKS;
-	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
-
-	if (!pick)
-		return -ENOMEM;
-	if (atomic_load(&file->lost))
-		return -EIO;
-	return demand_pass(&demand, false, pick, most);
-}
-
-int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
-		   struct ramfile_moved *ret)
-{
-	uint64_t size = ramfile_size(file);
-	struct demand demand = { .file = file,
-				 .offset = offset,
-				 .len = offset < size && len > size - offset ? size - offset : len };
-	size_t most = SCAN_BLOCKS;
-	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
-	uint64_t started_ns = clock_ns(), total;
-	bool mapped, done = false;
-	int err = 0;
-
-	if (!pick)
-		return -ENOMEM;
-	if (atomic_load(&file->lost))
-		return -EIO;
-	want_evicted(file);
-	ramfile_split_units(file, demand.offset / file->block_bytes, demand.len / file->block_bytes + 1, UINT64_MAX);
-	total = resident_in(&demand);
-	lock_get(&file->mapper_lock);
-	mapped = file->mapper_count > 0;
-	lock_put(&file->mapper_lock);
-	if (mapped)
-		want_scan(&demand, true);
-	while (!err && !done) {
-		/* Asked first, so that the last pass comes after the wait. */
-		done = !mapped || demand_met(&demand, started_ns + 2 * tier_min_idle(file->tier) + 5 * NS_PER_S);
-		if (progress && !progress(arg, demand.moved.moved_bytes, total))
-			err = -ECANCELED;
-		if (!err)
-			err = demand_pass(&demand, mapped, pick, most);
-	}
-	if (mapped)
-		want_scan(&demand, false);
-	if (err == -EBUSY) /* a process that is not back yet maps the file: everything counts as in use */
-		err = 0;
-	demand.moved.skipped_bytes = resident_in(&demand);
-	*ret = demand.moved;
 	return err;
 }

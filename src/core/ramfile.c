@@ -49,27 +49,6 @@ bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state
 	return waiters;
 }
 
-unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, void *arg)
-{
-	struct mapper *mapper, *next;
-	unsigned int called = 0;
-
-	lock_get(&file->mapper_lock);
-	for (mapper = file->mappers; mapper; mapper = next) {
-		mapper->users++;
-		lock_put(&file->mapper_lock);
-		fn(arg, mapper);
-		called++;
-		lock_get(&file->mapper_lock);
-		/* A mapper in use stays in the list, so next is read after the call. */
-		next = mapper->next;
-		if (--mapper->users == 0)
-			pthread_cond_broadcast(&file->mapper_idle);
-	}
-	lock_put(&file->mapper_lock);
-	return called;
-}
-
 bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 {
 	if (need == BUDGET_OPTIONAL && tier_fits(file->tier))
@@ -87,53 +66,6 @@ void ramfile_release(struct ramfile *file, uint64_t blocks)
 		return;
 	atomic_fetch_sub(&file->dram_blocks, blocks);
 	tier_release(file->tier, blocks * file->block_bytes);
-}
-
-struct span {
-	uint64_t offset, length;
-	bool on;
-	int err; /* the first one */
-};
-
-static void wake_one(void *arg, struct mapper *mapper)
-{
-	const struct span *span = arg;
-
-	mapper->ops->wake(mapper, span->offset, span->length);
-}
-
-void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count)
-{
-	struct span span = { .offset = first * file->block_bytes, .length = count * file->block_bytes };
-
-	ramfile_each_mapper(file, wake_one, &span);
-}
-
-static void protect_one(void *arg, struct mapper *mapper)
-{
-	struct span *span = arg;
-	int err = ramfile_protect_in(mapper, span->offset, span->length, span->on);
-
-	if (!span->err)
-		span->err = err;
-}
-
-int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
-{
-	int err = mapper->ops->protect(mapper, offset, length, on);
-
-	/* A writer that waits for a protection that stays would wait for ever; woken it comes again. */
-	if (err && !on)
-		mapper->ops->wake(mapper, offset, length);
-	return err;
-}
-
-int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on)
-{
-	struct span span = { .offset = offset, .length = length, .on = on };
-
-	ramfile_each_mapper(file, protect_one, &span);
-	return span.err;
 }
 
 int ramfile_begin_change(struct ramfile *file)
@@ -365,120 +297,6 @@ int ramfile_destroy(struct ramfile *file)
 	if (!err && arena_err != -ENOENT)
 		err = arena_err;
 	return err;
-}
-
-/* --- mappers ---------------------------------------------------------------------------------------------- */
-
-int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
-{
-	if (atomic_load(&file->lost))
-		return -EIO;
-	return arena_share(&file->arena, writable, ret_fd);
-}
-
-bool ramfile_owns_arena(struct ramfile *file, int fd)
-{
-	return arena_is(&file->arena, fd);
-}
-
-bool ramfile_is_held(const struct ramfile *file)
-{
-	uint64_t holder;
-
-	return arena_next_holder(&file->arena, 0, &holder) != -ENOENT;
-}
-
-int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
-{
-	int err = ramfile_begin_change(file);
-
-	if (err)
-		return err;
-	err = ramfile_complete_all(file);
-	if (err) {
-		ramfile_end_change(file);
-		return err;
-	}
-	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
-	 */
-	lock_get(&file->lock);
-	file->attaching++;
-	while (file->batches)
-		lock_wait(&file->lock, &file->settled);
-	if (file->cached_opens) {
-		file->attaching--;
-		pthread_cond_broadcast(&file->settled);
-		lock_put(&file->lock);
-		ramfile_end_change(file);
-		return -EBUSY;
-	}
-	file->cache_stale = true;
-	lock_get(&file->mapper_lock);
-	mapper->users = 0;
-	mapper->leaving = false;
-	mapper->zapped_round = file->heat.round + file->zapping;
-	mapper->next = file->mappers;
-	file->mappers = mapper;
-	file->mapper_count++;
-	lock_put(&file->mapper_lock);
-	/* What was absent for long may be mapped by the newcomer without a zap in between. */
-	for (uint64_t block = 0; block < file->blocks.count; block++)
-		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
-			heat_doubt(&file->blocks, block);
-	file->attaching--;
-	pthread_cond_broadcast(&file->settled);
-	lock_put(&file->lock);
-	return 0;
-}
-
-bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper)
-{
-	LOCK_SCOPE(&file->mapper_lock);
-
-	if (mapper->leaving)
-		return false;
-	mapper->users++;
-	return true;
-}
-
-bool ramfile_mapper_leaves(struct ramfile *file, const struct mapper *mapper)
-{
-	LOCK_SCOPE(&file->mapper_lock);
-
-	return mapper->leaving;
-}
-
-void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper)
-{
-	LOCK_SCOPE(&file->mapper_lock);
-
-	if (--mapper->users == 0)
-		pthread_cond_broadcast(&file->mapper_idle);
-}
-
-void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper)
-{
-	struct mapper **at;
-	uint64_t round;
-
-	lock_get(&file->mapper_lock);
-	mapper->leaving = true;
-	lock_put(&file->mapper_lock);
-	tier_unpark(file->tier, mapper);
-	lock_get(&file->mapper_lock);
-	while (mapper->users)
-		lock_wait(&file->mapper_lock, &file->mapper_idle);
-	for (at = &file->mappers; *at != mapper; at = &(*at)->next)
-		;
-	*at = mapper->next;
-	file->mapper_count--;
-	lock_put(&file->mapper_lock);
-	ramfile_end_change(file);
-	/* A zap round may have waited for this one. */
-	lock_get(&file->lock);
-	round = file->heat.round + 1;
-	lock_put(&file->lock);
-	ramfile_zapped(file, NULL, round);
 }
 
 /* --- figures and small things ----------------------------------------------------------------------------- */

@@ -1,10 +1,12 @@
 /* core/ramfile_impl.h - the inside of a RAM file, shared by the files of core/ that work on it:
  *
  *   ramfile.c   life, figures, waiting and settling
+ *   mappers.c   the processes that map it
  *   fault.c     HOLE and COLD to RESIDENT: faults, read-ahead, promotion
  *   read.c      read, seek
  *   write.c     write, discard, truncate
  *   demote.c    RESIDENT to COLD
+ *   demand.c    the same on request
  *   clone.c     the same content in another file
  *   scan.c      zap and look
  *   access_read.c, access_write.c  blocks where they are, with a result for each
@@ -130,16 +132,16 @@ void ramfile_wait_block(struct ramfile *file, uint64_t block);
 void ramfile_wait_owner(struct ramfile *file, uint64_t block);
 /* Ends a passing state. Returns true if somebody waits: call ramfile_wake() after dropping the lock. */
 bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state);
-void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count);
-/* In every mapper. on: after an error writers are not stopped, somewhere. Off: who cannot be let go tries again. */
-int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on);
-int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on); /* in that one */
 /* Budget for blocks that enter DRAM, and back when they left. */
 bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
 void ramfile_release(struct ramfile *file, uint64_t blocks);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written. */
 int ramfile_begin_change(struct ramfile *file);
 void ramfile_end_change(struct ramfile *file);
+/* Debug builds: table, arena and budget agree. */
+void ramfile_check(struct ramfile *file);
+
+/* --- mappers.c --- */
 /* Calls fn on every mapper of the file, without a lock. */
 typedef void ramfile_mapper_fn(void *arg, struct mapper *mapper);
 unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, void *arg);
@@ -148,8 +150,10 @@ unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, vo
 bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper);
 void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper);
 bool ramfile_mapper_leaves(struct ramfile *file, const struct mapper *mapper);
-/* Debug builds: table, arena and budget agree. */
-void ramfile_check(struct ramfile *file);
+void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count);
+/* In every mapper. on: after an error writers are not stopped, somewhere. Off: who cannot be let go tries again. */
+int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on);
+int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on); /* in that one */
 
 /* --- fault.c --- */
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
