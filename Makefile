@@ -172,9 +172,10 @@ $(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags
 	$(call compile_with,$(CFLAGS_ALL))
 $(BUILD)/obj/tests/%.o: TEST_CPPFLAGS := -I. -Itests -Itests/lib
 
-# What runs inside a VMM is never instrumented: the VMM is not. It exports nothing but what it marks.
+# What runs inside a VMM is never instrumented: the VMM is not. It exports nothing but what it marks, and takes from libc
+# what every libc has: _FORTIFY_SOURCE is glibc's alone.
 $(BUILD)/obj/preload/%.o: %.c $(BUILD)/obj/flags
-	$(call compile_with,$(CFLAGS_BASE) -fvisibility=hidden -DTIERFS_PRELOAD)
+	$(call compile_with,$(CFLAGS_BASE) -fvisibility=hidden -DTIERFS_PRELOAD -U_FORTIFY_SOURCE)
 
 define archive
 	@mkdir -p $(@D)

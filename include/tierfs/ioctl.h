@@ -12,6 +12,7 @@
 #include <linux/types.h>
 
 #define TIERFS_ABI_VERSION 1
+#define TIERFS_RUN_ROOT "/run/tierfs" /* root's alone: the runtime directory of each daemon is in it */
 #define TIERFS_RUN_DIR_LEN 64
 #define TIERFS_TOKEN_LEN 16
 

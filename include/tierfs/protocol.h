@@ -30,8 +30,8 @@
  *
  * Requests carry a seq chosen by the client that the answer repeats; ZAP carries the daemon's own. A packet
  * that breaks these rules is answered with ERROR EPROTO and the connection is closed; nothing else is harmed.
- * Limits: TIERFS_ZAP_MAX ranges a packet, 256 mappings a connection, 1024 connections a daemon, 5 s from
- * connect to HELLO.
+ * Limits: TIERFS_ZAP_MAX ranges a packet, TIERFS_MAPPINGS_MAX mappings a connection, 1024 connections a daemon, 5 s
+ * from connect to HELLO.
  */
 #pragma once
 
@@ -42,6 +42,7 @@
 #define TIERFS_MSG_MAGIC 0x53464954U /* "TIFS" */
 #define TIERFS_ZAP_MAX 248
 #define TIERFS_TEXT_MAX 200
+#define TIERFS_MAPPINGS_MAX 4096 /* a process */
 
 #define TIERFS_FEATURE_ADVISE (1U << 0) /* ADVISE */
 

@@ -5,7 +5,8 @@
  * absent page is fetched by the daemon while the toucher waits.
  *
  * Functions return 0 or a negative errno value, unless they say otherwise. All are thread-safe. The library starts
- * one thread in the process ("tierfs-agent", all signals blocked) at the first attach; it ends with the process.
+ * three threads in the process (all signals blocked) at the first attach; they end with the process, and have a
+ * descriptor table of their own: nothing of the library's is among the program's descriptors.
  * Mappings do not survive fork() in the child (MADV_DONTFORK).
  */
 #pragma once
@@ -24,12 +25,17 @@ extern "C" {
  * -ENOTTY: it is not. -ENOTCONN: it is, and the daemon of that mount is gone. */
 int tierfs_info(int fd, struct tierfs_ioc_info *ret);
 
+/* Starts the library's threads, which the first attach does otherwise. For programs that put a system-call filter on
+ * themselves: before it. -EAGAIN, -ENOMEM. */
+int tierfs_start(void);
+
 /* Maps length bytes of the RAM file fd from offset on, shared. addr, prot and flags are as in mmap(2); of flags
  * MAP_SHARED is implied and MAP_FIXED, MAP_FIXED_NOREPLACE, MAP_NORESERVE are honoured. length is rounded up to whole
  * pages; offset must be a multiple of 4 KiB. *ret is the address. fd may be closed afterwards: the library keeps a
  * duplicate. -ENOTTY not tierfs; -EINVAL bad range or flags, or the range ends beyond the file; -EACCES the descriptor
  * does not allow prot; -EBUSY the file is mapped plain; -ENOTCONN the daemon is gone; -EPROTO it speaks another
- * version; -ENOMEM. */
+ * version; -EPERM it is not to be trusted; -EMFILE too many mappings (4,096), mounts (16) or open files (three for
+ * each mapping); -ENOMEM. */
 int tierfs_attach(int fd, void *addr, size_t length, int prot, int flags, off_t offset, void **ret);
 
 /* Unmaps, as munmap(2): any part of attached memory, page aligned. Memory that is not attached is left to munmap(2). */

@@ -175,9 +175,13 @@ int wire_recv(int sock, struct wire_packet *ret)
 	return 0;
 }
 
+/* Not by the name that the headers give it for 64-bit offsets, which old libcs and others do not have: libtierfs is
+ * loaded into programs of any. */
+extern int wire_fcntl(int fd, int command, ...) __asm__("fcntl");
+
 int wire_raise_fd(int fd)
 {
-	int raised = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, RAISED_FD_MIN);
+	int raised = fd < 0 ? -1 : wire_fcntl(fd, F_DUPFD_CLOEXEC, RAISED_FD_MIN);
 
 	if (raised < 0)
 		return fd;

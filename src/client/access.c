@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -22,6 +22,7 @@
 
 #include "base/wire.h"
 #include "client/client.h"
+#include "client/client_sys.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define PAYLOAD_ALIGN 64U
@@ -31,6 +32,7 @@
 struct tierfs_access {
 	int sock;
 	int buffer_fd;
+	uint64_t sock_ino, buffer_ino; /* what they are: a program that closes all it does not know closes these, too */
 	uint8_t *buffer;
 	struct tierfs_access_info info;
 	size_t records_cap;
@@ -43,21 +45,37 @@ struct tierfs_access {
 
 /* --- life ------------------------------------------------------------------------------------------------------- */
 
+/* Number of what a descriptor is open to, among its kind; 0: it is closed. */
+static uint64_t identity_of(int fd)
+{
+	struct stat st;
+
+	return client_sys(SYS_fstat, fd, &st) == 0 ? st.st_ino : 0;
+}
+
+/* Nothing is sent to, and nothing closed, that has our number by now. */
+static bool is_ours(int fd, uint64_t ino)
+{
+	return fd >= 0 && ino && identity_of(fd) == ino;
+}
+
 static int make_buffer(struct tierfs_access *access, size_t bytes)
 {
-	void *at;
-	int fd = (int)syscall(SYS_memfd_create, "tierfs-access", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	long at, err, fd = client_sys(SYS_memfd_create, "tierfs-access", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
 	if (fd < 0)
-		return -errno;
-	access->buffer_fd = wire_raise_fd(fd);
-	if (ftruncate(access->buffer_fd, (off_t)bytes) < 0 ||
-	    fcntl(access->buffer_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW) < 0)
-		return -errno;
-	at = (void *)syscall(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, access->buffer_fd, 0);
-	if (at == MAP_FAILED)
-		return -errno;
-	access->buffer = at;
+		return (int)fd;
+	access->buffer_fd = wire_raise_fd((int)fd);
+	access->buffer_ino = identity_of(access->buffer_fd);
+	err = client_sys(SYS_ftruncate, access->buffer_fd, bytes);
+	if (!err)
+		err = client_sys(SYS_fcntl, access->buffer_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+	if (err)
+		return (int)err;
+	at = client_sys(SYS_mmap, NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, access->buffer_fd, 0);
+	if (at < 0 && at > -4096)
+		return (int)at;
+	access->buffer = (void *)at;
 	access->info.buffer_bytes = (uint32_t)bytes;
 	access->records_cap = bytes / RECORDS_SHARE / sizeof(struct tierfs_access_record);
 	if (access->records_cap > TIERFS_ACCESS_RECORDS_MAX)
@@ -74,6 +92,7 @@ static int connect_to(struct tierfs_access *access, const struct tierfs_ioc_info
 	if (fd < 0)
 		return -errno;
 	access->sock = wire_raise_fd(fd);
+	access->sock_ino = identity_of(access->sock);
 	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, info->run_dir,
 		 TIERFS_ACCESS_SOCKET);
 	return connect(access->sock, (struct sockaddr *)&address, sizeof(address)) < 0 ? -ENOTCONN : 0;
@@ -81,7 +100,8 @@ static int connect_to(struct tierfs_access *access, const struct tierfs_ioc_info
 
 static int hang_up(struct tierfs_access *access)
 {
-	close(access->sock);
+	if (is_ours(access->sock, access->sock_ino))
+		close(access->sock);
 	access->sock = -1;
 	return -ENOTCONN;
 }
@@ -90,8 +110,8 @@ static int send_request(struct tierfs_access *access, struct tierfs_access_msg *
 {
 	int err;
 
-	if (access->sock < 0)
-		return -ENOTCONN;
+	if (!is_ours(access->sock, access->sock_ino))
+		return hang_up(access);
 	msg->seq = ++access->last_seq;
 	err = wire_send_access(access->sock, msg, fd);
 	/* A refusal may have come before our first packet. */
@@ -104,8 +124,8 @@ static int take_answer(struct tierfs_access *access, struct tierfs_access_msg *m
 	int came_fd = -1;
 	int err;
 
-	if (access->sock < 0)
-		return -ENOTCONN;
+	if (!is_ours(access->sock, access->sock_ino))
+		return hang_up(access);
 	err = wire_recv_access(access->sock, msg, &came_fd);
 	if (came_fd >= 0)
 		close(came_fd);
@@ -178,10 +198,10 @@ EXPORT void tierfs_access_close(struct tierfs_access *access)
 	if (!access)
 		return;
 	if (access->buffer)
-		syscall(SYS_munmap, access->buffer, (size_t)access->info.buffer_bytes);
-	if (access->buffer_fd >= 0)
+		client_sys(SYS_munmap, access->buffer, access->info.buffer_bytes);
+	if (is_ours(access->buffer_fd, access->buffer_ino))
 		close(access->buffer_fd);
-	if (access->sock >= 0)
+	if (is_ours(access->sock, access->sock_ino))
 		close(access->sock);
 	free(access);
 }

@@ -2,10 +2,10 @@
 #include <tierfs/tierfs.h>
 
 #include <errno.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "client/client.h"
+#include "client/client_agent.h"
+#include "client/client_sys.h"
 
 /* The preload library hides everything it does not mean to put in front of the program's own symbols. */
 #define EXPORT __attribute__((visibility("default")))
@@ -18,6 +18,11 @@ EXPORT int tierfs_info(int fd, struct tierfs_ioc_info *ret)
 	if (!err && ret)
 		*ret = info;
 	return err;
+}
+
+EXPORT int tierfs_start(void)
+{
+	return client_agent_start();
 }
 
 EXPORT int tierfs_attach(int fd, void *addr, size_t length, int prot, int flags, off_t offset, void **ret)
@@ -38,7 +43,7 @@ EXPORT int tierfs_detach(void *addr, size_t length)
 	err = client_give_up(addr, length);
 	if (err)
 		return err;
-	return syscall(SYS_munmap, addr, length) < 0 ? -errno : 0;
+	return (int)client_sys(SYS_munmap, addr, length);
 }
 
 EXPORT int tierfs_discard(void *addr, size_t length)

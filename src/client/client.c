@@ -5,7 +5,8 @@
  * protection: nobody can touch an absent page while it would still read as zeros. Unmapping is the reverse:
  * inaccessible memory replaces the range in one step, then the daemon is told, then the address is free.
  *
- * System calls are made directly: the wrappers of the preload library must not see the library's own.
+ * All of an attach is done by the hand (client_agent.h), whose table the descriptors are in; detaching is done by the
+ * caller, as far as it is memory that goes.
  */
 #include "client/client.h"
 
@@ -18,15 +19,20 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "client/client_agent.h"
 #include "base/wire.h"
+#include "client/client_filter.h"
 #include "client/client_range.h"
+#include "client/client_sys.h"
 
+#define TEXT_OF_(x) #x
+#define TEXT_OF(x) TEXT_OF_(x)
 #define PAGE_BYTES ((size_t)4096)
 #define HUGE_BYTES ((size_t)2 << 20)
 #define FLAGS_KNOWN \
@@ -41,18 +47,22 @@
 /* What an attach collects on its way; descriptors are closed with it unless taken out. */
 struct attempt {
 	const struct client_wish *wish;
+	int tid;
 	size_t length_bytes;
 	struct tierfs_ioc_info info;
 	struct client_conn *conn;
 	uint64_t ino;
 	uint32_t features;
 	int arena_fd, device_fd, uffd_fd, file_fd;
+	void *addr;
 	char *why;
 };
 
 static void *sys_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
-	return (void *)syscall(SYS_mmap, addr, length, prot, flags, fd, offset);
+	long at = client_sys(SYS_mmap, addr, length, prot, flags, fd, offset);
+
+	return at < 0 && at > -4096 ? NULL : (void *)at;
 }
 
 static void say(char *why, const char *text)
@@ -61,56 +71,83 @@ static void say(char *why, const char *text)
 		snprintf(why, CLIENT_WHY_LEN, "%s", text);
 }
 
+/* --- is it tierfs? ---------------------------------------------------------------------------------------------- */
+
+/* Exactly one component below TIERFS_RUN_ROOT, where only root makes anything. */
+static bool is_run_dir(const char path[TIERFS_RUN_DIR_LEN])
+{
+	static const char root[] = TIERFS_RUN_ROOT "/";
+	const char *id = path + sizeof(root) - 1;
+
+	return memchr(path, '\0', TIERFS_RUN_DIR_LEN) && !strncmp(path, root, sizeof(root) - 1) && *id && *id != '.' &&
+	       !strchr(id, '/');
+}
+
+/* 0: of a FUSE filesystem; -ENOTTY: not; -ENOTCONN: its daemon is gone. */
+static int check_magic(int fd)
+{
+	struct statfs fs;
+	long err = client_sys(SYS_fstatfs, fd, &fs);
+
+	if (err < 0)
+		return err == -ENOTCONN ? -ENOTCONN : -ENOTTY;
+	return fs.f_type == FUSE_SUPER_MAGIC ? 0 : -ENOTTY;
+}
+
 int client_info(int fd, struct tierfs_ioc_info *ret)
 {
 	struct tierfs_ioc_info info = {};
-	struct statfs fs;
+	int err = check_magic(fd);
 
-	if (fstatfs(fd, &fs) < 0)
-		return errno == ENOTCONN ? -ENOTCONN : -ENOTTY;
-	if (fs.f_type != FUSE_SUPER_MAGIC)
-		return -ENOTTY;
-	if (ioctl(fd, TIERFS_IOC_INFO, &info) < 0) {
-		switch (errno) {
-		case ENOTCONN:
-		case ENOMEM:
-			return -errno;
-		default:
-			return -ENOTTY;
-		}
-	}
-	if (info.run_dir[0] != '/' || !memchr(info.run_dir, '\0', sizeof(info.run_dir)))
+	if (err)
+		return err;
+	err = (int)client_sys(SYS_ioctl, fd, TIERFS_IOC_INFO, &info);
+	if (err < 0)
+		return err == -ENOTCONN || err == -ENOMEM ? err : -ENOTTY;
+	if (!is_run_dir(info.run_dir))
 		return -EPROTO;
 	*ret = info;
 	return 0;
 }
 
-bool client_is_attached(const void *addr, size_t length)
+/* What costs one system call, which every filter allows, for nearly all files: a regular file of a filesystem without a
+ * device, as FUSE's are. */
+static bool may_be_tierfs(int fd)
 {
-	struct client_agent_guard guard;
-	bool found;
+	struct stat st;
 
-	if (!client_range_maybe((uintptr_t)addr, length))
-		return false;
-	client_agent_enter(&guard);
-	found = client_range_find((uintptr_t)addr, length) != NULL;
-	client_agent_leave(&guard);
-	return found;
+	return client_sys(SYS_fstat, fd, &st) == 0 && S_ISREG(st.st_mode) && major(st.st_dev) == 0;
 }
 
-bool client_is_all_attached(const void *addr, size_t length)
-{
-	uintptr_t from = (uintptr_t)addr, end = from + length;
-	struct client_agent_guard guard;
-	struct client_range *range;
+struct question {
+	int fd, tid;
+};
 
-	if (!client_range_maybe(from, length) || end < from)
-		return false;
-	client_agent_enter(&guard);
-	while (from < end && (range = client_range_find(from, 1)))
-		from = range->addr + range->length_bytes;
-	client_agent_leave(&guard);
-	return from >= end;
+static int run_question(void *arg)
+{
+	const struct question *question = arg;
+	struct tierfs_ioc_info info;
+	CLEANUP_CLOSE int fd = -1;
+	int err = client_filter_allows(CLIENT_FILTER_ATTACH) ? 0 : -ENOTTY;
+
+	if (!err)
+		err = client_agent_take_fd(question->fd, question->tid, &fd);
+	return err ? err : client_info(fd, &info);
+}
+
+int client_is_tierfs(int fd)
+{
+	struct question question = { .fd = fd };
+	int err;
+
+	if (!may_be_tierfs(fd))
+		return -ENOTTY;
+	if (!client_filter_any()) {
+		err = check_magic(fd);
+		if (err)
+			return err;
+	}
+	return client_agent_do_for(run_question, &question, &question.tid);
 }
 
 /* --- attach ----------------------------------------------------------------------------------------------------- */
@@ -170,26 +207,27 @@ static int open_arena(struct attempt *attempt, struct client_agent_guard *guard)
 	return 0;
 }
 
+static const char why_no_fds[] =
+	"the limit of open files (RLIMIT_NOFILE, ulimit -n) is too low: attached memory takes three for each mapping";
+
 static int new_userfaultfd(struct attempt *attempt)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = TIERFS_UFFD_FEATURES | UFFD_FEATURE_POISON };
 	int fd;
 
 	if (attempt->device_fd >= 0)
-		fd = (int)ioctl(attempt->device_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+		fd = (int)client_sys(SYS_ioctl, attempt->device_fd, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
 	else
-		fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+		fd = (int)client_sys(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0) {
-		int err = -errno;
-
-		say(attempt->why, "no userfaultfd can be made in this process");
-		return err;
+		say(attempt->why, fd == -EMFILE ? why_no_fds : "no userfaultfd can be made in this process");
+		return fd;
 	}
 	attempt->uffd_fd = wire_raise_fd(fd);
-	if (!ioctl(attempt->uffd_fd, UFFDIO_API, &api))
+	if (!client_sys(SYS_ioctl, attempt->uffd_fd, UFFDIO_API, &api))
 		return 0;
 	api = (struct uffdio_api){ .api = UFFD_API, .features = TIERFS_UFFD_FEATURES };
-	if (!ioctl(attempt->uffd_fd, UFFDIO_API, &api))
+	if (!client_sys(SYS_ioctl, attempt->uffd_fd, UFFDIO_API, &api))
 		return 0;
 	say(attempt->why, "this kernel's userfaultfd has no write-protection of shared memory (Linux 5.19 has it)");
 	return -EOPNOTSUPP;
@@ -207,14 +245,24 @@ static void *reserve_aligned(const struct attempt *attempt)
 	uintptr_t addr;
 	char *room = sys_mmap(NULL, length + HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (room == MAP_FAILED)
+	if (!room)
 		return NULL;
 	addr = (uintptr_t)room;
 	before = ((uintptr_t)attempt->wish->offset - addr) % HUGE_BYTES;
 	if (before)
-		syscall(SYS_munmap, room, before);
-	syscall(SYS_munmap, room + before + length, HUGE_BYTES - before);
+		client_sys(SYS_munmap, room, before);
+	client_sys(SYS_munmap, room + before + length, HUGE_BYTES - before);
 	return room + before;
+}
+
+/* Takes away what place() put there. What a fixed address replaced is gone, as after any mmap that fails late; the hole
+ * is filled with inaccessible memory, because it may lie in the middle of somebody's reservation. */
+static void unplace(struct attempt *attempt, void *addr)
+{
+	if (is_replacing(attempt->wish))
+		client_sys_blank(addr, attempt->length_bytes);
+	else
+		client_sys(SYS_munmap, addr, attempt->length_bytes);
 }
 
 /* Puts the arena in its place, without access. */
@@ -223,6 +271,7 @@ static int place(struct attempt *attempt, void **ret)
 	const struct client_wish *wish = attempt->wish;
 	int flags = MAP_SHARED | (wish->flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE));
 	void *addr = wish->addr, *reserved = NULL;
+	long at;
 	int err;
 
 	if (is_replacing(wish)) {
@@ -234,31 +283,22 @@ static int place(struct attempt *attempt, void **ret)
 		addr = reserved = reserve_aligned(attempt);
 	if (reserved)
 		flags |= MAP_FIXED;
-	addr = sys_mmap(addr, attempt->length_bytes, PROT_NONE, flags, attempt->arena_fd, wish->offset);
-	if (addr == MAP_FAILED) {
-		err = -errno;
+	at = client_sys(SYS_mmap, addr, attempt->length_bytes, PROT_NONE, flags, attempt->arena_fd, wish->offset);
+	if (at < 0 && at > -4096) {
 		if (reserved)
-			syscall(SYS_munmap, reserved, attempt->length_bytes);
+			client_sys(SYS_munmap, reserved, attempt->length_bytes);
+		return (int)at;
+	}
+	/* A core dump would have zeros in place of what is cold. */
+	err = (int)client_sys(SYS_madvise, at, attempt->length_bytes, MADV_DONTFORK);
+	if (!err)
+		err = (int)client_sys(SYS_madvise, at, attempt->length_bytes, MADV_DONTDUMP);
+	if (err) {
+		unplace(attempt, (void *)at);
 		return err;
 	}
-	if (syscall(SYS_madvise, addr, attempt->length_bytes, MADV_DONTFORK) < 0) {
-		err = -errno;
-		syscall(SYS_munmap, addr, attempt->length_bytes);
-		return err;
-	}
-	*ret = addr;
+	*ret = (void *)at;
 	return 0;
-}
-
-/* Takes away what place() put there. What a fixed address replaced is gone, as after any mmap that fails late; the hole
- * is filled with inaccessible memory, because it may lie in the middle of somebody's reservation. */
-static void unplace(struct attempt *attempt, void *addr)
-{
-	if (is_replacing(attempt->wish))
-		sys_mmap(addr, attempt->length_bytes, PROT_NONE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-	else
-		syscall(SYS_munmap, addr, attempt->length_bytes);
 }
 
 /* Enters the memory into the table and has it registered. Takes the descriptors out of the attempt. On an error the
@@ -277,8 +317,11 @@ static int map(struct attempt *attempt, struct client_agent_guard *guard, void *
 	int err = -ENOMEM;
 
 	mapping = client_range_new_mapping(attempt->conn, attempt->arena_fd, attempt->uffd_fd, attempt->file_fd);
-	if (!mapping)
+	if (!mapping) {
+		say(attempt->why, "the process has " TEXT_OF(TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
+		err = -EMFILE;
 		goto err;
+	}
 	mapping->features = attempt->features;
 	attempt->arena_fd = attempt->uffd_fd = attempt->file_fd = -1;
 	err = client_range_add(mapping, (uintptr_t)addr, attempt->length_bytes, call.offset);
@@ -322,7 +365,7 @@ static int attach_on(struct attempt *attempt, struct client_agent_guard *guard, 
 	return err;
 }
 
-static int attach_to_daemon(struct attempt *attempt, void **ret)
+static int attach_to_daemon(struct attempt *attempt)
 {
 	struct client_agent_guard guard;
 	int err;
@@ -330,10 +373,12 @@ static int attach_to_daemon(struct attempt *attempt, void **ret)
 	client_agent_enter(&guard);
 	err = client_agent_get(&guard, attempt->info.run_dir, &attempt->conn);
 	if (!err) {
-		err = attach_on(attempt, &guard, ret);
+		err = attach_on(attempt, &guard, &attempt->addr);
 		client_agent_put(attempt->conn);
 	} else if (err == -EPROTO) {
 		say(attempt->why, "the daemon speaks another version of the protocol");
+	} else if (err == -EPERM) {
+		say(attempt->why, "who answers on the daemon's socket is neither root nor this user");
 	} else {
 		say(attempt->why, "the daemon does not answer on its socket");
 	}
@@ -341,11 +386,12 @@ static int attach_to_daemon(struct attempt *attempt, void **ret)
 	return err;
 }
 
-static int attach(struct attempt *attempt, void **ret)
+static int attach(struct attempt *attempt)
 {
+	const struct client_wish *wish = attempt->wish;
 	int err;
 
-	err = client_info(attempt->wish->fd, &attempt->info);
+	err = client_info(attempt->file_fd, &attempt->info);
 	if (err)
 		return err;
 	if (attempt->info.abi_version != TIERFS_ABI_VERSION) {
@@ -356,13 +402,40 @@ static int attach(struct attempt *attempt, void **ret)
 	if (!err)
 		err = check_rights(attempt);
 	if (!err)
-		err = client_agent_start();
+		err = attach_to_daemon(attempt);
 	if (err)
 		return err;
-	attempt->file_fd = wire_raise_fd(fcntl(attempt->wish->fd, F_DUPFD_CLOEXEC, 0));
-	if (attempt->file_fd < 0)
-		return -errno;
-	return attach_to_daemon(attempt, ret);
+	err = (int)client_sys(SYS_mprotect, attempt->addr, attempt->length_bytes, wish->prot);
+	if (err) {
+		client_give_up(attempt->addr, attempt->length_bytes);
+		unplace(attempt, attempt->addr);
+	}
+	return err;
+}
+
+/* In the hand. */
+static int run_attach(void *arg)
+{
+	struct attempt *attempt = arg;
+	int err;
+
+	if (!client_filter_allows(CLIENT_FILTER_ATTACH)) {
+		say(attempt->why, "a system-call filter on all threads of the process does not allow what it takes");
+		return -EPERM;
+	}
+	err = client_agent_take_fd(attempt->wish->fd, attempt->tid, &attempt->file_fd);
+	if (err) {
+		if (err == -EMFILE)
+			say(attempt->why, why_no_fds);
+		return err;
+	}
+	err = attach(attempt);
+	cleanup_closep(&attempt->arena_fd);
+	cleanup_closep(&attempt->device_fd);
+	cleanup_closep(&attempt->uffd_fd);
+	cleanup_closep(&attempt->file_fd);
+	attempt->arena_fd = attempt->device_fd = attempt->uffd_fd = attempt->file_fd = -1;
+	return err;
 }
 
 int client_attach(const struct client_wish *wish, void **ret, char why[CLIENT_WHY_LEN])
@@ -370,198 +443,17 @@ int client_attach(const struct client_wish *wish, void **ret, char why[CLIENT_WH
 	struct attempt attempt = {
 		.wish = wish, .arena_fd = -1, .device_fd = -1, .uffd_fd = -1, .file_fd = -1, .why = why
 	};
-	void *addr = NULL;
 	int err;
 
 	say(why, "");
-	err = attach(&attempt, &addr);
-	cleanup_closep(&attempt.arena_fd);
-	cleanup_closep(&attempt.device_fd);
-	cleanup_closep(&attempt.uffd_fd);
-	cleanup_closep(&attempt.file_fd);
+	if (!may_be_tierfs(wish->fd))
+		return -ENOTTY;
+	/* Nobody starts three threads for a file of another filesystem, unless asking would be a forbidden call. */
+	err = client_filter_any() ? 0 : check_magic(wish->fd);
+	if (!err)
+		err = client_agent_do_for(run_attach, &attempt, &attempt.tid);
 	if (err)
 		return err;
-	if (syscall(SYS_mprotect, addr, attempt.length_bytes, wish->prot) < 0) {
-		err = -errno;
-		client_give_up(addr, attempt.length_bytes);
-		unplace(&attempt, addr);
-		return err;
-	}
-	*ret = addr;
+	*ret = attempt.addr;
 	return 0;
-}
-
-/* --- detach, discard --------------------------------------------------------------------------------------------- */
-
-/* Gives up the part of one range that lies in [from, end). */
-static int give_up_part(struct client_agent_guard *guard, struct client_range *range, uintptr_t from, uintptr_t end)
-{
-	struct client_conn *conn = range->mapping->conn;
-	struct client_call call = { .type = TIERFS_MSG_UNMAP, .map_id = range->map_id };
-	bool live = range->state == CLIENT_RANGE_LIVE;
-	uintptr_t to = range->addr + range->length_bytes;
-	int err;
-
-	if (range->addr > from)
-		from = range->addr;
-	if (to > end)
-		to = end;
-	call.addr = from;
-	call.length_bytes = to - from;
-	if (sys_mmap((void *)from, to - from, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1,
-		     0) == MAP_FAILED)
-		return -errno;
-	err = client_range_cut(from, to - from);
-	if (err)
-		return err;
-	if (live)
-		client_agent_call(guard, conn, &call); /* the daemon's opinion changes nothing: the memory is gone */
-	return 0;
-}
-
-int client_give_up(void *addr, size_t length)
-{
-	uintptr_t from = (uintptr_t)addr, end;
-	struct client_agent_guard guard;
-	struct client_range *range;
-	int err = 0;
-
-	if (!client_range_maybe(from, length))
-		return 0;
-	end = length > UINTPTR_MAX - from ? UINTPTR_MAX : from + length;
-	end = end > UINTPTR_MAX - PAGE_BYTES ? end : (end + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
-	client_agent_enter(&guard);
-	while (!err && (range = client_range_find(from, end - from))) {
-		/* An answer that is on its way decides what the daemon knows of it. */
-		if (range->state == CLIENT_RANGE_RESUMING || range->state == CLIENT_RANGE_NEW)
-			client_agent_wait(&guard, range->mapping->conn);
-		else
-			err = give_up_part(&guard, range, from, end);
-	}
-	client_agent_leave(&guard);
-	return err;
-}
-
-int client_discard(void *addr, size_t length)
-{
-	uintptr_t from = (uintptr_t)addr, end = from + length;
-	struct client_agent_guard guard;
-	struct client_range *range;
-	int err = 0;
-
-	if (from % PAGE_BYTES || length % PAGE_BYTES || end < from)
-		return -EINVAL;
-	client_agent_enter(&guard);
-	while (!err && from < end && (range = client_range_find(from, end - from))) {
-		uintptr_t to = range->addr + range->length_bytes;
-		struct client_call call = { .type = TIERFS_MSG_DISCARD };
-
-		if (range->addr > from)
-			from = range->addr;
-		if (to > end)
-			to = end;
-		call.addr = from;
-		call.length_bytes = to - from;
-		err = client_agent_call(&guard, range->mapping->conn, &call);
-		from = to;
-	}
-	client_agent_leave(&guard);
-	return err;
-}
-
-/* The part of one mapping, as the hull of all that was advised. */
-static void advise_part(struct client_agent_guard *guard, struct client_range *range, uint64_t start, uint64_t end,
-			bool on)
-{
-	struct client_mapping *mapping = range->mapping;
-	struct client_call call = { .type = TIERFS_MSG_ADVISE, .map_id = range->map_id };
-
-	if (!on && (start > mapping->huge_start || end < mapping->huge_end))
-		return;
-	if (!on)
-		start = end = 0;
-	if (on && mapping->huge_end) {
-		start = start < mapping->huge_start ? start : mapping->huge_start;
-		end = end > mapping->huge_end ? end : mapping->huge_end;
-	}
-	mapping->huge_start = start;
-	mapping->huge_end = end;
-	if (range->state != CLIENT_RANGE_LIVE) /* said when it is */
-		return;
-	range->advised = true;
-	call.offset = start;
-	call.length_bytes = end - start;
-	client_agent_call(guard, mapping->conn, &call);
-}
-
-void client_advise_huge(void *addr, size_t length, bool on)
-{
-	uintptr_t from = (uintptr_t)addr, end = from + length;
-	struct client_agent_guard guard;
-	struct client_range *range;
-
-	client_agent_enter(&guard);
-	while (from < end && (range = client_range_find(from, end - from))) {
-		uintptr_t to = range->addr + range->length_bytes;
-
-		if (range->addr > from)
-			from = range->addr;
-		if (to > end)
-			to = end;
-		if (range->mapping->features & TIERFS_FEATURE_ADVISE)
-			advise_part(&guard, range, range->offset + (from - range->addr),
-				    range->offset + (to - range->addr), on);
-		from = to;
-	}
-	client_agent_leave(&guard);
-}
-
-/* Two descriptors of one open file. */
-static bool is_same_file(int fd, int other)
-{
-	pid_t pid = getpid();
-
-	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, (unsigned long)fd, (unsigned long)other) == 0;
-}
-
-/* Address of the part of attached memory that holds offset, and how far it goes. NULL: there is none. */
-static void *find_by_offset(int fd, uint64_t offset, uint64_t *ret_left)
-{
-	struct client_agent_guard guard;
-	struct client_range *range;
-	void *addr = NULL;
-
-	client_agent_enter(&guard);
-	for (size_t i = 0; !addr && (range = client_range_at(i)); i++) {
-		if (offset < range->offset || offset - range->offset >= range->length_bytes)
-			continue;
-		if (!is_same_file(fd, range->mapping->file_fd))
-			continue;
-		addr = (void *)(range->addr + (offset - range->offset));
-		*ret_left = range->length_bytes - (offset - range->offset);
-	}
-	client_agent_leave(&guard);
-	return addr;
-}
-
-int client_discard_file(int fd, off_t offset, off_t length)
-{
-	uint64_t from = (uint64_t)offset, end = from + (uint64_t)length, left = 0;
-	int err = 0;
-
-	/* All of it first, so that a discard that cannot be done does nothing. */
-	for (uint64_t at = from; at < end; at += left)
-		if (!find_by_offset(fd, at, &left))
-			return -ENXIO;
-	while (!err && from < end) {
-		void *addr = find_by_offset(fd, from, &left);
-
-		if (!addr)
-			return -ENXIO;
-		if (left > end - from)
-			left = end - from;
-		err = client_discard(addr, left);
-		from += left;
-	}
-	return err;
 }

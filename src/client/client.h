@@ -18,6 +18,9 @@
 /* -ENOTTY: not tierfs; cheap for files of other filesystems. -ENOTCONN: its daemon is gone. */
 int client_info(int fd, struct tierfs_ioc_info *ret);
 
+/* Whether fd is a RAM file: 0, or an error as above. For the program's own threads under whatever filter. */
+int client_is_tierfs(int fd);
+
 struct client_wish {
 	int fd;
 	void *addr;

@@ -7,32 +7,41 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "client/client_filter.h"
 #include "client/client_range.h"
+#include "client/client_sys.h"
 #include "client/client_zap.h"
 
 #define RETRY_FIRST_NS (10 * NS_PER_MS)
 #define RETRY_LAST_NS (500 * NS_PER_MS)
-#define RETRY_FOREIGN_NS (5 * NS_PER_S) /* another version answered: somebody is upgrading */
+#define RETRY_FOREIGN_NS (5 * NS_PER_S) /* another version answered, or a stranger: somebody is upgrading */
 #define RETRY_REFUSED_NS (1 * NS_PER_S)
 #define ANSWER_NS (10 * NS_PER_S) /* for WELCOME, and for all answers to RESUME together */
 
 struct client_conn client_conns[CLIENT_CONN_MAX];
 static struct tierfs_msg scratch; /* for sending */
 
-static void debug_conn(const struct client_conn *conn, const char *what, const char *why)
+/* Into a buffer of our own: what prints to a descriptor may allocate. */
+static void debug_conn(const struct client_conn *conn, const char *what, const char *why, int error)
 {
-	if (getenv("TIERFS_DEBUG"))
-		dprintf(STDERR_FILENO, "libtierfs: %s: %s: %s\n", conn->run_dir, what, why);
+	char line[TIERFS_RUN_DIR_LEN + TIERFS_TEXT_MAX + 64];
+	int length;
+
+	if (!getenv("TIERFS_DEBUG"))
+		return;
+	length = snprintf(line, sizeof(line), "libtierfs: %s: %s: %s (error %d)\n", conn->run_dir, what, why, error);
+	if (length > 0)
+		client_sys(SYS_write, STDERR_FILENO, line,
+			   (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1);
 }
 
 static void futex_wake(uint32_t *word)
 {
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+	client_sys(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX);
 }
 
 void client_conn_changed(struct client_conn *conn)
@@ -79,12 +88,13 @@ void client_conn_fail(struct client_conn *conn, int error)
 	for (size_t i = 0; (range = client_range_at(i)); i++)
 		if (range->mapping->conn == conn && range->state != CLIENT_RANGE_NEW)
 			range->state = CLIENT_RANGE_LOST;
+	conn->untold = true;
 	conn->delay_ns = conn->delay_ns ? conn->delay_ns * 2 : RETRY_FIRST_NS;
 	if (conn->delay_ns > RETRY_LAST_NS)
 		conn->delay_ns = RETRY_LAST_NS;
-	conn->when_ns = clock_ns() + (error == -EPROTO ? RETRY_FOREIGN_NS : conn->delay_ns);
+	conn->when_ns = clock_ns() + (error == -EPROTO || error == -EPERM ? RETRY_FOREIGN_NS : conn->delay_ns);
 	if (conn->state != CLIENT_CONN_DOWN)
-		debug_conn(conn, "connection lost", strerror(-error));
+		debug_conn(conn, "connection lost", "", -error);
 	conn->state = CLIENT_CONN_DOWN;
 	settle_calls(conn);
 	client_conn_changed(conn);
@@ -224,25 +234,33 @@ static void check_resumed(struct client_conn *conn)
 	client_conn_changed(conn);
 }
 
+/* What the daemon is to know of ranges. False: the socket is full or broken. */
+static bool tell_ranges(struct client_conn *conn)
+{
+	struct client_range *range;
+
+	for (size_t i = 0; conn->untold && (range = client_range_at(i)); i++)
+		if (range->mapping->conn == conn && range->state == CLIENT_RANGE_LOST && !send_resume(conn, range))
+			return false;
+	if (conn->state == CLIENT_CONN_RESUMING)
+		check_resumed(conn);
+	for (size_t i = 0; conn->untold && (range = client_range_at(i)); i++)
+		if (range->mapping->conn == conn && !send_advice(conn, range))
+			return false;
+	conn->untold = false;
+	return true;
+}
+
 /* Sends whatever waits, in the order in which it is needed. */
 void client_conn_flush(struct client_conn *conn)
 {
 	struct client_call *call, *next;
-	struct client_range *range;
 
 	if (conn->state != CLIENT_CONN_RESUMING && conn->state != CLIENT_CONN_UP)
 		return;
 	conn->want_out = false;
-	if (!send_zapped(conn))
+	if (!send_zapped(conn) || !tell_ranges(conn))
 		return;
-	for (size_t i = 0; (range = client_range_at(i)); i++)
-		if (range->mapping->conn == conn && range->state == CLIENT_RANGE_LOST && !send_resume(conn, range))
-			return;
-	if (conn->state == CLIENT_CONN_RESUMING)
-		check_resumed(conn);
-	for (size_t i = 0; (range = client_range_at(i)); i++)
-		if (range->mapping->conn == conn && !send_advice(conn, range))
-			return;
 	for (call = TAILQ_FIRST(&conn->calls); call && conn->state == CLIENT_CONN_UP; call = next) {
 		next = TAILQ_NEXT(call, link);
 		if (!call->sent && !send_call(conn, call))
@@ -264,7 +282,6 @@ bool client_conn_start_call(struct client_conn *conn, struct client_call *call)
 		return false;
 	}
 	TAILQ_INSERT_TAIL(&conn->calls, call, link);
-	client_conn_flush(conn);
 	return true;
 }
 
@@ -273,7 +290,7 @@ bool client_conn_start_call(struct client_conn *conn, struct client_call *call)
 static void on_welcome(struct client_conn *conn, const struct tierfs_msg *msg)
 {
 	if (msg->u.welcome.abi_version != TIERFS_ABI_VERSION) {
-		debug_conn(conn, "refused", "the daemon speaks another version of the protocol");
+		debug_conn(conn, "refused", "the daemon speaks another version of the protocol", EPROTO);
 		client_conn_fail(conn, -EPROTO);
 		return;
 	}
@@ -297,9 +314,10 @@ static bool on_resume_answer(struct client_conn *conn, const struct tierfs_msg *
 			range->state = CLIENT_RANGE_LIVE;
 			range->map_id = msg->u.done.map_id;
 			range->advised = false;
+			conn->untold = true;
 		} else {
 			range->state = CLIENT_RANGE_REFUSED;
-			debug_conn(conn, "memory not taken back", msg->u.error.text);
+			debug_conn(conn, "memory not taken back", msg->u.error.text, msg->u.error.code);
 		}
 	}
 	if (found) {
@@ -351,7 +369,7 @@ static void on_answer(struct client_conn *conn, struct wire_packet *packet)
 		int code = packet->msg.type == TIERFS_MSG_ERROR ? packet->msg.u.error.code : EPROTO;
 
 		debug_conn(conn, "refused",
-			   packet->msg.type == TIERFS_MSG_ERROR ? packet->msg.u.error.text : "no welcome");
+			   packet->msg.type == TIERFS_MSG_ERROR ? packet->msg.u.error.text : "no welcome", code);
 		client_conn_fail(conn, code > 0 && code < 4096 ? -code : -EPROTO);
 		return;
 	}
@@ -406,6 +424,18 @@ void client_conn_on_packet(struct client_conn *conn, struct wire_packet *packet)
 
 /* --- what time brings ------------------------------------------------------------------------------------------ */
 
+/* Memory is given to whoever answers: root, or this user. Where a filter allows no question, it stays at the path,
+ * below which only root makes sockets. */
+static bool is_trusted(int fd)
+{
+	struct ucred peer;
+	socklen_t length = sizeof(peer);
+
+	if (!client_filter_allows(CLIENT_FILTER_PEER))
+		return true;
+	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && (peer.uid == 0 || peer.uid == geteuid());
+}
+
 static void try_connect(struct client_conn *conn)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
@@ -421,6 +451,10 @@ static void try_connect(struct client_conn *conn)
 		 TIERFS_ATTACH_SOCKET);
 	if (connect(conn->fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
 		client_conn_fail(conn, -ENOTCONN);
+		return;
+	}
+	if (!is_trusted(conn->fd)) {
+		client_conn_fail(conn, -EPERM);
 		return;
 	}
 	scratch.type = TIERFS_MSG_HELLO;
@@ -449,6 +483,7 @@ static void ask_again(struct client_conn *conn)
 	for (size_t i = 0; (range = client_range_at(i)); i++)
 		if (range->mapping->conn == conn && range->state == CLIENT_RANGE_REFUSED)
 			range->state = CLIENT_RANGE_LOST;
+	conn->untold = true;
 	client_conn_flush(conn);
 }
 
@@ -506,10 +541,10 @@ struct client_conn *client_conn_find(const char *run_dir)
 	return unused;
 }
 
-void client_conn_forget(void)
+void client_conn_forget(bool close_fds)
 {
 	for (int i = 0; i < CLIENT_CONN_MAX; i++) {
-		if (client_conns[i].state != CLIENT_CONN_FREE && client_conns[i].fd >= 0)
+		if (close_fds && client_conns[i].state != CLIENT_CONN_FREE && client_conns[i].fd >= 0)
 			close(client_conns[i].fd);
 		client_conns[i].state = CLIENT_CONN_FREE;
 	}

@@ -6,10 +6,11 @@
  *
  * DOWN tries again by itself, every 10 ms at first and every 500 ms at last, as long as ranges or waiting requests need
  * the connection; then it becomes FREE. RESUMING has nothing to do on the first connection and passes at once. Requests
- * are sent in UP only, by whoever brings them if the socket has room, else by the agent thread.
+ * are sent in UP only, by the post if the socket has room, else by the agent.
  *
- * Everything here needs the agent's lock (client_agent.h), and nothing here waits. The descriptor of a connection is
- * opened, read and closed by the agent thread alone, so that it may read without the lock.
+ * Everything here needs the agent's lock (client_agent.h), and nothing here waits or allocates. The descriptor of a
+ * connection is in the library's own table. It is opened, read and closed by the agent thread alone, so that it may
+ * read without the lock.
  */
 #pragma once
 
@@ -68,6 +69,7 @@ struct client_conn {
 	uint64_t failures; /* attempts and connections that ended */
 	int error;         /* of the last failure */
 	bool want_out;     /* the socket was full */
+	bool untold;       /* some range is LOST, or its advice was not passed on */
 	struct client_call_list calls;
 	uint64_t zapped[CLIENT_CONN_ZAPPED_MAX]; /* answers to ZAP that are to be sent */
 	unsigned int zapped_count;
@@ -79,20 +81,21 @@ extern struct client_conn client_conns[CLIENT_CONN_MAX];
 /* The connection to the daemon of run_dir; one in DOWN if there was none. NULL: too many. */
 struct client_conn *client_conn_find(const char *run_dir);
 
-/* Queues a request and sends what can be sent. False: it is settled already, with call->result. */
+/* Queues a request; the post sends it. False: it is settled already, with call->result. */
 bool client_conn_start_call(struct client_conn *conn, struct client_call *call);
 
 /* Tells those that wait for a change of the connection or of its ranges. */
 void client_conn_changed(struct client_conn *conn);
 
-/* --- for the agent thread --- */
+/* --- for the library's threads --- */
 
 /* What time brings: attempts, deadlines. */
 void client_conn_step(struct client_conn *conn, uint64_t now_ns);
 /* Sends whatever waits, as far as the socket has room. */
 void client_conn_flush(struct client_conn *conn);
 void client_conn_on_packet(struct client_conn *conn, struct wire_packet *packet);
-/* The connection ended, or an attempt did. error: -EPROTO if the daemon speaks another version. */
+/* The connection ended, or an attempt did. error: -EPROTO if the daemon speaks another version, -EPERM if it is not to
+ * be trusted. */
 void client_conn_fail(struct client_conn *conn, int error);
-/* In a forked child: closes, forgets. */
-void client_conn_forget(void);
+/* In a child of fork(): forgets, and closes what is there. */
+void client_conn_forget(bool close_fds);

@@ -8,7 +8,8 @@
 
 static struct client_range ranges[CLIENT_RANGE_MAX];
 static size_t range_count;
-static struct client_mapping mappings[CLIENT_RANGE_MAX];
+static struct client_mapping mappings[CLIENT_MAPPING_MAX];
+static size_t dropped_count;
 
 /* What the unlocked question looks at: everything attached lies in [bounds_low, bounds_high). Written under the lock.
  */
@@ -34,7 +35,7 @@ bool client_range_maybe(uintptr_t addr, size_t length)
 
 struct client_mapping *client_range_new_mapping(struct client_conn *conn, int arena_fd, int uffd_fd, int file_fd)
 {
-	for (size_t i = 0; i < CLIENT_RANGE_MAX; i++) {
+	for (size_t i = 0; i < CLIENT_MAPPING_MAX; i++) {
 		struct client_mapping *mapping = &mappings[i];
 
 		if (mapping->conn)
@@ -49,13 +50,30 @@ struct client_mapping *client_range_new_mapping(struct client_conn *conn, int ar
 
 void client_range_drop_mapping(struct client_mapping *mapping)
 {
-	if (mapping->arena_fd >= 0)
-		close(mapping->arena_fd);
-	if (mapping->uffd_fd >= 0)
-		close(mapping->uffd_fd);
-	if (mapping->file_fd >= 0)
-		close(mapping->file_fd);
-	mapping->conn = NULL;
+	mapping->dropped = true;
+	dropped_count++;
+}
+
+bool client_range_has_dropped(void)
+{
+	return dropped_count > 0;
+}
+
+bool client_range_take_dropped(int ret_fds[CLIENT_RANGE_FDS])
+{
+	if (!dropped_count)
+		return false;
+	for (size_t i = 0; i < CLIENT_MAPPING_MAX; i++) {
+		if (!mappings[i].dropped)
+			continue;
+		ret_fds[0] = mappings[i].arena_fd;
+		ret_fds[1] = mappings[i].uffd_fd;
+		ret_fds[2] = mappings[i].file_fd;
+		mappings[i] = (struct client_mapping){};
+		dropped_count--;
+		return true;
+	}
+	return false;
 }
 
 /* Index of the first range that ends beyond addr. */
@@ -123,7 +141,15 @@ static void remove_at(size_t index)
 		client_range_drop_mapping(mapping);
 }
 
-int client_range_cut(uintptr_t addr, size_t length)
+int client_range_may_cut(uintptr_t addr, size_t length)
+{
+	const struct client_range *range = &ranges[lower_bound(addr)];
+	bool splits = addr > range->addr && addr + length < range->addr + range->length_bytes;
+
+	return splits && range_count == CLIENT_RANGE_MAX ? -ENOMEM : 0;
+}
+
+void client_range_cut(uintptr_t addr, size_t length)
 {
 	size_t index = lower_bound(addr);
 	struct client_range *range = &ranges[index];
@@ -133,8 +159,6 @@ int client_range_cut(uintptr_t addr, size_t length)
 	if (before && after) {
 		struct client_range tail = *range;
 
-		if (range_count == CLIENT_RANGE_MAX)
-			return -ENOMEM;
 		tail.addr = addr + length;
 		tail.length_bytes = after;
 		tail.offset += before + length;
@@ -150,7 +174,6 @@ int client_range_cut(uintptr_t addr, size_t length)
 		remove_at(index);
 	}
 	update_bounds();
-	return 0;
 }
 
 struct client_range *client_range_at(size_t index)
@@ -167,12 +190,16 @@ size_t client_range_count(const struct client_conn *conn)
 	return count;
 }
 
-void client_range_forget(void)
+void client_range_forget(bool close_fds)
 {
-	for (size_t i = 0; i < CLIENT_RANGE_MAX; i++)
-		if (mappings[i].conn)
-			client_range_drop_mapping(&mappings[i]);
+	for (size_t i = 0; close_fds && i < CLIENT_MAPPING_MAX; i++) {
+		if (!mappings[i].conn)
+			continue;
+		close(mappings[i].arena_fd);
+		close(mappings[i].uffd_fd);
+		close(mappings[i].file_fd);
+	}
 	memset(mappings, 0, sizeof(mappings));
-	range_count = 0;
+	range_count = dropped_count = 0;
 	update_bounds();
 }

@@ -13,7 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CLIENT_RANGE_MAX 1024
+#include <tierfs/protocol.h>
+
+#define CLIENT_MAPPING_MAX TIERFS_MAPPINGS_MAX
+#define CLIENT_RANGE_MAX (2 * CLIENT_MAPPING_MAX)
+#define CLIENT_RANGE_FDS 3 /* of a mapping */
 
 struct client_conn;
 
@@ -21,8 +25,9 @@ struct client_mapping {
 	int arena_fd; /* proof for RESUME */
 	int uffd_fd;  /* our copy: while it is open, faults wait for a daemon and are never answered with zeros */
 	int file_fd;  /* keeps the mount busy and an unlinked file alive */
-	unsigned int pieces; /* 0: the slot is free */
-	uint32_t features;   /* TIERFS_FEATURE_* of the daemon that gave the arena */
+	unsigned int pieces;
+	bool dropped;      /* the last piece has gone: descriptors wait to be closed */
+	uint32_t features; /* TIERFS_FEATURE_* of the daemon that gave the arena */
 	/* In the file: where the program would have huge pages; end 0: nowhere. */
 	uint64_t huge_start, huge_end;
 	struct client_conn *conn;
@@ -51,14 +56,20 @@ struct client_range {
 struct client_mapping *client_range_new_mapping(struct client_conn *conn, int arena_fd, int uffd_fd, int file_fd);
 /* -ENOMEM: the table is full; -EEXIST: overlaps. Counts as a piece of the mapping. */
 int client_range_add(struct client_mapping *mapping, uintptr_t addr, size_t length, uint64_t offset);
-/* Closes the descriptors of a mapping without pieces. */
+/* Gives up a mapping without pieces. Whoever does so may have another descriptor table: one of the library's own
+ * threads takes the descriptors, and closes them. */
 void client_range_drop_mapping(struct client_mapping *mapping);
+bool client_range_has_dropped(void);
+/* The descriptors of one dropped mapping (-1: none), which become the caller's. False: there is none. */
+bool client_range_take_dropped(int ret_fds[CLIENT_RANGE_FDS]);
 
 /* First range that overlaps [addr, addr + length), or NULL. Valid until the next add or cut. */
 struct client_range *client_range_find(uintptr_t addr, size_t length);
-/* Removes [addr, addr + length), which lies within one range. The last piece gone, the mapping goes too. -ENOMEM: a
- * hole in the middle needs one more slot, and there is none. */
-int client_range_cut(uintptr_t addr, size_t length);
+/* Whether [addr, addr + length), which lies within one range, can be removed. -ENOMEM: a hole in the middle needs one
+ * more slot, and there is none. */
+int client_range_may_cut(uintptr_t addr, size_t length);
+/* Removes it; it can be. The last piece gone, the mapping is dropped. */
+void client_range_cut(uintptr_t addr, size_t length);
 
 /* The index-th range in order of addresses, or NULL. */
 struct client_range *client_range_at(size_t index);
@@ -66,5 +77,5 @@ size_t client_range_count(const struct client_conn *conn);
 
 /* False only if nothing attached overlaps; needs no lock. */
 bool client_range_maybe(uintptr_t addr, size_t length);
-/* In a forked child, where none of this memory exists: closes the descriptors, forgets everything. */
-void client_range_forget(void);
+/* In a child of fork(), where none of this memory exists: forgets everything, and closes what is there. */
+void client_range_forget(bool close_fds);

@@ -3,12 +3,13 @@
 
 #include <stdbool.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "base/wire.h"
+#include "client/client_filter.h"
 #include "client/client_range.h"
+#include "client/client_sys.h"
 
 #define BATCH_MAX 256
 
@@ -25,14 +26,16 @@ static void zap_batch(void)
 
 	for (size_t i = 0; i < batch_count; i++)
 		total += batch[i].iov_len;
+	if (!client_filter_allows(CLIENT_FILTER_VECTOR))
+		vector_refused = true;
 	if (self_fd < 0 && !vector_refused)
-		self_fd = wire_raise_fd((int)syscall(SYS_pidfd_open, getpid(), 0));
+		self_fd = wire_raise_fd((int)client_sys(SYS_pidfd_open, getpid(), 0));
 	if (self_fd >= 0 && !vector_refused)
-		done = syscall(SYS_process_madvise, self_fd, batch, batch_count, MADV_DONTNEED, 0);
+		done = client_sys(SYS_process_madvise, self_fd, batch, batch_count, MADV_DONTNEED, 0);
 	if (done < 0 || (size_t)done != total) {
 		/* A locked page ends the vector early; zapping the rest once more does no harm. */
 		for (size_t i = 0; i < batch_count; i++)
-			if (syscall(SYS_madvise, batch[i].iov_base, batch[i].iov_len, MADV_DONTNEED) < 0)
+			if (client_sys(SYS_madvise, batch[i].iov_base, batch[i].iov_len, MADV_DONTNEED) < 0)
 				all = false;
 		vector_refused = vector_refused || (done < 0 && all);
 	}
@@ -72,9 +75,9 @@ void client_zap(const struct tierfs_range *ranges, size_t count, const struct cl
 		zap_batch();
 }
 
-void client_zap_forget(void)
+void client_zap_forget(bool close_fds)
 {
-	if (self_fd >= 0)
+	if (close_fds && self_fd >= 0)
 		close(self_fd);
 	self_fd = -1;
 }

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,5 +14,5 @@
 struct client_conn;
 
 void client_zap(const struct tierfs_range *ranges, size_t count, const struct client_conn *conn);
-/* In a forked child: the process descriptor is the parent's. */
-void client_zap_forget(void);
+/* In a child of fork(): the process descriptor is the parent's. */
+void client_zap_forget(bool close_fds);

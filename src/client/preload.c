@@ -5,103 +5,150 @@
  * rather than through the next library's symbols, so that nothing has to be looked up and an allocator may call these
  * from its own start-up.
  *
- * Not seen, as with any preload library: static programs, and system calls that a program makes by itself.
+ * Not seen, as with any preload library: static programs, and system calls that a program makes without libc.
  */
+#include "client/preload.h"
+
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "client/client.h"
-
-#define EXPORT __attribute__((visibility("default")))
+#include "client/client_sys.h"
 
 /* Newer than Debian 12's headers (Linux 6.1). */
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
 
-static int fail(int err)
+int preload_fail(int err)
 {
 	errno = -err;
 	return -1;
 }
 
-/* The program's own message will name neither the file nor the reason. */
-static void complain(int fd, int err, const char *why)
+long preload_result(long result)
 {
-	char link[32], path[512];
-	ssize_t length;
-
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = readlink(link, path, sizeof(path) - 1);
-	path[length < 0 ? 0 : length] = '\0';
-	dprintf(STDERR_FILENO, "tierfs: %s: cannot be mapped: %s\n", length > 0 ? path : "(unknown file)",
-		why[0] ? why : strerror(-err));
+	return result < 0 && result > -4096 ? preload_fail((int)result) : result;
 }
 
-static void *map_any(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+void preload_say(int fd, const char *what, const char *why)
+{
+	char link[32], path[512], line[800];
+	long length;
+	int printed;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = fd < 0 ? -1 : client_sys(SYS_readlinkat, AT_FDCWD, link, path, sizeof(path) - 1);
+	path[length < 0 ? 0 : length] = '\0';
+	printed = snprintf(line, sizeof(line), "tierfs: %s%s%s%s%s\n",
+			   length > 0 ? path
+			   : fd < 0   ? ""
+				      : "(unknown file)",
+			   fd < 0 ? "" : ": ", what, why[0] ? ": " : "", why);
+	if (printed > 0)
+		client_sys(SYS_write, STDERR_FILENO, line,
+			   (size_t)printed < sizeof(line) ? (size_t)printed : sizeof(line) - 1);
+}
+
+static bool is_required(void)
+{
+	const char *value = getenv(PRELOAD_REQUIRE);
+
+	return value && *value;
+}
+
+/* A private mapping is a copy of the file as it is now: nothing of it is tiered. True: it is refused. */
+static bool refuses_private(int fd, int prot)
+{
+	static atomic_bool said;
+
+	if (!(prot & PROT_WRITE) || (atomic_load(&said) && !is_required()) || client_is_tierfs(fd))
+		return false;
+	if (is_required()) {
+		preload_say(fd, "cannot be mapped",
+			    "MAP_PRIVATE (share=off) memory is not tiered, and tiering is required");
+		return true;
+	}
+	if (!atomic_exchange(&said, true))
+		preload_say(fd, "is mapped MAP_PRIVATE (share=off)", "this memory is not tiered; it takes share=on");
+	return false;
+}
+
+static long map_shared(const struct client_wish *wish)
+{
+	char why[CLIENT_WHY_LEN];
+	int saved = errno;
+	void *mapped;
+	int err = client_attach(wish, &mapped, why);
+
+	if (!err) {
+		errno = saved;
+		return (long)mapped;
+	}
+	if (err != -ENOTTY) /* the program's own message will name neither the file nor the reason */
+		preload_say(wish->fd, "cannot be mapped", why[0] ? why : strerror(-err));
+	errno = saved;
+	return err;
+}
+
+/* What the kernel would return. */
+static long map_any(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
 	bool replaces = (flags & MAP_FIXED) && !(flags & MAP_FIXED_NOREPLACE);
-	int type = flags & MAP_TYPE;
+	int type = flags & MAP_TYPE, err;
 
 	if (!(flags & MAP_ANONYMOUS) && (type == MAP_SHARED || type == MAP_SHARED_VALIDATE) && length > 0 && fd >= 0) {
 		struct client_wish wish = {
 			.fd = fd, .addr = addr, .length_bytes = length, .prot = prot, .flags = flags, .offset = offset
 		};
-		char why[CLIENT_WHY_LEN];
-		int saved = errno;
-		void *mapped;
-		int err = client_attach(&wish, &mapped, why);
+		long mapped = map_shared(&wish);
 
-		errno = saved;
-		if (!err)
+		if (mapped != -ENOTTY)
 			return mapped;
-		if (err != -ENOTTY) {
-			complain(fd, err, why);
-			errno = -err;
-			return MAP_FAILED;
-		}
 	}
+	if (!(flags & MAP_ANONYMOUS) && type == MAP_PRIVATE && fd >= 0 && refuses_private(fd, prot))
+		return -ENODEV;
 	if (replaces && (uintptr_t)addr % 4096 == 0) {
-		int err = client_give_up(addr, length);
-
-		if (err) {
-			errno = -err;
-			return MAP_FAILED;
-		}
+		err = client_give_up(addr, length);
+		if (err)
+			return err;
 	}
-	return (void *)syscall(SYS_mmap, addr, length, prot, flags, fd, offset);
+	return client_sys(SYS_mmap, addr, length, prot, flags, fd, offset);
 }
 
 /* With a 64-bit off_t there is one mmap with two names, and the headers turn the first into the second: named here by
  * hand. */
-EXPORT void *preload_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset) __asm__("mmap");
-EXPORT void *preload_mmap64(void *addr, size_t length, int prot, int flags, int fd, off_t offset) __asm__("mmap64");
+PRELOAD_EXPORT void *preload_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset) __asm__("mmap");
+PRELOAD_EXPORT void *preload_mmap64(void *addr, size_t length, int prot, int flags, int fd,
+				    off_t offset) __asm__("mmap64");
 
 void *preload_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
-	return map_any(addr, length, prot, flags, fd, offset);
+	return (void *)preload_result(map_any(addr, length, prot, flags, fd, offset));
 }
 
 void *preload_mmap64(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
-	return map_any(addr, length, prot, flags, fd, offset);
+	return (void *)preload_result(map_any(addr, length, prot, flags, fd, offset));
 }
 
-EXPORT int munmap(void *addr, size_t length)
+PRELOAD_EXPORT int munmap(void *addr, size_t length)
 {
 	if ((uintptr_t)addr % 4096 == 0) {
 		int err = client_give_up(addr, length);
 
 		if (err)
-			return fail(err);
+			return preload_fail(err);
 	}
-	return (int)syscall(SYS_munmap, addr, length);
+	return (int)preload_result(client_sys(SYS_munmap, addr, length));
 }
 
 /* Attached memory stays where it is: a userfaultfd registration does not follow a move, and the daemon knows the old
@@ -124,7 +171,7 @@ static void *remap_attached(void *addr, size_t old_length, size_t new_length, in
 	return addr;
 }
 
-EXPORT void *mremap(void *addr, size_t old_length, size_t new_length, int flags, ...)
+PRELOAD_EXPORT void *mremap(void *addr, size_t old_length, size_t new_length, int flags, ...)
 {
 	void *new_addr = NULL;
 	va_list args;
@@ -143,27 +190,26 @@ EXPORT void *mremap(void *addr, size_t old_length, size_t new_length, int flags,
 			return MAP_FAILED;
 		}
 	}
-	return (void *)syscall(SYS_mremap, addr, old_length, new_length, flags, new_addr);
+	return (void *)preload_result(client_sys(SYS_mremap, addr, old_length, new_length, flags, new_addr));
 }
 
 /* MADV_REMOVE would punch the arena behind the daemon's back and leave the block in the cold store. */
-EXPORT int madvise(void *addr, size_t length, int advice)
+PRELOAD_EXPORT int madvise(void *addr, size_t length, int advice)
 {
 	if ((advice == MADV_REMOVE || advice == MADV_DOFORK) && client_is_attached(addr, length)) {
 		size_t pages = (length + 4095) & ~(size_t)4095;
 		int err;
 
 		if (advice == MADV_DOFORK || (uintptr_t)addr % 4096)
-			return fail(-EINVAL);
+			return preload_fail(-EINVAL);
 		if (!client_is_all_attached(addr, pages))
-			return fail(-ENOMEM);
+			return preload_fail(-ENOMEM);
 		err = client_discard(addr, pages);
-		return err ? fail(err) : 0;
+		return err ? preload_fail(err) : 0;
 	}
 	if (advice == MADV_COLLAPSE && client_is_attached(addr, length))
-		return fail(
-			-EINVAL); /* which pages are huge is the daemon's to decide: it may be demoting some of them */
-	if (syscall(SYS_madvise, addr, length, advice) < 0)
+		return preload_fail(-EINVAL); /* the daemon decides which pages are huge: it may be demoting some */
+	if (preload_result(client_sys(SYS_madvise, addr, length, advice)) < 0)
 		return -1;
 	if ((advice == MADV_HUGEPAGE || advice == MADV_NOHUGEPAGE) && client_is_attached(addr, length)) {
 		int saved = errno;
@@ -179,20 +225,19 @@ EXPORT int madvise(void *addr, size_t length, int advice)
  * the other way then. */
 static int punch(int fd, int mode, off_t offset, off_t length)
 {
-	int err;
+	long err = client_sys(SYS_fallocate, fd, mode, offset, length);
 
-	if (syscall(SYS_fallocate, fd, mode, offset, length) == 0)
+	if (!err)
 		return 0;
-	if ((errno != ENOTCONN && errno != ECONNABORTED) || !(mode & FALLOC_FL_PUNCH_HOLE))
-		return -1;
-	if (offset < 0 || length <= 0 || offset % 4096 || length % 4096)
-		return -1;
+	if ((err != -ENOTCONN && err != -ECONNABORTED) || !(mode & FALLOC_FL_PUNCH_HOLE) || offset < 0 || length <= 0 ||
+	    offset % 4096 || length % 4096)
+		return preload_fail((int)err);
 	err = client_discard_file(fd, offset, length);
-	return err ? fail(err == -ENXIO ? -ENOTCONN : err) : 0;
+	return err ? preload_fail(err == -ENXIO ? -ENOTCONN : (int)err) : 0;
 }
 
-EXPORT int preload_fallocate(int fd, int mode, off_t offset, off_t length) __asm__("fallocate");
-EXPORT int preload_fallocate64(int fd, int mode, off_t offset, off_t length) __asm__("fallocate64");
+PRELOAD_EXPORT int preload_fallocate(int fd, int mode, off_t offset, off_t length) __asm__("fallocate");
+PRELOAD_EXPORT int preload_fallocate64(int fd, int mode, off_t offset, off_t length) __asm__("fallocate64");
 
 int preload_fallocate(int fd, int mode, off_t offset, off_t length)
 {

@@ -38,7 +38,7 @@
 #define POOL_CONF_TMP "pool.conf.tmp"
 #define POOL_LOCK "lock"
 #define POOL_STORE "store"
-#define POOL_RUN_ROOT "/run/tierfs"
+#define POOL_RUN_ROOT TIERFS_RUN_ROOT
 #define POOL_ARENA "arena"
 #define POOL_MARKER "confirmed"
 #define POOL_WAIT_NS (60 * NS_PER_S)

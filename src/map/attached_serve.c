@@ -18,7 +18,8 @@
 #include "map/uffd.h"
 #include "mem/arena.h"
 
-#define MAPPINGS_PER_CONNECTION 256
+#define TEXT_OF_(x) #x
+#define TEXT_OF(x) TEXT_OF_(x)
 #define PAGE 4096U
 
 /* --- answers ------------------------------------------------------------------------------------------------ */
@@ -257,9 +258,10 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 
 	if (!grant || packet->fd_count != 1)
 		return -EPROTO;
-	if (connection->mapping_count >= MAPPINGS_PER_CONNECTION)
+	if (connection->mapping_count >= TIERFS_MAPPINGS_MAX)
 		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
-					     "the process has 256 mappings, which is the limit");
+					     "the process has " TEXT_OF(
+						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
 	err = ns_open(attached->config.ns, ino, &file);
 	if (!err) {
 		err = check_range(&packet->msg, ramfile_size(file));
@@ -299,9 +301,10 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 
 	if (packet->fd_count != 2)
 		return -EPROTO;
-	if (connection->mapping_count >= MAPPINGS_PER_CONNECTION)
+	if (connection->mapping_count >= TIERFS_MAPPINGS_MAX)
 		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
-					     "the process has 256 mappings, which is the limit");
+					     "the process has " TEXT_OF(
+						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
 	err = ns_open_by_arena(attached->config.ns, packet->fds[0], &ino, &file);
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err,

@@ -4,7 +4,7 @@
  * The daemon speaks tierfs/protocol.h on a real socket, with a memfd for the arena and real userfaultfds; the two calls
  * that ask the mount (statfs and the ioctl) are answered by the test, since there is none.
  */
-/* link: -Wl,--wrap=ioctl,--wrap=fstatfs64 */
+/* link: -Wl,--wrap=client_sys6 */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +21,8 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -31,6 +33,7 @@
 
 #include "base/clock.h"
 #include "base/wire.h"
+#include "client/client.h"
 #include "client/client_range.h"
 #include "lib_check.h"
 
@@ -41,40 +44,37 @@
 #define LOG_MAX 64
 #define MAPS_MAX 256
 
-static char dir[] = "/tmp/tierfs-test-client-XXXXXX";
+static char dir[] = TIERFS_RUN_ROOT "/test-client-XXXXXX";
+static const char *run_dir = dir;
 static int ram_fd;   /* stands for the RAM file */
 static int arena_fd; /* outlives the daemon, as the arenas' tmpfs does */
 static uint32_t rights = TIERFS_RIGHT_READ | TIERFS_RIGHT_WRITE;
 
 /* --- the mount's answers ------------------------------------------------------------------------------------------ */
 
-int __real_ioctl(int fd, unsigned long request, void *arg);
-int __wrap_ioctl(int fd, unsigned long request, void *arg);
-int __real_fstatfs64(int fd, struct statfs *ret);
-int __wrap_fstatfs64(int fd, struct statfs *ret);
+long __real_client_sys6(long number, long a, long b, long c, long d, long e, long f);
+long __wrap_client_sys6(long number, long a, long b, long c, long d, long e, long f);
 
-int __wrap_ioctl(int fd, unsigned long request, void *arg)
+long __wrap_client_sys6(long number, long a, long b, long c, long d, long e, long f)
 {
-	struct tierfs_ioc_info *info = arg;
+	long result;
 
-	if (request != TIERFS_IOC_INFO)
-		return __real_ioctl(fd, request, arg);
-	*info = (struct tierfs_ioc_info){ .abi_version = TIERFS_ABI_VERSION,
-					  .rights = rights,
-					  .ino = INO,
-					  .size_bytes = FILE_BYTES,
-					  .block_bytes = 16384 };
-	memcpy(info->run_dir, dir, sizeof(dir));
-	memset(info->token, 7, sizeof(info->token));
-	return 0;
-}
+	if (number == SYS_ioctl && (unsigned long)b == TIERFS_IOC_INFO) {
+		struct tierfs_ioc_info *info = (struct tierfs_ioc_info *)c;
 
-int __wrap_fstatfs64(int fd, struct statfs *ret)
-{
-	int rc = __real_fstatfs64(fd, ret);
-
-	ret->f_type = FUSE_SUPER_MAGIC;
-	return rc;
+		*info = (struct tierfs_ioc_info){ .abi_version = TIERFS_ABI_VERSION,
+						  .rights = rights,
+						  .ino = INO,
+						  .size_bytes = FILE_BYTES,
+						  .block_bytes = 16384 };
+		strcpy(info->run_dir, run_dir);
+		memset(info->token, 7, sizeof(info->token));
+		return 0;
+	}
+	result = __real_client_sys6(number, a, b, c, d, e, f);
+	if (number == SYS_fstatfs && !result)
+		((struct statfs *)b)->f_type = FUSE_SUPER_MAGIC;
+	return result;
 }
 
 /* --- the daemon --------------------------------------------------------------------------------------------------- */
@@ -121,7 +121,7 @@ static void fake_register(struct wire_packet *packet, int uffd)
 
 	*map = (struct map){ dup(uffd), packet->msg.u.map.addr, packet->msg.u.map.length_bytes,
 			     packet->msg.u.map.offset };
-	ck_assert_int_eq(__real_ioctl(map->uffd, UFFDIO_REGISTER, &reg), 0);
+	ck_assert_int_eq(ioctl(map->uffd, UFFDIO_REGISTER, &reg), 0);
 }
 
 static void fake_answer(int fd, struct wire_packet *packet)
@@ -212,7 +212,7 @@ static void fake_fault(struct map *map)
 		page[i] = word_at(offset + i * 8);
 	struct uffdio_copy copy = { .dst = addr, .src = (uintptr_t)page, .len = PAGE };
 
-	__real_ioctl(map->uffd, UFFDIO_COPY, &copy);
+	ioctl(map->uffd, UFFDIO_COPY, &copy);
 }
 
 static void *fake_main(void *arg)
@@ -307,6 +307,7 @@ static void wait_for(enum tierfs_msg_type type, int count, struct tierfs_msg *re
 
 static void setup(void)
 {
+	ck_assert(mkdir(TIERFS_RUN_ROOT, 0711) == 0 || errno == EEXIST);
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	ram_fd = memfd_create("ram", MFD_CLOEXEC);
 	arena_fd = memfd_create("arena", MFD_CLOEXEC);
@@ -613,7 +614,7 @@ static int child(char *memory)
 {
 	void *again = NULL;
 
-	if (is_mapped(memory) || client_range_at(0))
+	if (is_mapped(memory) || client_is_attached(memory, PAGE) || client_range_at(0))
 		return 1;
 	for (int fd = 100; fd < 200; fd++)
 		if (fcntl(fd, F_GETFD) >= 0)
@@ -675,6 +676,7 @@ START_TEST(test_range_table)
 {
 	struct client_conn *conn = (void *)1;
 	struct client_mapping *mapping = client_range_new_mapping(conn, -1, -1, -1);
+	int fds[CLIENT_RANGE_FDS];
 
 	ck_assert(!client_range_maybe(0, SIZE_MAX));
 	ck_assert_int_eq(client_range_add(mapping, 10 * PAGE, 10 * PAGE, 0), 0);
@@ -685,18 +687,21 @@ START_TEST(test_range_table)
 	ck_assert(!client_range_maybe(0, 10 * PAGE));
 	ck_assert_ptr_null(client_range_find(20 * PAGE, 10 * PAGE));
 	ck_assert_ptr_nonnull(client_range_find(20 * PAGE, SIZE_MAX));
-	ck_assert_int_eq(client_range_cut(12 * PAGE, 3 * PAGE), 0);
+	ck_assert_int_eq(client_range_may_cut(12 * PAGE, 3 * PAGE), 0);
+	client_range_cut(12 * PAGE, 3 * PAGE);
 	ck_assert_uint_eq(client_range_find(15 * PAGE, 1)->offset, 5 * PAGE);
 	ck_assert_ptr_null(client_range_find(12 * PAGE, 3 * PAGE));
-	ck_assert_int_eq(client_range_cut(10 * PAGE, PAGE), 0);
+	client_range_cut(10 * PAGE, PAGE);
 	ck_assert_uint_eq(client_range_find(10 * PAGE, 2 * PAGE)->offset, PAGE);
-	ck_assert_int_eq(client_range_cut(19 * PAGE, PAGE), 0);
+	client_range_cut(19 * PAGE, PAGE);
 	ck_assert_uint_eq(client_range_find(18 * PAGE, 1)->length_bytes, 4 * PAGE);
 	ck_assert_uint_eq(client_range_count(conn), 3);
-	ck_assert_int_eq(client_range_cut(15 * PAGE, 4 * PAGE), 0);
-	ck_assert_int_eq(client_range_cut(11 * PAGE, PAGE), 0);
-	ck_assert_int_eq(client_range_cut(30 * PAGE, PAGE), 0);
+	client_range_cut(15 * PAGE, 4 * PAGE);
+	client_range_cut(11 * PAGE, PAGE);
+	client_range_cut(30 * PAGE, PAGE);
 	ck_assert_uint_eq(client_range_count(conn), 0);
+	ck_assert(client_range_take_dropped(fds));
+	ck_assert(!client_range_has_dropped());
 	ck_assert_ptr_null(mapping->conn);
 }
 END_TEST
