@@ -1,14 +1,17 @@
 /* cold/collect.c - the collector: gives the space of replaced and removed values back.
  *
- * A segment in which nothing is live goes at once, without the collector. It is needed where live and dead values lie
- * together: it copies what is live to the end of the current segment, as a put would, and then the old segment goes.
+ * A segment in which nothing is live is dead, without the collector. It is needed where live and dead values lie
+ * together: it copies what is live to the end of the current segment, as a put would, and then the old segment is dead.
  *
  * Which and when: the sealed segment with the least that is live, once the garbage of all is more than half of what is
  * live (then a block costs about half a copy more over its life), or as soon as the disk gets tight. A segment that is
  * nearly all live is not worth it.
  *
+ * Dead segments go with the next sync, whoever asks for it. The collector does when they have waited for DEAD_NS, when
+ * they are many, or when the disk is tight: so their space comes back, and no put or removal waits for the disk.
+ *
  * Power loss: a value that was durable stays so. Copies are synced before the records that name them are written, and
- * the records before the old file is unlinked; until then the segment is marked "collecting" and cannot die.
+ * the records before the old file is unlinked.
  *
  * One thread, woken by changes under the segments' lock, stopped by collect_stop(). It may block on I/O and on the
  * commit mutex.
@@ -23,8 +26,13 @@
 
 /* With less garbage than that many segments nothing is done. */
 #define GARBAGE_SEGMENTS 4U
+/* Dead segments wait so long for somebody else's sync, unless there are so many. */
+#define DEAD_NS (5 * NS_PER_S)
+#define DEAD_SEGMENTS 4U
 /* After a failure. */
 #define RETRY_NS NS_PER_S
+/* A suspect segment is looked at so often for values that were shared while they moved, or put late. */
+#define RESCUE_ROUNDS 16
 
 struct live_value {
 	struct store_key key;
@@ -32,7 +40,7 @@ struct live_value {
 };
 
 struct victim {
-	struct segment *segment; /* referenced, collecting */
+	struct segment *segment; /* referenced */
 	uint32_t id;
 	bool unreadable;
 	struct live_value *value;
@@ -59,9 +67,14 @@ static bool enough(const struct store_rocks *store)
 	return garbage > segments->live_bytes / 2 && garbage > (uint64_t)GARBAGE_SEGMENTS * segments->segment_bytes;
 }
 
+static bool many_dead(const struct store_rocks *store)
+{
+	return store->segments.dead_bytes >= (uint64_t)DEAD_SEGMENTS * store->segments.segment_bytes;
+}
+
 void collect_poke(struct store_rocks *store)
 {
-	if (store->hurry || enough(store))
+	if (store->hurry || enough(store) || many_dead(store) || (store->segments.dead && !store->minds_dead))
 		pthread_cond_signal(&store->work);
 }
 
@@ -137,30 +150,44 @@ static int compare_offsets(const void *left, const void *right)
 	return a->place.offset_bytes < b->place.offset_bytes ? -1 : a->place.offset_bytes > b->place.offset_bytes;
 }
 
+/* (lock) */
+static void take_victim(struct store_rocks *store, struct segment *segment, struct victim *victim)
+{
+	segments_ref(&store->segments, segment);
+	*victim = (struct victim){ .segment = segment, .id = segment->id, .cap = segment->live_count };
+}
+
 /* False: there is none worth it. */
-static bool take_victim(struct store_rocks *store, bool tight, struct victim *victim)
+static bool take_best(struct store_rocks *store, bool tight, struct victim *victim)
 {
 	LOCK_SCOPE(&store->segments.lock);
 	struct segment *segment = choose(store, tight);
 
 	if (!segment)
 		return false;
-	segments_ref(&store->segments, segment);
-	segment->collecting = true;
-	*victim = (struct victim){ .segment = segment, .id = segment->id, .cap = segment->live_count };
+	take_victim(store, segment, victim);
 	return true;
 }
 
-static void release_victim(struct store_rocks *store, struct victim *victim, bool durable)
+static bool take_suspect(struct store_rocks *store, struct victim *victim)
+{
+	LOCK_SCOPE(&store->segments.lock);
+	struct segment *segment = segments_suspect(&store->segments);
+
+	if (!segment)
+		return false;
+	take_victim(store, segment, victim);
+	return true;
+}
+
+static void release_victim(struct store_rocks *store, struct victim *victim)
 {
 	lock_get(&store->segments.lock);
-	victim->segment->collecting = false;
 	victim->segment->unmovable = victim->unreadable;
-	if (durable)
-		segments_check_dead(&store->segments, victim->segment);
+	segments_check_dead(&store->segments, victim->segment);
+	collect_poke(store);
 	lock_put(&store->segments.lock);
 	segments_unref(&store->segments, victim->segment);
-	segments_reap(&store->segments);
 	free(victim->value);
 }
 
@@ -233,60 +260,123 @@ static int move_all(struct store_rocks *store, struct victim *victim)
 	return r;
 }
 
+/* The mutex `moving` is held. */
+static int empty_victim(struct store_rocks *store, struct victim *victim)
+{
+	int r = list_live(store, victim);
+
+	if (r == 0 && victim->count)
+		qsort(victim->value, victim->count, sizeof(*victim->value), compare_offsets);
+	if (r == 0)
+		r = move_all(store, victim);
+	release_victim(store, victim);
+	return r;
+}
+
 static int collect_one(struct store_rocks *store, bool tight)
 {
 	struct victim victim;
-	int r;
+	int r = -ENOENT;
 
-	if (!take_victim(store, tight, &victim))
-		return -ENOENT;
-	r = list_live(store, &victim);
-	if (r == 0 && victim.count)
-		qsort(victim.value, victim.count, sizeof(*victim.value), compare_offsets);
-	if (r == 0)
-		r = move_all(store, &victim);
-	if (r == 0)
-		r = store_rocks_sync(store);
-	release_victim(store, &victim, r == 0);
+	pthread_mutex_lock(&store->moving);
+	if (take_best(store, tight, &victim))
+		r = empty_victim(store, &victim);
+	pthread_mutex_unlock(&store->moving);
 	return r;
+}
+
+int collect_rescue(struct store_rocks *store)
+{
+	struct victim victim;
+	int r = 0;
+
+	pthread_mutex_lock(&store->moving);
+	for (int round = 0; r == 0 && take_suspect(store, &victim); round++) {
+		r = empty_victim(store, &victim);
+		if (r == 0 && round == RESCUE_ROUNDS)
+			r = -EIO;
+	}
+	pthread_mutex_unlock(&store->moving);
+	return r == -EBADMSG ? -EIO : r;
 }
 
 /* --- when --- */
 
-/* Waits for work; if there was none to do, at least RETRY_NS. False: stop. */
-static bool wait_for_work(struct store_rocks *store, bool rest, bool *ret_hurry)
+struct work {
+	bool sync, collect, hurry;
+};
+
+/* (lock) */
+static bool look_for_work(struct store_rocks *store, uint64_t now, struct work *ret)
+{
+	const struct segments *segments = &store->segments;
+	bool waited = segments->dead_since_ns && now >= segments->dead_since_ns + DEAD_NS;
+
+	*ret = (struct work){
+		.sync = segments->dead && (waited || many_dead(store) || store->hurry),
+		.collect = store->hurry || enough(store),
+		.hurry = store->hurry,
+	};
+	if (!ret->sync && !ret->collect)
+		return false;
+	store->hurry = false;
+	return true;
+}
+
+/* Waits for work; if the last one failed, or there was none to do, at least RETRY_NS. False: stop. */
+static bool wait_for_work(struct store_rocks *store, bool rest, struct work *ret)
 {
 	LOCK_SCOPE(&store->segments.lock);
 	struct lock *lock = &store->segments.lock;
-	uint64_t until = clock_ns() + RETRY_NS;
+	uint64_t now = clock_ns(), rest_until = rest ? now + RETRY_NS : 0;
 
-	while (!store->stop && (rest || !(store->hurry || enough(store)))) {
-		if (rest)
-			rest = lock_wait_until(lock, &store->work, until) != -ETIMEDOUT;
+	while (!store->stop && (now < rest_until || !look_for_work(store, now, ret))) {
+		uint64_t dead_ns = store->segments.dead_since_ns, until = dead_ns ? dead_ns + DEAD_NS : 0;
+
+		store->minds_dead = true;
+		if (now < rest_until)
+			until = rest_until;
+		else
+			store->minds_dead = until;
+		if (until)
+			lock_wait_until(lock, &store->work, until);
 		else
 			lock_wait(lock, &store->work);
+		now = clock_ns();
 	}
-	*ret_hurry = store->hurry;
-	store->hurry = false;
+	store->minds_dead = true; /* it looks again before it waits */
 	return !store->stop;
+}
+
+/* False: it failed, or there was nothing that it could do. */
+static bool do_work(struct store_rocks *store, const struct work *work)
+{
+	bool tight = work->hurry || headroom_tight(&store->headroom);
+	int r = work->sync ? store_rocks_sync(store) : 0;
+
+	if (r == 0 && work->collect)
+		r = collect_one(store, tight);
+	if (r == 0 && work->collect && tight)
+		r = store_rocks_sync(store);
+	/* One segment may not have been enough for the put that was refused. */
+	if (r == 0 && work->hurry && headroom_check(&store->headroom, HEADROOM_VALUES) < 0) {
+		lock_get(&store->segments.lock);
+		store->hurry = true;
+		lock_put(&store->segments.lock);
+	}
+	return r == 0;
 }
 
 static void *run(void *arg)
 {
 	struct store_rocks *store = arg;
-	bool rest = false, hurry;
+	struct work work;
+	bool rest = false;
 
 	pthread_setname_np(pthread_self(), "tierfs-collect");
 	thread_set_slice(THREAD_SLICE_LONG_NS);
-	while (wait_for_work(store, rest, &hurry)) {
-		rest = collect_one(store, hurry || headroom_tight(&store->headroom)) < 0;
-		/* One segment may not have been enough for the put that was refused. */
-		if (!rest && hurry && headroom_check(&store->headroom, HEADROOM_VALUES) < 0) {
-			lock_get(&store->segments.lock);
-			store->hurry = true;
-			lock_put(&store->segments.lock);
-		}
-	}
+	while (wait_for_work(store, rest, &work))
+		rest = !do_work(store, &work);
 	return NULL;
 }
 

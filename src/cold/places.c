@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #define PER_CHUNK 256U
@@ -120,6 +121,10 @@ static struct places_file *file_of(struct places *places, uint64_t ino)
 		return NULL;
 	file->ino = ino;
 	HASH_ADD(hh, places->files, ino, sizeof(ino), file);
+	if (!file->hh.tbl) { /* there was no memory for it */
+		free(file);
+		return NULL;
+	}
 	places->memory_bytes += sizeof(*file);
 	return file;
 }

@@ -1,9 +1,9 @@
 /* cold/segments.c - see the header for what; here is why it is safe.
  *
  * A segment that someone reads (refs) or whose reserved space is not accounted for yet (pending) is never unlinked, and
- * neither is the current one. A dead segment is taken out of the table under the lock, so that nobody finds it, and
- * unlinked afterwards without the lock. Should the process die in between, the file is found at the next open with
- * nothing live in it and goes then.
+ * neither is the current one. A dead segment stays in the table until it was unlinked: its number is not used again,
+ * and should the references be counted anew meanwhile, it may turn out to be alive. If the process dies, the file is
+ * found at the next open with nothing live in it and goes then.
  *
  * New files are allocated in full at once: the filesystem says "no space" before anything was written, and the blocks
  * lie together. Numbers go up and wrap; a number in use is passed over.
@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "cold/places.h"
 
 static uint64_t align_up(uint64_t bytes)
@@ -39,6 +40,10 @@ static struct segment *add_segment(struct segments *segments, uint32_t id, int f
 	segment->file_bytes = file_bytes;
 	segment->sealed = true;
 	HASH_ADD(hh, segments->table, id, sizeof(segment->id), segment);
+	if (!segment->hh.tbl) { /* there was no memory for it */
+		free(segment);
+		return NULL;
+	}
 	if (id > segments->last_id)
 		segments->last_id = id;
 	return segment;
@@ -54,8 +59,12 @@ static int list_entry(struct segments *segments, const char *text)
 	if (*end || id >= PLACE_NOWHERE)
 		return 0; /* not one of ours */
 	segments_name((uint32_t)id, name);
-	if (strcmp(name, text) != 0 || fstatat(segments->dir_fd, name, &attr, AT_SYMLINK_NOFOLLOW) < 0 ||
-	    !S_ISREG(attr.st_mode))
+	if (strcmp(name, text) != 0)
+		return 0;
+	/* One that is not listed would look as if it were lost. */
+	if (fstatat(segments->dir_fd, name, &attr, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	if (!S_ISREG(attr.st_mode))
 		return 0;
 	return add_segment(segments, (uint32_t)id, -1, (uint64_t)attr.st_size) ? 0 : -ENOMEM;
 }
@@ -68,8 +77,15 @@ static int list_segments(struct segments *segments)
 
 	if (!dir)
 		return -errno;
-	while (r == 0 && (entry = readdir(dir)))
+	while (r == 0) {
+		errno = 0;
+		entry = readdir(dir);
+		if (!entry) {
+			r = -errno;
+			break;
+		}
 		r = list_entry(segments, entry->d_name);
+	}
 	closedir(dir);
 	return r;
 }
@@ -97,6 +113,7 @@ int segments_open(struct segments *segments, const char *dir, uint32_t segment_b
 	return r;
 }
 
+/* What cannot be cut is only longer than it need be. */
 static void trim(struct segments *segments, const struct segment *segment, uint64_t length)
 {
 	char name[SEGMENT_NAME_LEN];
@@ -156,14 +173,63 @@ struct segment *segments_find(struct segments *segments, uint32_t id)
 	return segment;
 }
 
+static uint64_t file_bytes_of(const struct segment *segment)
+{
+	return segment->end_bytes > segment->file_bytes ? segment->end_bytes : segment->file_bytes;
+}
+
 void segments_check_dead(struct segments *segments, struct segment *segment)
 {
-	if (!segment->sealed || segment->live_count || segment->pending || segment->collecting)
+	if (segment->life != SEGMENT_LIVE || !segment->sealed || segment->live_count || segment->pending)
 		return;
-	HASH_DEL(segments->table, segment);
+	segment->life = SEGMENT_DEAD;
+	if (!segments->dead_since_ns)
+		segments->dead_since_ns = clock_ns();
 	segments->end_bytes -= segment->end_bytes;
+	segments->dead_bytes += file_bytes_of(segment);
 	segment->next_dead = segments->dead;
 	segments->dead = segment;
+}
+
+void segments_revive(struct segments *segments)
+{
+	struct segment *segment;
+
+	while ((segment = segments->dead)) {
+		segments->dead = segment->next_dead;
+		segment->life = SEGMENT_LIVE;
+		segments->end_bytes += segment->end_bytes;
+		segments->dead_bytes -= file_bytes_of(segment);
+	}
+	segments->dead_since_ns = 0;
+	for (segment = segments->table; segment; segment = segment->hh.next) {
+		if (segment->life != SEGMENT_LIVE) /* it is being unlinked */
+			continue;
+		segments->live_bytes -= segment->live_bytes;
+		segment->live_bytes = 0;
+		segment->live_count = 0;
+	}
+}
+
+void segments_cover(struct segments *segments)
+{
+	if (segments->keep_dead)
+		return;
+	for (struct segment *segment = segments->dead; segment; segment = segment->next_dead) {
+		if (segment->life == SEGMENT_DEAD)
+			segment->life = SEGMENT_COVERED;
+	}
+	segments->dead_since_ns = 0;
+}
+
+void segments_covered(struct segments *segments, bool durable)
+{
+	for (struct segment *segment = segments->dead; segment; segment = segment->next_dead) {
+		if (segment->life == SEGMENT_COVERED)
+			segment->life = durable ? SEGMENT_GONE : SEGMENT_DEAD;
+		if (segment->life == SEGMENT_DEAD && !segments->dead_since_ns)
+			segments->dead_since_ns = clock_ns();
+	}
 }
 
 void segments_add_live(struct segments *segments, struct segment *segment, uint32_t offset, uint32_t span_bytes)
@@ -187,39 +253,49 @@ void segments_drop_live(struct segments *segments, struct segment *segment, uint
 	segments_check_dead(segments, segment);
 }
 
-/* Takes the dead segments that nobody reads off the list. */
-static struct segment *take_dead(struct segments *segments)
+/* Takes those off the list that are gone and that nobody reads. They stay in the table. */
+static struct segment *take_gone(struct segments *segments)
 {
 	LOCK_SCOPE(&segments->lock);
 	struct segment **link = &segments->dead, *taken = NULL, *segment;
 
 	while ((segment = *link)) {
-		if (segment->refs) {
+		if (segment->refs || segment->life != SEGMENT_GONE) {
 			link = &segment->next_dead;
 			continue;
 		}
 		*link = segment->next_dead;
 		segment->next_dead = taken;
 		taken = segment;
-		if (segment->fd >= 0)
-			segments->open_files--;
 	}
 	return taken;
 }
 
+/* It is not in the list, and goes back there if its file is still on the disk. */
+static void bury(struct segments *segments, struct segment *segment, bool unlinked)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	if (!unlinked) {
+		segment->next_dead = segments->dead;
+		segments->dead = segment;
+		return;
+	}
+	segments->dead_bytes -= file_bytes_of(segment);
+	HASH_DEL(segments->table, segment);
+	free_segment(segments, segment);
+}
+
 void segments_reap(struct segments *segments)
 {
-	struct segment *segment = take_dead(segments);
+	struct segment *segment = take_gone(segments);
 
 	while (segment) {
 		struct segment *next = segment->next_dead;
 		char name[SEGMENT_NAME_LEN];
 
 		segments_name(segment->id, name);
-		unlinkat(segments->dir_fd, name, 0);
-		if (segment->fd >= 0)
-			close(segment->fd);
-		free(segment);
+		bury(segments, segment, unlinkat(segments->dir_fd, name, 0) == 0 || errno == ENOENT);
 		segment = next;
 	}
 }
@@ -229,12 +305,18 @@ void segments_settle(struct segments *segments)
 	struct segment *segment, *next;
 
 	HASH_ITER(hh, segments->table, segment, next) {
-		if (segment->live_count && segment->file_bytes > segment->end_bytes)
+		if (segment->live_count && segment->file_bytes > segment->end_bytes) {
 			trim(segments, segment, segment->end_bytes);
+			segment->file_bytes = segment->end_bytes;
+		}
 		lock_get(&segments->lock);
 		segments_check_dead(segments, segment);
 		lock_put(&segments->lock);
 	}
+	lock_get(&segments->lock);
+	segments_cover(segments);
+	segments_covered(segments, true);
+	lock_put(&segments->lock);
 	segments_reap(segments);
 }
 
@@ -250,7 +332,7 @@ void segments_unref(struct segments *segments, struct segment *segment)
 
 	lock_get(&segments->lock);
 	segment->refs--;
-	reap = !segment->refs && segments->dead;
+	reap = !segment->refs && segment->life == SEGMENT_GONE;
 	lock_put(&segments->lock);
 	if (reap)
 		segments_reap(segments);
@@ -284,11 +366,21 @@ void segments_settled(struct segments *segments, struct segment *segment)
 	segments_check_dead(segments, segment);
 }
 
-void segments_seal(struct segments *segments, struct segment *segment)
+bool segments_seal(struct segments *segments, struct segment *segment)
 {
+	bool was_current = segments->current == segment;
+
 	segment->sealed = true;
-	if (segments->current == segment)
+	if (was_current) {
 		segments->current = NULL;
+		segment->file_bytes = segment->end_bytes;
+	}
+	return was_current;
+}
+
+void segments_trim(struct segments *segments, struct segment *segment)
+{
+	trim(segments, segment, segment->file_bytes);
 }
 
 static bool has_room(struct segments *segments, uint64_t need)
@@ -309,10 +401,18 @@ static uint32_t next_id(struct segments *segments)
 	return segments->last_id;
 }
 
-static int make_file(struct segments *segments, uint32_t id)
+static void unmake_file(struct segments *segments, uint32_t id, int fd)
 {
 	char name[SEGMENT_NAME_LEN];
-	int fd = segments_open_file(segments, id, O_RDWR | O_CREAT | O_TRUNC);
+
+	close(fd);
+	segments_name(id, name);
+	unlinkat(segments->dir_fd, name, 0);
+}
+
+static int make_file(struct segments *segments, uint32_t id)
+{
+	int fd = segments_open_file(segments, id, O_RDWR | O_CREAT | O_EXCL);
 	int r;
 
 	if (fd < 0)
@@ -320,10 +420,8 @@ static int make_file(struct segments *segments, uint32_t id)
 	r = fallocate(fd, 0, 0, segments->segment_bytes) < 0 ? -errno : 0;
 	if (r == 0 || r == -EOPNOTSUPP)
 		return fd;
-	close(fd);
-	segments_name(id, name);
-	unlinkat(segments->dir_fd, name, 0);
-	return r;
+	unmake_file(segments, id, fd);
+	return r == -EDQUOT ? -ENOSPC : r;
 }
 
 /* The file id becomes the current segment; *ret_old is the one before, referenced, or NULL. */
@@ -336,34 +434,38 @@ static int make_current(struct segments *segments, uint32_t id, int fd, struct s
 	if (!segment)
 		return -ENOMEM;
 	segment->sealed = false;
+	segment->fresh = true;
 	segments->open_files++;
 	segments->dir_dirty = true;
-	segments->current = segment;
 	*ret_old = old;
 	if (old) {
 		segments_ref(segments, old);
-		old->sealed = true;
+		segments_seal(segments, old);
 		segments_check_dead(segments, old);
 	}
+	segments->current = segment;
 	return 0;
 }
 
 static int grow(struct segments *segments)
 {
-	uint32_t id = next_id(segments);
-	int fd = make_file(segments, id);
 	struct segment *old;
-	int r;
+	uint32_t id;
+	int fd, r;
 
+	do {
+		id = next_id(segments);
+		fd = make_file(segments, id);
+	} while (fd == -EEXIST); /* whatever it is, it is not ours to overwrite */
 	if (fd < 0)
 		return fd;
 	r = make_current(segments, id, fd, &old);
 	if (r < 0) {
-		close(fd);
+		unmake_file(segments, id, fd);
 		return r;
 	}
 	if (old) {
-		trim(segments, old, old->end_bytes);
+		segments_trim(segments, old);
 		segments_unref(segments, old);
 	}
 	return 0;

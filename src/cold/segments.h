@@ -3,7 +3,15 @@
  *
  * A segment is a file POOL/store/values/XXXXXXXX. Space in it is reserved under the lock and written without it;
  * nothing is ever overwritten. It counts how many of its bytes are still referred to (live); when it is sealed and
- * nothing is, it goes. Who refers to what is the caller's knowledge.
+ * nothing is, it is dead. Who refers to what is the caller's knowledge.
+ *
+ * A dead segment is not unlinked before what made it garbage is durable: after a loss of power the references of before
+ * may be there again. So the caller says when its references are synced: segments_cover() before, segments_covered()
+ * after, then segments_reap() unlinks. Until then it can come back to life (segments_revive()).
+ *
+ * A sync that failed is never made good by another one: the kernel tells of a page that it could not write once, and
+ * holds it for clean from then on. The segment becomes suspect: it takes no more values, is not synced any more, and
+ * what it holds counts as durable only when it was moved to another one.
  *
  * Thread-safety: functions marked (lock) are called with the lock held, all others without; those do I/O. 0 or -errno.
  * Direct I/O is used where the filesystem has it.
@@ -15,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "base/lock.h"
@@ -26,6 +35,13 @@
 /* Of segments_read_many(). */
 #define SEGMENT_READS_MAX 64U
 #define SEGMENT_CONTEXTS_KEPT 4U
+
+enum segment_life {
+	SEGMENT_LIVE,    /* values are referred to, or may be */
+	SEGMENT_DEAD,    /* none is, but that is not known to be durable; in the list of the dead, as the next two */
+	SEGMENT_COVERED, /* the same, since before the sync that is under way */
+	SEGMENT_GONE,    /* durably so: to be unlinked */
+};
 
 struct segment {
 	UT_hash_handle hh;
@@ -40,8 +56,11 @@ struct segment {
 	uint64_t used_at;     /* for closing descriptors that rest */
 	bool sealed;          /* takes no more values */
 	bool dirty;           /* written since it was last synced */
-	bool collecting;      /* being emptied: goes only when the copies are durable */
+	bool fresh;           /* its name was not synced so far */
+	bool naming;          /* it is being synced */
+	bool suspect;         /* a sync failed */
 	bool unmovable;       /* some of it cannot be read: left alone */
+	enum segment_life life;
 	struct segment *next_dead;
 };
 
@@ -54,7 +73,10 @@ struct segments {
 	uint32_t segment_bytes;  /* of new ones */
 	struct segment *table;   /* from here on under the lock */
 	struct segment *current; /* NULL: none */
-	struct segment *dead;    /* to be unlinked by segments_reap() */
+	struct segment *dead;    /* those that are not SEGMENT_LIVE */
+	uint64_t dead_bytes;     /* files of them; 0: there is none */
+	uint64_t dead_since_ns;  /* when the first of them died that no sync covered */
+	bool keep_dead;          /* nobody knows what is referred to: nothing is covered */
 	uint32_t last_id;
 	unsigned int open_files;
 	uint64_t ticks;
@@ -67,9 +89,11 @@ struct segments {
 /* Opens or makes the directory and lists the segments in it, all of them sealed and with nothing live. segment_bytes is
  * a power of two, at most PLACE_OFFSET_LIMIT. */
 int segments_open(struct segments *segments, const char *dir, uint32_t segment_bytes);
-/* After all references were counted and before any thread runs: removes what nobody refers to, cuts unused ends off. */
+/* After all references were counted and made durable, and before any thread runs: removes what nobody refers to, cuts
+ * unused ends off. */
 void segments_settle(struct segments *segments);
-/* Cuts the end off the current segment and closes. Takes one that is all zero. */
+/* Cuts the end off the current segment and closes. What is dead and not durably so stays on the disk; the next open
+ * finds it. Takes one that is all zero. */
 void segments_close(struct segments *segments);
 
 struct segment *segments_find(struct segments *segments, uint32_t id); /* (lock) NULL: none */
@@ -81,16 +105,23 @@ int segments_reserve(struct segments *segments, uint64_t need, uint64_t want, st
 void segments_settled(struct segments *segments, struct segment *segment); /* (lock) */
 /* Makes a new segment current, unless another thread just did and it has need bytes. -ENOSPC, -EIO. */
 int segments_grow(struct segments *segments, uint64_t need);
-/* What was reserved could not be written: nothing more goes to this segment. (lock) */
-void segments_seal(struct segments *segments, struct segment *segment);
+/* Nothing more goes to this segment. True: it was the current one, and its end is to be cut off. (lock) */
+bool segments_seal(struct segments *segments, struct segment *segment);
+/* Cuts the end off one that is sealed, and referenced or pending. */
+void segments_trim(struct segments *segments, struct segment *segment);
 
 /* A value of span bytes at offset is referred to, or no more. The last one gone from a sealed segment makes it dead.
  * (lock) */
 void segments_add_live(struct segments *segments, struct segment *segment, uint32_t offset, uint32_t span_bytes);
 void segments_drop_live(struct segments *segments, struct segment *segment, uint32_t span_bytes);
-/* Dead if nothing is live, pending or being collected. (lock) */
+/* Dead if it is sealed and nothing is live or pending. (lock) */
 void segments_check_dead(struct segments *segments, struct segment *segment);
-/* Unlinks the dead ones. */
+/* Before all references are counted anew: nothing is live, and the dead are not dead. (lock) */
+void segments_revive(struct segments *segments);
+/* What is dead now is covered by the sync of references that follows, and how that ended. One sync at a time. (lock) */
+void segments_cover(struct segments *segments);
+void segments_covered(struct segments *segments, bool durable);
+/* Unlinks what is durably dead and read by nobody. One that cannot be unlinked is tried again the next time. */
 void segments_reap(struct segments *segments);
 
 void segments_ref(struct segments *segments, struct segment *segment); /* (lock) */
@@ -115,8 +146,11 @@ struct segment_read {
 void segments_read_many(struct segments *segments, struct segment_read **reads, size_t count);
 void segments_drop_contexts(struct segments *segments); /* at the end, when nobody reads */
 
-/* What was written becomes durable. */
+/* What was written becomes durable, but for what lies in suspect segments. One at a time. -EIO: it did not; some
+ * segments are suspect now. */
 int segments_sync(struct segments *segments);
+/* A suspect segment with something live in it; NULL: there is none. (lock) */
+struct segment *segments_suspect(struct segments *segments);
 
 /* Between segments.c and segments_io.c. */
 void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN]);

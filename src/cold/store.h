@@ -99,7 +99,8 @@ struct store_ops {
 	 * there is left out. */
 	bool (*renew)(struct store *store, struct store_key key);
 	void (*put_copies)(struct store *store, const struct store_item *items, size_t count);
-	/* Makes everything that is safe durable. */
+	/* Makes everything that is safe durable. On an error nobody knows what of it is; a later sync that succeeds
+	 * has made all of it durable, also what the failed one was about. */
 	int (*sync)(struct store *store);
 	/* Figures that cost no I/O. */
 	void (*figures)(struct store *store, struct store_figures *ret);

@@ -3,8 +3,9 @@
  * A put appends the values to the current segment (one direct write for many), then writes one small index record for
  * each to the database, which appends them to its log; then it enters them in the table of places. So a value that was
  * acknowledged is in the file and its record in the log: both outlive the process. A get is one look in the table and
- * one read. What is replaced or removed becomes garbage; a segment without live values is unlinked at once, one with
- * few is emptied by the collector (collect.c).
+ * one read. What is replaced or removed becomes garbage; a segment without live values is dead, one with few is emptied
+ * by the collector (collect.c). A dead segment is unlinked when the records that made it so are durable: a sync of the
+ * log that began after its death has passed. Any sync will do; if nobody asks for one, the collector does.
  *
  * Why not values in the database: measured (docs/performance.md), it needs four to eight times the processor time for
  * each block - copies to batch, log and memtable, checksums in software, compactions - and it is the part that may end
@@ -12,7 +13,12 @@
  *
  * Order and errors: all changes of places go through one mutex, so the table always says what the database says.
  * When a write of the database fails, nobody knows what it kept. Then the store is doubtful: the next change first
- * reopens the database and builds the table anew from it. Until that works changes fail and reads go on.
+ * reopens the database and builds the table anew from it. Until that works changes fail, reads go on, and no segment
+ * is unlinked: what the database turns out to name may be in any of them.
+ *
+ * A sync that failed is not made good by the next one. A segment of which one failed is emptied before a sync succeeds
+ * again (segments.h); after a failed sync of the log the database is reopened, which writes what the log says to new
+ * files.
  */
 #include "cold/store_rocks_impl.h"
 
@@ -103,12 +109,12 @@ static int load_places(struct store_rocks *store)
 	old = (struct loading){ store->places, store->shares };
 	store->places = fresh.places;
 	store->shares = fresh.shares;
-	for (struct segment *segment = store->segments.table; segment; segment = segment->hh.next) {
-		store->segments.live_bytes -= segment->live_bytes;
-		segment->live_bytes = 0;
-		segment->live_count = 0;
-	}
+	segments_revive(&store->segments);
 	places_each(&store->places, count_use, store);
+	for (struct segment *segment = store->segments.table; segment; segment = segment->hh.next)
+		segments_check_dead(&store->segments, segment);
+	store->segments.keep_dead = false;
+	collect_poke(store);
 	lock_put(&store->segments.lock);
 	places_clear(&old.places);
 	shares_clear(&old.shares);
@@ -116,6 +122,15 @@ static int load_places(struct store_rocks *store)
 }
 
 /* --- changes of the database, under the commit mutex --- */
+
+static void doubt(struct store_rocks *store, int error)
+{
+	store->doubtful = true;
+	store->doubtful_error = error == -ENOSPC ? error : -EIO;
+	lock_get(&store->segments.lock);
+	store->segments.keep_dead = true;
+	lock_put(&store->segments.lock);
+}
 
 int store_rocks_make_sure(struct store_rocks *store)
 {
@@ -134,6 +149,9 @@ int store_rocks_make_sure(struct store_rocks *store)
 		r = load_places(store);
 	if (r < 0)
 		return r == -ENOSPC ? r : -EIO;
+	pthread_mutex_lock(&store->sync);
+	store->log_failed = false;
+	pthread_mutex_unlock(&store->sync);
 	store->doubtful = false;
 	if (!store->told_at_ns || now - store->told_at_ns > TELL_INTERVAL_NS) {
 		store->told_at_ns = now;
@@ -148,8 +166,7 @@ int store_rocks_write_records(struct store_rocks *store, const struct rocks_chan
 
 	if (r == 0)
 		return 0;
-	store->doubtful = true;
-	store->doubtful_error = r == -ENOSPC ? r : -EIO;
+	doubt(store, r);
 	r = store_rocks_make_sure(store);
 	return r < 0 ? r : -EAGAIN;
 }
@@ -168,7 +185,7 @@ static int meta_write(struct store_rocks *store, const struct rocks_change *chan
 	pthread_mutex_lock(&store->commit);
 	r = store_rocks_make_sure(store);
 	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
-		r = headroom_check(&store->headroom, HEADROOM_RECORDS);
+		r = store_rocks_room(store, HEADROOM_RECORDS);
 		if (r == 0)
 			r = store_rocks_write_records(store, changes, count, durable);
 		if (r == 0)
@@ -244,16 +261,61 @@ int store_rocks_sync_values(struct store_rocks *store)
 	return r;
 }
 
-int store_rocks_sync(struct store_rocks *store)
+/* Values first: what a durable record names is durable. Then the log; what died before it was synced may go. */
+static int sync_all(struct store_rocks *store)
 {
+	struct segments *segments = &store->segments;
 	int r;
 
 	pthread_mutex_lock(&store->sync);
-	r = segments_sync(&store->segments); /* values first: what a durable record names is durable */
+	r = store->log_failed ? -EIO : segments_sync(segments);
+	lock_get(&segments->lock);
+	if (r == 0 && segments_suspect(segments))
+		r = -EIO;
 	if (r == 0)
+		segments_cover(segments);
+	lock_put(&segments->lock);
+	if (r == 0) {
 		r = rocks_sync(store->rocks);
+		store->log_failed = r < 0;
+	}
+	lock_get(&segments->lock);
+	segments_covered(segments, r == 0);
+	lock_put(&segments->lock);
 	pthread_mutex_unlock(&store->sync);
+	segments_reap(segments);
 	return r;
+}
+
+int store_rocks_room(struct store_rocks *store, enum headroom_use use)
+{
+	int r = headroom_check(&store->headroom, use);
+	bool dead;
+
+	if (r != -ENOSPC)
+		return r;
+	lock_get(&store->segments.lock);
+	dead = store->segments.dead;
+	lock_put(&store->segments.lock);
+	return dead && sync_all(store) == 0 ? headroom_check(&store->headroom, use) : r;
+}
+
+/* Changes go on meanwhile; what was stored before the call is what counts. */
+int store_rocks_sync(struct store_rocks *store)
+{
+	bool failed_before;
+	int r = collect_rescue(store);
+
+	pthread_mutex_lock(&store->commit);
+	pthread_mutex_lock(&store->sync);
+	failed_before = store->log_failed;
+	pthread_mutex_unlock(&store->sync);
+	if (failed_before && !store->doubtful)
+		doubt(store, -EIO);
+	if (r == 0)
+		r = store_rocks_make_sure(store);
+	pthread_mutex_unlock(&store->commit);
+	return r < 0 ? r : sync_all(store);
 }
 
 static int rocks_sync_op(struct store *base)
@@ -271,7 +333,7 @@ static void rocks_figures_op(struct store *base, struct store_figures *ret)
 
 	rocks_figures(store->rocks, &disk, &memory);
 	lock_get(&store->segments.lock);
-	figures.disk_bytes = disk + store->segments.end_bytes;
+	figures.disk_bytes = disk + store->segments.end_bytes + store->segments.dead_bytes;
 	figures.memory_bytes = memory + store->places.memory_bytes + shares_memory_bytes(&store->shares);
 	lock_put(&store->segments.lock);
 	figures.memory_bytes += KEPT_TRANSFERS * STORE_TRANSFER_BYTES + KEPT_READS * store->reads.size_bytes;
@@ -302,6 +364,7 @@ static void rocks_free(struct store *base)
 	pthread_cond_destroy(&store->work);
 	pthread_mutex_destroy(&store->commit);
 	pthread_mutex_destroy(&store->sync);
+	pthread_mutex_destroy(&store->moving);
 	free(store->dir);
 	free(store);
 }
@@ -404,6 +467,10 @@ static int open_parts(struct store_rocks *store, const struct store_rocks_config
 	r = load_places(store);
 	if (r < 0)
 		return failed(store, r, "cannot read the index");
+	/* What the records say was perhaps not durable so far. */
+	r = rocks_sync(store->rocks);
+	if (r < 0)
+		return failed(store, r, "cannot sync the index");
 	segments_settle(&store->segments);
 	return collect_start(store);
 }
@@ -418,6 +485,7 @@ int store_rocks_open(const struct store_rocks_config *config, struct store **ret
 	store->base.ops = &rocks_ops;
 	pthread_mutex_init(&store->commit, NULL);
 	pthread_mutex_init(&store->sync, NULL);
+	pthread_mutex_init(&store->moving, NULL);
 	lock_cond_init(&store->work);
 	store->value_max_bytes = config->block_bytes + SEGMENT_ALIGN;
 	buffers_init(&store->reads, store->value_max_bytes + 2 * SEGMENT_ALIGN, KEPT_READS);

@@ -1,6 +1,6 @@
 /* cold/store_rocks_impl.h - what the files of this store share, and nobody else.
  *
- * Order of locks: commit, sync, then the segments' lock, which also guards the table of places.
+ * Order of locks: moving, commit, sync, then the segments' lock, which also guards the table of places.
  */
 #pragma once
 
@@ -39,6 +39,9 @@ struct store_rocks {
 	uint64_t told_at_ns;     /* when the log was told of one */
 
 	pthread_mutex_t sync; /* one sync at a time, so that none returns before what another took over is done */
+	bool log_failed;      /* under sync: a sync of the database's log failed, so none is believed before a reopen */
+
+	pthread_mutex_t moving; /* one thread at a time empties segments */
 
 	struct segments segments; /* with the lock */
 	struct places places;     /* under segments.lock, and so is the next */
@@ -50,6 +53,7 @@ struct store_rocks {
 	pthread_cond_t work; /* with segments.lock: for the collector */
 	bool stop;           /* under segments.lock, and so is the next */
 	bool hurry;          /* a put was refused: collect what little there is */
+	bool minds_dead;     /* the collector will wake up for the dead segments by itself */
 
 	_Atomic uint64_t put_blocks, put_bytes, get_blocks, get_bytes;
 	_Atomic bool full;
@@ -98,6 +102,8 @@ int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_
 int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *move);
 int store_rocks_sync(struct store_rocks *store);
 int store_rocks_sync_values(struct store_rocks *store); /* without their records */
+/* As headroom_check(), but dead segments are made to go before the answer is no. The commit mutex may be held. */
+int store_rocks_room(struct store_rocks *store, enum headroom_use use);
 
 /* Reading: store_rocks_read.c. As the contract says. */
 int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len);
@@ -110,5 +116,8 @@ int store_rocks_read(struct store_rocks *store, struct segment *segment, uint32_
 /* Starts and stops the collector's thread. */
 int collect_start(struct store_rocks *store);
 void collect_stop(struct store_rocks *store);
-/* Wakes it if there is enough to collect. The segments' lock is held. */
+/* Wakes it if there is something to do. The segments' lock is held. */
 void collect_poke(struct store_rocks *store);
+/* Moves what lies in suspect segments (segments.h) elsewhere, all that was stored before the call. -EIO: some of it
+ * could not be read or written. */
+int collect_rescue(struct store_rocks *store);

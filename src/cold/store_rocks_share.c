@@ -191,7 +191,7 @@ static int share_some(struct sharing *sharing)
 
 		rocks_figures(store->rocks, &disk_bytes, &memory_bytes); /* records alone make it grow, too */
 		atomic_store(&store->headroom.index_bytes, disk_bytes);
-		r = headroom_check(&store->headroom, HEADROOM_VALUES);
+		r = store_rocks_room(store, HEADROOM_VALUES);
 		if (r == 0 && store->format < STORE_FORMAT_SHARED)
 			r = store_rocks_set_format(store, STORE_FORMAT_SHARED);
 		if (r == 0)
@@ -232,6 +232,5 @@ int store_rocks_share(struct store *base, const struct store_share *share)
 		if (sharing->next++ == sharing->last)
 			r = 0;
 	}
-	segments_reap(&store->segments);
 	return r < 0 ? store_error_note(&store->errors, r, store->dir, "cannot share blocks", NULL) : 0;
 }

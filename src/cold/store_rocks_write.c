@@ -28,7 +28,7 @@ static int failed(struct store_rocks *store, int r, const char *doing)
 
 static int may_write(struct store_rocks *store, enum headroom_use use)
 {
-	int r = headroom_check(&store->headroom, use);
+	int r = store_rocks_room(store, use);
 
 	if (use == HEADROOM_VALUES)
 		atomic_store(&store->full, r == -ENOSPC);
@@ -97,13 +97,25 @@ static int reserve(struct store_rocks *store, enum headroom_use use, uint64_t ne
 	return r;
 }
 
-static void settle(struct store_rocks *store, struct segment *segment, bool written)
+static void settle(struct store_rocks *store, struct segment *segment)
 {
 	lock_get(&store->segments.lock);
-	if (!written)
-		segments_seal(&store->segments, segment);
 	segments_settled(&store->segments, segment);
+	collect_poke(store);
 	lock_put(&store->segments.lock);
+}
+
+/* What was reserved could not be written. */
+static void give_up(struct store_rocks *store, struct segment *segment)
+{
+	bool cut;
+
+	lock_get(&store->segments.lock);
+	cut = segments_seal(&store->segments, segment);
+	lock_put(&store->segments.lock);
+	if (cut)
+		segments_trim(&store->segments, segment);
+	settle(store, segment);
 }
 
 /* Appends values from first on, as many as one transfer and the segment take. */
@@ -139,7 +151,7 @@ static int append_some(struct put *put, void *buffer, size_t first, size_t *ret_
 	memset((char *)buffer + used, 0, granted - used);
 	r = segments_write(&store->segments, segment, buffer, granted, offset);
 	if (r < 0) {
-		settle(store, segment, false);
+		give_up(store, segment);
 		return r;
 	}
 	for (size_t i = first; i < first + count; i++)
@@ -280,7 +292,7 @@ static int commit(struct put *put)
 		return -ENOMEM;
 	r = store_rocks_make_sure(put->store);
 	if (r == 0)
-		r = headroom_check(&put->store->headroom, HEADROOM_RECORDS);
+		r = store_rocks_room(put->store, HEADROOM_RECORDS);
 	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
 		r = select_values(put);
 		if (r == 0)
@@ -297,9 +309,8 @@ static void settle_all(struct put *put)
 {
 	for (size_t i = 0; i < put->move->count; i++) {
 		if (put->appended[i].segment && put->appended[i].ends_run)
-			settle(put->store, put->appended[i].segment, true);
+			settle(put->store, put->appended[i].segment);
 	}
-	segments_reap(&put->store->segments);
 }
 
 int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *move)
@@ -431,7 +442,7 @@ static int remove_range(struct removal *removal)
 		find_present(removal);
 		if (!removal->count)
 			return 0;
-		r = headroom_check(&removal->store->headroom, HEADROOM_RECORDS);
+		r = store_rocks_room(removal->store, HEADROOM_RECORDS);
 		if (r == 0)
 			r = removal->count <= SINGLE_REMOVALS ? write_singles(removal) : write_range(removal);
 		if (r == 0) {
@@ -454,6 +465,5 @@ int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_
 	pthread_mutex_lock(&store->commit);
 	r = remove_range(&removal);
 	pthread_mutex_unlock(&store->commit);
-	segments_reap(&store->segments);
 	return r < 0 ? failed(store, r, "cannot remove blocks") : 0;
 }
