@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "cold/codec.h"
 
 _Static_assert(sizeof(struct warm_record) == 48, "records have no gaps");
@@ -108,7 +109,9 @@ void warm_segment_remove(struct warm *warm, struct warm_segment *segment)
 	char name[WARM_NAME_LEN];
 
 	warm_segment_name(segment->id, name);
-	unlinkat(warm->dir_fd, name, 0);
+	/* Found again by the next daemon its values would be the newest: without its header it is none of ours. */
+	if (unlinkat(warm->dir_fd, name, 0) < 0 && ftruncate(segment->fd, 0) < 0)
+		log_error("warm file %s cannot be removed: %s", name, strerror(errno));
 	TAILQ_REMOVE(&warm->segments, segment, link);
 	if (warm->current == segment)
 		warm->current = NULL;
