@@ -73,7 +73,9 @@ uint64_t away_count_wanted(const struct ramfile *file)
 {
 	uint64_t wanted = 0;
 
-	for (uint64_t block = 0; file->blocks.away && block < file->blocks.count; block++)
+	if (!file->blocks.away)
+		return 0;
+	for (uint64_t block = 0; block < file->blocks.count; block = blocks_next(&file->blocks, block + 1, BLOCKS_USED))
 		wanted += blocks_away(&file->blocks, block) && blocks_has(&file->blocks, block, BLOCK_WAITERS);
 	return wanted;
 }
@@ -88,7 +90,8 @@ static size_t find_wanted(struct ramfile *file, uint64_t *block, size_t most)
 
 	if (!away->next)
 		away->waiting = 0; /* they are in the table, too */
-	for (; count < most && away->next < file->blocks.count; away->next++)
+	for (; count < most && away->next < file->blocks.count;
+	     away->next = blocks_next(&file->blocks, away->next + 1, BLOCKS_USED))
 		if (blocks_away(&file->blocks, away->next) && blocks_has(&file->blocks, away->next, BLOCK_WAITERS))
 			block[count++] = away->next;
 	away->tell_all = away->next < file->blocks.count;

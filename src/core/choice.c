@@ -13,16 +13,18 @@
 
 /* For so long it is known well enough which blocks are the oldest. */
 #define CENSUS_NS (50 * NS_PER_MS)
+/* To find out takes no more than this part of the time. */
+#define CENSUS_SHARE 16
 
-/* Under the file's lock: a piece of it from first on, short enough to hold the lock for. */
+/* Under the file's lock: the piece of it from first on that has blocks in DRAM, short enough to hold the lock for; of
+ * length 0 if there is none. */
 static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64_t min_idle_ns)
 {
 	struct heat_filter filter = { .first = first, .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
 
-	if (first < file->blocks.count)
-		filter.count = file->blocks.count - first;
-	if (filter.count > SCAN_BLOCKS)
-		filter.count = SCAN_BLOCKS;
+	if (!blocks_next_part(&file->blocks, first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count))
+		filter.first = file->blocks.count;
+	tier_count_visited(file->tier, filter.count);
 	lock_get(&file->mapper_lock);
 	filter.mapped = file->mapper_count > 0;
 	lock_put(&file->mapper_lock);
@@ -43,8 +45,13 @@ static void count_file(void *arg, struct ramfile *file)
 
 static void take_census(struct choice *choice, struct tier *tier)
 {
-	choice->census = (struct census){ .min_idle_ns = tier_min_idle(tier), .taken_ns = clock_ns() };
-	tier_each_file(tier, count_file, &choice->census);
+	uint64_t began_ns = clock_ns(), cost_ns;
+
+	choice->census = (struct census){ .min_idle_ns = tier_min_idle(tier) };
+	tier_each_resident(tier, count_file, &choice->census);
+	choice->census.taken_ns = clock_ns();
+	cost_ns = choice->census.taken_ns - began_ns;
+	choice->census.lasts_ns = cost_ns * CENSUS_SHARE > CENSUS_NS ? cost_ns * CENSUS_SHARE : CENSUS_NS;
 }
 
 struct sweep {
@@ -70,10 +77,10 @@ static size_t pick_some(struct sweep *sweep, struct ramfile *file, uint64_t *vis
 				  max - count);
 		heat_leave(&file->heat, &file->blocks, choice->pick + count, found);
 		count += found;
+		*visited += filter.first + filter.count - file->hand;
 		file->hand = filter.first + filter.count;
 		if (count == max)
 			file->hand = choice->pick[count - 1] + 1U;
-		*visited += file->hand - filter.first;
 	} while (count < max && filter.count);
 	if (!filter.count) {
 		file->hand = 0;
@@ -114,7 +121,7 @@ static uint64_t demote_some(struct choice *choice, struct tier *tier, uint64_t n
 	struct sweep sweep = { .choice = choice, .wanted = most };
 
 	sweep.lowest_class = heat_threshold(census->in_class, needed);
-	tier_each_file(tier, sweep_file, &sweep);
+	tier_each_resident(tier, sweep_file, &sweep);
 	/* What was not found where all was gone through is not there any more. */
 	left = sweep.picked < most ? UINT64_MAX : sweep.picked;
 	for (unsigned int class = HEAT_CLASSES; class -- > sweep.lowest_class;) {
@@ -129,7 +136,7 @@ static uint64_t demote_some(struct choice *choice, struct tier *tier, uint64_t n
 
 int choice_demote(struct choice *choice, struct tier *tier, uint64_t needed, uint64_t *ret_demoted)
 {
-	bool old = clock_ns() >= choice->census.taken_ns + CENSUS_NS;
+	bool old = clock_ns() >= choice->census.taken_ns + choice->census.lasts_ns;
 	int err;
 
 	if (old)

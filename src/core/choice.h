@@ -16,6 +16,7 @@ struct census {
 	uint64_t in_class[HEAT_CLASSES];
 	uint64_t min_idle_ns;
 	uint64_t taken_ns; /* 0: never */
+	uint64_t lasts_ns;
 };
 
 struct choice {

@@ -21,40 +21,49 @@ struct demand {
 	struct ramfile_moved moved;
 };
 
+/* Under lock: some blocks from *first on that are idle, at most those of one part. False: there is none left. */
+static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *first, uint32_t *pick, size_t most,
+			size_t *ret_count)
+{
+	struct ramfile *file = demand->file;
+	uint64_t end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
+	struct heat_filter filter = { .min_idle_ns = tier_min_idle(file->tier),
+				      .now_ns = clock_ns(),
+				      .mapped = mapped };
+
+	if (!blocks_next_part(&file->blocks, *first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count) ||
+	    filter.first >= end)
+		return false;
+	if (filter.count > end - filter.first)
+		filter.count = end - filter.first;
+	*ret_count = heat_pick(&file->heat, &file->blocks, &filter, 0, pick, most);
+	*first = filter.first + filter.count;
+	return true;
+}
+
 /* Demotes what is idle now in the range. */
 static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_t most)
 {
 	struct ramfile *file = demand->file;
 	uint64_t first = demand->offset / file->block_bytes;
-	uint64_t min_idle_ns = tier_min_idle(file->tier);
 
 	for (;;) {
 		struct demote_result result;
-		struct heat_filter filter;
-		uint64_t end;
 		size_t count;
+		bool more;
 		int err;
 
 		lock_get(&file->lock);
-		end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
-		if (end > file->blocks.count)
-			end = file->blocks.count;
-		filter = (struct heat_filter){ .first = first,
-					       .count = end > first ? end - first : 0,
-					       .min_idle_ns = min_idle_ns,
-					       .now_ns = clock_ns(),
-					       .mapped = mapped };
-		count = heat_pick(&file->heat, &file->blocks, &filter, 0, pick, most);
+		more = demand_pick(demand, mapped, &first, pick, most, &count);
 		lock_put(&file->lock);
-		if (!count)
+		if (!more)
 			return 0;
+		if (!count)
+			continue;
 		err = ramfile_demote_blocks(file, pick, count, false, &result);
 		demand->moved.moved_bytes += result.demoted * file->block_bytes;
 		if (err)
 			return err;
-		if (!mapped && !result.demoted)
-			return 0; /* nobody maps it and nothing moves: pinned, or somebody else works on it */
-		first = pick[count - 1] + 1;
 	}
 }
 
@@ -68,6 +77,8 @@ static bool demand_met(struct demand *demand, uint64_t deadline_ns)
 	LOCK_SCOPE(&file->lock);
 	zapped = file->heat.zap_done_ns[demand->round % HEAT_RING];
 	now = clock_ns();
+	if (!atomic_load(&file->dram_blocks))
+		return true; /* nobody scans it */
 	if (file->heat.round >= demand->round && now >= zapped + tier_min_idle(file->tier))
 		return true;
 	return lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS) && clock_ns() > deadline_ns;
@@ -80,7 +91,9 @@ static uint64_t resident_in(struct demand *demand)
 
 	LOCK_SCOPE(&file->lock);
 	for (uint64_t block = demand->offset / file->block_bytes;
-	     block < file->blocks.count && block * file->block_bytes < demand->offset + demand->len; block++)
+	     (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count &&
+	     block * file->block_bytes < demand->offset + demand->len;
+	     block++)
 		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
 			bytes += file->block_bytes;
 	return bytes;

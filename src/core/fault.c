@@ -165,6 +165,8 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 	uint64_t most = ramfile_run_blocks(file), taken = 0;
 
 	LOCK_SCOPE(&file->lock);
+	if (!atomic_load(&file->dram_blocks))
+		ramfile_visit(file, clock_ns());
 	while (taken < count && taken < most && first + taken < file->blocks.count &&
 	       blocks_state(&file->blocks, first + taken) == BLOCK_COLD &&
 	       !blocks_has(&file->blocks, first + taken, BLOCK_DAMAGED) && !blocks_away(&file->blocks, first + taken) &&
@@ -478,6 +480,8 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			lock_put(&file->lock);
 			return false;
 		}
+		if (!atomic_load(&file->dram_blocks))
+			ramfile_visit(file, clock_ns());
 		if (!ramfile_reserve(file, 1, BUDGET_MUST)) {
 			lock_put(&file->lock);
 			tier_park(file->tier, file, mapper, offset, kind, arrived_ns);

@@ -245,13 +245,21 @@ static bool split_unit(struct ramfile *file, uint64_t first)
 	return !held;
 }
 
+/* Under lock: the first unit from there on that may be huge, or of whose chunk another may. */
+static uint64_t next_huge(const struct ramfile *file, uint64_t unit, uint64_t per)
+{
+	uint64_t block = blocks_next(&file->blocks, unit, BLOCKS_HUGE);
+
+	return block - block % per;
+}
+
 uint64_t ramfile_split_units(struct ramfile *file, uint64_t first, uint64_t count, uint64_t most)
 {
 	uint64_t per = unit_blocks(file), done = 0;
 
 	lock_get(&file->lock);
 	for (uint64_t unit = first - first % per;
-	     done < most && file->blocks.huge && unit < first + count && unit + per <= file->blocks.count;
+	     done < most && (unit = next_huge(file, unit, per)) < first + count && unit + per <= file->blocks.count;
 	     unit += per) {
 		if (!blocks_has(&file->blocks, unit, BLOCK_HUGE))
 			continue;
@@ -282,7 +290,8 @@ void ramfile_load_huge(struct ramfile *file)
 	file->huge_marked = arena_has_mark(&file->arena, ARENA_MARK_HUGE);
 	if (!file->huge_marked)
 		return;
-	for (uint64_t unit = 0; unit + per <= file->blocks.count; unit += per) {
+	for (uint64_t unit = 0; (unit = blocks_next(&file->blocks, unit, BLOCKS_IN_DRAM)) + per <= file->blocks.count;
+	     unit += per) {
 		bool there = false;
 
 		for (uint64_t block = unit; block < unit + per; block++)

@@ -122,13 +122,15 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 	lock_get(&file->mapper_lock);
 	mapper->users = 0;
 	mapper->leaving = false;
-	mapper->zapped_round = file->heat.round + file->zapping;
+	/* Of a round whose zaps are still being sent it gets those that are left, and its end. */
+	mapper->zapped_round = file->heat.round + (file->zapping && file->zap_sent);
 	mapper->next = file->mappers;
 	file->mappers = mapper;
 	file->mapper_count++;
 	lock_put(&file->mapper_lock);
 	/* What was absent for long may be mapped by the newcomer without a zap in between. */
-	for (uint64_t block = 0; block < file->blocks.count; block++)
+	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
+	     block++)
 		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
 			heat_doubt(&file->blocks, block);
 	file->attaching--;

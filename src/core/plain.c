@@ -94,7 +94,7 @@ static bool take_partial(struct ramfile *file, uint64_t *block)
 {
 	LOCK_SCOPE(&file->lock);
 
-	for (; *block < file->blocks.count; ++*block) {
+	for (; (*block = blocks_next(&file->blocks, *block, BLOCKS_IN_DRAM)) < file->blocks.count; ++*block) {
 		if (!blocks_has(&file->blocks, *block, BLOCK_PARTIAL))
 			continue;
 		ramfile_wait_owner(file, *block);
@@ -179,6 +179,7 @@ static void mark_cached(struct ramfile *file, uint64_t block)
 	file->marks[block % RAMFILE_MARKS]++;
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
+		atomic_store(&file->was_cached, true);
 		budget_force(tier_budget(file->tier), file->block_bytes);
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {
 			heat_promoted(&file->heat, &file->blocks, block);
@@ -289,14 +290,27 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 
 /* --- what the kernel holds ----------------------------------------------------------------------------------- */
 
+/* Under lock: moves the filter on to the next part, before end, of which the kernel may hold something. */
+static bool next_cached(struct ramfile *file, struct heat_filter *filter, uint64_t end)
+{
+	if (!blocks_next_part(&file->blocks, filter->first + filter->count, BLOCKS_CACHED, SCAN_BLOCKS, &filter->first,
+			      &filter->count) ||
+	    filter->first >= end)
+		return false;
+	if (filter->count > end - filter->first)
+		filter->count = end - filter->first;
+	return true;
+}
+
 size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes,
 			   struct ramfile_range *ret, size_t max)
 {
 	CLEANUP_FREE uint64_t *in_class = calloc(HEAT_CLASSES, sizeof(*in_class));
-	size_t most = wanted_bytes / file->block_bytes + 1, picked, ranges = 0;
+	size_t most = wanted_bytes / file->block_bytes + 1, picked = 0, ranges = 0;
 	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
 	struct heat_filter filter = { .cached = true, .first = offset / file->block_bytes };
 	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
+	unsigned int lowest_class;
 
 	if (!in_class || !pick)
 		return 0;
@@ -305,9 +319,13 @@ size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, 
 		end = file->size_bytes;
 	if (filter.first * file->block_bytes >= end)
 		return 0;
-	filter.count = (end + file->block_bytes - 1) / file->block_bytes - filter.first;
-	heat_count(&file->heat, &file->blocks, &filter, in_class);
-	picked = heat_pick(&file->heat, &file->blocks, &filter, heat_threshold(in_class, most), pick, most);
+	end = (end + file->block_bytes - 1) / file->block_bytes;
+	for (filter.count = 0; next_cached(file, &filter, end);)
+		heat_count(&file->heat, &file->blocks, &filter, in_class);
+	lowest_class = heat_threshold(in_class, most);
+	filter.first = offset / file->block_bytes;
+	for (filter.count = 0; picked < most && next_cached(file, &filter, end);)
+		picked += heat_pick(&file->heat, &file->blocks, &filter, lowest_class, pick + picked, most - picked);
 	for (size_t i = 0; i < picked; i++) {
 		uint64_t start = (uint64_t)pick[i] * file->block_bytes, length = ramfile_block_length(file, pick[i]);
 
@@ -319,6 +337,13 @@ size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, 
 			break;
 	}
 	return ranges;
+}
+
+uint64_t ramfile_next_cached(struct ramfile *file, uint64_t offset)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return blocks_next(&file->blocks, offset / file->block_bytes, BLOCKS_CACHED) * file->block_bytes;
 }
 
 void ramfile_marks(struct ramfile *file, uint64_t ret[static RAMFILE_MARKS])
@@ -345,6 +370,8 @@ void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, co
 		blocks_set_cached(&file->blocks, first + i, cached[i]);
 		gone += was;
 		found += !was;
+		if (!was)
+			atomic_store(&file->was_cached, true);
 		/* Left the kernel's cache: demoted, if it is not in the arena. */
 		if (was && blocks_state(&file->blocks, first + i) == BLOCK_COLD)
 			atomic_fetch_add(&file->demotions, 1);

@@ -386,7 +386,8 @@ static void count_tiers(const struct ramfile *file, struct ramfile_figures *ret)
 {
 	uint64_t cold = file->blocks.in_state[BLOCK_COLD], only_cached = 0, whole_bytes;
 
-	for (uint64_t block = 0; file->blocks.cached && block < file->blocks.count; block++) {
+	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_CACHED)) < file->blocks.count;
+	     block++) {
 		if (!blocks_has(&file->blocks, block, BLOCK_CACHED))
 			continue;
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD)
@@ -459,6 +460,23 @@ static void describe(const struct ramfile *file, uint64_t block, struct ramfile_
 	}
 }
 
+/* Under lock: the run that begins at the block, which is moved behind it. Where nothing is used it is long at once. */
+static void next_run(const struct ramfile *file, uint64_t end, uint64_t *block, struct ramfile_run *ret)
+{
+	uint64_t next = blocks_next(&file->blocks, *block, BLOCKS_USED), stop;
+
+	if (next <= *block) {
+		describe(file, (*block)++, ret);
+		return;
+	}
+	*ret = (struct ramfile_run){ .offset = *block * file->block_bytes, .state = RAMFILE_RUN_HOLE };
+	stop = next * file->block_bytes < end ? next * file->block_bytes : end + file->block_bytes - 1;
+	next = stop / file->block_bytes;
+	*block = next < file->blocks.count ? next : file->blocks.count;
+	ret->length = *block * file->block_bytes < file->size_bytes ? *block * file->block_bytes : file->size_bytes;
+	ret->length -= ret->offset;
+}
+
 static bool same_run(const struct ramfile_run *a, const struct ramfile_run *b)
 {
 	return a->offset + a->length == b->offset && a->state == b->state && a->generation == b->generation &&
@@ -480,10 +498,12 @@ int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run
 		unsigned int count = 0;
 
 		lock_get(&file->lock);
-		while (count < RUN_BLOCKS && block < file->blocks.count && block * file->block_bytes < end) {
+		for (unsigned int step = 0; step < SCAN_BLOCKS && count < RUN_BLOCKS && block < file->blocks.count &&
+					    block * file->block_bytes < end;
+		     step++) {
 			struct ramfile_run run;
 
-			describe(file, block++, &run);
+			next_run(file, end, &block, &run);
 			if (count && same_run(&runs[count - 1], &run))
 				runs[count - 1].length += run.length;
 			else

@@ -152,6 +152,9 @@ bool ramfile_is_plain(struct ramfile *file);
  * measurement: a block that came to the cache since then stays marked. */
 void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached,
 			const uint64_t *since);
+/* Where, from there on, the kernel may hold something as far as is known; the file's end if nowhere. Not exact: early.
+ */
+uint64_t ramfile_next_cached(struct ramfile *file, uint64_t offset);
 #define RAMFILE_MARKS 256
 /* For since: to be taken before what the kernel holds is looked at. */
 void ramfile_marks(struct ramfile *file, uint64_t ret[static RAMFILE_MARKS]);

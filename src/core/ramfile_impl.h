@@ -74,18 +74,22 @@ struct ramfile {
 	uint64_t punches[PUNCH_SLOTS]; /* under lock: counts how often a block of the slot lost pages of the arena */
 	unsigned int batches;          /* under lock: demotion batches at work */
 	unsigned int attaching;        /* under lock: mappers that wait for batches to end */
-	bool zapping, zap_done;        /* under lock: a zap round is out; every mapper has acknowledged it */
+	bool zapping;                  /* under lock: a zap round is out */
+	bool zap_sent, zap_done;       /* under lock: all of it is; every mapper has acknowledged it */
 	uint64_t scan_marked;          /* under lock: blocks that the zap that is out dropped */
 	uint64_t scanned_marked;       /* under lock: the same of the last finished round */
 	uint64_t scanned_returned;     /* under lock: of those, blocks that were in use */
-	uint64_t zap_sent_ns;          /* under lock */
 	uint64_t looked_ns;            /* under lock: when the last look ended */
 	uint64_t loaded_ns;            /* immutable */
 	bool loaded;                   /* immutable: the table is what arena and store have */
 	uint64_t next_scan_ns;         /* demoter thread only */
-	uint64_t hand;                 /* demoter thread only: block from which on the next are picked */
-	uint64_t scan_wanted;          /* under lock: how many callers wait for quick rounds */
-	unsigned int changing;         /* under lock: changes at work, mappers included */
+	uint64_t visited_ns;           /* under lock: when it was last seen awake */
+	enum { SCAN_REST, SCAN_ZAP, SCAN_WAIT, SCAN_LOOK } scan; /* demoter thread only: what the round is at */
+	uint64_t scan_block;                                     /* demoter thread only: where its next step begins */
+	struct heat_seen scan_seen;                              /* demoter thread only */
+	uint64_t hand;                    /* demoter thread only: block from which on the next are picked */
+	uint64_t scan_wanted;             /* under lock: how many callers wait for quick rounds */
+	unsigned int changing;            /* under lock: changes at work, mappers included */
 	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
 
 	bool huge_marked;          /* under lock: the arena may have huge pages, and says so to a later daemon */
@@ -102,6 +106,7 @@ struct ramfile {
 	unsigned int mapper_count;  /* under mapper_lock */
 
 	_Atomic bool lost, dirty;
+	_Atomic bool was_cached; /* the kernel may hold some of it; set under lock, and cleared there by the demoter */
 	_Atomic uint64_t dram_blocks; /* reserved in the budget for this file */
 	uint64_t demand_bytes;        /* under lock: see tier_set_demand() */
 	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
@@ -248,13 +253,21 @@ struct scan_pace {
 	bool hurry;                 /* under pressure: scanning may cost the mappers more */
 	bool wanted;                /* somebody waits for room, or will soon, which costs more than any scan */
 };
-/* Goes on with the rounds of the file. Returns when it wants to be called again. */
+/* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again. A
+ * file of which nothing is in DRAM needs no call. */
+/* Under lock: the file has something in DRAM, or is about to. If it slept, that is if the demoter had no reason to look
+ * at it, its cold blocks grow older by the rounds that were left out. */
+void ramfile_visit(struct ramfile *file, uint64_t now_ns);
 uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
 
 /* --- tier.c --- */
 typedef void tier_file_fn(void *arg, struct ramfile *file);
 /* Calls fn on every file, without a lock. */
 void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg);
+/* The same, but for files that have nothing in DRAM now; those cost next to nothing, however large they are. */
+void tier_each_resident(struct tier *tier, tier_file_fn *fn, void *arg);
+/* Counts entries of block tables that the demoter went through. */
+void tier_count_visited(struct tier *tier, uint64_t blocks);
 struct store *tier_store(struct tier *tier);
 struct budget *tier_budget(struct tier *tier);
 struct work_pool *tier_works(struct tier *tier);

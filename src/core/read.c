@@ -297,7 +297,7 @@ int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *re
 	if (offset >= file->size_bytes)
 		return -ENXIO;
 	while (block < file->blocks.count && (blocks_state(&file->blocks, block) == BLOCK_HOLE) != want_hole)
-		block++;
+		block = want_hole ? block + 1 : blocks_next(&file->blocks, block + 1, BLOCKS_USED);
 	if (block == file->blocks.count) {
 		if (!want_hole)
 			return -ENXIO;

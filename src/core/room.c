@@ -160,7 +160,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 
 	if (!tier->thread_runs) /* nobody would make room */
 		return;
-	tier_each_file(tier, sum_arenas, &staged);
+	tier_each_resident(tier, sum_arenas, &staged);
 	while (!late && staged > most && reserve_used(tier)) {
 		lock_get(&tier->parked_lock);
 		wake_demoter(tier);
@@ -169,7 +169,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 		tier->room_waiters--;
 		lock_put(&tier->parked_lock);
 		staged = 0;
-		tier_each_file(tier, sum_arenas, &staged);
+		tier_each_resident(tier, sum_arenas, &staged);
 	}
 }
 

@@ -1,4 +1,5 @@
-/* The rounds of one file: zap, wait, look; see mem/heat.h. Runs on the demoter's thread. */
+/* The rounds of one file: zap, wait, look; see mem/heat.h. Runs on the demoter's thread, in steps, between which room
+ * is made if somebody needs some. */
 #include "core/ramfile_impl.h"
 
 #include <string.h>
@@ -14,6 +15,8 @@
 #define HURRY_MOST_NS NS_PER_S
 /* How much of a file comes back is not known before the first look, which shall not be far. */
 #define FIRST_MOST_NS (60 * NS_PER_S)
+/* A round of a file that sleeps, because nothing of it is in DRAM. */
+#define SLEEP_ROUND_NS (15 * NS_PER_S)
 
 struct part {
 	uint64_t first, count, round;
@@ -34,13 +37,10 @@ static void look_one(void *arg, struct mapper *mapper)
 	mapper->ops->look(mapper, part->first, part->count, part->map);
 }
 
-/* Under lock: the part of the table from first on. */
-static void next_part(const struct ramfile *file, struct part *part, uint64_t first)
+/* Under lock: the part of the table from there on that has blocks in DRAM. False: none. */
+static bool next_part(const struct ramfile *file, struct part *part, uint64_t first)
 {
-	uint64_t left = file->blocks.count > first ? file->blocks.count - first : 0;
-
-	part->first = first;
-	part->count = left < SCAN_BLOCKS ? left : SCAN_BLOCKS;
+	return blocks_next_part(&file->blocks, first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &part->first, &part->count);
 }
 
 static uint64_t price_ns(const struct ramfile *file, uint64_t blocks)
@@ -48,34 +48,38 @@ static uint64_t price_ns(const struct ramfile *file, uint64_t blocks)
 	return blocks * (file->block_bytes / PAGE_BYTES) * MINOR_FAULT_NS;
 }
 
-static void zap_round(struct ramfile *file, uint64_t now_ns)
+/* All is sent: who maps the file is told so. */
+static void end_zap(struct ramfile *file, uint64_t round)
+{
+	struct part end = { .round = round };
+
+	if (!ramfile_each_mapper(file, zap_one, &end))
+		ramfile_zapped(file, NULL, round);
+}
+
+/* A step. True: there is more. */
+static bool zap_some(struct ramfile *file)
 {
 	uint8_t marks[SCAN_BLOCKS];
 	struct part part = { .map = marks };
 	uint64_t marked = 0;
-	unsigned int mappers;
+	bool more;
 
 	lock_get(&file->lock);
-	file->zapping = true;
-	file->zap_sent_ns = now_ns;
 	part.round = file->heat.round + 1;
-	next_part(file, &part, 0);
-	while (part.count) {
-		uint64_t of_part = heat_mark(&file->blocks, part.first, part.count, marks);
-
-		marked += of_part;
-		lock_put(&file->lock);
-		if (of_part)
-			ramfile_each_mapper(file, zap_one, &part);
-		lock_get(&file->lock);
-		next_part(file, &part, part.first + part.count);
-	}
-	file->scan_marked = marked;
+	more = next_part(file, &part, file->scan_block);
+	if (more)
+		marked = heat_mark(&file->blocks, part.first, part.count, marks);
+	file->scan_marked += marked;
+	file->zap_sent = !more;
 	lock_put(&file->lock);
-	part.first = part.count = 0;
-	mappers = ramfile_each_mapper(file, zap_one, &part);
-	if (!mappers)
-		ramfile_zapped(file, NULL, part.round);
+	if (marked)
+		ramfile_each_mapper(file, zap_one, &part);
+	if (!more)
+		end_zap(file, part.round);
+	tier_count_visited(file->tier, part.count);
+	file->scan_block = part.first + part.count;
+	return more;
 }
 
 static bool all_zapped(struct ramfile *file, uint64_t round)
@@ -97,7 +101,7 @@ void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 		lock_put(&file->mapper_lock);
 	}
 	lock_get(&file->lock);
-	if (file->zapping && round == file->heat.round + 1 && !file->zap_done && all_zapped(file, round)) {
+	if (file->zap_sent && round == file->heat.round + 1 && !file->zap_done && all_zapped(file, round)) {
 		heat_zapped(&file->heat, clock_ns());
 		file->zap_done = true;
 	}
@@ -105,29 +109,39 @@ void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 	tier_kick(file->tier);
 }
 
-static void look_round(struct ramfile *file, struct heat_seen *seen)
+/* A step. True: there is more. */
+static bool look_some(struct ramfile *file)
 {
 	uint8_t used[SCAN_BLOCKS];
 	struct part part = { .map = used };
+	bool more;
 
 	lock_get(&file->lock);
-	next_part(file, &part, 0);
-	while (part.count) {
-		lock_put(&file->lock);
-		memset(used, 0, part.count);
-		ramfile_each_mapper(file, look_one, &part);
-		lock_get(&file->lock);
-		if (part.first + part.count > file->blocks.count) /* truncated meanwhile */
-			break;
-		heat_look(&file->blocks, part.first, part.count, used, seen);
-		next_part(file, &part, part.first + part.count);
-	}
-	heat_looked(&file->heat);
-	file->zapping = false;
-	file->zap_done = false;
-	file->looked_ns = clock_ns();
-	pthread_cond_broadcast(&file->settled);
+	more = next_part(file, &part, file->scan_block);
 	lock_put(&file->lock);
+	if (!more)
+		return false;
+	memset(used, 0, part.count);
+	ramfile_each_mapper(file, look_one, &part);
+	tier_count_visited(file->tier, part.count);
+	file->scan_block = part.first + part.count;
+	lock_get(&file->lock);
+	if (part.first + part.count <= file->blocks.count) /* else truncated meanwhile */
+		heat_look(&file->blocks, part.first, part.count, used, &file->scan_seen);
+	lock_put(&file->lock);
+	return true;
+}
+
+static void end_look(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	heat_looked(&file->heat, &file->blocks);
+	file->zapping = file->zap_sent = file->zap_done = false;
+	file->looked_ns = clock_ns();
+	file->scanned_marked = file->scan_marked;
+	file->scanned_returned = file->scan_seen.returned;
+	pthread_cond_broadcast(&file->settled);
 }
 
 /* Under lock: what the round that is out is expected to cost: as many of its blocks come back as did in the last one,
@@ -158,37 +172,63 @@ static uint64_t round_ns(const struct ramfile *file, const struct scan_pace *pac
 	return least_ns > by_cost_ns ? least_ns : by_cost_ns;
 }
 
-/* Zaps, and returns when to look. */
-static uint64_t begin_round(struct ramfile *file, const struct scan_pace *pace, uint64_t now_ns)
+static void begin_zap(struct ramfile *file)
 {
-	zap_round(file, now_ns);
 	LOCK_SCOPE(&file->lock);
-	return now_ns + round_ns(file, pace);
+
+	file->zapping = true;
+	file->scan_marked = 0;
+	file->scan_block = 0;
+}
+
+/* When the look is due, or when to ask again. */
+static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace)
+{
+	uint64_t pace_ns;
+
+	LOCK_SCOPE(&file->lock);
+	pace_ns = round_ns(file, pace);
+	if (!file->zap_done) /* an agent has not answered; ramfile_zapped() kicks the demoter */
+		return now_ns + pace_ns;
+	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
+}
+
+void ramfile_visit(struct ramfile *file, uint64_t now_ns)
+{
+	uint64_t last_ns = file->visited_ns ? file->visited_ns : file->loaded_ns;
+
+	if (now_ns >= last_ns + 2 * SLEEP_ROUND_NS)
+		heat_slept(&file->blocks, (now_ns - last_ns) / SLEEP_ROUND_NS - 1);
+	file->visited_ns = now_ns;
 }
 
 uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace)
 {
-	struct heat_seen seen = { 0 };
-	uint64_t pace_ns, zapped_ns;
-	bool zapping, zap_done;
+	uint64_t due_ns;
 
-	lock_get(&file->lock);
-	zapping = file->zapping;
-	zap_done = file->zap_done;
-	zapped_ns = file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING];
-	pace_ns = round_ns(file, pace);
-	lock_put(&file->lock);
-
-	if (!zapping)
-		return begin_round(file, pace, now_ns);
-	if (!zap_done) /* an agent has not answered; ramfile_zapped() kicks the demoter */
-		return now_ns + pace_ns;
-	if (now_ns < zapped_ns + pace_ns)
-		return zapped_ns + pace_ns;
-	look_round(file, &seen);
-	lock_get(&file->lock);
-	file->scanned_marked = file->scan_marked;
-	file->scanned_returned = seen.returned;
-	lock_put(&file->lock);
-	return begin_round(file, pace, clock_ns());
+	switch (file->scan) {
+	case SCAN_REST:
+		begin_zap(file);
+		file->scan = SCAN_ZAP;
+		return now_ns;
+	case SCAN_ZAP:
+		if (!zap_some(file))
+			file->scan = SCAN_WAIT;
+		return now_ns;
+	case SCAN_WAIT:
+		due_ns = look_due(file, now_ns, pace);
+		if (now_ns < due_ns)
+			return due_ns;
+		file->scan = SCAN_LOOK;
+		file->scan_block = 0;
+		file->scan_seen = (struct heat_seen){ 0 };
+		return now_ns;
+	case SCAN_LOOK:
+		if (look_some(file))
+			return now_ns;
+		end_look(file);
+		file->scan = SCAN_REST;
+		return now_ns;
+	}
+	return now_ns;
 }

@@ -24,6 +24,8 @@
 #define NEAR_RESERVES 4
 /* When nothing can be demoted, nobody is helped by looking again at once. */
 #define REST_NS (5 * NS_PER_MS)
+/* Scans and splits go on for so long at the most while room has to be made. */
+#define SLICE_NS (5 * NS_PER_MS)
 /* After a store that refused a batch. */
 #define RETRY_NS (500 * NS_PER_MS)
 
@@ -32,12 +34,16 @@ _Atomic unsigned int *tier_away_waits(struct tier *tier)
 	return &tier->away_waits;
 }
 
-void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
+static void each_file(struct tier *tier, bool resident, tier_file_fn *fn, void *arg)
 {
 	struct ramfile *file, *next;
 
 	lock_get(&tier->lock);
 	for (file = TAILQ_FIRST(&tier->files); file; file = next) {
+		if (resident && !atomic_load(&file->dram_blocks) && !atomic_load(&file->was_cached)) {
+			next = TAILQ_NEXT(file, link);
+			continue;
+		}
 		file->pins++;
 		lock_put(&tier->lock);
 		fn(arg, file);
@@ -47,6 +53,16 @@ void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
 			pthread_cond_broadcast(&tier->unpinned);
 	}
 	lock_put(&tier->lock);
+}
+
+void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
+{
+	each_file(tier, false, fn, arg);
+}
+
+void tier_each_resident(struct tier *tier, tier_file_fn *fn, void *arg)
+{
+	each_file(tier, true, fn, arg);
 }
 
 /* --- files ------------------------------------------------------------------------------------------------ */
@@ -81,17 +97,18 @@ void tier_remove_file(struct tier *tier, struct ramfile *file)
 
 /* --- the demoter ------------------------------------------------------------------------------------------ */
 
-/* Refills the reserve, until a scan is due. */
+/* Refills the reserve, until a scan is due; by one batch in any case, so that nothing that is always due stops it. */
 static void relieve(struct tier *tier, uint64_t until_ns)
 {
 	uint64_t target = budget_reserve_bytes(&tier->budget);
+	bool first = true;
 
-	while (budget_free(&tier->budget) < target) {
+	for (; budget_free(&tier->budget) < target; first = false) {
 		uint64_t needed = (target - budget_free(&tier->budget)) / tier->config.block_bytes + 1;
 		uint64_t now = clock_ns(), demoted;
 		int err;
 
-		if (now < tier->retry_ns || now >= until_ns)
+		if (now < tier->retry_ns || (!first && now >= until_ns))
 			break;
 		err = choice_demote(&tier->choice, tier, needed, &demoted);
 		if (err) /* The store says why, once. Blocks stay resident, and it goes on by itself. */
@@ -109,7 +126,20 @@ struct turn {
 	struct tier *tier;
 	struct scan_pace pace;
 	uint64_t next_ns;
+	uint64_t relieved_ns; /* when room was last made, if it had to be */
 };
+
+/* Among scans and splits, which may take long. */
+static void relieve_between(struct turn *turn)
+{
+	struct tier *tier = turn->tier;
+	uint64_t now = clock_ns();
+
+	if (now < turn->relieved_ns + SLICE_NS || now < tier->rest_until_ns || !room_pressed(tier))
+		return;
+	relieve(tier, 0);
+	turn->relieved_ns = clock_ns();
+}
 
 static void scan_file(void *arg, struct ramfile *file)
 {
@@ -118,6 +148,9 @@ static void scan_file(void *arg, struct ramfile *file)
 	bool wanted;
 
 	lock_get(&file->lock);
+	ramfile_visit(file, now);
+	if (!file->blocks.cached)
+		atomic_store(&file->was_cached, false);
 	wanted = file->scan_wanted || turn->pace.hurry;
 	if (wanted && file->next_scan_ns > now + turn->pace.quick_ns)
 		file->next_scan_ns = now;
@@ -125,9 +158,11 @@ static void scan_file(void *arg, struct ramfile *file)
 	if (file->zapping && file->zap_done && wanted)
 		file->next_scan_ns = now;
 	lock_put(&file->lock);
-	if (now >= file->next_scan_ns) {
-		file->next_scan_ns = ramfile_scan(file, now, &turn->pace);
+	if (now >= file->next_scan_ns)
 		atomic_fetch_add(&turn->tier->scans, 1);
+	while (now >= file->next_scan_ns) {
+		file->next_scan_ns = ramfile_scan(file, now, &turn->pace);
+		relieve_between(turn);
 	}
 	if (file->next_scan_ns < turn->next_ns)
 		turn->next_ns = file->next_scan_ns;
@@ -141,12 +176,13 @@ static void split_file(void *arg, struct ramfile *file)
 
 	if (ramfile_split_some(file, now))
 		turn->next_ns = now;
+	relieve_between(turn);
 }
 
 void tier_step(struct tier *tier)
 {
 	uint64_t quick = atomic_load(&tier->min_idle_ns) / 2;
-	struct turn turn = { .tier = tier };
+	struct turn turn = { .tier = tier, .relieved_ns = clock_ns() };
 	bool near = budget_free(&tier->budget) < tier_near_bytes(tier);
 
 	atomic_store(&tier->pressed, false);
@@ -158,10 +194,10 @@ void tier_step(struct tier *tier)
 					.slow_ns = near ? NEAR_NS : SLOW_NS,
 					.hurry = room_pressed(tier),
 					.wanted = room_wanted(tier) };
-	turn.next_ns = clock_ns() + SLOW_NS;
+	turn.next_ns = turn.relieved_ns + SLOW_NS;
 	if (near)
-		tier_each_file(tier, split_file, &turn);
-	tier_each_file(tier, scan_file, &turn);
+		tier_each_resident(tier, split_file, &turn);
+	tier_each_resident(tier, scan_file, &turn);
 	if (room_pressed(tier))
 		relieve(tier, turn.next_ns);
 	if (room_pressed(tier) && turn.next_ns > clock_ns() + quick)
@@ -313,6 +349,11 @@ void tier_count_pinned(struct tier *tier, uint64_t blocks)
 	atomic_fetch_add(&tier->pinned_blocks, blocks);
 }
 
+void tier_count_visited(struct tier *tier, uint64_t blocks)
+{
+	atomic_fetch_add(&tier->visited_blocks, blocks);
+}
+
 uint64_t tier_near_bytes(struct tier *tier)
 {
 	return tier_fits(tier) ? 0 : NEAR_RESERVES * budget_reserve_bytes(&tier->budget);
@@ -393,6 +434,7 @@ void tier_figures(struct tier *tier, struct tier_figures *ret)
 		.waiting_faults = room_parked(tier),
 		.waited_faults = atomic_load(&tier->waited_faults),
 		.scans = atomic_load(&tier->scans),
+		.visited_blocks = atomic_load(&tier->visited_blocks),
 		.pinned_blocks = atomic_load(&tier->pinned_blocks),
 	};
 

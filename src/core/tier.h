@@ -41,8 +41,9 @@ struct tier_figures {
 	uint64_t waiting_faults; /* faults that wait for room now */
 	uint64_t waited_faults;  /* faults that had to wait, ever */
 	uint64_t scans;
-	uint64_t pinned_blocks; /* blocks that were not demoted because a device might write to them, or because they
-				 * are a part of a huge page that could not be split; ever */
+	uint64_t visited_blocks; /* entries of block tables that the demoter went through, ever */
+	uint64_t pinned_blocks;  /* blocks that were not demoted because a device might write to them, or because they
+				  * are a part of a huge page that could not be split; ever */
 };
 
 int tier_new(const struct tier_config *config, struct tier **ret);

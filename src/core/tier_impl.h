@@ -47,7 +47,7 @@ struct tier {
 	_Atomic pid_t evictor_tid;
 	_Atomic unsigned int away_waits;
 	_Atomic bool pressed; /* the demoter was told that the reserve is used */
-	_Atomic uint64_t waited_faults, scans, pinned_blocks;
+	_Atomic uint64_t waited_faults, scans, pinned_blocks, visited_blocks;
 	uint64_t retry_ns;      /* demoter thread only: no demotion before */
 	uint64_t next_step_ns;  /* demoter thread only: when something is due */
 	uint64_t rest_until_ns; /* demoter thread only: nothing can be demoted, kicks or not */

@@ -413,20 +413,31 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 	return err;
 }
 
-/* Skips holes quickly; returns the first block of [block, end) that is not one. */
-static uint64_t skip_holes(struct ramfile *file, uint64_t block, uint64_t end)
+/* The next blocks of [*first, end) that are worth discarding: from the first that is not empty. False: none. */
+static bool next_discard(struct ramfile *file, uint64_t *first, uint64_t end, uint64_t *ret_count)
 {
-	LOCK_SCOPE(&file->lock);
+	uint64_t block = *first, part, count;
 
-	while (block < end && block < file->blocks.count && blocks_empty(&file->blocks, block))
-		block++;
-	return block < file->blocks.count ? block : end;
+	LOCK_SCOPE(&file->lock);
+	while (blocks_next_part(&file->blocks, block, BLOCKS_USED, SCAN_BLOCKS, &part, &count) && part < end) {
+		for (block = part; block < part + count && block < end && blocks_empty(&file->blocks, block); block++)
+			;
+		if (block == end)
+			return false;
+		if (block == part + count)
+			continue;
+		*first = block;
+		*ret_count = (part + count < end ? part + count : end) - block;
+		return true;
+	}
+	return false;
 }
 
 static int discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
 {
-	while ((first = skip_holes(file, first, end)) < end) {
-		uint64_t count = end - first < SCAN_BLOCKS ? end - first : SCAN_BLOCKS;
+	uint64_t count;
+
+	while (next_discard(file, &first, end, &count)) {
 		int err;
 
 		/* Taking blocks in ascending order while others wait for one of them cannot deadlock: nobody else holds
@@ -484,8 +495,11 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count,
 {
 	uint64_t cached = file->blocks.cached;
 
-	for (uint64_t block = count; block < file->blocks.count; block++) {
+	for (uint64_t block = blocks_next(&file->blocks, count, BLOCKS_USED); block < file->blocks.count;
+	     block = blocks_next(&file->blocks, block + 1, BLOCKS_USED)) {
 		ramfile_wait_owner(file, block);
+		if (block >= file->blocks.count)
+			break;
 		if (blocks_state(&file->blocks, block) != BLOCK_HOLE)
 			return false;
 		if (blocks_has(&file->blocks, block, BLOCK_STORED))

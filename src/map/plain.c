@@ -25,6 +25,8 @@
 /* One request to the helper: enough to be worth it, little enough not to stall a guest that touches it meanwhile. */
 #define PORTION_BYTES (UINT64_C(8) << 20)
 #define MEASURE_BLOCKS 65536
+/* A piece of a file, which is looked at block by block only where something is cached. */
+#define PIECE_BLOCKS 1024
 
 struct plain {
 	struct plain_config config;
@@ -33,7 +35,7 @@ struct plain {
 	_Atomic bool stopping;
 	bool thread_runs;
 	uint64_t measured_ns, staged_ns; /* when the last rounds of these were */
-	uint8_t *cached;                 /* MEASURE_BLOCKS */
+	uint8_t *cached, *coarse;        /* MEASURE_BLOCKS each */
 };
 
 /* A file that is worked on. */
@@ -88,6 +90,35 @@ static void measure(struct plain *plain, struct subject *subject, uint64_t offse
 			return;
 		ramfile_set_cached(subject->file, first, count, plain->cached, marks);
 		first += count;
+	}
+}
+
+/* A whole file, which may be far larger than what is cached of it: first by pieces, then those of which the kernel has
+ * something, or was thought to have. */
+static void measure_whole(struct plain *plain, struct subject *subject)
+{
+	uint64_t piece_bytes = PIECE_BLOCKS * subject->figures.block_bytes, size = subject->figures.size_bytes;
+	uint64_t pieces = (size + piece_bytes - 1) / piece_bytes;
+
+	for (uint64_t first = 0; first < pieces; first += MEASURE_BLOCKS) {
+		uint64_t count = pieces - first < MEASURE_BLOCKS ? pieces - first : MEASURE_BLOCKS, bytes, known = 0;
+		int err = evict_measure(plain->config.evict, plain->dev, subject->ino,
+					subject->path[0] ? subject->path : NULL, first * piece_bytes, piece_bytes,
+					count, plain->coarse, &bytes);
+
+		if (err == -ENOENT)
+			memset(plain->coarse, 0, count);
+		else if (err)
+			return;
+		for (uint64_t i = 0; i < count; i++) {
+			uint64_t offset = (first + i) * piece_bytes;
+
+			if (known < offset)
+				known = ramfile_next_cached(subject->file, offset);
+			if (plain->coarse[i] || known < offset + piece_bytes)
+				measure(plain, subject, offset,
+					size - offset < piece_bytes ? size - offset : piece_bytes);
+		}
 	}
 }
 
@@ -191,7 +222,7 @@ static void measure_all(struct plain *plain, const uint64_t *ino, size_t files)
 			evict_drop(plain->config.evict, plain->dev, subject.ino, subject.path[0] ? subject.path : NULL,
 				   &all, 1, &answer, &summary);
 		}
-		measure(plain, &subject, 0, subject.figures.size_bytes);
+		measure_whole(plain, &subject);
 		subject_close(plain, &subject);
 	}
 }
@@ -252,7 +283,8 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	plain->config = *config;
 	plain->staged_ns = clock_ns();
 	plain->cached = malloc(MEASURE_BLOCKS);
-	if (!plain->cached)
+	plain->coarse = malloc(MEASURE_BLOCKS);
+	if (!plain->cached || !plain->coarse)
 		err = -ENOMEM;
 	else if (statx(AT_FDCWD, config->mountpoint, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &root) < 0)
 		err = -errno; /* without a question to the mount, which nobody may be serving yet */
@@ -262,6 +294,7 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	}
 	if (err) {
 		free(plain->cached);
+		free(plain->coarse);
 		free(plain);
 		return err;
 	}
@@ -282,5 +315,6 @@ void plain_stop(struct plain *plain)
 	if (plain->thread_runs)
 		pthread_join(plain->thread, NULL);
 	free(plain->cached);
+	free(plain->coarse);
 	free(plain);
 }

@@ -1,5 +1,8 @@
 /* The arrays are separate mappings, so that each is touched only where it says something: a file that never had a
- * stored copy has no hashes in memory. They grow with mremap, which moves page tables instead of bytes. */
+ * stored copy has no hashes in memory. They grow with mremap, which moves page tables instead of bytes.
+ *
+ * Who only reads an entry that was never written touches a page of zeros, and page tables: little, but for terabytes of
+ * address space not nothing. So the walks ask the summary, and leave alone what is not used. */
 #include "mem/blocks.h"
 
 #include <assert.h>
@@ -10,6 +13,7 @@
 #include <sys/mman.h>
 
 #define MIN_CAPACITY 4096
+#define PAGE 4096U
 
 static const char *const STATE_NAMES[BLOCK_STATES] = {
 	[BLOCK_HOLE] = "hole",       [BLOCK_COLD] = "cold",       [BLOCK_RESIDENT] = "resident",
@@ -34,15 +38,14 @@ const char *block_state_name(enum block_state state)
 	return STATE_NAMES[state];
 }
 
-static int array_resize(void **array, uint64_t old_count, uint64_t count, size_t entry_bytes)
+static int array_resize(void **array, size_t old_bytes, size_t bytes)
 {
 	void *fresh;
 
 	if (*array)
-		fresh = mremap(*array, old_count * entry_bytes, count * entry_bytes, MREMAP_MAYMOVE);
+		fresh = mremap(*array, old_bytes, bytes, MREMAP_MAYMOVE);
 	else
-		fresh = mmap(NULL, count * entry_bytes, PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		fresh = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (fresh == MAP_FAILED)
 		return -ENOMEM;
 	*array = fresh;
@@ -56,30 +59,65 @@ static void array_cut(void **array, size_t bytes, size_t from_bytes)
 		*array = NULL;
 }
 
-#define ARRAYS 5
+#define ARRAYS 6
+
+static uint64_t chunks_of(uint64_t blocks)
+{
+	return (blocks + BLOCKS_CHUNK - 1) / BLOCKS_CHUNK;
+}
+
+/* Whole pages. */
+static size_t chunks_bytes(uint64_t blocks)
+{
+	return (chunks_of(blocks) * sizeof(struct blocks_chunk) + PAGE - 1) & ~(size_t)(PAGE - 1);
+}
+
+static uint64_t groups_of(uint64_t blocks)
+{
+	return (blocks + BLOCKS_GROUP - 1) / BLOCKS_GROUP;
+}
+
+/* Longer than capacity says, it is harmless. */
+static int grow_groups(struct blocks *blocks, uint64_t capacity)
+{
+	uint64_t old = groups_of(blocks->capacity), groups = groups_of(capacity);
+	struct blocks_group *fresh;
+
+	if (groups == old)
+		return 0;
+	fresh = reallocarray(blocks->group, groups, sizeof(*fresh));
+	if (!fresh)
+		return -ENOMEM;
+	memset(fresh + old, 0, (groups - old) * sizeof(*fresh));
+	blocks->group = fresh;
+	return 0;
+}
 
 static int grow(struct blocks *blocks, uint64_t capacity)
 {
+	uint64_t old = blocks->capacity;
 	const struct {
 		void **array;
-		size_t entry_bytes;
+		size_t old_bytes, bytes;
 	} part[ARRAYS] = {
-		{ (void **)&blocks->word, sizeof(*blocks->word) },
-		{ (void **)&blocks->generation, sizeof(*blocks->generation) },
-		{ (void **)&blocks->guess, sizeof(*blocks->guess) },
-		{ (void **)&blocks->content_hash, sizeof(*blocks->content_hash) },
-		{ (void **)&blocks->stored_bytes, sizeof(*blocks->stored_bytes) },
+		{ (void **)&blocks->word, old * sizeof(*blocks->word), capacity * sizeof(*blocks->word) },
+		{ (void **)&blocks->generation, old, capacity },
+		{ (void **)&blocks->guess, old, capacity },
+		{ (void **)&blocks->content_hash, old * sizeof(*blocks->content_hash),
+		  capacity * sizeof(*blocks->content_hash) },
+		{ (void **)&blocks->stored_bytes, old * sizeof(*blocks->stored_bytes),
+		  capacity * sizeof(*blocks->stored_bytes) },
+		{ (void **)&blocks->chunk, chunks_bytes(old), chunks_bytes(capacity) },
 	};
-	uint64_t old = blocks->capacity;
-	int err = 0, grown = 0;
+	int err = grow_groups(blocks, capacity), grown = 0;
 
 	while (!err && grown < ARRAYS) {
-		err = array_resize(part[grown].array, old, capacity, part[grown].entry_bytes);
+		err = array_resize(part[grown].array, part[grown].old_bytes, part[grown].bytes);
 		grown += !err;
 	}
 	/* All of them have the length that capacity says: what was added goes again. */
 	while (err && grown--)
-		array_cut(part[grown].array, old * part[grown].entry_bytes, capacity * part[grown].entry_bytes);
+		array_cut(part[grown].array, part[grown].old_bytes, part[grown].bytes);
 	if (!err)
 		blocks->capacity = capacity;
 	return err;
@@ -108,7 +146,102 @@ void blocks_fini(struct blocks *blocks)
 		munmap(blocks->content_hash, blocks->capacity * sizeof(*blocks->content_hash));
 	if (blocks->stored_bytes)
 		munmap(blocks->stored_bytes, blocks->capacity * sizeof(*blocks->stored_bytes));
+	if (blocks->chunk)
+		munmap(blocks->chunk, chunks_bytes(blocks->capacity));
+	free(blocks->group);
 	memset(blocks, 0, sizeof(*blocks));
+}
+
+/* --- the summary ------------------------------------------------------------------------------------------ */
+
+static void count_kind(struct blocks *blocks, uint64_t block, enum blocks_kind kind, int by)
+{
+	struct blocks_chunk *chunk = &blocks->chunk[block / BLOCKS_CHUNK];
+	struct blocks_group *group = &blocks->group[block / BLOCKS_GROUP];
+
+	chunk->count[kind] = (uint16_t)(chunk->count[kind] + by);
+	group->count[kind] += (uint32_t)by;
+}
+
+/* The block says something from here on. */
+static void use_chunk(struct blocks *blocks, uint64_t block)
+{
+	if (!blocks->chunk[block / BLOCKS_CHUNK].count[BLOCKS_USED])
+		count_kind(blocks, block, BLOCKS_USED, 1);
+}
+
+uint64_t blocks_next(const struct blocks *blocks, uint64_t block, enum blocks_kind kind)
+{
+	while (block < blocks->count) {
+		if (!blocks->group[block / BLOCKS_GROUP].count[kind])
+			block += BLOCKS_GROUP - block % BLOCKS_GROUP;
+		else if (!blocks->chunk[block / BLOCKS_CHUNK].count[kind])
+			block += BLOCKS_CHUNK - block % BLOCKS_CHUNK;
+		else
+			return block;
+	}
+	return blocks->count;
+}
+
+bool blocks_next_part(const struct blocks *blocks, uint64_t block, enum blocks_kind kind, uint64_t most,
+		      uint64_t *ret_first, uint64_t *ret_count)
+{
+	uint64_t first = blocks_next(blocks, block, kind), end = first;
+
+	while (end < blocks->count && end - first < most && blocks->chunk[end / BLOCKS_CHUNK].count[kind])
+		end += BLOCKS_CHUNK - end % BLOCKS_CHUNK;
+	if (end == first)
+		return false;
+	if (end > blocks->count)
+		end = blocks->count;
+	*ret_first = first;
+	*ret_count = end - first < most ? end - first : most;
+	return true;
+}
+
+uint32_t blocks_rounds_owed(const struct blocks *blocks, uint64_t block)
+{
+	const struct blocks_chunk *chunk = &blocks->chunk[block / BLOCKS_CHUNK];
+
+	return chunk->count[BLOCKS_IN_DRAM] || !chunk->count[BLOCKS_USED] ? 0 : blocks->rounds - chunk->left_round;
+}
+
+void blocks_pay_rounds(struct blocks *blocks, uint64_t block)
+{
+	uint64_t first = block - block % BLOCKS_CHUNK, end = first + BLOCKS_CHUNK;
+	uint32_t owed = blocks_rounds_owed(blocks, block);
+
+	blocks->chunk[block / BLOCKS_CHUNK].left_round = blocks->rounds;
+	for (uint64_t at = first; owed && at < end && at < blocks->count; at++) {
+		uint64_t generation = (uint64_t)blocks->generation[at] + owed;
+
+		if (blocks_state(blocks, at) == BLOCK_COLD)
+			blocks->generation[at] = generation < BLOCK_GENERATION_MAX ? (uint8_t)generation
+										   : BLOCK_GENERATION_MAX;
+	}
+}
+
+/* --- the table -------------------------------------------------------------------------------------------- */
+
+/* Nothing is left of the blocks from there on. */
+static void forget(struct blocks *blocks, uint64_t count)
+{
+	uint64_t first, part;
+
+	for (uint64_t at = count; blocks_next_part(blocks, at, BLOCKS_USED, BLOCKS_CHUNK, &first, &part);
+	     at = first + part) {
+		for (uint64_t block = first; block < first + part; block++) {
+			assert(blocks_state(blocks, block) == BLOCK_HOLE);
+			blocks_set_pinned(blocks, block, false);
+			blocks_set_cached(blocks, block, false);
+			blocks_set_huge(blocks, block, false);
+			blocks->word[block] = 0;
+			blocks->generation[block] = 0;
+			blocks->guess[block] = 0;
+		}
+		if (first % BLOCKS_CHUNK == 0)
+			count_kind(blocks, first, BLOCKS_USED, -1);
+	}
 }
 
 int blocks_resize(struct blocks *blocks, uint64_t count)
@@ -123,25 +256,30 @@ int blocks_resize(struct blocks *blocks, uint64_t count)
 		if (err)
 			return err;
 	}
-	for (uint64_t block = count; block < blocks->count; block++) {
-		assert(blocks_state(blocks, block) == BLOCK_HOLE);
-		blocks_set_pinned(blocks, block, false);
-		blocks_set_cached(blocks, block, false);
-		blocks_set_huge(blocks, block, false);
-		if (blocks->word[block])
-			blocks->word[block] = 0;
-		if (blocks->generation[block])
-			blocks->generation[block] = 0;
-		if (blocks->guess[block])
-			blocks->guess[block] = 0;
-	}
+	forget(blocks, count);
 	blocks->in_state[BLOCK_HOLE] += count - blocks->count;
 	blocks->count = count;
 	return 0;
 }
 
+static bool in_dram(enum block_state state)
+{
+	return state != BLOCK_HOLE && state != BLOCK_COLD;
+}
+
 void blocks_place(struct blocks *blocks, uint64_t block, enum block_state state)
 {
+	bool was = in_dram(blocks_state(blocks, block)), is = in_dram(state);
+
+	use_chunk(blocks, block);
+	if (is && !was) {
+		if (!blocks->chunk[block / BLOCKS_CHUNK].count[BLOCKS_IN_DRAM])
+			blocks_pay_rounds(blocks, block);
+		count_kind(blocks, block, BLOCKS_IN_DRAM, 1);
+	} else if (was && !is) {
+		count_kind(blocks, block, BLOCKS_IN_DRAM, -1);
+		blocks->chunk[block / BLOCKS_CHUNK].left_round = blocks->rounds;
+	}
 	blocks->in_state[blocks_state(blocks, block)]--;
 	blocks->in_state[state]++;
 	blocks->word[block] = (uint16_t)((blocks->word[block] & ~BLOCK_STATE_MASK) | state);
@@ -161,6 +299,7 @@ void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_by
 {
 	if (!length_bytes && !blocks_has(blocks, block, BLOCK_STORED))
 		return;
+	use_chunk(blocks, block);
 	blocks->stored_total_bytes += length_bytes;
 	blocks->stored_total_bytes -= blocks->stored_bytes[block];
 	blocks->away += length_bytes == BLOCK_AWAY_BYTES;
@@ -178,6 +317,7 @@ static void set_counted(struct blocks *blocks, uint64_t block, unsigned int flag
 	if (on == blocks_has(blocks, block, flag))
 		return;
 	if (on) {
+		use_chunk(blocks, block);
 		blocks_set(blocks, block, flag);
 		++*counter;
 	} else {
@@ -193,11 +333,15 @@ void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on)
 
 void blocks_set_cached(struct blocks *blocks, uint64_t block, bool on)
 {
+	if (on != blocks_has(blocks, block, BLOCK_CACHED))
+		count_kind(blocks, block, BLOCKS_CACHED, on ? 1 : -1);
 	set_counted(blocks, block, BLOCK_CACHED, &blocks->cached, on);
 }
 
 void blocks_set_huge(struct blocks *blocks, uint64_t block, bool on)
 {
+	if (on != blocks_has(blocks, block, BLOCK_HUGE))
+		count_kind(blocks, block, BLOCKS_HUGE, on ? 1 : -1);
 	set_counted(blocks, block, BLOCK_HUGE, &blocks->huge, on);
 }
 
@@ -205,7 +349,8 @@ uint64_t blocks_memory_bytes(const struct blocks *blocks)
 {
 	uint64_t touched = blocks->count - blocks->in_state[BLOCK_HOLE];
 
-	return touched * (sizeof(*blocks->word) + sizeof(*blocks->generation) + sizeof(*blocks->guess) +
+	return groups_of(blocks->count) * sizeof(*blocks->group) +
+	       touched * (sizeof(*blocks->word) + sizeof(*blocks->generation) + sizeof(*blocks->guess) +
 			  sizeof(*blocks->content_hash) + sizeof(*blocks->stored_bytes));
 }
 
@@ -213,6 +358,36 @@ static void check_failed(uint64_t block, const char *what)
 {
 	fprintf(stderr, "tierfs: block table: block %llu: %s\n", (unsigned long long)block, what);
 	abort();
+}
+
+static void check_summary(const struct blocks *blocks)
+{
+	struct blocks_group sum = { 0 };
+
+	for (uint64_t chunk = 0; chunk < chunks_of(blocks->count); chunk++) {
+		struct blocks_chunk has = { 0 };
+		bool used = blocks->chunk[chunk].count[BLOCKS_USED];
+		uint64_t first = chunk * BLOCKS_CHUNK;
+
+		for (uint64_t block = first; block < first + BLOCKS_CHUNK && block < blocks->count; block++) {
+			has.count[BLOCKS_IN_DRAM] += in_dram(blocks_state(blocks, block));
+			has.count[BLOCKS_CACHED] += blocks_has(blocks, block, BLOCK_CACHED);
+			has.count[BLOCKS_HUGE] += blocks_has(blocks, block, BLOCK_HUGE);
+			if (blocks->word[block] && !used)
+				check_failed(block, "says something, and its chunk does not");
+		}
+		has.count[BLOCKS_USED] = used;
+		for (int kind = 0; kind < BLOCKS_KINDS; kind++) {
+			if (has.count[kind] != blocks->chunk[chunk].count[kind])
+				check_failed(first, "the summary of its chunk is wrong");
+			sum.count[kind] += has.count[kind];
+		}
+		if ((chunk + 1) % (BLOCKS_GROUP / BLOCKS_CHUNK) && chunk + 1 < chunks_of(blocks->count))
+			continue;
+		if (memcmp(&sum, &blocks->group[first / BLOCKS_GROUP], sizeof(sum)) != 0)
+			check_failed(first, "the summary of its group is wrong");
+		sum = (struct blocks_group){ 0 };
+	}
 }
 
 void blocks_check(const struct blocks *blocks)
@@ -255,4 +430,5 @@ void blocks_check(const struct blocks *blocks)
 	if (pinned != blocks->pinned || cached != blocks->cached || huge != blocks->huge || away != blocks->away ||
 	    stored_bytes != blocks->stored_total_bytes)
 		check_failed(0, "a total is wrong");
+	check_summary(blocks);
 }

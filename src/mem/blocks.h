@@ -22,6 +22,10 @@
  *   UPDATING    discarded       direct write      written             -         -        -
  *
  * blocks_set_state() asserts this table.
+ *
+ * The summary. A file may have far more address space than content, so nobody walks the whole table: the summary
+ * counts, for each chunk of blocks and for each group of chunks, those of every kind below, and blocks_next() and
+ * blocks_next_part() skip what has none. A walk costs what it meets, and a step for each group.
  */
 #pragma once
 
@@ -59,14 +63,37 @@ enum block_state {
 
 #define BLOCK_GENERATION_MAX 255
 
+#define BLOCKS_CHUNK UINT64_C(1024)                  /* blocks */
+#define BLOCKS_GROUP (UINT64_C(1024) * BLOCKS_CHUNK) /* blocks */
+
+enum blocks_kind {
+	BLOCKS_USED,    /* chunks that ever had a block that says something; all others are holes without a flag */
+	BLOCKS_IN_DRAM, /* blocks that are neither HOLE nor COLD */
+	BLOCKS_CACHED,  /* with BLOCK_CACHED */
+	BLOCKS_HUGE,    /* with BLOCK_HUGE */
+};
+#define BLOCKS_KINDS 4
+
+struct blocks_chunk {
+	uint16_t count[BLOCKS_KINDS];
+	uint32_t left_round; /* of blocks.rounds, when the last of its blocks left DRAM; no meaning while it has some */
+};
+
+struct blocks_group {
+	uint32_t count[BLOCKS_KINDS];
+};
+
 struct blocks {
-	uint16_t *word;         /* state and flags */
-	uint8_t *generation;    /* scans since it was last seen in use; saturates */
-	uint8_t *guess;         /* generation that a resident block is taken for once it is seen idle (heat.h) */
-	uint64_t *content_hash; /* of the stored copy; 0: not known */
-	uint32_t *stored_bytes; /* length of the stored copy; 0: none */
-	uint64_t count;         /* blocks in the file */
-	uint64_t capacity;      /* entries that the arrays hold */
+	uint16_t *word;             /* state and flags */
+	uint8_t *generation;        /* scans since it was last seen in use; saturates */
+	uint8_t *guess;             /* generation that a resident block is taken for once it is seen idle (heat.h) */
+	uint64_t *content_hash;     /* of the stored copy; 0: not known */
+	uint32_t *stored_bytes;     /* length of the stored copy; 0: none */
+	struct blocks_chunk *chunk; /* the summary */
+	struct blocks_group *group;
+	uint32_t rounds;   /* scans of the file. Cold blocks of chunks without any in DRAM grow older by this alone */
+	uint64_t count;    /* blocks in the file */
+	uint64_t capacity; /* entries that the arrays hold */
 	uint64_t in_state[BLOCK_STATES]; /* how many blocks are in each state */
 	uint64_t pinned, cached, huge;   /* blocks with the flag */
 	uint64_t away;                   /* blocks whose content is away */
@@ -138,6 +165,16 @@ void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_by
 void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on);
 void blocks_set_cached(struct blocks *blocks, uint64_t block, bool on);
 void blocks_set_huge(struct blocks *blocks, uint64_t block, bool on);
+
+/* The first block from there on whose chunk has some of the kind; the table's count if there is none. */
+uint64_t blocks_next(const struct blocks *blocks, uint64_t block, enum blocks_kind kind);
+/* The same, and how many blocks from there on lie in neighbouring chunks like that, at most that many. False: none. */
+bool blocks_next_part(const struct blocks *blocks, uint64_t block, enum blocks_kind kind, uint64_t most,
+		      uint64_t *ret_first, uint64_t *ret_count);
+/* Rounds that went by over a cold block without being counted in its generation. */
+uint32_t blocks_rounds_owed(const struct blocks *blocks, uint64_t block);
+/* Counts them, for the whole chunk. */
+void blocks_pay_rounds(struct blocks *blocks, uint64_t block);
 
 /* Bytes of memory that the table can touch at the most. */
 uint64_t blocks_memory_bytes(const struct blocks *blocks);

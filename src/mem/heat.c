@@ -82,9 +82,15 @@ void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint
 	}
 }
 
-void heat_looked(struct heat *heat)
+void heat_looked(struct heat *heat, struct blocks *blocks)
 {
 	heat->round++;
+	blocks->rounds++;
+}
+
+void heat_slept(struct blocks *blocks, uint64_t rounds)
+{
+	blocks->rounds += rounds < BLOCK_GENERATION_MAX ? (uint32_t)rounds : BLOCK_GENERATION_MAX;
 }
 
 static uint64_t idle_ns(const struct heat *heat, uint64_t generation, uint64_t now_ns)
@@ -109,11 +115,19 @@ unsigned int heat_idle_generation(const struct heat *heat, uint64_t least_ns, ui
 
 void heat_used(struct blocks *blocks, uint64_t block)
 {
+	if (blocks_rounds_owed(blocks, block))
+		blocks_pay_rounds(blocks, block);
 	blocks_clear(blocks, block, BLOCK_ZAPPED);
 	if (blocks->generation[block])
 		blocks->generation[block] = 0;
 	if (blocks->guess[block])
 		blocks->guess[block] = 0;
+}
+
+static uint8_t aged(uint8_t generation, uint32_t rounds)
+{
+	return rounds < BLOCK_GENERATION_MAX - (uint32_t)generation ? (uint8_t)(generation + rounds)
+								    : BLOCK_GENERATION_MAX;
 }
 
 uint8_t heat_age(const struct blocks *blocks, uint64_t block)
@@ -124,7 +138,7 @@ uint8_t heat_age(const struct blocks *blocks, uint64_t block)
 	case BLOCK_HOLE:
 		return 0;
 	case BLOCK_COLD:
-		return generation;
+		return aged(generation, blocks_rounds_owed(blocks, block));
 	case BLOCK_RESIDENT:
 	case BLOCK_LOADING:
 	case BLOCK_STORING:
@@ -139,6 +153,7 @@ void heat_set_age(struct blocks *blocks, uint64_t block, uint8_t generation)
 	/* Younger is always true: absent for long is absent for short. */
 	bool guessed = blocks_state(blocks, block) == BLOCK_RESIDENT && generation > blocks->generation[block];
 
+	blocks_pay_rounds(blocks, block);
 	if (!guessed)
 		blocks->generation[block] = generation;
 	blocks->guess[block] = guessed ? generation : 0;
@@ -166,6 +181,7 @@ void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t bloc
 	uint64_t soon = heat->leave_age_256th * SOON_TIMES / 256;
 	uint8_t tier = blocks_tier(blocks, block);
 
+	blocks_pay_rounds(blocks, block);
 	if ((unsigned int)blocks->generation[block] >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
 		if (tier < HEAT_TIER_MAX)
 			blocks_set_tier(blocks, block, tier + 1);

@@ -38,9 +38,12 @@ struct heat_seen {
 	uint64_t returned; /* zapped blocks that were mapped again: each cost its owner a minor fault a page */
 	uint64_t idle;     /* resident blocks that were not */
 };
-/* Second half, for a part of the file: used[i] as the mappers saw it. heat_looked() once after the last part. */
+/* Second half, for a part of the file: used[i] as the mappers saw it. Parts of which nothing is in DRAM need no call.
+ * heat_looked() once after the last part: cold blocks of those parts grow older by it, too. */
 void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen);
-void heat_looked(struct heat *heat);
+void heat_looked(struct heat *heat, struct blocks *blocks);
+/* So many rounds were left out, because nothing of the file was in DRAM: its cold blocks grew older all the same. */
+void heat_slept(struct blocks *blocks, uint64_t rounds);
 
 /* The lowest generation whose blocks are known to have been absent for so long; above BLOCK_GENERATION_MAX: none. Those
  * of any above it were, too, up to the number of the round. */

@@ -1,0 +1,261 @@
+/* Room in the budget, whatever else there is to do: the engine is real, the processes that map files and the store are
+ * simulated. What the demoter does is counted, not timed. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "../lib/lib_process.h"
+#include "../lib/lib_scratch.h"
+#include "../lib/lib_store_mem.h"
+#include "base/clock.h"
+#include "core/ramfile_impl.h"
+#include "core/tier.h"
+#include "lib_check.h"
+
+#define BLOCK 16384U
+#define BUDGET_BLOCKS 256U
+#define QUICK_NS (20 * NS_PER_MS)
+#define MIN_IDLE_NS (2 * QUICK_NS)
+#define TIB (UINT64_C(1) << 40)
+#define GIB (UINT64_C(1) << 30)
+
+static struct scratch scratch;
+static int arena_dir;
+static struct store *store;
+static struct tier *tier;
+
+static void setup(void)
+{
+	struct tier_config config = {
+		.block_bytes = BLOCK, .dram_bytes = BUDGET_BLOCKS * BLOCK, .min_idle_ns = MIN_IDLE_NS, .level = 1
+	};
+
+	scratch_new(&scratch, "room");
+	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(store_mem_new(&store), 0);
+	config.store = store;
+	config.arena_dir = arena_dir;
+	ck_assert_int_eq(tier_new(&config, &tier), 0);
+}
+
+static void teardown(void)
+{
+	tier_free(tier);
+	store->ops->free(store);
+	close(arena_dir);
+	scratch_free(&scratch);
+}
+
+static struct ramfile *file_of(uint64_t ino, uint64_t size_bytes)
+{
+	struct ramfile *file;
+
+	ck_assert_int_eq(ramfile_load(tier, ino, size_bytes, false, &file), 0);
+	return file;
+}
+
+static struct ramfile_figures figures_of(struct ramfile *file)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(file, &figures);
+	return figures;
+}
+
+static void write_blocks(struct ramfile *file, uint64_t first, uint64_t count)
+{
+	uint8_t data[BLOCK];
+
+	for (uint64_t block = first; block < first + count; block++) {
+		for (size_t i = 0; i < sizeof(data); i++)
+			data[i] = (uint8_t)(block + i / 7);
+		ck_assert_int_eq(ramfile_write(file, data, sizeof(data), block * BLOCK, false), 0);
+	}
+}
+
+/* --- work follows what is resident ------------------------------------------------------------------------- */
+
+/* Eight terabytes of address space, of which a few blocks far apart are used: a turn of the demoter, the figures, the
+ * runs of `tierctl map`, a seek and a cut all go through what is there. */
+START_TEST(address_space_is_not_work)
+{
+	const uint64_t size = 8 * TIB, blocks = size / BLOCK, at[] = { 0, blocks / 3, blocks / 2, blocks - 1 };
+	struct ramfile *file = file_of(7, size);
+	struct tier_figures before, after;
+	uint64_t offset;
+
+	for (size_t i = 0; i < 4; i++)
+		write_blocks(file, at[i], 1);
+	ck_assert_uint_eq(figures_of(file).resident_bytes, 4 * BLOCK);
+	tier_figures(tier, &before);
+	for (int i = 0; i < 4; i++)
+		tier_step(tier);
+	tier_figures(tier, &after);
+	/* A zap and a look of each, and a count and a choice. */
+	ck_assert_uint_le(after.visited_blocks - before.visited_blocks, 4 * 4 * 4 * BLOCKS_CHUNK);
+	ck_assert_int_eq(ramfile_seek(file, BLOCK, SEEK_DATA, &offset), 0);
+	ck_assert_uint_eq(offset, at[1] * BLOCK);
+	ck_assert_int_eq(ramfile_discard(file, 0, size - BLOCK), 0);
+	ck_assert_uint_eq(figures_of(file).resident_bytes, BLOCK);
+	ck_assert_int_eq(ramfile_truncate(file, BLOCK), 0);
+	ck_assert_uint_eq(figures_of(file).resident_bytes, 0);
+	ck_assert_int_eq(ramfile_truncate(file, size), 0);
+	ck_assert_int_eq(ramfile_seek(file, 0, SEEK_DATA, &offset), -ENXIO);
+	ramfile_unload(file);
+}
+END_TEST
+
+struct runs {
+	uint64_t count, end, resident;
+};
+
+static int add_run(void *arg, const struct ramfile_run *run)
+{
+	struct runs *runs = arg;
+
+	ck_assert_uint_eq(run->offset, runs->end);
+	runs->end = run->offset + run->length;
+	runs->resident += run->state == RAMFILE_RUN_RESIDENT ? run->length : 0;
+	runs->count++;
+	return 0;
+}
+
+START_TEST(the_runs_of_a_sparse_file_are_whole)
+{
+	struct ramfile *file = file_of(7, TIB + 4096);
+	struct runs runs = { 0 };
+
+	ck_assert_int_eq(ramfile_map(file, 0, UINT64_MAX, add_run, &runs), 0);
+	ck_assert_uint_eq(runs.end, TIB + 4096);
+	ck_assert_uint_eq(runs.count, 1);
+	write_blocks(file, 3 * BLOCKS_CHUNK + 5, 2);
+	runs = (struct runs){ 0 };
+	ck_assert_int_eq(ramfile_map(file, 0, UINT64_MAX, add_run, &runs), 0);
+	ck_assert_uint_eq(runs.end, TIB + 4096);
+	ck_assert_uint_eq(runs.count, 3);
+	ck_assert_uint_eq(runs.resident, 2 * BLOCK);
+	runs = (struct runs){ 0 };
+	ck_assert_int_eq(ramfile_map(file, 0, 10 * BLOCK, add_run, &runs), 0);
+	ck_assert_uint_eq(runs.end, 10 * BLOCK);
+	ramfile_unload(file);
+}
+END_TEST
+
+/* Files of which nothing is resident are not visited at all. */
+START_TEST(unused_files_cost_nothing)
+{
+	struct ramfile *file[64];
+	struct tier_figures before, after;
+
+	for (uint64_t i = 0; i < 64; i++)
+		file[i] = file_of(100 + i, 4 * GIB);
+	tier_figures(tier, &before);
+	for (int i = 0; i < 4; i++)
+		tier_step(tier);
+	tier_figures(tier, &after);
+	ck_assert_uint_eq(after.visited_blocks, before.visited_blocks);
+	ck_assert_uint_eq(after.scans, before.scans);
+	for (uint64_t i = 0; i < 64; i++)
+		ramfile_unload(file[i]);
+}
+END_TEST
+
+/* --- ages of cold blocks where nobody looks ------------------------------------------------------------------- */
+
+START_TEST(cold_blocks_grow_older_in_chunks_without_dram)
+{
+	struct heat heat = { 0 };
+	struct blocks blocks;
+
+	ck_assert_int_eq(blocks_init(&blocks, 3 * BLOCKS_CHUNK), 0);
+	for (uint64_t block = 0; block < 3 * BLOCKS_CHUNK; block += BLOCKS_CHUNK) {
+		blocks_place(&blocks, block, BLOCK_COLD);
+		blocks_set_stored(&blocks, block, 100, 1);
+	}
+	heat_set_age(&blocks, BLOCKS_CHUNK, 3);
+	for (int i = 0; i < 5; i++)
+		heat_looked(&heat, &blocks);
+	ck_assert_uint_eq(heat_age(&blocks, 0), 5);
+	ck_assert_uint_eq(heat_age(&blocks, BLOCKS_CHUNK), 8);
+	/* One that comes to DRAM keeps what it was, and so do its neighbours, which are looked at from then on. */
+	blocks_set_state(&blocks, 0, BLOCK_LOADING);
+	ck_assert_uint_eq(blocks.generation[0], 5);
+	blocks_set_state(&blocks, 0, BLOCK_COLD);
+	heat_slept(&blocks, 1000);
+	ck_assert_uint_eq(heat_age(&blocks, 0), BLOCK_GENERATION_MAX);
+	heat_set_age(&blocks, 0, 7);
+	ck_assert_uint_eq(heat_age(&blocks, 0), 7);
+	blocks_check(&blocks);
+	blocks_fini(&blocks);
+}
+END_TEST
+
+/* --- nothing stops it ----------------------------------------------------------------------------------------- */
+
+static const struct mapper_ops *quick_ops;
+static struct mapper_ops slow_ops;
+
+static int slow_look(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used)
+{
+	clock_sleep(2 * QUICK_NS);
+	return quick_ops->look(mapper, first, count, used);
+}
+
+static void make_slow(struct process *process)
+{
+	struct mapper *mapper = (struct mapper *)process;
+
+	quick_ops = mapper->ops;
+	slow_ops = *quick_ops;
+	slow_ops.look = slow_look;
+	mapper->ops = &slow_ops;
+}
+
+/* Looks that take longer than their period, so that some scan is due at every moment. */
+START_TEST(slow_scans_do_not_stop_it)
+{
+	struct ramfile *file[2];
+	struct process *process[2];
+
+	for (uint64_t i = 0; i < 2; i++) {
+		file[i] = file_of(7 + i, BUDGET_BLOCKS * BLOCK);
+		ck_assert_int_eq(process_map(file[i], 1 + i, &process[i]), 0);
+	}
+	for (uint64_t block = 0; block < BUDGET_BLOCKS; block++) {
+		uint64_t word = block + 1;
+
+		ck_assert(process_touch(process[block % 2], block / 2 * BLOCK, &word, sizeof(word), true));
+	}
+	for (int i = 0; i < 2; i++)
+		make_slow(process[i]);
+	for (int i = 0; i < 12; i++) {
+		tier_step(tier);
+		for (int k = 0; k < 2; k++)
+			process_run_agent(process[k]);
+		clock_sleep(QUICK_NS + QUICK_NS / 4);
+	}
+	ck_assert_uint_gt(figures_of(file[0]).demotions + figures_of(file[1]).demotions, 0);
+	for (int i = 0; i < 2; i++) {
+		process_unmap(process[i]);
+		ramfile_unload(file[i]);
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("room");
+	TCase *tests = tcase_create("room");
+
+	tcase_set_timeout(tests, 60);
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, address_space_is_not_work);
+	tcase_add_test(tests, the_runs_of_a_sparse_file_are_whole);
+	tcase_add_test(tests, unused_files_cost_nothing);
+	tcase_add_test(tests, cold_blocks_grow_older_in_chunks_without_dram);
+	tcase_add_test(tests, slow_scans_do_not_stop_it);
+	suite_add_tcase(suite, tests);
+	return check_run(suite);
+}
