@@ -41,7 +41,7 @@ size_t access_payload_max(struct ramfile *file)
 void access_look(const struct ramfile *file, uint64_t block, struct tierfs_access_record *ret)
 {
 	const struct blocks *blocks = &file->blocks;
-	bool cached = blocks_has(blocks, block, BLOCK_CACHED);
+	bool cached = blocks_has(blocks, block, BLOCK_CACHED) || ramfile_may_be_dirty(file, block);
 
 	*ret = (struct tierfs_access_record){ .block = block, .count = 1, .generation = heat_age(blocks, block) };
 	ret->tier = blocks_tier(blocks, block);

@@ -67,12 +67,14 @@ static int check_record(const struct writer *writer, const struct tierfs_access_
 enum took { TOOK, ANSWERED, NOT_NOW };
 
 /* Under lock: a block at rest that a write may not touch. */
-static bool is_left_alone(const struct blocks *blocks, const struct tierfs_access_record *record)
+static bool is_left_alone(const struct ramfile *file, const struct tierfs_access_record *record)
 {
+	const struct blocks *blocks = &file->blocks;
+
 	/* The kernel may be about to cache a block that is away: it waits for it. */
 	if (record->flags & TIERFS_BLOCK_AWAY)
 		return !blocks_away(blocks, record->block);
-	return blocks_has(blocks, record->block, BLOCK_CACHED) ||
+	return blocks_has(blocks, record->block, BLOCK_CACHED) || file->cache_unknown ||
 	       (blocks_state(blocks, record->block) == BLOCK_RESIDENT && !(record->flags & TIERFS_BLOCK_IN_PLACE));
 }
 
@@ -97,7 +99,7 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 		access_fail(record, -ENXIO);
 		return ANSWERED;
 	}
-	if (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED) || is_left_alone(blocks, record)) {
+	if (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED) || is_left_alone(file, record)) {
 		bool owned = blocks_has(blocks, block, BLOCK_OWNED);
 
 		access_look(file, block, record);

@@ -45,17 +45,21 @@ void away_want(struct ramfile *file, uint64_t block)
 	pthread_cond_broadcast(&away->wanted);
 }
 
-int away_wait(struct ramfile *file, uint64_t block, bool must)
+int away_wait(struct ramfile *file, uint64_t block, enum away_for what)
 {
 	_Atomic unsigned int *threads = tier_away_waits(file->tier);
 	int err = 0;
 
-	if (!must && atomic_fetch_add(threads, 1) >= THREADS_MAX)
+	if (what == AWAY_FOR_CALL && atomic_fetch_add(threads, 1) >= THREADS_MAX)
 		err = -EREMOTE;
 	while (!err && block < file->blocks.count &&
 	       (blocks_passing(&file->blocks, block) || blocks_away(&file->blocks, block))) {
 		if (interrupted_fn && interrupted_fn(interrupted_arg)) {
 			err = -EINTR;
+			break;
+		}
+		if (what == AWAY_FOR_FILL && ramfile_is_attached(file)) {
+			err = -EINVAL;
 			break;
 		}
 		if (blocks_passing(&file->blocks, block))
@@ -64,7 +68,7 @@ int away_wait(struct ramfile *file, uint64_t block, bool must)
 			away_want(file, block);
 		lock_wait_until(&file->lock, &file->settled, clock_ns() + LOOK_NS);
 	}
-	if (!must)
+	if (what == AWAY_FOR_CALL)
 		atomic_fetch_sub(threads, 1);
 	return err;
 }

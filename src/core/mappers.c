@@ -105,20 +105,22 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 		ramfile_end_change(file);
 		return err;
 	}
-	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
-	 */
 	lock_get(&file->lock);
-	file->attaching++;
-	while (file->batches)
-		lock_wait(&file->lock, &file->settled);
 	if (file->cached_opens) {
-		file->attaching--;
-		pthread_cond_broadcast(&file->settled);
 		lock_put(&file->lock);
 		ramfile_end_change(file);
 		return -EBUSY;
 	}
+	file->attaching++;
 	file->cache_stale = true;
+	pthread_cond_broadcast(&file->settled); /* fills that wait are refused now */
+	lock_put(&file->lock);
+	tier_forget_cache(file->tier, file->ino);
+	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
+	 */
+	lock_get(&file->lock);
+	while (file->batches)
+		lock_wait(&file->lock, &file->settled);
 	lock_get(&file->mapper_lock);
 	mapper->users = 0;
 	mapper->leaving = false;

@@ -372,9 +372,13 @@ int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes)
 void ns_stat_figures(struct ramfile *file, struct stat *ret)
 {
 	struct ramfile_figures figures;
+	uint64_t bytes;
 
 	ramfile_figures(file, &figures);
-	ret->st_blocks = (blkcnt_t)((figures.resident_bytes + figures.stored_bytes + 511) / 512);
+	bytes = figures.resident_bytes + figures.stored_bytes;
+	if (figures.cache_unknown) /* none would say to a tool that there is nothing to read */
+		bytes += figures.hole_bytes;
+	ret->st_blocks = (blkcnt_t)((bytes + 511) / 512);
 }
 
 /* ---- the end of an inode ---- */

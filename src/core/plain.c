@@ -11,6 +11,14 @@
  *
  * The kernel takes pages without asking, and tells nobody when it drops one. BLOCK_CACHED marks what it may hold: set
  * by a fill or a write back, cleared by a measurement. Cached blocks count in the budget like resident ones.
+ *
+ * A page in the kernel's cache is right only while every write goes through that cache, or is seen by it. Writes to an
+ * attached mapping are not. So the two exclude each other, and not by the opens alone: the kernel fills its cache for
+ * any open, also one that it was told to cache nothing for (a private mapping, sendfile(2), splice(2)). A fill is
+ * refused while the file is attached, and whoever attaches has the kernel forget what it has. Refused means at once: a
+ * fill has locked a page, for which a thread of the mapper may wait with its memory map locked (mmap(2) of such a file
+ * does), and a batch that has a mapper to protect needs that memory map. A fill that waits for such a batch would never
+ * end.
  */
 #include "core/ramfile_impl.h"
 
@@ -134,7 +142,8 @@ enum ramfile_cache ramfile_open_cached(struct ramfile *file)
 	lock_get(&file->mapper_lock);
 	mappers = file->mapper_count;
 	lock_put(&file->mapper_lock);
-	if (mappers || file->attaching)
+	/* One that has not come back to a daemon that was restarted counts, too: it would be refused then. */
+	if (mappers || file->attaching || (!file->cached_opens && ramfile_is_held(file)))
 		return RAMFILE_CACHE_NO;
 	if (!file->cached_opens && arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true) < 0)
 		return RAMFILE_CACHE_NO;
@@ -169,7 +178,27 @@ bool ramfile_inherit(struct ramfile *file, bool inherited)
 	/* Whatever the kernel has cached of a file that nobody had open for it: an attached mapping may have come
 	 * since. */
 	file->cache_stale = inherited && !plain;
+	file->cache_unknown = inherited;
 	return plain;
+}
+
+bool ramfile_is_attached(struct ramfile *file)
+{
+	unsigned int mappers;
+
+	if (file->cached_opens)
+		return false;
+	if (file->attaching)
+		return true;
+	lock_get(&file->mapper_lock);
+	mappers = file->mapper_count;
+	lock_put(&file->mapper_lock);
+	return mappers || ramfile_is_held(file);
+}
+
+bool ramfile_may_be_dirty(const struct ramfile *file, uint64_t block)
+{
+	return file->cached_opens && (file->cache_unknown || blocks_has(&file->blocks, block, BLOCK_CACHED));
 }
 
 /* --- fill and write back ------------------------------------------------------------------------------------- */
@@ -193,15 +222,20 @@ int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, s
 {
 	uint64_t started_ns = clock_ns();
 	uint64_t first = offset / file->block_bytes;
+	bool refused;
 	int err;
 
 	tier_wait_room(file->tier, len, started_ns + FILL_WAIT_NS);
 	lock_get(&file->lock);
-	for (uint64_t block = first; block < file->blocks.count && block * file->block_bytes < offset + len; block++)
+	refused = ramfile_is_attached(file);
+	for (uint64_t block = first; !refused && block < file->blocks.count && block * file->block_bytes < offset + len;
+	     block++)
 		mark_cached(file, block);
 	lock_put(&file->lock);
+	if (refused)
+		return -EINVAL;
 	tier_pressed(file->tier);
-	err = ramfile_read_for(file, true, buf, len, offset, ret_len);
+	err = ramfile_read_for(file, AWAY_FOR_FILL, buf, len, offset, ret_len);
 	hist_add(&file->faults, clock_ns() - started_ns);
 	return err;
 }
@@ -223,7 +257,7 @@ static int take_for_write_back(struct ramfile *file, uint64_t block)
 		}
 		if (!blocks_passing(&file->blocks, block) && !blocks_away(&file->blocks, block))
 			break;
-		away_wait(file, block, true);
+		away_wait(file, block, AWAY_FOR_WRITE_BACK);
 	}
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
 	return (int)state;
@@ -379,6 +413,13 @@ void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, co
 	lock_put(&file->lock);
 	budget_force(tier_budget(file->tier), found * file->block_bytes);
 	tier_release(file->tier, gone * file->block_bytes);
+}
+
+void ramfile_measured(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	file->cache_unknown = false;
 }
 
 bool ramfile_evict_wanted(struct ramfile *file)

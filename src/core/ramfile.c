@@ -411,6 +411,7 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	figures.arena_bytes = atomic_load(&file->dram_blocks) * file->block_bytes;
 	figures.cached_bytes = file->blocks.cached * file->block_bytes;
 	figures.cached_opens = file->cached_opens;
+	figures.cache_unknown = file->cached_opens && file->cache_unknown;
 	count_tiers(file, &figures);
 	figures.stored_bytes = file->blocks.stored_total_bytes;
 	figures.pinned_bytes = file->blocks.pinned * file->block_bytes;

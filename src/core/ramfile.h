@@ -92,6 +92,7 @@ struct ramfile_figures {
 	uint64_t huge_bytes;                /* in units that may be huge pages */
 	uint64_t arena_bytes, cached_bytes; /* DRAM in the arena; in blocks of which the kernel caches pages */
 	unsigned int cached_opens;          /* > 0: mapped plain, or may be */
+	bool cache_unknown;                 /* plain, and the kernel may have written pages in any hole */
 	uint64_t promotions, demotions, demotions_aborted; /* blocks */
 	uint64_t direct_read_bytes, direct_write_bytes;
 	uint64_t fault_count, fault_p50_ns, fault_p99_ns;
@@ -130,7 +131,8 @@ void ramfile_close_cached(struct ramfile *file);
  * cached; they count as one, to be given back when the kernel has none any more. */
 bool ramfile_inherit(struct ramfile *file, bool inherited);
 /* Content for the page cache: as ramfile_read(), and the blocks count as cached from here on. Waits a while for room in
- * the budget, but not for ever: the kernel has taken the pages already. */
+ * the budget, but not for ever: the kernel has taken the pages already. -EINVAL: the file is attached, so that a cached
+ * page could become wrong without anybody knowing; it is said at once, whatever state the block is in. */
 int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
 /* Dirty pages come back: whole pages. Answers after a copy into the arena, without I/O; fails only if the file is lost
  * or truncated, or the host is out of memory. */
@@ -155,6 +157,8 @@ void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, co
 /* Where, from there on, the kernel may hold something as far as is known; the file's end if nowhere. Not exact: early.
  */
 uint64_t ramfile_next_cached(struct ramfile *file, uint64_t offset);
+/* All of the file was measured: from here on it is known what the kernel holds. */
+void ramfile_measured(struct ramfile *file);
 #define RAMFILE_MARKS 256
 /* For since: to be taken before what the kernel holds is looked at. */
 void ramfile_marks(struct ramfile *file, uint64_t ret[static RAMFILE_MARKS]);
@@ -170,7 +174,7 @@ bool ramfile_owns_arena(struct ramfile *file, int fd);
  * restarted. Takes no lock. */
 bool ramfile_is_held(const struct ramfile *file);
 
-/* -EBUSY: the file is mapped plain. */
+/* What the kernel caches of the file is dropped first. -EBUSY: the file is mapped plain. */
 int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper);
 /* Returns when no call into the mapper is running or will be made. */
 void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper);

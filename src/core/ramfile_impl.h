@@ -13,6 +13,7 @@
  *   huge.c      huge pages: made, and taken apart
  *   away.c      blocks whose content is on another host
  *   plain.c     what the kernel's page cache holds of it (plain mapping)
+ *   forget.c    makes the kernel forget it
  *
  * The page rule. At every moment, also after kill -9, the content of a page is: the page in the arena if it is present
  * there; else the stored copy if the store has the block's key; else zeros. Every transition keeps it by ordering its
@@ -97,6 +98,8 @@ struct ramfile {
 	unsigned int cached_opens; /* under lock: opens whose content the kernel may cache: the file is mapped plain */
 	bool evict_wanted;         /* under lock: the evictor shall take all of it out of the kernel's cache */
 	bool cache_stale;          /* under lock: the kernel may hold pages from before the file was attached */
+	bool cache_unknown;        /* under lock: loaded under a mount that was taken over, and not measured since: the
+				    * kernel may hold any page, and BLOCK_CACHED does not say which */
 
 	struct away away; /* under lock */
 
@@ -179,9 +182,11 @@ uint64_t ramfile_run_blocks(const struct ramfile *file);
 /* --- away.c --- */
 /* Under lock: the block, which is away and at rest, shall be brought. */
 void away_want(struct ramfile *file, uint64_t block);
+enum away_for { AWAY_FOR_CALL, AWAY_FOR_FILL, AWAY_FOR_WRITE_BACK };
 /* Under lock, which is dropped meanwhile: waits until the block is at rest and not away. -EINTR (away_on_interrupt());
- * -EREMOTE: too many threads wait already, and it is no must. */
-int away_wait(struct ramfile *file, uint64_t block, bool must);
+ * -EREMOTE: too many threads wait already for calls, which may fail; -EINVAL: the fill is to be refused now, see
+ * ramfile_fill(). */
+int away_wait(struct ramfile *file, uint64_t block, enum away_for what);
 /* Under lock: blocks that are away and wanted. */
 uint64_t away_count_wanted(const struct ramfile *file);
 
@@ -196,6 +201,15 @@ int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block
 int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block);
 /* The same for the whole file. */
 int ramfile_complete_all(struct ramfile *file);
+
+/* Under lock: somebody writes to the arena without the kernel's page cache, or may at any moment. */
+bool ramfile_is_attached(struct ramfile *file);
+/* Under lock: the kernel may hold pages of the block that were written and did not come back yet. */
+bool ramfile_may_be_dirty(const struct ramfile *file, uint64_t block);
+
+/* --- forget.c --- */
+/* The kernel drops what it caches of the file, and gives up what it maps of it. */
+void tier_forget_cache(struct tier *tier, uint64_t ino);
 
 /* --- huge.c --- */
 /* Called with the lock held, the block a HOLE and reserved. True: the unit was filled, maybe by a huge page, and the
@@ -233,8 +247,8 @@ void access_look(const struct ramfile *file, uint64_t block, struct tierfs_acces
 void access_fail(struct tierfs_access_record *record, int err);
 
 /* --- read.c --- */
-/* As ramfile_read(). must: for who maps the file; it waits for what is away however many do. */
-int ramfile_read_for(struct ramfile *file, bool must, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+/* As ramfile_read(), and the same for a fill: ramfile_fill(). */
+int ramfile_read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, uint64_t offset, size_t *ret_len);
 
 /* --- demote.c --- */
 struct demote_result {

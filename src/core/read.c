@@ -16,7 +16,7 @@
 
 struct read_run {
 	struct ramfile *file;
-	bool must; /* who maps it needs it */
+	enum away_for what;
 	struct work *work;
 	uint8_t *buf;            /* where offset lands */
 	uint64_t offset, length; /* of the request, within one run of blocks */
@@ -43,20 +43,36 @@ static uint64_t punch_sum(const struct ramfile *file, uint64_t first, uint64_t c
 	return sum;
 }
 
+/* Under lock: waits until the block is at rest, with owned also until no batch holds it. A fill is refused as soon as
+ * the file is attached, and therefore waits for no batch that has a mapper to protect: see ramfile_fill(). */
+static int wait_rest(struct read_run *run, uint64_t block, bool owned)
+{
+	struct ramfile *file = run->file;
+
+	for (;;) {
+		if (run->what == AWAY_FOR_FILL && ramfile_is_attached(file))
+			return -EINVAL;
+		if (block >= file->blocks.count || (!blocks_passing(&file->blocks, block) &&
+						    !(owned && blocks_has(&file->blocks, block, BLOCK_OWNED))))
+			return 0;
+		blocks_set(&file->blocks, block, BLOCK_WAITERS);
+		lock_wait(&file->lock, &file->settled);
+	}
+}
+
 /* Finds the longest run of blocks in one state at the start of the request. */
 static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 {
 	uint64_t last;
+	int err;
 
 	LOCK_SCOPE(&file->lock);
 	run->first = run->offset / file->block_bytes;
-	ramfile_wait_block(file, run->first);
-	if (run->first < file->blocks.count && blocks_away(&file->blocks, run->first)) {
-		int err = away_wait(file, run->first, run->must);
-
-		if (err)
-			return err;
-	}
+	err = wait_rest(run, run->first, false);
+	if (!err && run->first < file->blocks.count && blocks_away(&file->blocks, run->first))
+		err = away_wait(file, run->first, run->what);
+	if (err)
+		return err;
 	if (run->offset >= file->size_bytes)
 		return -ENODATA;
 	if (len > file->size_bytes - run->offset)
@@ -121,21 +137,19 @@ static int missing_copy(struct read_run *run, uint64_t block)
 	struct ramfile *file = run->file;
 	struct codec_info info;
 	bool cold;
+	int err;
 
 	lock_get(&file->lock);
-	ramfile_wait_owner(file, block);
-	cold = block < file->blocks.count && blocks_state(&file->blocks, block) == BLOCK_COLD;
+	err = wait_rest(run, block, true);
+	cold = !err && block < file->blocks.count && blocks_state(&file->blocks, block) == BLOCK_COLD;
 	if (cold)
 		blocks_set_state(&file->blocks, block, BLOCK_UPDATING); /* ours: now the answer is certain */
 	lock_put(&file->lock);
 	if (cold) {
-		int err = ramfile_fetch(file, run->work, block, run->work->plain, &info);
-
+		err = ramfile_fetch(file, run->work, block, run->work->plain, &info);
 		ramfile_end_update(file, block, BLOCK_COLD);
-		if (err && err != -EREMOTE) /* it became away: begin_read() waits */
-			return err;
 	}
-	return -EAGAIN;
+	return err && err != -EREMOTE ? err : -EAGAIN; /* -EREMOTE: it became away, begin_read() waits */
 }
 
 static void read_piece(void *arg, unsigned int piece)
@@ -235,11 +249,11 @@ static int read_run(struct ramfile *file, struct read_run *run)
 static int complete_first(struct ramfile *file, struct read_run *run)
 {
 	bool mine;
-	int err = 0;
+	int err;
 
 	lock_get(&file->lock);
-	ramfile_wait_owner(file, run->first);
-	mine = run->first < file->blocks.count && blocks_state(&file->blocks, run->first) == BLOCK_RESIDENT;
+	err = wait_rest(run, run->first, true);
+	mine = !err && run->first < file->blocks.count && blocks_state(&file->blocks, run->first) == BLOCK_RESIDENT;
 	if (mine)
 		blocks_set_state(&file->blocks, run->first, BLOCK_UPDATING);
 	lock_put(&file->lock);
@@ -250,9 +264,9 @@ static int complete_first(struct ramfile *file, struct read_run *run)
 	return err ? err : -EAGAIN;
 }
 
-int ramfile_read_for(struct ramfile *file, bool must, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+int ramfile_read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
-	struct read_run run = { .file = file, .must = must };
+	struct read_run run = { .file = file, .what = what };
 	size_t done = 0;
 	int err;
 
@@ -284,6 +298,12 @@ int ramfile_read_for(struct ramfile *file, bool must, void *buf, size_t len, uin
 
 /* --- seek ------------------------------------------------------------------------------------------------- */
 
+/* Under lock. What a plain mapping wrote where there was nothing is data, though only the kernel has it. */
+static bool is_hole(const struct ramfile *file, uint64_t block)
+{
+	return blocks_state(&file->blocks, block) == BLOCK_HOLE && !ramfile_may_be_dirty(file, block);
+}
+
 int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset)
 {
 	uint64_t block = offset / file->block_bytes;
@@ -296,7 +316,9 @@ int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *re
 	LOCK_SCOPE(&file->lock);
 	if (offset >= file->size_bytes)
 		return -ENXIO;
-	while (block < file->blocks.count && (blocks_state(&file->blocks, block) == BLOCK_HOLE) != want_hole)
+	if (want_hole && file->cached_opens && file->cache_unknown)
+		block = file->blocks.count;
+	while (block < file->blocks.count && is_hole(file, block) != want_hole)
 		block = want_hole ? block + 1 : blocks_next(&file->blocks, block + 1, BLOCKS_USED);
 	if (block == file->blocks.count) {
 		if (!want_hole)
@@ -310,5 +332,5 @@ int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *re
 
 int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
-	return ramfile_read_for(file, false, buf, len, offset, ret_len);
+	return ramfile_read_for(file, AWAY_FOR_CALL, buf, len, offset, ret_len);
 }

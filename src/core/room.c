@@ -224,7 +224,7 @@ static void list_plain(void *arg, struct ramfile *file)
 	struct plain_list *list = arg;
 
 	LOCK_SCOPE(&file->lock);
-	if ((file->cached_opens || file->blocks.cached) && list->count < list->max)
+	if ((file->cached_opens || file->blocks.cached || file->cache_unknown) && list->count < list->max)
 		list->ino[list->count++] = file->ino;
 }
 

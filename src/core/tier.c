@@ -254,6 +254,8 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	work_pool_init(&tier->works, config->block_bytes, config->level);
 	lock_init(&tier->lock, LOCK_RANK_TIER);
 	lock_init(&tier->parked_lock, LOCK_RANK_BUDGET);
+	lock_init(&tier->forget_lock, LOCK_RANK_STATS); /* a leaf */
+	lock_cond_init(&tier->forgotten);
 	lock_cond_init(&tier->unpinned);
 	lock_cond_init(&tier->wakeup);
 	lock_cond_init(&tier->room);
@@ -297,6 +299,8 @@ void tier_free(struct tier *tier)
 		TAILQ_REMOVE(&tier->parked, parked, link);
 		free(parked);
 	}
+	pthread_cond_destroy(&tier->forgotten);
+	lock_fini(&tier->forget_lock);
 	pthread_cond_destroy(&tier->unpinned);
 	pthread_cond_destroy(&tier->wakeup);
 	pthread_cond_destroy(&tier->room);

@@ -69,6 +69,14 @@ void tier_end_squeeze(struct tier *tier);
 /* Inode numbers of the files that the kernel caches pages of, or may. Returns how many, at most max. */
 size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max);
 
+/* Who can have the kernel drop all that it caches of a file, and what of it is mapped: the file is about to be
+ * attached. Called on any thread, without a lock. It waits for fills that are under way, which are refused by then. */
+typedef void tier_forget_fn(void *arg, uint64_t ino);
+/* NULL: there is nobody any more. */
+void tier_on_forget(struct tier *tier, tier_forget_fn *fn, void *arg);
+/* Waits until no call is under way, or the deadline; true if so. */
+bool tier_wait_forgotten(struct tier *tier, uint64_t deadline_ns);
+
 uint32_t tier_block_bytes(const struct tier *tier);
 void tier_figures(struct tier *tier, struct tier_figures *ret);
 /* Where the time of faults goes. */

@@ -1,5 +1,5 @@
 /* core/tier_impl.h - the tier engine's struct, for the files that make it up: tier.c (files, demoter, settings) and
- * room.c (who waits for room, and who is told that there is some).
+ * room.c (who waits for room, and who is told that there is some), forget.c (what the kernel caches).
  */
 #pragma once
 
@@ -42,6 +42,12 @@ struct tier {
 	pthread_cond_t room;       /* with parked_lock: budget was given back */
 	pthread_cond_t squeeze;    /* with parked_lock: the reserve may be used, or squeeze_ends */
 	bool squeeze_ends;         /* under parked_lock */
+
+	struct lock forget_lock;
+	tier_forget_fn *forget; /* under forget_lock */
+	void *forget_arg;
+	unsigned int forgets; /* under forget_lock: calls that are under way */
+	pthread_cond_t forgotten;
 
 	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
 	_Atomic pid_t evictor_tid;

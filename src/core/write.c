@@ -235,7 +235,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 		piece->whole = piece->start == 0 && piece->length == ramfile_block_length(file, piece->block);
 		away = blocks_away(&file->blocks, piece->block);
 		if (away && !piece->whole)
-			err = away_wait(file, piece->block, false);
+			err = away_wait(file, piece->block, AWAY_FOR_CALL);
 	} while (!err && away && !piece->whole);
 	if (err) {
 		lock_put(&file->lock);
@@ -325,7 +325,7 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 	lock_get(&file->lock);
 	ramfile_wait_owner(file, piece->block);
 	while (!err && piece->block < file->blocks.count && blocks_away(&file->blocks, piece->block)) {
-		err = away_wait(file, piece->block, false);
+		err = away_wait(file, piece->block, AWAY_FOR_CALL);
 		ramfile_wait_owner(file, piece->block);
 	}
 	if (err || piece->block >= file->blocks.count || blocks_empty(&file->blocks, piece->block)) {

@@ -73,8 +73,10 @@ struct door_opened {
 int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struct door_opened *ret);
 void door_release(const struct door *door, uint64_t ino, uint64_t fh); /* of an earlier session: does nothing */
 
-/* Pages for the kernel's cache. -EAGAIN, and nothing was read: more than DOOR_FILL_MAX, which only the read-ahead of
- * memory with MADV_HUGEPAGE asks for, 4 MiB at a time; the kernel then asks again for the one page it needs. */
+/* Pages for the kernel's cache. -EINVAL: the file is attached (ramfile_fill()); to sendfile(2) and splice(2) that says
+ * to read instead, to who touches a private mapping it is SIGBUS. -EAGAIN, and nothing was read: more than
+ * DOOR_FILL_MAX, which only the read-ahead of memory with MADV_HUGEPAGE asks for, 4 MiB at a time; the kernel then asks
+ * again for the one page it needs. */
 int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint64_t offset, size_t *ret_len);
 /* Dirty pages from it. Nobody can be told of an error, so what may pass is waited for. */
 int door_write_back(const struct door *door, uint64_t ino, const void *buf, size_t len, uint64_t offset);

@@ -2,7 +2,8 @@
  * no lock held; what the request does is in door.c and core/.
  *
  * An open is of one of two kinds (door_open()). FOPEN_DIRECT_IO: the kernel caches no content, read and write come here
- * as they are, and mapping the file behind the daemon's back fails with ENODEV. Or cached, which is what a plain
+ * as they are, and mapping the file shared behind the daemon's back fails with ENODEV. (It still fills its cache for
+ * private mappings, sendfile and splice: core/plain.c has what follows.) Or cached, which is what a plain
  * mapping needs. A reply to an open of either kind keeps the inode's cache (else the kernel drops all of it, mapped or
  * not), and lets a close pass without write back. Attributes of files (their blocks move) are asked for every time, and
  * no change of theirs may make the kernel drop content; names only change through this mount, so the kernel may keep

@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "front/bdi.h"
 #include "front/mountpoint.h"
@@ -19,6 +20,8 @@
 #define THREADS_MAX 4096 /* requests that wait for a block or for room hold one each; only as many as wait are made */
 #define THREADS_IDLE 16
 #define WAKE_SIGNAL SIGUSR2
+/* For a call that tells the kernel to get as far as the kernel. */
+#define TELL_NS (1 * NS_PER_S)
 #define NOTIFY_RESEND 7 /* FUSE_NOTIFY_RESEND of later headers */
 
 /* libfuse explains a failed mount on its own; that text goes into our one line instead. */
@@ -74,6 +77,25 @@ static int mount_new(struct fusedoor *door, const struct fusedoor_config *config
 	return attach_session(door, fuse_session_fd(door->session));
 }
 
+/* Of a file that is about to be attached. Nobody has it open for plain mapping, so what is cached is clean, and what
+ * is mapped of it is private; no device writes there. The kernel waits for pages that are being filled. */
+static void forget_cache(void *arg, uint64_t ino)
+{
+	struct fusedoor *door = arg;
+	int rc = fuse_lowlevel_notify_inval_inode(door->session, ino, 0, 0);
+
+	if (rc < 0 && rc != -ENOENT)
+		log_debug("file %llu: the kernel could not be told to forget it: %s", (unsigned long long)ino,
+			  strerror(-rc));
+}
+
+/* True: nobody uses the session any more. */
+static bool end_telling(struct fusedoor *door)
+{
+	tier_on_forget(door->door.tier, NULL, NULL);
+	return tier_wait_forgotten(door->door.tier, clock_ns() + TELL_NS);
+}
+
 int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
@@ -107,6 +129,7 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 		fusedoor_free(door);
 		return rc;
 	}
+	tier_on_forget(door->door.tier, forget_cache, door);
 	*ret = door;
 	return 0;
 }
@@ -221,12 +244,18 @@ static void unmount_taken(struct fusedoor *door)
 
 void fusedoor_free(struct fusedoor *door)
 {
+	bool unused;
+
 	if (!door)
 		return;
+	unused = end_telling(door);
 	if (door->mounted && door->taken.fuse_fd >= 0)
 		unmount_taken(door);
 	else if (door->mounted)
 		fuse_session_unmount(door->session);
+	if (!unused && !end_telling(door))
+		return; /* the kernel waits for an answer that nobody gives any more: ended by force, so is the process
+			   now */
 	if (door->session)
 		fuse_session_destroy(door->session);
 	else if (door->taken.fuse_fd >= 0)

@@ -68,8 +68,8 @@ static void subject_close(struct plain *plain, struct subject *subject)
 	ns_put(plain->config.ns, subject->ino);
 }
 
-/* What the kernel holds of a range, told to the engine. */
-static void measure(struct plain *plain, struct subject *subject, uint64_t offset, uint64_t length)
+/* What the kernel holds of a range, told to the engine. False: it could not be found out. */
+static bool measure(struct plain *plain, struct subject *subject, uint64_t offset, uint64_t length)
 {
 	uint64_t block_bytes = subject->figures.block_bytes;
 	uint64_t first = offset / block_bytes, end = (offset + length + block_bytes - 1) / block_bytes;
@@ -87,15 +87,16 @@ static void measure(struct plain *plain, struct subject *subject, uint64_t offse
 		if (err == -ENOENT)
 			memset(plain->cached, 0, count); /* no name and no mapper: the kernel is about to forget it */
 		else if (err)
-			return;
+			return false;
 		ramfile_set_cached(subject->file, first, count, plain->cached, marks);
 		first += count;
 	}
+	return true;
 }
 
 /* A whole file, which may be far larger than what is cached of it: first by pieces, then those of which the kernel has
- * something, or was thought to have. */
-static void measure_whole(struct plain *plain, struct subject *subject)
+ * something, or was thought to have. False: not all of it could be. */
+static bool measure_whole(struct plain *plain, struct subject *subject)
 {
 	uint64_t piece_bytes = PIECE_BLOCKS * subject->figures.block_bytes, size = subject->figures.size_bytes;
 	uint64_t pieces = (size + piece_bytes - 1) / piece_bytes;
@@ -109,17 +110,18 @@ static void measure_whole(struct plain *plain, struct subject *subject)
 		if (err == -ENOENT)
 			memset(plain->coarse, 0, count);
 		else if (err)
-			return;
+			return false;
 		for (uint64_t i = 0; i < count; i++) {
 			uint64_t offset = (first + i) * piece_bytes;
 
 			if (known < offset)
 				known = ramfile_next_cached(subject->file, offset);
-			if (plain->coarse[i] || known < offset + piece_bytes)
-				measure(plain, subject, offset,
-					size - offset < piece_bytes ? size - offset : piece_bytes);
+			if ((plain->coarse[i] || known < offset + piece_bytes) &&
+			    !measure(plain, subject, offset, size - offset < piece_bytes ? size - offset : piece_bytes))
+				return false;
 		}
 	}
+	return true;
 }
 
 /* Drops up to a portion of the oldest blocks. Returns the bytes that left the kernel's cache. */
@@ -222,7 +224,8 @@ static void measure_all(struct plain *plain, const uint64_t *ino, size_t files)
 			evict_drop(plain->config.evict, plain->dev, subject.ino, subject.path[0] ? subject.path : NULL,
 				   &all, 1, &answer, &summary);
 		}
-		measure_whole(plain, &subject);
+		if (measure_whole(plain, &subject))
+			ramfile_measured(subject.file);
 		subject_close(plain, &subject);
 	}
 }
