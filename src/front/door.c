@@ -250,6 +250,19 @@ int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, 
 	return rc;
 }
 
+int door_copy(const struct door *door, uint64_t from, uint64_t from_offset, uint64_t to, uint64_t to_offset, void *buf,
+	      size_t len, size_t *ret_len)
+{
+	size_t got = 0;
+	int rc = door_read(door, from, false, buf, len, from_offset, &got);
+
+	if (rc == 0 && got)
+		rc = door_write(door, to, false, false, buf, got, to_offset);
+	if (rc == 0)
+		*ret_len = got;
+	return rc;
+}
+
 static int fallocate_open(const struct door *door, struct ramfile *file, uint64_t ino, int mode, uint64_t offset,
 			  uint64_t len)
 {

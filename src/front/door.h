@@ -87,6 +87,10 @@ int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, siz
 /* cached: the kernel keeps the pages that were written (a write(2) on a cached open). */
 int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,
 	       uint64_t offset);
+/* From one file to another, or within one: what a read and a write would do. *ret_len: how much, at most len, which is
+ * the room in buf. */
+int door_copy(const struct door *door, uint64_t from, uint64_t from_offset, uint64_t to, uint64_t to_offset, void *buf,
+	      size_t len, size_t *ret_len);
 int door_fallocate(const struct door *door, uint64_t ino, int mode, uint64_t offset, uint64_t len);
 int door_seek(const struct door *door, uint64_t ino, uint64_t offset, int whence, uint64_t *ret_offset);
 

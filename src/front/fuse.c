@@ -433,6 +433,28 @@ static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 		reply_rc(req, rc);
 }
 
+/* The kernel has written back what it caches of both ranges, and drops what it caches of the second. Done here, as its
+ * own way of doing it reads through the cache, which an attached file has none of. */
+static void tfs_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offset, struct fuse_file_info *from_fi,
+				fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_fi, size_t len, int flags)
+{
+	void *buf = buffer_get();
+	int rc = -ENOMEM;
+
+	(void)from_fi;
+	(void)to_fi;
+	(void)flags;
+	away_on_interrupt(was_interrupted, req);
+	if (buf)
+		rc = door_copy(&door_of(req)->door, from, (uint64_t)from_offset, to, (uint64_t)to_offset, buf,
+			       len < IO_MAX ? len : IO_MAX, &len);
+	away_on_interrupt(NULL, NULL);
+	if (rc == 0)
+		fuse_reply_write(req, len);
+	else
+		reply_rc(req, rc);
+}
+
 static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)datasync;
@@ -534,6 +556,7 @@ const struct fuse_lowlevel_ops fuse_operations = {
 	.release = tfs_release,
 	.read = tfs_read,
 	.write = tfs_write,
+	.copy_file_range = tfs_copy_file_range,
 	.fsync = tfs_fsync,
 	.fallocate = tfs_fallocate,
 	.lseek = tfs_lseek,
