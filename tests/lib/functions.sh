@@ -300,6 +300,14 @@ tierfs_kill_all() # PID: of a daemon that took over nothing
 	kill -KILL "$1"
 }
 
+# --- what the documents say ---
+
+# The lines of a table of tierfs(8) without its head.
+man_table() # NAME
+{
+	sed -n "/^\.\\\\\" table $1\$/,/^\.\\\\\" end\$/p" "$TIERFS_SRC/docs/man/tierfs.8" | sed '/^\./d' | sed -E '1d; s/ +/ /g'
+}
+
 # --- figures ---
 
 # One value of `tierctl stat --json`.

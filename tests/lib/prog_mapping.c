@@ -160,6 +160,16 @@ static void check_refusals(const char *path, int fd)
 	close(write_only);
 }
 
+/* Before the file is attached: afterwards a private mapping of it has no pages. */
+static void check_private(int fd)
+{
+	char *private = mmap(NULL, PAGE, RW, MAP_PRIVATE, fd, 0);
+
+	CHECK(private != MAP_FAILED && !is_arena(private));
+	private[0] = 'p';
+	CHECK(munmap(private, PAGE) == 0);
+}
+
 /* Other memory works as it always did. */
 static void check_others(int fd)
 {
@@ -167,7 +177,6 @@ static void check_others(int fd)
 	int other = memfd_create("other", MFD_CLOEXEC);
 
 	CHECK(private != MAP_FAILED && !is_arena(private));
-	private[0] = 'p';
 	CHECK(ftruncate(other, (off_t)PAGE) == 0);
 	shm = mmap(NULL, PAGE, RW, MAP_SHARED, other, 0);
 	shared = mmap(NULL, PAGE, RW, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -234,6 +243,8 @@ int main(int argc, char **argv)
 		perror(argv[1]);
 		return 2;
 	}
+	if (argc == 2)
+		check_private(fd);
 	memory = mmap(NULL, FILE_BYTES, RW, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED) {
 		perror("mmap");
