@@ -1,8 +1,9 @@
 /* Reads by system call, and where data is. None of it changes what is hot.
  *
  * A read takes no passing state. Resident: copy, then look whether a block of the range lost pages meanwhile
- * (punches[]), and if so do it again. Cold: one get is one version of the block, and a version that was current when
- * the read began is a right answer.
+ * (punches[]), and if so do it again. The same for a block that is being stored, until the batch commits: whoever
+ * stores it may be waiting for the process that maps it, which may be stopped, or worse, and no reader shall wait with
+ * it. Cold: one get is one version of the block, and a version that was current when the read began is a right answer.
  */
 #include "core/ramfile_impl.h"
 
@@ -43,7 +44,17 @@ static uint64_t punch_sum(const struct ramfile *file, uint64_t first, uint64_t c
 	return sum;
 }
 
-/* Under lock: waits until the block is at rest, with owned also until no batch holds it. A fill is refused as soon as
+/* Under lock. As a read sees it: what is being stored is still there. What the arena has only a part of is not. */
+static enum block_state state_of(const struct ramfile *file, uint64_t block)
+{
+	enum block_state state = blocks_state(&file->blocks, block);
+
+	return state == BLOCK_STORING && !blocks_has(&file->blocks, block, BLOCK_COMMITTING | BLOCK_PARTIAL)
+		       ? BLOCK_RESIDENT
+		       : state;
+}
+
+/* Under lock: waits until the block can be read, with owned also until no batch holds it. A fill is refused as soon as
  * the file is attached, and therefore waits for no batch that has a mapper to protect: see ramfile_fill(). */
 static int wait_rest(struct read_run *run, uint64_t block, bool owned)
 {
@@ -52,7 +63,7 @@ static int wait_rest(struct read_run *run, uint64_t block, bool owned)
 	for (;;) {
 		if (run->what == AWAY_FOR_FILL && ramfile_is_attached(file))
 			return -EINVAL;
-		if (block >= file->blocks.count || (!blocks_passing(&file->blocks, block) &&
+		if (block >= file->blocks.count || (state_of(file, block) <= BLOCK_RESIDENT &&
 						    !(owned && blocks_has(&file->blocks, block, BLOCK_OWNED))))
 			return 0;
 		blocks_set(&file->blocks, block, BLOCK_WAITERS);
@@ -78,7 +89,7 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	if (len > file->size_bytes - run->offset)
 		len = file->size_bytes - run->offset;
 	last = (run->offset + len - 1) / file->block_bytes;
-	run->state = blocks_state(&file->blocks, run->first);
+	run->state = state_of(file, run->first);
 	run->count = 1;
 	/* A resident block that could not be completed after a crash. */
 	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_DAMAGED))
@@ -88,7 +99,7 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	while (run->first + run->count <= last && run->count < RUN_BLOCKS &&
 	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED | BLOCK_PARTIAL) &&
 	       !blocks_away(&file->blocks, run->first + run->count) &&
-	       blocks_state(&file->blocks, run->first + run->count) == run->state)
+	       state_of(file, run->first + run->count) == run->state)
 		run->count++;
 	if (run->first + run->count <= last)
 		len = (run->first + run->count) * file->block_bytes - run->offset;

@@ -1,0 +1,295 @@
+/* What the kernel's page cache may be given of a file, what the engine takes it to hold, and who has to wait for it.
+ * The engine is real, the process that attaches the file and the store are simulated. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <tierfs/access.h>
+
+#include "../lib/lib_process.h"
+#include "../lib/lib_scratch.h"
+#include "../lib/lib_store_hook.h"
+#include "../lib/lib_store_mem.h"
+#include "base/clock.h"
+#include "core/ramfile_impl.h"
+#include "lib_check.h"
+
+#define INO 7
+#define BLOCK 16384U
+#define BLOCKS 8U
+#define SIZE (BLOCKS * (uint64_t)BLOCK)
+
+static struct scratch scratch;
+static int arena_dir;
+static struct store *below, *store;
+static struct tier *tier;
+static struct ramfile *file;
+static void (*in_put)(void);
+
+static void on_store(void *arg, enum store_hook_moment moment)
+{
+	(void)arg;
+	if (moment == STORE_HOOK_BEFORE && in_put)
+		in_put();
+}
+
+static void setup(void)
+{
+	struct tier_config config = {
+		.block_bytes = BLOCK, .dram_bytes = 2 * SIZE, .min_idle_ns = NS_PER_MS, .level = 1
+	};
+
+	scratch_new(&scratch, "cache");
+	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(store_mem_new(&below), 0);
+	ck_assert_int_eq(store_hook_new(below, on_store, NULL, &store), 0);
+	config.store = store;
+	config.arena_dir = arena_dir;
+	ck_assert_int_eq(tier_new(&config, &tier), 0);
+	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
+	in_put = NULL;
+}
+
+static void teardown(void)
+{
+	in_put = NULL;
+	ramfile_check(file);
+	ramfile_unload(file);
+	tier_free(tier);
+	store->ops->free(store);
+	below->ops->free(below);
+	close(arena_dir);
+	scratch_free(&scratch);
+}
+
+static int fill(uint64_t block)
+{
+	static uint8_t data[BLOCK];
+	size_t length;
+
+	return ramfile_fill(file, data, BLOCK, block * BLOCK, &length);
+}
+
+/* --- beside an attached mapping --------------------------------------------------------------------------------- */
+
+START_TEST(nothing_is_cached_of_an_attached_file)
+{
+	struct process *process;
+
+	ck_assert_int_eq(fill(1), 0);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(fill(1), -EINVAL);
+	ck_assert(!blocks_has(&file->blocks, 2, BLOCK_CACHED));
+	ck_assert_int_eq(fill(2), -EINVAL);
+	ck_assert(!blocks_has(&file->blocks, 2, BLOCK_CACHED));
+	ck_assert_int_eq(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	process_unmap(process);
+	ck_assert_int_eq(fill(2), 0);
+}
+END_TEST
+
+/* A process that has not come back to a daemon that was restarted holds the arena, and writes to it. */
+START_TEST(a_holder_that_is_not_back_counts)
+{
+	int fd;
+
+	ck_assert_int_eq(ramfile_arena_fd(file, true, &fd), 0);
+	ck_assert_int_eq(arena_hold(fd, 1), 0);
+	ck_assert_int_eq(fill(1), -EINVAL);
+	ck_assert_int_eq(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	close(fd);
+	ck_assert_int_eq(fill(1), 0);
+	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ramfile_close_cached(file);
+}
+END_TEST
+
+static unsigned int forgotten;
+
+static void on_forget(void *arg, uint64_t ino)
+{
+	(void)arg;
+	ck_assert_uint_eq(ino, INO);
+	/* From here on nothing comes to the cache: what is dropped now stays dropped. */
+	ck_assert_int_eq(fill(3), -EINVAL);
+	forgotten++;
+}
+
+START_TEST(who_attaches_has_the_kernel_forget)
+{
+	struct process *process;
+
+	forgotten = 0;
+	tier_on_forget(tier, on_forget, NULL);
+	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_eq(process_map(file, 1, &process), -EBUSY);
+	ck_assert_uint_eq(forgotten, 0); /* of a plain mapping it is the content */
+	ck_assert_int_eq(fill(3), 0);
+	ramfile_close_cached(file);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_uint_eq(forgotten, 1);
+	process_unmap(process);
+	tier_on_forget(tier, NULL, NULL);
+	ck_assert(tier_wait_forgotten(tier, 0));
+}
+END_TEST
+
+static void *fill_thread(void *arg)
+{
+	*(int *)arg = fill(1);
+	return NULL;
+}
+
+static pthread_t filler;
+
+/* The kernel waits for the page that is being filled: so it must not wait for us. */
+static void wait_for_filler(void *arg, uint64_t ino)
+{
+	(void)arg;
+	(void)ino;
+	pthread_join(filler, NULL);
+}
+
+static bool somebody_waits(uint64_t block)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return blocks_has(&file->blocks, block, BLOCK_WAITERS);
+}
+
+START_TEST(a_fill_that_waits_is_refused_when_somebody_attaches)
+{
+	struct process *process;
+	int result = 1;
+
+	lock_get(&file->lock);
+	blocks_set_state(&file->blocks, 1, BLOCK_UPDATING);
+	lock_put(&file->lock);
+	ck_assert_int_eq(pthread_create(&filler, NULL, fill_thread, &result), 0);
+	while (!somebody_waits(1))
+		clock_sleep(NS_PER_MS);
+	tier_on_forget(tier, wait_for_filler, NULL);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(result, -EINVAL);
+	ramfile_end_update(file, 1, BLOCK_HOLE);
+	process_unmap(process);
+	tier_on_forget(tier, NULL, NULL);
+}
+END_TEST
+
+/* --- while a batch is at work ----------------------------------------------------------------------------------- */
+
+static unsigned int reads;
+
+static void read_while_stored(void)
+{
+	static uint8_t data[2 * BLOCK];
+	size_t length;
+
+	ck_assert_int_eq(blocks_state(&file->blocks, 1), BLOCK_STORING);
+	ck_assert_int_eq(ramfile_read(file, data, sizeof(data), BLOCK, &length), 0);
+	ck_assert_uint_eq(length, sizeof(data));
+	for (size_t i = 0; i < sizeof(data); i++)
+		ck_assert_int_eq(data[i], i < BLOCK ? 1 : 2);
+	reads++;
+}
+
+/* The thread that stores may be waiting for a process; the content is in the arena until it is punched. */
+START_TEST(a_read_does_not_wait_for_a_block_that_is_stored)
+{
+	static uint8_t data[BLOCK];
+	struct ramfile_moved moved;
+
+	for (int value = 1; value <= 2; value++) {
+		memset(data, value, BLOCK);
+		ck_assert_int_eq(ramfile_write(file, data, BLOCK, (uint64_t)value * BLOCK, false), 0);
+		ck_assert_int_eq(blocks_state(&file->blocks, (uint64_t)value), BLOCK_RESIDENT);
+	}
+	reads = 0;
+	in_put = read_while_stored;
+	ck_assert_int_eq(ramfile_demote(file, 0, SIZE, NULL, NULL, &moved), 0);
+	ck_assert_uint_gt(reads, 0);
+	ck_assert_uint_eq(moved.moved_bytes, 2 * BLOCK);
+}
+END_TEST
+
+/* --- what only the kernel has ----------------------------------------------------------------------------------- */
+
+static uint64_t seek(int whence)
+{
+	uint64_t found = UINT64_MAX;
+	int err = ramfile_seek(file, 0, whence, &found);
+
+	ck_assert(err == 0 || err == -ENXIO);
+	return found;
+}
+
+static int answer_of(uint64_t block)
+{
+	struct tierfs_access_record record;
+
+	LOCK_SCOPE(&file->lock);
+	access_look(file, block, &record);
+	return record.result;
+}
+
+START_TEST(a_hole_that_a_plain_mapping_may_have_written_is_data)
+{
+	static const uint8_t none[BLOCKS];
+	uint64_t marks[RAMFILE_MARKS];
+
+	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
+	ck_assert_int_eq(fill(2), 0); /* a write to a page that is absent reads it first */
+	ck_assert_uint_eq(seek(SEEK_DATA), 2 * BLOCK);
+	ck_assert_uint_eq(seek(SEEK_HOLE), 0);
+	ck_assert_int_eq(answer_of(2), TIERFS_ACCESS_RESIDENT);
+	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_HOLE);
+	ramfile_marks(file, marks);
+	ramfile_set_cached(file, 0, BLOCKS, none, marks);
+	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
+	ramfile_close_cached(file);
+}
+END_TEST
+
+START_TEST(after_a_takeover_every_hole_may_be)
+{
+	struct ramfile_figures figures;
+
+	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ramfile_unload(file); /* as it is when the daemon dies: the mark stays */
+	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
+	ck_assert_int_eq(arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true), 0);
+	ck_assert(ramfile_inherit(file, true));
+	ck_assert_uint_eq(seek(SEEK_DATA), 0);
+	ck_assert_uint_eq(seek(SEEK_HOLE), SIZE);
+	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_RESIDENT);
+	ramfile_figures(file, &figures);
+	ck_assert(figures.cache_unknown);
+	ramfile_measured(file);
+	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
+	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_HOLE);
+	ramfile_close_cached(file);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("cache");
+	TCase *tests = tcase_create("cache");
+
+	tcase_set_timeout(tests, 30);
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, nothing_is_cached_of_an_attached_file);
+	tcase_add_test(tests, a_holder_that_is_not_back_counts);
+	tcase_add_test(tests, who_attaches_has_the_kernel_forget);
+	tcase_add_test(tests, a_fill_that_waits_is_refused_when_somebody_attaches);
+	tcase_add_test(tests, a_read_does_not_wait_for_a_block_that_is_stored);
+	tcase_add_test(tests, a_hole_that_a_plain_mapping_may_have_written_is_data);
+	tcase_add_test(tests, after_a_takeover_every_hole_may_be);
+	suite_add_tcase(suite, tests);
+	return check_run(suite);
+}
