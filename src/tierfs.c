@@ -542,7 +542,7 @@ static int daemon_start(struct daemon *d)
 	if (rc == 0)
 		rc = token_table_new(&d->tokens);
 	if (rc == 0)
-		rc = opener_new(&d->opener);
+		rc = opener_new("/proc", &d->opener);
 	if (rc == 0)
 		rc = start_core(d);
 	if (rc == 0)

@@ -55,7 +55,8 @@ static void tell_refused(const struct door *door, uint64_t ino, int flags, pid_t
 }
 
 /* Whether the open is one that could be mapped plain. */
-static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t ino, int flags, pid_t tid)
+static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t ino, int flags,
+			 struct door_caller caller)
 {
 	enum option_map map = (enum option_map)door->options->value[OPTION_MAP];
 	bool announced;
@@ -69,24 +70,24 @@ static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t
 	 * and leave blocks cold, unless the file is mapped plain already. */
 	if ((flags & O_ACCMODE) == O_RDONLY && !ramfile_is_plain(file))
 		return false;
-	rc = opener_announced(door->opener, tid, &announced);
+	rc = opener_announced(door->opener, caller.tid, caller.uid, &announced);
 	if (rc == 0 && announced)
 		return false;
 	if (map == OPTION_MAP_AUTO && rc == 0)
 		return true;
-	tell_refused(door, ino, flags, tid,
+	tell_refused(door, ino, flags, caller.tid,
 		     rc == 0 ? "the mount has map=attached; start it with 'tierctl run'"
 			     : "it could not be found out whether it attaches; let it open the file again");
 	return false;
 }
 
-static void open_cached(const struct door *door, struct ramfile *file, uint64_t ino, int flags, pid_t tid,
-			struct door_opened *opened)
+static void open_cached(const struct door *door, struct ramfile *file, uint64_t ino, int flags,
+			struct door_caller caller, struct door_opened *opened)
 {
 	enum ramfile_cache answer = ramfile_open_cached(file);
 
 	if (answer == RAMFILE_CACHE_NO) {
-		tell_refused(door, ino, flags, tid,
+		tell_refused(door, ino, flags, caller.tid,
 			     "the file is attached; start it with 'tierctl run', or end who attached it");
 		return;
 	}
@@ -95,7 +96,7 @@ static void open_cached(const struct door *door, struct ramfile *file, uint64_t 
 	opened->fresh = answer == RAMFILE_CACHE_FRESH;
 }
 
-int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struct door_opened *ret)
+int door_open(const struct door *door, uint64_t ino, int flags, struct door_caller caller, struct door_opened *ret)
 {
 	struct door_opened opened = { .fh = rights_of(flags) | (uint64_t)door->session << DOOR_FH_SESSION_SHIFT };
 	struct ramfile *file;
@@ -103,11 +104,11 @@ int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struc
 
 	if (rc < 0)
 		return rc;
-	if (door->helper && tid > 0 && tid == door->helper(door->helper_arg)) {
+	if (door->helper && caller.tid > 0 && caller.tid == door->helper(door->helper_arg)) {
 		opened.fh |= DOOR_FH_HELPER;
 		opened.cached = true;
-	} else if (wants_cached(door, file, ino, flags, tid)) {
-		open_cached(door, file, ino, flags, tid, &opened);
+	} else if (wants_cached(door, file, ino, flags, caller)) {
+		open_cached(door, file, ino, flags, caller, &opened);
 	}
 	*ret = opened;
 	return 0;

@@ -67,10 +67,14 @@ struct door_opened {
 	bool fresh;  /* what it cached before is void */
 };
 
-/* Takes an open by thread tid; door_release() gives it back. Who is going to attach, or uses O_DIRECT, or cannot read
- * gets one that is not cached, and so does everybody else while the file is attached, or when the mount says
- * map=attached. The helper's opens are cached, and keep nobody from attaching. */
-int door_open(const struct door *door, uint64_t ino, int flags, pid_t tid, struct door_opened *ret);
+/* Takes an open by a thread of a user; door_release() gives it back. Who is going to attach, or uses O_DIRECT, or
+ * cannot read gets one that is not cached, and so does everybody else while the file is attached, or when the mount
+ * says map=attached. The helper's opens are cached, and keep nobody from attaching. */
+struct door_caller {
+	pid_t tid;
+	uid_t uid;
+};
+int door_open(const struct door *door, uint64_t ino, int flags, struct door_caller caller, struct door_opened *ret);
 void door_release(const struct door *door, uint64_t ino, uint64_t fh); /* of an earlier session: does nothing */
 
 /* Pages for the kernel's cache. -EINVAL: the file is attached (ramfile_fill()); to sendfile(2) and splice(2) that says

@@ -333,11 +333,18 @@ static void set_open(struct fuse_file_info *fi, const struct door_opened *opened
 	fi->noflush = 1;
 }
 
+static struct door_caller caller_of(fuse_req_t req)
+{
+	const struct fuse_ctx *caller = fuse_req_ctx(req);
+
+	return (struct door_caller){ .tid = caller->pid, .uid = caller->uid };
+}
+
 static void tfs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	const struct door *door = &door_of(req)->door;
 	struct door_opened opened;
-	int rc = door_open(door, ino, fi->flags, fuse_req_ctx(req)->pid, &opened);
+	int rc = door_open(door, ino, fi->flags, caller_of(req), &opened);
 
 	if (rc < 0) {
 		reply_rc(req, rc);
@@ -360,7 +367,7 @@ static void tfs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode
 		reply_rc(req, rc);
 		return;
 	}
-	rc = door_open(door, attr.st_ino, fi->flags, fuse_req_ctx(req)->pid, &opened);
+	rc = door_open(door, attr.st_ino, fi->flags, caller_of(req), &opened);
 	if (rc < 0) {
 		ns_forget(door->ns, attr.st_ino, 1);
 		reply_rc(req, rc);

@@ -2,17 +2,18 @@
  *
  * Reading /proc/TID/maps may wait for the process's memory map to be let go, and whoever holds it may be waiting for a
  * write back that another thread of the door answers. So a few threads at most look at a time, the others wait a while
- * and give up, and there are always some left to answer.
+ * and give up, and there are always some left to answer. A process may also hold its own memory map for as long as it
+ * likes, so who looks may never come back: one user has a few places only, and some are kept for root.
  */
 #include "front/opener.h"
 
 #include <errno.h>
-#include <semaphore.h>
+#include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -22,7 +23,9 @@
 
 #define LIBRARY "libtierfs"
 #define LOOKS_MAX 16
-#define LOOK_WAIT_S 2
+#define LOOKS_OF_USERS 12 /* of all but root */
+#define LOOKS_OF_UID 4
+#define LOOK_WAIT_NS (2 * NS_PER_S)
 #define TOLD_MAX 64
 #define LINES_MAX 10 /* in a period */
 #define PERIOD_NS (10 * NS_PER_S)
@@ -33,21 +36,25 @@ struct told {
 };
 
 struct opener {
-	sem_t looks;
-	struct lock lock; /* guards what follows */
+	char proc[PATH_MAX];    /* immutable */
+	pthread_cond_t looked;  /* somebody came back */
+	struct lock lock;       /* guards what follows */
+	uid_t looks[LOOKS_MAX]; /* for whom; the first count of them */
+	unsigned int count;
 	struct told told[TOLD_MAX];
 	unsigned int next;
 	unsigned int lines; /* since period_ns */
 	uint64_t period_ns;
 };
 
-int opener_new(struct opener **ret)
+int opener_new(const char *proc, struct opener **ret)
 {
 	struct opener *opener = calloc(1, sizeof(*opener));
 
 	if (!opener)
 		return -ENOMEM;
-	sem_init(&opener->looks, 0, LOOKS_MAX);
+	snprintf(opener->proc, sizeof(opener->proc), "%s", proc);
+	lock_cond_init(&opener->looked);
 	lock_init(&opener->lock, LOCK_RANK_CONTROL);
 	*ret = opener;
 	return 0;
@@ -57,7 +64,7 @@ void opener_free(struct opener *opener)
 {
 	if (!opener)
 		return;
-	sem_destroy(&opener->looks);
+	pthread_cond_destroy(&opener->looked);
 	lock_fini(&opener->lock);
 	free(opener);
 }
@@ -70,15 +77,15 @@ static bool is_library(const char *line)
 	return slash && strncmp(slash + 1, LIBRARY, strlen(LIBRARY)) == 0;
 }
 
-static int look(pid_t tid, bool *ret)
+static int look(const struct opener *opener, pid_t tid, bool *ret)
 {
 	CLEANUP_FREE char *line = NULL;
-	char path[64];
+	char path[PATH_MAX + 64];
 	size_t cap = 0;
 	bool found = false;
 	FILE *maps;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)tid);
+	snprintf(path, sizeof(path), "%s/%d/maps", opener->proc, (int)tid);
 	maps = fopen(path, "re");
 	if (!maps)
 		return -errno;
@@ -89,23 +96,55 @@ static int look(pid_t tid, bool *ret)
 	return 0;
 }
 
-int opener_announced(struct opener *opener, pid_t tid, bool *ret)
+/* Under lock. */
+static bool has_place(const struct opener *opener, uid_t uid)
 {
-	struct timespec deadline;
+	unsigned int users = 0, same = 0;
+
+	if (opener->count == LOOKS_MAX)
+		return false;
+	for (unsigned int i = 0; i < opener->count; i++) {
+		users += opener->looks[i] != 0;
+		same += opener->looks[i] == uid;
+	}
+	return uid == 0 || (users < LOOKS_OF_USERS && same < LOOKS_OF_UID);
+}
+
+static int take_place(struct opener *opener, uid_t uid)
+{
+	uint64_t deadline_ns = clock_ns() + LOOK_WAIT_NS;
+
+	LOCK_SCOPE(&opener->lock);
+	while (!has_place(opener, uid))
+		if (lock_wait_until(&opener->lock, &opener->looked, deadline_ns))
+			return -EBUSY;
+	opener->looks[opener->count++] = uid;
+	return 0;
+}
+
+static void leave_place(struct opener *opener, uid_t uid)
+{
+	unsigned int i = 0;
+
+	LOCK_SCOPE(&opener->lock);
+	while (opener->looks[i] != uid)
+		i++;
+	opener->looks[i] = opener->looks[--opener->count];
+	pthread_cond_broadcast(&opener->looked);
+}
+
+int opener_announced(struct opener *opener, pid_t tid, uid_t uid, bool *ret)
+{
 	int err;
 
 	*ret = false;
 	if (tid <= 0)
 		return 0;
-	clock_gettime(CLOCK_MONOTONIC, &deadline);
-	deadline.tv_sec += LOOK_WAIT_S;
-	do
-		err = sem_clockwait(&opener->looks, CLOCK_MONOTONIC, &deadline) < 0 ? -errno : 0;
-	while (err == -EINTR);
+	err = take_place(opener, uid);
 	if (err)
-		return -EBUSY;
-	err = look(tid, ret);
-	sem_post(&opener->looks);
+		return err;
+	err = look(opener, tid, ret);
+	leave_place(opener, uid);
 	return err == -ENOENT || err == -ESRCH ? 0 : err;
 }
 

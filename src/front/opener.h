@@ -14,12 +14,13 @@
 
 struct opener;
 
-int opener_new(struct opener **ret);
+/* proc: where processes are, "/proc" but in tests. */
+int opener_new(const char *proc, struct opener **ret);
 void opener_free(struct opener *opener); /* takes NULL */
 
-/* tid: the thread, as FUSE names it; 0 (of a foreign pid namespace) announces nothing. -EBUSY: it could not be found
- * out in time. */
-int opener_announced(struct opener *opener, pid_t tid, bool *ret);
+/* tid: the thread, as FUSE names it; 0 (of a foreign pid namespace) announces nothing. uid: whose it is. -EBUSY: it
+ * could not be found out in time, or too many threads of that user are being looked at. */
+int opener_announced(struct opener *opener, pid_t tid, uid_t uid, bool *ret);
 
 /* Says once for each process and file that the one cannot map the other, and what to do. why: a clause. */
 void opener_refused(struct opener *opener, pid_t tid, uint64_t ino, const char *path, const char *why);
