@@ -7,8 +7,8 @@
  *	prog_ways FILE remap ROUNDS
  *		Maps FILE shared and writes to all of it, again and again, while a thread of it maps it private, reads a
  *		page and unmaps it, ROUNDS times.
- *	prog_ways FILE send ROUNDS
- *		Copies all of it by sendfile(2) to nowhere, by read(2) where that is refused, ROUNDS times.
+ *	prog_ways FILE send FROM
+ *		Copies it by sendfile(2) to nowhere, from that offset on and from the start, until it is killed.
  */
 #include <fcntl.h>
 #include <pthread.h>
@@ -128,22 +128,17 @@ static int remap_beside(unsigned long rounds)
 	return PROG_OK;
 }
 
-static int send_all(unsigned long rounds)
+static _Noreturn void send_all(off_t from)
 {
-	static char buffer[1 << 16];
 	int to = open("/dev/null", O_WRONLY | O_CLOEXEC);
 
-	for (unsigned long i = 0; i < rounds; i++) {
+	for (off_t at = from;; at = 0) {
 		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		off_t at = 0;
 
-		while (fd >= 0 && at < (off_t)size_bytes && sendfile(to, fd, &at, sizeof(buffer)) > 0)
-			;
-		while (fd >= 0 && read(fd, buffer, sizeof(buffer)) > 0)
+		while (fd >= 0 && at < (off_t)size_bytes && sendfile(to, fd, &at, 1 << 16) > 0)
 			;
 		close(fd);
 	}
-	return PROG_OK;
 }
 
 int main(int argc, char **argv)
@@ -153,7 +148,8 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc < 4)
-		prog_die("usage: prog_ways FILE O_RDONLY|O_RDWR shared|private read|write [hold] | remap|send ROUNDS");
+		prog_die("usage: prog_ways FILE O_RDONLY|O_RDWR shared|private read|write [hold] | remap ROUNDS | send "
+			 "FROM");
 	path = argv[1];
 	if (stat(path, &attr) < 0)
 		prog_die("%s: %s", path, strerror(errno));
@@ -162,7 +158,7 @@ int main(int argc, char **argv)
 	if (strcmp(argv[2], "remap") == 0)
 		return remap_beside(strtoul(argv[3], NULL, 10));
 	if (strcmp(argv[2], "send") == 0)
-		return send_all(strtoul(argv[3], NULL, 10));
+		send_all((off_t)strtoul(argv[3], NULL, 10));
 	if (argc < 5)
 		prog_die("which way?");
 	return try_way(argv + 2);

@@ -27,18 +27,21 @@ fi
 tierfs_start "$T/pool" "$T/mnt" dram=16M,min_idle=0.1
 device=$(stat -c %d "$T/mnt")
 truncate -s 32M "$T/mnt/ram"
-start_process "$T/remap" tierctl run -- "$ways" "$T/mnt/ram" remap 100
+start_process "$T/send" "$ways" "$T/mnt/ram" send 0
+senders=("$started_pid")
+start_process "$T/send" "$ways" "$T/mnt/ram" send $((16 << 20))
+senders+=("$started_pid")
+start_process "$T/remap" tierctl run -- "$ways" "$T/mnt/ram" remap 200
 remap=$started_pid
-start_process "$T/send" "$ways" "$T/mnt/ram" send 20
-send=$started_pid
-both_gone() { gone "$remap" && gone "$send"; }
-if ! wait_for 100 both_gone; then
+if ! wait_for 120 gone "$remap"; then
 	cat "/proc/$remap/task"/*/stack >&2 2>/dev/null
 	abort_mount "$device"
 	wait_for 20 gone "$remap"
 	fail "they wait for each other"
 fi
 wait "$remap" || fail "remap: $(cat "$T/remap")"
-wait "$send" || fail "send: $(cat "$T/send")"
+for pid in "${senders[@]}"; do
+	stop_process "$pid"
+done
 note "$(tierctl stat "$T/mnt/ram" --json | grep -o '"demotions": *[0-9]*') beside them"
 tierfs_stop "$T/mnt"
