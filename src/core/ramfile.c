@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
@@ -12,6 +13,8 @@
 #include "mem/huge.h"
 
 #define MAX_BLOCKS UINT64_C(0xffffffff)
+/* Debug builds look at all of a smaller table when it goes. */
+#define CHECK_BLOCKS_MAX (UINT64_C(1) << 20)
 
 uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block)
 {
@@ -271,6 +274,10 @@ void ramfile_unload(struct ramfile *file)
 	if (!file)
 		return;
 	tier_remove_file(file->tier, file);
+#ifdef TIERFS_DEBUG
+	if (file->loaded && file->arena.fd >= 0 && file->blocks.count <= CHECK_BLOCKS_MAX)
+		ramfile_check_idle(file);
+#endif
 	budget_release(tier_budget(file->tier),
 		       (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
 	if (may_remove_arena(file))
@@ -539,9 +546,53 @@ int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on)
 	return 0;
 }
 
+/* --- check --------------------------------------------------------------------------------------------------- */
+
+static void check_failed(const struct ramfile *file, uint64_t block, const char *what)
+{
+	fprintf(stderr, "tierfs: file %llu: block %llu: %s\n", (unsigned long long)file->ino, (unsigned long long)block,
+		what);
+	abort();
+}
+
+/* By the page rule a page that is present wins: of a block that is a hole or cold it would hide what that is. */
+static void check_arena(const struct ramfile *file)
+{
+	uint64_t offset = 0, start, end;
+
+	while (arena_next_data(&file->arena, offset, &start, &end) == 0) {
+		for (uint64_t block = start / file->block_bytes; block * file->block_bytes < end; block++) {
+			if (block >= file->blocks.count)
+				check_failed(file, block, "pages beyond the end");
+			if (blocks_state(&file->blocks, block) < BLOCK_RESIDENT)
+				check_failed(file, block, "pages in the arena, and not resident");
+		}
+		offset = end;
+	}
+}
+
 void ramfile_check(struct ramfile *file)
 {
-	LOCK_SCOPE(&file->lock);
+	const uint64_t *in_state = file->blocks.in_state;
 
+	LOCK_SCOPE(&file->lock);
 	blocks_check(&file->blocks);
+	if (file->arena.fd >= 0 && file->loaded && !atomic_load(&file->lost))
+		check_arena(file);
+	if (atomic_load(&file->dram_blocks) < in_state[BLOCK_RESIDENT] + in_state[BLOCK_STORING])
+		check_failed(file, 0, "more blocks in DRAM than were reserved");
+}
+
+void ramfile_check_idle(struct ramfile *file)
+{
+	const struct blocks *blocks = &file->blocks;
+
+	ramfile_check(file);
+	LOCK_SCOPE(&file->lock);
+	if (blocks->in_state[BLOCK_LOADING] || blocks->in_state[BLOCK_STORING] || blocks->in_state[BLOCK_UPDATING])
+		check_failed(file, 0, "a block is in a passing state for ever");
+	if (atomic_load(&file->dram_blocks) != blocks->in_state[BLOCK_RESIDENT])
+		check_failed(file, 0, "blocks were reserved in DRAM that are not there");
+	if (file->batches || file->attaching || file->changing != file->mapper_count)
+		check_failed(file, 0, "a change never ended");
 }

@@ -146,8 +146,10 @@ void ramfile_release(struct ramfile *file, uint64_t blocks);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written. */
 int ramfile_begin_change(struct ramfile *file);
 void ramfile_end_change(struct ramfile *file);
-/* Debug builds: table, arena and budget agree. */
+/* Table, arena and budget agree; also while others work on the file. Aborts if not. */
 void ramfile_check(struct ramfile *file);
+/* While nobody does: nothing is left open either. Debug builds do it before the file is unloaded. */
+void ramfile_check_idle(struct ramfile *file);
 
 /* --- mappers.c --- */
 /* Calls fn on every mapper of the file, without a lock. */
@@ -199,7 +201,7 @@ int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset
 int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block, void *plain);
 /* Fills its absent pages from the stored copy, so that it is not partial any more. The caller owns it. */
 int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block);
-/* The same for the whole file. */
+/* The same for the whole file; a block whose copy cannot be read stays as it is. */
 int ramfile_complete_all(struct ramfile *file);
 
 /* Under lock: somebody writes to the arena without the kernel's page cache, or may at any moment. */

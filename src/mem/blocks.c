@@ -285,6 +285,35 @@ void blocks_place(struct blocks *blocks, uint64_t block, enum block_state state)
 	blocks->word[block] = (uint16_t)((blocks->word[block] & ~BLOCK_STATE_MASK) | state);
 }
 
+static void check_failed(uint64_t block, const char *what)
+{
+	fprintf(stderr, "tierfs: block table: block %llu: %s\n", (unsigned long long)block, what);
+	abort();
+}
+
+/* The flags of a block fit its state. */
+static void check_block(const struct blocks *blocks, uint64_t block)
+{
+	enum block_state state = blocks_state(blocks, block);
+
+	if ((unsigned int)state >= BLOCK_STATES)
+		check_failed(block, "no such state");
+	if (blocks_has(blocks, block, BLOCK_PARTIAL) && !blocks_has(blocks, block, BLOCK_STORED))
+		check_failed(block, "partial without a stored copy");
+	if (state == BLOCK_COLD && !blocks_has(blocks, block, BLOCK_STORED))
+		check_failed(block, "cold without a stored copy");
+	if (blocks_away(blocks, block) && state != BLOCK_COLD && state != BLOCK_LOADING && state != BLOCK_UPDATING)
+		check_failed(block, "away and not cold");
+	if (blocks_has(blocks, block, BLOCK_COMMITTING) && state != BLOCK_STORING)
+		check_failed(block, "committing and not storing");
+	if (blocks_has(blocks, block, BLOCK_OWNED) &&
+	    (state == BLOCK_HOLE || state == BLOCK_COLD || state == BLOCK_LOADING))
+		check_failed(block, "owned by a demotion and not resident");
+	if (blocks_has(blocks, block, BLOCK_WAITERS) && !blocks_passing(blocks, block) &&
+	    !blocks_has(blocks, block, BLOCK_OWNED) && !blocks_away(blocks, block))
+		check_failed(block, "waiters at rest");
+}
+
 void blocks_set_state(struct blocks *blocks, uint64_t block, enum block_state state)
 {
 	assert(ALLOWED[blocks_state(blocks, block)][state]);
@@ -293,6 +322,9 @@ void blocks_set_state(struct blocks *blocks, uint64_t block, enum block_state st
 		blocks_clear(blocks, block, BLOCK_COMMITTING);
 	if (state == BLOCK_COLD || state == BLOCK_HOLE)
 		blocks_clear(blocks, block, BLOCK_PARTIAL);
+#ifdef TIERFS_DEBUG
+	check_block(blocks, block);
+#endif
 }
 
 void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, uint64_t content_hash)
@@ -354,12 +386,6 @@ uint64_t blocks_memory_bytes(const struct blocks *blocks)
 			  sizeof(*blocks->content_hash) + sizeof(*blocks->stored_bytes));
 }
 
-static void check_failed(uint64_t block, const char *what)
-{
-	fprintf(stderr, "tierfs: block table: block %llu: %s\n", (unsigned long long)block, what);
-	abort();
-}
-
 static void check_summary(const struct blocks *blocks)
 {
 	struct blocks_group sum = { 0 };
@@ -396,31 +422,12 @@ void blocks_check(const struct blocks *blocks)
 	uint64_t pinned = 0, cached = 0, huge = 0, away = 0, stored_bytes = 0;
 
 	for (uint64_t block = 0; block < blocks->count; block++) {
-		enum block_state state = blocks_state(blocks, block);
-
-		if ((unsigned int)state >= BLOCK_STATES)
-			check_failed(block, "no such state");
-		in_state[state]++;
-		if (blocks_has(blocks, block, BLOCK_PINNED))
-			pinned++;
+		check_block(blocks, block);
+		in_state[blocks_state(blocks, block)]++;
+		pinned += blocks_has(blocks, block, BLOCK_PINNED);
 		cached += blocks_has(blocks, block, BLOCK_CACHED);
 		huge += blocks_has(blocks, block, BLOCK_HUGE);
 		away += blocks_away(blocks, block);
-		if (blocks_has(blocks, block, BLOCK_PARTIAL) && !blocks_has(blocks, block, BLOCK_STORED))
-			check_failed(block, "partial without a stored copy");
-		if (state == BLOCK_COLD && !blocks_has(blocks, block, BLOCK_STORED))
-			check_failed(block, "cold without a stored copy");
-		if (blocks_away(blocks, block) && state != BLOCK_COLD && state != BLOCK_LOADING &&
-		    state != BLOCK_UPDATING)
-			check_failed(block, "away and not cold");
-		if (blocks_has(blocks, block, BLOCK_COMMITTING) && state != BLOCK_STORING)
-			check_failed(block, "committing and not storing");
-		if (blocks_has(blocks, block, BLOCK_OWNED) &&
-		    (state == BLOCK_HOLE || state == BLOCK_COLD || state == BLOCK_LOADING))
-			check_failed(block, "owned by a demotion and not resident");
-		if (blocks_has(blocks, block, BLOCK_WAITERS) && !blocks_passing(blocks, block) &&
-		    !blocks_has(blocks, block, BLOCK_OWNED) && !blocks_away(blocks, block))
-			check_failed(block, "waiters at rest");
 		if (blocks_has(blocks, block, BLOCK_STORED))
 			stored_bytes += blocks->stored_bytes[block];
 	}

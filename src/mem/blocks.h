@@ -179,5 +179,6 @@ void blocks_pay_rounds(struct blocks *blocks, uint64_t block);
 /* Bytes of memory that the table can touch at the most. */
 uint64_t blocks_memory_bytes(const struct blocks *blocks);
 
-/* Counters agree with the entries, flags fit states. Aborts with the block's number. */
+/* Counters agree with the entries, flags fit states. Aborts with the block's number. Debug builds look at the flags of
+ * each block whose state is set. */
 void blocks_check(const struct blocks *blocks);

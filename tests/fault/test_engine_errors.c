@@ -9,7 +9,11 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -632,8 +636,12 @@ END_TEST
 /* --- a mapper that leaves -------------------------------------------------------------------------------------------
  */
 
+static int gate[2]; /* a byte lets the thread in the signal's handler go on */
+static _Atomic pid_t leaver_tid;
+
 static void *unmap_main(void *arg)
 {
+	atomic_store(&leaver_tid, gettid());
 	process_unmap(arg);
 	return NULL;
 }
@@ -662,6 +670,15 @@ static void *hold_main(void *arg)
 	return NULL;
 }
 
+static void wait_at_gate(int number)
+{
+	char byte;
+
+	(void)number;
+	while (read(gate[0], &byte, 1) < 0 && errno == EINTR)
+		;
+}
+
 static void wait_for_mapper(unsigned int users, bool leaving)
 {
 	bool reached = false;
@@ -673,28 +690,53 @@ static void wait_for_mapper(unsigned int users, bool leaving)
 	}
 }
 
-/* Whichever of the two comes first then, the mapper can leave although there is no room. */
+/* Until the thread sleeps, and on that lock or not on that lock. */
+static void wait_asleep(pid_t tid, const struct lock *lock, bool on)
+{
+	char path[64], line[256];
+	bool reached = false;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)tid);
+	while (!reached) {
+		FILE *call = fopen(path, "re");
+		uintptr_t at, start = (uintptr_t)lock;
+
+		ck_assert_ptr_nonnull(call);
+		ck_assert_ptr_nonnull(fgets(line, sizeof(line), call));
+		fclose(call);
+		reached = sscanf(line, "%*d 0x%" SCNxPTR, &at) == 1 && (at - start < sizeof(*lock)) == on;
+	}
+}
+
+/* The mapper looks for parked faults after this one has found that it may be parked, and before it is. */
 START_TEST(a_mapper_leaves_while_its_fault_is_being_parked)
 {
+	struct process *process;
+	pthread_t holder, toucher, leaver;
+
+	ck_assert_int_eq(pipe(gate), 0);
+	signal(SIGUSR1, wait_at_gate);
 	put(1, 1, true);
+	process = map(1);
 	budget_force(tier_budget(tier), 4 * SIZE);
 	pthread_barrier_init(&barrier, NULL, 2);
-	for (int i = 0; i < 100; i++) {
-		struct process *process = map(1);
-		pthread_t holder, toucher, leaver;
-
-		ck_assert_int_eq(pthread_create(&holder, NULL, hold_main, NULL), 0);
-		pthread_barrier_wait(&barrier);
-		ck_assert_int_eq(pthread_create(&toucher, NULL, fault_main, file->mappers), 0);
-		wait_for_mapper(2, false);
-		ck_assert_int_eq(pthread_create(&leaver, NULL, unmap_main, process), 0);
-		wait_for_mapper(2, true);
-		pthread_barrier_wait(&barrier);
-		pthread_join(holder, NULL);
-		pthread_join(toucher, NULL);
-		pthread_join(leaver, NULL);
-	}
+	ck_assert_int_eq(pthread_create(&holder, NULL, hold_main, NULL), 0);
+	pthread_barrier_wait(&barrier);
+	ck_assert_int_eq(pthread_create(&toucher, NULL, fault_main, file->mappers), 0);
+	wait_for_mapper(2, false);
+	pthread_kill(toucher, SIGUSR1); /* it waits for the lock behind the other one then */
+	ck_assert_int_eq(pthread_create(&leaver, NULL, unmap_main, process), 0);
+	wait_for_mapper(2, true);
+	wait_asleep(atomic_load(&leaver_tid), &tier->parked_lock, true);
+	pthread_barrier_wait(&barrier);
+	wait_asleep(atomic_load(&leaver_tid), &tier->parked_lock, false);
+	ck_assert_int_eq(write(gate[1], "", 1), 1);
+	pthread_join(holder, NULL);
+	pthread_join(toucher, NULL);
+	pthread_join(leaver, NULL);
 	pthread_barrier_destroy(&barrier);
+	close(gate[0]);
+	close(gate[1]);
 	budget_release(tier_budget(tier), 4 * SIZE);
 }
 END_TEST

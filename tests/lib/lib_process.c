@@ -11,6 +11,11 @@
 #define PAGE 4096U
 #define TRIES 16
 
+/* What stands for the kernel here is not what a test has fail with lib_fail, which goes by the symbol. */
+off_t process_lseek(int fd, off_t offset, int whence) __asm__("lseek");
+ssize_t process_pread(int fd, void *buf, size_t count, off_t offset) __asm__("pread");
+ssize_t process_pwrite(int fd, const void *buf, size_t count, off_t offset) __asm__("pwrite");
+
 struct process {
 	struct mapper mapper; /* first */
 	struct ramfile *file;
@@ -44,7 +49,7 @@ static bool present(const struct process *process, uint64_t page)
 {
 	off_t at = (off_t)(page * PAGE);
 
-	return lseek(process->arena, at, SEEK_DATA) == at;
+	return process_lseek(process->arena, at, SEEK_DATA) == at;
 }
 
 static int process_protect(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
@@ -66,7 +71,7 @@ static int fill(struct process *process, uint64_t offset, const void *data, uint
 			continue;
 		if (process->fail_fill && --process->fail_fill == 0)
 			return -ENOMEM;
-		if (pwrite(process->arena, (const char *)data + at, PAGE, (off_t)(offset + at)) != PAGE)
+		if (process_pwrite(process->arena, (const char *)data + at, PAGE, (off_t)(offset + at)) != PAGE)
 			return -EIO;
 		process->mapped[page] = 1;
 		process->guarded[page] = 0; /* UFFDIO_COPY installs a writable entry over a marker */
@@ -235,8 +240,8 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 			continue;
 		}
 		if (write)
-			return pwrite(process->arena, buf, length, (off_t)offset) == (ssize_t)length;
-		return pread(process->arena, buf, length, (off_t)offset) == (ssize_t)length;
+			return process_pwrite(process->arena, buf, length, (off_t)offset) == (ssize_t)length;
+		return process_pread(process->arena, buf, length, (off_t)offset) == (ssize_t)length;
 	}
 	return false;
 }

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <time.h>
 
+/* Out of memory is an error, and not the end of the test. */
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "base/cleanup.h"
@@ -114,6 +116,11 @@ static int entry_set(struct entry **table, const void *key, size_t key_len, cons
 		memcpy(entry->key, key, key_len);
 		entry->key_len = key_len;
 		HASH_ADD_KEYPTR(hh, *table, entry->key, key_len, entry);
+		if (!entry->hh.tbl) {
+			free(entry);
+			free(copy);
+			return -ENOMEM;
+		}
 	}
 	free(entry->value);
 	entry->value = copy;
