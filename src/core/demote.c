@@ -363,9 +363,15 @@ static int write_out(struct batch *batch)
 	struct store *store = tier_store(file->tier);
 	int err = 0;
 
-	for (size_t i = 0; i < batch->count && !err; i++)
-		if (batch->member[i].plan != PLAN_SKIP)
-			err = encode_member(batch, &batch->member[i]);
+	for (size_t i = 0; i < batch->count && !err; i++) {
+		struct member *member = &batch->member[i];
+
+		err = member->plan == PLAN_SKIP ? 0 : encode_member(batch, member);
+		if (err == -EIO && member->partial) { /* what it lacks cannot be read: it stays, and the others go */
+			member->plan = PLAN_SKIP;
+			err = 0;
+		}
+	}
 	if (err)
 		return err;
 	if (batch->items)

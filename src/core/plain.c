@@ -126,6 +126,11 @@ int ramfile_complete_all(struct ramfile *file)
 	while (!err && take_partial(file, &block)) {
 		err = ramfile_complete(file, work, block);
 		ramfile_end_update(file, block, BLOCK_RESIDENT);
+		if (err ==
+		    -EIO) { /* it stays partial: a fault on a page that it lacks tries again, or is refused alone */
+			err = 0;
+			block++;
+		}
 	}
 	work_put(tier_works(file->tier), work);
 	return err;

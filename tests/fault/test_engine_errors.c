@@ -511,8 +511,8 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	put(2, 5, true);
 	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	for (int i = 0; i < 3; i++) {
-		store_mem_fail_nth(store, STORE_MEM_GET, 1, EIO);
-		ck_assert_int_eq(process_map(file, 1, &process), -EIO);
+		store_mem_fail_nth(store, STORE_MEM_GET, 1, ENOMEM);
+		ck_assert_int_eq(process_map(file, 1, &process), -ENOMEM);
 	}
 	lock_get(&file->lock);
 	ck_assert_uint_eq(file->changing, 0);
@@ -521,6 +521,36 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	ck_assert_int_eq(ramfile_sync(file), 0);
 	ck_assert_int_eq(ramfile_is_clean(file, &clean), 0);
 	ck_assert(clean);
+}
+END_TEST
+
+/* One block that is damaged keeps nobody from the others: not a process that comes, and not a demotion. */
+START_TEST(a_damaged_partial_block_is_alone)
+{
+	struct demote_result result;
+	struct process *process;
+	uint8_t byte;
+
+	put(1, 1, false);
+	put(2, 5, true);
+	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	put(3, 3, false);
+	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ INO, 2 }, 999), 0);
+	restart();
+	process = map(1);
+	ck_assert(process_touch(process, BLOCK, &byte, 1, false));
+	ck_assert_int_eq(byte, content(1)[0]);
+	ck_assert(process_touch(process, 2 * BLOCK, &byte, 1, false));
+	ck_assert_int_eq(byte, content(6)[0]);
+	ck_assert(process_touch(process, 2 * BLOCK + PAGE, &byte, 1, false));
+	ck_assert(process_poisoned(process));
+	process_unmap(process);
+	ck_assert_int_eq(demote(&result, 1, 3), 0);
+	ck_assert_uint_eq(result.demoted, 2);
+	ck_assert_int_eq(state_of(2), BLOCK_RESIDENT);
+	ck_assert_int_eq(ramfile_read(file, got, BLOCK, 2 * BLOCK, &(size_t){ 0 }), -EIO);
+	expect(1, 1);
+	expect(3, 3);
 }
 END_TEST
 
@@ -763,6 +793,7 @@ static Suite *errors_suite(void)
 	tcase_add_test(tcase, a_fill_that_is_repeated_leaves_what_was_written);
 	tcase_add_test(tcase, a_buffered_write_that_fails_punches_nothing);
 	tcase_add_test(tcase, an_attach_that_fails_leaves_no_change_open);
+	tcase_add_test(tcase, a_damaged_partial_block_is_alone);
 	tcase_add_test(tcase, who_waits_for_a_block_that_is_completed_is_woken);
 	tcase_add_test(tcase, work_buffers_come_back);
 	tcase_add_test(tcase, a_cut_gives_back_what_the_cache_had);
