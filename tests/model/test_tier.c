@@ -1,3 +1,4 @@
+/* timeout: 600 */
 /* model/test_tier.c - the engine against a plain array of bytes.
  *
  * Random operations on one RAM file: buffered and direct reads and writes, touches by two simulated processes,
@@ -13,8 +14,7 @@
  * In the huge run, where the host allows it, the arena is what it is in production: fresh memory becomes huge pages
  * while the budget is far, the budget changes, and somebody holds references to pages, so that splits fail.
  *
- * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length, which is an eighth under a sanitizer.
- * timeout: 360 */
+ * TIERFS_SEED=N repeats a run, TIERFS_STEPS=N sets its length, which is an eighth under a sanitizer. */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
