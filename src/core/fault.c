@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/ahead.h"
+#include "core/retry.h"
 
 /* Fresh memory is given in growing pieces while at least this part of the budget is free. */
 #define FAR_DIVISOR 4
@@ -40,6 +41,21 @@ static int decode_value(struct ramfile *file, struct work *work, uint64_t block,
 	return codec_decode(work->codec, (struct store_key){ file->ino, block }, work->value, length, plain, ret);
 }
 
+/* A checksum that is wrong twice is damage; once it may have been the way here. */
+static int get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+{
+	size_t length;
+	int err = get_value(file, work, block, &length);
+
+	return err ? err : decode_value(file, work, block, length, plain, ret);
+}
+
+/* Where who waits is to be found. */
+struct load_at {
+	struct ramfile *file;
+	uint64_t offset;
+};
+
 /* What becomes of an error of the two above. */
 static int fetch_failed(struct ramfile *file, const struct work *work, uint64_t block, int err)
 {
@@ -59,11 +75,34 @@ static int fetch_failed(struct ramfile *file, const struct work *work, uint64_t 
 		lock_get(&file->lock);
 		blocks_set(&file->blocks, block, BLOCK_DAMAGED);
 		lock_put(&file->lock);
-	}
-	log_error("file %llu: block %llu cannot be read from the store: %s", (unsigned long long)file->ino,
-		  (unsigned long long)block, strerror(-err));
+		log_error("file %llu: block %llu cannot be read from the store: %s", (unsigned long long)file->ino,
+			  (unsigned long long)block, strerror(-err));
+	} /* else the store has said it, and it may pass */
 	atomic_fetch_add(&file->errors, 1);
 	return -EIO;
+}
+
+static void bring_soon(void *arg, struct mapper *mapper)
+{
+	const struct load_at *at = arg;
+
+	retry_soon(tier_retry(at->file->tier), at->file, mapper, at->offset);
+}
+
+void ramfile_readable(struct ramfile *file, uint64_t block)
+{
+	struct load_at at = { file, block * file->block_bytes };
+	bool was_damaged;
+
+	lock_get(&file->lock);
+	was_damaged = block < file->blocks.count && blocks_has(&file->blocks, block, BLOCK_DAMAGED);
+	if (was_damaged)
+		blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	if (!was_damaged)
+		return;
+	log_info("file %llu: block %llu can be read again", (unsigned long long)file->ino, (unsigned long long)block);
+	ramfile_each_mapper(file, bring_soon, &at);
 }
 
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
@@ -73,7 +112,12 @@ int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void 
 
 	if (!err)
 		err = decode_value(file, work, block, length, plain, ret);
-	return err ? fetch_failed(file, work, block, err) : 0;
+	if (err == -EBADMSG)
+		err = get_again(file, work, block, plain, ret);
+	if (err)
+		return fetch_failed(file, work, block, err);
+	ramfile_readable(file, block);
+	return 0;
 }
 
 /* Puts the content of a block whose pages are all absent into DRAM. */
@@ -183,6 +227,7 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 static bool settle_loaded(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly)
 {
 	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info->content_hash);
+	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 	heat_promoted(&file->heat, &file->blocks, block);
 	if (partly)
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
@@ -270,6 +315,8 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 		at = stage_end(stages, STAGE_READ, file->ino, block, at);
 		err = decode_value(file, work, block, value_length, work->plain, ret);
 	}
+	if (err == -EBADMSG)
+		err = get_again(file, work, block, work->plain, ret);
 	if (err)
 		return fetch_failed(file, work, block, err);
 	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
@@ -306,8 +353,27 @@ static uint32_t ahead_blocks(const struct ramfile *file)
 
 /* --- one cold block --------------------------------------------------------------------------------------- */
 
+/* A read said EIO. Who touches the range waits, and it is tried again; but it is poisoned if its copy is damaged, or
+ * could not be read for long enough. */
+static void try_later(struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t length,
+		      uint64_t arrived_ns)
+{
+	uint64_t block = offset / file->block_bytes;
+	bool damaged;
+
+	lock_get(&file->lock);
+	damaged = block < file->blocks.count && blocks_has(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	if (!damaged && retry_later(tier_retry(file->tier), file, mapper, offset, arrived_ns))
+		return;
+	if (!damaged)
+		log_error("file %llu: block %llu cannot be read from the store for now: who touches it gets SIGBUS",
+			  (unsigned long long)file->ino, (unsigned long long)block);
+	poison(file, mapper, offset, length);
+}
+
 /* The block is LOADING and reserved. */
-static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block)
+static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t arrived_ns)
 {
 	uint64_t length = ramfile_block_length(file, block);
 	struct codec_info info = { 0 };
@@ -329,7 +395,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	else
 		ramfile_release(file, 1);
 	if (err == -EIO)
-		poison(file, mapper, block * file->block_bytes, length);
+		try_later(file, mapper, block * file->block_bytes, length, arrived_ns);
 	if (waiters || (err && err != -EIO))
 		ramfile_wake(file, block, 1);
 }
@@ -348,7 +414,7 @@ static void cold_fault(struct ramfile *file, struct mapper *mapper, uint64_t blo
 	stage_end(stages, STAGE_QUEUE, file->ino, block, arrived_ns);
 	if (ahead_first)
 		read_ahead(file, mapper, &plan);
-	load_one(file, mapper, block);
+	load_one(file, mapper, block, arrived_ns);
 	hist_add(&file->faults, stage_end(stages, STAGE_TOTAL, file->ino, block, arrived_ns) - arrived_ns);
 	if (ahead && !ahead_first)
 		read_ahead(file, mapper, &plan);
@@ -411,7 +477,8 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 
 /* An absent page of a resident block that the caller owns: of a partial one it is in the stored copy, else it was
  * discarded, or has come meanwhile. */
-static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, bool partial)
+static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, bool partial,
+		   uint64_t arrived_ns)
 {
 	struct work *work = NULL;
 	int err;
@@ -426,7 +493,7 @@ static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, 
 		err = ramfile_complete(file, work, block);
 	work_put(tier_works(file->tier), work);
 	if (err == -EIO)
-		poison(file, mapper, offset, PAGE_BYTES);
+		try_later(file, mapper, offset, PAGE_BYTES, arrived_ns);
 	else
 		mapper->ops->wake(mapper, offset, PAGE_BYTES);
 }
@@ -434,7 +501,7 @@ static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, 
 /* Called with the lock held and the block RESIDENT, or STORING and to be cancelled; drops the lock. The event is late
  * (the page came meanwhile), or the page is absent in its block, or a protection was left over. */
 static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
-		    enum ramfile_fault_kind kind)
+		    enum ramfile_fault_kind kind, uint64_t arrived_ns)
 {
 	uint64_t length = ramfile_block_length(file, block);
 	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;
@@ -444,7 +511,7 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
 	lock_put(&file->lock);
 	if (kind == RAMFILE_FAULT_MISSING)
-		refill(file, mapper, block, offset, partial);
+		refill(file, mapper, block, offset, partial, arrived_ns);
 	if (cancelled) {
 		atomic_fetch_add(&file->demotions_aborted, 1);
 		ramfile_protect(file, block * file->block_bytes, length, false);
@@ -467,14 +534,7 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 {
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
-	case BLOCK_COLD:
-		if (blocks_has(&file->blocks, block, BLOCK_DAMAGED)) {
-			uint64_t length = ramfile_block_length(file, block);
-
-			lock_put(&file->lock);
-			poison(file, mapper, block * file->block_bytes, length);
-			return true;
-		}
+	case BLOCK_COLD: /* if it is damaged, too: it may be readable now */
 		if (blocks_away(&file->blocks, block)) {
 			away_want(file, block);
 			lock_put(&file->lock);
@@ -499,15 +559,18 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			lock_put(&file->lock);
 			return false;
 		}
-		refresh(file, mapper, block, offset, kind);
+		refresh(file, mapper, block, offset, kind, arrived_ns);
 		return true;
 	case BLOCK_RESIDENT:
-		if (blocks_has(&file->blocks, block, BLOCK_DAMAGED) && kind == RAMFILE_FAULT_MISSING) {
+		/* Nobody knows what belongs to where it is absent. Of a partial one the stored copy may be readable
+		 * now. */
+		if (blocks_has(&file->blocks, block, BLOCK_DAMAGED) && kind == RAMFILE_FAULT_MISSING &&
+		    !blocks_has(&file->blocks, block, BLOCK_PARTIAL)) {
 			lock_put(&file->lock);
 			poison(file, mapper, offset, PAGE_BYTES);
 			return true;
 		}
-		refresh(file, mapper, block, offset, kind);
+		refresh(file, mapper, block, offset, kind, arrived_ns);
 		return true;
 	case BLOCK_LOADING:
 	case BLOCK_UPDATING:

@@ -168,6 +168,9 @@ int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, 
 /* --- fault.c --- */
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
+/* The stored copy of the block was read and is good: it is not damaged any more, and who was poisoned gets it. Without
+ * a lock. */
+void ramfile_readable(struct ramfile *file, uint64_t block);
 /* Brings the run of cold blocks at first into DRAM, as far as there is room; mapper may be NULL. *ret_blocks: how many
  * came. */
 int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
@@ -289,6 +292,7 @@ struct budget *tier_budget(struct tier *tier);
 struct work_pool *tier_works(struct tier *tier);
 struct crew *tier_crew(struct tier *tier); /* NULL in tests */
 struct ahead *tier_ahead(struct tier *tier);
+struct retry *tier_retry(struct tier *tier); /* NULL: a read that failed is not tried again */
 int tier_arena_dir(struct tier *tier);
 /* Sets held[i] for each block of the run that has a pinned page or a part of a large one, or that anybody refers to.
  * Nothing where the host cannot tell. */

@@ -10,7 +10,11 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
+#include "core/retry.h"
 
 /* Large runs are read and expanded in pieces of that much, if there are processors to spare. */
 #define PIECE_BYTES (256U << 10)
@@ -23,6 +27,7 @@ struct read_run {
 	uint64_t offset, length; /* of the request, within one run of blocks */
 	uint64_t first, count;
 	enum block_state state;
+	bool damaged;     /* the first block, which is alone then */
 	uint64_t punches; /* sum over the run's slots */
 	uint8_t done[RUN_BLOCKS];
 	uint64_t piece_blocks; /* while it is read in pieces */
@@ -92,10 +97,11 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	run->state = state_of(file, run->first);
 	run->count = 1;
 	/* A resident block that could not be completed after a crash. */
-	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_DAMAGED))
-		return -EIO;
+	run->damaged = blocks_has(&file->blocks, run->first, BLOCK_DAMAGED);
 	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_PARTIAL))
 		return -EREMCHG;
+	if (run->state == BLOCK_RESIDENT && run->damaged)
+		return -EIO;
 	while (run->first + run->count <= last && run->count < RUN_BLOCKS &&
 	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED | BLOCK_PARTIAL) &&
 	       !blocks_away(&file->blocks, run->first + run->count) &&
@@ -223,6 +229,8 @@ static int read_cold(struct read_run *run)
 			return err;
 		copy_piece(run, run->first + i, run->work->plain);
 	}
+	if (run->damaged)
+		ramfile_readable(file, run->first);
 	return 0;
 }
 
@@ -275,9 +283,29 @@ static int complete_first(struct ramfile *file, struct read_run *run)
 	return err ? err : -EAGAIN;
 }
 
+/* An error of the device passes, perhaps; damage does not. False: it has lasted for long enough. */
+static bool wait_for_device(struct ramfile *file, const struct read_run *run, uint64_t *failed_ns)
+{
+	uint64_t now = clock_ns(), pause;
+	bool damaged;
+
+	lock_get(&file->lock);
+	damaged = run->first >= file->blocks.count || blocks_has(&file->blocks, run->first, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	if (!*failed_ns)
+		*failed_ns = now;
+	if (damaged || !tier_retry(file->tier) || now - *failed_ns >= RETRY_READ_NS)
+		return false;
+	pause = retry_pause_ns(now - *failed_ns);
+	nanosleep(&(struct timespec){ .tv_sec = (time_t)(pause / NS_PER_S), .tv_nsec = (long)(pause % NS_PER_S) },
+		  NULL);
+	return true;
+}
+
 int ramfile_read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
 	struct read_run run = { .file = file, .what = what };
+	uint64_t failed_ns = 0;
 	size_t done = 0;
 	int err;
 
@@ -294,7 +322,7 @@ int ramfile_read_for(struct ramfile *file, enum away_for what, void *buf, size_t
 			err = complete_first(file, &run);
 		else if (!err)
 			err = read_run(file, &run);
-		if (err == -EAGAIN)
+		if (err == -EAGAIN || (err == -EIO && wait_for_device(file, &run, &failed_ns)))
 			continue;
 		if (err)
 			break;

@@ -87,6 +87,7 @@ void tier_unpark(struct tier *tier, struct mapper *mapper)
 	struct parked *parked, *next;
 
 	ahead_forget(tier->ahead, mapper);
+	retry_forget(tier->retry, mapper);
 	lock_get(&tier->parked_lock);
 	for (parked = TAILQ_FIRST(&tier->parked); parked; parked = next) {
 		next = TAILQ_NEXT(parked, link);

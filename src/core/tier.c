@@ -266,6 +266,8 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 		err = crew_new(&tier->crew);
 	if (config->run_demoter && !err)
 		err = ahead_new(&tier->ahead);
+	if (config->run_demoter && !err)
+		err = retry_new(true, &tier->retry);
 	if (config->run_demoter && !err) {
 		err = -pthread_create(&tier->thread, NULL, demoter, tier);
 		if (!err)
@@ -294,6 +296,7 @@ void tier_free(struct tier *tier)
 		pthread_join(tier->thread, NULL);
 	}
 	crew_free(tier->crew);
+	retry_free(tier->retry); /* it may ask for read-ahead */
 	ahead_free(tier->ahead);
 	while ((parked = TAILQ_FIRST(&tier->parked))) {
 		TAILQ_REMOVE(&tier->parked, parked, link);
@@ -331,6 +334,11 @@ struct work_pool *tier_works(struct tier *tier)
 struct crew *tier_crew(struct tier *tier)
 {
 	return tier->crew;
+}
+
+struct retry *tier_retry(struct tier *tier)
+{
+	return tier->retry;
 }
 
 struct ahead *tier_ahead(struct tier *tier)

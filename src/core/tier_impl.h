@@ -11,6 +11,7 @@
 #include "core/ahead.h"
 #include "core/choice.h"
 #include "core/ramfile_impl.h"
+#include "core/retry.h"
 #include "core/tier.h"
 
 TAILQ_HEAD(file_list, ramfile);
@@ -24,6 +25,7 @@ struct tier {
 	struct stages stages;
 	struct crew *crew;     /* immutable; NULL: nobody helps */
 	struct ahead *ahead;   /* immutable; NULL: read-ahead is done by who asks */
+	struct retry *retry;   /* immutable; NULL: a read that failed is not tried again */
 	tier_room_fn *on_room; /* under parked_lock, also while it is called */
 	void *on_room_arg;
 

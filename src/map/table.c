@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#define HASH_NONFATAL_OOM 1
 #include <uthash.h>
 
 #include "base/clock.h"
@@ -325,6 +326,7 @@ static int watch(struct map_table *table, struct mapping *mapping)
 int map_table_add(struct map_table *table, struct mapping *mapping)
 {
 	struct entry *entry = calloc(1, sizeof(*entry));
+	bool added;
 	int err;
 
 	if (!entry)
@@ -338,7 +340,13 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 	entry->mapping = mapping;
 	lock_get(&table->lock);
 	HASH_ADD(hh, table->entries, id, sizeof(entry->id), entry);
+	added = entry->hh.tbl;
 	lock_put(&table->lock);
+	if (!added) { /* there was no memory for it */
+		ramfile_remove_mapper(mapping->file, &mapping->mapper);
+		free(entry);
+		return -ENOMEM;
+	}
 	err = watch(table, mapping);
 	if (err) {
 		unwatch(table, mapping);

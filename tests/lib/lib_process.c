@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "core/mapper.h"
 #include "mem/arena.h"
 
@@ -229,14 +230,15 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 	for (int tries = 0; tries < TRIES; tries++) {
 		if (!present(process, page)) {
 			process->mapped[page] = 0;
-			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_MISSING, 0);
+			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_MISSING, clock_ns());
 			if (process->poisoned)
 				return true;
 			continue;
 		}
 		process->mapped[page] = 1;
 		if (write && process->guarded[page]) {
-			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_PROTECTED, 0);
+			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_PROTECTED,
+				      clock_ns());
 			continue;
 		}
 		if (write)

@@ -565,6 +565,20 @@ START_TEST(poison_is_sigbus_to_who_waits)
 }
 END_TEST
 
+/* So a block that could not be read heals when it is brought after all. */
+START_TEST(a_copy_goes_over_poison)
+{
+	use_poison();
+	ck_assert_int_eq(uffd_poison(mem.uffd, at(2), 2 * PAGE), 0);
+	ck_assert(touch_dies(2));
+	copy(2, 7);
+	ck_assert(!touch_dies(2));
+	ck_assert_uint_eq(mem.map[2 * PAGE], 7);
+	ck_assert(touch_dies(3));
+	expect_no_event();
+}
+END_TEST
+
 /* Every block that was demoted left markers behind. A protection that is taken off takes them away. */
 START_TEST(poison_needs_a_range_without_markers)
 {
@@ -871,6 +885,7 @@ static void add_tests(TCase *tests)
 		tcase_add_test(tests, poison_is_sigbus);
 		tcase_add_test(tests, poison_is_sigbus_to_who_waits);
 		tcase_add_test(tests, poison_needs_a_range_without_markers);
+		tcase_add_test(tests, a_copy_goes_over_poison);
 	} else {
 		printf("  without poison: this kernel has none\n");
 	}
