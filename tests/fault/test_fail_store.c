@@ -1,4 +1,5 @@
 /* link: @tests/lib/lib_fail.flags */
+/* timeout: 600 */
 /* fault/test_fail_store.c - the Nth allocation and the Nth system call of every function of the store fail.
  *
  * For each function: N = 1, 2, ... until it gets through without a failure. Each time what the header promises is
@@ -11,14 +12,17 @@
 #include <check.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../lib/lib_fail.h"
 #include "../lib/lib_scratch.h"
 #include "cold/store_rocks_impl.h"
+#include "cold/warm_impl.h"
 #include "lib_check.h"
 
 #define BLOCKS 60U /* with VALUE_BYTES nearly a segment: every put makes one */
@@ -33,7 +37,9 @@ static uint64_t ino; /* of the call under test */
 
 /* --- the store --- */
 
-static int open_it(bool create)
+static int warm_dir = -1; /* else there is a warm store in front */
+
+static int open_rocks(bool create)
 {
 	struct store_rocks_config config = {
 		.dir = dir,
@@ -46,9 +52,25 @@ static int open_it(bool create)
 	return store_rocks_open(&config, &store);
 }
 
+static int open_warm(void)
+{
+	struct store_warm_config config = {
+		.below = store, .dir_fd = warm_dir, .bytes = WARM_BYTES_MIN, .block_bytes = 16384
+	};
+
+	return store_warm_open(&config, &store);
+}
+
+static int open_it(bool create)
+{
+	int r = open_rocks(create);
+
+	return r < 0 || warm_dir < 0 ? r : open_warm();
+}
+
 static struct store_rocks *rocks(void)
 {
-	return (struct store_rocks *)store;
+	return (struct store_rocks *)(warm_dir < 0 ? store : warm_of(store)->below);
 }
 
 static uint8_t values[BLOCKS][VALUE_BYTES];
@@ -275,9 +297,12 @@ static int call_remove_one(void)
 	return store->ops->remove(store, ino, 5, 1);
 }
 
+/* Of a warm store a removal that failed may have been done below. */
 static void check_remove_one(int r)
 {
-	for (uint64_t block = 0; block < BLOCKS; block++)
+	for (uint64_t block = 0; warm_dir >= 0 && r < 0 && block < BLOCKS; block++)
+		ck_assert(version_of(ino, block) == 1 || (block == 5 && version_of(ino, block) == 0));
+	for (uint64_t block = 0; (warm_dir < 0 || r == 0) && block < BLOCKS; block++)
 		ck_assert_uint_eq(version_of(ino, block), block == 5 && r == 0 ? 0 : 1);
 }
 
@@ -288,7 +313,7 @@ static int call_remove_all(void)
 
 static void check_remove_all(int r)
 {
-	expect(ino, r == 0 ? 0 : 1, r == 0 ? 0 : 1);
+	expect(ino, r == 0 ? 0 : 1, r == 0 || warm_dir >= 0 ? 0 : 1);
 }
 
 static int call_share(void)
@@ -439,7 +464,8 @@ static void try_all(const struct function *function)
 		while (try(function, kinds[i], points[i] + 1))
 			ck_assert_uint_lt(points[i]++, POINTS_MAX);
 	}
-	printf("%-16s %3u allocations, %3u system calls\n", function->name, points[0], points[1]);
+	printf("%-5s%-16s %3u allocations, %3u system calls\n", warm_dir < 0 ? "" : "warm:", function->name, points[0],
+	       points[1]);
 }
 
 static void make_dir(void)
@@ -457,6 +483,100 @@ START_TEST(every_function)
 	store->ops->free(store);
 	ck_assert_uint_eq(fail_memory_left(0), 0);
 	fail_memory_end();
+}
+END_TEST
+
+static void make_warm_dir(void)
+{
+	char path[SCRATCH_PATH_LEN + 16];
+
+	snprintf(path, sizeof(path), "%s/warm-XXXXXX", scratch.path);
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	warm_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(warm_dir, 0);
+}
+
+START_TEST(every_function_warm)
+{
+	make_dir();
+	make_warm_dir();
+	fail_memory_begin();
+	ck_assert_int_eq(open_it(true), 0);
+	try_all(&functions[_i]);
+	store->ops->free(store);
+	ck_assert_uint_eq(fail_memory_left(0), 0);
+	fail_memory_end();
+	close(warm_dir);
+}
+END_TEST
+
+/* With values in the directory that a daemon left which was killed. */
+static bool try_open_warm(unsigned int kinds, unsigned int nth)
+{
+	unsigned int descriptors = fail_descriptors();
+	bool hit;
+	int r;
+
+	fail_arm(kinds, nth);
+	r = open_warm();
+	hit = fail_disarm();
+	check_error(r, hit);
+	if (r < 0) {
+		ck_assert_uint_eq(fail_descriptors(), descriptors);
+		r = open_warm();
+	}
+	ck_assert_msg(r == 0, "after %s: again: %s", fail_what(), strerror(-r));
+	expect(ino, 1, 1);
+	return hit;
+}
+
+/* The values of a warm store whose process was killed. */
+static void leave_warm_values(void)
+{
+	pid_t child = fork();
+	int status = -1;
+
+	ck_assert_int_ge(child, 0);
+	if (child == 0) {
+		if (open_it(true) < 0 || put(ino, 1) < 0)
+			_exit(1);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(child, &status, 0), child);
+	ck_assert_int_eq(status, 0);
+}
+
+START_TEST(open_warm_old)
+{
+	unsigned int points[2] = { 0 };
+
+	for (int i = 0; i < 2; i++) {
+		bool hit = true;
+
+		while (hit) {
+			pid_t child;
+			int status = -1;
+
+			make_dir();
+			make_warm_dir();
+			leave_warm_values();
+			child = fork(); /* the database's threads do not survive a fork, so each store has a process */
+			ck_assert_int_ge(child, 0);
+			if (child == 0) {
+				ck_assert_int_eq(open_rocks(false), 0);
+				hit = try_open_warm(i ? FAIL_CALLS : FAIL_ALLOC, points[i] + 1);
+				store->ops->free(store);
+				_exit(hit ? 10 : 11);
+			}
+			ck_assert_int_eq(waitpid(child, &status, 0), child);
+			ck_assert(WIFEXITED(status) && (WEXITSTATUS(status) == 10 || WEXITSTATUS(status) == 11));
+			hit = WEXITSTATUS(status) == 10;
+			ck_assert_uint_lt(points[i], POINTS_MAX);
+			points[i] += hit;
+			close(warm_dir);
+		}
+	}
+	printf("warm:%-16s %3u allocations, %3u system calls\n", "open, old", points[0], points[1]);
 }
 END_TEST
 
@@ -555,8 +675,10 @@ int main(void)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	scratch_new(&scratch, "fail-store");
-	tcase_set_timeout(tests, 120);
+	tcase_set_timeout(tests, 300);
 	tcase_add_loop_test(tests, every_function, 0, FUNCTIONS);
+	tcase_add_loop_test(tests, every_function_warm, 0, FUNCTIONS);
+	tcase_add_test(tests, open_warm_old);
 	tcase_add_test(tests, open_new);
 	tcase_add_test(tests, open_old);
 	tcase_add_test(tests, free_with_failures);
