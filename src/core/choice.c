@@ -72,7 +72,7 @@ static size_t pick_some(struct sweep *sweep, struct ramfile *file, uint64_t *vis
 		size_t found;
 
 		LOCK_SCOPE(&file->lock);
-		filter = filter_of(file, file->hand, choice->census.min_idle_ns);
+		filter = filter_of(file, file->hand, tier_min_idle(file->tier));
 		found = heat_pick(&file->heat, &file->blocks, &filter, sweep->lowest_class, choice->pick + count,
 				  max - count);
 		heat_leave(&file->heat, &file->blocks, choice->pick + count, found);
@@ -132,6 +132,18 @@ static uint64_t demote_some(struct choice *choice, struct tier *tier, uint64_t n
 	}
 	*ret_err = sweep.err;
 	return sweep.demoted;
+}
+
+int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t needed, uint64_t *ret_demoted)
+{
+	struct census census = { .min_idle_ns = tier_min_idle(file->tier) };
+	struct sweep sweep = { .choice = choice, .wanted = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS };
+
+	count_file(&census, file);
+	sweep.lowest_class = heat_threshold(census.in_class, needed);
+	sweep_file(&sweep, file);
+	*ret_demoted = sweep.demoted;
+	return sweep.err;
 }
 
 int choice_demote(struct choice *choice, struct tier *tier, uint64_t needed, uint64_t *ret_demoted)

@@ -303,6 +303,7 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset)
 {
 	const uint8_t *data = buf;
+	const size_t written = len;
 	int err;
 
 	if (offset % PAGE_BYTES || len % PAGE_BYTES)
@@ -311,6 +312,7 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 	if (err)
 		return err;
 	tier_wait_staged(file->tier, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
+	tier_begin_write_back(file->tier, written, ramfile_is_plain(file));
 	while (!err && len) {
 		uint64_t block = offset / file->block_bytes;
 		uint64_t length = (block + 1) * file->block_bytes - offset;
@@ -322,6 +324,7 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 		offset += length;
 		len -= length;
 	}
+	tier_end_write_back(file->tier, written);
 	ramfile_end_change(file);
 	tier_pressed(file->tier);
 	return err;

@@ -54,12 +54,16 @@ bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state
 
 bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 {
+	if (!ramfile_limit_allows(file, blocks * file->block_bytes, need))
+		return false;
 	if (need == BUDGET_OPTIONAL && tier_fits(file->tier))
 		need = BUDGET_MUST;
 	if (!budget_reserve(tier_budget(file->tier), blocks * file->block_bytes, need))
 		return false;
 	atomic_fetch_add(&file->dram_blocks, blocks);
 	tier_pressed(file->tier);
+	if (room_missing_of(file) && !atomic_exchange(&file->limit_near, true))
+		tier_kick(file->tier);
 	return true;
 }
 
@@ -209,6 +213,8 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 	file->size_bytes = size_bytes;
 	file->loaded_ns = clock_ns();
 	atomic_init(&file->lost, lost);
+	atomic_init(&file->limit_bytes, UINT64_MAX);
+	atomic_init(&file->growth_bytes, UINT64_MAX);
 	lock_init(&file->lock, LOCK_RANK_FILE);
 	lock_init(&file->mapper_lock, LOCK_RANK_MAPPERS);
 	lock_cond_init(&file->settled);
@@ -540,9 +546,15 @@ int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on)
 	uint64_t first = offset / file->block_bytes;
 	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
 
+	/* Pinned memory is out of everybody's reach: all of it together gets half of the budget. Only an unpin may be
+	 * of far more blocks than that. */
+	if (on)
+		return tier_pin(file->tier, file, first, end);
 	LOCK_SCOPE(&file->lock);
-	for (uint64_t block = first; block < file->blocks.count && block * file->block_bytes < end; block++)
-		blocks_set_pinned(&file->blocks, block, on);
+	for (uint64_t block = blocks_next(&file->blocks, first, BLOCKS_USED);
+	     block < file->blocks.count && block * file->block_bytes < end;
+	     block = blocks_next(&file->blocks, block + 1, BLOCKS_USED))
+		blocks_set_pinned(&file->blocks, block, false);
 	return 0;
 }
 

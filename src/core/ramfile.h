@@ -105,6 +105,14 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret);
 /* Of stored_bytes: values that other files have, too. Looks at every stored block. */
 uint64_t ramfile_shared_bytes(const struct ramfile *file);
 /* Adds the bytes of an O_DIRECT request that a door served. */
+/* A limit of its own for what of the file is in DRAM, beside the budget: beyond it the faults of its mappers wait, and
+ * no others. Part of it is kept free for them by demoting blocks of the file. UINT64_MAX: none. */
+void ramfile_set_limit(struct ramfile *file, uint64_t bytes);
+/* Whoever knows what the mappers are up to wants to be asked again (tier_on_limit()) before more than this is there. */
+void ramfile_set_growth(struct ramfile *file, uint64_t bytes);
+uint64_t ramfile_arena_bytes(struct ramfile *file);
+/* A mapper has not answered a zap for so long: nothing of the file can be demoted. */
+bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns);
 void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes);
 
 enum ramfile_run_state { RAMFILE_RUN_HOLE, RAMFILE_RUN_COLD, RAMFILE_RUN_RESIDENT };

@@ -80,9 +80,11 @@ struct ramfile {
 	uint64_t scan_marked;          /* under lock: blocks that the zap that is out dropped */
 	uint64_t scanned_marked;       /* under lock: the same of the last finished round */
 	uint64_t scanned_returned;     /* under lock: of those, blocks that were in use */
+	uint64_t zap_sent_ns;          /* under lock: when zap_sent became true */
 	uint64_t looked_ns;            /* under lock: when the last look ended */
 	uint64_t loaded_ns;            /* immutable */
 	bool loaded;                   /* immutable: the table is what arena and store have */
+	uint64_t rest_until_ns;        /* demoter thread only: nothing of it could be demoted, for its own limit */
 	uint64_t next_scan_ns;         /* demoter thread only */
 	uint64_t visited_ns;           /* under lock: when it was last seen awake */
 	enum { SCAN_REST, SCAN_ZAP, SCAN_WAIT, SCAN_LOOK } scan; /* demoter thread only: what the round is at */
@@ -110,8 +112,11 @@ struct ramfile {
 
 	_Atomic bool lost, dirty;
 	_Atomic bool was_cached; /* the kernel may hold some of it; set under lock, and cleared there by the demoter */
-	_Atomic uint64_t dram_blocks; /* reserved in the budget for this file */
-	uint64_t demand_bytes;        /* under lock: see tier_set_demand() */
+	_Atomic uint64_t dram_blocks;  /* reserved in the budget for this file */
+	_Atomic uint64_t limit_bytes;  /* ramfile_set_limit() */
+	_Atomic uint64_t growth_bytes; /* ramfile_set_growth() */
+	_Atomic bool limit_near;       /* the demoter was told that it is */
+	uint64_t demand_bytes;         /* under lock: see tier_set_demand() */
 	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
 	_Atomic uint64_t direct_read_bytes, direct_write_bytes, errors;
 	struct hist faults;
@@ -128,6 +133,7 @@ struct parked {
 	struct mapper *mapper;
 	uint64_t offset;
 	enum ramfile_fault_kind kind;
+	bool own; /* it is the file's own limit that it waits for */
 	uint64_t arrived_ns;
 };
 
@@ -143,6 +149,10 @@ bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state
 /* Budget for blocks that enter DRAM, and back when they left. */
 bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
 void ramfile_release(struct ramfile *file, uint64_t blocks);
+/* See tier_impl.h. */
+uint64_t room_missing_of(struct ramfile *file);
+/* The file's own limit allows it. */
+bool ramfile_limit_allows(struct ramfile *file, uint64_t bytes, enum budget_need need);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written. */
 int ramfile_begin_change(struct ramfile *file);
 void ramfile_end_change(struct ramfile *file);
@@ -307,6 +317,9 @@ uint64_t tier_near_bytes(struct tier *tier); /* with less than this free, the bu
 bool tier_fits(struct tier *tier);           /* all files together cannot use more than the budget */
 /* Under the file's lock: its size has changed, or whether it is mapped plain. */
 void tier_set_demand(struct tier *tier, struct ramfile *file);
+/* Pins blocks from first on, up to byte end. -ENOMEM, and nothing is pinned: with those that are it would be more than
+ * half of the budget. */
+int tier_pin(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t end);
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);
@@ -316,6 +329,10 @@ void tier_kick(struct tier *tier);       /* the demoter looks again now */
 void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
 void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns);
+/* A write back of so many bytes waits until the copies that plain mappings have left in the arenas are few enough for
+ * it, and begins; without bound while somebody maps the file (held), for a while if not. */
+void tier_begin_write_back(struct tier *tier, uint64_t bytes, bool held);
+void tier_end_write_back(struct tier *tier, uint64_t bytes);
 void tier_pressed(struct tier *tier); /* after a reservation: kicks the demoter if the reserve is used */
 void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
 	       enum ramfile_fault_kind kind, uint64_t arrived_ns);

@@ -8,7 +8,16 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "core/tier_impl.h"
+
+/* Of a file's own limit. */
+#define LIMIT_KEPT_MIN (UINT64_C(512) << 10)
+#define LIMIT_KEPT_MAX (UINT64_C(64) << 20)
+/* Write back that waits looks again, says so, and, if nobody maps the file any more, goes on. */
+#define WRITE_LOOK_NS (100 * NS_PER_MS)
+#define WRITE_TELL_NS (2 * NS_PER_S)
+#define WRITE_GIVE_UP_NS (5 * NS_PER_S)
 
 bool tier_fits(struct tier *tier)
 {
@@ -51,6 +60,71 @@ void tier_kick(struct tier *tier)
 	lock_put(&tier->parked_lock);
 }
 
+/* --- a file's own limit ------------------------------------------------------------------------------------ */
+
+void ramfile_set_limit(struct ramfile *file, uint64_t bytes)
+{
+	uint64_t before;
+
+	if (bytes >= tier_dram_bytes(file->tier))
+		bytes = UINT64_MAX; /* the budget is less */
+	before = atomic_exchange(&file->limit_bytes, bytes);
+	if (before == UINT64_MAX && bytes != UINT64_MAX)
+		log_info("file %llu: its mappers may have no more than %llu bytes of it in DRAM, by their memory "
+			 "cgroup or "
+			 "because they lock memory",
+			 (unsigned long long)file->ino, (unsigned long long)bytes);
+	if (bytes > before)
+		room_announce(file->tier);
+	if (room_missing_of(file))
+		tier_kick(file->tier);
+}
+
+void ramfile_set_growth(struct ramfile *file, uint64_t bytes)
+{
+	if (atomic_exchange(&file->growth_bytes, bytes) < bytes)
+		room_announce(file->tier);
+}
+
+uint64_t ramfile_arena_bytes(struct ramfile *file)
+{
+	return atomic_load(&file->dram_blocks) * file->block_bytes;
+}
+
+/* What of a limit is kept free for faults. */
+static uint64_t kept_of(uint64_t limit)
+{
+	uint64_t kept = limit / 16;
+
+	return kept < LIMIT_KEPT_MIN ? LIMIT_KEPT_MIN : kept < LIMIT_KEPT_MAX ? kept : LIMIT_KEPT_MAX;
+}
+
+bool ramfile_limit_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
+{
+	uint64_t limit = atomic_load(&file->limit_bytes);
+	uint64_t kept = need == BUDGET_MUST ? 0 : kept_of(limit);
+
+	if (ramfile_arena_bytes(file) + bytes > atomic_load(&file->growth_bytes) && !tier_fits(file->tier))
+		return false;
+	return limit == UINT64_MAX || ramfile_arena_bytes(file) + bytes + kept <= limit;
+}
+
+uint64_t room_missing_of(struct ramfile *file)
+{
+	uint64_t limit = atomic_load(&file->limit_bytes), kept = kept_of(limit), has;
+
+	if (limit == UINT64_MAX)
+		return 0;
+	has = ramfile_arena_bytes(file);
+	if (has + kept / 2 <= limit) {
+		atomic_store(&file->limit_near, false);
+		return 0;
+	}
+	return has + kept - limit;
+}
+
+/* --- who waits ----------------------------------------------------------------------------------------------- */
+
 void tier_pressed(struct tier *tier)
 {
 	if (reserve_used(tier) && !atomic_exchange(&tier->pressed, true))
@@ -69,11 +143,19 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 		return;
 	}
 	*parked = (struct parked){
-		.file = file, .mapper = mapper, .offset = offset, .kind = kind, .arrived_ns = arrived_ns
+		.file = file,
+		.mapper = mapper,
+		.offset = offset,
+		.kind = kind,
+		.own = !ramfile_limit_allows(file, file->block_bytes, BUDGET_MUST),
+		.arrived_ns = arrived_ns,
 	};
 	lock_get(&tier->parked_lock);
 	TAILQ_INSERT_TAIL(&tier->parked, parked, link);
 	tier->parked_count++;
+	tier->parked_own += parked->own;
+	if (parked->own && tier->on_limit)
+		tier->on_limit(tier->on_limit_arg);
 	wake_demoter(tier);
 	lock_put(&tier->parked_lock);
 	/* Who removes the mapper may have looked for parked faults just before, and would wait until there is room. */
@@ -96,6 +178,7 @@ void tier_unpark(struct tier *tier, struct mapper *mapper)
 		TAILQ_REMOVE(&tier->parked, parked, link);
 		TAILQ_INSERT_TAIL(&gone, parked, link);
 		tier->parked_count--;
+		tier->parked_own -= parked->own;
 	}
 	lock_put(&tier->parked_lock);
 	while ((parked = TAILQ_FIRST(&gone))) {
@@ -111,6 +194,14 @@ void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
 
 	tier->on_room = fn;
 	tier->on_room_arg = arg;
+}
+
+void tier_on_limit(struct tier *tier, tier_room_fn *fn, void *arg)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	tier->on_limit = fn;
+	tier->on_limit_arg = arg;
 }
 
 void room_announce(struct tier *tier)
@@ -172,6 +263,64 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 		staged = 0;
 		tier_each_resident(tier, sum_arenas, &staged);
 	}
+}
+
+/* Copies of what plain mappings have written back. */
+static void sum_staged(void *arg, struct ramfile *file)
+{
+	if (atomic_load(&file->was_cached))
+		*(uint64_t *)arg += ramfile_arena_bytes(file);
+}
+
+/* Under parked_lock: there is room for it now, by what the arenas had just before. */
+static bool let_in(struct tier *tier, uint64_t bytes, uint64_t staged, bool anyway)
+{
+	uint64_t others = staged + tier->writing_bytes;
+
+	if (!anyway && others && others + bytes > tier_dram_bytes(tier) / 2)
+		return false;
+	tier->writing_bytes += bytes;
+	return true;
+}
+
+void tier_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
+{
+	uint64_t began_ns = clock_ns();
+	bool in = false, waits = false, tell;
+
+	while (!in) {
+		uint64_t staged = 0;
+
+		tier_each_resident(tier, sum_staged, &staged);
+		lock_get(&tier->parked_lock);
+		in = let_in(tier, bytes, tier->thread_runs ? staged : 0,
+			    !reserve_used(tier) || (!held && clock_ns() >= began_ns + WRITE_GIVE_UP_NS));
+		tier->waiting_writes += !in && !waits;
+		tier->waiting_writes -= in && waits;
+		waits = !in;
+		tell = waits && !tier->write_told && clock_ns() >= began_ns + WRITE_TELL_NS;
+		tier->write_told = tier->waiting_writes && (tier->write_told || tell);
+		if (waits) {
+			wake_demoter(tier);
+			tier->room_waiters++;
+			lock_wait_until(&tier->parked_lock, &tier->room, clock_ns() + WRITE_LOOK_NS);
+			tier->room_waiters--;
+		}
+		lock_put(&tier->parked_lock);
+		if (tell)
+			log_warn("what plain mappings wrote has to wait: half of the budget is in copies that the "
+				 "store has not "
+				 "taken; is its disk full?");
+	}
+}
+
+void tier_end_write_back(struct tier *tier, uint64_t bytes)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	tier->writing_bytes -= bytes;
+	if (tier->room_waiters)
+		pthread_cond_broadcast(&tier->room);
 }
 
 uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
@@ -244,10 +393,13 @@ bool tier_resume_fault(struct tier *tier)
 	if (budget_free(&tier->budget) < tier->config.block_bytes)
 		return false;
 	lock_get(&tier->parked_lock);
-	parked = TAILQ_FIRST(&tier->parked);
+	TAILQ_FOREACH(parked, &tier->parked, link)
+		if (ramfile_limit_allows(parked->file, tier->config.block_bytes, BUDGET_MUST))
+			break;
 	if (parked) {
 		TAILQ_REMOVE(&tier->parked, parked, link);
 		tier->parked_count--;
+		tier->parked_own -= parked->own;
 	}
 	lock_put(&tier->parked_lock);
 	if (!parked)
@@ -267,13 +419,20 @@ uint64_t room_parked(struct tier *tier)
 	return tier->parked_count;
 }
 
+uint64_t room_waiting_writes(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	return tier->waiting_writes;
+}
+
 bool room_wanted(struct tier *tier)
 {
 	if (less_free_than(tier, 4))
 		return true;
 	LOCK_SCOPE(&tier->parked_lock);
 
-	return tier->parked_count || tier->room_waiters;
+	return tier->parked_count > tier->parked_own || tier->room_waiters;
 }
 
 bool room_pressed(struct tier *tier)

@@ -72,6 +72,7 @@ static bool zap_some(struct ramfile *file)
 		marked = heat_mark(&file->blocks, part.first, part.count, marks);
 	file->scan_marked += marked;
 	file->zap_sent = !more;
+	file->zap_sent_ns = clock_ns();
 	lock_put(&file->lock);
 	if (marked)
 		ramfile_each_mapper(file, zap_one, &part);
@@ -231,4 +232,11 @@ uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_p
 		return now_ns;
 	}
 	return now_ns;
+}
+
+bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return file->zap_sent && !file->zap_done && clock_ns() > file->zap_sent_ns + for_ns;
 }

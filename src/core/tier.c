@@ -80,6 +80,34 @@ int tier_add_file(struct tier *tier, struct ramfile *file)
 	return 0;
 }
 
+int tier_pin(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t end)
+{
+	uint64_t most = tier_dram_bytes(tier) / 2 / tier->config.block_bytes, pinned = 0;
+	struct ramfile *other;
+	uint64_t last;
+
+	LOCK_SCOPE(&tier->lock); /* one pin at a time */
+	TAILQ_FOREACH(other, &tier->files, link) {
+		lock_get(&other->lock);
+		pinned += other->blocks.pinned;
+		lock_put(&other->lock);
+	}
+	lock_get(&file->lock);
+	last = end / file->block_bytes + (end % file->block_bytes != 0);
+	if (last > file->blocks.count)
+		last = file->blocks.count;
+	if (last > first && last - first > most + file->blocks.pinned) {
+		lock_put(&file->lock);
+		return -ENOMEM;
+	}
+	for (uint64_t block = first; block < last; block++)
+		pinned += !blocks_has(&file->blocks, block, BLOCK_PINNED);
+	for (uint64_t block = first; block < last && pinned <= most; block++)
+		blocks_set_pinned(&file->blocks, block, true);
+	lock_put(&file->lock);
+	return pinned <= most ? 0 : -ENOMEM;
+}
+
 void tier_remove_file(struct tier *tier, struct ramfile *file)
 {
 	lock_get(&tier->lock);
@@ -144,14 +172,17 @@ static void relieve_between(struct turn *turn)
 static void scan_file(void *arg, struct ramfile *file)
 {
 	struct turn *turn = arg;
+	struct scan_pace pace = turn->pace;
 	uint64_t now = clock_ns();
 	bool wanted;
 
+	if (room_missing_of(file)) /* nobody else pays for it */
+		pace.hurry = pace.wanted = true;
 	lock_get(&file->lock);
 	ramfile_visit(file, now);
 	if (!file->blocks.cached)
 		atomic_store(&file->was_cached, false);
-	wanted = file->scan_wanted || turn->pace.hurry;
+	wanted = file->scan_wanted || pace.hurry;
 	if (wanted && file->next_scan_ns > now + turn->pace.quick_ns)
 		file->next_scan_ns = now;
 	/* The answer to a zap comes with a kick: the look is due a pace after it. */
@@ -161,11 +192,35 @@ static void scan_file(void *arg, struct ramfile *file)
 	if (now >= file->next_scan_ns)
 		atomic_fetch_add(&turn->tier->scans, 1);
 	while (now >= file->next_scan_ns) {
-		file->next_scan_ns = ramfile_scan(file, now, &turn->pace);
+		file->next_scan_ns = ramfile_scan(file, now, &pace);
 		relieve_between(turn);
 	}
 	if (file->next_scan_ns < turn->next_ns)
 		turn->next_ns = file->next_scan_ns;
+}
+
+/* A file that has come near to its own limit gives up blocks of its own. */
+static void relieve_file(void *arg, struct ramfile *file)
+{
+	struct turn *turn = arg;
+	struct tier *tier = turn->tier;
+	uint64_t now = clock_ns(), missing = room_missing_of(file), demoted;
+	int err;
+
+	if (!missing)
+		return;
+	if (now >= file->rest_until_ns && now >= tier->retry_ns) {
+		err = choice_demote_of(&tier->choice, file, missing / file->block_bytes + 1, &demoted);
+		if (err)
+			tier->retry_ns = clock_ns() + RETRY_NS;
+		if (!demoted)
+			file->rest_until_ns = clock_ns() + turn->pace.quick_ns / 2;
+		if (demoted)
+			room_announce(tier);
+	}
+	now = room_missing_of(file) && file->rest_until_ns > now ? file->rest_until_ns : now;
+	if (room_missing_of(file) && now < turn->next_ns)
+		turn->next_ns = now;
 }
 
 /* Before anything has to be demoted: a huge page hides what of it is idle. */
@@ -198,6 +253,7 @@ void tier_step(struct tier *tier)
 	if (near)
 		tier_each_resident(tier, split_file, &turn);
 	tier_each_resident(tier, scan_file, &turn);
+	tier_each_resident(tier, relieve_file, &turn);
 	if (room_pressed(tier))
 		relieve(tier, turn.next_ns);
 	if (room_pressed(tier) && turn.next_ns > clock_ns() + quick)
@@ -399,6 +455,11 @@ uint32_t tier_block_bytes(const struct tier *tier)
 	return tier->config.block_bytes;
 }
 
+uint64_t tier_dram_bytes(struct tier *tier)
+{
+	return atomic_load(&tier->budget.limit_bytes);
+}
+
 uint64_t tier_min_idle(const struct tier *tier)
 {
 	return atomic_load(&tier->min_idle_ns);
@@ -445,6 +506,7 @@ void tier_figures(struct tier *tier, struct tier_figures *ret)
 		.metadata_bytes = sizeof(*tier) + work_pool_bytes(&tier->works),
 		.waiting_faults = room_parked(tier),
 		.waited_faults = atomic_load(&tier->waited_faults),
+		.waiting_writes = room_waiting_writes(tier),
 		.scans = atomic_load(&tier->scans),
 		.visited_blocks = atomic_load(&tier->visited_blocks),
 		.pinned_blocks = atomic_load(&tier->pinned_blocks),

@@ -40,6 +40,7 @@ struct tier_figures {
 	uint64_t metadata_bytes; /* tables and buffers of the engine */
 	uint64_t waiting_faults; /* faults that wait for room now */
 	uint64_t waited_faults;  /* faults that had to wait, ever */
+	uint64_t waiting_writes; /* write back of plain mappings that waits for the store */
 	uint64_t scans;
 	uint64_t visited_blocks; /* entries of block tables that the demoter went through, ever */
 	uint64_t pinned_blocks;  /* blocks that were not demoted because a device might write to them, or because they
@@ -55,6 +56,8 @@ void tier_free(struct tier *tier);
 typedef void tier_room_fn(void *arg);
 void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg);
 bool tier_resume_fault(struct tier *tier);
+/* Called, on any thread, when a fault waits for a limit of its file's own. fn must not block. */
+void tier_on_limit(struct tier *tier, tier_room_fn *fn, void *arg);
 
 /* One turn of the demoter: scan what is due, demote what the budget asks for. */
 void tier_step(struct tier *tier);
@@ -87,3 +90,4 @@ int tier_set_dram(struct tier *tier, uint64_t bytes);
 /* Given explicitly, it is what protects pages that are referenced and not pinned. */
 int tier_set_min_idle(struct tier *tier, uint64_t ns);
 uint64_t tier_min_idle(const struct tier *tier);
+uint64_t tier_dram_bytes(struct tier *tier); /* the budget */

@@ -28,6 +28,8 @@ struct tier {
 	struct retry *retry;   /* immutable; NULL: a read that failed is not tried again */
 	tier_room_fn *on_room; /* under parked_lock, also while it is called */
 	void *on_room_arg;
+	tier_room_fn *on_limit; /* under parked_lock, also while it is called */
+	void *on_limit_arg;
 
 	_Atomic uint64_t demand_bytes; /* what the listed files could have in DRAM */
 
@@ -38,6 +40,10 @@ struct tier {
 	struct lock parked_lock;
 	struct parked_list parked; /* under parked_lock */
 	uint64_t parked_count;     /* under parked_lock */
+	uint64_t parked_own;       /* under parked_lock: of those, faults of a file that is at its own limit */
+	uint64_t writing_bytes;    /* under parked_lock: write back that was let in and is not done */
+	uint64_t waiting_writes;   /* under parked_lock: requests of it that were not */
+	bool write_told;           /* under parked_lock: the log says that some wait */
 	pthread_cond_t wakeup;     /* with parked_lock: kicked or stopping */
 	bool kicked, stopping;     /* under parked_lock */
 	unsigned int room_waiters; /* under parked_lock: threads in tier_wait_room() and tier_wait_staged() */
@@ -70,5 +76,8 @@ bool room_pressed(struct tier *tier);
 /* Somebody waits, or will soon: of the reserve less than a quarter is left. */
 bool room_wanted(struct tier *tier);
 uint64_t room_parked(struct tier *tier);
+uint64_t room_waiting_writes(struct tier *tier);
+/* Bytes that a file must give up of its own, because it has come near to its own limit; 0: it has not. */
+uint64_t room_missing_of(struct ramfile *file);
 /* Some was made: parked faults may go on. */
 void room_announce(struct tier *tier);

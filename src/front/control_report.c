@@ -236,14 +236,14 @@ static int mount_object(const struct control_request *request, const struct ramf
 	uint64_t write_back_bytes = counts ? atomic_load(&counts->write_back_bytes) : 0;
 
 	tier_figures(config->tier, &tier);
-	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "dram_bytes",
+	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "dram_bytes",
 			 (json_int_t)tier.dram_bytes, "metadata_bytes", (json_int_t)tier.metadata_bytes,
-			 "waiting_faults", (json_int_t)tier.waiting_faults, "waited_faults",
-			 (json_int_t)tier.waited_faults, "scans", (json_int_t)tier.scans, "min_idle_ns",
-			 (json_int_t)tier_min_idle(config->tier), "files", (json_int_t)files, "lost_files",
-			 (json_int_t)lost, "fill_bytes", (json_int_t)fill_bytes, "refused_fills",
-			 (json_int_t)refused_fills, "write_back_bytes", (json_int_t)write_back_bytes, "pool",
-			 path_string(config->pool), "store", store_object(config->store), "fault_stages",
+			 "waiting_faults", (json_int_t)tier.waiting_faults, "waiting_writes",
+			 (json_int_t)tier.waiting_writes, "waited_faults", (json_int_t)tier.waited_faults, "scans",
+			 (json_int_t)tier.scans, "min_idle_ns", (json_int_t)tier_min_idle(config->tier), "files",
+			 (json_int_t)files, "lost_files", (json_int_t)lost, "fill_bytes", (json_int_t)fill_bytes,
+			 "refused_fills", (json_int_t)refused_fills, "write_back_bytes", (json_int_t)write_back_bytes,
+			 "pool", path_string(config->pool), "store", store_object(config->store), "fault_stages",
 			 stages_object(tier_stages(config->tier)));
 	if (!object || !more || json_object_update(object, more) < 0) {
 		json_decref(object);

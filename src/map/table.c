@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "map/groups.h"
 #include "map/uffd.h"
 
 /* A thread waits for what a worker does, and it does little. */
@@ -47,7 +48,8 @@ struct worker {
 
 struct map_table {
 	struct tier *tier;
-	int room; /* eventfd */
+	struct groups *groups; /* immutable */
+	int room;              /* eventfd */
 	_Atomic bool stopping;
 	struct lock lock;
 	struct entry *entries; /* under lock: uthash */
@@ -269,7 +271,9 @@ int map_table_new(struct tier *tier, bool quick, struct map_table **ret)
 	table->room = -1;
 	lock_init(&table->lock, LOCK_RANK_ATTACH);
 	lock_cond_init(&table->unused);
-	err = open_sets(table, &cpus, each);
+	err = groups_new(tier, &table->groups);
+	if (!err)
+		err = open_sets(table, &cpus, each);
 	for (unsigned int i = 0; i < workers && !err; i++)
 		err = worker_start(table, &table->worker[i], &table->set[i % table->sets]);
 	if (err) {
@@ -286,6 +290,7 @@ void map_table_free(struct map_table *table)
 	if (!table)
 		return;
 	tier_on_room(table->tier, NULL, NULL);
+	groups_free(table->groups);
 	atomic_store(&table->stopping, true);
 	for (unsigned int i = 0; i < table->workers; i++) {
 		struct worker *worker = &table->worker[i];
@@ -331,7 +336,13 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 
 	if (!entry)
 		return -ENOMEM;
-	err = ramfile_add_mapper(mapping->file, &mapping->mapper);
+	/* Its limits are known before its first fault. */
+	err = groups_add(table->groups, mapping->id, mapping->pid, mapping->file);
+	if (!err) {
+		err = ramfile_add_mapper(mapping->file, &mapping->mapper);
+		if (err)
+			groups_remove(table->groups, mapping->id);
+	}
 	if (err) {
 		free(entry);
 		return err;
@@ -357,6 +368,7 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 		lock_put(&table->lock);
 		free(entry);
 		ramfile_remove_mapper(mapping->file, &mapping->mapper);
+		groups_remove(table->groups, mapping->id);
 	}
 	return err;
 }
@@ -374,6 +386,7 @@ void map_table_remove(struct map_table *table, struct mapping *mapping)
 	lock_put(&table->lock);
 	free(entry);
 	ramfile_remove_mapper(mapping->file, &mapping->mapper);
+	groups_remove(table->groups, mapping->id);
 	mapping_free(mapping);
 }
 

@@ -1,8 +1,11 @@
 /* Room in the budget, whatever else there is to do: the engine is real, the processes that map files and the store are
  * simulated. What the demoter does is counted, not timed. */
+/* link: -Wl,--wrap=lock_get */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -244,6 +247,130 @@ START_TEST(slow_scans_do_not_stop_it)
 }
 END_TEST
 
+/* --- a file's own limit ----------------------------------------------------------------------------------------- */
+
+#define LIMIT_BLOCKS 96U
+
+static uint64_t touch_blocks(struct process *process, uint64_t first, uint64_t count)
+{
+	uint64_t done = 0;
+
+	for (; done < count; done++) {
+		uint64_t word = first + done + 1;
+
+		if (!process_touch(process, (first + done) * BLOCK, &word, sizeof(word), true))
+			break;
+	}
+	return done;
+}
+
+/* Its faults wait, and nobody else's; it gives up blocks of its own, and then they go on. */
+START_TEST(a_limit_is_its_files_alone)
+{
+	struct ramfile *file = file_of(7, 256 * BLOCK), *other = file_of(8, 64 * BLOCK);
+	struct process *process, *neighbour;
+	struct tier_figures figures;
+	uint64_t done;
+
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(process_map(other, 2, &neighbour), 0);
+	ramfile_set_limit(file, (uint64_t)LIMIT_BLOCKS * BLOCK);
+	done = touch_blocks(process, 0, 256);
+	ck_assert_uint_eq(done, LIMIT_BLOCKS);
+	ck_assert_uint_eq(touch_blocks(neighbour, 0, 64), 64);
+	ck_assert(!tier_resume_fault(tier)); /* and does not turn round for ever */
+	tier_figures(tier, &figures);
+	ck_assert_uint_ge(figures.waiting_faults, 1);
+	for (int i = 0; i < 200 && !figures_of(file).demotions; i++) {
+		tier_step(tier);
+		process_run_agent(process);
+		process_run_agent(neighbour);
+		clock_sleep(QUICK_NS / 2);
+	}
+	ck_assert_uint_gt(figures_of(file).demotions, 0);
+	ck_assert_uint_eq(figures_of(other).demotions, 0);
+	ck_assert(tier_resume_fault(tier));
+	while (tier_resume_fault(tier))
+		;
+	ck_assert_uint_ge(touch_blocks(process, done, 1), 1);
+	ramfile_set_limit(file, UINT64_MAX);
+	process_unmap(process);
+	process_unmap(neighbour);
+	ramfile_unload(file);
+	ramfile_unload(other);
+}
+END_TEST
+
+/* --- pins ----------------------------------------------------------------------------------------------------------
+ */
+
+START_TEST(pins_leave_half_of_the_budget)
+{
+	struct ramfile *file = file_of(7, TIB), *other = file_of(8, BUDGET_BLOCKS * BLOCK);
+	const uint64_t most = BUDGET_BLOCKS / 2;
+
+	ck_assert_int_eq(ramfile_pin(file, 0, UINT64_MAX, true), -ENOMEM);
+	ck_assert_uint_eq(figures_of(file).pinned_bytes, 0);
+	ck_assert_int_eq(ramfile_pin(file, 0, most / 2 * BLOCK, true), 0);
+	ck_assert_int_eq(ramfile_pin(other, 0, (most / 2 + 1) * BLOCK, true), -ENOMEM);
+	ck_assert_uint_eq(figures_of(other).pinned_bytes, 0);
+	ck_assert_int_eq(ramfile_pin(other, 0, most / 2 * BLOCK, true), 0);
+	ck_assert_int_eq(ramfile_pin(file, 0, most / 2 * BLOCK, true), 0);
+	ck_assert_int_eq(ramfile_pin(file, 0, UINT64_MAX, false), 0);
+	ck_assert_uint_eq(figures_of(file).pinned_bytes, 0);
+	ramfile_unload(file);
+	ramfile_unload(other);
+}
+END_TEST
+
+/* --- a mapper that leaves while its fault is parked -------------------------------------------------------------- */
+
+static _Atomic bool armed;
+static struct ramfile *leaving_file;
+static struct mapper *leaving_mapper;
+static pthread_t leaver;
+
+void __real_lock_get(struct lock *lock);
+void __wrap_lock_get(struct lock *lock);
+
+static void *leave(void *arg)
+{
+	(void)arg;
+	ramfile_remove_mapper(leaving_file, leaving_mapper);
+	return NULL;
+}
+
+/* The last moment before the fault is in the list: the mapper leaves now, as far as it gets. */
+void __wrap_lock_get(struct lock *lock)
+{
+	if (lock->rank == LOCK_RANK_BUDGET && atomic_exchange(&armed, false)) {
+		ck_assert_int_eq(pthread_create(&leaver, NULL, leave, NULL), 0);
+		clock_sleep(200 * NS_PER_MS);
+	}
+	__real_lock_get(lock);
+}
+
+START_TEST(a_mapper_leaves_while_its_fault_is_parked)
+{
+	struct process *process;
+	struct tier_figures figures;
+
+	leaving_file = file_of(7, 2 * BUDGET_BLOCKS * BLOCK);
+	ck_assert_int_eq(process_map(leaving_file, 1, &process), 0);
+	leaving_mapper = (struct mapper *)process;
+	ck_assert_uint_eq(touch_blocks(process, 0, BUDGET_BLOCKS), BUDGET_BLOCKS);
+	atomic_store(&armed, true);
+	ck_assert_uint_eq(touch_blocks(process, BUDGET_BLOCKS, 1), 0);
+	ck_assert(!atomic_load(&armed));
+	ck_assert_int_eq(pthread_join(leaver, NULL), 0);
+	tier_figures(tier, &figures);
+	ck_assert_uint_eq(figures.waiting_faults, 0);
+	ck_assert_int_eq(ramfile_add_mapper(leaving_file, leaving_mapper), 0);
+	process_unmap(process);
+	ramfile_unload(leaving_file);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("room");
@@ -256,6 +383,9 @@ int main(void)
 	tcase_add_test(tests, unused_files_cost_nothing);
 	tcase_add_test(tests, cold_blocks_grow_older_in_chunks_without_dram);
 	tcase_add_test(tests, slow_scans_do_not_stop_it);
+	tcase_add_test(tests, a_limit_is_its_files_alone);
+	tcase_add_test(tests, pins_leave_half_of_the_budget);
+	tcase_add_test(tests, a_mapper_leaves_while_its_fault_is_parked);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }
