@@ -165,7 +165,7 @@ static size_t plain_bytes(struct ramfile *file, uint64_t block)
 {
 	LOCK_SCOPE(&file->lock);
 
-	return block < file->blocks.count ? ramfile_block_length(file, block) : 0;
+	return block < file->blocks.count ? ramfile_block_content(file, block) : 0;
 }
 
 /* A value of the store, in work->value. */

@@ -16,6 +16,8 @@
 
 #define RECORD_FLAGS_IN (TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_TO_DRAM | TIERFS_BLOCK_IN_PLACE | TIERFS_BLOCK_AWAY)
 
+#define TAIL_ALIGN 64U
+
 enum plan { PLAN_HOLE, PLAN_COLD, PLAN_DRAM };
 
 /* A block that is ours. */
@@ -108,7 +110,7 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 		return ANSWERED;
 	}
 	*target = (struct target){ .record = *record,
-				   .length = ramfile_block_length(file, block),
+				   .length = ramfile_block_content(file, block),
 				   .was = blocks_state(blocks, block),
 				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED),
 				   .away = blocks_away(blocks, block),
@@ -166,10 +168,13 @@ static enum took take(struct writer *writer, size_t i)
 
 static bool tail_is_zero(const struct writer *writer, const struct target *target)
 {
-	const uint8_t *tail = writer->work->plain + target->length;
-	size_t left = writer->file->block_bytes - target->length;
+	const uint8_t *plain = writer->work->plain;
+	size_t block_bytes = writer->file->block_bytes, at = target->length;
 
-	return !left || codec_is_zero(tail, left);
+	/* The codec looks at whole words, and several at a time. */
+	while (at < block_bytes && at % TAIL_ALIGN && !plain[at])
+		at++;
+	return at == block_bytes || (at % TAIL_ALIGN == 0 && codec_is_zero(plain + at, block_bytes - at));
 }
 
 /* A block that is resident keeps what it has of the budget, and its stored copy: pages of the arena win over it. */

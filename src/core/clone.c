@@ -29,7 +29,8 @@
 struct member {
 	enum block_state was;
 	struct codec_hotness hotness;
-	uint64_t length; /* bytes of the block that are in the file */
+	uint64_t length;  /* bytes of the block that are in the arena */
+	uint64_t content; /* of those, bytes that are in the file */
 	uint64_t hash;
 	bool partial; /* absent pages are in the stored copy */
 	bool damaged;
@@ -63,6 +64,7 @@ static void take_block(struct clone *clone, uint64_t block)
 				   .hotness = { .generation = heat_age(blocks, block),
 						.tier = blocks_tier(blocks, block) },
 				   .length = ramfile_block_length(clone->file, block),
+				   .content = ramfile_block_content(clone->file, block),
 				   .partial = blocks_has(blocks, block, BLOCK_PARTIAL),
 				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED) };
 	clone->residents += member->was == BLOCK_RESIDENT;
@@ -135,12 +137,16 @@ static int read_content(struct clone *clone, size_t i)
 	struct ramfile *file = clone->file;
 	struct work *work = clone->work;
 
+	int err;
+
 	if (member->damaged)
 		return -EIO;
 	if (member->partial)
-		return ramfile_read_partial(file, work, clone->first + i, work->plain);
-	memset(work->plain + member->length, 0, file->block_bytes - member->length);
-	return arena_read(&file->arena, work->plain, member->length, (clone->first + i) * file->block_bytes);
+		err = ramfile_read_partial(file, work, clone->first + i, work->plain);
+	else
+		err = arena_read(&file->arena, work->plain, member->length, (clone->first + i) * file->block_bytes);
+	memset(work->plain + member->content, 0, file->block_bytes - member->content);
+	return err;
 }
 
 /* Nothing is stored for zeros; what a partial block lacked was zeros, and is so without the key. */

@@ -37,6 +37,7 @@ enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
 
 struct member {
 	uint64_t block, length; /* length in bytes: shorter for the last block of the file */
+	uint64_t content;       /* of those, bytes that are in the file */
 	uint64_t hash;
 	bool partial; /* absent pages are in the stored copy */
 	bool rests;   /* left alone, and no less idle for it */
@@ -112,6 +113,7 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 		blocks_set(&file->blocks, block[i], BLOCK_OWNED);
 		*member = (struct member){ .block = block[i],
 					   .length = ramfile_block_length(file, block[i]),
+					   .content = ramfile_block_content(file, block[i]),
 					   .partial = blocks_has(&file->blocks, block[i], BLOCK_PARTIAL) };
 		batch->count++;
 	}
@@ -254,11 +256,15 @@ static void drop_used(struct batch *batch)
 /* The content of the block: what the arena has, and where that is only a part of it, the stored copy below. */
 static int read_member(struct batch *batch, const struct member *member)
 {
+	int err;
+
 	if (member->partial)
-		return ramfile_read_partial(batch->file, batch->work, member->block, batch->work->plain);
-	memset(batch->work->plain + member->length, 0, batch->file->block_bytes - member->length);
-	return arena_read(&batch->file->arena, batch->work->plain, member->length,
-			  member->block * batch->file->block_bytes);
+		err = ramfile_read_partial(batch->file, batch->work, member->block, batch->work->plain);
+	else
+		err = arena_read(&batch->file->arena, batch->work->plain, member->length,
+				 member->block * batch->file->block_bytes);
+	memset(batch->work->plain + member->content, 0, batch->file->block_bytes - member->content);
+	return err;
 }
 
 /* What is known of the block; plan SKIP if it was taken back. */

@@ -62,7 +62,7 @@ struct ns_setattr {
 };
 int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, struct stat *ret);
 
-/* Makes the file at least that long, as a write beyond its end does. Multiple of 4 KiB, else -EINVAL. */
+/* Makes the file at least that long, as a write beyond its end does. */
 int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes);
 
 /* What the calling thread does next is for a request of the kernel, by its number, which no other has while the mount

@@ -350,8 +350,6 @@ int ns_resize(struct ns *ns, uint64_t ino, uint64_t size_bytes, bool grow_only)
 	struct tree_inode *inode;
 	int rc;
 
-	if (size_bytes % 4096 != 0)
-		return -EINVAL;
 	if (size_bytes > NS_SIZE_MAX)
 		return -EFBIG;
 	LOCK_SCOPE(&ns->lock);

@@ -286,7 +286,7 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 		err = arena_write(&file->arena, data, length, offset);
 	there = !err || was == BLOCK_RESIDENT || ramfile_has_pages(file, block);
 	lock_get(&file->lock);
-	if (length == ramfile_block_length(file, block) && !err)
+	if (offset % file->block_bytes == 0 && length >= ramfile_block_content(file, block) && !err)
 		blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
 	else if (was == BLOCK_COLD && there)
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
@@ -304,9 +304,16 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 {
 	const uint8_t *data = buf;
 	const size_t written = len;
+	size_t odd = (offset + len) % PAGE_BYTES;
 	int err;
 
-	if (offset % PAGE_BYTES || len % PAGE_BYTES)
+	/* The last page ends where the kernel believes that the file does. If it has grown meanwhile, the rest of the
+	 * page is content. */
+	if (odd && odd <= len && offset % PAGE_BYTES == 0 && offset + len < ramfile_size(file)) {
+		err = len > odd ? ramfile_write_back(file, buf, len - odd, offset) : 0;
+		return err ? err : ramfile_write(file, data + (len - odd), odd, offset + (len - odd), false);
+	}
+	if (offset % PAGE_BYTES)
 		return ramfile_write(file, buf, len, offset, false);
 	err = ramfile_begin_change(file);
 	if (err)

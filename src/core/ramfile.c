@@ -18,8 +18,14 @@
 
 uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block)
 {
-	uint64_t start = block * file->block_bytes;
-	uint64_t left = file->size_bytes - start;
+	uint64_t left = ramfile_whole_pages(file->size_bytes) - block * file->block_bytes;
+
+	return left < file->block_bytes ? left : file->block_bytes;
+}
+
+uint64_t ramfile_block_content(const struct ramfile *file, uint64_t block)
+{
+	uint64_t left = file->size_bytes - block * file->block_bytes;
 
 	return left < file->block_bytes ? left : file->block_bytes;
 }
@@ -195,8 +201,6 @@ static int load_table(struct ramfile *file)
 
 static int size_check(const struct ramfile *file, uint64_t size_bytes)
 {
-	if (size_bytes % PAGE_BYTES)
-		return -EINVAL;
 	return size_bytes / file->block_bytes < MAX_BLOCKS && size_bytes <= INT64_MAX ? 0 : -EFBIG;
 }
 
@@ -225,7 +229,7 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 	if (!err)
 		err = blocks_init(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
 	if (!err)
-		err = arena_init(&file->arena, tier_arena_dir(tier), ino, size_bytes);
+		err = arena_init(&file->arena, tier_arena_dir(tier), ino, ramfile_whole_pages(size_bytes));
 	if (!err)
 		err = load_table(file);
 	if (!err)
@@ -250,7 +254,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	if (!err)
 		err = load_keys(file, &fresh);
 	if (!err)
-		err = arena_resize(&file->arena, size_bytes);
+		err = arena_resize(&file->arena, ramfile_whole_pages(size_bytes));
 	if (err) {
 		blocks_fini(&fresh);
 		return err;
@@ -324,6 +328,11 @@ uint64_t ramfile_size(struct ramfile *file)
 	LOCK_SCOPE(&file->lock);
 
 	return file->size_bytes;
+}
+
+uint64_t ramfile_memory_bytes(struct ramfile *file)
+{
+	return ramfile_whole_pages(ramfile_size(file));
 }
 
 void ramfile_on_dirty(struct ramfile *file, ramfile_dirty_fn *fn, void *arg)
@@ -449,7 +458,7 @@ static void describe(const struct ramfile *file, uint64_t block, struct ramfile_
 {
 	*ret = (struct ramfile_run){
 		.offset = block * file->block_bytes,
-		.length = ramfile_block_length(file, block),
+		.length = ramfile_block_content(file, block),
 		.generation = heat_age(&file->blocks, block),
 		.tier = blocks_tier(&file->blocks, block),
 		.pinned = blocks_has(&file->blocks, block, BLOCK_PINNED),

@@ -26,13 +26,16 @@ int ramfile_destroy(struct ramfile *file);
 
 uint64_t ramfile_ino(const struct ramfile *file);
 uint64_t ramfile_size(struct ramfile *file);
+/* What can be mapped: whole pages. */
+uint64_t ramfile_memory_bytes(struct ramfile *file);
 
 /* direct: as O_DIRECT; alignment has been checked by the caller. Short reads at the end of file: *ret_len. */
 int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
 int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t offset, bool direct);
 /* Becomes a hole; edges inside a page are zeroed. Beyond the end: ignored. */
 int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len);
-/* size: multiple of 4 KiB (else -EINVAL). Growing makes holes, allocates nothing. */
+/* Any size. Growing makes holes, allocates nothing; what a mapping wrote behind the old end becomes zeros. Who changes
+ * the size of a file does so alone. */
 int ramfile_truncate(struct ramfile *file, uint64_t size_bytes);
 /* SEEK_DATA or SEEK_HOLE. -ENXIO as lseek(2). */
 int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset);
@@ -142,8 +145,8 @@ bool ramfile_inherit(struct ramfile *file, bool inherited);
  * the budget, but not for ever: the kernel has taken the pages already. -EINVAL: the file is attached, so that a cached
  * page could become wrong without anybody knowing; it is said at once, whatever state the block is in. */
 int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
-/* Dirty pages come back: whole pages. Answers after a copy into the arena, without I/O; fails only if the file is lost
- * or truncated, or the host is out of memory. */
+/* Dirty pages come back: whole pages, but for the end of the file. Answers after a copy into the arena, without I/O;
+ * fails only if the file is lost or truncated, or the host is out of memory. */
 int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset);
 
 struct ramfile_range {

@@ -4,7 +4,8 @@
  *   mappers.c   the processes that map it
  *   fault.c     HOLE and COLD to RESIDENT: faults, read-ahead, promotion
  *   read.c      read, seek
- *   write.c     write, discard, truncate
+ *   write.c     write, discard
+ *   resize.c    truncate
  *   demote.c    RESIDENT to COLD
  *   demand.c    the same on request
  *   clone.c     the same content in another file
@@ -68,7 +69,8 @@ struct ramfile {
 
 	struct lock lock;
 	pthread_cond_t settled; /* a passing state that had waiters ended, or batches became 0, or a look ended */
-	uint64_t size_bytes;    /* under lock */
+	uint64_t size_bytes;    /* under lock; the arena's is ramfile_memory_bytes() */
+	bool nothing_beyond;    /* owned by who changes the size: the store has no key beyond the end */
 	struct blocks blocks;   /* under lock */
 	struct heat heat;       /* under lock */
 	uint64_t marks[RAMFILE_MARKS]; /* under lock: counts how often a block of the slot came to the kernel's cache */
@@ -138,7 +140,15 @@ struct parked {
 };
 
 /* --- ramfile.c --- */
-uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block); /* under lock: shorter for the last one */
+static inline uint64_t ramfile_whole_pages(uint64_t bytes)
+{
+	return (bytes + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1);
+}
+/* Under lock: bytes of the block that are in the arena. Whole pages; less than a block for the last one. */
+uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block);
+/* Under lock: bytes of the block that are in the file. What lies behind them, up to the end of the last page, a process
+ * that maps the file may change; nobody else sees it, and what is stored has zeros there. */
+uint64_t ramfile_block_content(const struct ramfile *file, uint64_t block);
 /* Waits until the block is at rest. The lock is dropped meanwhile. */
 void ramfile_wait_block(struct ramfile *file, uint64_t block);
 /* The same, and until no demotion batch holds it: for who changes its key in the store, which the batch is about to
@@ -253,6 +263,14 @@ int ramfile_cover_key(struct ramfile *file, uint64_t block);
 /* A put for a block that the caller owns failed, so its key is old or new. A hole shall stay one after a crash, too:
  * its key is removed. If that fails as well the table remembers that there may be a key. */
 void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes);
+/* Stores work->plain as the content of a block that the caller owns and that is not in DRAM. */
+int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
+			enum block_state *ret);
+/* Whole blocks, up to end, become holes. */
+int ramfile_discard_blocks(struct ramfile *file, uint64_t first, uint64_t end);
+/* Blocks of the run that a punch left in the arena: a part of a huge page that could not be split just then. It was
+ * zeroed instead, so it is right, and stays resident. */
+int ramfile_find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left);
 /* Ends UPDATING, and wakes who waits. Call without the lock. */
 void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state state);
 

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #define RECORD_VERSION 1
+#define RECORD_INODE_VERSION 2
 #define OUTCOME_KEY_LEN 7
 #define FLAG_DIRTY (1U << 0)
 #define FLAG_LOST (1U << 1)
@@ -97,7 +98,7 @@ void record_batch_inode(struct record_batch *batch, uint64_t ino, const struct r
 	struct store_meta_change *change = batch_add_inode(batch, ino, &value);
 
 	memset(value, 0, RECORD_INODE_LEN);
-	value[0] = RECORD_VERSION;
+	value[0] = RECORD_INODE_VERSION;
 	value[1] = (inode->dirty ? FLAG_DIRTY : 0) | (inode->lost ? FLAG_LOST : 0);
 	put32(value + 4, inode->mode);
 	put32(value + 8, inode->uid);
@@ -191,11 +192,11 @@ int record_batch_put(const struct record_batch *batch, struct store *store, bool
 
 /* ---- parsing ---- */
 
-static int parse_version(const uint8_t *value, size_t len, size_t expected_len)
+static int parse_version(const uint8_t *value, size_t len, size_t expected_len, uint8_t newest)
 {
 	if (len < 1)
 		return -EBADMSG;
-	if (value[0] != RECORD_VERSION)
+	if (value[0] == 0 || value[0] > newest)
 		return -EPROTONOSUPPORT;
 	return len == expected_len ? 0 : -EBADMSG;
 }
@@ -212,7 +213,7 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 {
 	const uint8_t *v = value;
 	struct record_inode inode;
-	int rc = parse_version(v, value_len, RECORD_INODE_LEN);
+	int rc = parse_version(v, value_len, RECORD_INODE_LEN, RECORD_INODE_VERSION);
 
 	if (rc < 0)
 		return rc;
@@ -231,8 +232,8 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 	if (parse_time(v + 40, v + 64, &inode.atime) || parse_time(v + 48, v + 68, &inode.mtime) ||
 	    parse_time(v + 56, v + 72, &inode.ctime))
 		return -EBADMSG;
-	if (!(S_ISREG(inode.mode) || S_ISDIR(inode.mode)) || inode.size_bytes % 4096 != 0 ||
-	    inode.size_bytes > INT64_MAX)
+	if (!(S_ISREG(inode.mode) || S_ISDIR(inode.mode)) || inode.size_bytes > INT64_MAX ||
+	    (v[0] == 1 && inode.size_bytes % 4096 != 0))
 		return -EBADMSG;
 	*ret_ino = get_key64((const uint8_t *)key + 1);
 	*ret = inode;
@@ -257,7 +258,7 @@ int record_parse_entry(const void *key, size_t key_len, const void *value, size_
 
 int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino)
 {
-	int rc = parse_version(value, value_len, RECORD_SUPER_LEN);
+	int rc = parse_version(value, value_len, RECORD_SUPER_LEN, RECORD_VERSION);
 
 	if (rc < 0)
 		return rc;
@@ -271,7 +272,7 @@ int record_parse_outcome(const void *key, size_t key_len, const void *value, siz
 	const uint8_t *v = value;
 	uint32_t session;
 	uint16_t slot;
-	int rc = parse_version(v, value_len, RECORD_OUTCOME_LEN);
+	int rc = parse_version(v, value_len, RECORD_OUTCOME_LEN, RECORD_VERSION);
 
 	if (rc < 0)
 		return rc;

@@ -1,4 +1,4 @@
-/* Changes by system call: write, discard, truncate. None of it changes what is hot.
+/* Changes by system call: write, discard. None of it changes what is hot.
  *
  * A write or discard owns its blocks (UPDATING) from before the first byte changes until after the last.
  */
@@ -18,7 +18,7 @@ struct piece {
 	uint64_t block;
 	uint64_t start; /* in the block */
 	uint64_t length;
-	bool whole; /* the block is covered up to the end of file */
+	bool whole; /* the block is covered up to the end of the file */
 };
 
 static struct piece piece_at(const struct ramfile *file, uint64_t offset, uint64_t len)
@@ -105,9 +105,8 @@ void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_by
 		ramfile_forget_stored(file, block);
 }
 
-/* Stores work->plain as the content of a block that we own and that is not in DRAM. */
-static int store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
-		       enum block_state *ret)
+int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
+			enum block_state *ret)
 {
 	struct store *store = tier_store(file->tier);
 	struct store_key key = { .ino = file->ino, .block = block };
@@ -167,7 +166,7 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 		memcpy(work->plain + piece->start, data, piece->length);
 	else
 		memset(work->plain + piece->start, 0, piece->length);
-	return store_plain(file, work, piece->block, was, ret);
+	return ramfile_store_plain(file, work, piece->block, was, ret);
 }
 
 /* The content of a cold block that the caller owns comes into the arena, which has nothing of it. Returns true if some
@@ -232,7 +231,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 			lock_put(&file->lock);
 			return -EFBIG; /* truncated meanwhile */
 		}
-		piece->whole = piece->start == 0 && piece->length == ramfile_block_length(file, piece->block);
+		piece->whole = piece->start == 0 && piece->length == ramfile_block_content(file, piece->block);
 		away = blocks_away(&file->blocks, piece->block);
 		if (away && !piece->whole)
 			err = away_wait(file, piece->block, AWAY_FOR_CALL);
@@ -346,7 +345,7 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 
 /* Blocks of the run that the punch left in the arena: a part of a huge page that could not be split just then. It was
  * zeroed instead, so it is right, and stays resident. */
-static int find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left)
+int ramfile_find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left)
 {
 	uint64_t offset = first * file->block_bytes, end = offset + count * file->block_bytes, start, stop;
 	int err = 0;
@@ -386,7 +385,7 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 	if (!err && in_dram)
 		err = arena_punch(&file->arena, first * file->block_bytes, count * file->block_bytes);
 	if (!err && in_dram)
-		err = find_left(file, first, count, left);
+		err = ramfile_find_left(file, first, count, left);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
 		bool stays = was[i] == BLOCK_RESIDENT && (err || left[i]);
@@ -433,7 +432,7 @@ static bool next_discard(struct ramfile *file, uint64_t *first, uint64_t end, ui
 	return false;
 }
 
-static int discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
+int ramfile_discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
 {
 	uint64_t count;
 
@@ -453,13 +452,14 @@ static int discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
 int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 {
 	uint64_t size = ramfile_size(file);
-	uint64_t end, first_whole, end_whole;
+	uint64_t end, memory_end = ramfile_whole_pages(size), first_whole, end_whole;
 	struct work *work;
 	int err;
 
 	if (offset >= size || !len)
 		return 0;
-	end = len > size - offset ? size : offset + len;
+	/* Up to the end, the rest of the last page goes as well: else it would stay in DRAM. */
+	end = len >= size - offset ? memory_end : offset + len;
 	err = work_get(tier_works(file->tier), &work);
 	if (err)
 		return err;
@@ -469,12 +469,12 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 		return err;
 	}
 	first_whole = (offset + file->block_bytes - 1) / file->block_bytes;
-	end_whole = end == size ? (end + file->block_bytes - 1) / file->block_bytes : end / file->block_bytes;
+	end_whole = end == memory_end ? (end + file->block_bytes - 1) / file->block_bytes : end / file->block_bytes;
 	while (!err && offset < end) {
 		struct piece piece = piece_at(file, offset, end - offset);
 
 		if (piece.block >= first_whole && piece.block < end_whole) {
-			err = discard_blocks(file, first_whole, end_whole);
+			err = ramfile_discard_blocks(file, first_whole, end_whole);
 			offset = end_whole * file->block_bytes;
 			continue;
 		}
@@ -485,148 +485,4 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 	ramfile_end_change(file);
 	work_put(tier_works(file->tier), work);
 	return err;
-}
-
-/* --- size ------------------------------------------------------------------------------------------------- */
-
-/* Under lock: cuts the table if everything from there on is a hole at rest. *ret_cached: blocks that the kernel's cache
- * had, and that go with it. */
-static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count, uint64_t *ret_cached)
-{
-	uint64_t cached = file->blocks.cached;
-
-	for (uint64_t block = blocks_next(&file->blocks, count, BLOCKS_USED); block < file->blocks.count;
-	     block = blocks_next(&file->blocks, block + 1, BLOCKS_USED)) {
-		ramfile_wait_owner(file, block);
-		if (block >= file->blocks.count)
-			break;
-		if (blocks_state(&file->blocks, block) != BLOCK_HOLE)
-			return false;
-		if (blocks_has(&file->blocks, block, BLOCK_STORED))
-			blocks_set_stored(&file->blocks, block, 0, 0); /* removed when the file grows over it */
-	}
-	blocks_resize(&file->blocks, count);
-	*ret_cached = cached - file->blocks.cached;
-	file->size_bytes = size_bytes;
-	tier_set_demand(file->tier, file);
-	return true;
-}
-
-/* After an error the arena is as long as the file again: mappers of it fault where the file is, and nowhere else. */
-static void give_back_length(struct ramfile *file, uint64_t size_bytes)
-{
-	int err = arena_resize(&file->arena, size_bytes);
-
-	if (err)
-		log_error("file %llu: the arena keeps a length that is not the file's: %s",
-			  (unsigned long long)file->ino, strerror(-err));
-}
-
-static int shrink(struct ramfile *file, uint64_t size_bytes)
-{
-	uint64_t old = ramfile_size(file);
-	uint64_t first_gone = (size_bytes + file->block_bytes - 1) / file->block_bytes;
-	uint64_t end = (old + file->block_bytes - 1) / file->block_bytes, cached = 0;
-	bool cut = false;
-	int err;
-
-	/* Stored copies go while the file still has its size, so that a crash leaves a longer file with holes. Then the
-	 * arena shrinks, which stops the mappers, and what they wrote in between is cleared away. */
-	err = ramfile_discard(file, size_bytes, old - size_bytes);
-	if (err)
-		return err;
-	err = arena_resize(&file->arena, size_bytes);
-	if (err)
-		return err;
-	while (!err && !cut) {
-		err = discard_blocks(file, first_gone, end);
-		lock_get(&file->lock);
-		cut = !err && cut_table(file, size_bytes, first_gone, &cached);
-		lock_put(&file->lock);
-	}
-	if (err)
-		give_back_length(file, old);
-	tier_release(file->tier, cached * file->block_bytes);
-	return err;
-}
-
-static int extend(struct ramfile *file, uint64_t size_bytes)
-{
-	uint64_t old = ramfile_size(file);
-	uint64_t old_blocks = (old + file->block_bytes - 1) / file->block_bytes;
-	uint64_t new_blocks = (size_bytes + file->block_bytes - 1) / file->block_bytes;
-	uint64_t most = HUGE_BYTES / file->block_bytes, fresh;
-	struct store *store = tier_store(file->tier);
-	uint8_t left[HUGE_BYTES / PAGE_BYTES] = { 0 };
-	int err;
-
-	fresh = new_blocks - old_blocks < most ? new_blocks - old_blocks : most;
-	/* A truncate that was cut short may have left keys beyond the end. */
-	err = store->ops->remove(store, file->ino, old_blocks, UINT64_MAX - old_blocks);
-	if (err)
-		return err;
-	err = arena_resize(&file->arena, size_bytes);
-	/* What was cut off a huge page that could not be split then is there again, as zeros. */
-	if (!err && fresh)
-		err = arena_punch(&file->arena, old_blocks * file->block_bytes, fresh * file->block_bytes);
-	if (!err && fresh)
-		err = find_left(file, old_blocks, fresh, left);
-	lock_get(&file->lock);
-	if (!err)
-		err = blocks_resize(&file->blocks, new_blocks);
-	if (!err) {
-		file->size_bytes = size_bytes;
-		tier_set_demand(file->tier, file);
-	}
-	for (uint64_t i = 0; !err && i < fresh; i++) {
-		if (!left[i])
-			continue;
-		blocks_place(&file->blocks, old_blocks + i, BLOCK_RESIDENT);
-		budget_force(tier_budget(file->tier), file->block_bytes);
-		atomic_fetch_add(&file->dram_blocks, 1);
-	}
-	lock_put(&file->lock);
-	if (err)
-		give_back_length(file, old);
-	return err;
-}
-
-static int change_size(struct ramfile *file, uint64_t old, uint64_t size_bytes)
-{
-	int err;
-
-	if (size_bytes == old)
-		return 0;
-	err = ramfile_begin_change(file);
-	if (err)
-		return err;
-	err = size_bytes < old ? shrink(file, size_bytes) : extend(file, size_bytes);
-	ramfile_end_change(file);
-	return err;
-}
-
-/* Nothing of the old content is left to be read as zeros, or it is lost still. */
-static int truncate_lost(struct ramfile *file)
-{
-	struct store *store = tier_store(file->tier);
-	int err = store->ops->remove(store, file->ino, 0, UINT64_MAX);
-
-	if (err)
-		return err;
-	atomic_store(&file->lost, false);
-	err = change_size(file, ramfile_size(file), 0);
-	if (err)
-		atomic_store(&file->lost, true);
-	return err;
-}
-
-int ramfile_truncate(struct ramfile *file, uint64_t size_bytes)
-{
-	if (size_bytes % PAGE_BYTES)
-		return -EINVAL;
-	if (size_bytes > INT64_MAX || size_bytes / file->block_bytes >= UINT32_MAX)
-		return -EFBIG;
-	if (atomic_load(&file->lost))
-		return size_bytes ? -EIO : truncate_lost(file);
-	return change_size(file, ramfile_size(file), size_bytes);
 }

@@ -21,6 +21,12 @@ static bool is_aligned(uint64_t value)
 	return value % DOOR_PAGE_BYTES == 0;
 }
 
+/* O_DIRECT: whole pages, but for the last piece of a file. */
+static bool is_direct(struct ramfile *file, uint64_t offset, uint64_t len)
+{
+	return is_aligned(offset) && (is_aligned(len) || offset + len >= ramfile_size(file));
+}
+
 int door_create(const struct door *door, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid,
 		struct stat *ret)
 {
@@ -175,12 +181,10 @@ int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, siz
 	struct ramfile *file;
 	int rc;
 
-	if (direct && (!is_aligned(offset) || !is_aligned(len)))
-		return -EINVAL;
 	rc = ns_open(door->ns, ino, &file);
 	if (rc < 0)
 		return rc;
-	rc = ramfile_read(file, buf, len, offset, ret_len);
+	rc = direct && !is_direct(file, offset, len) ? -EINVAL : ramfile_read(file, buf, len, offset, ret_len);
 	if (rc == 0 && direct)
 		ramfile_count_direct(file, *ret_len, 0);
 	ns_put(door->ns, ino);
@@ -193,13 +197,11 @@ static int write_open(const struct door *door, struct ramfile *file, uint64_t in
 	uint64_t end = offset + len;
 	int rc = 0;
 
-	if (end > ramfile_size(file)) {
-		/* The size must stay a multiple of a page. The kernel serializes writes that extend a file, and
-		 * truncates. */
-		if (!is_aligned(end))
-			return -EINVAL;
+	if (direct && !is_direct(file, offset, len))
+		return -EINVAL;
+	/* The kernel serializes writes that extend a file, and truncates. */
+	if (end > ramfile_size(file))
 		rc = ns_extend(door->ns, ino, end);
-	}
 	if (rc == 0)
 		rc = ramfile_write(file, buf, len, offset, direct);
 	if (rc == 0 && direct)
@@ -235,8 +237,6 @@ int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, 
 	struct ramfile *file;
 	int rc;
 
-	if (direct && (!is_aligned(offset) || !is_aligned(len)))
-		return -EINVAL;
 	if (offset > INT64_MAX - len)
 		return -EFBIG;
 	rc = ns_open(door->ns, ino, &file);
@@ -271,7 +271,7 @@ static int fallocate_open(const struct door *door, struct ramfile *file, uint64_
 	int rc = 0;
 
 	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > ramfile_size(file))
-		rc = is_aligned(end) ? ns_extend(door->ns, ino, end) : -EINVAL;
+		rc = ns_extend(door->ns, ino, end);
 	/* Zeros are what a hole reads as. Plain preallocation has nothing to do: room is made when a block comes. */
 	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		rc = ramfile_discard(file, offset, len);

@@ -85,7 +85,8 @@ int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint
 /* Dirty pages from it. Nobody can be told of an error, so what may pass is waited for. */
 int door_write_back(const struct door *door, uint64_t ino, const void *buf, size_t len, uint64_t offset);
 
-/* direct: the descriptor has O_DIRECT. -EINVAL: not aligned then, or the write would leave an odd size. */
+/* direct: the descriptor has O_DIRECT. -EINVAL: not aligned then; the last piece of a file may have any
+ * length. */
 int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset,
 	      size_t *ret_len);
 /* cached: the kernel keeps the pages that were written (a write(2) on a cached open). */

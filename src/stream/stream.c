@@ -49,8 +49,6 @@ const char *stream_header_check(const struct stream_header *header)
 	if (header->block_bytes < STREAM_BLOCK_BYTES_MIN || header->block_bytes > STREAM_BLOCK_BYTES_MAX ||
 	    (header->block_bytes & (header->block_bytes - 1)))
 		return "the block size is not a power of two of 4 KiB to 2 MiB";
-	if (header->size_bytes % 4096)
-		return "the file's size is not a multiple of 4 KiB";
 	if (header->size_bytes > STREAM_BLOCKS_MAX * header->block_bytes)
 		return "the file is larger than a stream may carry";
 	return NULL;

@@ -187,7 +187,7 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 	ramfile_figures(file, &figures);
 	process->mapper = (struct mapper){ .ops = &OPS, .holder = holder };
 	process->file = file;
-	process->pages = figures.size_bytes / PAGE;
+	process->pages = (figures.size_bytes + PAGE - 1) / PAGE;
 	process->block_pages = (uint32_t)(figures.block_bytes / PAGE);
 	process->mapped = calloc(process->pages + 1, 1);
 	process->guarded = calloc(process->pages + 1, 1);

@@ -263,6 +263,19 @@ static void check_crash(void)
 
 /* --- operations --------------------------------------------------------------------------------------------- */
 
+static uint64_t pages_of(uint64_t bytes)
+{
+	return (bytes + PAGE - 1) / PAGE;
+}
+
+/* How much of a range lies in the file: behind its end a process may write, and nobody else sees it. */
+static uint64_t in_file(uint64_t offset, uint64_t length)
+{
+	uint64_t left = offset < model.size ? model.size - offset : 0;
+
+	return length < left ? length : left;
+}
+
 static void touch(struct process *process, uint64_t page, bool write)
 {
 	uint8_t buf[64];
@@ -279,9 +292,9 @@ static void touch(struct process *process, uint64_t page, bool write)
 		return; /* waits */
 	ck_assert(!process_poisoned(process));
 	if (write)
-		memcpy(model.want + offset, buf, length);
+		memcpy(model.want + offset, buf, in_file(offset, length));
 	else
-		compare(buf, offset, length, "touch");
+		compare(buf, offset, in_file(offset, length), "touch");
 }
 
 /* A page, or some in order, so that what follows is read ahead; now and then the kernel has no memory for one. */
@@ -296,8 +309,8 @@ static void op_touch(void)
 	if (!rnd(16))
 		process_fail_fill(process, 1 + (unsigned int)rnd(40));
 	write = write && !model.cloning;
-	page = rnd(model.size / PAGE);
-	for (uint64_t i = 0; i < count && page + i < model.size / PAGE; i++)
+	page = rnd(pages_of(model.size));
+	for (uint64_t i = 0; i < count && page + i < pages_of(model.size); i++)
 		touch(process, page + i, write && !rnd(count));
 }
 
@@ -307,69 +320,6 @@ static bool mapped(void)
 		if (model.process[p])
 			return true;
 	return false;
-}
-
-static bool any_away(uint64_t page, uint64_t count)
-{
-	for (uint64_t block = page * PAGE / model.block_bytes; block * model.block_bytes < (page + count) * PAGE;
-	     block++)
-		if (blocks_away(&model.file->blocks, block))
-			return true;
-	return false;
-}
-
-/* What the kernel does for a plain mapping: reads pages, brings dirty ones back, drops them. Not beside attached
- * processes, and not where a system call writes at the same time (the kernel serializes those). */
-static void op_plain(void)
-{
-	static uint8_t data[16 * PAGE];
-	uint64_t pages = model.size / PAGE, first, count;
-	uint8_t cached[PAGES_MAX];
-	size_t read;
-	int err;
-
-	if (mapped() || !pages || model.cloning)
-		return;
-	first = rnd(pages);
-	count = 1 + rnd(pages - first < 16 ? pages - first : 16);
-	if (model.in_hook &&
-	    (first * PAGE) / model.block_bytes * model.block_bytes < model.pending_offset + model.pending_length &&
-	    (first + count) * PAGE + model.block_bytes > model.pending_offset)
-		return;
-	if (model.in_hook && any_away(first, count))
-		return;                /* the supplier may wait for the call that the hook is in */
-	if (model.in_hook || rnd(2)) { /* a fill would wait for the call that the hook is in */
-		fill_random(data, count * PAGE);
-		ck_assert_int_eq(ramfile_write_back(model.file, data, count * PAGE, first * PAGE), 0);
-		memcpy(model.want + first * PAGE, data, count * PAGE);
-	} else if (rnd(3)) {
-		err = ramfile_fill(model.file, data, count * PAGE, first * PAGE, &read);
-		ck_assert_int_eq(err, 0);
-		ck_assert_uint_eq(read, count * PAGE);
-		compare(data, first * PAGE, count * PAGE, "fill");
-	} else {
-		memset(cached, 0, sizeof(cached));
-		ramfile_set_cached(model.file, 0, PAGES_MAX, cached, NULL);
-	}
-}
-
-static _Thread_local bool is_supplier; /* the calling thread brings what is away */
-
-static void hook(void *arg, enum store_hook_moment moment)
-{
-	(void)arg;
-	(void)moment;
-	if (is_supplier || model.in_hook)
-		return;
-	model.in_hook = true;
-	if (rnd(3) == 0)
-		for (uint64_t i = rnd(6); i > 0; i--, model.hook_touches++) {
-			op_touch();
-			op_plain();
-		}
-	if (rnd(model.pins ? 32 : 8) == 0)
-		check_crash();
-	model.in_hook = false;
 }
 
 static void begin_pending(uint64_t offset, const uint8_t *data, uint64_t length)
@@ -402,6 +352,84 @@ static void adopt(uint64_t offset, uint64_t length)
 	model.in_hook = false;
 	memcpy(model.want + offset, got, length);
 	model.pending_length = 0;
+}
+
+static bool any_away(uint64_t page, uint64_t count)
+{
+	for (uint64_t block = page * PAGE / model.block_bytes; block * model.block_bytes < (page + count) * PAGE;
+	     block++)
+		if (blocks_away(&model.file->blocks, block))
+			return true;
+	return false;
+}
+
+/* What the kernel does for a plain mapping: reads pages, brings dirty ones back, drops them. Not beside attached
+ * processes, and not where a system call writes at the same time (the kernel serializes those). */
+static void op_plain(void)
+{
+	static uint8_t data[16 * PAGE];
+	uint64_t pages = pages_of(model.size), first, count, length;
+	uint8_t cached[PAGES_MAX];
+	size_t read;
+	int err;
+
+	if (mapped() || !pages || model.cloning)
+		return;
+	first = rnd(pages);
+	count = 1 + rnd(pages - first < 16 ? pages - first : 16);
+	if (model.in_hook &&
+	    (first * PAGE) / model.block_bytes * model.block_bytes < model.pending_offset + model.pending_length &&
+	    (first + count) * PAGE + model.block_bytes > model.pending_offset)
+		return;
+	if (model.in_hook && any_away(first, count))
+		return;                /* the supplier may wait for the call that the hook is in */
+	if (model.in_hook || rnd(2)) { /* a fill would wait for the call that the hook is in */
+		/* The kernel cuts the last page, and may take the file to be shorter than it is. */
+		length = in_file(first * PAGE, count * PAGE - (rnd(8) ? 0 : rnd(PAGE)));
+		fill_random(data, length);
+		if (model.in_hook) {
+			/* Where the rest of a page is content it would be a change as by system call. */
+			if (length % PAGE && first * PAGE + length < model.size)
+				return;
+			ck_assert_int_eq(ramfile_write_back(model.file, data, length, first * PAGE), 0);
+			memcpy(model.want + first * PAGE, data, length);
+			return;
+		}
+		begin_pending(first * PAGE, data, length);
+		err = ramfile_write_back(model.file, data, length, first * PAGE);
+		ck_assert(!err || (length % PAGE && (err == -EIO || err == -ENOSPC)));
+		if (err)
+			adopt(first * PAGE, length);
+		else
+			end_pending(true);
+	} else if (rnd(3)) {
+		err = ramfile_fill(model.file, data, count * PAGE, first * PAGE, &read);
+		ck_assert_int_eq(err, 0);
+		ck_assert_uint_eq(read, in_file(first * PAGE, count * PAGE));
+		compare(data, first * PAGE, read, "fill");
+	} else {
+		memset(cached, 0, sizeof(cached));
+		ramfile_set_cached(model.file, 0, PAGES_MAX, cached, NULL);
+	}
+}
+
+static _Thread_local bool is_supplier; /* the calling thread brings what is away */
+
+static void hook(void *arg, enum store_hook_moment moment)
+{
+	(void)arg;
+	(void)moment;
+	if (is_supplier || model.in_hook)
+		return;
+	model.in_hook = true;
+	if (rnd(3) == 0)
+		for (uint64_t i = rnd(6); i > 0; i--, model.hook_touches++) {
+			op_touch();
+			op_plain();
+		}
+	if (rnd(model.pins ? 32 : 8) == 0)
+		check_crash();
+	model.in_hook = false;
 }
 
 static void op_write(bool direct)
@@ -519,6 +547,8 @@ static void check_record(const struct tierfs_access_record *record)
 	ck_assert_uint_eq(info.hotness.generation, record->generation);
 	ck_assert_uint_eq(info.content_hash, codec_hash(plain, model.block_bytes));
 	compare(plain, at, length, "cold access, as stored");
+	for (uint64_t i = length; i < model.block_bytes; i++)
+		ck_assert_uint_eq(plain[i], 0); /* behind the end of the file */
 }
 
 static void no_failures(void)
@@ -823,7 +853,7 @@ static void op_fresh(void)
 /* Takes a reference to a page that is present, or drops those that were taken. */
 static void op_hold(void)
 {
-	uint64_t page = model.size ? rnd(model.size / PAGE) : 0;
+	uint64_t page = model.size ? rnd(pages_of(model.size)) : 0;
 	char path[SCRATCH_PATH_LEN + 24];
 	struct iovec part = { .iov_len = PAGE };
 	static uint8_t drain[PAGE];
@@ -851,6 +881,8 @@ static void op_truncate(void)
 {
 	uint64_t size = (model.pins && rnd(2) ? model.pages : rnd(model.pages + 1)) * PAGE;
 
+	if (size && rnd(2))
+		size -= rnd(PAGE);
 	unmap_all();
 	no_failures();
 	if (size < model.size)
@@ -860,6 +892,33 @@ static void op_truncate(void)
 	ck_assert_int_eq(ramfile_truncate(model.file, size), 0);
 	end_pending(true);
 	model.size = size;
+}
+
+/* Small pieces at the end, as a pipe brings them; whoever maps the file stays. */
+static void op_append(void)
+{
+	uint8_t data[600];
+	int err;
+
+	no_failures();
+	for (uint64_t count = rnd(24); count > 0; count--) {
+		uint64_t length = 1 + rnd(sizeof(data)), gap = rnd(4) ? 0 : rnd(2 * PAGE), start = model.size + gap;
+
+		if (start + length > model.pages * PAGE)
+			return;
+		/* A page that a process has not mapped is not its business. */
+		if (mapped() && pages_of(start + length) != pages_of(model.size))
+			return;
+		fill_random(data, length);
+		begin_pending(model.size, NULL, gap + length);
+		ck_assert_int_eq(ramfile_truncate(model.file, start + length), 0);
+		end_pending(true);
+		model.size = start + length;
+		begin_pending(start, data, length);
+		err = ramfile_write(model.file, data, length, start, false);
+		ck_assert_int_eq(err, 0);
+		end_pending(true);
+	}
 }
 
 /* The daemon ends and starts again; the arenas stay. */
@@ -1038,8 +1097,10 @@ static void one_step(void)
 		op_access_set();
 	else if (choice < 960)
 		op_fail();
-	else if (choice < 990)
+	else if (choice < 980)
 		op_map();
+	else if (choice < 990)
+		op_append();
 	else if (choice < 993)
 		op_truncate();
 	else

@@ -21,29 +21,32 @@ size() { stat -c %s "$F"; }
 tierfs_start "$T/pool" "$M" dram=32M,block=16K,min_idle=1
 : >"$F"
 
-note "sizes are multiples of 4 KiB"
-expect EINVAL 1 truncate "$F" 1
-expect EINVAL 1 truncate "$F" 4095
-expect '' 0 truncate "$F" 4096
-expect EINVAL 1 truncate "$F" 4097
-assert_eq "$(size)" 4096
+note "sizes"
+for bytes in 1 4095 4097 4096; do
+	expect '' 0 truncate "$F" $bytes
+	assert_eq "$(size)" $bytes
+	assert_eq "$(stat -c %b "$F")" 0 "blocks of a hole of $bytes"
+done
 expect '' 0 truncate "$F" 1099511627776
 assert_eq "$(stat -c %b "$F")" 0 "blocks of an empty file of 1 TiB"
 expect EFBIG 1 truncate "$F" 9223372036854771712
 expect '' 0 truncate "$F" 4096
 
-note "a write past the end makes whole pages, or nothing"
-expect EINVAL 1 pwrite "$F" 4096 100 1
-# The kernel takes a write on an open that it may cache apart, at pages.
-expect 96 0 pwrite "$F" 4000 200 1
+note "a write past the end"
+expect 100 0 pwrite "$F" 4096 100 1
+assert_eq "$(size)" 4196 "size after a write of a part of a page"
+expect 200 0 pwrite "$F" 4000 200 1
+assert_eq "$(size)" 4200 "size after a write across pages"
+expect "104 1" 0 pread "$F" 4096 4096
 expect '' 0 truncate "$F" 0
 expect '' 0 truncate "$F" 4096
-assert_eq "$(size)" 4096 "size after refused writes"
 expect 8192 0 pwrite "$F" 4096 8192 1
 expect 100 0 pwrite "$F" 12188 100 2
 expect 4196 0 pwrite "$F" 12188 4196 3
 assert_eq "$(size)" 16384 "size after writes past the end"
-expect EINVAL 1 append "$F" 100
+expect 100 0 append "$F" 100
+assert_eq "$(size)" 16484 "size after an append of a part of a page"
+expect '' 0 truncate "$F" 16384
 expect 4096 0 append "$F" 4096
 expect "4096 0" 0 pread "$F" 16384 4096
 assert_eq "$(size)" 20480 "size after an append"
@@ -80,6 +83,13 @@ expect "32768 0" 0 pread "$F" 32768 65536 direct
 expect 4096 0 pwrite "$F" 65536 4096 9 direct
 assert_eq "$(size)" 69632 "size after a direct write at the end"
 expect "4096 9" 0 pread "$F" 65536 8192 direct
+expect 100 0 pwrite "$F" 69632 100 10 direct # the last piece of a file
+assert_eq "$(size)" 69732 "size after a direct write of the last piece"
+expect "100 10" 0 pread "$F" 69632 100 direct
+expect "100 10" 0 pread "$F" 69632 4096 direct
+expect EINVAL 1 pread "$F" 69632 99 direct
+expect EINVAL 1 pwrite "$F" 69632 99 1 direct
+expect EINVAL 1 pwrite "$F" 69732 4096 1 direct
 
 note "holes and data"
 expect '' 0 truncate "$F" 0
@@ -115,8 +125,11 @@ expect ENXIO 1 seek "$F" data 0
 assert_eq "$(size)" 131072 "size after a discard beyond the end"
 expect '' 0 fallocate "$F" 0 131072 4096
 assert_eq "$(size)" 135168 "size after fallocate beyond the end"
-expect EINVAL 1 fallocate "$F" 0 135168 100
-expect EINVAL 1 fallocate "$F" $((zero)) 135168 100
+expect '' 0 fallocate "$F" 0 135168 100
+assert_eq "$(size)" 135268 "size after fallocate to within a page"
+expect '' 0 fallocate "$F" $((zero)) 135268 100
+assert_eq "$(size)" 135368 "size after zeros beyond the end"
+expect '' 0 truncate "$F" 135168
 expect '' 0 fallocate "$F" $((zero | keep)) 135168 100
 expect '' 0 fallocate "$F" $((keep)) 135168 1048576
 assert_eq "$(size)" 135168 "size after fallocate that keeps it"

@@ -6,8 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <tierfs/tierfs.h>
-
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/size.h"
@@ -70,8 +68,6 @@ static int open_destination(struct copy *copy, const struct stat *source)
 		return fail(copy->destination, "cannot be copied to", "not a regular file");
 	if (st.st_dev == source->st_dev && st.st_ino == source->st_ino)
 		return fail(copy->destination, "cannot be copied to", "it is the source");
-	if (source->st_size % 4096 && tierfs_info(fd, NULL) == 0)
-		return fail(copy->source, "cannot be a RAM file", "its size is not a multiple of 4 KiB");
 	copy->copier.punch = st.st_size > 0;
 	if (st.st_size != source->st_size && ftruncate(fd, source->st_size) < 0)
 		return fail_errno(copy->destination, "cannot be given its size", errno);

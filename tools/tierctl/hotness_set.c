@@ -14,6 +14,8 @@
 
 #include "tierctl.h"
 
+#define PAGE_BYTES UINT64_C(4096)
+
 static int append(struct hotness_set *set, const struct tierfs_hotness_record *record)
 {
 	if (set->count == set->cap) {
@@ -37,9 +39,17 @@ void hotness_set_free(struct hotness_set *set)
 
 /* --- a RAM file ------------------------------------------------------------------------------------------------- */
 
+/* Hotness is of pages. */
+static uint64_t whole_pages(uint64_t bytes)
+{
+	return (bytes + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1);
+}
+
 static int take_answer(struct hotness_set *set, const struct tierfs_access_info *info,
 		       const struct tierfs_access_answer *answer)
 {
+	uint64_t memory_bytes = whole_pages(info->size_bytes);
+
 	for (size_t i = 0; i < answer->count; i++) {
 		const struct tierfs_access_record *from = &answer->record[i];
 		struct tierfs_hotness_record record = { .offset = from->block * info->block_bytes,
@@ -51,10 +61,10 @@ static int take_answer(struct hotness_set *set, const struct tierfs_access_info 
 							.copy = from->copy };
 		int err;
 
-		if (record.offset >= info->size_bytes)
+		if (record.offset >= memory_bytes)
 			break; /* it grew meanwhile */
-		if (record.length > info->size_bytes - record.offset)
-			record.length = info->size_bytes - record.offset;
+		if (record.length > memory_bytes - record.offset)
+			record.length = memory_bytes - record.offset;
 		err = append(set, &record);
 		if (err)
 			return err;
@@ -74,7 +84,7 @@ static int read_blocks(struct hotness_set *set, struct tierfs_access *access, bo
 		if (!err)
 			err = take_answer(set, info, &answer);
 	}
-	set->header.size_bytes = info->size_bytes;
+	set->header.size_bytes = whole_pages(info->size_bytes);
 	set->header.block_bytes = info->block_bytes;
 	set->header.records = set->count;
 	set->header.scans = set->live.scans;
