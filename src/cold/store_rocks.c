@@ -215,7 +215,10 @@ static int rocks_meta_put(struct store *base, const struct store_meta_change *ch
 			.value_len = changes[i].value_len,
 		};
 	}
-	r = meta_write(store, records, count, durable);
+	/* The log takes along records of values that were put before: they must not name what is not there. */
+	r = durable ? store_rocks_sync_values(store) : 0;
+	if (r == 0)
+		r = meta_write(store, records, count, durable);
 	return r < 0 ? failed(store, r, "cannot store metadata") : 0;
 }
 

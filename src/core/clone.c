@@ -43,7 +43,8 @@ struct clone {
 	struct work *work;
 	uint64_t first; /* block */
 	size_t count, residents, residents_max;
-	bool stale; /* a hole may have a key */
+	bool only_store; /* for ramfile_store(): no other file */
+	bool stale;      /* a hole may have a key */
 	bool away;  /* some of the content is on another host, and would not come to the clone */
 	struct member member[CLONE_BLOCKS];
 	struct store_item *item;
@@ -89,7 +90,8 @@ static void take(struct clone *clone, uint64_t end)
 	for (uint64_t block = clone->first; block < end && block < blocks->count && clone->count < CLONE_BLOCKS;
 	     block++) {
 		if (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED) ||
-		    clone->residents == clone->residents_max)
+		    clone->residents == clone->residents_max ||
+		    (clone->only_store && blocks_state(blocks, block) != BLOCK_RESIDENT))
 			break;
 		take_block(clone, block);
 	}
@@ -327,4 +329,77 @@ int ramfile_clone(struct ramfile *file, uint64_t to, ramfile_progress_fn *progre
 	if (!err)
 		*ret = clone->done;
 	return err;
+}
+
+/* --- fsync ------------------------------------------------------------------------------------------------------ */
+
+/* The next block that is not in the store for certain: those at rest that are cold or holes are skipped. */
+static uint64_t next_resident(struct ramfile *file, uint64_t block)
+{
+	LOCK_SCOPE(&file->lock);
+
+	block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM);
+	while (block < file->blocks.count && blocks_state(&file->blocks, block) <= BLOCK_COLD)
+		block = blocks_next(&file->blocks, block + 1, BLOCKS_IN_DRAM);
+	return block < file->blocks.count ? block : UINT64_MAX;
+}
+
+/* Nobody is write-protected: a block that is written while it is read is stored as old or new, with a hash that differs
+ * from what it is then, so a demotion stores it again. What was written before is in memory, and is read. */
+static int store_batch(struct clone *store)
+{
+	int err = 0;
+
+	take(store, UINT64_MAX);
+	if (store->count)
+		err = make_stored(store);
+	settle(store);
+	return err;
+}
+
+static int store_all(struct clone *store)
+{
+	int err;
+
+	if (next_resident(store->file, 0) == UINT64_MAX)
+		return 0;
+	err = ramfile_begin_change(store->file);
+	if (err)
+		return err;
+	while (!err && (store->first = next_resident(store->file, store->first)) != UINT64_MAX) {
+		err = store_batch(store);
+		store->first += store->count ? store->count : 1; /* none: it was on its way, and is not resident now */
+	}
+	ramfile_end_change(store->file);
+	return err;
+}
+
+int ramfile_store(struct ramfile *file)
+{
+	CLEANUP_FREE struct clone *store = calloc(1, sizeof(*store));
+	size_t most = CLONE_BYTES / file->block_bytes;
+	CLEANUP_FREE struct store_item *item = calloc(most, sizeof(*item));
+	CLEANUP_FREE uint8_t *values = malloc(most * codec_bound(file->block_bytes));
+	int err;
+
+	if (!store || !item || !values)
+		return -ENOMEM;
+	if (atomic_load(&file->lost))
+		return -EIO;
+	atomic_store(&file->kept, true);
+	store->file = file;
+	store->only_store = true;
+	store->residents_max = most;
+	store->item = item;
+	store->values = values;
+	err = work_get(tier_works(file->tier), &store->work);
+	if (!err)
+		err = store_all(store);
+	work_put(tier_works(file->tier), store->work);
+	return err;
+}
+
+void ramfile_set_kept(struct ramfile *file, bool kept)
+{
+	atomic_store(&file->kept, kept);
 }

@@ -93,6 +93,9 @@ int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramf
 /* Truncates, discards or writes change mtime and ctime; the door calls this afterwards. */
 /* The times are written to the store at the latest at the last close. */
 void ns_touch(struct ns *ns, uint64_t ino, bool modified);
+/* What the file holds now survives a loss of power: what is resident is stored, and stays resident. Of what changes
+ * meanwhile or later each block may be old or new then. -ENOSPC, -EIO: nothing is promised, but what an earlier call
+ * did. */
 int ns_fsync(struct ns *ns, uint64_t ino);
 
 /* The content of a RAM file becomes that of an empty one, too (ramfile_clone()), durably, and shows all at once: a
@@ -108,7 +111,7 @@ struct ns_file {
 	uint64_t ino;
 	const char *path;
 	struct stat attr;
-	bool lost;
+	bool lost, fell_back;
 	unsigned int opens;
 };
 typedef int ns_file_fn(void *arg, const struct ns_file *file);

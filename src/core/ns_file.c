@@ -35,6 +35,26 @@ static int on_dirty(void *arg, uint64_t ino)
 	return rc;
 }
 
+static void set_kept(struct record_inode *rec)
+{
+	rec->kept = true;
+	rec->fell_back = false;
+}
+
+/* After an fsync that has stored what the file held. */
+static int save_kept(struct ns *ns, struct tree_inode *inode)
+{
+	struct record_inode rec;
+	int rc;
+
+	ns_change_begin(ns);
+	rec = inode->rec;
+	set_kept(&rec);
+	rc = ns_change_record(ns, inode, &rec, true);
+	ns_change_end(ns);
+	return rc;
+}
+
 static int save_record(struct ns *ns, struct tree_inode *inode, bool durable)
 {
 	struct record_inode rec;
@@ -50,7 +70,7 @@ static int save_record(struct ns *ns, struct tree_inode *inode, bool durable)
 }
 
 /* Writes the record as clean, unless a change was reported since dirty_seq was read. */
-static int save_clean(struct ns *ns, struct tree_inode *inode, uint64_t dirty_seq, uint64_t stored_bytes)
+static int save_clean(struct ns *ns, struct tree_inode *inode, uint64_t dirty_seq, uint64_t stored_bytes, bool keep)
 {
 	struct record_inode rec;
 	int rc = 0;
@@ -60,6 +80,12 @@ static int save_clean(struct ns *ns, struct tree_inode *inode, uint64_t dirty_se
 		rec = inode->rec;
 		rec.dirty = false;
 		rec.stored_bytes = stored_bytes;
+		if (keep)
+			set_kept(&rec);
+		rc = ns_change_record(ns, inode, &rec, true);
+	} else if (keep) {
+		rec = inode->rec;
+		set_kept(&rec);
 		rc = ns_change_record(ns, inode, &rec, true);
 	}
 	ns_change_end(ns);
@@ -80,7 +106,7 @@ static int sync_file(struct ramfile *file, bool *ret_clean)
 	return ramfile_is_clean(file, ret_clean);
 }
 
-int ns_sync_inode(struct ns *ns, struct tree_inode *inode)
+int ns_sync_inode(struct ns *ns, struct tree_inode *inode, bool keep)
 {
 	struct ramfile_figures figures;
 	struct ramfile *file = inode->file;
@@ -89,12 +115,16 @@ int ns_sync_inode(struct ns *ns, struct tree_inode *inode)
 	int rc;
 
 	lock_put(&ns->lock);
-	rc = sync_file(file, &clean);
+	rc = keep ? ramfile_store(file) : 0;
+	if (rc == 0)
+		rc = sync_file(file, &clean);
 	ramfile_figures(file, &figures);
 	lock_get(&ns->lock);
 	if (rc == 0 && clean && inode->rec.dirty)
-		return save_clean(ns, inode, dirty_seq, figures.stored_bytes);
-	return rc < 0 ? rc : save_record(ns, inode, true);
+		return save_clean(ns, inode, dirty_seq, figures.stored_bytes, keep);
+	if (rc < 0)
+		return rc;
+	return keep ? save_kept(ns, inode) : save_record(ns, inode, true);
 }
 
 int ns_fsync(struct ns *ns, uint64_t ino)
@@ -108,7 +138,7 @@ int ns_fsync(struct ns *ns, uint64_t ino)
 		return rc;
 	ns_pin(inode);
 	/* A record that is written durably takes all that was written before it along: one log holds them all. */
-	rc = inode->file ? ns_sync_inode(ns, inode) : save_record(ns, inode, true);
+	rc = inode->file ? ns_sync_inode(ns, inode, true) : save_record(ns, inode, true);
 	ns_unpin(ns, inode);
 	return rc;
 }
@@ -144,7 +174,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 {
 	struct ramfile *file = NULL;
 	uint64_t size_bytes;
-	bool lost, inherited, plain = false;
+	bool lost, kept, inherited, plain = false;
 	int rc;
 
 	ns_wait_busy(ns, inode);
@@ -153,11 +183,13 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	inode->busy = true;
 	size_bytes = inode->rec.size_bytes;
 	lost = inode->rec.lost;
+	kept = inode->rec.kept;
 	inherited = inode->inherited;
 	lock_put(&ns->lock);
 	rc = ramfile_load(ns->tier, inode->ino, size_bytes, lost, &file);
 	if (rc == 0) {
 		ramfile_on_dirty(file, on_dirty, ns);
+		ramfile_set_kept(file, kept);
 		plain = ramfile_inherit(file, inherited);
 	} else {
 		log_error("file %llu: cannot load: %s", (unsigned long long)inode->ino, strerror(-rc));
@@ -317,11 +349,28 @@ static int save_size(struct ns *ns, struct tree_inode *inode, uint64_t size_byte
 	rec.size_bytes = size_bytes;
 	rec.mtime = rec.ctime = ns_now();
 	if (size_bytes == 0)
-		rec.lost = false;
+		rec.lost = rec.fell_back = false;
 	rc = ns_change_record(ns, inode, &rec, false);
 	if (rc < 0) {
 		inode->rec = rec;
 		inode->unsaved = true;
+	}
+	ns_change_end(ns);
+	return rc;
+}
+
+/* Before the content goes: in the log this comes before the removal of any key, so that a file without its keys is never
+ * taken for one that has them. */
+static int drop_kept(struct ns *ns, struct tree_inode *inode)
+{
+	struct record_inode rec;
+	int rc = 0;
+
+	ns_change_begin(ns);
+	if (inode->rec.kept) {
+		rec = inode->rec;
+		rec.kept = false;
+		rc = ns_change_record(ns, inode, &rec, false);
 	}
 	ns_change_end(ns);
 	return rc;
@@ -336,8 +385,10 @@ static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_
 		return rc;
 	inode->busy = true;
 	file = inode->file;
+	rc = size_bytes ? 0 : drop_kept(ns, inode);
 	lock_put(&ns->lock);
-	rc = ramfile_truncate(file, size_bytes);
+	if (rc == 0)
+		rc = ramfile_truncate(file, size_bytes);
 	lock_get(&ns->lock);
 	if (rc == 0)
 		rc = save_size(ns, inode, size_bytes);

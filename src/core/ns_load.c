@@ -134,6 +134,25 @@ static int make_root(struct ns *ns, const struct ns_config *config)
 	return record_batch_put(&batch, ns->store, true);
 }
 
+/* What an fsync has made durable is there: every stored copy is as new as that, or newer. */
+static int fall_back(struct ns *ns, struct tree_inode *inode)
+{
+	struct record_batch batch = { .count = 0 };
+	char path[PATH_MAX] = "?";
+	int rc;
+
+	inode->rec.fell_back = true;
+	record_batch_inode(&batch, inode->ino, &inode->rec);
+	rc = record_batch_put(&batch, ns->store, true);
+	if (rc < 0)
+		return rc;
+	tree_path(inode, path, sizeof(path));
+	log_warn("%s: has what its last fsync made durable; what was written later was in DRAM when the host went "
+		 "down, and may be gone",
+		 path);
+	return 0;
+}
+
 /* The arenas are gone: what was dirty has lost blocks. Written down before anything else, so that it stays known. */
 static int mark_lost(struct ns *ns)
 {
@@ -147,6 +166,10 @@ static int mark_lost(struct ns *ns)
 		if (rc < 0 || !inode->rec.dirty || inode->rec.nlink == 0)
 			continue;
 		inode->rec.dirty = false;
+		if (inode->rec.kept) {
+			rc = fall_back(ns, inode);
+			continue;
+		}
 		/* Also when it is empty by its record: a new size may not have reached the disk before the power went.
 		 */
 		inode->rec.lost = true;
@@ -375,6 +398,7 @@ static int list_add(struct ns *ns, struct tree_inode *inode, struct listed *at)
 		.ino = inode->ino,
 		.path = at->path,
 		.lost = inode->rec.lost,
+		.fell_back = inode->rec.fell_back,
 		.opens = inode->opens,
 	};
 	ns_stat(ns, inode, &at->out.attr);
@@ -481,7 +505,7 @@ static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *
 	rc = demote_all(inode->file, closing);
 	lock_get(&ns->lock);
 	if (rc == 0)
-		rc = ns_sync_inode(ns, inode);
+		rc = ns_sync_inode(ns, inode, false);
 	if (rc == 0 && inode->rec.dirty)
 		rc = -EBUSY;
 	if (rc < 0) {

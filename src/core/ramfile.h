@@ -41,6 +41,11 @@ int ramfile_truncate(struct ramfile *file, uint64_t size_bytes);
 int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset);
 /* What is safe becomes durable. */
 int ramfile_sync(struct ramfile *file);
+/* What is resident is stored as well, and stays resident; ramfile_sync() then makes it durable. Whoever maps the file
+ * goes on: a block that is written meanwhile is stored as old or new. From here on no stored copy goes before a newer
+ * one is there. -EIO: the file is lost, or a block is damaged. */
+int ramfile_store(struct ramfile *file);
+void ramfile_set_kept(struct ramfile *file, bool kept);
 
 /* Called when the first change since the last clean state is about to happen, before it happens, on the thread that
  * makes it; and by the owner (ns) to learn whether the file is clean: all content durable in the store, nothing

@@ -12,7 +12,10 @@
 #define OUTCOME_KEY_LEN 7
 #define FLAG_DIRTY (1U << 0)
 #define FLAG_LOST (1U << 1)
-#define FLAGS_KNOWN (FLAG_DIRTY | FLAG_LOST)
+#define FLAG_KEPT (1U << 2)
+#define FLAG_FELL_BACK (1U << 3)
+#define FLAGS_1 (FLAG_DIRTY | FLAG_LOST) /* of version 1 */
+#define FLAGS_KNOWN (FLAGS_1 | FLAG_KEPT | FLAG_FELL_BACK)
 
 static void put32(uint8_t *at, uint32_t value)
 {
@@ -99,7 +102,8 @@ void record_batch_inode(struct record_batch *batch, uint64_t ino, const struct r
 
 	memset(value, 0, RECORD_INODE_LEN);
 	value[0] = RECORD_INODE_VERSION;
-	value[1] = (inode->dirty ? FLAG_DIRTY : 0) | (inode->lost ? FLAG_LOST : 0);
+	value[1] = (inode->dirty ? FLAG_DIRTY : 0) | (inode->lost ? FLAG_LOST : 0) | (inode->kept ? FLAG_KEPT : 0) |
+		   (inode->fell_back ? FLAG_FELL_BACK : 0);
 	put32(value + 4, inode->mode);
 	put32(value + 8, inode->uid);
 	put32(value + 12, inode->gid);
@@ -217,7 +221,7 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 
 	if (rc < 0)
 		return rc;
-	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 || (v[1] & ~FLAGS_KNOWN) != 0)
+	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 || (v[1] & ~(v[0] == 1 ? FLAGS_1 : FLAGS_KNOWN)) != 0)
 		return -EBADMSG;
 	inode = (struct record_inode){
 		.mode = get32(v + 4),
@@ -228,6 +232,8 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 		.stored_bytes = get64(v + 32),
 		.dirty = v[1] & FLAG_DIRTY,
 		.lost = v[1] & FLAG_LOST,
+		.kept = v[1] & FLAG_KEPT,
+		.fell_back = v[1] & FLAG_FELL_BACK,
 	};
 	if (parse_time(v + 40, v + 64, &inode.atime) || parse_time(v + 48, v + 68, &inode.mtime) ||
 	    parse_time(v + 56, v + 72, &inode.ctime))

@@ -26,6 +26,8 @@ struct record_inode {
 	struct timespec atime, mtime, ctime;
 	bool dirty; /* some of its content may be in DRAM only */
 	bool lost;  /* that content is gone */
+	bool kept;  /* an fsync has made a base durable: what came later may be gone, and the rest is whole */
+	bool fell_back; /* dirty when the host went down, and back at that base since */
 };
 
 #define RECORD_PREFIX_INODE 'I'

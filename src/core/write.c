@@ -290,6 +290,30 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 
 /* --- discard ---------------------------------------------------------------------------------------------- */
 
+/* The stored copy of a resident block of which a part shall become zeros. After an fsync it may be what is left of the
+ * rest after a loss of power, so a newer one takes its place. */
+static int cover_stored(struct ramfile *file, struct work *work, const struct piece *piece)
+{
+	uint64_t length, content;
+	enum block_state ignored;
+	bool stored;
+	int err;
+
+	lock_get(&file->lock);
+	stored = blocks_has(&file->blocks, piece->block, BLOCK_STORED);
+	length = ramfile_block_length(file, piece->block);
+	content = ramfile_block_content(file, piece->block);
+	lock_put(&file->lock);
+	if (!stored || !atomic_load(&file->kept))
+		return ramfile_forget_stored(file, piece->block);
+	err = arena_read(&file->arena, work->plain, length, piece->block * file->block_bytes);
+	if (err)
+		return err;
+	memset(work->plain + content, 0, file->block_bytes - content);
+	memset(work->plain + piece->start, 0, piece->length);
+	return ramfile_store_plain(file, work, piece->block, BLOCK_RESIDENT, &ignored);
+}
+
 /* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for
  * an absent page means the stored copy. */
 static int discard_resident(struct ramfile *file, struct work *work, const struct piece *piece, enum block_state *ret)
@@ -305,7 +329,7 @@ static int discard_resident(struct ramfile *file, struct work *work, const struc
 	lock_put(&file->lock);
 	err = ramfile_complete(file, work, piece->block);
 	if (!err)
-		err = ramfile_forget_stored(file, piece->block);
+		err = cover_stored(file, work, piece);
 	if (!err)
 		err = arena_punch(&file->arena, block_start + piece->start, piece->length);
 	if (err)

@@ -65,7 +65,7 @@ struct entry {
 	uint64_t ino;
 	char *path;
 	struct stat attr;
-	bool lost;
+	bool lost, fell_back;
 	unsigned int opens;
 };
 
@@ -101,7 +101,7 @@ static int collect(void *arg, const struct ns_file *file)
 	path = strdup(file->path);
 	if (!path)
 		return -ENOMEM;
-	listing->entries[listing->count++] = (struct entry){ file->ino, path, file->attr, file->lost, file->opens };
+	listing->entries[listing->count++] = (struct entry){ file->ino, path, file->attr, file->lost, file->fell_back, file->opens };
 	return 0;
 }
 
@@ -133,6 +133,7 @@ static json_t *entry_object(const struct control_request *request, const struct 
 	json_object_set_new(object, "mode", json_integer((json_int_t)(entry->attr.st_mode & 07777)));
 	json_object_set_new(object, "opens", json_integer((json_int_t)entry->opens));
 	json_object_set_new(object, "lost", json_boolean(entry->lost || figures.lost));
+	json_object_set_new(object, "fell_back", json_boolean(entry->fell_back));
 	json_object_set_new(object, "loaded", json_boolean(!err));
 	return object;
 }

@@ -553,13 +553,96 @@ START_TEST(fsync_of_a_cold_file_makes_it_clean)
 	ck_assert_int_eq(ns_fsync(ns, f), 0);
 	remount_power_loss();
 	ck_assert_int_eq(check_fill(f, 5, 4 * BLOCK), 0);
-	/* Resident again: fsync cannot make that durable, and does not say so. */
+	/* Resident again: that is stored as well, and stays. */
 	ck_assert_int_eq(fill(f, 6, 4 * BLOCK), 0);
 	ck_assert_int_eq(ns_fsync(ns, f), 0);
 	remount_power_loss();
-	ck_assert(is_lost(f));
+	ck_assert_int_eq(check_fill(f, 6, 4 * BLOCK), 0);
 	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "f"), 0);
 	ck_assert_uint_eq(store_mem_count(store, f), 0);
+}
+END_TEST
+
+static uint64_t resident_bytes(uint64_t ino)
+{
+	struct ramfile_figures figures;
+	struct ramfile *content;
+
+	ck_assert_int_eq(ns_open(ns, ino, &content), 0);
+	ramfile_figures(content, &figures);
+	ns_put(ns, ino);
+	return figures.resident_bytes;
+}
+
+/* All that was changed so far reaches the disk, as it may at any time. */
+static void sync_store(void)
+{
+	ck_assert_int_eq(store->ops->sync(store), 0);
+}
+
+START_TEST(fsync_means_durable)
+{
+	uint64_t f = file(NS_ROOT_INO, "f");
+
+	ck_assert_int_eq(resize(f, 4 * BLOCK - 100), 0);
+	ck_assert_int_eq(fill(f, 5, 4 * BLOCK - 100), 0);
+	ck_assert_uint_gt(resident_bytes(f), 0);
+	ck_assert_int_eq(ns_fsync(ns, f), 0);
+	ck_assert_uint_eq(resident_bytes(f), 4 * BLOCK);
+	/* What comes later does not make it lost. */
+	ck_assert_int_eq(fill(f, 6, 100), 0);
+	remount_crashed();
+	ck_assert_int_eq(check_fill(f, 6, 100), 0);
+	remount_power_loss();
+	ck_assert_int_eq(check_fill(f, 5, 4 * BLOCK - 100), 0);
+	/* Nor does it after the file was clean. */
+	remount_clean();
+	ck_assert_int_eq(fill(f, 7, 100), 0);
+	sync_store();
+	remount_power_loss();
+	ck_assert_int_eq(check_fill(f, 5, 4 * BLOCK - 100), 0);
+}
+END_TEST
+
+START_TEST(discard_after_fsync_takes_only_what_it_names)
+{
+	uint64_t f = file(NS_ROOT_INO, "f");
+	struct ramfile *content;
+	uint8_t got[4096];
+	size_t length;
+
+	ck_assert_int_eq(resize(f, BLOCK), 0);
+	ck_assert_int_eq(fill(f, 5, BLOCK), 0);
+	ck_assert_int_eq(ns_fsync(ns, f), 0);
+	ck_assert_int_eq(ns_open(ns, f, &content), 0);
+	ck_assert_int_eq(ramfile_discard(content, 4096, 4096), 0);
+	ns_put(ns, f);
+	sync_store();
+	remount_power_loss();
+	ck_assert_int_eq(check_fill(f, 5, 4096), 0);
+	ck_assert_int_eq(ns_open(ns, f, &content), 0);
+	ck_assert_int_eq(ramfile_read(content, got, sizeof(got), 8192, &length), 0);
+	ck_assert_uint_eq(length, sizeof(got));
+	for (size_t i = 0; i < length; i++)
+		ck_assert_uint_eq(got[i], 5);
+	ns_put(ns, f);
+}
+END_TEST
+
+/* Its content was given up; zeros in its place would be worse than none. */
+START_TEST(what_is_truncated_after_fsync_is_lost_again)
+{
+	uint64_t f = file(NS_ROOT_INO, "f");
+
+	ck_assert_int_eq(resize(f, BLOCK), 0);
+	ck_assert_int_eq(fill(f, 5, BLOCK), 0);
+	ck_assert_int_eq(ns_fsync(ns, f), 0);
+	ck_assert_int_eq(resize(f, 0), 0);
+	ck_assert_int_eq(resize(f, BLOCK), 0);
+	ck_assert_int_eq(fill(f, 6, BLOCK), 0);
+	sync_store();
+	remount_power_loss();
+	ck_assert(is_lost(f));
 }
 END_TEST
 
@@ -662,7 +745,7 @@ static int list_file(void *arg, const struct ns_file *listed)
 	size_t used = strlen(listing->text);
 
 	snprintf(listing->text + used, sizeof(listing->text) - used, "%s %lu %u%s\n", listed->path,
-		 (unsigned long)listed->attr.st_size, listed->opens, listed->lost ? " lost" : "");
+		 (unsigned long)listed->attr.st_size, listed->opens, listed->lost ? " lost" : listed->fell_back ? " fell back" : "");
 	return 0;
 }
 
@@ -680,7 +763,7 @@ START_TEST(files)
 	ck_assert_int_eq(ns_open(ns, u, &content), 0);
 	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "u"), 0);
 	ck_assert_int_eq(ns_files(ns, list_file, &listing), 0);
-	ck_assert_str_eq(listing.text, "(unlinked) 0 1\n/b 16384 0 lost\n/d/a 0 1\n");
+	ck_assert_str_eq(listing.text, "(unlinked) 0 1\n/b 16384 0 fell back\n/d/a 0 1\n");
 	ns_put(ns, a);
 	ns_put(ns, u);
 }
@@ -982,6 +1065,9 @@ int main(void)
 	tcase_add_test(tcase, power_loss);
 	tcase_add_test(tcase, power_loss_before_any_sync);
 	tcase_add_test(tcase, fsync_of_a_cold_file_makes_it_clean);
+	tcase_add_test(tcase, fsync_means_durable);
+	tcase_add_test(tcase, discard_after_fsync_takes_only_what_it_names);
+	tcase_add_test(tcase, what_is_truncated_after_fsync_is_lost_again);
 	tcase_add_test(tcase, a_dirty_mark_that_cannot_be_written_stops_the_write);
 	tcase_add_test(tcase, a_store_that_is_full_keeps_the_memory);
 	tcase_add_test(tcase, blocks_that_cannot_be_freed_are_at_the_next_load);
