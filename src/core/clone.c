@@ -45,7 +45,7 @@ struct clone {
 	size_t count, residents, residents_max;
 	bool only_store; /* for ramfile_store(): no other file */
 	bool stale;      /* a hole may have a key */
-	bool away;  /* some of the content is on another host, and would not come to the clone */
+	bool away;       /* some of the content is on another host, and would not come to the clone */
 	struct member member[CLONE_BLOCKS];
 	struct store_item *item;
 	size_t items;

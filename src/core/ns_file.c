@@ -359,8 +359,8 @@ static int save_size(struct ns *ns, struct tree_inode *inode, uint64_t size_byte
 	return rc;
 }
 
-/* Before the content goes: in the log this comes before the removal of any key, so that a file without its keys is never
- * taken for one that has them. */
+/* Before the content goes: in the log this comes before the removal of any key, so that a file without its keys is
+ * never taken for one that has them. */
 static int drop_kept(struct ns *ns, struct tree_inode *inode)
 {
 	struct record_inode rec;

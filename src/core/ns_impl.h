@@ -73,7 +73,8 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode);
 void ns_wait_busy(struct ns *ns, struct tree_inode *inode);
 void ns_set_idle(struct ns *ns, struct tree_inode *inode);
 
-/* As fsync(2), of a loaded file that is pinned. keep: also what is resident; else that is left as it is. Clean afterwards if nothing is resident. Drops the lock meanwhile. */
+/* As fsync(2), of a loaded file that is pinned. keep: also what is resident; else that is left as it is. Clean
+ * afterwards if nothing is resident. Drops the lock meanwhile. */
 int ns_sync_inode(struct ns *ns, struct tree_inode *inode, bool keep);
 
 /* Sizes: ns_file.c. The caller holds no lock. */

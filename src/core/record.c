@@ -221,7 +221,8 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 
 	if (rc < 0)
 		return rc;
-	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 || (v[1] & ~(v[0] == 1 ? FLAGS_1 : FLAGS_KNOWN)) != 0)
+	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 ||
+	    (v[1] & ~(v[0] == 1 ? FLAGS_1 : FLAGS_KNOWN)) != 0)
 		return -EBADMSG;
 	inode = (struct record_inode){
 		.mode = get32(v + 4),

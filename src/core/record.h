@@ -24,9 +24,9 @@ struct record_inode {
 	uint64_t size_bytes;
 	uint64_t stored_bytes; /* cold, compressed, when the file was last put away: for st_blocks */
 	struct timespec atime, mtime, ctime;
-	bool dirty; /* some of its content may be in DRAM only */
-	bool lost;  /* that content is gone */
-	bool kept;  /* an fsync has made a base durable: what came later may be gone, and the rest is whole */
+	bool dirty;     /* some of its content may be in DRAM only */
+	bool lost;      /* that content is gone */
+	bool kept;      /* an fsync has made a base durable: what came later may be gone, and the rest is whole */
 	bool fell_back; /* dirty when the host went down, and back at that base since */
 };
 

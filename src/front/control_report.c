@@ -101,7 +101,8 @@ static int collect(void *arg, const struct ns_file *file)
 	path = strdup(file->path);
 	if (!path)
 		return -ENOMEM;
-	listing->entries[listing->count++] = (struct entry){ file->ino, path, file->attr, file->lost, file->fell_back, file->opens };
+	listing->entries[listing->count++] = (struct entry){ file->ino,       path,       file->attr, file->lost,
+							     file->fell_back, file->opens };
 	return 0;
 }
 

@@ -745,7 +745,10 @@ static int list_file(void *arg, const struct ns_file *listed)
 	size_t used = strlen(listing->text);
 
 	snprintf(listing->text + used, sizeof(listing->text) - used, "%s %lu %u%s\n", listed->path,
-		 (unsigned long)listed->attr.st_size, listed->opens, listed->lost ? " lost" : listed->fell_back ? " fell back" : "");
+		 (unsigned long)listed->attr.st_size, listed->opens,
+		 listed->lost        ? " lost"
+		 : listed->fell_back ? " fell back"
+				     : "");
 	return 0;
 }
 

@@ -188,7 +188,7 @@ static int print_files(json_t *files, bool bytes)
 		table_number(table, number(file, "fault_count"));
 		table_duration(table, number(file, "fault_p99_ns"));
 		table_number(table, number(file, "errors"));
-		table_text(table, json_is_true(json_object_get(file, "lost"))	      ? "lost"
+		table_text(table, json_is_true(json_object_get(file, "lost"))        ? "lost"
 				  : json_is_true(json_object_get(file, "fell_back")) ? "fell back"
 										     : "ok");
 	}
