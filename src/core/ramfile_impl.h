@@ -114,7 +114,7 @@ struct ramfile {
 
 	_Atomic bool lost, dirty;
 	_Atomic bool was_cached; /* the kernel may hold some of it; set under lock, and cleared there by the demoter */
-	_Atomic bool kept;             /* stored copies are what an fsync promised: see ramfile_store() */
+	_Atomic bool kept;       /* stored copies are what an fsync promised: see ramfile_store() */
 	_Atomic uint64_t dram_blocks;  /* reserved in the budget for this file */
 	_Atomic uint64_t limit_bytes;  /* ramfile_set_limit() */
 	_Atomic uint64_t growth_bytes; /* ramfile_set_growth() */

@@ -657,9 +657,11 @@ START_TEST(a_resize_that_fails_leaves_the_length)
 		if (!err)
 			ck_assert_int_eq(ramfile_truncate(file, SIZE), 0);
 	}
+	/* After a cut keys may lie beyond the end, and are removed before the file grows over them. */
+	ck_assert_int_eq(ramfile_truncate(file, 50 * SIZE), 0);
 	store_mem_fail_nth(store, STORE_MEM_REMOVE, 1, EIO);
 	ck_assert_int_eq(ramfile_truncate(file, 200 * SIZE), -EIO);
-	ck_assert_int_eq(lseek(file->arena.fd, 0, SEEK_END), 100 * SIZE);
+	ck_assert_int_eq(lseek(file->arena.fd, 0, SEEK_END), 50 * SIZE);
 }
 END_TEST
 
