@@ -74,9 +74,10 @@ LDFLAGS_ALL := $(SANITIZE) $(LDFLAGS_BASE)
 FUSE_CFLAGS := $(call pkg_cflags,fuse3)
 DAEMON_LIBS := $(call pkg_libs,fuse3,-lfuse3) $(call pkg_libs,liburing,-luring) $(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,liblz4,-llz4) \
 	-lrocksdb $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,libxxhash,-lxxhash) \
-	$(call pkg_libs,libbpf,-lbpf)
+	$(call pkg_libs,libbpf,-lbpf) $(call pkg_libs,libcrypto,-lcrypto)
 TIERCTL_LIBS := $(call pkg_libs,smartcols,-lsmartcols) $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,liburing,-luring) \
-	$(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,liblz4,-llz4) $(call pkg_libs,libxxhash,-lxxhash)
+	$(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,liblz4,-llz4) $(call pkg_libs,libxxhash,-lxxhash) \
+	$(call pkg_libs,libcrypto,-lcrypto)
 CHECK_LIBS := $(call pkg_libs,check,-lcheck)
 CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 
@@ -193,7 +194,7 @@ $(DAEMON_LIB): $(call obj,$(DAEMON_SRC))
 	$(archive)
 $(BASE_LIB): $(call obj,$(BASE_SRC))
 	$(archive)
-$(STREAM_LIB): $(call obj,$(STREAM_SRC) src/cold/codec.c)
+$(STREAM_LIB): $(call obj,$(STREAM_SRC) src/cold/codec.c src/cold/mac.c)
 	$(archive)
 $(TEST_LIB): $(call obj,$(TESTLIB_SRC))
 	$(archive)

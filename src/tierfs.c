@@ -2,8 +2,7 @@
  * reverse. The only place where the parts are wired together.
  *
  * tierfs comes back to its caller when the mount can be used: the parent of the daemon waits on a pipe for one byte
- * that the child sends when the kernel has said hello. A child that fails has printed its one line by then and just
- * ends.
+ * that the child sends when the kernel has said hello. A child that fails has printed its one line by then and ends.
  *
  * The end, by umount(8) or by a signal: the session ends when the last open file is closed. Attached mappings do not
  * keep the mount busy, so the daemon serves them until they are gone, then demotes what is resident and leaves. A
@@ -385,6 +384,7 @@ static int start_core(struct daemon *d)
 
 	if (rc < 0)
 		return rc;
+	memcpy(tier.secret, d->pool->secret, sizeof(tier.secret));
 	tier.store = ns.store = d->store;
 	rc = tier_new(&tier, &d->tier);
 	if (rc < 0) {

@@ -16,6 +16,7 @@ packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
 #: libzstd-dev                compression of blocks
 #: liblz4-dev                 compression of blocks
 #: libxxhash-dev              checksums
+#: libssl-dev                 identities of content (libcrypto)
 #: libjansson-dev             JSON of the control socket and of tierctl
 #: uthash-dev                 hash tables
 #: libbpf-dev                 sees which pages a device is using

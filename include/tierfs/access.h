@@ -34,6 +34,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <tierfs/ident.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -68,7 +70,7 @@ enum tierfs_access_state {
  * for that moment. */
 enum tierfs_access_copy {
 	TIERFS_COPY_NONE,    /* no stored copy: a hole, or changed since it last had one */
-	TIERFS_COPY_SAME,    /* cold; or compared, and equal by the 64-bit hash of its content */
+	TIERFS_COPY_SAME,    /* cold; or compared, and equal by the identity of its content */
 	TIERFS_COPY_DIFFERS, /* compared, and changed since it was stored */
 	TIERFS_COPY_UNKNOWN, /* resident with a stored copy, not compared */
 };
@@ -79,8 +81,8 @@ enum tierfs_access_form {
 	TIERFS_FORM_PLAIN,  /* the content; a whole block, shorter only where the file ends */
 	TIERFS_FORM_STORED, /* as it lies in the store (docs/format/store.md), under file 0: see docs/format/access.md
 			     */
-	TIERFS_FORM_AWAY,   /* in a write: there is content of content_hash on another host. Who needs it waits until it
-			     * is written (TIERFS_BLOCK_AWAY) */
+	TIERFS_FORM_AWAY, /* in a write: there is content of that identity on another host. Who needs it waits until it
+			   * is written (TIERFS_BLOCK_AWAY) */
 };
 
 /* Flags of a record. */
@@ -106,20 +108,20 @@ enum tierfs_access_form {
 
 /* One block, or, with count > 1, a run of neighbours that are alike in everything and have no payload. */
 struct tierfs_access_record {
-	uint64_t block;         /* number in the file: offset / block_bytes */
-	uint64_t content_hash;  /* XXH3-64 of the content, where it is known without work or was compared; else 0 */
-	uint32_t count;         /* blocks */
-	uint32_t payload_at;    /* in the buffer */
-	uint32_t payload_bytes; /* 0: none */
-	uint16_t error;         /* positive errno value with TIERFS_ACCESS_ERROR, else 0 */
-	uint8_t result;         /* enum tierfs_access_result */
-	uint8_t state;          /* enum tierfs_access_state, when it was looked at; after a write: what it is now */
-	uint8_t generation;     /* scans since it was last seen in use */
-	uint8_t tier;           /* 0 to 3 */
-	uint8_t copy;           /* enum tierfs_access_copy */
-	uint8_t form;           /* enum tierfs_access_form */
-	uint8_t flags;          /* TIERFS_BLOCK_* */
-	uint8_t reserved[3];    /* 0 */
+	uint64_t block;            /* number in the file: offset / block_bytes */
+	struct tierfs_ident ident; /* of the content, where it is known without work or was asked for */
+	uint32_t count;            /* blocks */
+	uint32_t payload_at;       /* in the buffer */
+	uint32_t payload_bytes;    /* 0: none */
+	uint16_t error;            /* positive errno value with TIERFS_ACCESS_ERROR, else 0 */
+	uint8_t result;            /* enum tierfs_access_result */
+	uint8_t state;             /* enum tierfs_access_state, when it was looked at; after a write: what it is now */
+	uint8_t generation;        /* scans since it was last seen in use */
+	uint8_t tier;              /* 0 to 3 */
+	uint8_t copy;              /* enum tierfs_access_copy */
+	uint8_t form;              /* enum tierfs_access_form */
+	uint8_t flags;             /* TIERFS_BLOCK_* */
+	uint8_t reserved[3];       /* 0 */
 };
 
 /* Flags of a call. */
@@ -129,9 +131,9 @@ struct tierfs_access_record {
 #define TIERFS_ACCESS_MERGE (1U << 3)         /* neighbours that are alike and have no payload share a record */
 #define TIERFS_ACCESS_COMPARE (1U << 4)       /* resident blocks with a stored copy: hash and compare */
 #define TIERFS_ACCESS_WAIT (1U << 5)          /* wait for blocks that are on their way, instead of BUSY */
-#define TIERFS_ACCESS_HASH (1U << 6)          /* content_hash of resident blocks too, and TIERFS_BLOCK_ZERO */
+#define TIERFS_ACCESS_HASH (1U << 6)          /* ident of resident blocks too, and TIERFS_BLOCK_ZERO */
 #define TIERFS_ACCESS_CHANGED \
-	(1U << 7) /* read_list: no payload where the content is that of the content_hash in the request */
+	(1U << 7) /* read_list: no payload where the content is that of the identity in the request */
 #define TIERFS_ACCESS_POLITE (1U << 9)  /* nobody waits: what machines do goes first */
 #define TIERFS_ACCESS_URGENT (1U << 10) /* a machine stands still: this goes first (of root only) */
 #define TIERFS_ACCESS_QUICK (1U << 8)   /* as stored, of resident blocks: encoded for speed, not for size */
@@ -171,7 +173,7 @@ int tierfs_access_read(struct tierfs_access *access, uint64_t first, uint64_t co
 		       struct tierfs_access_answer *ret);
 
 /* Requests of single blocks, in any order, are collected and then sent as one call. add copies the record (block,
- * content_hash, generation, tier, form, flags and payload_bytes count) and the payload; -ENOBUFS: the buffer or the
+ * ident, generation, tier, form, flags and payload_bytes count) and the payload; -ENOBUFS: the buffer or the
  * records are full, send first. */
 int tierfs_access_add(struct tierfs_access *access, const struct tierfs_access_record *record, const void *payload);
 /* Room for bytes of payload in the buffer, to be filled by the caller and given to tierfs_access_add(), which then
@@ -203,6 +205,10 @@ void tierfs_access_drop(struct tierfs_access *access);
 int tierfs_access_read_list(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret);
 int tierfs_access_write(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret);
 int tierfs_access_set(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret);
+
+/* Of each record the identity of its payload, the plain content of a block that the caller read through the file: what
+ * the kernel caches the daemon does not have. */
+int tierfs_access_identify(struct tierfs_access *access, struct tierfs_access_answer *ret);
 
 /* read_list and write in two halves: begin sends what was added and returns (-ENODATA: nothing was), end waits for the
  * answer. In between the daemon works, and the handle and its buffer are not to be touched. With some handles a program

@@ -21,7 +21,7 @@
 #include <tierfs/ioctl.h>
 
 #define TIERFS_ACCESS_MAGIC 0x41464954U /* "TIFA" */
-#define TIERFS_ACCESS_ABI 1
+#define TIERFS_ACCESS_ABI 2
 
 enum tierfs_access_type {
 	TIERFS_ACCESS_OPEN = 1,
@@ -38,6 +38,7 @@ enum tierfs_access_op {
 	TIERFS_ACCESS_OP_SET,
 	TIERFS_ACCESS_OP_AGES,   /* struct tierfs_access_ages at payload_at */
 	TIERFS_ACCESS_OP_WANTED, /* records are output */
+	TIERFS_ACCESS_OP_IDENTIFY,
 };
 
 struct tierfs_access_msg {

@@ -298,7 +298,7 @@ EXPORT int tierfs_access_add(struct tierfs_access *access, const struct tierfs_a
 			     const void *payload)
 {
 	struct tierfs_access_record request = { .block = record->block,
-						.content_hash = record->content_hash,
+						.ident = record->ident,
 						.count = 1,
 						.generation = record->generation,
 						.tier = record->tier,
@@ -393,6 +393,11 @@ EXPORT int tierfs_access_write(struct tierfs_access *access, uint32_t flags, str
 EXPORT int tierfs_access_set(struct tierfs_access *access, uint32_t flags, struct tierfs_access_answer *ret)
 {
 	return do_added(access, TIERFS_ACCESS_OP_SET, flags, ret);
+}
+
+EXPORT int tierfs_access_identify(struct tierfs_access *access, struct tierfs_access_answer *ret)
+{
+	return do_added(access, TIERFS_ACCESS_OP_IDENTIFY, 0, ret);
 }
 
 EXPORT int tierfs_access_ages(struct tierfs_access *access, struct tierfs_access_ages *ret)

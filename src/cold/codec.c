@@ -2,8 +2,11 @@
  *
  * The header is written byte by byte, little-endian, so that neither padding nor the host shows in it. Its checksum is
  * the hash of (file, block number, the header before it, hash of the payload): a value that was damaged, cut, or
- * found under another key does not verify. The content hash is the caller's; it is stored for the change check of a
- * demotion and is not recomputed on decode, because the checksum already covers the bytes it would be computed from.
+ * found under another key does not verify. The identity is the caller's; it is stored for the change check of a
+ * demotion and is not made again on decode, because the checksum already covers the bytes it would be made from.
+ *
+ * Version 1 had 8 bytes of XXH3 of the content in the place of the identity, and the checksum behind them. Whoever
+ * chooses content can choose that hash, so it is not even read.
  */
 #include "cold/codec.h"
 
@@ -20,7 +23,8 @@
 
 #include "base/le.h"
 
-#define CODEC_VERSION 1
+#define CODEC_VERSION 2
+#define CODEC_VERSION_OLD 1
 #define CODEC_BLOCK_SHIFT_MIN 12
 #define CODEC_BLOCK_SHIFT_MAX 21
 #define CODEC_LEVEL_MIN 0
@@ -34,11 +38,13 @@ enum {
 	AT_TIER = 3,
 	AT_BLOCK_SHIFT = 4,
 	AT_PAYLOAD_BYTES = 5, /* 3 bytes */
-	AT_CONTENT_HASH = 8,
-	AT_CHECKSUM = 16,
+	AT_IDENT = 8,
+	AT_OLD_CHECKSUM = 16,
+	AT_CHECKSUM = 24,
 };
 _Static_assert(AT_CHECKSUM == STORE_HEAD_BYTES, "what a peek needs is what the store keeps at hand");
-_Static_assert(AT_CHECKSUM + 8 == CODEC_HEADER_BYTES, "the checksum ends the header");
+_Static_assert(AT_CHECKSUM + 8 == CODEC_HEADER_BYTES && AT_OLD_CHECKSUM + 8 == CODEC_OLD_HEADER_BYTES,
+	       "the checksum ends the header");
 
 struct codec {
 	uint32_t block_bytes; /* immutable, and so are the next two */
@@ -84,9 +90,9 @@ size_t codec_bound(uint32_t block_bytes)
 	return CODEC_HEADER_BYTES + (size_t)block_bytes;
 }
 
-uint64_t codec_hash(const void *plain, size_t length_bytes)
+uint64_t codec_checksum(const void *bytes, size_t length_bytes)
 {
-	return XXH3_64bits(plain, length_bytes);
+	return XXH3_64bits(bytes, length_bytes);
 }
 
 /* Two machine words that may lie at any multiple of 8. */
@@ -118,20 +124,32 @@ static bool is_pattern(const void *plain, size_t length_bytes)
 	return memcmp(plain, (const char *)plain + sizeof(uint64_t), length_bytes - sizeof(uint64_t)) == 0;
 }
 
+/* Where the checksum is in a header: it covers what is before it. */
+static size_t checksum_at(const uint8_t *header)
+{
+	return header[AT_VERSION] == CODEC_VERSION_OLD ? AT_OLD_CHECKSUM : AT_CHECKSUM;
+}
+
 static uint64_t checksum_of(struct store_key key, const uint8_t *header, uint64_t payload_hash)
 {
+	size_t header_bytes = checksum_at(header);
 	uint8_t covered[16 + AT_CHECKSUM + 8];
 
 	put_le(covered, key.ino, 8);
 	put_le(covered + 8, key.block, 8);
-	memcpy(covered + 16, header, AT_CHECKSUM);
-	put_le(covered + 16 + AT_CHECKSUM, payload_hash, 8);
-	return XXH3_64bits(covered, sizeof(covered));
+	memcpy(covered + 16, header, header_bytes);
+	put_le(covered + 16 + header_bytes, payload_hash, 8);
+	return XXH3_64bits(covered, 16 + header_bytes + 8);
 }
 
-static uint64_t checksum(struct store_key key, const uint8_t *header, const void *payload, size_t payload_bytes)
+static void put_checksum(struct store_key key, uint8_t *header, uint64_t payload_hash)
 {
-	return checksum_of(key, header, XXH3_64bits(payload, payload_bytes));
+	put_le(header + checksum_at(header), checksum_of(key, header, payload_hash), 8);
+}
+
+static bool verify(struct store_key key, const uint8_t *header, uint64_t payload_hash)
+{
+	return checksum_of(key, header, payload_hash) == get_le(header + checksum_at(header), 8);
 }
 
 static int compress_lz4(struct codec *codec, const void *plain, void *out, size_t worth, size_t *ret_len)
@@ -178,7 +196,7 @@ static int compress(struct codec *codec, const void *plain, void *out, enum code
 
 /* All but the checksum. */
 static void put_header(uint8_t *header, enum codec_kind kind, uint8_t block_shift, struct codec_hotness hotness,
-		       size_t payload_bytes, uint64_t content_hash)
+		       size_t payload_bytes, struct tierfs_ident ident)
 {
 	header[AT_VERSION] = CODEC_VERSION;
 	header[AT_KIND] = (uint8_t)kind;
@@ -186,11 +204,11 @@ static void put_header(uint8_t *header, enum codec_kind kind, uint8_t block_shif
 	header[AT_TIER] = hotness.tier;
 	header[AT_BLOCK_SHIFT] = block_shift;
 	put_le(header + AT_PAYLOAD_BYTES, payload_bytes, 3);
-	put_le(header + AT_CONTENT_HASH, content_hash, 8);
+	ident_put(ident, header + AT_IDENT);
 }
 
 int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
-		 uint64_t content_hash, void *out, size_t cap, size_t *ret_len)
+		 struct tierfs_ident ident, void *out, size_t cap, size_t *ret_len)
 {
 	uint8_t *header = out;
 	uint8_t *payload = header + CODEC_HEADER_BYTES;
@@ -220,19 +238,19 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 		}
 	}
 
-	put_header(header, kind, codec->block_shift, hotness, len, content_hash);
-	put_le(header + AT_CHECKSUM, checksum(key, header, payload, len), 8);
+	put_header(header, kind, codec->block_shift, hotness, len, ident);
+	put_checksum(key, header, XXH3_64bits(payload, len));
 	*ret_len = CODEC_HEADER_BYTES + len;
 	return 0;
 }
 
-void codec_encode_away(uint32_t block_bytes, struct store_key key, struct codec_hotness hotness, uint64_t content_hash,
-		       void *out)
+void codec_encode_away(uint32_t block_bytes, struct store_key key, struct codec_hotness hotness,
+		       struct tierfs_ident ident, void *out)
 {
 	uint8_t *header = out;
 
-	put_header(header, CODEC_AWAY, (uint8_t)__builtin_ctz(block_bytes), hotness, 0, content_hash);
-	put_le(header + AT_CHECKSUM, checksum(key, header, header + CODEC_HEADER_BYTES, 0), 8);
+	put_header(header, CODEC_AWAY, (uint8_t)__builtin_ctz(block_bytes), hotness, 0, ident);
+	put_checksum(key, header, XXH3_64bits(NULL, 0));
 }
 
 int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info)
@@ -240,10 +258,14 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 	const uint8_t *header = value;
 	struct codec_info info;
 
-	if (length_bytes < CODEC_HEADER_BYTES)
+	if (length_bytes < CODEC_OLD_HEADER_BYTES)
 		return -EBADMSG;
-	if (header[AT_VERSION] != CODEC_VERSION || header[AT_KIND] > CODEC_AWAY)
+	if ((header[AT_VERSION] != CODEC_VERSION && header[AT_VERSION] != CODEC_VERSION_OLD) ||
+	    header[AT_KIND] > CODEC_AWAY)
 		return -EPROTONOSUPPORT;
+	info.header_bytes = header[AT_VERSION] == CODEC_VERSION ? CODEC_HEADER_BYTES : CODEC_OLD_HEADER_BYTES;
+	if (length_bytes < info.header_bytes)
+		return -EBADMSG;
 	if (header[AT_BLOCK_SHIFT] < CODEC_BLOCK_SHIFT_MIN || header[AT_BLOCK_SHIFT] > CODEC_BLOCK_SHIFT_MAX)
 		return -EBADMSG;
 
@@ -252,7 +274,7 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 	info.hotness.tier = header[AT_TIER];
 	info.payload_bytes = (uint32_t)get_le(header + AT_PAYLOAD_BYTES, 3);
 	info.block_bytes = UINT32_C(1) << header[AT_BLOCK_SHIFT];
-	info.content_hash = get_le(header + AT_CONTENT_HASH, 8);
+	info.ident = header[AT_VERSION] == CODEC_VERSION ? ident_get(header + AT_IDENT) : IDENT_NONE;
 	if (info.payload_bytes > info.block_bytes || (info.kind == CODEC_AWAY) != (info.payload_bytes == 0))
 		return -EBADMSG;
 	*ret_info = info;
@@ -313,11 +335,11 @@ int codec_decode(struct codec *codec, struct store_key key, const void *value, s
 	r = codec_peek(value, length_bytes, &info);
 	if (r < 0)
 		return r;
-	if (info.payload_bytes != length_bytes - CODEC_HEADER_BYTES || info.block_bytes != codec->block_bytes)
+	if (info.payload_bytes != length_bytes - info.header_bytes || info.block_bytes != codec->block_bytes)
 		return -EBADMSG;
-	if (checksum(key, header, header + CODEC_HEADER_BYTES, info.payload_bytes) != get_le(header + AT_CHECKSUM, 8))
+	if (!verify(key, header, XXH3_64bits(header + info.header_bytes, info.payload_bytes)))
 		return -EBADMSG;
-	r = unpack(codec, &info, header + CODEC_HEADER_BYTES, out);
+	r = unpack(codec, &info, header + info.header_bytes, out);
 	if (r < 0)
 		return r;
 	if (ret_info)
@@ -331,24 +353,50 @@ void codec_set_hotness(uint8_t *head, struct codec_hotness hotness)
 	head[AT_TIER] = hotness.tier;
 }
 
+static int check_whole(const uint8_t *value, size_t length_bytes, struct store_key key, struct codec_info *ret_info,
+		       uint64_t *ret_payload_hash)
+{
+	int r = codec_peek(value, length_bytes, ret_info);
+
+	if (r < 0)
+		return r;
+	if (ret_info->payload_bytes != length_bytes - ret_info->header_bytes)
+		return -EBADMSG;
+	*ret_payload_hash = XXH3_64bits(value + ret_info->header_bytes, ret_info->payload_bytes);
+	return verify(key, value, *ret_payload_hash) ? 0 : -EBADMSG;
+}
+
 int codec_rekey(void *value, size_t length_bytes, struct store_key from, struct store_key to,
 		const struct codec_hotness *hotness)
+{
+	struct codec_info info;
+	uint64_t payload_hash;
+	int r = check_whole(value, length_bytes, from, &info, &payload_hash);
+
+	if (r < 0)
+		return r;
+	if (hotness)
+		codec_set_hotness(value, *hotness);
+	put_checksum(to, value, payload_hash);
+	return 0;
+}
+
+int codec_adopt(void *value, size_t length_bytes, size_t cap, struct store_key from, struct store_key to,
+		const struct codec_hotness *hotness, struct tierfs_ident ident, size_t *ret_len)
 {
 	uint8_t *header = value;
 	struct codec_info info;
 	uint64_t payload_hash;
-	int r;
+	int r = check_whole(value, length_bytes, from, &info, &payload_hash);
 
-	r = codec_peek(value, length_bytes, &info);
 	if (r < 0)
 		return r;
-	if (info.payload_bytes != length_bytes - CODEC_HEADER_BYTES)
-		return -EBADMSG;
-	payload_hash = XXH3_64bits(header + CODEC_HEADER_BYTES, info.payload_bytes);
-	if (checksum_of(from, header, payload_hash) != get_le(header + AT_CHECKSUM, 8))
-		return -EBADMSG;
-	if (hotness)
-		codec_set_hotness(header, *hotness);
-	put_le(header + AT_CHECKSUM, checksum_of(to, header, payload_hash), 8);
+	if (CODEC_HEADER_BYTES + (size_t)info.payload_bytes > cap)
+		return -ENOBUFS;
+	memmove(header + CODEC_HEADER_BYTES, header + info.header_bytes, info.payload_bytes);
+	put_header(header, info.kind, (uint8_t)__builtin_ctz(info.block_bytes), hotness ? *hotness : info.hotness,
+		   info.payload_bytes, ident);
+	put_checksum(to, header, payload_hash);
+	*ret_len = CODEC_HEADER_BYTES + (size_t)info.payload_bytes;
 	return 0;
 }

@@ -37,6 +37,7 @@ size_t index_pack(struct store_key key, struct place place, uint64_t origin, con
 	memset(record->head, 0, sizeof(record->head));
 	if (head_len)
 		memcpy(record->head, head, head_len);
+	record->version = INDEX_VERSION;
 	if (origin == key.ino)
 		return offsetof(struct index_record, origin);
 	put_le(record->origin, origin, 8);
@@ -50,10 +51,27 @@ static bool possible(const struct index_record *record)
 	       (uint32_t)get_le(record->length, 4) < PLACE_LENGTH_LIMIT;
 }
 
+/* Length of the head in a record, and where its origin is, 0 for none. False: no record of ours has that length. */
+static bool layout_of(const struct index_record *record, size_t length, size_t *ret_head, size_t *ret_origin)
+{
+	size_t old_origin = offsetof(struct index_record, head) + INDEX_OLD_HEAD_BYTES;
+
+	if (length == old_origin || length == old_origin + sizeof(record->origin)) {
+		*ret_head = INDEX_OLD_HEAD_BYTES;
+		*ret_origin = length == old_origin ? 0 : old_origin;
+		return true;
+	}
+	*ret_head = STORE_HEAD_BYTES;
+	*ret_origin = length == sizeof(*record) ? offsetof(struct index_record, origin) : 0;
+	return (length == sizeof(*record) || length == offsetof(struct index_record, origin)) &&
+	       record->version == INDEX_VERSION;
+}
+
 bool index_unpack(const void *key, size_t key_len, const void *value, size_t value_len, struct store_key *ret_key,
 		  struct place *ret_place, uint64_t *ret_origin)
 {
 	const struct index_record *record = value;
+	size_t head, origin;
 
 	if (key_len != INDEX_KEY_BYTES)
 		return false;
@@ -61,16 +79,24 @@ bool index_unpack(const void *key, size_t key_len, const void *value, size_t val
 	ret_key->block = get_be64((const uint8_t *)key + 8);
 	*ret_origin = ret_key->ino;
 	*ret_place = (struct place){ .segment = PLACE_NOWHERE };
-	if (value_len != sizeof(*record) && value_len != offsetof(struct index_record, origin))
-		return true;
-	if (!possible(record))
+	if (!layout_of(record, value_len, &head, &origin) || !possible(record))
 		return true;
 	*ret_place = (struct place){
 		.segment = (uint32_t)get_le(record->segment, 4),
 		.offset_bytes = (uint32_t)get_le(record->offset, 4) * PLACE_UNIT_BYTES,
 		.length_bytes = (uint32_t)get_le(record->length, 4),
 	};
-	if (value_len == sizeof(*record))
-		*ret_origin = get_le(record->origin, 8);
+	if (origin)
+		*ret_origin = get_le((const uint8_t *)value + origin, 8);
 	return true;
+}
+
+void index_head(const void *value, size_t value_len, uint8_t ret[static STORE_HEAD_BYTES])
+{
+	const struct index_record *record = value;
+	size_t head, origin;
+
+	memset(ret, 0, STORE_HEAD_BYTES);
+	if (layout_of(record, value_len, &head, &origin) && possible(record))
+		memcpy(ret, record->head, head);
 }

@@ -33,7 +33,7 @@ struct store_item {
 };
 
 /* So many first bytes of each value are kept where they are read without I/O. */
-#define STORE_HEAD_BYTES 16
+#define STORE_HEAD_BYTES 24
 
 struct store_figures {
 	uint64_t disk_bytes;                                   /* files of the database */

@@ -400,21 +400,23 @@ static int check_version(void *arg, const void *key, size_t key_len, const void 
 	return 1;
 }
 
-int store_rocks_set_format(struct store_rocks *store, uint32_t format)
+int store_rocks_upgrade(struct store_rocks *store)
 {
-	uint32_t number = htole32(format);
+	uint32_t number = htole32(STORE_FORMAT);
 	struct rocks_change change = {
 		ROCKS_INDEX, ROCKS_PUT, FORMAT_KEY, sizeof(FORMAT_KEY) - 1, &number, FORMAT_BYTES
 	};
-	int r = rocks_write(store->rocks, &change, 1, true);
+	int r;
 
+	if (store->format == STORE_FORMAT)
+		return 0;
+	r = rocks_write(store->rocks, &change, 1, true);
 	if (r == 0)
-		store->format = format;
+		store->format = STORE_FORMAT;
 	return r;
 }
 
-/* A new database is given the first version, which other programs know as well; one of an unknown version is left
- * alone. */
+/* One of an earlier version stays so until the first record is written; one of an unknown version is left alone. */
 static int ensure_version(struct store_rocks *store)
 {
 	static const struct rocks_range range = { FORMAT_KEY, sizeof(FORMAT_KEY) - 1, FORMAT_KEY, sizeof(FORMAT_KEY) };
@@ -424,17 +426,17 @@ static int ensure_version(struct store_rocks *store)
 
 	if (r < 0)
 		return r;
-	if (r == 1 && (version == STORE_FORMAT || version == STORE_FORMAT_SHARED)) {
+	if (r == 1 && version >= STORE_FORMAT_FIRST && version <= STORE_FORMAT) {
 		store->format = version;
 		return 0;
 	}
 	if (r == 0) { /* none: then there must be no records either */
 		r = rocks_walk(store->rocks, ROCKS_INDEX, &all, check_version, &any);
 		if (r == 0)
-			return store_rocks_set_format(store, STORE_FORMAT);
+			return store_rocks_upgrade(store);
 	}
-	log_error("store %s: of format %u, this program knows %u and %u", store->dir, version, STORE_FORMAT,
-		  STORE_FORMAT_SHARED);
+	log_error("store %s: of format %u, this program knows %u to %u", store->dir, version, STORE_FORMAT_FIRST,
+		  STORE_FORMAT);
 	return r < 0 ? r : -EPROTONOSUPPORT;
 }
 

@@ -91,10 +91,12 @@ void store_rocks_own(void *value, size_t length_bytes, uint64_t origin, struct s
 int store_rocks_share(struct store *base, const struct store_share *share);
 uint64_t store_rocks_shared_bytes(struct store *base, uint64_t ino);
 /* Versions of the index. */
-#define STORE_FORMAT 1U        /* every value has one record */
+#define STORE_FORMAT_FIRST 1U  /* every value has one record */
 #define STORE_FORMAT_SHARED 2U /* records may name the values of other files */
-/* The commit mutex is held, or nobody else is there. */
-int store_rocks_set_format(struct store_rocks *store, uint32_t format);
+#define STORE_FORMAT 3U        /* heads of records are longer: they have identities (index.h) */
+/* Before records are written: a program that knows earlier formats alone will not take them for damage. The commit
+ * mutex is held, or nobody else is there. */
+int store_rocks_upgrade(struct store_rocks *store);
 
 /* Changing: store_rocks_write.c. As the contract says. */
 int store_rocks_put(struct store *base, const struct store_item *items, size_t count);

@@ -307,8 +307,7 @@ struct heads_walk {
 
 static int see_head(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
 {
-	static const uint8_t unknown[STORE_HEAD_BYTES];
-	const struct index_record *record = value;
+	uint8_t head[STORE_HEAD_BYTES];
 	struct heads_walk *walk = arg;
 	struct store_key at;
 	struct place place;
@@ -316,7 +315,8 @@ static int see_head(void *arg, const void *key, size_t key_len, const void *valu
 
 	if (!index_unpack(key, key_len, value, value_len, &at, &place, &origin))
 		return 0;
-	walk->r = walk->fn(walk->arg, at, place.segment == PLACE_NOWHERE ? unknown : record->head, place.length_bytes);
+	index_head(value, value_len, head);
+	walk->r = walk->fn(walk->arg, at, head, place.length_bytes);
 	return walk->r;
 }
 

@@ -109,8 +109,7 @@ static int collect_record(void *arg, const void *key, size_t key_len, const void
 {
 	struct sharing *sharing = arg;
 	const struct store_share *share = sharing->share;
-	const struct index_record *record = value;
-	uint8_t head[STORE_HEAD_BYTES] = { 0 };
+	uint8_t head[STORE_HEAD_BYTES];
 	struct store_key at;
 	struct place place;
 	uint64_t origin;
@@ -118,8 +117,7 @@ static int collect_record(void *arg, const void *key, size_t key_len, const void
 
 	if (!index_unpack(key, key_len, value, value_len, &at, &place, &origin))
 		return 0;
-	if (place.segment != PLACE_NOWHERE)
-		memcpy(head, record->head, sizeof(head));
+	index_head(value, value_len, head);
 	if (share->edit)
 		share->edit(share->arg, at.block, head);
 	at.ino = share->to;
@@ -192,8 +190,8 @@ static int share_some(struct sharing *sharing)
 		rocks_figures(store->rocks, &disk_bytes, &memory_bytes); /* records alone make it grow, too */
 		atomic_store(&store->headroom.index_bytes, disk_bytes);
 		r = store_rocks_room(store, HEADROOM_VALUES);
-		if (r == 0 && store->format < STORE_FORMAT_SHARED)
-			r = store_rocks_set_format(store, STORE_FORMAT_SHARED);
+		if (r == 0)
+			r = store_rocks_upgrade(store);
 		if (r == 0)
 			r = more = collect_records(sharing);
 		if (r >= 0)

@@ -234,7 +234,10 @@ struct record_room {
 static int write_index(struct put *put, struct rocks_change *changes, struct record_room *room)
 {
 	size_t count = 0, length;
+	int r = store_rocks_upgrade(put->store);
 
+	if (r < 0)
+		return r;
 	for (size_t i = 0; i < put->move->count; i++) {
 		const struct store_item *item = &put->move->items[i];
 

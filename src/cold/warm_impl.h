@@ -48,7 +48,7 @@ struct warm_record {
 	uint64_t checksum; /* of the rest of the record */
 	uint64_t sequence; /* greater than that of any record before it */
 	struct store_key key;
-	uint64_t extra; /* value, copy: codec_hash() of it; removal: count */
+	uint64_t extra; /* value, copy: codec_checksum() of it; removal: count */
 	uint32_t length_bytes;
 	uint32_t kind;
 };

@@ -28,21 +28,21 @@ _Static_assert(3 * WARM_RUN <= 1024, "pieces of one pwritev(2)");
 
 static uint64_t record_checksum(const struct warm_record *record)
 {
-	return codec_hash(&record->sequence, sizeof(*record) - sizeof(record->checksum));
+	return codec_checksum(&record->sequence, sizeof(*record) - sizeof(record->checksum));
 }
 
 bool warm_record_valid(const struct warm_record *record)
 {
 	return record->checksum == record_checksum(record) &&
 	       (record->kind == WARM_REMOVED ||
-		codec_hash(warm_record_value(record), record->length_bytes) == record->extra);
+		codec_checksum(warm_record_value(record), record->length_bytes) == record->extra);
 }
 
 void warm_header_make(uint64_t id, struct warm_header *ret)
 {
 	*ret = (struct warm_header){ .id = id };
 	memcpy(ret->magic, WARM_MAGIC, sizeof(ret->magic));
-	ret->checksum = codec_hash(ret, offsetof(struct warm_header, checksum));
+	ret->checksum = codec_checksum(ret, offsetof(struct warm_header, checksum));
 }
 
 static void add_piece(struct warm_run *run, const void *at, size_t length)
@@ -227,7 +227,7 @@ int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item
 		add_record(warm,
 			   (struct warm_record){
 				   .key = items[i].key,
-				   .extra = codec_hash(items[i].value, items[i].length_bytes),
+				   .extra = codec_checksum(items[i].value, items[i].length_bytes),
 				   .length_bytes = items[i].length_bytes,
 				   .kind = kind,
 			   },

@@ -23,8 +23,8 @@ struct reader {
 	size_t used; /* of the room for payload */
 	uint64_t first, count;
 	struct tierfs_access_record record[RUN_BLOCKS];
-	uint64_t known[RUN_BLOCKS]; /* with TIERFS_ACCESS_CHANGED: the hash that the caller has */
-	bool wanted[RUN_BLOCKS];    /* its payload is still to come */
+	struct tierfs_ident known[RUN_BLOCKS]; /* with TIERFS_ACCESS_CHANGED: what the caller has */
+	bool wanted[RUN_BLOCKS];               /* its payload is still to come */
 };
 
 /* What a payload of one block can take of the buffer. */
@@ -61,10 +61,10 @@ void access_look(const struct ramfile *file, uint64_t block, struct tierfs_acces
 		ret->state = TIERFS_STATE_COLD;
 		ret->result = TIERFS_ACCESS_READ_OK;
 		ret->copy = TIERFS_COPY_SAME;
-		ret->content_hash = blocks->content_hash[block];
+		ret->ident = blocks->ident[block];
 		if (ret->flags & TIERFS_BLOCK_AWAY) {
 			ret->copy = TIERFS_COPY_NONE;
-			ret->content_hash = 0;
+			ret->ident = IDENT_NONE;
 		}
 		break;
 	case BLOCK_RESIDENT:
@@ -82,7 +82,7 @@ void access_look(const struct ramfile *file, uint64_t block, struct tierfs_acces
 		ret->state = TIERFS_STATE_RESIDENT;
 		ret->result = TIERFS_ACCESS_RESIDENT;
 		ret->copy = blocks_has(blocks, block, BLOCK_STORED) ? TIERFS_COPY_UNKNOWN : TIERFS_COPY_NONE;
-		ret->content_hash = 0;
+		ret->ident = IDENT_NONE;
 	}
 }
 
@@ -96,11 +96,11 @@ void access_fail(struct tierfs_access_record *record, int err)
 
 /* --- looking --------------------------------------------------------------------------------------------------- */
 
-/* Of a resident block the hash is known after it was read. */
+/* Of a resident block the identity is known after it was read. */
 static bool is_known(const struct reader *reader, const struct tierfs_access_record *record)
 {
-	return reader->flags & TIERFS_ACCESS_CHANGED && record->content_hash &&
-	       record->content_hash == reader->known[record->block - reader->first];
+	return reader->flags & TIERFS_ACCESS_CHANGED &&
+	       ident_same(record->ident, reader->known[record->block - reader->first]);
 }
 
 static bool wants_payload(const struct reader *reader, const struct tierfs_access_record *record)
@@ -168,32 +168,35 @@ static size_t plain_bytes(struct ramfile *file, uint64_t block)
 	return block < file->blocks.count ? ramfile_block_content(file, block) : 0;
 }
 
-/* A value of the store, in work->value. */
+/* A value of the store, in work->value. Whoever is given content is told its identity as well: that of a value of the
+ * old form is made now. */
 static int put_value(struct reader *reader, struct tierfs_access_record *record, size_t length)
 {
 	struct work *work = reader->work;
 	struct store_key key = { .ino = reader->file->ino, .block = record->block };
 	struct store_key away = { .ino = 0, .block = record->block };
 	struct codec_hotness hotness = { .generation = record->generation, .tier = record->tier };
+	bool stored = reader->flags & TIERFS_ACCESS_STORED;
 	struct codec_info info;
-	int err;
+	int err = codec_peek(work->value, length, &info);
 
-	if (reader->flags & TIERFS_ACCESS_STORED) {
-		err = codec_peek(work->value, length, &info);
-		if (!err && info.kind == CODEC_AWAY)
-			err = -EREMOTE;
-		if (!err)
-			err = codec_rekey(work->value, length, key, away, &hotness);
-		if (err)
-			return err;
-		put_payload(reader, record, TIERFS_FORM_STORED, work->value, length);
-	} else {
+	if (!err && info.kind == CODEC_AWAY)
+		err = -EREMOTE;
+	if (!err && (!stored || !ident_known(info.ident)))
 		err = codec_decode(work->codec, key, work->value, length, work->plain, &info);
-		if (err)
-			return err;
+	if (!err && !ident_known(info.ident))
+		info.ident = mac_of(work->mac, work->plain, reader->file->block_bytes);
+	if (!err && stored)
+		err = codec_adopt(work->value, length, work->value_cap, key, away, &hotness, info.ident, &length);
+	if (err)
+		return err;
+	record->ident = info.ident;
+	if (is_known(reader, record))
+		return 0;
+	if (stored)
+		put_payload(reader, record, TIERFS_FORM_STORED, work->value, length);
+	else
 		put_payload(reader, record, TIERFS_FORM_PLAIN, work->plain, plain_bytes(reader->file, record->block));
-	}
-	record->content_hash = info.content_hash;
 	return 0;
 }
 
@@ -233,7 +236,7 @@ static void read_alone(struct reader *reader, struct tierfs_access_record *recor
 		return; /* it moved meanwhile: that is the answer */
 	err = ramfile_fetch(file, reader->work, record->block, reader->work->plain, &info);
 	if (!err)
-		err = put_value(reader, record, CODEC_HEADER_BYTES + info.payload_bytes);
+		err = put_value(reader, record, info.header_bytes + info.payload_bytes);
 	lock_get(&file->lock);
 	damaged = blocks_has(&file->blocks, record->block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
@@ -289,7 +292,7 @@ static int put_resident(struct reader *reader, struct tierfs_access_record *reco
 		codec = work->quick;
 	}
 	if (!err)
-		err = codec_encode(codec, away, hotness, plain, record->content_hash, work->value, work->value_cap,
+		err = codec_encode(codec, away, hotness, plain, record->ident, work->value, work->value_cap,
 				   &value_length);
 	if (!err)
 		put_payload(reader, record, TIERFS_FORM_STORED, work->value, value_length);
@@ -304,9 +307,9 @@ static void compare(struct ramfile *file, struct tierfs_access_record *record)
 		record->copy = TIERFS_COPY_NONE;
 		return;
 	}
-	if (file->blocks.content_hash[record->block])
-		record->copy = file->blocks.content_hash[record->block] == record->content_hash ? TIERFS_COPY_SAME
-												: TIERFS_COPY_DIFFERS;
+	if (ident_known(file->blocks.ident[record->block]))
+		record->copy = ident_same(file->blocks.ident[record->block], record->ident) ? TIERFS_COPY_SAME
+											    : TIERFS_COPY_DIFFERS;
 }
 
 /* What an answer says of a resident block whose content was read; length: as far as the file goes. */
@@ -319,7 +322,7 @@ static void answer_resident(struct reader *reader, struct tierfs_access_record *
 	int err;
 
 	if (reader->flags & (TIERFS_ACCESS_STORED | TIERFS_ACCESS_COMPARE | TIERFS_ACCESS_HASH))
-		record->content_hash = codec_hash(plain, file->block_bytes);
+		record->ident = mac_of(reader->work->mac, plain, file->block_bytes);
 	if (reader->flags & TIERFS_ACCESS_COMPARE)
 		compare(file, record);
 	if (reader->flags & TIERFS_ACCESS_HASH && codec_is_zero(plain, file->block_bytes))
@@ -412,7 +415,7 @@ static void flush(struct output *output)
 static void emit(struct output *output, struct tierfs_access_record *record)
 {
 	if (output->merge && !record->payload_bytes)
-		record->content_hash = 0;
+		record->ident = IDENT_NONE;
 	if (output->merge && output->pending && alike(&output->last, record)) {
 		output->last.count++;
 		return;
@@ -498,7 +501,7 @@ int access_read_list(struct ramfile *file, uint32_t flags, const struct access_b
 		bool at_end;
 
 		for (size_t j = 0; j < run; j++)
-			reader.known[j] = *(const volatile uint64_t *)&buffer->record[i + j].content_hash;
+			reader.known[j] = *(const volatile struct tierfs_ident *)&buffer->record[i + j].ident;
 		look_chunk(&reader, first, run, &at_end);
 		err = read_chunk(&reader);
 		for (size_t j = 0; j < run; j++) {
@@ -514,6 +517,39 @@ int access_read_list(struct ramfile *file, uint32_t flags, const struct access_b
 	}
 	work_put(tier_works(file->tier), reader.work);
 	return err;
+}
+
+/* --- identities ------------------------------------------------------------------------------------------------ */
+
+static void identify(struct ramfile *file, struct work *work, const struct access_buffer *buffer,
+		     struct tierfs_access_record *record)
+{
+	if (record->form != TIERFS_FORM_PLAIN || !record->payload_bytes || record->payload_bytes > file->block_bytes ||
+	    record->payload_bytes > buffer->bytes || record->payload_at > buffer->bytes - record->payload_bytes) {
+		access_fail(record, -EINVAL);
+		return;
+	}
+	memcpy(work->plain, buffer->base + record->payload_at, record->payload_bytes);
+	memset(work->plain + record->payload_bytes, 0, file->block_bytes - record->payload_bytes);
+	record->ident = mac_of(work->mac, work->plain, file->block_bytes);
+	record->result = TIERFS_ACCESS_READ_OK;
+}
+
+int access_identify(struct ramfile *file, const struct access_buffer *buffer)
+{
+	struct work *work;
+	int err = work_get(tier_works(file->tier), &work);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < buffer->records; i++) {
+		struct tierfs_access_record record = access_copy_record(buffer, i);
+
+		identify(file, work, buffer, &record);
+		buffer->record[i] = record;
+	}
+	work_put(tier_works(file->tier), work);
+	return 0;
 }
 
 /* --- ages ------------------------------------------------------------------------------------------------------ */

@@ -27,9 +27,10 @@ struct target {
 	uint64_t length;                    /* bytes of the block that are in the file */
 	enum block_state was;
 	bool damaged, away;
-	uint64_t away_hash; /* what must come; 0: not known */
+	struct tierfs_ident away_ident; /* what must come, if it is known: of the pool that has it */
+	struct tierfs_ident said;       /* what has come, as who brings it says; of the same pool */
 	enum plan plan;
-	uint64_t hash;
+	struct tierfs_ident ident;
 	uint32_t value_bytes;
 	struct codec_hotness hotness;
 	int err;
@@ -53,7 +54,7 @@ static int check_record(const struct writer *writer, const struct tierfs_access_
 {
 	if (record->form > TIERFS_FORM_AWAY || record->tier > HEAT_TIER_MAX || record->flags & ~RECORD_FLAGS_IN)
 		return -EINVAL;
-	if (record->form == TIERFS_FORM_AWAY && (!record->content_hash || record->flags & TIERFS_BLOCK_IN_PLACE))
+	if (record->form == TIERFS_FORM_AWAY && (!ident_known(record->ident) || record->flags & TIERFS_BLOCK_IN_PLACE))
 		return -EINVAL;
 	if (record->flags & TIERFS_BLOCK_AWAY && record->form != TIERFS_FORM_STORED &&
 	    record->form != TIERFS_FORM_PLAIN)
@@ -114,7 +115,8 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 				   .was = blocks_state(blocks, block),
 				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED),
 				   .away = blocks_away(blocks, block),
-				   .away_hash = record->flags & TIERFS_BLOCK_AWAY ? blocks->content_hash[block] : 0 };
+				   .away_ident = record->flags & TIERFS_BLOCK_AWAY ? blocks->ident[block]
+										   : IDENT_NONE };
 	if (record->flags & TIERFS_BLOCK_SET_AGE)
 		target->hotness = (struct codec_hotness){ .generation = record->generation, .tier = record->tier };
 	else if (target->was == BLOCK_COLD)
@@ -125,7 +127,7 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 }
 
 /* The compiler may not read the buffer again where the copy is used. */
-static struct tierfs_access_record copy_record(const struct access_buffer *buffer, size_t i)
+struct tierfs_access_record access_copy_record(const struct access_buffer *buffer, size_t i)
 {
 	struct tierfs_access_record record;
 
@@ -137,13 +139,13 @@ static struct tierfs_access_record copy_record(const struct access_buffer *buffe
 /* The request at index i: taken, answered at once, or left for the next batch. */
 static enum took take(struct writer *writer, size_t i)
 {
-	struct tierfs_access_record record = copy_record(writer->buffer, i);
+	struct tierfs_access_record record = access_copy_record(writer->buffer, i);
 	enum took took = ANSWERED;
 	int err;
 
 	record = (struct tierfs_access_record){ .block = record.block,
 						.count = 1,
-						.content_hash = record.content_hash,
+						.ident = record.ident,
 						.payload_at = record.payload_at,
 						.payload_bytes = record.payload_bytes,
 						.generation = record.generation,
@@ -201,7 +203,8 @@ static int read_payload(struct writer *writer, struct target *target, uint8_t *s
 			return -EINVAL;
 		memcpy(work->plain, payload, target->length);
 		memset(work->plain + target->length, 0, block_bytes - target->length);
-		target->hash = codec_hash(work->plain, block_bytes);
+		target->said = record->ident;
+		target->ident = mac_of(work->mac, work->plain, block_bytes);
 		return 0;
 	}
 	if (record->payload_bytes < CODEC_HEADER_BYTES || record->payload_bytes > codec_bound(block_bytes))
@@ -210,9 +213,10 @@ static int read_payload(struct writer *writer, struct target *target, uint8_t *s
 	err = codec_decode(work->codec, away, slot, record->payload_bytes, work->plain, &info);
 	if (err)
 		return err;
-	/* A demotion takes the hash for proof that memory equals its copy. */
-	target->hash = codec_hash(work->plain, block_bytes);
-	return target->hash == info.content_hash && tail_is_zero(writer, target) ? 0 : -EBADMSG;
+	/* A demotion takes the identity for proof that memory equals its copy, so it is never what somebody says. */
+	target->said = info.ident;
+	target->ident = mac_of(work->mac, work->plain, block_bytes);
+	return tail_is_zero(writer, target) ? 0 : -EBADMSG;
 }
 
 /* A copy that is damaged equals nothing. */
@@ -220,7 +224,7 @@ static void forget_hash(struct ramfile *file, uint64_t block)
 {
 	LOCK_SCOPE(&file->lock);
 
-	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], 0);
+	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], IDENT_NONE);
 }
 
 static int fill_dram(struct writer *writer, struct target *target)
@@ -261,12 +265,13 @@ static int make_value(struct writer *writer, struct target *target, uint8_t *slo
 	int err = 0;
 
 	if (target->record.form == TIERFS_FORM_AWAY) {
-		codec_encode_away(writer->file->block_bytes, key, target->hotness, target->hash, slot);
+		codec_encode_away(writer->file->block_bytes, key, target->hotness, target->ident, slot);
 		length = CODEC_HEADER_BYTES;
 	} else if (target->record.form == TIERFS_FORM_STORED) {
-		err = codec_rekey(slot, length, away, key, &target->hotness);
+		err = codec_adopt(slot, length, codec_bound(writer->file->block_bytes), away, key, &target->hotness,
+				  target->ident, &length);
 	} else {
-		err = codec_encode(work->codec, key, target->hotness, work->plain, target->hash, slot,
+		err = codec_encode(work->codec, key, target->hotness, work->plain, target->ident, slot,
 				   codec_bound(writer->file->block_bytes), &length);
 	}
 	if (err)
@@ -297,11 +302,11 @@ static int prepare(struct writer *writer, struct target *target)
 		return 0;
 	if (target->record.form == TIERFS_FORM_AWAY) {
 		target->plan = PLAN_COLD;
-		target->hash = target->record.content_hash;
+		target->ident = target->record.ident;
 		return make_value(writer, target, slot);
 	}
 	err = read_payload(writer, target, slot);
-	if (!err && target->away_hash && target->away_hash != target->hash)
+	if (!err && ident_known(target->away_ident) && !ident_equal(target->away_ident, target->said))
 		err = -ESTALE;
 	if (err || codec_is_zero(writer->work->plain, file->block_bytes))
 		return err;
@@ -352,7 +357,7 @@ static bool settle(struct ramfile *file, struct target *target)
 		now = BLOCK_HOLE;
 		if (target->plan == PLAN_COLD) {
 			now = BLOCK_COLD;
-			blocks_set_stored(blocks, block, target->value_bytes, target->hash);
+			blocks_set_stored(blocks, block, target->value_bytes, target->ident);
 		} else if (target->plan == PLAN_DRAM) {
 			now = BLOCK_RESIDENT;
 		}
@@ -465,7 +470,7 @@ int access_set(struct ramfile *file, uint32_t flags, const struct access_buffer 
 	if (atomic_load(&file->lost))
 		return -EIO;
 	for (size_t i = 0; i < buffer->records; i++) {
-		struct tierfs_access_record record = copy_record(buffer, i);
+		struct tierfs_access_record record = access_copy_record(buffer, i);
 
 		set_one(file, flags, &record);
 		buffer->record[i] = record;

@@ -31,7 +31,7 @@ struct member {
 	struct codec_hotness hotness;
 	uint64_t length;  /* bytes of the block that are in the arena */
 	uint64_t content; /* of those, bytes that are in the file */
-	uint64_t hash;
+	struct tierfs_ident ident;
 	bool partial; /* absent pages are in the stored copy */
 	bool damaged;
 	size_t item; /* where it is in items, plus 1; 0: nothing to write */
@@ -173,20 +173,20 @@ static int encode(struct clone *clone, size_t i)
 	size_t bound = codec_bound(file->block_bytes), length;
 	uint8_t *value = clone->values + clone->items * bound;
 	struct work *work = clone->work;
-	uint64_t stored_hash;
+	struct tierfs_ident stored;
 	int err = read_content(clone, i);
 
 	if (err)
 		return err;
-	member->hash = codec_hash(work->plain, file->block_bytes);
+	member->ident = mac_of(work->mac, work->plain, file->block_bytes);
 	lock_get(&file->lock);
-	stored_hash = blocks_has(&file->blocks, key.block, BLOCK_STORED) ? file->blocks.content_hash[key.block] : 0;
+	stored = blocks_has(&file->blocks, key.block, BLOCK_STORED) ? file->blocks.ident[key.block] : IDENT_NONE;
 	lock_put(&file->lock);
-	if (stored_hash && stored_hash == member->hash)
+	if (ident_same(stored, member->ident))
 		return 0;
 	if (codec_is_zero(work->plain, file->block_bytes))
 		return forget(clone, i);
-	err = codec_encode(work->codec, key, member->hotness, work->plain, member->hash, value, bound, &length);
+	err = codec_encode(work->codec, key, member->hotness, work->plain, member->ident, value, bound, &length);
 	if (err)
 		return err;
 	clone->item[clone->items++] = (struct store_item){ key, value, (uint32_t)length };
@@ -208,7 +208,7 @@ static int put(struct clone *clone)
 
 		if (!member->item)
 			continue;
-		blocks_set_stored(&file->blocks, clone->first + i, length, err ? 0 : member->hash);
+		blocks_set_stored(&file->blocks, clone->first + i, length, err ? IDENT_NONE : member->ident);
 		clone->done.stored_bytes += err ? 0 : length;
 	}
 	lock_put(&file->lock);

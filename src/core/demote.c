@@ -6,10 +6,11 @@
  * for writing taken before step 2 shows in the page's reference count (map/pins.h), and one that comes later needs a
  * write fault first. Where the host does not show pins, min_idle stands for it. A block that is a part of a huge page
  * is split from it now, or stays (huge.c) 4 encode   all zero: will be a hole.
- * Content equal to its stored copy (by hash): nothing to write. Else compressed 5 put      one batch; on return it
- * survives kill -9 of the daemon 6 commit   blocks that no write fault took back become COMMITTING: writers that come
- * now wait, and will find the page missing 7 verify   the content is hashed once more: what a device wrote past the
- * page tables shows here 8 punch    the pages leave the arena, DRAM is free, the blocks are COLD
+ * Content equal to its stored copy (by its identity): nothing to write. Else compressed 5 put      one batch; on return
+ * it survives kill -9 of the daemon 6 commit   blocks that no write fault took back become COMMITTING: writers that
+ * come now wait, and will find the page missing 7 verify   the content is compared, byte by byte, with what was read in
+ * step 4: what a device wrote past the page tables shows here 8 punch    the pages leave the arena, DRAM is free, the
+ * blocks are COLD
  *
  * The order protect, copy, check for write faults, punch loses no write: a writer either faults before step 6 and
  * cancels, or is stopped by the protection until step 8 and then brings the block back. A batch owns its blocks
@@ -38,10 +39,11 @@ enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
 struct member {
 	uint64_t block, length; /* length in bytes: shorter for the last block of the file */
 	uint64_t content;       /* of those, bytes that are in the file */
-	uint64_t hash;
-	bool partial; /* absent pages are in the stored copy */
-	bool rests;   /* left alone, and no less idle for it */
-	bool torn;    /* some of its pages may have gone, and are in the stored copy */
+	struct tierfs_ident ident;
+	const uint8_t *plain; /* what was read of it, in the batch */
+	bool partial;         /* absent pages are in the stored copy */
+	bool rests;           /* left alone, and no less idle for it */
+	bool torn;            /* some of its pages may have gone, and are in the stored copy */
 	enum plan plan;
 	size_t item; /* PLAN_STORE: index in items */
 };
@@ -57,7 +59,8 @@ struct batch {
 	struct store_item copy[BATCH_BLOCKS]; /* of PLAN_CLEAN: for the nearer part of the store */
 	uint8_t used[BATCH_BLOCKS], held[BATCH_BLOCKS];
 	uint8_t *values;
-	bool mapped; /* somebody has the file attached */
+	uint8_t *plain; /* a slot for each block, as it was read in step 4 */
+	bool mapped;    /* somebody has the file attached */
 };
 
 /* --- who maps the arena ------------------------------------------------------------------------------------- */
@@ -254,35 +257,34 @@ static void drop_used(struct batch *batch)
 }
 
 /* The content of the block: what the arena has, and where that is only a part of it, the stored copy below. */
-static int read_member(struct batch *batch, const struct member *member)
+static int read_member(struct batch *batch, const struct member *member, uint8_t *plain)
 {
 	int err;
 
 	if (member->partial)
-		err = ramfile_read_partial(batch->file, batch->work, member->block, batch->work->plain);
+		err = ramfile_read_partial(batch->file, batch->work, member->block, plain);
 	else
-		err = arena_read(&batch->file->arena, batch->work->plain, member->length,
-				 member->block * batch->file->block_bytes);
-	memset(batch->work->plain + member->content, 0, batch->file->block_bytes - member->content);
+		err = arena_read(&batch->file->arena, plain, member->length, member->block * batch->file->block_bytes);
+	memset(plain + member->content, 0, batch->file->block_bytes - member->content);
 	return err;
 }
 
 /* What is known of the block; plan SKIP if it was taken back. */
-static void inspect(struct batch *batch, struct member *member, uint64_t *ret_stored_hash, struct codec_hotness *ret)
+static void inspect(struct batch *batch, struct member *member, struct tierfs_ident *ret_stored,
+		    struct codec_hotness *ret)
 {
 	struct ramfile *file = batch->file;
 
 	LOCK_SCOPE(&file->lock);
 	if (blocks_state(&file->blocks, member->block) != BLOCK_STORING)
 		member->plan = PLAN_SKIP;
-	*ret_stored_hash = blocks_has(&file->blocks, member->block, BLOCK_STORED)
-				   ? file->blocks.content_hash[member->block]
-				   : 0;
+	*ret_stored = blocks_has(&file->blocks, member->block, BLOCK_STORED) ? file->blocks.ident[member->block]
+									     : IDENT_NONE;
 	ret->generation = heat_age(&file->blocks, member->block);
 	ret->tier = blocks_tier(&file->blocks, member->block);
 }
 
-/* What is in work->plain, as a value behind those that the batch has made. */
+/* What was read of a block, as a value behind those that the batch has made. */
 static int encode_plain(struct batch *batch, const struct member *member, struct codec_hotness hotness,
 			struct store_item *ret)
 {
@@ -290,8 +292,7 @@ static int encode_plain(struct batch *batch, const struct member *member, struct
 	struct store_key key = { .ino = file->ino, .block = member->block };
 	size_t bound = codec_bound(file->block_bytes), length;
 	uint8_t *value = batch->values + (batch->items + batch->copies) * bound;
-	int err = codec_encode(batch->work->codec, key, hotness, batch->work->plain, member->hash, value, bound,
-			       &length);
+	int err = codec_encode(batch->work->codec, key, hotness, member->plain, member->ident, value, bound, &length);
 
 	if (!err)
 		*ret = (struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };
@@ -315,24 +316,27 @@ static int encode_copy(struct batch *batch, const struct member *member, struct 
 
 static int encode_member(struct batch *batch, struct member *member)
 {
+	uint32_t block_bytes = batch->file->block_bytes;
+	uint8_t *plain = batch->plain + (size_t)(member - batch->member) * block_bytes;
 	struct codec_hotness hotness;
-	uint64_t stored_hash;
+	struct tierfs_ident stored;
 	int err;
 
-	inspect(batch, member, &stored_hash, &hotness);
+	inspect(batch, member, &stored, &hotness);
 	if (member->plan == PLAN_SKIP)
 		return 0;
-	err = read_member(batch, member);
+	err = read_member(batch, member, plain);
 	if (err)
 		return err;
-	member->hash = codec_hash(batch->work->plain, batch->file->block_bytes);
-	if (stored_hash && stored_hash == member->hash) {
-		member->plan = PLAN_CLEAN;
-		return encode_copy(batch, member, hotness);
-	}
-	if (codec_is_zero(batch->work->plain, batch->file->block_bytes)) {
+	member->plain = plain;
+	if (codec_is_zero(plain, block_bytes)) {
 		member->plan = PLAN_ZERO;
 		return 0;
+	}
+	member->ident = mac_of(batch->work->mac, plain, block_bytes);
+	if (ident_same(stored, member->ident)) {
+		member->plan = PLAN_CLEAN;
+		return encode_copy(batch, member, hotness);
 	}
 	member->item = batch->items;
 	err = encode_plain(batch, member, hotness, &batch->item[member->item]);
@@ -355,7 +359,7 @@ static int forget_zero(struct batch *batch, struct member *member)
 	err = stored ? store->ops->remove(store, file->ino, member->block, 1) : 0;
 	if (!err && stored) {
 		lock_get(&file->lock);
-		blocks_set_stored(&file->blocks, member->block, 0, 0);
+		blocks_set_stored(&file->blocks, member->block, 0, IDENT_NONE);
 		blocks_clear(&file->blocks, member->block, BLOCK_PARTIAL); /* what it lacked was zeros, and is so now */
 		lock_put(&file->lock);
 		member->partial = false;
@@ -390,7 +394,7 @@ static int write_out(struct batch *batch)
 		if (batch->member[i].plan == PLAN_STORE)
 			blocks_set_stored(&file->blocks, batch->member[i].block,
 					  batch->item[batch->member[i].item].length_bytes,
-					  err ? 0 : batch->member[i].hash);
+					  err ? IDENT_NONE : batch->member[i].ident);
 	lock_put(&file->lock);
 	for (size_t i = 0; i < batch->count && !err; i++)
 		if (batch->member[i].plan == PLAN_ZERO)
@@ -421,7 +425,8 @@ static void commit(struct batch *batch)
 
 		/* Where nobody maps the arena only the daemon writes to it. */
 		if (member->plan != PLAN_SKIP && (batch->mapped || !member->partial) &&
-		    (read_member(batch, member) || codec_hash(batch->work->plain, file->block_bytes) != member->hash))
+		    (read_member(batch, member, batch->work->plain) ||
+		     memcmp(batch->work->plain, member->plain, file->block_bytes) != 0))
 			member->plan = PLAN_SKIP;
 	}
 }
@@ -546,6 +551,7 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 	size_t most = BATCH_BYTES / file->block_bytes;
 	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
 	CLEANUP_FREE uint8_t *values = NULL;
+	CLEANUP_FREE uint8_t *plain = NULL;
 	int err;
 
 	*ret = (struct demote_result){ 0 };
@@ -554,10 +560,12 @@ int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t co
 	if (most > BATCH_BLOCKS)
 		most = BATCH_BLOCKS;
 	values = malloc(most * codec_bound(file->block_bytes));
-	if (!batch || !values)
+	plain = aligned_alloc(4096, most * file->block_bytes);
+	if (!batch || !values || !plain)
 		return -ENOMEM;
 	batch->file = file;
 	batch->values = values;
+	batch->plain = plain;
 	batch->soon = soon;
 	err = work_get(tier_works(file->tier), &batch->work);
 	while (!err && count) {

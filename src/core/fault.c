@@ -57,7 +57,7 @@ struct load_at {
 };
 
 /* What becomes of an error of the two above. */
-static int fetch_failed(struct ramfile *file, const struct work *work, uint64_t block, int err)
+static int fetch_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err)
 {
 	struct codec_info info = { 0 };
 
@@ -65,9 +65,9 @@ static int fetch_failed(struct ramfile *file, const struct work *work, uint64_t 
 		return err;
 	if (err == -EREMOTE) {
 		/* A put that failed, and was done all the same, is found out here. */
-		codec_peek(work->value, CODEC_HEADER_BYTES, &info);
+		codec_peek(work->value, length, &info);
 		lock_get(&file->lock);
-		blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES, info.content_hash);
+		blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES, info.ident);
 		lock_put(&file->lock);
 		return err;
 	}
@@ -107,7 +107,7 @@ void ramfile_readable(struct ramfile *file, uint64_t block)
 
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
 {
-	size_t length;
+	size_t length = 0;
 	int err = get_value(file, work, block, &length);
 
 	if (!err)
@@ -115,7 +115,7 @@ int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void 
 	if (err == -EBADMSG)
 		err = get_again(file, work, block, plain, ret);
 	if (err)
-		return fetch_failed(file, work, block, err);
+		return fetch_failed(file, work, block, length, err);
 	ramfile_readable(file, block);
 	return 0;
 }
@@ -226,7 +226,7 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 /* Under lock: a load of one block ended. Returns true if somebody waits. */
 static bool settle_loaded(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly)
 {
-	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info->content_hash);
+	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info->ident);
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 	heat_promoted(&file->heat, &file->blocks, block);
 	if (partly)
@@ -305,7 +305,7 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 {
 	struct stages *stages = tier_stages(file->tier);
 	uint64_t at = clock_ns();
-	size_t value_length;
+	size_t value_length = 0;
 	int err;
 
 	tell_waiting(mapper, true);
@@ -318,7 +318,7 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 	if (err == -EBADMSG)
 		err = get_again(file, work, block, work->plain, ret);
 	if (err)
-		return fetch_failed(file, work, block, err);
+		return fetch_failed(file, work, block, value_length, err);
 	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
 	err = place(file, mapper, block * file->block_bytes, work->plain, length);
 	if (!err)

@@ -36,6 +36,8 @@
 #define POOL_VERSION 1
 #define POOL_CONF "pool.conf"
 #define POOL_CONF_TMP "pool.conf.tmp"
+#define POOL_SECRET "secret"
+#define POOL_SECRET_TMP "secret.tmp"
 #define POOL_LOCK "lock"
 #define POOL_STORE "store"
 #define POOL_RUN_ROOT TIERFS_RUN_ROOT
@@ -98,25 +100,45 @@ int pool_conf_parse(const char *text, char ret_id[static POOL_ID_LEN + 1], uint3
 	return 0;
 }
 
-static int conf_write(int dir_fd, const char *id, uint32_t block_bytes)
+/* A small file, whole and durable, or not there. */
+static int write_whole(int dir_fd, const char *name, const char *tmp, const void *bytes, size_t len)
 {
-	CLEANUP_CLOSE int fd = -1;
-	char text[256];
-	size_t len;
-	int rc;
+	CLEANUP_CLOSE int fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-	rc = pool_conf_format(id, block_bytes, text, sizeof(text));
-	if (rc < 0)
-		return rc;
-	len = strlen(text);
-	fd = openat(dir_fd, POOL_CONF_TMP, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return -errno;
 	errno = EIO; /* for a short write */
-	if (write(fd, text, len) != (ssize_t)len || fsync(fd) < 0 ||
-	    renameat(dir_fd, POOL_CONF_TMP, dir_fd, POOL_CONF) < 0 || fsync(dir_fd) < 0)
+	if (write(fd, bytes, len) != (ssize_t)len || fsync(fd) < 0 || renameat(dir_fd, tmp, dir_fd, name) < 0 ||
+	    fsync(dir_fd) < 0)
 		return -errno;
 	return 0;
+}
+
+static int conf_write(int dir_fd, const char *id, uint32_t block_bytes)
+{
+	char text[256];
+	int rc = pool_conf_format(id, block_bytes, text, sizeof(text));
+
+	return rc < 0 ? rc : write_whole(dir_fd, POOL_CONF, POOL_CONF_TMP, text, strlen(text));
+}
+
+/* A pool of before there was one, or whose secret was lost, is given a new one. Identities in its store are then of no
+ * use: the first demotion of each block writes it once more. Under the pool's lock. */
+static int ensure_secret(struct pool *pool, int dir_fd)
+{
+	CLEANUP_CLOSE int fd = openat(dir_fd, POOL_SECRET, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	ssize_t len = fd >= 0 ? read(fd, pool->secret, sizeof(pool->secret)) : 0;
+	int rc = fd < 0 && errno != ENOENT ? -errno : len < 0 ? -errno : 0;
+
+	if (rc == 0 && len == (ssize_t)sizeof(pool->secret))
+		return 0;
+	if (rc == 0 && getrandom(pool->secret, sizeof(pool->secret), 0) != (ssize_t)sizeof(pool->secret))
+		rc = -EIO;
+	if (rc == 0)
+		rc = write_whole(dir_fd, POOL_SECRET, POOL_SECRET_TMP, pool->secret, sizeof(pool->secret));
+	if (rc < 0)
+		log_error("%s/%s: cannot read it or make it: %s", pool->dir, POOL_SECRET, strerror(-rc));
+	return rc;
 }
 
 /* -ENOENT: there is none. */
@@ -341,6 +363,8 @@ int pool_open(const char *dir, uint32_t block_bytes, struct pool **ret)
 	rc = conf_read(pool, dir_fd, block_bytes);
 	if (rc == -ENOENT)
 		rc = pool_create(pool, dir_fd, block_bytes);
+	if (rc == 0)
+		rc = ensure_secret(pool, dir_fd);
 	if (rc == 0 && mkdirat(dir_fd, POOL_STORE, 0700) < 0 && errno != EEXIST) {
 		rc = -errno;
 		log_error("%s: cannot create: %s", pool->store_dir, strerror(-rc));
@@ -370,6 +394,7 @@ void pool_close(struct pool *pool)
 	}
 	free(pool->store_dir);
 	free(pool->dir);
+	explicit_bzero(pool->secret, sizeof(pool->secret));
 	free(pool);
 }
 

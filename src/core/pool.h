@@ -1,6 +1,8 @@
 /* core/pool.h - the pool's directory on disk, and its runtime directory.
  *
  *  POOL/pool.conf      superblock, text: magic, format version, id, block size; written once, atomically
+ *  POOL/secret         0600, 32 random bytes that never leave the host: the key of identities (cold/mac.h). One that is
+ *                      not there is made: identities that were made with another one are then equal to none
  *  POOL/lock           flock()ed by the daemon that uses the pool; holds "PID" or "PID leaving: WHAT"
  *  POOL/store/         the database
  *  /run/tierfs/ID/     0711: the sockets, and
@@ -19,12 +21,14 @@
 
 #define POOL_ID_LEN 16
 #define POOL_DEFAULT_BLOCK_BYTES 16384
+#define POOL_SECRET_BYTES 32
 
 struct pool {
 	char *dir;                /* canonical path; immutable, as the next four */
 	char *store_dir;          /* dir/store */
 	char id[POOL_ID_LEN + 1]; /* hexadecimal */
 	uint32_t block_bytes;
+	uint8_t secret[POOL_SECRET_BYTES]; /* immutable */
 	int lock_fd;
 	char run_dir[TIERFS_RUN_DIR_LEN]; /* set by pool_start(), as the next three */
 	int run_fd;                       /* the runtime directory, locked: two copies of a pool share an id */

@@ -111,24 +111,34 @@ void ramfile_end_change(struct ramfile *file)
 
 /* --- load ------------------------------------------------------------------------------------------------- */
 
+/* The table knows what is away by a length. Of other values of the old form one may have that as well. */
+static uint32_t table_length(const struct codec_info *info, uint32_t length_bytes)
+{
+	if (info->kind == CODEC_AWAY)
+		return BLOCK_AWAY_BYTES;
+	return length_bytes == BLOCK_AWAY_BYTES ? length_bytes + 1 : length_bytes;
+}
+
 static int load_key(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
 {
 	struct blocks *blocks = arg;
 	struct codec_info info;
-	uint64_t hash = 0;
+	struct tierfs_ident ident = IDENT_NONE;
 
 	if (key.block >= blocks->count)
 		return 0; /* left behind by a truncate that did not finish: removed when the file grows over it */
 	blocks_place(blocks, key.block, BLOCK_COLD);
-	if (codec_peek(value, length_bytes, &info) == 0 &&
-	    (info.kind == CODEC_AWAY) == (length_bytes == BLOCK_AWAY_BYTES)) {
-		hash = info.content_hash;
+	if (codec_peek(value, length_bytes, &info) == 0 && length_bytes == info.header_bytes + info.payload_bytes) {
+		ident = info.ident;
+		length_bytes = table_length(&info, length_bytes);
 		blocks->generation[key.block] = info.hotness.generation;
 		blocks_set_tier(blocks, key.block, info.hotness.tier & HEAT_TIER_MAX);
 	} else {
 		blocks_set(blocks, key.block, BLOCK_DAMAGED);
+		if (length_bytes == BLOCK_AWAY_BYTES)
+			length_bytes++;
 	}
-	blocks_set_stored(blocks, key.block, length_bytes, hash);
+	blocks_set_stored(blocks, key.block, length_bytes, ident);
 	return 0;
 }
 
@@ -158,7 +168,7 @@ static int load_arena(struct ramfile *file, struct work *work)
 			}
 			if (blocks_away(&file->blocks, block)) {
 				/* A write to DRAM over a key that a failed put had left. The key is of no use. */
-				blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES + 1, 0);
+				blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES + 1, IDENT_NONE);
 				if (!whole)
 					blocks_set(&file->blocks, block, BLOCK_DAMAGED);
 				continue;

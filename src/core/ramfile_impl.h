@@ -279,6 +279,9 @@ void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state s
 /* Under lock: what an answer says of the block. */
 void access_look(const struct ramfile *file, uint64_t block, struct tierfs_access_record *ret);
 void access_fail(struct tierfs_access_record *record, int err);
+/* A record of a request, read once: what judges the copy does not look at the buffer again. */
+struct access_buffer;
+struct tierfs_access_record access_copy_record(const struct access_buffer *buffer, size_t i);
 
 /* --- read.c --- */
 /* As ramfile_read(), and the same for a fill: ramfile_fill(). */

@@ -24,7 +24,8 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count,
 		if (blocks_state(&file->blocks, block) != BLOCK_HOLE)
 			return false;
 		if (blocks_has(&file->blocks, block, BLOCK_STORED))
-			blocks_set_stored(&file->blocks, block, 0, 0); /* removed when the file grows over it */
+			blocks_set_stored(&file->blocks, block, 0,
+					  IDENT_NONE); /* removed when the file grows over it */
 	}
 	blocks_resize(&file->blocks, count);
 	*ret_cached = cached - file->blocks.cached;

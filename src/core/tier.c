@@ -307,7 +307,7 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	atomic_init(&tier->min_idle_ns, config->min_idle_ns);
 	atomic_init(&tier->referenced_idle_ns, config->pins ? config->referenced_idle_ns : 0);
 	budget_init(&tier->budget, config->dram_bytes);
-	work_pool_init(&tier->works, config->block_bytes, config->level);
+	work_pool_init(&tier->works, config->block_bytes, config->level, config->secret);
 	lock_init(&tier->lock, LOCK_RANK_TIER);
 	lock_init(&tier->parked_lock, LOCK_RANK_BUDGET);
 	lock_init(&tier->forget_lock, LOCK_RANK_STATS); /* a leaf */

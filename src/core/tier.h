@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cold/mac.h"
 #include "cold/store.h"
 #include "core/stages.h"
 
@@ -29,6 +30,7 @@ struct tier_config {
 	 * device, by way of a user that does not pin. Until tier_set_min_idle(). */
 	uint64_t referenced_idle_ns;
 	int level;
+	uint8_t secret[MAC_KEY_BYTES]; /* of the pool: identities of content are made with it */
 	tier_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages; no huge pages */
 	void *pins_arg;
 	bool run_demoter; /* false: the caller (a test) calls tier_step() itself */

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PAGE 4096
 
-void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level)
+void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level, const uint8_t secret[static MAC_KEY_BYTES])
 {
 	*pool = (struct work_pool){ .block_bytes = block_bytes, .level = level };
+	memcpy(pool->secret, secret, sizeof(pool->secret));
 	lock_init(&pool->lock, LOCK_RANK_WORK);
 }
 
@@ -17,6 +19,7 @@ static void work_free(struct work *work)
 		return;
 	codec_free(work->codec);
 	codec_free(work->quick);
+	mac_free(work->mac);
 	free(work->plain);
 	free(work->value);
 	free(work->run);
@@ -32,6 +35,7 @@ void work_pool_fini(struct work_pool *pool)
 		work_free(work);
 	}
 	lock_fini(&pool->lock);
+	explicit_bzero(pool->secret, sizeof(pool->secret));
 }
 
 static int work_new(const struct work_pool *pool, struct work **ret)
@@ -43,7 +47,8 @@ static int work_new(const struct work_pool *pool, struct work **ret)
 	work->value_cap = codec_bound(pool->block_bytes);
 	work->plain = aligned_alloc(PAGE, pool->block_bytes);
 	work->value = malloc(work->value_cap);
-	if (!work->plain || !work->value || codec_new(pool->block_bytes, pool->level, &work->codec)) {
+	if (!work->plain || !work->value || codec_new(pool->block_bytes, pool->level, &work->codec) ||
+	    mac_new(MAC_POOL, pool->secret, &work->mac)) {
 		work_free(work);
 		return -ENOMEM;
 	}

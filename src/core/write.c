@@ -67,7 +67,7 @@ int ramfile_forget_stored(struct ramfile *file, uint64_t block)
 	if (err)
 		return err;
 	lock_get(&file->lock);
-	blocks_set_stored(&file->blocks, block, 0, 0);
+	blocks_set_stored(&file->blocks, block, 0, IDENT_NONE);
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
 	return 0;
@@ -97,9 +97,9 @@ void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_by
 	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
 	if (!stored && length_bytes == BLOCK_AWAY_BYTES)
 		length_bytes++; /* there may be a key, which is of no use to anybody */
-	/* What comes for a block that is away is the content of its hash, whichever key there is. */
+	/* What comes for a block that is away is the content of its identity, whichever key there is. */
 	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes,
-			  blocks_away(&file->blocks, block) ? file->blocks.content_hash[block] : 0);
+			  blocks_away(&file->blocks, block) ? file->blocks.ident[block] : IDENT_NONE);
 	lock_put(&file->lock);
 	if (!stored)
 		ramfile_forget_stored(file, block);
@@ -112,7 +112,7 @@ int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block,
 	struct store_key key = { .ino = file->ino, .block = block };
 	struct codec_hotness hotness;
 	struct store_item item = { .key = key, .value = work->value };
-	uint64_t hash;
+	struct tierfs_ident ident;
 	size_t length;
 	int err;
 
@@ -121,12 +121,12 @@ int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block,
 		*ret = err ? was : BLOCK_HOLE;
 		return err;
 	}
-	hash = codec_hash(work->plain, file->block_bytes);
+	ident = mac_of(work->mac, work->plain, file->block_bytes);
 	lock_get(&file->lock);
 	hotness.generation = file->blocks.generation[block];
 	hotness.tier = blocks_tier(&file->blocks, block);
 	lock_put(&file->lock);
-	err = codec_encode(work->codec, key, hotness, work->plain, hash, work->value, work->value_cap, &length);
+	err = codec_encode(work->codec, key, hotness, work->plain, ident, work->value, work->value_cap, &length);
 	*ret = was;
 	if (err)
 		return err;
@@ -138,7 +138,7 @@ int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block,
 	}
 	*ret = BLOCK_COLD;
 	lock_get(&file->lock);
-	blocks_set_stored(&file->blocks, block, item.length_bytes, hash);
+	blocks_set_stored(&file->blocks, block, item.length_bytes, ident);
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
 	return 0;
@@ -185,7 +185,7 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 	if (!there)
 		return false;
 	lock_get(&file->lock);
-	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.content_hash);
+	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.ident);
 	if (err) /* who maps the file may have changed what came already */
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 	heat_promoted(&file->heat, &file->blocks, block);
@@ -416,7 +416,7 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 
 		/* Without the key absent pages are zeros, also where the punch failed then. */
 		if (forgotten) {
-			blocks_set_stored(&file->blocks, first + i, 0, 0);
+			blocks_set_stored(&file->blocks, first + i, 0, IDENT_NONE);
 			blocks_clear(&file->blocks, first + i, BLOCK_DAMAGED | BLOCK_PARTIAL);
 		}
 		if (!err) {

@@ -17,7 +17,7 @@ struct write_batch {
 	uint64_t first, count;
 	enum block_state was[RUN_BLOCKS];
 	struct store_item item[RUN_BLOCKS];
-	uint64_t hash[RUN_BLOCKS];
+	struct tierfs_ident ident[RUN_BLOCKS];
 	uint8_t zero[RUN_BLOCKS];
 	uint8_t written[RUN_BLOCKS]; /* the store has it */
 	uint8_t *values;             /* codec_bound() for each block */
@@ -61,8 +61,9 @@ static int encode_block(struct write_batch *batch, struct work *work, uint64_t i
 	batch->zero[i] = codec_is_zero(plain, file->block_bytes);
 	if (batch->zero[i])
 		return 0;
-	batch->hash[i] = codec_hash(plain, file->block_bytes);
-	err = codec_encode(work->codec, key, hotness, plain, batch->hash[i], batch->values + i * bound, bound, &length);
+	batch->ident[i] = mac_of(work->mac, plain, file->block_bytes);
+	err = codec_encode(work->codec, key, hotness, plain, batch->ident[i], batch->values + i * bound, bound,
+			   &length);
 	if (!err)
 		batch->length[i] = (uint32_t)length;
 	return err;
@@ -140,7 +141,7 @@ static void end_batch(struct ramfile *file, struct write_batch *batch)
 		if (batch->written[i] && batch->zero[i]) {
 			now = BLOCK_HOLE;
 		} else if (batch->written[i]) {
-			blocks_set_stored(&file->blocks, block, batch->length[i], batch->hash[i]);
+			blocks_set_stored(&file->blocks, block, batch->length[i], batch->ident[i]);
 			blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 			now = BLOCK_COLD;
 		}

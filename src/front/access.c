@@ -154,6 +154,7 @@ static const struct operation operations[] = {
 	[TIERFS_ACCESS_OP_SET] = { TIERFS_RIGHT_WRITE, TIERFS_ACCESS_WAIT, true, false },
 	[TIERFS_ACCESS_OP_AGES] = { TIERFS_RIGHT_READ, 0, false, true },
 	[TIERFS_ACCESS_OP_WANTED] = { TIERFS_RIGHT_WRITE, 0, true, false },
+	[TIERFS_ACCESS_OP_IDENTIFY] = { TIERFS_RIGHT_READ, FLAGS_PACE, true, false },
 };
 
 static int check_call(const struct conversation *conversation, const struct tierfs_access_msg *msg)
@@ -164,7 +165,7 @@ static int check_call(const struct conversation *conversation, const struct tier
 	uint64_t payload_end = (uint64_t)msg->u.call.payload_at + msg->u.call.payload_bytes;
 	uint32_t op = msg->u.call.op;
 
-	if (op < TIERFS_ACCESS_OP_READ || op > TIERFS_ACCESS_OP_WANTED)
+	if (op < TIERFS_ACCESS_OP_READ || op > TIERFS_ACCESS_OP_IDENTIFY)
 		return -EINVAL;
 	operation = &operations[op];
 	if ((conversation->rights & operation->right) == 0)
@@ -267,6 +268,9 @@ static int serve_call(struct conversation *conversation, struct tierfs_access_ms
 		break;
 	case TIERFS_ACCESS_OP_WANTED:
 		err = serve_wanted(conversation, &buffer, &records, &next_block);
+		break;
+	case TIERFS_ACCESS_OP_IDENTIFY:
+		err = access_identify(conversation->file, &buffer);
 		break;
 	}
 	if (err)

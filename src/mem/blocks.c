@@ -103,8 +103,7 @@ static int grow(struct blocks *blocks, uint64_t capacity)
 		{ (void **)&blocks->word, old * sizeof(*blocks->word), capacity * sizeof(*blocks->word) },
 		{ (void **)&blocks->generation, old, capacity },
 		{ (void **)&blocks->guess, old, capacity },
-		{ (void **)&blocks->content_hash, old * sizeof(*blocks->content_hash),
-		  capacity * sizeof(*blocks->content_hash) },
+		{ (void **)&blocks->ident, old * sizeof(*blocks->ident), capacity * sizeof(*blocks->ident) },
 		{ (void **)&blocks->stored_bytes, old * sizeof(*blocks->stored_bytes),
 		  capacity * sizeof(*blocks->stored_bytes) },
 		{ (void **)&blocks->chunk, chunks_bytes(old), chunks_bytes(capacity) },
@@ -142,8 +141,8 @@ void blocks_fini(struct blocks *blocks)
 		munmap(blocks->generation, blocks->capacity * sizeof(*blocks->generation));
 	if (blocks->guess)
 		munmap(blocks->guess, blocks->capacity * sizeof(*blocks->guess));
-	if (blocks->content_hash)
-		munmap(blocks->content_hash, blocks->capacity * sizeof(*blocks->content_hash));
+	if (blocks->ident)
+		munmap(blocks->ident, blocks->capacity * sizeof(*blocks->ident));
 	if (blocks->stored_bytes)
 		munmap(blocks->stored_bytes, blocks->capacity * sizeof(*blocks->stored_bytes));
 	if (blocks->chunk)
@@ -327,7 +326,7 @@ void blocks_set_state(struct blocks *blocks, uint64_t block, enum block_state st
 #endif
 }
 
-void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, uint64_t content_hash)
+void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, struct tierfs_ident ident)
 {
 	if (!length_bytes && !blocks_has(blocks, block, BLOCK_STORED))
 		return;
@@ -337,7 +336,7 @@ void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_by
 	blocks->away += length_bytes == BLOCK_AWAY_BYTES;
 	blocks->away -= blocks_away(blocks, block);
 	blocks->stored_bytes[block] = length_bytes;
-	blocks->content_hash[block] = content_hash;
+	blocks->ident[block] = ident;
 	if (length_bytes)
 		blocks_set(blocks, block, BLOCK_STORED);
 	else
@@ -383,7 +382,7 @@ uint64_t blocks_memory_bytes(const struct blocks *blocks)
 
 	return groups_of(blocks->count) * sizeof(*blocks->group) +
 	       touched * (sizeof(*blocks->word) + sizeof(*blocks->generation) + sizeof(*blocks->guess) +
-			  sizeof(*blocks->content_hash) + sizeof(*blocks->stored_bytes));
+			  sizeof(*blocks->ident) + sizeof(*blocks->stored_bytes));
 }
 
 static void check_summary(const struct blocks *blocks)

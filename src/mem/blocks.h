@@ -33,6 +33,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/ident.h"
+
 enum block_state {
 	BLOCK_HOLE,
 	BLOCK_COLD,
@@ -59,7 +61,7 @@ enum block_state {
 #define BLOCK_STATE_MASK 7U
 
 /* A stored copy of this length says that the content is away: on another host, to come later. */
-#define BLOCK_AWAY_BYTES 24U
+#define BLOCK_AWAY_BYTES 32U
 
 #define BLOCK_GENERATION_MAX 255
 
@@ -87,7 +89,7 @@ struct blocks {
 	uint16_t *word;             /* state and flags */
 	uint8_t *generation;        /* scans since it was last seen in use; saturates */
 	uint8_t *guess;             /* generation that a resident block is taken for once it is seen idle (heat.h) */
-	uint64_t *content_hash;     /* of the stored copy; 0: not known */
+	struct tierfs_ident *ident; /* of the stored copy's content */
 	uint32_t *stored_bytes;     /* length of the stored copy; 0: none */
 	struct blocks_chunk *chunk; /* the summary */
 	struct blocks_group *group;
@@ -161,7 +163,7 @@ void blocks_set_state(struct blocks *blocks, uint64_t block, enum block_state st
 /* Sets the state without regard to the table: for rebuilding after a start. */
 void blocks_place(struct blocks *blocks, uint64_t block, enum block_state state);
 /* Records what the store holds for the block now; length 0: no key. */
-void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, uint64_t content_hash);
+void blocks_set_stored(struct blocks *blocks, uint64_t block, uint32_t length_bytes, struct tierfs_ident ident);
 void blocks_set_pinned(struct blocks *blocks, uint64_t block, bool on);
 void blocks_set_cached(struct blocks *blocks, uint64_t block, bool on);
 void blocks_set_huge(struct blocks *blocks, uint64_t block, bool on);

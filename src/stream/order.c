@@ -156,7 +156,7 @@ static int take_away(struct order *order, const struct stream_record *record, co
 	for (uint64_t i = 0; i < count; i++) {
 		struct stream_away away = stream_get_away(record->payload, i);
 
-		if (away.hash <= STREAM_HASH_UNKNOWN || away.tier > STREAM_TIER_MAX)
+		if (!ident_known(away.ident) || stream_is_hole(away.ident) || away.tier > STREAM_TIER_MAX)
 			return wrong(ret_why, "no such content, or no such tier");
 	}
 	err = take_blocks(order, record, count, ret_why);
@@ -215,12 +215,12 @@ static int take_end(struct order *order, const struct stream_record *record, con
 
 static int take_hashes(struct order *order, const struct stream_record *record, const char **ret_why)
 {
-	uint64_t count = record->length_bytes / 8;
+	uint64_t count = record->length_bytes / IDENT_BYTES;
 
-	if (!count || record->length_bytes % 8 || count > STREAM_HASHES_MAX)
-		return wrong(ret_why, "not a number of hashes");
+	if (!count || record->length_bytes % IDENT_BYTES || count > STREAM_HASHES_MAX)
+		return wrong(ret_why, "not a number of identities");
 	if (record->block != order->next)
-		return wrong(ret_why, "hashes are out of order");
+		return wrong(ret_why, "identities are out of order");
 	if (count > order->count - order->next)
 		return wrong(ret_why, "a block beyond the end of the file");
 	order->next += count;
@@ -236,7 +236,7 @@ static bool fields_fit(const struct stream_record *record)
 
 	switch (record->type) {
 	case STREAM_BLOCK:
-		generation = tier = block = value = true;
+		generation = tier = block = true;
 		break;
 	case STREAM_HOLES:
 		generation = block = value = true;

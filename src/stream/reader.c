@@ -130,7 +130,7 @@ static uint32_t length_limit(const struct reader *reader, enum stream_type type)
 	case STREAM_BLOCK:
 		return reader->order.begun ? STREAM_VALUE_HEADER_BYTES + reader->order.header.block_bytes : 0;
 	case STREAM_HASHES:
-		return STREAM_HASHES_MAX * 8;
+		return STREAM_HASHES_MAX * IDENT_BYTES;
 	case STREAM_AWAY:
 		return STREAM_HASHES_MAX * STREAM_AWAY_BYTES;
 	case STREAM_END:
@@ -211,7 +211,7 @@ int reader_begin(struct reader *reader, struct stream_header *ret)
 	if (err)
 		return set_error(reader, err, NULL,
 				 err == -EBADMSG ? "this is no stream of tierfs, or not of this kind"
-						 : "a version that this program does not know");
+						 : "of another version of tierfs: both ends must have the same");
 	return read_record(reader, &record, ret);
 }
 

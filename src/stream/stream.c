@@ -9,7 +9,7 @@
 
 #include "base/le.h"
 
-#define VERSION '1'
+#define VERSION '2'
 
 enum {
 	AT_TYPE = 0,
@@ -23,24 +23,39 @@ enum {
 };
 _Static_assert(AT_CHECKSUM + 8 == STREAM_HEAD_BYTES, "the checksum ends the head");
 
-uint64_t stream_stamp(uint64_t block, uint64_t hash)
+static XXH128_hash_t addend(uint64_t block, struct tierfs_ident ident)
 {
-	uint8_t bytes[16];
+	uint8_t bytes[8 + IDENT_BYTES];
 
-	if (hash == STREAM_HASH_HOLE)
-		return 0;
+	if (!ident_known(ident) || stream_is_hole(ident))
+		return (XXH128_hash_t){ 0, 0 };
 	put_le(bytes, block, 8);
-	put_le(bytes + 8, hash, 8);
-	return XXH3_64bits(bytes, sizeof(bytes));
+	ident_put(ident, bytes + 8);
+	return XXH3_128bits(bytes, sizeof(bytes));
 }
 
-uint64_t stream_stamp_all(const uint64_t *hashes, uint64_t count)
+void stream_stamp_add(struct tierfs_ident *stamp, uint64_t block, struct tierfs_ident ident)
 {
-	uint64_t stamp = 0;
+	XXH128_hash_t more = addend(block, ident);
+
+	stamp->word[0] += more.low64;
+	stamp->word[1] += more.high64;
+}
+
+void stream_stamp_sub(struct tierfs_ident *stamp, uint64_t block, struct tierfs_ident ident)
+{
+	XXH128_hash_t less = addend(block, ident);
+
+	stamp->word[0] -= less.low64;
+	stamp->word[1] -= less.high64;
+}
+
+struct tierfs_ident stream_stamp_all(const struct tierfs_ident *idents, uint64_t count)
+{
+	struct tierfs_ident stamp = IDENT_NONE;
 
 	for (uint64_t block = 0; block < count; block++)
-		if (hashes[block] != STREAM_HASH_UNKNOWN)
-			stamp += stream_stamp(block, hashes[block]);
+		stream_stamp_add(&stamp, block, idents[block]);
 	return stamp;
 }
 
@@ -161,7 +176,8 @@ void stream_put_header(const struct stream_header *header, uint8_t out[static ST
 	put_le(out + 8, header->block_bytes, 4);
 	put_le(out + 12, header->features, 4);
 	memcpy(out + 16, header->id, STREAM_ID_BYTES);
-	put_le(out + 32, header->base_stamp, 8);
+	memcpy(out + 32, header->key, STREAM_KEY_BYTES);
+	ident_put(header->base, out + 64);
 }
 
 void stream_get_header(const uint8_t in[static STREAM_HEADER_BYTES], struct stream_header *ret)
@@ -170,7 +186,8 @@ void stream_get_header(const uint8_t in[static STREAM_HEADER_BYTES], struct stre
 	ret->block_bytes = (uint32_t)get_le(in + 8, 4);
 	ret->features = (uint32_t)get_le(in + 12, 4);
 	memcpy(ret->id, in + 16, STREAM_ID_BYTES);
-	ret->base_stamp = get_le(in + 32, 8);
+	memcpy(ret->key, in + 32, STREAM_KEY_BYTES);
+	ret->base = ident_get(in + 64);
 }
 
 void stream_put_totals(const struct stream_totals *totals, uint8_t out[static STREAM_TOTALS_BYTES])
@@ -179,7 +196,7 @@ void stream_put_totals(const struct stream_totals *totals, uint8_t out[static ST
 	put_le(out + 8, totals->blocks, 8);
 	put_le(out + 16, totals->hole_blocks, 8);
 	put_le(out + 24, totals->payload_bytes, 8);
-	put_le(out + 32, totals->stamp, 8);
+	ident_put(totals->stamp, out + 32);
 }
 
 void stream_get_totals(const uint8_t in[static STREAM_TOTALS_BYTES], struct stream_totals *ret)
@@ -188,32 +205,34 @@ void stream_get_totals(const uint8_t in[static STREAM_TOTALS_BYTES], struct stre
 	ret->blocks = get_le(in + 8, 8);
 	ret->hole_blocks = get_le(in + 16, 8);
 	ret->payload_bytes = get_le(in + 24, 8);
-	ret->stamp = get_le(in + 32, 8);
+	ret->stamp = ident_get(in + 32);
 }
 
-void stream_put_hashes(const uint64_t *hashes, size_t count, uint8_t *out)
+void stream_put_idents(const struct tierfs_ident *idents, size_t count, uint8_t *out)
 {
 	for (size_t i = 0; i < count; i++)
-		put_le(out + 8 * i, hashes[i], 8);
+		ident_put(idents[i], out + IDENT_BYTES * i);
 }
 
-uint64_t stream_get_hash(const void *payload, size_t index)
+struct tierfs_ident stream_get_ident(const void *payload, size_t index)
 {
-	return get_le((const uint8_t *)payload + 8 * index, 8);
+	return ident_get((const uint8_t *)payload + IDENT_BYTES * index);
 }
 
 void stream_put_away(const struct stream_away *away, uint8_t out[static STREAM_AWAY_BYTES])
 {
-	put_le(out, away->hash, 8);
-	out[8] = away->generation;
-	out[9] = away->tier;
+	ident_put(away->ident, out);
+	out[IDENT_BYTES] = away->generation;
+	out[IDENT_BYTES + 1] = away->tier;
 }
 
 struct stream_away stream_get_away(const void *payload, size_t index)
 {
 	const uint8_t *at = (const uint8_t *)payload + STREAM_AWAY_BYTES * index;
 
-	return (struct stream_away){ .hash = get_le(at, 8), .generation = at[8], .tier = at[9] };
+	return (struct stream_away){ .ident = ident_get(at),
+				     .generation = at[IDENT_BYTES],
+				     .tier = at[IDENT_BYTES + 1] };
 }
 
 uint64_t stream_salt(const struct stream_header *header)

@@ -1,4 +1,5 @@
-/* stream/stream.h - a RAM file, or the list of its blocks' hashes, as one run of bytes. Format: docs/format/stream.md.
+/* stream/stream.h - a RAM file, or the list of its blocks' identities, as one run of bytes. Format:
+ * docs/format/stream.md.
  *
  * What reader and writer share: record types, limits, heads and checksums. Nothing of a daemon, a store or a socket is
  * in this folder; tierctl brings bytes and takes records. All functions are pure.
@@ -9,14 +10,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/ident.h"
+
 #define STREAM_MAGIC_BYTES 8
 #define STREAM_HEAD_BYTES 32
-#define STREAM_HEADER_BYTES 40
-#define STREAM_TOTALS_BYTES 40
+#define STREAM_HEADER_BYTES 80
+#define STREAM_TOTALS_BYTES 48
 #define STREAM_ID_BYTES 16
 #define STREAM_REASON_MAX 200
 #define STREAM_HASHES_MAX 8192 /* in one record */
-#define STREAM_AWAY_BYTES 10   /* of a block in an AWAY record */
+#define STREAM_AWAY_BYTES 18   /* of a block in an AWAY record */
+#define STREAM_KEY_BYTES 32
 #define STREAM_BLOCK_BYTES_MIN 4096U
 #define STREAM_BLOCK_BYTES_MAX (2U << 20)
 #define STREAM_BLOCKS_MAX (UINT64_C(1) << 30) /* in a file: 16 TiB of 16 KiB blocks */
@@ -25,7 +29,7 @@
 
 enum stream_kind {
 	STREAM_BLOCKS, /* content of a file */
-	STREAM_LIST,   /* hashes of a file's blocks: what the receiver has */
+	STREAM_LIST,   /* identities of a file's blocks, made for this list: what the receiver has */
 	STREAM_WANTS,  /* after a post-copy: what the receiver asks for */
 	STREAM_REST,   /* and what it is given */
 };
@@ -45,7 +49,7 @@ enum stream_type {
 };
 
 /* A BLOCK's payload is a stored value under file 0 (docs/format/access.md): a header of this length, and content. */
-#define STREAM_VALUE_HEADER_BYTES 24
+#define STREAM_VALUE_HEADER_BYTES 32
 
 /* Features of a stream: a reader refuses what it does not know. */
 #define STREAM_FEATURE_DELTA (1U << 0)     /* blocks that are not named are as in the base */
@@ -63,42 +67,45 @@ struct stream_header {
 	uint32_t block_bytes;
 	uint32_t features;
 	uint8_t id[STREAM_ID_BYTES]; /* random: of this transfer */
-	uint64_t base_stamp;         /* DELTA: the stamp of what the receiver must have */
+	/* A list: the key that its identities are made with. DELTA: that of the list that the stream was made for, and
+	 * the identity of this list: the receiver must have what it says. */
+	uint8_t key[STREAM_KEY_BYTES];
+	struct tierfs_ident base;
 };
 
 struct stream_totals {
 	uint64_t records; /* before the end record */
 	uint64_t blocks, hole_blocks, payload_bytes;
-	uint64_t stamp; /* of the content that the receiver should have now; 0: not known. Of wants: the longest wait
-			 * in nanoseconds */
+	struct tierfs_ident stamp; /* of the content that the receiver should have now, if it is known. Of wants: the
+				    * longest wait in nanoseconds, in the first word */
 };
 
 struct stream_record {
 	enum stream_type type;
 	uint8_t generation, tier;
 	uint64_t block;      /* BLOCK, HOLES, HASHES, AWAY, WANT, GONE: the first */
-	uint64_t value;      /* BLOCK: content hash; HOLES: count; PART: its number; RESULT, GONE: errno, 0 is success;
-			      * WANT: 1 if somebody waits for it */
+	uint64_t value;      /* HOLES: count; PART: its number; RESULT, GONE: errno, 0 is success; WANT: 1 if somebody
+			      * waits for it */
 	const void *payload; /* BLOCK, HASHES, AWAY, ABORT and RESULT (text, not ended by NUL) */
 	uint32_t length_bytes;
 	struct stream_totals totals; /* END */
 };
 
-/* In a list: a hole, and a block whose content has no known hash (damaged, or in passing). */
-#define STREAM_HASH_HOLE UINT64_C(0)
-#define STREAM_HASH_UNKNOWN UINT64_C(1)
+/* In a list: a hole, and a block whose identity is not known (damaged, away, or in passing). */
+#define STREAM_HOLE ((struct tierfs_ident){ { 1, 0 } })
+#define STREAM_UNKNOWN IDENT_NONE
 
-/* A content hash as a list has it: the two values above are taken. */
-static inline uint64_t stream_hash(uint64_t content_hash)
+static inline bool stream_is_hole(struct tierfs_ident ident)
 {
-	return content_hash > STREAM_HASH_UNKNOWN ? content_hash : content_hash + 2;
+	return ident_equal(ident, STREAM_HOLE);
 }
 
-/* The stamp of a file's content is the sum of this over all blocks: the order does not matter, and a block that changes
- * is taken out and put in again. Holes add nothing. */
-uint64_t stream_stamp(uint64_t block, uint64_t hash);
-/* Of a list's hashes; blocks whose hash is not known count as nothing. */
-uint64_t stream_stamp_all(const uint64_t *hashes, uint64_t count);
+/* The stamp of a file's content is a sum over all blocks: the order does not matter, and a block that changes is taken
+ * out and put in again. Holes and what is not known add nothing. It finds mistakes of either end, no more. */
+void stream_stamp_add(struct tierfs_ident *stamp, uint64_t block, struct tierfs_ident ident);
+void stream_stamp_sub(struct tierfs_ident *stamp, uint64_t block, struct tierfs_ident ident);
+/* Of a list. */
+struct tierfs_ident stream_stamp_all(const struct tierfs_ident *idents, uint64_t count);
 
 static inline uint64_t stream_block_count(const struct stream_header *header)
 {
@@ -128,11 +135,11 @@ void stream_put_header(const struct stream_header *header, uint8_t out[static ST
 void stream_get_header(const uint8_t in[static STREAM_HEADER_BYTES], struct stream_header *ret);
 void stream_put_totals(const struct stream_totals *totals, uint8_t out[static STREAM_TOTALS_BYTES]);
 void stream_get_totals(const uint8_t in[static STREAM_TOTALS_BYTES], struct stream_totals *ret);
-void stream_put_hashes(const uint64_t *hashes, size_t count, uint8_t *out);
-uint64_t stream_get_hash(const void *payload, size_t index);
-/* One block of an AWAY record: its hash, as in a list, and its age. */
+void stream_put_idents(const struct tierfs_ident *idents, size_t count, uint8_t *out);
+struct tierfs_ident stream_get_ident(const void *payload, size_t index);
+/* One block of an AWAY record: its identity, and its age. */
 struct stream_away {
-	uint64_t hash;
+	struct tierfs_ident ident;
 	uint8_t generation, tier;
 };
 

@@ -123,15 +123,15 @@ int writer_block(struct writer *writer, const struct stream_record *record)
 	return put_record(writer, record, NULL);
 }
 
-int writer_hashes(struct writer *writer, uint64_t block, const uint64_t *hashes, size_t count)
+int writer_idents(struct writer *writer, uint64_t block, const struct tierfs_ident *idents, size_t count)
 {
-	static _Thread_local uint8_t payload[STREAM_HASHES_MAX * 8];
+	static _Thread_local uint8_t payload[STREAM_HASHES_MAX * IDENT_BYTES];
 	struct stream_record record = {
-		.type = STREAM_HASHES, .block = block, .payload = payload, .length_bytes = (uint32_t)count * 8
+		.type = STREAM_HASHES, .block = block, .payload = payload, .length_bytes = (uint32_t)count * IDENT_BYTES
 	};
 
 	assert(count <= STREAM_HASHES_MAX);
-	stream_put_hashes(hashes, count, payload);
+	stream_put_idents(idents, count, payload);
 	return put_record(writer, &record, NULL);
 }
 
@@ -159,7 +159,7 @@ int writer_gone(struct writer *writer, uint64_t block, int err)
 	return put_record(writer, &record, NULL);
 }
 
-int writer_end(struct writer *writer, uint64_t stamp)
+int writer_end(struct writer *writer, struct tierfs_ident stamp)
 {
 	struct stream_totals totals = writer->order.totals;
 	uint8_t payload[STREAM_TOTALS_BYTES];
@@ -173,12 +173,12 @@ int writer_end(struct writer *writer, uint64_t stamp)
 	return writer_flush(writer);
 }
 
-int writer_list(struct writer *writer, const uint64_t *hashes, uint64_t count, uint64_t stamp)
+int writer_list(struct writer *writer, const struct tierfs_ident *idents, uint64_t count, struct tierfs_ident stamp)
 {
 	for (uint64_t block = 0; block < count; block += STREAM_HASHES_MAX) {
 		uint64_t left = count - block;
 
-		writer_hashes(writer, block, hashes + block, left < STREAM_HASHES_MAX ? left : STREAM_HASHES_MAX);
+		writer_idents(writer, block, idents + block, left < STREAM_HASHES_MAX ? left : STREAM_HASHES_MAX);
 	}
 	return writer_end(writer, stamp);
 }

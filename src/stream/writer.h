@@ -21,15 +21,15 @@ int writer_part(struct writer *writer, uint64_t part);
 int writer_holes(struct writer *writer, uint64_t block, uint64_t count, uint8_t generation);
 /* Fields of a BLOCK record. */
 int writer_block(struct writer *writer, const struct stream_record *record);
-int writer_hashes(struct writer *writer, uint64_t block, const uint64_t *hashes, size_t count);
-/* A list as a whole: the hashes of all blocks, and the end. */
-int writer_list(struct writer *writer, const uint64_t *hashes, uint64_t count, uint64_t stamp);
+int writer_idents(struct writer *writer, uint64_t block, const struct tierfs_ident *idents, size_t count);
+/* A list as a whole: the identities of all blocks, and the end. */
+int writer_list(struct writer *writer, const struct tierfs_ident *idents, uint64_t count, struct tierfs_ident stamp);
 /* count entries as stream_put_away() makes them, at most STREAM_HASHES_MAX. */
 int writer_away(struct writer *writer, uint64_t block, const uint8_t *entries, size_t count);
 int writer_want(struct writer *writer, uint64_t block, bool waits);
 int writer_gone(struct writer *writer, uint64_t block, int err);
 /* Ends the stream and writes everything. */
-int writer_end(struct writer *writer, uint64_t stamp);
+int writer_end(struct writer *writer, struct tierfs_ident stamp);
 /* The same, with a reason; longer ones are cut. */
 int writer_abort(struct writer *writer, const char *reason);
 /* After the end of a list: how it went. err: 0 or -errno. */

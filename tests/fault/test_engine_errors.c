@@ -25,6 +25,7 @@
 #include "base/clock.h"
 #include "core/access.h"
 #include "core/tier_impl.h"
+#include "lib/lib_ident.h"
 #include "lib_check.h"
 
 #define INO 7
@@ -264,7 +265,7 @@ START_TEST(a_put_that_succeeded_shows_beside_a_removal_that_failed)
 	expect(2, 4);
 	ck_assert_int_eq(state_of(2), BLOCK_COLD);
 	lock_get(&file->lock);
-	ck_assert(file->blocks.content_hash[0] == codec_hash(content(3), BLOCK));
+	ck_assert(ident_same(file->blocks.ident[0], ident_of(content(3), BLOCK)));
 	lock_put(&file->lock);
 	ramfile_figures(file, &figures);
 	ck_assert_uint_eq(figures.cold_bytes, 3 * BLOCK);
@@ -589,6 +590,7 @@ static unsigned int works_idle(void)
 
 START_TEST(work_buffers_come_back)
 {
+	static const uint8_t secret[MAC_KEY_BYTES];
 	struct demote_result result;
 	struct process *process = NULL;
 
@@ -605,7 +607,7 @@ START_TEST(work_buffers_come_back)
 		int err;
 
 		work_pool_fini(tier_works(tier));
-		work_pool_init(tier_works(tier), BLOCK, 1);
+		work_pool_init(tier_works(tier), BLOCK, 1, secret);
 		fail_arm(FAIL_ALLOC, nth);
 		err = demote(&result, 1, 1);
 		hit = fail_disarm();

@@ -26,6 +26,7 @@
 #include "core/access.h"
 #include "core/away.h"
 #include "core/tier_impl.h"
+#include "lib/lib_ident.h"
 #include "lib_check.h"
 
 #define INO 7
@@ -200,7 +201,7 @@ static void read_all(struct ramfile *of, uint8_t *to)
 static void drain_works(void)
 {
 	work_pool_fini(tier_works(tier));
-	work_pool_init(tier_works(tier), BLOCK, 1);
+	work_pool_init(tier_works(tier), BLOCK, 1, (const uint8_t[MAC_KEY_BYTES]){ 0 });
 }
 
 static unsigned int works_idle(void)
@@ -771,7 +772,7 @@ static int away_and_back(void)
 		buffer.record[0].payload_bytes = step ? BLOCK : 0;
 		memcpy(memory + 65536, before + COLD_2 * BLOCK, BLOCK);
 		if (!step)
-			buffer.record[0].content_hash = codec_hash(before + COLD_2 * BLOCK, BLOCK);
+			buffer.record[0].ident = ident_of(before + COLD_2 * BLOCK, BLOCK);
 		err = access_write(file, 0, &buffer);
 		if (!err)
 			err = worst(&buffer, 1);

@@ -19,6 +19,7 @@
 #include "core/ramfile_impl.h"
 #include "core/token.h"
 #include "front/access.h"
+#include "lib/lib_ident.h"
 
 #define BLOCK 4096U
 #define BLOCKS 32U
@@ -91,7 +92,7 @@ static void put_value(const uint8_t *data)
 		plain[i] = (uint8_t)(data[0] + i % (1 + data[1]));
 	plain[0] |= 1;
 	codec_encode(codec, (struct store_key){ 0, data[2] % BLOCKS }, (struct codec_hotness){ 0 }, plain,
-		     codec_hash(plain, BLOCK), buffer + PAYLOAD_AT, codec_bound(BLOCK), &length);
+		     ident_from(1), buffer + PAYLOAD_AT, codec_bound(BLOCK), &length);
 }
 
 /* Takes one step from the input; returns how many bytes it was, 0 at the end. */

@@ -108,7 +108,7 @@ static void seal(enum stream_kind kind, const uint8_t *data, size_t size, struct
 
 static int copy(struct writer *writer, const struct stream_record *record)
 {
-	static uint64_t hashes[STREAM_HASHES_MAX];
+	static struct tierfs_ident idents[STREAM_HASHES_MAX];
 	char text[STREAM_TEXT_LEN];
 
 	switch (record->type) {
@@ -119,9 +119,9 @@ static int copy(struct writer *writer, const struct stream_record *record)
 	case STREAM_BLOCK:
 		return writer_block(writer, record);
 	case STREAM_HASHES:
-		for (size_t i = 0; i < record->length_bytes / 8; i++)
-			hashes[i] = stream_get_hash(record->payload, i);
-		return writer_hashes(writer, record->block, hashes, record->length_bytes / 8);
+		for (size_t i = 0; i < record->length_bytes / IDENT_BYTES; i++)
+			idents[i] = stream_get_ident(record->payload, i);
+		return writer_idents(writer, record->block, idents, record->length_bytes / IDENT_BYTES);
 	case STREAM_AWAY:
 		return writer_away(writer, record->block, record->payload, record->length_bytes / STREAM_AWAY_BYTES);
 	case STREAM_WANT:

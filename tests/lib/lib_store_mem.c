@@ -378,7 +378,7 @@ static void mem_put_copies(struct store *store, const struct store_item *items, 
 		HASH_FIND(hh, held->now.blocks, key, sizeof(key), entry);
 		if (!entry || codec_peek(items[i].value, items[i].length_bytes, &copy) < 0 ||
 		    codec_peek(entry->value, (uint32_t)entry->value_len, &stored) < 0 ||
-		    copy.content_hash != stored.content_hash) {
+		    !ident_same(copy.ident, stored.ident)) {
 			fprintf(stderr, "a copy of block %llu is not what is stored\n",
 				(unsigned long long)items[i].key.block);
 			abort();

@@ -42,6 +42,7 @@ owner 'liburing\.h' src/base/loop.c
 owner 'zstd[a-z_]*\.h' src/cold/codec.c
 owner 'lz4[a-z_]*\.h' src/cold/codec.c
 owner 'xxhash\.h' src/cold/codec.c src/stream/stream.c
+owner 'openssl/.*' src/cold/mac.c
 owner 'rocksdb/.*' src/cold/rocks.c
 owner 'fuse[a-z_]*\.h' "$(echo src/front/fuse*.c src/front/fuse*.h)"
 owner 'fuse3/.*' nobody

@@ -40,6 +40,7 @@
 #include "core/tier.h"
 #include "map/pins.h"
 #include "lib_check.h"
+#include "lib/lib_ident.h"
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SLOWNESS 8
@@ -209,7 +210,9 @@ static void bring(struct ramfile *file, uint64_t block)
 
 	if (at >= size)
 		return;
+	memset(payload, 0, sizeof(plain[0]));
 	memcpy(payload, model.away + at, length);
+	record.ident = ident_of(payload, model.block_bytes);
 	record.payload_bytes = (uint32_t)length;
 	ck_assert_int_eq(access_write(file, 0, &buffer), 0);
 	ck_assert_msg(record.result != TIERFS_ACCESS_ERROR || record.error == EIO || record.error == ENOSPC,
@@ -545,7 +548,7 @@ static void check_record(const struct tierfs_access_record *record)
 			 0);
 	codec_free(codec);
 	ck_assert_uint_eq(info.hotness.generation, record->generation);
-	ck_assert_uint_eq(info.content_hash, codec_hash(plain, model.block_bytes));
+	ck_assert(ident_same(info.ident, ident_of(plain, model.block_bytes)));
 	compare(plain, at, length, "cold access, as stored");
 	for (uint64_t i = length; i < model.block_bytes; i++)
 		ck_assert_uint_eq(plain[i], 0); /* behind the end of the file */
@@ -602,10 +605,9 @@ static void send_away(uint64_t block)
 	if (codec_is_zero(plain, model.block_bytes))
 		return;
 	memcpy(model.away + at, plain, model.block_bytes); /* with the zeros behind the end: the file may grow */
-	buffer.record[0] = (struct tierfs_access_record){ .block = block,
-							  .count = 1,
-							  .form = TIERFS_FORM_AWAY,
-							  .content_hash = codec_hash(plain, model.block_bytes) };
+	buffer.record[0] = (struct tierfs_access_record){
+		.block = block, .count = 1, .form = TIERFS_FORM_AWAY, .ident = ident_of(plain, model.block_bytes)
+	};
 	begin_pending(at, plain, length); /* who writes there meanwhile would wait for this call */
 	ck_assert_int_eq(access_write(model.file, 0, &buffer), 0);
 	end_pending(false);
@@ -686,7 +688,7 @@ static void make_request(struct tierfs_access_record *record, uint64_t block, si
 		record->form = TIERFS_FORM_STORED;
 		ck_assert_int_eq(codec_new(model.block_bytes, 1, &codec), 0);
 		ck_assert_int_eq(codec_encode(codec, (struct store_key){ 0, block }, (struct codec_hotness){ 0 }, plain,
-					      codec_hash(plain, model.block_bytes), payload,
+					      ident_of(plain, model.block_bytes), payload,
 					      codec_bound(model.block_bytes), &bytes),
 				 0);
 		codec_free(codec);

@@ -16,6 +16,7 @@
 #include "core/away.h"
 #include "core/ramfile_impl.h"
 #include "lib_check.h"
+#include "lib/lib_ident.h"
 
 #define INO 7
 #define BLOCK 16384U
@@ -76,7 +77,7 @@ static const uint8_t *content_of(uint64_t block)
 }
 
 static const struct tierfs_access_record *write_one(uint64_t block, enum tierfs_access_form form, const void *payload,
-						    size_t bytes, uint64_t hash, uint8_t flags)
+						    size_t bytes, struct tierfs_ident ident, uint8_t flags)
 {
 	struct access_buffer buffer = {
 		.base = memory, .bytes = sizeof(memory), .record = (struct tierfs_access_record *)memory, .records = 1
@@ -84,7 +85,7 @@ static const struct tierfs_access_record *write_one(uint64_t block, enum tierfs_
 
 	buffer.record[0] = (struct tierfs_access_record){ .block = block,
 							  .count = 1,
-							  .content_hash = hash,
+							  .ident = ident,
 							  .form = (uint8_t)form,
 							  .payload_at = PAYLOAD_AT,
 							  .payload_bytes = (uint32_t)bytes,
@@ -98,8 +99,8 @@ static const struct tierfs_access_record *write_one(uint64_t block, enum tierfs_
 
 static void make_away(uint64_t block)
 {
-	const struct tierfs_access_record *record =
-		write_one(block, TIERFS_FORM_AWAY, "", 0, codec_hash(content_of(block), BLOCK), TIERFS_BLOCK_SET_AGE);
+	const struct tierfs_access_record *record = write_one(block, TIERFS_FORM_AWAY, "", 0,
+							      ident_of(content_of(block), BLOCK), TIERFS_BLOCK_SET_AGE);
 
 	ck_assert_int_eq(record->result, TIERFS_ACCESS_WRITE_OK);
 	ck_assert_int_eq(record->state, TIERFS_STATE_COLD);
@@ -109,7 +110,8 @@ static void make_away(uint64_t block)
 
 static const struct tierfs_access_record *bring(uint64_t block, uint64_t content)
 {
-	return write_one(block, TIERFS_FORM_PLAIN, content_of(content), BLOCK, 0, TIERFS_BLOCK_AWAY);
+	return write_one(block, TIERFS_FORM_PLAIN, content_of(content), BLOCK, ident_of(content_of(content), BLOCK),
+			 TIERFS_BLOCK_AWAY);
 }
 
 static struct ramfile_figures figures(void)
@@ -272,7 +274,7 @@ START_TEST(only_what_is_away_is_replaced)
 	expect(2, 12);
 	ck_assert_uint_eq(figures().away_bytes, 2 * BLOCK);
 	/* A write without the flag replaces it; into DRAM it cannot go. */
-	record = write_one(4, TIERFS_FORM_PLAIN, content_of(14), BLOCK, 0, TIERFS_BLOCK_TO_DRAM);
+	record = write_one(4, TIERFS_FORM_PLAIN, content_of(14), BLOCK, IDENT_NONE, TIERFS_BLOCK_TO_DRAM);
 	ck_assert_int_eq(record->result, TIERFS_ACCESS_WRITE_OK);
 	ck_assert_int_eq(record->state, TIERFS_STATE_COLD);
 	expect(4, 14);
@@ -286,7 +288,7 @@ START_TEST(nobody_gets_what_is_not_here)
 	static const struct {
 		enum tierfs_access_form form;
 		size_t bytes;
-		uint64_t hash;
+		uint64_t ident;
 		uint8_t flags;
 	} bad[] = {
 		{ TIERFS_FORM_AWAY, 0, 0, 0 },
@@ -312,19 +314,20 @@ START_TEST(nobody_gets_what_is_not_here)
 		ck_assert_int_eq(buffer.record[0].result, TIERFS_ACCESS_ERROR);
 		ck_assert_int_eq(buffer.record[0].error, EREMOTE);
 		ck_assert_uint_eq(buffer.record[0].payload_bytes, 0);
-		ck_assert_uint_eq(buffer.record[0].content_hash, 0);
+		ck_assert(!ident_known(buffer.record[0].ident));
 	}
 	ck_assert_int_eq(ramfile_promote(file, 0, BLOCKS * BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_uint_eq(moved.moved_bytes, 0);
 	ck_assert_uint_eq(moved.skipped_bytes, BLOCK);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		record = write_one(3, bad[i].form, "12345678", bad[i].bytes, bad[i].hash, bad[i].flags);
+		record = write_one(3, bad[i].form, "12345678", bad[i].bytes,
+				   bad[i].ident ? ident_from(bad[i].ident) : IDENT_NONE, bad[i].flags);
 		ck_assert_int_eq(record->result, TIERFS_ACCESS_ERROR);
 		ck_assert_int_eq(record->error, EINVAL);
 	}
 	/* A value without content is no content. */
-	codec_encode_away(BLOCK, (struct store_key){ 0, 3 }, (struct codec_hotness){ 0 }, 17, value);
-	record = write_one(3, TIERFS_FORM_STORED, value, sizeof(value), 0, 0);
+	codec_encode_away(BLOCK, (struct store_key){ 0, 3 }, (struct codec_hotness){ 0 }, ident_from(17), value);
+	record = write_one(3, TIERFS_FORM_STORED, value, sizeof(value), IDENT_NONE, 0);
 	ck_assert_int_eq(record->result, TIERFS_ACCESS_ERROR);
 	ck_assert_int_eq(record->error, EREMOTE);
 }
@@ -344,7 +347,7 @@ START_TEST(away_after_a_restart)
 }
 END_TEST
 
-/* A put that fails leaves the block away, with its hash, and who waits goes on waiting. */
+/* A put that fails leaves the block away, with its identity, and who waits goes on waiting. */
 START_TEST(a_failed_put_loses_nothing)
 {
 	struct call call = { .kind = CALL_READ, .offset = 0, .length = BLOCK };
@@ -369,7 +372,7 @@ START_TEST(found_out_late)
 	struct store_item item = { .key = key, .value = value, .length_bytes = sizeof(value) };
 
 	ck_assert_int_eq(ramfile_write(file, content_of(3), BLOCK, 0, true), 0);
-	codec_encode_away(BLOCK, key, (struct codec_hotness){ 0 }, codec_hash(content_of(0), BLOCK), value);
+	codec_encode_away(BLOCK, key, (struct codec_hotness){ 0 }, ident_of(content_of(0), BLOCK), value);
 	ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
 	call_start(&call);
 	ck_assert_int_eq(bring(0, 3)->error, ESTALE);
@@ -391,7 +394,7 @@ START_TEST(a_part_over_what_is_away)
 	ck_assert_int_eq(ramfile_write(file, content_of(1), BLOCK, BLOCK, true), 0);
 	ck_assert_int_eq(ramfile_write(file, content_of(2), BLOCK, 2 * BLOCK, false), 0); /* keeps the arena */
 	stop();
-	codec_encode_away(BLOCK, key, (struct codec_hotness){ 0 }, 17, value);
+	codec_encode_away(BLOCK, key, (struct codec_hotness){ 0 }, ident_from(17), value);
 	ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
 	fd = openat(arena_dir, "7", O_WRONLY | O_CLOEXEC);
 	ck_assert_int_ge(fd, 0);

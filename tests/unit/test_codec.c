@@ -6,6 +6,7 @@
 
 #include "cold/codec.h"
 #include "lib_check.h"
+#include "lib/lib_ident.h"
 
 #define BLOCK 16384U
 
@@ -78,7 +79,7 @@ static struct codec_info encode(struct box *box, uint32_t block_bytes)
 {
 	struct codec_info info;
 
-	ck_assert_int_eq(codec_encode(box->codec, KEY, HOT, box->plain, codec_hash(box->plain, block_bytes), box->value,
+	ck_assert_int_eq(codec_encode(box->codec, KEY, HOT, box->plain, ident_of(box->plain, block_bytes), box->value,
 				      codec_bound(block_bytes), &box->len),
 			 0);
 	ck_assert_int_eq(codec_peek(box->value, box->len, &info), 0);
@@ -86,7 +87,8 @@ static struct codec_info encode(struct box *box, uint32_t block_bytes)
 	ck_assert_uint_eq(info.block_bytes, block_bytes);
 	ck_assert_uint_eq(info.hotness.generation, HOT.generation);
 	ck_assert_uint_eq(info.hotness.tier, HOT.tier);
-	ck_assert_uint_eq(info.content_hash, codec_hash(box->plain, block_bytes));
+	ck_assert(ident_same(info.ident, ident_of(box->plain, block_bytes)));
+	ck_assert_uint_eq(info.header_bytes, CODEC_HEADER_BYTES);
 	return info;
 }
 
@@ -218,9 +220,11 @@ START_TEST(zero_blocks_and_short_buffers_are_refused)
 	size_t len = 99;
 
 	memset(box.plain, 0, BLOCK);
-	ck_assert_int_eq(codec_encode(box.codec, KEY, HOT, box.plain, 0, box.value, codec_bound(BLOCK), &len), -EINVAL);
+	ck_assert_int_eq(codec_encode(box.codec, KEY, HOT, box.plain, IDENT_NONE, box.value, codec_bound(BLOCK), &len),
+			 -EINVAL);
 	box.plain[5] = 1;
-	ck_assert_int_eq(codec_encode(box.codec, KEY, HOT, box.plain, 0, box.value, codec_bound(BLOCK) - 1, &len),
+	ck_assert_int_eq(codec_encode(box.codec, KEY, HOT, box.plain, IDENT_NONE, box.value, codec_bound(BLOCK) - 1,
+				      &len),
 			 -ENOBUFS);
 	ck_assert_uint_eq(len, 99);
 	box_free(&box);
@@ -306,13 +310,16 @@ START_TEST(unknown_versions_and_codecs_are_named)
 
 	fill_compressible(box.plain, BLOCK);
 	encode(&box, BLOCK);
-	box.value[0] = 2;
+	box.value[0] = 3;
 	ck_assert_int_eq(codec_decode(box.codec, KEY, box.value, box.len, box.back, NULL), -EPROTONOSUPPORT);
 	ck_assert_int_eq(codec_peek(box.value, box.len, &info), -EPROTONOSUPPORT);
-	box.value[0] = 1;
+	box.value[0] = 2;
 	box.value[1] = 9;
 	ck_assert_int_eq(codec_peek(box.value, box.len, &info), -EPROTONOSUPPORT);
+	box.value[1] = 1;
 	ck_assert_int_eq(codec_peek(box.value, CODEC_HEADER_BYTES - 1, &info), -EBADMSG);
+	box.value[0] = 1;
+	ck_assert_int_eq(codec_peek(box.value, CODEC_OLD_HEADER_BYTES - 1, &info), -EBADMSG);
 	box_free(&box);
 }
 END_TEST
@@ -326,7 +333,7 @@ START_TEST(garbage_is_survived)
 
 		fill_random(box.value, len);
 		if (len > 4 && i % 2) { /* past the first checks */
-			box.value[0] = 1;
+			box.value[0] = (uint8_t)(1 + i / 2 % 2);
 			box.value[1] %= 4;
 			box.value[4] = 14;
 		}
@@ -339,17 +346,16 @@ END_TEST
 /* The layout is a format: these bytes must not change. */
 START_TEST(header_is_as_documented)
 {
-	static const uint8_t want[16] = { 1, 2, 3, 2, 14, 8, 0, 0 };
+	static const uint8_t want[8] = { 2, 2, 3, 2, 14, 8, 0, 0 };
 	struct box box = box_new(BLOCK, 1);
-	uint64_t hash;
+	uint8_t ident[IDENT_BYTES];
 
 	for (uint32_t at = 0; at < BLOCK; at += 8)
 		memcpy(box.plain + at, "abcdefg", 8);
 	encode(&box, BLOCK);
 	ck_assert_mem_eq(box.value, want, 8);
-	hash = codec_hash(box.plain, BLOCK);
-	for (int i = 0; i < 8; i++)
-		ck_assert_uint_eq(box.value[8 + i], (uint8_t)(hash >> (8 * i)));
+	ident_put(ident_of(box.plain, BLOCK), ident);
+	ck_assert_mem_eq(box.value + 8, ident, sizeof(ident));
 	ck_assert_mem_eq(box.value + CODEC_HEADER_BYTES, "abcdefg", 8);
 	box_free(&box);
 }
@@ -361,13 +367,13 @@ START_TEST(away_says_so_and_has_no_content)
 	struct box box = box_new(BLOCK, 1);
 	struct codec_info info;
 
-	codec_encode_away(BLOCK, KEY, HOT, UINT64_C(0x1122334455667788), value);
+	codec_encode_away(BLOCK, KEY, HOT, ident_from(0x1122334455667788), value);
 	ck_assert_int_eq(codec_peek(value, CODEC_HEADER_BYTES, &info), 0);
 	ck_assert_int_eq(info.kind, CODEC_AWAY);
 	ck_assert_int_eq(info.hotness.generation, HOT.generation);
 	ck_assert_int_eq(info.hotness.tier, HOT.tier);
 	ck_assert_uint_eq(info.block_bytes, BLOCK);
-	ck_assert_uint_eq(info.content_hash, UINT64_C(0x1122334455667788));
+	ck_assert(ident_same(info.ident, ident_from(0x1122334455667788)));
 	ck_assert_int_eq(codec_decode(box.codec, KEY, value, CODEC_HEADER_BYTES, box.back, NULL), -EREMOTE);
 	ck_assert_int_eq(codec_decode(box.codec, KEY, value, CODEC_HEADER_BYTES + 1, box.back, NULL), -EBADMSG);
 	for (size_t bit = 0; bit < 8 * CODEC_HEADER_BYTES; bit++) {

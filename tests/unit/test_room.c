@@ -175,7 +175,7 @@ START_TEST(cold_blocks_grow_older_in_chunks_without_dram)
 	ck_assert_int_eq(blocks_init(&blocks, 3 * BLOCKS_CHUNK), 0);
 	for (uint64_t block = 0; block < 3 * BLOCKS_CHUNK; block += BLOCKS_CHUNK) {
 		blocks_place(&blocks, block, BLOCK_COLD);
-		blocks_set_stored(&blocks, block, 100, 1);
+		blocks_set_stored(&blocks, block, 100, (struct tierfs_ident){ { 1, 0 } });
 	}
 	heat_set_age(&blocks, BLOCKS_CHUNK, 3);
 	for (int i = 0; i < 5; i++)

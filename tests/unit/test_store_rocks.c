@@ -14,6 +14,7 @@
 #include <rocksdb/c.h>
 
 #include "../lib/lib_scratch.h"
+#include "base/le.h"
 #include "cold/store.h"
 #include "lib_check.h"
 
@@ -405,11 +406,76 @@ START_TEST(another_version_is_left_alone)
 {
 	ck_assert_int_eq(put(0, 10, 1, 1), 0);
 	store->ops->free(store);
-	write_record("format", 6, "\3\0\0\0", 4);
+	write_record("format", 6, "\4\0\0\0", 4);
 	ck_assert_int_eq(open_store(false), -EPROTONOSUPPORT);
 	write_record("format", 6, "\1\0\0\0", 4);
 	ck_assert_int_eq(open_store(false), 0);
 	ck_assert_int_eq(get(9, 1), 0);
+}
+END_TEST
+
+struct heads {
+	uint64_t count;
+	uint8_t head[4][STORE_HEAD_BYTES];
+};
+
+static int keep_head(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
+{
+	struct heads *heads = arg;
+
+	ck_assert_uint_lt(key.block, 4);
+	ck_assert_uint_eq(length_bytes, VALUE_BYTES);
+	memcpy(heads->head[key.block], value, STORE_HEAD_BYTES);
+	heads->count++;
+	return 0;
+}
+
+/* The record of a block as stores of the formats 1 and 2 have it: 16 bytes of the value, and an origin or none. The
+ * value lies where the store of today has put it: n values after the first. */
+static void write_old_record(uint64_t block, unsigned int n, bool origin)
+{
+	uint32_t span = (VALUE_BYTES + 63) / 64;
+	uint8_t key[16] = { [7] = INO, [15] = (uint8_t)block }, record[36] = { 0 }, value[VALUE_BYTES];
+
+	fill(value, block, 1);
+	put_le(record, 1, 4);
+	put_le(record + 4, n * span, 4);
+	put_le(record + 8, VALUE_BYTES, 4);
+	memcpy(record + 12, value, 16);
+	put_le(record + 28, INO, 8);
+	write_record((const char *)key, sizeof(key), (const char *)record, origin ? 36 : 28);
+}
+
+START_TEST(stores_of_before_open_and_are_upgraded)
+{
+	static const char *const formats[] = { "\1\0\0\0", "\2\0\0\0" };
+	struct heads heads = { 0 };
+	uint8_t want[VALUE_BYTES], zeros[STORE_HEAD_BYTES] = { 0 };
+
+	ck_assert_int_eq(put(0, 3, 1, 1), 0);
+	store->ops->free(store);
+	for (uint64_t block = 0; block < 3; block++)
+		write_old_record(block, (unsigned int)block, _i == 1 && block == 1);
+	write_record("format", 6, formats[_i], 4);
+	ck_assert_int_eq(open_store(false), 0);
+	ck_assert_int_eq(store->ops->heads(store, INO, 0, 10, keep_head, &heads), 0);
+	ck_assert_uint_eq(heads.count, 3);
+	for (uint64_t block = 0; block < 3; block++) {
+		ck_assert_int_eq(get(block, 1), 0);
+		fill(want, block, 1);
+		ck_assert_mem_eq(heads.head[block], want, 16);
+		ck_assert_mem_eq(heads.head[block] + 16, zeros, STORE_HEAD_BYTES - 16);
+	}
+	/* What is written now has the whole head, beside what was there. */
+	ck_assert_int_eq(put(3, 1, 1, 2), 0);
+	reopen();
+	heads.count = 0;
+	ck_assert_int_eq(store->ops->heads(store, INO, 0, 10, keep_head, &heads), 0);
+	ck_assert_uint_eq(heads.count, 4);
+	fill(want, 3, 2);
+	ck_assert_mem_eq(heads.head[3], want, STORE_HEAD_BYTES);
+	for (uint64_t block = 0; block < 4; block++)
+		ck_assert_int_eq(get(block, block < 3 ? 1 : 2), 0);
 }
 END_TEST
 
@@ -456,6 +522,7 @@ int main(void)
 	tcase_add_test(tests, a_cut_file_loses_its_end_only);
 	tcase_add_test(tests, opening_what_is_not_there_or_in_use);
 	tcase_add_test(tests, another_version_is_left_alone);
+	tcase_add_loop_test(tests, stores_of_before_open_and_are_upgraded, 0, 2);
 	tcase_add_test(tests, a_senseless_record_is_damage_and_no_hole);
 	tcase_add_test(tests, values_beyond_the_limit_are_refused);
 	suite_add_tcase(suite, tests);

@@ -19,6 +19,7 @@
 #include "cold/store.h"
 #include "cold/warm.h"
 #include "lib_check.h"
+#include "lib/lib_ident.h"
 
 #define BLOCK_BYTES 16384U
 #define SEGMENT_BYTES (1U << 20)
@@ -103,7 +104,7 @@ static void put(uint64_t ino, uint64_t first, uint64_t count)
 		want[ino][first + i] = ++next_content;
 		fill(plain, next_content);
 		ck_assert_int_eq(codec_encode(codec, key, (struct codec_hotness){ 1, 1 }, plain,
-					      codec_hash(plain, BLOCK_BYTES), values + i * bound, bound, &length),
+					      ident_of(plain, BLOCK_BYTES), values + i * bound, bound, &length),
 				 0);
 		items[i] = (struct store_item){ key, values + i * bound, (uint32_t)length };
 	}

@@ -7,6 +7,7 @@
 #include "lib_check.h"
 #include "stream/reader.h"
 #include "stream/writer.h"
+#include "lib/lib_ident.h"
 
 #define BLOCK 4096U
 #define BLOCKS 20U
@@ -59,7 +60,6 @@ static struct stream_record block_record(uint64_t block, uint8_t generation, con
 		.block = block,
 		.generation = generation,
 		.tier = 2,
-		.value = block * 77 + 5,
 		.payload = value,
 		.length_bytes = length,
 	};
@@ -107,7 +107,7 @@ static void make_stream(uint32_t features)
 		put_block(writer, 15, 7);
 		put_block(writer, 17, 0);
 	}
-	ck_assert_int_eq(writer_end(writer, 4711), 0);
+	ck_assert_int_eq(writer_end(writer, ident_from(4711)), 0);
 	ck_assert_uint_eq(writer_bytes(writer), bytes.length);
 	writer_free(writer);
 }
@@ -162,7 +162,7 @@ START_TEST(stream_comes_back)
 		ck_assert_uint_eq(record.block, block);
 		ck_assert_uint_eq(record.generation, 9);
 		ck_assert_uint_eq(record.tier, 2);
-		ck_assert_uint_eq(record.value, block * 77 + 5);
+		ck_assert_uint_eq(record.value, 0);
 		ck_assert_uint_eq(record.length_bytes, 200);
 		ck_assert_uint_eq(((const uint8_t *)record.payload)[199], block);
 	}
@@ -176,7 +176,7 @@ START_TEST(stream_comes_back)
 	ck_assert_uint_eq(record.totals.blocks, 9);
 	ck_assert_uint_eq(record.totals.hole_blocks, 11);
 	ck_assert_uint_eq(record.totals.payload_bytes, 1800);
-	ck_assert_uint_eq(record.totals.stamp, 4711);
+	ck_assert(ident_equal(record.totals.stamp, ident_from(4711)));
 	ck_assert_int_eq(reader_finish(reader), 0);
 	ck_assert_uint_eq(reader_bytes(reader), bytes.length);
 	reader_free(reader);
@@ -232,7 +232,7 @@ START_TEST(reordered)
 	memcpy(bytes.at + FIRST_BLOCK, bytes.at + FIRST_BLOCK + RECORD_BYTES, RECORD_BYTES);
 	memcpy(bytes.at + FIRST_BLOCK + RECORD_BYTES, record, RECORD_BYTES);
 	ck_assert_int_eq(read_all(STREAM_BLOCKS), -EBADMSG);
-	ck_assert_str_eq(error_text, "record 2 (block) at offset 112: damaged, or not in its place");
+	ck_assert_str_eq(error_text, "record 2 (block) at offset 152: damaged, or not in its place");
 }
 END_TEST
 
@@ -262,7 +262,7 @@ START_TEST(of_another_stream)
 	memcpy(bytes.at + bytes.length, other.at + bytes.length, other.length - bytes.length);
 	bytes.length = other.length;
 	ck_assert_int_eq(read_all(STREAM_BLOCKS), -EBADMSG);
-	ck_assert_str_eq(error_text, "record 1 (part) at offset 80: damaged, or not in its place");
+	ck_assert_str_eq(error_text, "record 1 (part) at offset 120: damaged, or not in its place");
 }
 END_TEST
 
@@ -283,7 +283,7 @@ START_TEST(aborted)
 	ck_assert_int_eq(writer_abort(writer, "out\nof \033paper"), 0);
 	writer_free(writer);
 	ck_assert_int_eq(read_all(STREAM_BLOCKS), -ECANCELED);
-	ck_assert_str_eq(error_text, "record 2 (abort) at offset 112: the sender gave up: out?of ?paper");
+	ck_assert_str_eq(error_text, "record 2 (abort) at offset 152: the sender gave up: out?of ?paper");
 }
 END_TEST
 
@@ -295,7 +295,7 @@ START_TEST(a_failed_write_stays)
 	writer_part(writer, 0);
 	ck_assert_int_eq(writer_flush(writer), -EPIPE);
 	bytes.fail = 0;
-	ck_assert_int_eq(writer_end(writer, 0), -EPIPE);
+	ck_assert_int_eq(writer_end(writer, IDENT_NONE), -EPIPE);
 	writer_free(writer);
 }
 END_TEST
@@ -362,7 +362,7 @@ static void forge_part(uint64_t part)
 
 static void forge_block(uint64_t block, uint8_t generation)
 {
-	forge(block_record(block, generation, value, 30));
+	forge(block_record(block, generation, value, 40));
 }
 
 static void forge_holes(uint64_t block, uint64_t count)
@@ -386,7 +386,7 @@ START_TEST(orders_that_are_wrong)
 
 	forge_begin(0);
 	forge_part(1);
-	expect("record 1 (part) at offset 80: parts are out of order");
+	expect("record 1 (part) at offset 120: parts are out of order");
 
 	forge_begin(0);
 	forge_part(0);
@@ -478,7 +478,7 @@ START_TEST(records_beyond_bounds)
 
 	forge_begin(0);
 	forge_part(0);
-	forge((struct stream_record){ .type = STREAM_BLOCK, .tier = 4, .payload = value, .length_bytes = 30 });
+	forge((struct stream_record){ .type = STREAM_BLOCK, .tier = 4, .payload = value, .length_bytes = 40 });
 	expect("no such tier");
 
 	forge_begin(0);
@@ -581,17 +581,19 @@ END_TEST
 
 static void make_list(void)
 {
-	static uint64_t hashes[STREAM_HASHES_MAX];
-	struct stream_header header = { .size_bytes = (uint64_t)BLOCK * 9000, .block_bytes = BLOCK };
+	static struct tierfs_ident idents[STREAM_HASHES_MAX];
+	struct stream_header header = { .size_bytes = (uint64_t)BLOCK * 9000,
+					.block_bytes = BLOCK,
+					.key = "a key of 32 bytes for this list." };
 	struct writer *writer;
 
 	for (uint64_t i = 0; i < STREAM_HASHES_MAX; i++)
-		hashes[i] = i * i;
+		idents[i] = ident_from(i * i);
 	bytes = (struct bytes){};
 	ck_assert_int_eq(writer_new(STREAM_LIST, &header, write_bytes, &bytes, &writer), 0);
-	ck_assert_int_eq(writer_hashes(writer, 0, hashes, STREAM_HASHES_MAX), 0);
-	ck_assert_int_eq(writer_hashes(writer, STREAM_HASHES_MAX, hashes, 9000 - STREAM_HASHES_MAX), 0);
-	ck_assert_int_eq(writer_end(writer, 99), 0);
+	ck_assert_int_eq(writer_idents(writer, 0, idents, STREAM_HASHES_MAX), 0);
+	ck_assert_int_eq(writer_idents(writer, STREAM_HASHES_MAX, idents, 9000 - STREAM_HASHES_MAX), 0);
+	ck_assert_int_eq(writer_end(writer, ident_from(99)), 0);
 	ck_assert_int_eq(writer_result(writer, -EPERM, "no"), 0);
 	writer_free(writer);
 }
@@ -608,12 +610,13 @@ START_TEST(list_comes_back)
 	ck_assert_int_eq(reader_begin(reader, &header), 0);
 	ck_assert_int_eq(reader_next(reader, &record), 0);
 	ck_assert_int_eq(record.type, STREAM_HASHES);
-	ck_assert_uint_eq(stream_get_hash(record.payload, 100), 10000);
+	ck_assert(ident_equal(stream_get_ident(record.payload, 100), ident_from(10000)));
+	ck_assert_mem_eq(header.key, "a key of 32 bytes for this list.", STREAM_KEY_BYTES);
 	ck_assert_int_eq(reader_next(reader, &record), 0);
 	ck_assert_uint_eq(record.block, STREAM_HASHES_MAX);
 	ck_assert_int_eq(reader_next(reader, &record), 0);
 	ck_assert_int_eq(record.type, STREAM_END);
-	ck_assert_uint_eq(record.totals.stamp, 99);
+	ck_assert(ident_equal(record.totals.stamp, ident_from(99)));
 	ck_assert_int_eq(reader_next(reader, &record), 0);
 	ck_assert_int_eq(record.type, STREAM_RESULT);
 	ck_assert_uint_eq(record.value, EPERM);
@@ -626,24 +629,24 @@ END_TEST
 START_TEST(lists_that_are_wrong)
 {
 	forge_begin_of(plain_header, STREAM_LIST);
-	forge((struct stream_record){ .type = STREAM_HASHES, .payload = value, .length_bytes = 8 });
-	forge((struct stream_record){ .type = STREAM_END, .totals.blocks = 1, .totals.payload_bytes = 8 });
+	forge((struct stream_record){ .type = STREAM_HASHES, .payload = value, .length_bytes = 16 });
+	forge((struct stream_record){ .type = STREAM_END, .totals.blocks = 1, .totals.payload_bytes = 16 });
 	ck_assert_int_eq(read_all(STREAM_LIST), -EBADMSG);
 	ck_assert(strstr(error_text, "the list ends before the file does"));
 
 	forge_begin_of(plain_header, STREAM_LIST);
-	forge((struct stream_record){ .type = STREAM_HASHES, .payload = value, .length_bytes = 8 * (BLOCKS + 1) });
+	forge((struct stream_record){ .type = STREAM_HASHES, .payload = value, .length_bytes = 16 * (BLOCKS + 1) });
 	ck_assert_int_eq(read_all(STREAM_LIST), -EBADMSG);
 	ck_assert(strstr(error_text, "beyond the end of the file"));
 
 	forge_begin_of(plain_header, STREAM_LIST);
-	forge((struct stream_record){ .type = STREAM_HASHES, .payload = value, .length_bytes = 9 });
+	forge((struct stream_record){ .type = STREAM_HASHES, .payload = value, .length_bytes = 24 });
 	ck_assert_int_eq(read_all(STREAM_LIST), -EBADMSG);
 
 	forge_begin_of(plain_header, STREAM_LIST);
-	forge((struct stream_record){ .type = STREAM_HASHES, .block = 1, .payload = value, .length_bytes = 8 });
+	forge((struct stream_record){ .type = STREAM_HASHES, .block = 1, .payload = value, .length_bytes = 16 });
 	ck_assert_int_eq(read_all(STREAM_LIST), -EBADMSG);
-	ck_assert(strstr(error_text, "hashes are out of order"));
+	ck_assert(strstr(error_text, "identities are out of order"));
 
 	forge_begin_of(plain_header, STREAM_LIST);
 	forge((struct stream_record){ .type = STREAM_RESULT });
@@ -653,12 +656,12 @@ END_TEST
 
 /* --- post-copy -------------------------------------------------------------------------------------------------- */
 
-static void forge_away(uint64_t block, uint64_t count, uint64_t hash, uint8_t tier)
+static void forge_away(uint64_t block, uint64_t count, struct tierfs_ident ident, uint8_t tier)
 {
 	static uint8_t entries[(STREAM_HASHES_MAX + 1) * STREAM_AWAY_BYTES];
 
 	for (uint64_t i = 0; i < count; i++)
-		stream_put_away(&(struct stream_away){ hash, 7, tier }, entries + STREAM_AWAY_BYTES * i);
+		stream_put_away(&(struct stream_away){ ident, 7, tier }, entries + STREAM_AWAY_BYTES * i);
 	forge((struct stream_record){ .type = STREAM_AWAY,
 				      .block = block,
 				      .payload = entries,
@@ -675,7 +678,7 @@ START_TEST(away_comes_back)
 	struct stream_away away;
 
 	for (unsigned int i = 0; i < 3; i++)
-		stream_put_away(&(struct stream_away){ UINT64_C(0x8877665544332211) + i, (uint8_t)(250 + i), 3 },
+		stream_put_away(&(struct stream_away){ ident_from(0x8877665544332211 + i), (uint8_t)(250 + i), 3 },
 				entries + STREAM_AWAY_BYTES * i);
 	ck_assert_int_eq(writer_part(writer, STREAM_PART_COLD), 0);
 	put_block(writer, 0, 1);
@@ -683,7 +686,7 @@ START_TEST(away_comes_back)
 	ck_assert_int_eq(writer_holes(writer, 5, BLOCKS - 5, 0), 0);
 	ck_assert_int_eq(writer_part(writer, STREAM_PART_RESIDENT), 0);
 	put_block(writer, 1, 0);
-	ck_assert_int_eq(writer_end(writer, 4711), 0);
+	ck_assert_int_eq(writer_end(writer, ident_from(4711)), 0);
 	ck_assert_uint_eq(writer_totals(writer)->blocks, 5);
 	writer_free(writer);
 	ck_assert_int_eq(read_all(STREAM_BLOCKS), 0);
@@ -697,7 +700,7 @@ START_TEST(away_comes_back)
 	ck_assert_uint_eq(record.block, 2);
 	ck_assert_uint_eq(record.length_bytes, sizeof(entries));
 	away = stream_get_away(record.payload, 2);
-	ck_assert_uint_eq(away.hash, UINT64_C(0x8877665544332213));
+	ck_assert(ident_equal(away.ident, ident_from(0x8877665544332213)));
 	ck_assert_uint_eq(away.generation, 252);
 	ck_assert_uint_eq(away.tier, 3);
 	reader_free(reader);
@@ -708,33 +711,33 @@ START_TEST(aways_that_are_wrong)
 {
 	forge_begin(0);
 	forge_part(0);
-	forge_away(0, 1, 17, 0);
+	forge_away(0, 1, ident_from(17), 0);
 	expect("does not say that blocks come later");
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
-	forge_away(0, 1, 17, 0);
+	forge_away(0, 1, ident_from(17), 0);
 	expect("only cold blocks come later");
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
 	forge_part(0);
 	forge_part(1);
-	forge_away(0, 1, 17, 0);
+	forge_away(0, 1, ident_from(17), 0);
 	expect("only cold blocks come later");
 
-	for (uint64_t hash = 0; hash < 2; hash++) {
+	for (uint64_t word = 0; word < 2; word++) {
 		forge_begin(STREAM_FEATURE_POSTCOPY);
 		forge_part(0);
-		forge_away(0, 1, hash, 0);
+		forge_away(0, 1, (struct tierfs_ident){ { word, 0 } }, 0);
 		expect("no such content");
 	}
 	forge_begin(STREAM_FEATURE_POSTCOPY);
 	forge_part(0);
-	forge_away(0, 1, 17, STREAM_TIER_MAX + 1);
+	forge_away(0, 1, ident_from(17), STREAM_TIER_MAX + 1);
 	expect("no such tier");
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
 	forge_part(0);
-	forge_away(0, 0, 17, 0);
+	forge_away(0, 0, ident_from(17), 0);
 	expect("not a number of blocks");
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
@@ -744,23 +747,23 @@ START_TEST(aways_that_are_wrong)
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
 	forge_part(0);
-	forge_away(1, BLOCKS, 17, 0);
+	forge_away(1, BLOCKS, ident_from(17), 0);
 	expect("beyond the end of the file");
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
 	forge_part(0);
-	forge_away(0, STREAM_HASHES_MAX + 1, 17, 0);
+	forge_away(0, STREAM_HASHES_MAX + 1, ident_from(17), 0);
 	expect("a length that it cannot have");
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
 	forge_part(0);
-	forge_away(3, 2, 17, 0);
+	forge_away(3, 2, ident_from(17), 0);
 	forge_block(4, 0);
 	expect("blocks are out of order");
 
 	forge_begin(STREAM_FEATURE_POSTCOPY);
 	forge_part(0);
-	forge_away(3, 2, 17, 0);
+	forge_away(3, 2, ident_from(17), 0);
 	forge_part(1);
 	forge_block(4, 0);
 	expect("a block comes a second time");
@@ -781,7 +784,7 @@ START_TEST(the_rest_comes_back)
 	ck_assert_int_eq(writer_want(writer, 7, true), 0);
 	ck_assert_int_eq(writer_want(writer, 3, false), 0);
 	ck_assert_int_eq(writer_want(writer, 7, true), 0);
-	ck_assert_int_eq(writer_end(writer, 4711), 0);
+	ck_assert_int_eq(writer_end(writer, ident_from(4711)), 0);
 	writer_free(writer);
 	ck_assert_int_eq(read_all(STREAM_WANTS), 0);
 	ck_assert_uint_eq(taken, 4);
@@ -793,7 +796,7 @@ START_TEST(the_rest_comes_back)
 	ck_assert_int_eq(writer_gone(writer, 3, -EIO), 0);
 	record = block_record(7, 0, value, STREAM_VALUE_HEADER_BYTES + BLOCK);
 	ck_assert_int_eq(writer_block(writer, &record), 0);
-	ck_assert_int_eq(writer_end(writer, 0), 0);
+	ck_assert_int_eq(writer_end(writer, IDENT_NONE), 0);
 	writer_free(writer);
 	ck_assert_int_eq(read_all(STREAM_REST), 0);
 	ck_assert_uint_eq(taken, 4);
@@ -819,10 +822,10 @@ START_TEST(rests_that_are_wrong)
 		{ STREAM_REST, { .type = STREAM_WANT }, "not a record of the rest" },
 		{ STREAM_REST, { .type = STREAM_HOLES, .value = 1 }, "not a record of the rest" },
 		{ STREAM_REST, { .type = STREAM_RESULT }, "not a record of the rest" },
-		{ STREAM_REST, { .type = STREAM_BLOCK, .payload = value, .length_bytes = 24 }, "too short" },
-		{ STREAM_REST, { .type = STREAM_BLOCK, .tier = 4, .payload = value, .length_bytes = 30 }, "tier" },
+		{ STREAM_REST, { .type = STREAM_BLOCK, .payload = value, .length_bytes = 32 }, "too short" },
+		{ STREAM_REST, { .type = STREAM_BLOCK, .tier = 4, .payload = value, .length_bytes = 40 }, "tier" },
 		{ STREAM_REST,
-		  { .type = STREAM_BLOCK, .block = BLOCKS, .payload = value, .length_bytes = 30 },
+		  { .type = STREAM_BLOCK, .block = BLOCKS, .payload = value, .length_bytes = 40 },
 		  "beyond the end" },
 		{ STREAM_REST, { .type = STREAM_END, .totals.blocks = 1 }, "its totals are not" },
 		{ STREAM_BLOCKS, { .type = STREAM_WANT }, "not a record of a stream of blocks" },
@@ -844,11 +847,22 @@ END_TEST
 
 START_TEST(stamps)
 {
-	ck_assert_uint_eq(stream_stamp(7, STREAM_HASH_HOLE), 0);
-	ck_assert_uint_ne(stream_stamp(7, 5), stream_stamp(5, 7));
-	ck_assert_uint_gt(stream_hash(0), STREAM_HASH_UNKNOWN);
-	ck_assert_uint_gt(stream_hash(1), STREAM_HASH_UNKNOWN);
-	ck_assert_uint_eq(stream_hash(1000), 1000);
+	const struct tierfs_ident list[4] = { ident_from(5), STREAM_HOLE, STREAM_UNKNOWN, ident_from(7) };
+	struct tierfs_ident stamp = stream_stamp_all(list, 4), other = IDENT_NONE;
+
+	ck_assert(ident_known(stamp));
+	stream_stamp_add(&other, 3, list[3]);
+	ck_assert(!ident_equal(stamp, other));
+	stream_stamp_add(&other, 0, list[0]);
+	ck_assert(ident_equal(stamp, other));
+	stream_stamp_sub(&other, 0, list[0]);
+	stream_stamp_add(&other, 1, list[0]); /* in another place */
+	ck_assert(!ident_equal(stamp, other));
+	stream_stamp_sub(&other, 1, list[0]);
+	stream_stamp_sub(&other, 3, list[3]);
+	ck_assert(ident_equal(other, IDENT_NONE));
+	ck_assert(!ident_same(STREAM_UNKNOWN, STREAM_UNKNOWN));
+	ck_assert(ident_same(STREAM_HOLE, STREAM_HOLE) && ident_same(list[0], ident_from(5)));
 }
 END_TEST
 

@@ -286,27 +286,28 @@ struct prediction {
 
 static int watch(struct source *source, struct source_table *table, struct prediction *ret)
 {
-	uint64_t *block = malloc((table->count + 1) * sizeof(*block)), *before = NULL, count = 0;
+	uint64_t *block = malloc((table->count + 1) * sizeof(*block)), count = 0;
+	struct tierfs_ident *before;
 	int err = block ? 0 : -ENOMEM;
 
 	for (uint64_t i = 0; !err && i < table->count; i++)
 		if (table->state[i] >= TIERFS_STATE_RESIDENT)
 			block[count++] = i;
 	if (!err)
-		err = source_hash(source, table, block, count);
+		err = source_identify(source, table, block, count);
 	before = malloc((count + 1) * sizeof(*before));
 	if (!before)
 		err = -ENOMEM;
 	for (uint64_t i = 0; !err && i < count; i++)
-		before[i] = table->hash[block[i]];
+		before[i] = table->ident[block[i]];
 	if (!err) {
 		clock_sleep(WATCH_NS);
 		ret->scan_ns = clock_ns();
-		err = source_hash(source, table, block, count);
+		err = source_identify(source, table, block, count);
 		ret->scan_ns = clock_ns() - ret->scan_ns;
 	}
 	for (uint64_t i = 0; !err && i < count; i++)
-		ret->changed += before[i] != table->hash[block[i]];
+		ret->changed += !ident_same(before[i], table->ident[block[i]]);
 	free(block);
 	free(before);
 	return err;

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "cold/codec.h"
+#include "cold/mac.h"
 #include "stream/stream.h"
 
 /* Blocks of a request: the daemon works on one while the next comes. */
@@ -62,28 +63,42 @@ static void close_target(struct receiver *receiver)
 	receiver->has = NULL;
 }
 
-/* What the target has, block by block. */
-static int hash_target(struct receiver *receiver)
+/* What the target has, block by block, with identities of a key. */
+static int list_target(struct receiver *receiver, const uint8_t key[static STREAM_KEY_BYTES])
 {
 	struct source *target = &receiver->target;
-	struct source_table table;
+	struct source_table table = {};
+	struct mac *mac = NULL;
 	char why[SOURCE_WHY_LEN];
-	int err = source_table_init(&table, target->blocks);
+	int err = mac_new(MAC_LIST, key, &mac);
 
-	if (err)
-		return set_errno(receiver, err, "cannot look at the file");
-	err = source_hash_all(target, &table);
-	if (err) {
-		source_table_fini(&table);
-		return set_why(receiver, err, "cannot be read", source_why(target, err, why));
-	}
-	receiver->has = table.hash;
-	table.hash = NULL;
-	source_table_fini(&table);
 	receiver->has_count = target->blocks;
+	receiver->has = malloc((target->blocks + 1) * sizeof(*receiver->has));
+	if (!err && !receiver->has)
+		err = -ENOMEM;
+	if (!err)
+		err = source_table_init(&table, target->blocks);
+	if (!err)
+		err = source_list(target, mac, NULL, &table, receiver->has);
+	if (!err)
+		err = source_list_ident(key, receiver->has, receiver->has_count, &receiver->base_ident);
+	source_table_fini(&table);
+	mac_free(mac);
+	if (err)
+		return set_why(receiver, err, "cannot be read", source_why(target, err, why));
+	memcpy(receiver->base_key, key, sizeof(receiver->base_key));
 	receiver->stamp = stream_stamp_all(receiver->has, receiver->has_count);
-	receiver->base_stamp = receiver->stamp;
 	return 0;
+}
+
+/* What the target has is what the stream was made for. */
+static bool is_base(const struct receiver *receiver)
+{
+	const struct stream_header *header = &receiver->header;
+
+	return receiver->has && !memcmp(receiver->base_key, header->key, sizeof(header->key)) &&
+	       ident_same(receiver->base_ident, header->base) && receiver->target.size_bytes == header->size_bytes &&
+	       receiver->target.block_bytes == header->block_bytes;
 }
 
 /* A file that is mapped must not change under its machine. */
@@ -138,7 +153,7 @@ static int make_partial(struct receiver *receiver)
 		return err;
 	}
 	receiver->fresh = true;
-	receiver->stamp = 0;
+	receiver->stamp = IDENT_NONE;
 	return 0;
 }
 
@@ -164,9 +179,9 @@ static int find_base(struct receiver *receiver)
 	for (int i = 0; i < 2 && !receiver->has; i++) {
 		if (access(candidates[i], F_OK) < 0)
 			continue;
-		if (open_target(receiver, candidates[i]) || hash_target(receiver))
+		if (open_target(receiver, candidates[i]) || list_target(receiver, header->key))
 			return -EIO;
-		if (receiver->base_stamp != header->base_stamp || receiver->target.size_bytes != header->size_bytes)
+		if (!is_base(receiver))
 			close_target(receiver);
 	}
 	if (!receiver->has)
@@ -186,9 +201,7 @@ static int prepare(struct receiver *receiver)
 	if (receiver->delta) {
 		if (!two_way)
 			err = find_base(receiver);
-		if (!err && (!receiver->has || receiver->base_stamp != header->base_stamp ||
-			     receiver->target.size_bytes != header->size_bytes ||
-			     receiver->target.block_bytes != header->block_bytes))
+		if (!err && !is_base(receiver))
 			err = set_why(receiver, -ESTALE, "the stream builds on content that is not here", NULL);
 		return err ? err : take_base(receiver);
 	}
@@ -204,7 +217,7 @@ static int prepare(struct receiver *receiver)
 		return err;
 	/* What was known of the content before is of no use: all of it comes. */
 	free(receiver->has);
-	receiver->stamp = 0;
+	receiver->stamp = IDENT_NONE;
 	receiver->plain = receiver->target.block_bytes != header->block_bytes;
 	if (receiver->plain && receiver->post_copy)
 		return set_why(receiver, -EINVAL, "blocks have another size here: cold ones cannot come last", NULL);
@@ -215,16 +228,11 @@ static int prepare(struct receiver *receiver)
 
 /* --- writing ---------------------------------------------------------------------------------------------------- */
 
-static void note(struct receiver *receiver, uint64_t block, uint64_t hash)
+static void note(struct receiver *receiver, uint64_t block, struct tierfs_ident ident)
 {
-	uint64_t *has = &receiver->has[block];
-
-	if (*has == hash)
-		return;
-	if (*has != STREAM_HASH_UNKNOWN)
-		receiver->stamp -= stream_stamp(block, *has);
-	receiver->stamp += stream_stamp(block, hash);
-	*has = hash;
+	stream_stamp_sub(&receiver->stamp, block, receiver->has[block]);
+	stream_stamp_add(&receiver->stamp, block, ident);
+	receiver->has[block] = ident;
 }
 
 static int write_bytes(struct receiver *receiver, const uint8_t *bytes, uint64_t offset, uint64_t length)
@@ -259,7 +267,7 @@ static int write_in_place(struct receiver *receiver, uint64_t block, const void 
 static int replace_by_away(struct receiver *receiver, struct tierfs_access *access, uint64_t block)
 {
 	struct tierfs_access_record request = { .block = block,
-						.content_hash = receiver->has[block],
+						.ident = receiver->has[block],
 						.form = TIERFS_FORM_AWAY };
 	struct tierfs_access_answer answer = {};
 	uint32_t block_bytes = receiver->target.block_bytes;
@@ -410,7 +418,7 @@ static int add(struct receiver *receiver, const struct tierfs_access_record *req
 }
 
 static int put_block(struct receiver *receiver, const struct tierfs_access_record *request, const void *payload,
-		     uint64_t hash)
+		     struct tierfs_ident ident)
 {
 	int err = add(receiver, request, payload);
 
@@ -422,7 +430,7 @@ static int put_block(struct receiver *receiver, const struct tierfs_access_recor
 	}
 	if (err)
 		return set_block(receiver, request->block, err);
-	note(receiver, request->block, hash);
+	note(receiver, request->block, ident);
 	return 0;
 }
 
@@ -442,11 +450,11 @@ static int take_block(struct receiver *receiver, const struct stream_record *rec
 	struct codec_info info;
 	int err;
 
-	/* The hash that is counted is that of the content: the daemon decodes the value and compares. */
+	/* What the other pool calls it. The daemon here makes an identity of its own of what it decodes. */
 	err = codec_peek(record->payload, record->length_bytes, &info);
-	if (err || stream_hash(info.content_hash) != record->value || info.block_bytes != receiver->header.block_bytes)
-		return set_why(receiver, -EBADMSG, "a value contradicts its record", NULL);
-	return put_block(receiver, &request, record->payload, record->value);
+	if (err || !ident_known(info.ident) || info.block_bytes != receiver->header.block_bytes)
+		return set_why(receiver, -EBADMSG, "not a value of this stream", NULL);
+	return put_block(receiver, &request, record->payload, info.ident);
 }
 
 /* Blocks that come later: what they are is known, and who needs them waits. */
@@ -460,14 +468,14 @@ static int take_away(struct receiver *receiver, const struct stream_record *reco
 		struct tierfs_access_record request = {
 			.block = record->block + i,
 			.count = 1,
-			.content_hash = away.hash,
+			.ident = away.ident,
 			.generation = away.generation,
 			.tier = away.tier,
 			.form = TIERFS_FORM_AWAY,
 			.flags = TIERFS_BLOCK_SET_AGE,
 		};
 
-		err = put_block(receiver, &request, "", away.hash);
+		err = put_block(receiver, &request, "", away.ident);
 	}
 	receiver->away_blocks += count;
 	return err;
@@ -490,15 +498,14 @@ static int take_plain(struct receiver *receiver, const struct stream_record *rec
 	plain = receiver->plain_block;
 	if (!err)
 		err = codec_decode(receiver->codec, key, record->payload, record->length_bytes, plain, &info);
-	if (!err &&
-	    (stream_hash(info.content_hash) != record->value || codec_hash(plain, block_bytes) != info.content_hash))
+	if (!err && !ident_known(info.ident))
 		err = -EBADMSG;
 	if (!err)
 		err = write_bytes(receiver, plain, offset, left < block_bytes ? left : block_bytes);
 	if (err)
 		return set_block(receiver, record->block, err);
 	receiver->store_blocks++;
-	note(receiver, record->block, record->value);
+	note(receiver, record->block, info.ident);
 	return 0;
 }
 
@@ -509,7 +516,7 @@ static int take_holes(struct receiver *receiver, const struct stream_record *rec
 	int err;
 
 	for (uint64_t i = 0; i < record->value; i++)
-		note(receiver, record->block + i, STREAM_HASH_HOLE);
+		note(receiver, record->block + i, STREAM_HOLE);
 	if (receiver->fresh && receiver->part <= STREAM_PART_RESIDENT)
 		return 0;
 	if (length > receiver->header.size_bytes - offset)
@@ -572,7 +579,7 @@ static int take_records(struct receiver *receiver)
 	}
 	if (!err && !receiver->answer)
 		err = reader_finish(receiver->reader);
-	if (!err && receiver->totals.stamp && receiver->totals.stamp != receiver->stamp)
+	if (!err && ident_known(receiver->totals.stamp) && !ident_equal(receiver->totals.stamp, receiver->stamp))
 		err = set_why(receiver, -EBADMSG, "the content is not what was sent (stamps differ)", NULL);
 	return err;
 }
@@ -585,19 +592,20 @@ static int send_list(struct receiver *receiver)
 
 	if (err && err != -ENOENT)
 		return err;
+	if (getrandom(header.id, sizeof(header.id), 0) != sizeof(header.id) ||
+	    getrandom(header.key, sizeof(header.key), 0) != sizeof(header.key))
+		return -EIO;
 	if (!err) {
-		err = hash_target(receiver);
+		err = list_target(receiver, header.key);
 		if (err)
 			return err;
 		header.size_bytes = receiver->target.size_bytes;
 		header.block_bytes = receiver->target.block_bytes;
 	}
-	if (getrandom(header.id, sizeof(header.id), 0) != sizeof(header.id))
-		return -EIO;
 	err = writer_new(STREAM_LIST, &header, channel_write, receiver->channel, &receiver->answer);
 	if (!err)
 		err = writer_list(receiver->answer, receiver->has, receiver->has ? receiver->has_count : 0,
-				  receiver->base_stamp);
+				  receiver->stamp);
 	return err ? set_errno(receiver, err, "cannot answer") : 0;
 }
 

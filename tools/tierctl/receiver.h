@@ -50,11 +50,13 @@ struct receiver {
 	char partial[PATH_MAX];
 	struct source target;
 	bool target_open;
-	bool fresh;    /* the target had no content: what is not written is a hole */
-	bool plain;    /* of another block size: values are decoded and written as bytes */
-	uint64_t *has; /* hashes of what the target has now */
+	bool fresh;               /* the target had no content: what is not written is a hole */
+	bool plain;               /* of another block size: values are decoded and written as bytes */
+	struct tierfs_ident *has; /* what the target has now: of the list, and then as the stream said */
 	uint64_t has_count;
-	uint64_t stamp, base_stamp;
+	struct tierfs_ident stamp;
+	uint8_t base_key[STREAM_KEY_BYTES]; /* of the list */
+	struct tierfs_ident base_ident;     /* and its identity */
 	uint64_t part;
 	uint64_t done_blocks;
 	struct receiver_batch batch[SOURCE_HANDLES];

@@ -2,7 +2,7 @@
  * else one block after the other. docs/format/stream.md, "The rest".
  *
  * The target asks, the source answers; both ends may break off and begin again, on any connection, until nothing is
- * away. The source's file must not change meanwhile: what comes is compared with the hash that was said before. Each
+ * away. The source's file must not change meanwhile: what comes must have the identity that was said before. Each
  * belongs to one thread, and has one of its own beside it. 0 or -errno, and why for a person.
  */
 #pragma once

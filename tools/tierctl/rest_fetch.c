@@ -398,7 +398,8 @@ static int fetch_all(struct fetching *fetching)
 static int finish(struct fetching *fetching)
 {
 	struct stream_record record = {};
-	int err = writer_end(fetching->writer, fetching->fetcher->totals.longest_ns);
+	struct tierfs_ident longest = { { fetching->fetcher->totals.longest_ns, 0 } };
+	int err = writer_end(fetching->writer, longest);
 
 	while (!err && record.type != STREAM_END)
 		err = reader_next(fetching->reader, &record);

@@ -81,7 +81,7 @@ static void *take_wants(void *arg)
 	}
 	pthread_mutex_lock(&serving->mutex);
 	if (!err)
-		serving->server->totals.longest_ns = record.totals.stamp;
+		serving->server->totals.longest_ns = record.totals.stamp.word[0];
 	serving->ended = true;
 	serving->err = err;
 	pthread_cond_signal(&serving->changed);
@@ -105,7 +105,6 @@ static int answer_one(void *arg, const struct source_value *value)
 		.generation = value->generation,
 		.tier = value->tier,
 		.block = value->block,
-		.value = value->hash,
 		.payload = value->payload,
 		.length_bytes = value->length_bytes,
 	};
@@ -219,7 +218,7 @@ int rest_serve(struct rest_server *server)
 	if (!err)
 		err = answer_all(serving);
 	if (!err)
-		err = writer_end(serving->writer, 0);
+		err = writer_end(serving->writer, IDENT_NONE);
 	if (runs && err) /* it may sit in a read */
 		channel_break(server->channel);
 	if (runs)

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/size.h"
+#include "cold/mac.h"
 #include "conn.h"
 #include "receiver.h"
 #include "send.h"
@@ -104,7 +105,7 @@ static int list_from_file(struct sender *sender, const char *path)
 	if (!err) {
 		err = sender_take_list(sender, reader);
 		if (err)
-			fail(path, "not a list of hashes", sender->why);
+			fail(path, "not a list", sender->why);
 		else if (!sender->base)
 			err = -fail(path, "is the list of another file", "its size or block size is another");
 	}
@@ -348,28 +349,68 @@ int recv_run(const struct command *command, int argc, char **argv)
 
 /* --- stamp ------------------------------------------------------------------------------------------------------ */
 
-static int write_list(struct source *source, const struct source_table *table, uint64_t stamp)
+static int write_list(struct source *source, const uint8_t key[static STREAM_KEY_BYTES],
+		      const struct tierfs_ident *list)
 {
 	struct stream_header header = { .size_bytes = source->size_bytes, .block_bytes = source->block_bytes };
 	struct channel channel = { .in_fd = -1, .out_fd = STDOUT_FILENO };
 	struct writer *writer = NULL;
 	int err = getrandom(header.id, sizeof(header.id), 0) == sizeof(header.id) ? 0 : -EIO;
 
+	memcpy(header.key, key, sizeof(header.key));
 	if (!err)
 		err = writer_new(STREAM_LIST, &header, channel_write, &channel, &writer);
 	if (!err)
-		err = writer_list(writer, table->hash, table->count, stamp);
+		err = writer_list(writer, list, source->blocks, stream_stamp_all(list, source->blocks));
 	writer_free(writer);
 	return err ? fail_errno("output", "cannot be written", err) : 0;
 }
 
-int stamp_run(const struct command *command, int argc, char **argv)
+/* A stamp is to be compared with that of any other file, so it is made with a key that everybody knows: equal content
+ * cannot be made on purpose all the same. A list has a key of its own. */
+static int list_source(struct source *source, bool stamp, uint8_t key[static STREAM_KEY_BYTES],
+		       struct tierfs_ident *list, struct tierfs_ident *ret_stamp)
 {
 	struct source_table table = {};
+	struct mac *mac = NULL;
+	int err = 0;
+
+	memset(key, 0, STREAM_KEY_BYTES);
+	if (!stamp && getrandom(key, STREAM_KEY_BYTES, 0) != STREAM_KEY_BYTES)
+		err = -EIO;
+	if (!err)
+		err = mac_new(MAC_LIST, key, &mac);
+	if (!err)
+		err = source_table_init(&table, source->blocks);
+	if (!err)
+		err = source_list(source, mac, NULL, &table, list);
+	if (!err)
+		err = source_list_ident(key, list, source->blocks, ret_stamp);
+	source_table_fini(&table);
+	mac_free(mac);
+	return err;
+}
+
+static int print_stamp(const struct source *source, const char *path, struct tierfs_ident stamp)
+{
+	uint8_t bytes[IDENT_BYTES];
+	char text[2 * IDENT_BYTES + 1];
+
+	ident_put(stamp, bytes);
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+	return print_json(json_pack("{s:s, s:s, s:I, s:I}", "file", path, "stamp", text, "size_bytes",
+				    (json_int_t)source->size_bytes, "block_bytes", (json_int_t)source->block_bytes));
+}
+
+int stamp_run(const struct command *command, int argc, char **argv)
+{
+	CLEANUP_FREE struct tierfs_ident *list = NULL;
+	uint8_t key[STREAM_KEY_BYTES];
 	struct source source = {};
-	char why[SOURCE_WHY_LEN], text[32];
+	struct tierfs_ident stamp;
+	char why[SOURCE_WHY_LEN];
 	const char *what, *path;
-	uint64_t stamp = 0;
 	struct args args;
 	int rc = args_parse(command, argc, argv, 1, 1, &args);
 
@@ -377,24 +418,16 @@ int stamp_run(const struct command *command, int argc, char **argv)
 		return rc < 0;
 	path = args.operands[0];
 	if (!args.json && isatty(STDOUT_FILENO))
-		return fail("standard output", "a list of hashes is nothing for a terminal", NULL);
+		return fail("standard output", "a list is nothing for a terminal", NULL);
 	rc = source_open(path, false, &source, &what);
 	if (rc)
 		return fail_errno(path, what, rc);
-	rc = source_table_init(&table, source.blocks);
-	if (!rc)
-		rc = source_hash_all(&source, &table);
+	list = malloc((source.blocks + 1) * sizeof(*list));
+	rc = list ? list_source(&source, args.json, key, list, &stamp) : -ENOMEM;
 	if (rc)
 		rc = fail(path, "cannot be read", source_why(&source, rc, why));
-	if (!rc)
-		stamp = stream_stamp_all(table.hash, table.count);
-	snprintf(text, sizeof(text), "%016llx", (unsigned long long)stamp);
-	if (!rc)
-		rc = args.json ? print_json(json_pack("{s:s, s:s, s:I, s:I}", "file", path, "stamp", text, "size_bytes",
-						      (json_int_t)source.size_bytes, "block_bytes",
-						      (json_int_t)source.block_bytes))
-			       : write_list(&source, &table, stamp);
-	source_table_fini(&table);
+	else
+		rc = args.json ? print_stamp(&source, path, stamp) : write_list(&source, key, list);
 	source_close(&source);
 	return rc;
 }

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
+#include "cold/mac.h"
 
 /* Rounds end when the rest fits the downtime, or when they do not help any more. */
 #define ROUNDS_MAX 30
@@ -30,18 +32,19 @@ static void show(struct sender *sender)
 		progress_show(sender->progress, done < all ? done : all, all);
 }
 
-/* What the receiver has of a block from now on. */
-static void note_sent(struct sender *sender, uint64_t block, uint64_t hash)
+/* What the receiver has of a block from now on. What it had it may know by the identity in its list. */
+static void note_sent(struct sender *sender, uint64_t block, struct tierfs_ident ident)
 {
-	if (sender->sent[block] != STREAM_HASH_UNKNOWN)
-		sender->stamp -= stream_stamp(block, sender->sent[block]);
-	sender->stamp += stream_stamp(block, hash);
-	sender->sent[block] = hash;
+	stream_stamp_sub(&sender->stamp, block, sender->base ? sender->base[block] : sender->sent[block]);
+	stream_stamp_add(&sender->stamp, block, ident);
+	sender->sent[block] = ident;
+	if (sender->base)
+		sender->base[block] = ident;
 }
 
 static bool has_already(const struct sender *sender, uint64_t block)
 {
-	return sender->sent[block] != STREAM_HASH_UNKNOWN && sender->sent[block] == sender->table.hash[block];
+	return ident_same(sender->sent[block], sender->table.ident[block]);
 }
 
 /* --- records ---------------------------------------------------------------------------------------------------- */
@@ -49,7 +52,7 @@ static bool has_already(const struct sender *sender, uint64_t block)
 static int put_holes(struct sender *sender, uint64_t block, uint64_t count, uint8_t generation)
 {
 	for (uint64_t i = 0; i < count; i++)
-		note_sent(sender, block + i, STREAM_HASH_HOLE);
+		note_sent(sender, block + i, STREAM_HOLE);
 	sender->hole_blocks += count;
 	return writer_holes(sender->writer, block, count, generation);
 }
@@ -83,14 +86,13 @@ static int put_value(struct sender *sender, const struct source_value *value, ui
 		.generation = generation,
 		.tier = value->tier,
 		.block = value->block,
-		.value = value->hash,
 		.payload = value->payload,
 		.length_bytes = value->length_bytes,
 	};
 
 	if (value->hole)
 		return put_holes(sender, value->block, 1, sender->part == STREAM_PART_RESIDENT ? generation : 0);
-	note_sent(sender, value->block, value->hash);
+	note_sent(sender, value->block, value->ident);
 	sender->cold_blocks += !value->resident;
 	sender->resident_blocks += value->resident;
 	return writer_block(sender->writer, &record);
@@ -104,7 +106,7 @@ static int send_value(void *arg, const struct source_value *value)
 								  : value->generation;
 	int err = 0;
 
-	if (value->same || (value->hole && sender->sent[value->block] == STREAM_HASH_HOLE)) {
+	if (value->same || (value->hole && stream_is_hole(sender->sent[value->block]))) {
 		sender->skipped_blocks += sender->part <= STREAM_PART_RESIDENT;
 		sender->done_blocks++;
 		return 0;
@@ -112,7 +114,7 @@ static int send_value(void *arg, const struct source_value *value)
 	if (sender->part == STREAM_PART_COLD && value->resident) {
 		/* Touched meanwhile: it goes with the resident ones. */
 		sender->table.state[value->block] = TIERFS_STATE_RESIDENT;
-		sender->table.hash[value->block] = STREAM_HASH_UNKNOWN;
+		sender->table.ident[value->block] = STREAM_UNKNOWN;
 		sender->table.generation[value->block] = value->generation;
 		return 0;
 	}
@@ -150,12 +152,12 @@ static int put_away(struct sender *sender, uint64_t first, uint64_t count)
 	int err = put_holes_before(sender, first);
 
 	for (uint64_t i = 0; i < count; i++) {
-		struct stream_away away = { .hash = table->hash[first + i],
+		struct stream_away away = { .ident = table->ident[first + i],
 					    .generation = table->generation[first + i],
 					    .tier = table->tier[first + i] };
 
 		stream_put_away(&away, entries + i * STREAM_AWAY_BYTES);
-		note_sent(sender, first + i, away.hash);
+		note_sent(sender, first + i, away.ident);
 	}
 	sender->hole_at = first + count;
 	sender->away_blocks += count;
@@ -163,11 +165,10 @@ static int put_away(struct sender *sender, uint64_t first, uint64_t count)
 	return err ? err : writer_away(sender->writer, first, entries, count);
 }
 
-/* A hash that is not that of the content itself (stream_hash()) proves nothing: the few of these blocks go as values.
- */
+/* What is stored in the old form has no identity: these blocks go as values. */
 static bool may_stay(const struct source_table *table, uint64_t block)
 {
-	return table->hash[block] > STREAM_HASH_UNKNOWN + 2;
+	return ident_known(table->ident[block]);
 }
 
 static int send_away(struct sender *sender)
@@ -254,8 +255,7 @@ static int send_round(struct sender *sender)
 	if (!err)
 		err = begin_part(sender, sender->part + 1);
 	for (uint64_t block = 0; block < table->count; block++)
-		if (table->state[block] != TIERFS_STATE_HOLE &&
-		    (table->hash[block] == STREAM_HASH_UNKNOWN || !has_already(sender, block)))
+		if (table->state[block] != TIERFS_STATE_HOLE && !has_already(sender, block))
 			add_to_list(sender, block);
 	if (!err)
 		err = source_values(sender->source, &wish, sender->list, sender->list_count, send_value, sender);
@@ -308,6 +308,23 @@ static int hand_over(struct sender *sender)
 
 /* --- all -------------------------------------------------------------------------------------------------------- */
 
+/* Which of its blocks the receiver has as they are: the list has identities of its own, so content is looked at. */
+static int compare_with_list(struct sender *sender)
+{
+	uint64_t count = sender->source->blocks;
+	CLEANUP_FREE struct tierfs_ident *list = malloc((count + 1) * sizeof(*list));
+	struct mac *mac = NULL;
+	int err = list ? mac_new(MAC_LIST, sender->base_key, &mac) : -ENOMEM;
+
+	if (!err)
+		err = source_list(sender->source, mac, sender->base, &sender->table, list);
+	for (uint64_t block = 0; !err && block < count; block++)
+		if (ident_same(list[block], sender->base[block]))
+			sender->sent[block] = sender->table.ident[block];
+	mac_free(mac);
+	return err;
+}
+
 static int begin(struct sender *sender)
 {
 	struct source *source = sender->source;
@@ -317,25 +334,29 @@ static int begin(struct sender *sender)
 		.features = (sender->base ? STREAM_FEATURE_DELTA : 0) | (sender->live ? STREAM_FEATURE_ROUNDS : 0) |
 			    (sender->cold_only ? STREAM_FEATURE_COLD_ONLY : 0) |
 			    (sender->post_copy ? STREAM_FEATURE_POSTCOPY : 0),
-		.base_stamp = sender->base ? sender->base_stamp : 0,
 	};
 	int err;
 
 	if (getrandom(header.id, sizeof(header.id), 0) != sizeof(header.id))
 		return -EIO;
+	if (sender->base) {
+		memcpy(header.key, sender->base_key, sizeof(header.key));
+		header.base = sender->base_ident;
+	}
 	err = writer_new(STREAM_BLOCKS, &header, channel_write, sender->channel, &sender->writer);
 	if (!err)
 		err = source_table_init(&sender->table, source->blocks);
 	if (err)
 		return err;
 	sender->list = malloc((source->blocks + 1) * sizeof(*sender->list));
-	sender->sent = sender->base ? sender->base : malloc((source->blocks + 1) * sizeof(*sender->sent));
+	sender->sent = calloc(source->blocks + 1, sizeof(*sender->sent)); /* STREAM_UNKNOWN, all of it */
 	if (!sender->list || !sender->sent)
 		return -ENOMEM;
-	for (uint64_t block = 0; !sender->base && block < source->blocks; block++)
-		sender->sent[block] = STREAM_HASH_UNKNOWN;
-	sender->stamp = stream_stamp_all(sender->sent, source->blocks);
-	return source_look(source, &sender->table);
+	if (sender->base) {
+		sender->stamp = stream_stamp_all(sender->base, source->blocks);
+		err = compare_with_list(sender);
+	}
+	return err ? err : source_look(source, &sender->table);
 }
 
 static int send_parts(struct sender *sender)
@@ -352,7 +373,7 @@ static int send_parts(struct sender *sender)
 	if (!err && sender->live)
 		err = hand_over(sender);
 	if (!err)
-		err = writer_end(sender->writer, sender->cold_only ? 0 : sender->stamp);
+		err = writer_end(sender->writer, sender->cold_only ? IDENT_NONE : sender->stamp);
 	return err;
 }
 
@@ -380,50 +401,51 @@ void sender_fini(struct sender *sender)
 	writer_free(sender->writer);
 	source_table_fini(&sender->table);
 	free(sender->list);
-	free(sender->sent ? sender->sent : sender->base);
+	free(sender->sent);
+	free(sender->base);
 	sender->writer = NULL;
-	sender->list = sender->sent = sender->base = NULL;
+	sender->list = NULL;
+	sender->sent = sender->base = NULL;
 }
 
 /* --- what the receiver says ------------------------------------------------------------------------------------- */
 
-static int take_hashes(struct sender *sender, struct reader *reader, uint64_t *hashes)
+static int take_idents(struct reader *reader, struct tierfs_ident *idents)
 {
 	struct stream_record record;
 	int err;
 
 	while ((err = reader_next(reader, &record)) == 0 && record.type == STREAM_HASHES)
-		for (uint32_t i = 0; hashes && i < record.length_bytes / 8; i++)
-			hashes[record.block + i] = stream_get_hash(record.payload, i);
-	if (!err && record.type != STREAM_END)
-		err = -EBADMSG;
-	if (!err)
-		sender->base_stamp = record.totals.stamp;
-	return err;
+		for (uint32_t i = 0; idents && i < record.length_bytes / IDENT_BYTES; i++)
+			idents[record.block + i] = stream_get_ident(record.payload, i);
+	return !err && record.type != STREAM_END ? -EBADMSG : err;
 }
 
 int sender_take_list(struct sender *sender, struct reader *reader)
 {
 	struct source *source = sender->source;
 	struct stream_header header;
-	uint64_t *hashes = NULL;
+	struct tierfs_ident *idents = NULL;
 	int err = reader_begin(reader, &header);
 
 	if (!err && header.size_bytes == source->size_bytes && header.block_bytes == source->block_bytes &&
 	    source->size_bytes) {
-		hashes = calloc(source->blocks + 1, sizeof(*hashes));
-		if (!hashes)
+		idents = calloc(source->blocks + 1, sizeof(*idents));
+		if (!idents)
 			err = -ENOMEM;
 	}
 	if (!err)
-		err = take_hashes(sender, reader, hashes);
+		err = take_idents(reader, idents);
+	if (!err && idents)
+		err = source_list_ident(header.key, idents, source->blocks, &sender->base_ident);
 	if (err) {
 		snprintf(sender->why, sizeof(sender->why), "%s",
 			 *reader_error(reader) ? reader_error(reader) : strerror(-err));
-		free(hashes);
+		free(idents);
 		return err;
 	}
-	sender->base = hashes;
+	memcpy(sender->base_key, header.key, sizeof(sender->base_key));
+	sender->base = idents;
 	return 0;
 }
 

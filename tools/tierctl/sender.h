@@ -26,13 +26,15 @@ struct sender {
 	struct progress *progress; /* may be NULL */
 	bool cold_only;
 	bool live;
-	bool post_copy;       /* of what is cold, only hashes and ages; the rest comes later (rest.h) */
+	bool post_copy;       /* of what is cold, only identities and ages; the rest comes later (rest.h) */
 	uint64_t downtime_ns; /* of a live one: the last round shall fit into this */
 	sender_pause_fn *pause;
 	void *pause_arg;
-	/* What the receiver has (of a list); NULL: nothing. Taken over. */
-	uint64_t *base;
-	uint64_t base_stamp;
+	/* What the receiver has, of its list, and then of what it was sent; NULL: nothing. And the list's key and
+	 * identity. */
+	struct tierfs_ident *base;
+	uint8_t base_key[STREAM_KEY_BYTES];
+	struct tierfs_ident base_ident;
 	/* Results. */
 	uint64_t cold_blocks, resident_blocks, hole_blocks, skipped_blocks,
 		away_blocks; /* blocks may count more than once in rounds */
@@ -44,10 +46,11 @@ struct sender {
 	/* Inside. */
 	struct writer *writer;
 	struct source_table table;
-	uint64_t *sent; /* what the receiver has now */
-	uint64_t *list; /* blocks of the part that is being made */
+	struct tierfs_ident *sent; /* what the receiver has now, as this pool knows it */
+	uint64_t *list;            /* blocks of the part that is being made */
 	uint64_t list_count;
-	uint64_t part, hole_at, stamp;
+	uint64_t part, hole_at;
+	struct tierfs_ident stamp;
 	uint64_t done_blocks;
 };
 

@@ -11,8 +11,12 @@
 
 #include <tierfs/tierfs.h>
 
+#include "base/cleanup.h"
 #include "cold/codec.h"
+#include "cold/mac.h"
 #include "stream/stream.h"
+
+_Static_assert(STREAM_KEY_BYTES == MAC_KEY_BYTES, "a list carries its key");
 
 #define BUFFER_BYTES (UINT64_C(8) << 20)
 #define NO_BLOCK UINT64_MAX
@@ -23,7 +27,7 @@
 #define NICE_URGENT (-15)
 /* Blocks of a request, with and without payload: some milliseconds of work. */
 #define VALUES_MOST 256
-#define HASHES_MOST 2048
+#define IDENTS_MOST 2048
 
 int source_open(const char *path, bool writing, struct source *ret, const char **ret_what)
 {
@@ -61,6 +65,7 @@ void source_close(struct source *source)
 		return;
 	while (source->handles)
 		tierfs_access_close(source->handle[--source->handles]);
+	tierfs_access_close(source->identifier);
 	close(source->fd);
 	codec_free(source->codec);
 	free(source->plain);
@@ -104,12 +109,12 @@ int source_table_init(struct source_table *table, uint64_t count)
 {
 	*table = (struct source_table){
 		.count = count,
-		.hash = calloc(count + 1, sizeof(*table->hash)),
+		.ident = calloc(count + 1, sizeof(*table->ident)),
 		.state = calloc(count + 1, 1),
 		.generation = calloc(count + 1, 1),
 		.tier = calloc(count + 1, 1),
 	};
-	if (table->hash && table->state && table->generation && table->tier)
+	if (table->ident && table->state && table->generation && table->tier)
 		return 0;
 	source_table_fini(table);
 	return -ENOMEM;
@@ -117,7 +122,7 @@ int source_table_init(struct source_table *table, uint64_t count)
 
 void source_table_fini(struct source_table *table)
 {
-	free(table->hash);
+	free(table->ident);
 	free(table->state);
 	free(table->generation);
 	free(table->tier);
@@ -149,11 +154,11 @@ static void look_one(struct source_table *table, const struct tierfs_access_reco
 		table->state[block] = cached ? TIERFS_STATE_RESIDENT : record->state;
 		table->generation[block] = record->generation;
 		table->tier[block] = record->tier;
-		table->hash[block] = STREAM_HASH_UNKNOWN;
+		table->ident[block] = STREAM_UNKNOWN;
 		if (table->state[block] == TIERFS_STATE_HOLE)
-			table->hash[block] = STREAM_HASH_HOLE;
-		else if (table->state[block] == TIERFS_STATE_COLD && record->content_hash)
-			table->hash[block] = stream_hash(record->content_hash);
+			table->ident[block] = STREAM_HOLE;
+		else if (table->state[block] == TIERFS_STATE_COLD)
+			table->ident[block] = record->ident;
 	}
 }
 
@@ -202,10 +207,12 @@ static int read_through_file(struct source *source, uint64_t block)
 /* What is asked of the daemon: in pieces, several of which are under way; answers come in order. */
 struct asking {
 	struct source *source;
-	const uint64_t *block, *known; /* known may be NULL */
-	size_t count, next;            /* next: of the first that was not asked for */
-	size_t most;                   /* blocks of a piece */
+	const uint64_t *block;
+	const struct tierfs_ident *known; /* may be NULL */
+	size_t count, next;               /* next: of the first that was not asked for */
+	size_t most;                      /* blocks of a piece */
 	uint32_t flags;
+	bool lenient; /* of what cannot be read fn is told, too */
 	int (*fn)(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record);
 	void *arg;
 	struct piece {
@@ -231,7 +238,7 @@ static int begin_piece(struct asking *asking, unsigned int number)
 		struct tierfs_access_record record = { .block = block, .count = 1 };
 
 		if (asking->known)
-			record.content_hash = asking->known[block];
+			record.ident = asking->known[block];
 		err = tierfs_access_add(access, &record, NULL);
 	}
 	if (!err && piece->left)
@@ -257,8 +264,9 @@ static int take_piece(struct asking *asking, unsigned int number)
 		    (record->result == TIERFS_ACCESS_ERROR && record->error == ENOBUFS))
 			break;
 		source->error_block = record->block;
-		err = record->result == TIERFS_ACCESS_ERROR ? -(int)record->error
-							    : asking->fn(asking->arg, source->handle[number], record);
+		err = record->result == TIERFS_ACCESS_ERROR && !asking->lenient
+			      ? -(int)record->error
+			      : asking->fn(asking->arg, source->handle[number], record);
 		if (!err)
 			source->error_block = NO_BLOCK;
 	}
@@ -302,48 +310,128 @@ static int ask(struct asking *asking)
 	return err;
 }
 
-struct hashing {
+/* The identity of source->plain, which was read through the file. The handles of the requests under way have their
+ * answers in their buffers, so there is one more. */
+static int identify_plain(struct source *source, uint64_t block, struct tierfs_ident *ret)
+{
+	struct tierfs_access_record record = { .block = block,
+					       .form = TIERFS_FORM_PLAIN,
+					       .payload_bytes = source->block_bytes };
+	struct tierfs_access_answer answer = {};
+	int err = source->identifier ? 0 : tierfs_access_open(source->fd, 0, &source->identifier);
+
+	if (!err)
+		err = tierfs_access_add(source->identifier, &record, source->plain);
+	if (!err)
+		err = tierfs_access_identify(source->identifier, &answer);
+	if (!err && answer.record[0].result == TIERFS_ACCESS_ERROR)
+		err = -(int)answer.record[0].error;
+	if (!err)
+		*ret = answer.record[0].ident;
+	return err;
+}
+
+struct identifying {
 	struct source *source;
 	struct source_table *table;
+	struct mac *mac; /* of a list */
+	struct tierfs_ident *list;
 };
 
-static int hash_one(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record)
+static int identify_one(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record)
 {
-	struct hashing *hashing = arg;
-	struct source *source = hashing->source;
-	uint64_t *hash = &hashing->table->hash[record->block];
+	struct identifying *identifying = arg;
+	struct source *source = identifying->source;
+	struct tierfs_ident *ident = &identifying->table->ident[record->block];
 	int err = 0;
 
 	(void)access;
-	*hash = STREAM_HASH_HOLE;
+	*ident = STREAM_HOLE;
 	if (record->flags & TIERFS_BLOCK_CACHED) {
 		err = read_through_file(source, record->block);
 		if (!err && !codec_is_zero(source->plain, source->block_bytes))
-			*hash = stream_hash(codec_hash(source->plain, source->block_bytes));
+			err = identify_plain(source, record->block, ident);
 	} else if (record->result != TIERFS_ACCESS_HOLE && !(record->flags & TIERFS_BLOCK_ZERO)) {
-		*hash = record->content_hash ? stream_hash(record->content_hash) : STREAM_HASH_UNKNOWN;
+		*ident = record->ident;
 	}
 	return err;
 }
 
-int source_hash(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
+int source_identify(struct source *source, struct source_table *table, const uint64_t *block, size_t count)
 {
-	struct hashing hashing = { .source = source, .table = table };
+	struct identifying identifying = { .source = source, .table = table };
 	struct asking asking = {
 		.source = source,
 		.block = block,
 		.count = count,
-		.most = HASHES_MOST,
+		.most = IDENTS_MOST,
 		.flags = TIERFS_ACCESS_NO_PAYLOAD | TIERFS_ACCESS_HASH | TIERFS_ACCESS_WAIT,
-		.fn = hash_one,
-		.arg = &hashing,
+		.fn = identify_one,
+		.arg = &identifying,
 	};
 
 	return ask(&asking);
 }
 
-int source_hash_all(struct source *source, struct source_table *table)
+/* --- a list ------------------------------------------------------------------------------------------------------ */
+
+static int list_one(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record)
 {
+	struct identifying *listing = arg;
+	struct source *source = listing->source;
+	struct tierfs_ident *list = &listing->list[record->block], *ident = &listing->table->ident[record->block];
+	const void *payload = tierfs_access_payload(access, record);
+	bool cached = record->flags & TIERFS_BLOCK_CACHED;
+	int err = 0;
+
+	*list = *ident = STREAM_UNKNOWN;
+	if (cached) {
+		err = read_through_file(source, record->block);
+	} else if (record->result == TIERFS_ACCESS_ERROR) {
+		return 0; /* away, or damaged */
+	} else if (payload) {
+		memcpy(source->plain, payload, record->payload_bytes);
+		memset(source->plain + record->payload_bytes, 0, source->block_bytes - record->payload_bytes);
+	}
+	if (err)
+		return err;
+	if (record->result == TIERFS_ACCESS_HOLE ||
+	    ((cached || payload) && codec_is_zero(source->plain, source->block_bytes))) {
+		*list = *ident = STREAM_HOLE;
+		return 0;
+	}
+	if (!cached && !payload)
+		return 0;
+	*list = mac_of(listing->mac, source->plain, source->block_bytes);
+	if (cached)
+		return identify_plain(source, record->block, ident);
+	*ident = record->ident;
+	return 0;
+}
+
+static int list_blocks(struct source *source, struct identifying *listing, const uint64_t *block, size_t count)
+{
+	const struct tierfs_access_info *info = tierfs_access_info(source->handle[0]);
+	struct asking asking = {
+		.source = source,
+		.block = block,
+		.count = count,
+		.most = info->buffer_bytes / (info->stored_max + 64),
+		.flags = TIERFS_ACCESS_ALSO_RESIDENT | TIERFS_ACCESS_HASH | TIERFS_ACCESS_WAIT,
+		.lenient = true,
+		.fn = list_one,
+		.arg = listing,
+	};
+
+	if (asking.most > VALUES_MOST)
+		asking.most = VALUES_MOST;
+	return ask(&asking);
+}
+
+int source_list(struct source *source, struct mac *mac, const struct tierfs_ident *asked, struct source_table *table,
+		struct tierfs_ident *list)
+{
+	struct identifying listing = { .source = source, .table = table, .mac = mac, .list = list };
 	uint64_t *block, count = 0;
 	int err = source_look(source, table);
 
@@ -352,13 +440,31 @@ int source_hash_all(struct source *source, struct source_table *table)
 	block = malloc((table->count + 1) * sizeof(*block));
 	if (!block)
 		return -ENOMEM;
-	for (uint64_t i = 0; i < table->count; i++)
-		/* A cold block without a hash is away, or its header is damaged. */
-		if (table->hash[i] == STREAM_HASH_UNKNOWN && table->state[i] != TIERFS_STATE_COLD)
+	for (uint64_t i = 0; i < table->count; i++) {
+		bool hole = table->state[i] == TIERFS_STATE_HOLE;
+
+		list[i] = hole ? STREAM_HOLE : STREAM_UNKNOWN;
+		if (!hole && (!asked || ident_known(asked[i])))
 			block[count++] = i;
-	err = source_hash(source, table, block, count);
+	}
+	err = list_blocks(source, &listing, block, count);
 	free(block);
 	return err;
+}
+
+int source_list_ident(const uint8_t key[static STREAM_KEY_BYTES], const struct tierfs_ident *list, uint64_t count,
+		      struct tierfs_ident *ret)
+{
+	CLEANUP_FREE uint8_t *bytes = malloc((count + 1) * IDENT_BYTES);
+	struct mac *mac;
+	int err = bytes ? mac_new(MAC_LIST, key, &mac) : -ENOMEM;
+
+	if (err)
+		return err;
+	stream_put_idents(list, count, bytes);
+	*ret = mac_of(mac, bytes, count * IDENT_BYTES);
+	mac_free(mac);
+	return ident_known(*ret) ? 0 : -ENOMEM;
 }
 
 /* --- values ----------------------------------------------------------------------------------------------------- */
@@ -375,7 +481,6 @@ static int encode_cached(struct source *source, struct source_value *value)
 {
 	struct store_key key = { .ino = 0, .block = value->block };
 	struct codec_hotness hotness = { .generation = value->generation, .tier = value->tier };
-	uint64_t hash;
 	size_t length;
 	int err = read_through_file(source, value->block);
 
@@ -387,17 +492,20 @@ static int encode_cached(struct source *source, struct source_value *value)
 		value->hole = true;
 		return 0;
 	}
-	hash = codec_hash(source->plain, source->block_bytes);
-	err = codec_encode(source->codec, key, hotness, source->plain, hash, source->value,
-			   codec_bound(source->block_bytes), &length);
+	err = identify_plain(source, value->block, &value->ident);
+	if (!err)
+		err = codec_encode(source->codec, key, hotness, source->plain, value->ident, source->value,
+				   codec_bound(source->block_bytes), &length);
+	if (err)
+		return err;
 	value->payload = source->value;
 	value->length_bytes = (uint32_t)length;
 	return err;
 }
 
-static bool is_known(const struct valuing *valuing, uint64_t block, uint64_t hash)
+static bool is_known(const struct valuing *valuing, uint64_t block, struct tierfs_ident ident)
 {
-	return valuing->wish->known && hash > STREAM_HASH_UNKNOWN && valuing->wish->known[block] == hash;
+	return valuing->wish->known && ident_same(valuing->wish->known[block], ident);
 }
 
 static int value_one(void *arg, const struct tierfs_access *access, const struct tierfs_access_record *record)
@@ -410,16 +518,16 @@ static int value_one(void *arg, const struct tierfs_access *access, const struct
 		.resident = record->result == TIERFS_ACCESS_RESIDENT,
 		.generation = record->generation,
 		.tier = record->tier,
-		.hash = STREAM_HASH_HOLE,
+		.ident = STREAM_HOLE,
 		.payload = tierfs_access_payload(access, record),
 		.length_bytes = record->payload_bytes,
 	};
 	struct codec_info info;
 	int err;
 
-	if (!value.hole && !value.payload && is_known(valuing, record->block, record->content_hash)) {
+	if (!value.hole && !value.payload && is_known(valuing, record->block, record->ident)) {
 		value.same = true;
-		value.hash = record->content_hash;
+		value.ident = record->ident;
 	} else if (value.resident && !value.hole && !value.payload && valuing->wish->resident) {
 		err = encode_cached(source, &value);
 		if (err)
@@ -429,8 +537,8 @@ static int value_one(void *arg, const struct tierfs_access *access, const struct
 		err = codec_peek(value.payload, value.length_bytes, &info);
 		if (err)
 			return err;
-		value.hash = stream_hash(info.content_hash);
-		value.same = is_known(valuing, record->block, value.hash);
+		value.ident = info.ident;
+		value.same = is_known(valuing, record->block, value.ident);
 	}
 	return valuing->fn(valuing->arg, &value);
 }

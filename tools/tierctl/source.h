@@ -1,4 +1,4 @@
-/* source.h - the blocks of one RAM file, read where they are (tierfs/access.h): states, hashes, values as stored.
+/* source.h - the blocks of one RAM file, read where they are (tierfs/access.h): states, identities, values as stored.
  *
  * Nothing is promoted, and no generation changes. Belongs to one thread. 0 or -errno; an error names the block.
  */
@@ -10,13 +10,16 @@
 
 #include <tierfs/access.h>
 
+#include "stream/stream.h"
+
 struct codec;
+struct mac;
 
 /* Per block, as it was when it was looked at. */
 struct source_table {
 	uint64_t count;
-	uint64_t *hash; /* as in a list (stream/stream.h); of resident blocks: STREAM_HASH_UNKNOWN until it was asked
-			   for */
+	struct tierfs_ident
+		*ident; /* of the source's pool; of resident blocks: STREAM_UNKNOWN until it was asked for */
 	uint8_t *state; /* enum tierfs_access_state */
 	uint8_t *generation, *tier;
 };
@@ -31,7 +34,8 @@ struct source {
 	uint32_t pace;        /* flags of all calls: source_set_pace() */
 	uint64_t size_bytes, blocks;
 	uint32_t block_bytes;
-	struct codec *codec; /* made when it is needed */
+	struct codec *codec; /* made when it is needed, and so is the next: a handle for source_identify_plain() */
+	struct tierfs_access *identifier;
 	uint8_t *plain, *value;
 	uint64_t error_block; /* the block that the last error is about; UINT64_MAX: none */
 };
@@ -52,28 +56,35 @@ char *source_why(const struct source *source, int err, char buf[static SOURCE_WH
 
 int source_table_init(struct source_table *table, uint64_t count); /* -ENOMEM */
 void source_table_fini(struct source_table *table);                /* takes a zeroed one */
-/* States, ages and the hashes that are known without work. */
+/* States, ages and the identities that are known without work. */
 int source_look(struct source *source, struct source_table *table);
-/* Hashes of blocks that are resident, from their content: table->hash of each that is named. */
-int source_hash(struct source *source, struct source_table *table, const uint64_t *block, size_t count);
-/* Hashes of all blocks. */
-int source_hash_all(struct source *source, struct source_table *table);
+/* Identities of blocks that are resident, from their content: table->ident of each that is named. */
+int source_identify(struct source *source, struct source_table *table, const uint64_t *block, size_t count);
+/* The identities of all blocks as a list has them, made with its key: list[block]. Content is read, cold or not. asked:
+ * of blocks alone that it has an identity of; NULL: of all. table->ident is of the same content. What cannot be read is
+ * STREAM_UNKNOWN. */
+int source_list(struct source *source, struct mac *mac, const struct tierfs_ident *asked, struct source_table *table,
+		struct tierfs_ident *list);
+
+/* The identity of a list as a whole. */
+int source_list_ident(const uint8_t key[static STREAM_KEY_BYTES], const struct tierfs_ident *list, uint64_t count,
+		      struct tierfs_ident *ret);
 
 struct source_value {
 	uint64_t block;
 	bool hole, resident;
 	bool same; /* the content is the one that is known: there is no payload */
 	uint8_t generation, tier;
-	uint64_t hash;       /* as in a list */
+	struct tierfs_ident ident;
 	const void *payload; /* as stored; NULL: a hole, or resident and not asked for */
 	uint32_t length_bytes;
 };
 typedef int source_value_fn(void *arg, const struct source_value *value);
 
 struct source_wish {
-	bool resident;         /* values of blocks in DRAM, too */
-	bool quick;            /* which are encoded for speed */
-	const uint64_t *known; /* of each block of the file: a hash as in a list; no value of a block that has it */
+	bool resident;                    /* values of blocks in DRAM, too */
+	bool quick;                       /* which are encoded for speed */
+	const struct tierfs_ident *known; /* of each block of the file: no value of a block that has it */
 };
 
 /* The values of the blocks that are named, in that order. fn non-zero ends it. */
