@@ -758,6 +758,13 @@ static int write_to_dram(void)
 	return write_where_it_is(TIERFS_BLOCK_IN_PLACE | TIERFS_BLOCK_TO_DRAM);
 }
 
+static struct tierfs_ident away_ident;
+
+static void expect_away(void)
+{
+	away_ident = ident_of(before + COLD_2 * BLOCK, BLOCK);
+}
+
 /* Cold blocks go away and come back, as at the end of a move. */
 static int away_and_back(void)
 {
@@ -771,8 +778,7 @@ static int away_and_back(void)
 		buffer.record[0].payload_at = 65536;
 		buffer.record[0].payload_bytes = step ? BLOCK : 0;
 		memcpy(memory + 65536, before + COLD_2 * BLOCK, BLOCK);
-		if (!step)
-			buffer.record[0].ident = ident_of(before + COLD_2 * BLOCK, BLOCK);
+		buffer.record[0].ident = away_ident;
 		err = access_write(file, 0, &buffer);
 		if (!err)
 			err = worst(&buffer, 1);
@@ -783,6 +789,7 @@ static int away_and_back(void)
 									  .form = TIERFS_FORM_PLAIN,
 									  .payload_at = 65536,
 									  .payload_bytes = BLOCK,
+									  .ident = away_ident,
 									  .flags = TIERFS_BLOCK_AWAY };
 			err = access_write(file, 0, &buffer);
 			if (!err)
@@ -846,7 +853,7 @@ static const struct function FUNCTIONS[] = {
 	{ "access_read_list", NULL, read_list, .mapped = false },
 	{ "access_write", expect_whole, write_in_place, .mapped = true },
 	{ "access_write, to DRAM", expect_whole, write_to_dram, .mapped = true },
-	{ "access_write, away", NULL, away_and_back, .mapped = false },
+	{ "access_write, away", expect_away, away_and_back, .mapped = false },
 	{ "access_set, access_ages", NULL, set_ages, .mapped = false },
 };
 
