@@ -45,18 +45,28 @@ struct tierfs_access {
 
 /* --- life ------------------------------------------------------------------------------------------------------- */
 
-/* Number of what a descriptor is open to, among its kind; 0: it is closed. */
-static uint64_t identity_of(int fd)
+/* Takes a new descriptor in: *ret_ino is the number of what it is open to, among its kind. Closes it on an error. */
+static int take_in(int fd, int *ret, uint64_t *ret_ino)
 {
 	struct stat st;
+	int raised = wire_raise_fd(fd), err = (int)client_sys(SYS_fstat, raised, &st);
 
-	return client_sys(SYS_fstat, fd, &st) == 0 ? st.st_ino : 0;
+	if (err) {
+		close(raised);
+		return err;
+	}
+	*ret = raised;
+	*ret_ino = st.st_ino;
+	return 0;
 }
 
 /* Nothing is sent to, and nothing closed, that has our number by now. */
 static bool is_ours(int fd, uint64_t ino)
 {
-	return fd >= 0 && ino && identity_of(fd) == ino;
+	struct stat st;
+	long err = fd < 0 ? -EBADF : client_sys(SYS_fstat, fd, &st);
+
+	return err ? err != -EBADF : st.st_ino == ino;
 }
 
 static int make_buffer(struct tierfs_access *access, size_t bytes)
@@ -65,8 +75,9 @@ static int make_buffer(struct tierfs_access *access, size_t bytes)
 
 	if (fd < 0)
 		return (int)fd;
-	access->buffer_fd = wire_raise_fd((int)fd);
-	access->buffer_ino = identity_of(access->buffer_fd);
+	err = take_in((int)fd, &access->buffer_fd, &access->buffer_ino);
+	if (err)
+		return (int)err;
 	err = client_sys(SYS_ftruncate, access->buffer_fd, bytes);
 	if (!err)
 		err = client_sys(SYS_fcntl, access->buffer_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
@@ -87,12 +98,13 @@ static int make_buffer(struct tierfs_access *access, size_t bytes)
 static int connect_to(struct tierfs_access *access, const struct tierfs_ioc_info *info)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), err;
 
 	if (fd < 0)
 		return -errno;
-	access->sock = wire_raise_fd(fd);
-	access->sock_ino = identity_of(access->sock);
+	err = take_in(fd, &access->sock, &access->sock_ino);
+	if (err)
+		return err;
 	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, info->run_dir,
 		 TIERFS_ACCESS_SOCKET);
 	return connect(access->sock, (struct sockaddr *)&address, sizeof(address)) < 0 ? -ENOTCONN : 0;

@@ -35,6 +35,7 @@
 #define TEXT_OF(x) TEXT_OF_(x)
 #define PAGE_BYTES ((size_t)4096)
 #define HUGE_BYTES ((size_t)2 << 20)
+#define DESCRIPTORS_TO_COME 4 /* arena, device, userfaultfd, and one to raise them */
 #define FLAGS_KNOWN \
 	(MAP_TYPE | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_LOCKED | \
 	 MAP_STACK | MAP_DENYWRITE | MAP_EXECUTABLE)
@@ -260,7 +261,7 @@ static void *reserve_aligned(const struct attempt *attempt)
 static void unplace(struct attempt *attempt, void *addr)
 {
 	if (is_replacing(attempt->wish))
-		client_sys_blank(addr, attempt->length_bytes);
+		client_blank(addr, attempt->length_bytes);
 	else
 		client_sys(SYS_munmap, addr, attempt->length_bytes);
 }
@@ -382,6 +383,7 @@ static int attach_to_daemon(struct attempt *attempt)
 	} else {
 		say(attempt->why, "the daemon does not answer on its socket");
 	}
+	client_agent_reap(&guard);
 	client_agent_leave(&guard);
 	return err;
 }
@@ -413,6 +415,23 @@ static int attach(struct attempt *attempt)
 	return err;
 }
 
+/* Descriptors that come with a packet and find no room break the connection, and cannot be told from garbage. */
+static int check_room(int fd)
+{
+	int fds[DESCRIPTORS_TO_COME], count = 0, err = 0;
+
+	while (!err && count < DESCRIPTORS_TO_COME) {
+		fds[count] = (int)client_sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
+		if (fds[count] < 0)
+			err = fds[count];
+		else
+			count++;
+	}
+	while (count > 0)
+		close(fds[--count]);
+	return err;
+}
+
 /* In the hand. */
 static int run_attach(void *arg)
 {
@@ -424,12 +443,12 @@ static int run_attach(void *arg)
 		return -EPERM;
 	}
 	err = client_agent_take_fd(attempt->wish->fd, attempt->tid, &attempt->file_fd);
-	if (err) {
-		if (err == -EMFILE)
-			say(attempt->why, why_no_fds);
-		return err;
-	}
-	err = attach(attempt);
+	if (!err)
+		err = check_room(attempt->file_fd);
+	if (err == -EMFILE)
+		say(attempt->why, why_no_fds);
+	if (!err)
+		err = attach(attempt);
 	cleanup_closep(&attempt->arena_fd);
 	cleanup_closep(&attempt->device_fd);
 	cleanup_closep(&attempt->uffd_fd);
@@ -452,6 +471,8 @@ int client_attach(const struct client_wish *wish, void **ret, char why[CLIENT_WH
 	err = client_filter_any() ? 0 : check_magic(wish->fd);
 	if (!err)
 		err = client_agent_do_for(run_attach, &attempt, &attempt.tid);
+	if (err == -EPERM && why && !why[0])
+		say(why, "a system-call filter does not allow the library a descriptor table of its own");
 	if (err)
 		return err;
 	*ret = attempt.addr;

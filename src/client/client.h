@@ -32,6 +32,9 @@ struct client_wish {
 
 int client_attach(const struct client_wish *wish, void **ret, char why[CLIENT_WHY_LEN]);
 
+/* Inaccessible memory in place of what is there: the address cannot become somebody else's. */
+int client_blank(void *addr, size_t length);
+
 /* Gives up what is attached in the range and leaves inaccessible memory there, so that nobody can come in between:
  * the caller unmaps it, or maps over it. addr is page aligned. */
 int client_give_up(void *addr, size_t length);

@@ -6,8 +6,8 @@
  * its first use of the library: it begins anew. There is nothing to hook into fork() for, and children made by other
  * ways than libc's are found, too.
  *
- * Where a private table cannot be had (a filter that was there before the threads), descriptors are in the program's,
- * and whatever closes them takes them.
+ * Where a private table cannot be had, because of a filter that was there before the threads, nothing is attached: what
+ * the program closes would be lost without a word.
  */
 #include "client/client_agent.h"
 
@@ -66,15 +66,15 @@ static pthread_mutex_t start_lock = PTHREAD_MUTEX_INITIALIZER; /* before agent_l
 static uint32_t *_Atomic life;                                 /* enum life; zero in children */
 
 static struct {
-	bool running;          /* start_lock */
-	uint32_t started;      /* futex: the threads are there, or start_error says why not */
-	int start_error;       /* written before started */
-	int wake_fd;           /* wakes the agent; written before started */
-	int program_fd;        /* the process, of which descriptors are taken; -1: the table is shared with it */
-	uint32_t post;         /* futex: counts what the post is to look at */
-	uint32_t posted;       /* futex: as far as it has looked; agent_lock */
-	uint32_t errand;       /* futex: counts errands */
-	_Atomic bool gives_up; /* not all threads could be made: the post ends, too */
+	bool running;                            /* start_lock */
+	uint32_t started;                        /* futex: the threads are there, or start_error says why not */
+	int start_error;                         /* written before started */
+	int wake_fd;                             /* wakes the agent; written before started */
+	int program_fd;                          /* the process, of which descriptors are taken */
+	uint32_t post;                           /* futex: counts what the post is to look at */
+	uint32_t posted;                         /* futex: as far as it has looked; agent_lock */
+	uint32_t errand;                         /* futex: counts errands */
+	_Atomic bool gives_up;                   /* not all threads could be made: the post ends, too */
 	TAILQ_HEAD(errand_list, errand) errands; /* agent_lock */
 } agent = { .wake_fd = -1, .program_fd = -1, .errands = TAILQ_HEAD_INITIALIZER(agent.errands) };
 
@@ -108,14 +108,10 @@ static void restore_signals(const uint64_t *old)
 
 static void begin_anew(void)
 {
-	bool is_shared = agent.program_fd < 0;
-
 	client_filter_inherit();
-	client_conn_forget(is_shared);
-	client_range_forget(is_shared);
-	client_zap_forget(is_shared);
-	if (is_shared && agent.running && agent.wake_fd >= 0)
-		close(agent.wake_fd);
+	client_conn_forget();
+	client_range_forget();
+	client_zap_forget();
 	agent.wake_fd = agent.program_fd = -1;
 	agent.running = false;
 	agent.started = agent.posted = agent.post = 0;
@@ -292,8 +288,9 @@ static void wake_agent(void)
 {
 	uint64_t one = 1;
 
-	if (write(agent.wake_fd, &one, sizeof(one)) < 0)
-		return; /* it is full: the thread is about to wake anyway */
+	while (write(agent.wake_fd, &one, sizeof(one)) < 0)
+		if (errno == EAGAIN)
+			return; /* it is full: the thread is about to wake anyway */
 }
 
 static void close_dropped(void)
@@ -390,13 +387,6 @@ int client_agent_take_fd(int fd, int tid, int *ret)
 {
 	long taken, thread_fd;
 
-	if (agent.program_fd < 0) {
-		taken = client_sys(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
-		if (taken < 0)
-			return (int)taken;
-		*ret = wire_raise_fd((int)taken);
-		return 0;
-	}
 	if (!tid) {
 		taken = client_sys(SYS_pidfd_getfd, agent.program_fd, fd, 0);
 	} else {
@@ -414,21 +404,31 @@ int client_agent_take_fd(int fd, int tid, int *ret)
 
 /* --- starting --------------------------------------------------------------------------------------------------- */
 
-/* In the agent: a descriptor table and a root directory that are not the program's. */
+/* In the agent: a descriptor table and a root directory that are not the program's. -EPERM: not allowed, by a filter;
+ * nothing has changed then. */
 static int leave_program(void)
 {
 	unsigned int first = 0;
-	long fd;
+	long fd, copy;
 
-	agent.program_fd = -1;
 	if (!client_filter_allows(CLIENT_FILTER_PRIVATE))
-		return 0;
+		return -EPERM;
+	/* Whether it works at all: filters that were there before the library are not known. */
+	fd = client_sys(SYS_pidfd_open, getpid(), 0);
+	if (fd < 0)
+		return (int)fd;
+	copy = client_sys(SYS_pidfd_getfd, fd, fd, 0);
+	client_sys(SYS_close, fd);
+	if (copy < 0)
+		return (int)copy;
+	client_sys(SYS_close, copy);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 	first = STDERR_FILENO + 1; /* for reports */
 #endif
-	if (client_sys(SYS_close_range, first, ~0U, CLOSE_RANGE_UNSHARE) < 0)
-		return 0;
-	client_sys(SYS_unshare, CLONE_FS);
+	fd = client_sys(SYS_close_range, first, ~0U, CLOSE_RANGE_UNSHARE);
+	if (fd < 0)
+		return (int)fd;
+	client_sys(SYS_unshare, CLONE_FS); /* without it, a chroot() hides the sockets: no more than that */
 	fd = client_sys(SYS_pidfd_open, getpid(), 0);
 	if (fd < 0)
 		return (int)fd;

@@ -541,11 +541,8 @@ struct client_conn *client_conn_find(const char *run_dir)
 	return unused;
 }
 
-void client_conn_forget(bool close_fds)
+void client_conn_forget(void)
 {
-	for (int i = 0; i < CLIENT_CONN_MAX; i++) {
-		if (close_fds && client_conns[i].state != CLIENT_CONN_FREE && client_conns[i].fd >= 0)
-			close(client_conns[i].fd);
+	for (int i = 0; i < CLIENT_CONN_MAX; i++)
 		client_conns[i].state = CLIENT_CONN_FREE;
-	}
 }

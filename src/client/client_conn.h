@@ -97,5 +97,5 @@ void client_conn_on_packet(struct client_conn *conn, struct wire_packet *packet)
 /* The connection ended, or an attempt did. error: -EPROTO if the daemon speaks another version, -EPERM if it is not to
  * be trusted. */
 void client_conn_fail(struct client_conn *conn, int error);
-/* In a child of fork(): forgets, and closes what is there. */
-void client_conn_forget(bool close_fds);
+/* In a child of fork(), which has none of the descriptors. */
+void client_conn_forget(void);

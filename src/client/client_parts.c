@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <linux/kcmp.h>
+#include <sys/mman.h>
 
 #include "base/cleanup.h"
 #include "client/client_agent.h"
@@ -14,6 +15,14 @@
 #include "client/client_sys.h"
 
 #define PAGE_BYTES ((size_t)4096)
+
+int client_blank(void *addr, size_t length)
+{
+	long at = client_sys(SYS_mmap, addr, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
+			     -1, 0);
+
+	return at < 0 && at > -4096 ? (int)at : 0;
+}
 
 bool client_is_attached(const void *addr, size_t length)
 {
@@ -63,7 +72,7 @@ static int give_up_part(struct client_agent_guard *guard, struct client_range *r
 	/* Everything that can fail comes before the memory goes. */
 	err = client_range_may_cut(from, to - from);
 	if (!err)
-		err = client_sys_blank((void *)from, to - from);
+		err = client_blank((void *)from, to - from);
 	if (err)
 		return err;
 	client_range_cut(from, to - from);

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <unistd.h>
 
 static struct client_range ranges[CLIENT_RANGE_MAX];
 static size_t range_count;
@@ -190,15 +189,8 @@ size_t client_range_count(const struct client_conn *conn)
 	return count;
 }
 
-void client_range_forget(bool close_fds)
+void client_range_forget(void)
 {
-	for (size_t i = 0; close_fds && i < CLIENT_MAPPING_MAX; i++) {
-		if (!mappings[i].conn)
-			continue;
-		close(mappings[i].arena_fd);
-		close(mappings[i].uffd_fd);
-		close(mappings[i].file_fd);
-	}
 	memset(mappings, 0, sizeof(mappings));
 	range_count = dropped_count = 0;
 	update_bounds();

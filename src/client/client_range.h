@@ -77,5 +77,5 @@ size_t client_range_count(const struct client_conn *conn);
 
 /* False only if nothing attached overlaps; needs no lock. */
 bool client_range_maybe(uintptr_t addr, size_t length);
-/* In a child of fork(), where none of this memory exists: forgets everything, and closes what is there. */
-void client_range_forget(bool close_fds);
+/* In a child of fork(), where none of this memory exists. */
+void client_range_forget(void);

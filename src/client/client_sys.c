@@ -1,8 +1,6 @@
 /* client/client_sys.c - see client_sys.h. */
 #include "client/client_sys.h"
 
-#include <sys/mman.h>
-
 #if defined(__x86_64__)
 
 long client_sys6(long number, long a, long b, long c, long d, long e, long f)
@@ -38,11 +36,3 @@ long client_sys6(long number, long a, long b, long c, long d, long e, long f)
 #else
 #error "libtierfs makes system calls by itself: this processor needs a few lines here"
 #endif
-
-int client_sys_blank(void *addr, size_t length)
-{
-	long at = client_sys(SYS_mmap, addr, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE,
-			     -1, 0);
-
-	return at < 0 && at > -4096 ? (int)at : 0;
-}

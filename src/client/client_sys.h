@@ -6,7 +6,6 @@
  */
 #pragma once
 
-#include <stddef.h>
 #include <sys/syscall.h>
 
 long client_sys6(long number, long a, long b, long c, long d, long e, long f);
@@ -15,6 +14,3 @@ long client_sys6(long number, long a, long b, long c, long d, long e, long f);
 #define client_sys(...) CLIENT_SYS_PADDED(__VA_ARGS__, 0, 0, 0, 0, 0, 0)
 #define CLIENT_SYS_PADDED(number, a, b, c, d, e, f, ...) \
 	client_sys6((number), (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-
-/* Inaccessible memory in place of what is there: the address cannot become somebody else's. 0 or -errno. */
-int client_sys_blank(void *addr, size_t length);

@@ -75,9 +75,7 @@ void client_zap(const struct tierfs_range *ranges, size_t count, const struct cl
 		zap_batch();
 }
 
-void client_zap_forget(bool close_fds)
+void client_zap_forget(void)
 {
-	if (close_fds && self_fd >= 0)
-		close(self_fd);
 	self_fd = -1;
 }

@@ -15,4 +15,4 @@ struct client_conn;
 
 void client_zap(const struct tierfs_range *ranges, size_t count, const struct client_conn *conn);
 /* In a child of fork(): the process descriptor is the parent's. */
-void client_zap_forget(bool close_fds);
+void client_zap_forget(void);

@@ -34,6 +34,7 @@ static const struct option_text option_texts[] = {
 	{ ARGS_PACE, "rate", "N", 'R', "promotions a second that are acceptable (default 10)" },
 	{ ARGS_PACE, "sample", "SECONDS", 'S', "count promotions for so long, and compare" },
 	{ ARGS_COMMAND, "plain", NULL, 'p', "without the library, in a memory cgroup" },
+	{ ARGS_COMMAND, "require", NULL, 'E', "refuse what would not be tiered, and say why" },
 	{ ARGS_COMMAND, "memory", "SIZE", 'm', "limit of the cgroup" },
 	{ ARGS_COMMAND, "mount", "PATH", 'M', "the limit is the budget of this mount" },
 	{ ARGS_SEND, "all", NULL, 'a', "cold and resident blocks (this is the default)" },
@@ -148,7 +149,7 @@ static bool take_simple(int letter, const char *argument, struct args *args)
 		{ 'L', NULL, &args->listen },  { 'A', &args->answer, NULL },     { 'I', &args->in_place, NULL },
 		{ 'q', NULL, &args->qmp },     { 'Q', NULL, &args->target_qmp }, { 'U', NULL, &args->uri },
 		{ 'n', &args->dry_run, NULL }, { 'k', &args->compare, NULL },    { 'y', &args->post_copy, NULL },
-		{ 'e', &args->resume, NULL },
+		{ 'e', &args->resume, NULL },  { 'E', &args->require, NULL },
 	};
 
 	for (size_t i = 0; i < sizeof(simple) / sizeof(simple[0]); i++) {

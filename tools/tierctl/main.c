@@ -57,8 +57,9 @@ const struct command commands[] = {
 	{ "run", run_run, "[--] COMMAND [ARGUMENT...]", ARGS_COMMAND,
 	  "Run a program whose mappings of RAM files are attached. They are as fast as shared memory then. The "
 	  "program\n"
-	  "must be dynamically linked. With --plain, any program, whose mappings are plain, in a memory cgroup: the\n"
-	  "kernel chooses which of its pages leave DRAM. Its limit is for all memory of the program." },
+	  "must be dynamically linked. With --require, what would not be tiered is refused. With --plain, any\n"
+	  "program, whose mappings are plain, in a memory cgroup: the kernel chooses which of its pages leave DRAM.\n"
+	  "Its limit is for all memory of the program." },
 	{ "send", send_run, "FILE", ARGS_JSON | ARGS_SEND | ARGS_LIVE | ARGS_CHANNEL,
 	  "Send a RAM file as a stream. Cold blocks go as they lie in the store, with their age; nothing is promoted.\n"
 	  "Over a connection that goes both ways (--connect, --listen, --via), or with --since, only what the "

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -59,36 +60,67 @@ static int find_program(const char *name, char ret[static PATH_MAX])
 	return -ENOENT;
 }
 
-/* NULL, or why the library cannot be loaded into the program. Anything that is not an ELF file is left to exec. */
-static const char *check_elf(int fd)
+/* What stands in the way of attaching a program's memory. */
+struct obstacle {
+	const char *what; /* NULL: nothing */
+	const char *why;
+	bool is_fatal; /* not only with --require */
+};
+
+/* Go's compiler leaves a note. */
+static bool is_go(int fd, const Elf64_Phdr *segment)
 {
+	struct {
+		Elf64_Nhdr head;
+		char name[4];
+	} note;
+
+	return segment->p_type == PT_NOTE &&
+	       pread(fd, &note, sizeof(note), (off_t)segment->p_offset) == (ssize_t)sizeof(note) &&
+	       note.head.n_namesz == sizeof(note.name) && !memcmp(note.name, "Go\0", sizeof(note.name));
+}
+
+/* Anything that is not an ELF file is left to exec. */
+static struct obstacle check_elf(int fd)
+{
+	struct obstacle none = {}, go = { "makes its system calls without libc (Go)",
+					  "mappings of its own are not attached", false };
+	bool is_dynamic = false, found_go = false;
 	Elf64_Ehdr head;
 
 	if (pread(fd, &head, sizeof(head), 0) != (ssize_t)sizeof(head) || memcmp(head.e_ident, ELFMAG, SELFMAG))
-		return NULL;
+		return none;
 	if (head.e_ident[EI_CLASS] != ELFCLASS64)
-		return "is a 32-bit program: the library cannot be loaded into it";
+		return (struct obstacle){ "is a 32-bit program: the library cannot be loaded into it", NULL, true };
 	for (unsigned int i = 0; i < head.e_phnum; i++) {
 		Elf64_Phdr segment;
 
 		if (pread(fd, &segment, sizeof(segment), (off_t)(head.e_phoff + (Elf64_Off)i * head.e_phentsize)) !=
 		    (ssize_t)sizeof(segment))
-			return NULL;
-		if (segment.p_type == PT_INTERP)
-			return NULL;
+			return none;
+		is_dynamic = is_dynamic || segment.p_type == PT_INTERP;
+		found_go = found_go || is_go(fd, &segment);
 	}
-	return "is statically linked: the library cannot be loaded into it";
+	if (!is_dynamic)
+		return (struct obstacle){ "is statically linked: the library cannot be loaded into it", NULL, true };
+	return found_go ? go : none;
 }
 
-static const char *check_program(const char *path)
+static struct obstacle check_program(const char *path)
 {
 	CLEANUP_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return NULL; /* may be run, not read */
+		return (struct obstacle){}; /* may be run, not read */
 	if (((st.st_mode & S_ISUID) && st.st_uid != geteuid()) || ((st.st_mode & S_ISGID) && st.st_gid != getegid()))
-		return "changes its user or group when it starts: the library cannot be loaded into it";
+		return (struct obstacle){
+			"changes its user or group when it starts: the library cannot be loaded into it", NULL, true
+		};
+	/* Root has them all: for it the program is as any other. */
+	if (getuid() != 0 && fgetxattr(fd, "security.capability", NULL, 0) > 0)
+		return (struct obstacle){ "has file capabilities (setcap): the library is not loaded into it",
+					  "its mappings are plain", false };
 	return check_elf(fd);
 }
 
@@ -107,10 +139,10 @@ static int set_preload(const char *library)
 	return rc < 0 ? fail_errno(library, "cannot be preloaded", errno) : 0;
 }
 
-static int run_attached(char **argv)
+static int run_attached(char **argv, bool require)
 {
 	char library[PATH_MAX] = PRELOAD, program[PATH_MAX];
-	const char *why;
+	struct obstacle obstacle;
 	int err = find_preload(library);
 
 	if (err)
@@ -118,9 +150,13 @@ static int run_attached(char **argv)
 	err = find_program(argv[0], program);
 	if (err)
 		return fail_errno(argv[0], "cannot run", err);
-	why = check_program(program);
-	if (why)
-		return fail(argv[0], why, NULL);
+	obstacle = check_program(program);
+	if (obstacle.what && (obstacle.is_fatal || require))
+		return fail(argv[0], obstacle.what, NULL);
+	if (obstacle.what)
+		fail(argv[0], obstacle.what, obstacle.why); /* it is a warning: it runs all the same */
+	if (require && setenv("TIERFS_REQUIRE", "1", 1) < 0)
+		return fail_errno("TIERFS_REQUIRE", "cannot be set", errno);
 	if (set_preload(library))
 		return 1;
 	execvp(argv[0], argv);
@@ -233,5 +269,7 @@ int run_run(const struct command *command, int argc, char **argv)
 		return fail(command->name, "a command is missing", "see 'tierctl run --help'");
 	if (!args.plain && (args.memory || args.mount))
 		return fail(command->name, "--memory and --mount are for --plain", NULL);
-	return args.plain ? run_plain(&args) : run_attached(args.operands);
+	if (args.plain && args.require)
+		return fail(command->name, "--plain and --require exclude each other", NULL);
+	return args.plain ? run_plain(&args) : run_attached(args.operands, args.require);
 }

@@ -17,7 +17,8 @@ enum args_option {
 	ARGS_RANGE = 1 << 2, /* --offset and --length */
 	ARGS_OFF = 1 << 3,
 	ARGS_DEPTH = 1 << 4,
-	ARGS_COMMAND = 1 << 5, /* operands are a command with options of its own; --plain, --memory and --mount */
+	ARGS_COMMAND =
+		1 << 5, /* operands are a command with options of its own; --require, --plain, --memory and --mount */
 	ARGS_COMPARE = 1 << 6,
 	ARGS_PACE = 1 << 7,     /* --rate in promotions, --sample */
 	ARGS_CHANNEL = 1 << 10, /* --listen, --connect, --rate */
@@ -34,7 +35,7 @@ struct args {
 	bool has_range;
 	uint64_t offset, length; /* length UINT64_MAX: to the end */
 	unsigned int depth;
-	bool plain;
+	bool plain, require;
 	uint64_t memory;                                    /* bytes; 0: not given */
 	const char *mount;                                  /* NULL: not given */
 	const char *listen, *connect, *via, *since, *pause; /* NULL: not given */
