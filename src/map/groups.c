@@ -45,12 +45,13 @@
 #define GROWTH_FIRST_DIVISOR 4
 #define GROWTH_DIVISOR 8
 
+/* A process and a file that it maps, however often. */
 struct entry {
 	TAILQ_ENTRY(entry) link;
-	uint64_t id;
 	pid_t pid;
 	struct ramfile *file;
-	unsigned int users; /* under lock: turns that work with it */
+	unsigned int mappings; /* under lock */
+	unsigned int users;    /* under lock: turns that work with it */
 };
 
 TAILQ_HEAD(entry_list, entry);
@@ -458,47 +459,71 @@ void groups_free(struct groups *groups)
 	free(groups);
 }
 
-int groups_add(struct groups *groups, uint64_t id, pid_t pid, struct ramfile *file)
+/* Under lock. */
+static struct entry *find_entry(struct groups *groups, pid_t pid, const struct ramfile *file)
 {
-	struct entry *entry = calloc(1, sizeof(*entry));
-	bool idle;
+	struct entry *entry;
+
+	TAILQ_FOREACH(entry, &groups->entries, link)
+		if (entry->pid == pid && entry->file == file)
+			break;
+	return entry;
+}
+
+/* Under lock: one mapping more. NULL: no memory. */
+static struct entry *enter(struct groups *groups, pid_t pid, struct ramfile *file)
+{
+	struct entry *entry = find_entry(groups, pid, file);
+
+	if (!entry) {
+		entry = calloc(1, sizeof(*entry));
+		if (!entry)
+			return NULL;
+		*entry = (struct entry){ .pid = pid, .file = file };
+		TAILQ_INSERT_TAIL(&groups->entries, entry, link);
+	}
+	entry->mappings++;
+	return entry;
+}
+
+int groups_add(struct groups *groups, pid_t pid, struct ramfile *file)
+{
+	struct entry *entry;
+	bool idle, first;
 	int err;
 
+	lock_get(&groups->lock);
+	entry = enter(groups, pid, file);
+	first = entry && entry->mappings == 1;
+	lock_put(&groups->lock);
 	if (!entry)
 		return -ENOMEM;
-	*entry = (struct entry){ .id = id, .pid = pid, .file = file };
-	lock_get(&groups->lock);
-	TAILQ_INSERT_TAIL(&groups->entries, entry, link);
-	lock_put(&groups->lock);
+	if (!first)
+		return 0;
 	want_look(groups);
 	err = look(groups, &idle);
 	if (err)
-		groups_remove(groups, id);
+		groups_remove(groups, pid, file);
 	return err;
 }
 
-void groups_remove(struct groups *groups, uint64_t id)
+void groups_remove(struct groups *groups, pid_t pid, struct ramfile *file)
 {
 	struct entry *entry;
 	bool last = true;
 
-	lock_get(&groups->lock);
-	TAILQ_FOREACH(entry, &groups->entries, link)
-		if (entry->id == id)
-			break;
-	if (!entry) {
-		lock_put(&groups->lock);
+	LOCK_SCOPE(&groups->lock);
+	entry = find_entry(groups, pid, file);
+	if (!entry || --entry->mappings)
 		return;
-	}
 	TAILQ_REMOVE(&groups->entries, entry, link);
 	while (entry->users)
 		lock_wait(&groups->lock, &groups->changed);
 	for (struct entry *other = TAILQ_FIRST(&groups->entries); other && last; other = TAILQ_NEXT(other, link))
-		last = other->file != entry->file;
+		last = other->file != file;
 	if (last) {
-		ramfile_set_limit(entry->file, UINT64_MAX);
-		ramfile_set_growth(entry->file, UINT64_MAX);
+		ramfile_set_limit(file, UINT64_MAX);
+		ramfile_set_growth(file, UINT64_MAX);
 	}
-	lock_put(&groups->lock);
 	free(entry);
 }

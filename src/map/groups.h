@@ -11,7 +11,6 @@
  */
 #pragma once
 
-#include <stdint.h>
 #include <sys/types.h>
 
 #include "core/ramfile.h"
@@ -22,6 +21,6 @@ struct groups;
 int groups_new(struct tier *tier, struct groups **ret);
 void groups_free(struct groups *groups); /* all mappings must have been removed. Takes NULL */
 
-/* The process maps the file, which stays until groups_remove(). Returns when the file's limit is known. */
-int groups_add(struct groups *groups, uint64_t id, pid_t pid, struct ramfile *file);
-void groups_remove(struct groups *groups, uint64_t id);
+/* The process maps the file, once more, which stays until groups_remove(). Returns when the file's limit is known. */
+int groups_add(struct groups *groups, pid_t pid, struct ramfile *file);
+void groups_remove(struct groups *groups, pid_t pid, struct ramfile *file);

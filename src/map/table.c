@@ -337,11 +337,11 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 	if (!entry)
 		return -ENOMEM;
 	/* Its limits are known before its first fault. */
-	err = groups_add(table->groups, mapping->id, mapping->pid, mapping->file);
+	err = groups_add(table->groups, mapping->pid, mapping->file);
 	if (!err) {
 		err = ramfile_add_mapper(mapping->file, &mapping->mapper);
 		if (err)
-			groups_remove(table->groups, mapping->id);
+			groups_remove(table->groups, mapping->pid, mapping->file);
 	}
 	if (err) {
 		free(entry);
@@ -368,7 +368,7 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 		lock_put(&table->lock);
 		free(entry);
 		ramfile_remove_mapper(mapping->file, &mapping->mapper);
-		groups_remove(table->groups, mapping->id);
+		groups_remove(table->groups, mapping->pid, mapping->file);
 	}
 	return err;
 }
@@ -386,7 +386,7 @@ void map_table_remove(struct map_table *table, struct mapping *mapping)
 	lock_put(&table->lock);
 	free(entry);
 	ramfile_remove_mapper(mapping->file, &mapping->mapper);
-	groups_remove(table->groups, mapping->id);
+	groups_remove(table->groups, mapping->pid, mapping->file);
 	mapping_free(mapping);
 }
 
