@@ -217,9 +217,10 @@ static void expect_nowhere(const struct index_record *record, size_t len)
 START_TEST(index_records)
 {
 	static const uint8_t wanted_key[INDEX_KEY_BYTES] = { 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3, 4 };
-	static const uint8_t wanted[sizeof(struct index_record)] = { 5,   0,   0,   0,   2, 0, 0, 0, 9, 1, 0, 0,
-								     'h', 'e', 'a', 'd', 0, 0, 0, 0, 0, 0, 0, 0,
-								     0,   0,   0,   0,   8, 0, 0, 0, 7, 0, 0, 0 };
+	static const uint8_t wanted[sizeof(struct index_record)] = {
+		5, 0, 0, 0, 2, 0, 0, 0, 9, 1, 0, 0, 'h', 'e', 'a', 'd', [12 + STORE_HEAD_BYTES] = INDEX_VERSION,
+		8, 0, 0, 0, 7, 0, 0, 0
+	};
 	const size_t own = sizeof(struct index_record) - 8; /* of a value that the key's own file put */
 	struct store_key wanted_at = { 0x102, 0x304 };
 	uint64_t origin;
@@ -240,8 +241,17 @@ START_TEST(index_records)
 	ck_assert(place_equal(got, place) && origin == UINT64_C(0x700000008));
 
 	ck_assert(!index_unpack(key, sizeof(key) - 1, &record, sizeof(record), &got_key, &got, &origin));
-	expect_nowhere(&record, own - 1);
+	/* As the first versions wrote it: a shorter head, no version, and the origin behind them if there is one. */
+	ck_assert(index_unpack(key, sizeof(key), &record, 12 + INDEX_OLD_HEAD_BYTES, &got_key, &got, &origin));
+	ck_assert(place_equal(got, place) && origin == 0x102);
+	memcpy(&record.head[INDEX_OLD_HEAD_BYTES], (const uint8_t[8]){ 6, 0, 0, 0, 7 }, 8);
+	ck_assert(index_unpack(key, sizeof(key), &record, 12 + INDEX_OLD_HEAD_BYTES + 8, &got_key, &got, &origin));
+	ck_assert(place_equal(got, place) && origin == UINT64_C(0x700000006));
+	expect_nowhere(&record, own - 2);
 	expect_nowhere(&record, sizeof(record) - 1);
+	record.version++;
+	expect_nowhere(&record, sizeof(record));
+	record.version--;
 	record.segment[3] = 1;
 	expect_nowhere(&record, sizeof(record));
 	record.segment[3] = 0;

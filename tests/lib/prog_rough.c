@@ -1,6 +1,6 @@
-/* prog_hostile - one client of a mount that does one thing it should not, again and again, for a time.
+/* prog_rough - one client of a mount that does one thing it should not, again and again, for a time.
  *
- *	prog_hostile WHAT FILE SECONDS [SEED]        FILE is a RAM file of 16 MiB or more that it may write
+ *	prog_rough WHAT FILE SECONDS [SEED]        FILE is a RAM file of 16 MiB or more that it may write
  *
  * It judges nothing: a verified load beside it does. Prints how often it did what it does. Exit 0, whatever it is
  *answered.
@@ -307,7 +307,7 @@ int main(int argc, char **argv)
 	size_t i = 0;
 
 	if (argc < 4)
-		prog_die("usage: prog_hostile WHAT FILE SECONDS [SEED]");
+		prog_die("usage: prog_rough WHAT FILE SECONDS [SEED]");
 	while (i < sizeof(things) / sizeof(things[0]) && strcmp(things[i].name, argv[1]) != 0)
 		i++;
 	if (i == sizeof(things) / sizeof(things[0]))
