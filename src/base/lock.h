@@ -16,6 +16,7 @@ enum lock_rank {
 	LOCK_RANK_FILE,          /* core/ramfile: block table of one file; two are never held together */
 	LOCK_RANK_MAPPERS,       /* core/ramfile: the mappers of one file */
 	LOCK_RANK_MAPPING,       /* map/mapping: addresses and zaps of one mapping */
+	LOCK_RANK_PEERS,         /* map/peers: processes, and who is in them */
 	LOCK_RANK_BUDGET,        /* mem/budget, and the waiters for room */
 	LOCK_RANK_STORE,         /* cold/store: reopen, headroom */
 	LOCK_RANK_LOOP,          /* base/loop */

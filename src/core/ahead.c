@@ -9,6 +9,8 @@
 
 #define QUEUE_MAX 256
 #define THREADS_MAX 8
+/* With those that are late in a mapper. */
+#define THREADS_LATE_MAX 128
 
 struct piece {
 	struct ramfile *file;
@@ -22,8 +24,9 @@ struct ahead {
 	struct piece queue[QUEUE_MAX]; /* under lock: a ring */
 	unsigned int head, waiting;    /* under lock */
 	bool stopping;                 /* under lock */
-	unsigned int threads;          /* by who makes and frees it */
-	pthread_t thread[THREADS_MAX];
+	unsigned int threads, wanted;  /* under lock */
+	int late;                      /* under lock; may be below 0 for a moment */
+	pthread_t thread[THREADS_LATE_MAX];
 };
 
 /* What is cold of the piece; the rest came otherwise meanwhile. */
@@ -67,28 +70,48 @@ static void *bring_pieces(void *arg)
 	return NULL;
 }
 
+/* Under lock. */
+static int start_thread(struct ahead *ahead)
+{
+	int err = -pthread_create(&ahead->thread[ahead->threads], NULL, bring_pieces, ahead);
+
+	if (!err)
+		pthread_setname_np(ahead->thread[ahead->threads++], "tierfs-ahead");
+	return err;
+}
+
 int ahead_new(struct ahead **ret)
 {
 	struct ahead *ahead = calloc(1, sizeof(*ahead));
 	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned int wanted = cpus < 1 ? 2 : cpus >= THREADS_MAX ? THREADS_MAX : (unsigned int)cpus + 1;
 	int err = 0;
 
 	if (!ahead)
 		return -ENOMEM;
 	lock_init(&ahead->lock, LOCK_RANK_BUDGET);
 	lock_cond_init(&ahead->wakeup);
-	while (!err && ahead->threads < wanted) {
-		err = -pthread_create(&ahead->thread[ahead->threads], NULL, bring_pieces, ahead);
-		if (!err)
-			pthread_setname_np(ahead->thread[ahead->threads++], "tierfs-ahead");
-	}
+	ahead->wanted = cpus < 1 ? 2 : cpus >= THREADS_MAX ? THREADS_MAX : (unsigned int)cpus + 1;
+	lock_get(&ahead->lock);
+	while (!err && ahead->threads < ahead->wanted)
+		err = start_thread(ahead);
+	lock_put(&ahead->lock);
 	if (err) {
 		ahead_free(ahead);
 		return err;
 	}
 	*ret = ahead;
 	return 0;
+}
+
+void ahead_late(struct ahead *ahead, bool late)
+{
+	if (!ahead)
+		return;
+	LOCK_SCOPE(&ahead->lock);
+	ahead->late += late ? 1 : -1;
+	if (!ahead->stopping && (int)ahead->threads - ahead->late < (int)ahead->wanted &&
+	    ahead->threads < THREADS_LATE_MAX)
+		start_thread(ahead); /* without it there is less read-ahead */
 }
 
 void ahead_free(struct ahead *ahead)

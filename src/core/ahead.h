@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct ahead;
@@ -21,3 +22,5 @@ void ahead_free(struct ahead *ahead); /* no mapper may be left. Takes NULL */
 void ahead_bring(struct ahead *ahead, struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count);
 /* Forgets the pieces of a mapper that is leaving. Takes NULL. */
 void ahead_forget(struct ahead *ahead, struct mapper *mapper);
+/* One of the threads is late in a mapper, or is back. While it is late another one does its work. Takes NULL. */
+void ahead_late(struct ahead *ahead, bool late);

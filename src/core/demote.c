@@ -154,14 +154,31 @@ static int each_span(struct batch *batch, bool skipped, span_fn *fn)
 	return first_err ? first_err : err;
 }
 
-static int span_protect(struct ramfile *file, uint64_t offset, uint64_t length)
+/* Those that are in the plan, or not, as runs of neighbours. Returns how many. */
+static size_t collect_runs(const struct batch *batch, bool skipped, struct mapper_run *run)
 {
-	return ramfile_protect(file, offset, length, true);
+	uint64_t block_bytes = batch->file->block_bytes;
+	size_t count = 0;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct member *member = &batch->member[i];
+		uint64_t offset = member->block * block_bytes;
+
+		if ((member->plan == PLAN_SKIP) != skipped)
+			continue;
+		if (count && run[count - 1].offset + run[count - 1].length == offset)
+			run[count - 1].length += member->length;
+		else
+			run[count++] = (struct mapper_run){ .offset = offset, .length = member->length };
+	}
+	return count;
 }
 
-static int span_unprotect(struct ramfile *file, uint64_t offset, uint64_t length)
+static int protect_skipped(struct batch *batch, bool on)
 {
-	return ramfile_protect(file, offset, length, false);
+	struct mapper_run run[BATCH_BLOCKS];
+
+	return ramfile_protect_runs(batch->file, run, collect_runs(batch, true, run), on);
 }
 
 static int span_punch(struct ramfile *file, uint64_t offset, uint64_t length)
@@ -179,14 +196,17 @@ static size_t neighbours(const struct batch *batch, size_t i)
 	return run;
 }
 
-static void look_one(void *arg, struct mapper *mapper)
+static void look_used(struct batch *batch)
 {
-	struct batch *batch = arg;
+	struct mapper_run run[BATCH_BLOCKS];
+	size_t runs = 0;
 
-	for (size_t i = 0, run; i < batch->count; i += run) {
-		run = neighbours(batch, i);
-		mapper->ops->look(mapper, batch->member[i].block, run, &batch->used[i]);
+	for (size_t i = 0, count; i < batch->count; i += count) {
+		count = neighbours(batch, i);
+		run[runs++] = (struct mapper_run){ .offset = batch->member[i].block * batch->file->block_bytes,
+						   .length = count * batch->file->block_bytes };
 	}
+	ramfile_look_runs(batch->file, run, runs, batch->used);
 }
 
 static void look_referenced(struct batch *batch, uint8_t *referenced)
@@ -238,7 +258,7 @@ static void drop_used(struct batch *batch)
 
 	memset(batch->used, 0, batch->count);
 	memset(batch->held, 0, batch->count);
-	ramfile_each_mapper(batch->file, look_one, batch);
+	look_used(batch);
 	for (size_t i = 0, run; i < batch->count; i += run ? run : 1) {
 		run = unused(batch, i);
 		if (!run)
@@ -511,13 +531,16 @@ static int punch(struct batch *batch)
  * batch. */
 static int run(struct batch *batch)
 {
-	int err = each_span(batch, true, span_protect); /* all: plans are SKIP until drop_used() */
+	int err = protect_skipped(batch, true); /* all: plans are SKIP until drop_used() */
 
 	if (err) { /* some mapper could write without our knowledge */
+		bool locked = err == -EBUSY || err == -ETIMEDOUT;
+
+		/* Of who does not answer everything counts as in use. */
 		for (size_t i = 0; i < batch->count; i++)
-			batch->member[i].rests = true;
-		each_span(batch, true, span_unprotect);
-		return err;
+			batch->member[i].rests = !locked;
+		protect_skipped(batch, false);
+		return locked ? 0 : err;
 	}
 	drop_used(batch);
 	err = write_out(batch);
@@ -528,7 +551,7 @@ static int run(struct batch *batch)
 		commit(batch);
 		err = punch(batch);
 	}
-	each_span(batch, true, span_unprotect);
+	protect_skipped(batch, false);
 	return err;
 }
 

@@ -464,12 +464,13 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 		waiters |= ramfile_settle(file, block + i, there ? BLOCK_RESIDENT : BLOCK_HOLE);
 	}
 	lock_put(&file->lock);
-	if (err) {
+	ramfile_release(file, failed);
+	if (err && err != -EBUSY) {
 		log_error("file %llu: fresh memory cannot be given: %s", (unsigned long long)file->ino, strerror(-err));
 		atomic_fetch_add(&file->errors, 1);
-		ramfile_release(file, failed);
 	}
-	if (waiters || err)
+	/* After -EBUSY the mapper wakes who waits in it when it has recovered. */
+	if (waiters || (err && err != -EBUSY))
 		ramfile_wake(file, block, count);
 }
 

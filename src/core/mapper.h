@@ -4,6 +4,10 @@
  * offsets are bytes in the file, multiples of 4 KiB. Calls return 0 or -errno and may block for microseconds, never on
  * I/O; the engine holds no lock across them. Parts of a range that the process does not map (any more) are skipped
  * silently, so a mapper that is going away is not an error.
+ *
+ * A process that keeps its address space locked does not hold up the caller: protect, look and split then answer -EBUSY
+ * or -ETIMEDOUT after a tenth of a second at most, and at once from then on. What they may still do late is undone
+ * before they work again. Everything that waits in the process is woken then.
  */
 #pragma once
 
@@ -16,12 +20,19 @@
 
 struct mapper;
 
+/* A part of the file, in bytes. */
+struct mapper_run {
+	uint64_t offset, length;
+};
+
 struct mapper_ops {
 	/* The calling thread, which was given a fault, begins to wait for the store or to do something long (on), or is
 	 * done with that: a good time to tell others of further faults, or not to. May be NULL. */
 	void (*waiting)(struct mapper *mapper, bool on);
 	/* Write-protects, or lifts the protection and wakes the writers that wait. */
 	int (*protect)(struct mapper *mapper, uint64_t offset, uint64_t length, bool on);
+	/* Many runs with one call. May be NULL: run by run, then. */
+	int (*protect_runs)(struct mapper *mapper, const struct mapper_run *run, size_t count, bool on);
 	/* Puts data where pages are missing, maps it and wakes the waiters. Pages that are there already stay as they
 	 * are. What the process does not map (any more) goes into the arena by ramfile_put_absent(), so that on 0 all
 	 * of it is there. */
@@ -35,6 +46,9 @@ struct mapper_ops {
 	/* Sets used[i] for each block of [first, first + count) that has a page mapped now; leaves the others as they
 	 * are. What cannot be seen counts as in use: on an error all are set. */
 	int (*look)(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used);
+	/* The same for many runs of whole blocks; used has an entry for each block of them, one behind the other. May
+	 * be NULL. */
+	int (*look_runs)(struct mapper *mapper, const struct mapper_run *run, size_t count, uint8_t *used);
 	/* Tries to split the large pages that the process maps a part of in the range; thorough: also those that lie
 	 * wholly in it. */
 	int (*split)(struct mapper *mapper, uint64_t offset, uint64_t length, bool thorough);

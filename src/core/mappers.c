@@ -28,8 +28,6 @@ unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, vo
 
 struct span {
 	uint64_t offset, length;
-	bool on;
-	int err; /* the first one */
 };
 
 static void wake_one(void *arg, struct mapper *mapper)
@@ -46,31 +44,84 @@ void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count)
 	ramfile_each_mapper(file, wake_one, &span);
 }
 
-static void protect_one(void *arg, struct mapper *mapper)
-{
-	struct span *span = arg;
-	int err = ramfile_protect_in(mapper, span->offset, span->length, span->on);
-
-	if (!span->err)
-		span->err = err;
-}
+struct runs {
+	const struct mapper_run *run;
+	size_t count;
+	bool on;
+	uint8_t *used;
+	uint32_t block_bytes;
+	int err; /* the first one */
+};
 
 int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
 {
 	int err = mapper->ops->protect(mapper, offset, length, on);
 
-	/* A writer that waits for a protection that stays would wait for ever; woken it comes again. */
-	if (err && !on)
+	/* A writer that waits for a protection that stays would wait for ever; woken it comes again. A mapper that does
+	 * not answer wakes it when it has recovered. */
+	if (err && !on && err != -EBUSY && err != -ETIMEDOUT)
 		mapper->ops->wake(mapper, offset, length);
 	return err;
 }
 
+static void protect_one(void *arg, struct mapper *mapper)
+{
+	struct runs *runs = arg;
+	int err = 0, run_err;
+
+	if (mapper->ops->protect_runs && runs->count > 1)
+		err = mapper->ops->protect_runs(mapper, runs->run, runs->count, runs->on);
+	/* After an error each for itself: the others go on, and who waits is woken. */
+	if (!mapper->ops->protect_runs || runs->count == 1 || (err && err != -EBUSY && err != -ETIMEDOUT)) {
+		err = 0;
+		for (size_t i = 0; i < runs->count; i++) {
+			run_err = ramfile_protect_in(mapper, runs->run[i].offset, runs->run[i].length, runs->on);
+			err = err ? err : run_err;
+		}
+	}
+	if (err && !runs->err)
+		runs->err = err;
+}
+
+int ramfile_protect_runs(struct ramfile *file, const struct mapper_run *run, size_t count, bool on)
+{
+	struct runs runs = { .run = run, .count = count, .on = on };
+
+	if (count)
+		ramfile_each_mapper(file, protect_one, &runs);
+	return runs.err;
+}
+
 int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on)
 {
-	struct span span = { .offset = offset, .length = length, .on = on };
+	struct mapper_run run = { .offset = offset, .length = length };
 
-	ramfile_each_mapper(file, protect_one, &span);
-	return span.err;
+	return ramfile_protect_runs(file, &run, 1, on);
+}
+
+static void look_one(void *arg, struct mapper *mapper)
+{
+	const struct runs *runs = arg;
+	uint8_t *used = runs->used;
+
+	if (mapper->ops->look_runs) {
+		mapper->ops->look_runs(mapper, runs->run, runs->count, used);
+		return;
+	}
+	for (size_t i = 0; i < runs->count; i++) {
+		uint64_t blocks = runs->run[i].length / runs->block_bytes;
+
+		mapper->ops->look(mapper, runs->run[i].offset / runs->block_bytes, blocks, used);
+		used += blocks;
+	}
+}
+
+void ramfile_look_runs(struct ramfile *file, const struct mapper_run *run, size_t count, uint8_t *used)
+{
+	struct runs runs = { .run = run, .count = count, .used = used, .block_bytes = file->block_bytes };
+
+	if (count)
+		ramfile_each_mapper(file, look_one, &runs);
 }
 
 /* --- coming and going --------------------------------------------------------------------------------------- */

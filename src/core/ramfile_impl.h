@@ -185,6 +185,9 @@ void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count);
 /* In every mapper. on: after an error writers are not stopped, somewhere. Off: who cannot be let go tries again. */
 int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on);
 int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on); /* in that one */
+int ramfile_protect_runs(struct ramfile *file, const struct mapper_run *run, size_t count, bool on);
+/* used has an entry for each block of the runs, one behind the other. */
+void ramfile_look_runs(struct ramfile *file, const struct mapper_run *run, size_t count, uint8_t *used);
 
 /* --- fault.c --- */
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */

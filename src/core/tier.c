@@ -402,6 +402,11 @@ struct ahead *tier_ahead(struct tier *tier)
 	return tier->ahead;
 }
 
+void tier_ahead_late(struct tier *tier, bool late)
+{
+	ahead_late(tier->ahead, late);
+}
+
 struct stages *tier_stages(struct tier *tier)
 {
 	return &tier->stages;

@@ -60,6 +60,8 @@ void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg);
 bool tier_resume_fault(struct tier *tier);
 /* Called, on any thread, when a fault waits for a limit of its file's own. fn must not block. */
 void tier_on_limit(struct tier *tier, tier_room_fn *fn, void *arg);
+/* A thread of read-ahead does not come back from a mapper (late), and another one shall take its place; or is back. */
+void tier_ahead_late(struct tier *tier, bool late);
 
 /* One turn of the demoter: scan what is due, demote what the budget asks for. */
 void tier_step(struct tier *tier);

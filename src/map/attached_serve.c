@@ -197,6 +197,8 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 		.uffd = packet->fds[uffd_index],
 		.pidfd = connection->pidfd,
 		.sock = connection->sock,
+		.peers = map_table_peers(attached->table),
+		.tier = attached->config.tier,
 	};
 	CLEANUP_CLOSE int pagemap = -1;
 	int flags, err;

@@ -1,8 +1,12 @@
 /* The calls are made from many threads. Segments are copied out under the lock, and the kernel is called without it: a
  * range that is unmapped in between answers -ENOENT, which means the same as not having the segment.
  *
- * A range may be unmapped behind our back (a raw munmap system call). The kernel then refuses the whole call, so it is
- * repeated page by page to find what is left; that is slow and rare. */
+ * A range may be unmapped behind our back (a raw munmap system call), or consist of several areas (mprotect, mlock or
+ * madvise of a part). The kernel then refuses the whole call, so it is repeated with halves to find what is left.
+ *
+ * Calls that take the lock of the process's address space are made by threads that can be replaced, or by an arm
+ * (map/peers.h). Where the process is stalled, content goes into the arena and not through its page tables, and the
+ * rest is refused. */
 #include "map/mapping.h"
 
 #include <errno.h>
@@ -68,7 +72,20 @@ static bool next_piece(struct mapping *mapping, uint64_t *offset, uint64_t end, 
 
 typedef int piece_fn(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg);
 
-/* Calls fn on each mapped piece; where the kernel says that a part of it is gone, page by page. */
+/* Calls fn on a piece, and on halves of it where the kernel says that a part is gone or is another area. */
+static int call_halves(struct mapping *mapping, uint64_t addr, uint64_t length, piece_fn *fn, void *arg)
+{
+	uint64_t half = length / 2 / PAGE * PAGE;
+	int err = fn(mapping, addr, length, arg), second;
+
+	if (err != -ENOENT || !half)
+		return err == -ENOENT || err == -ESRCH ? 0 : err;
+	err = call_halves(mapping, addr, half, fn, arg);
+	second = call_halves(mapping, addr + half, length - half, fn, arg);
+	return err ? err : second;
+}
+
+/* Calls fn on each mapped piece. */
 static int each_piece(struct mapping *mapping, uint64_t offset, uint64_t length, piece_fn *fn, void *arg)
 {
 	uint64_t end = offset + length, gap;
@@ -76,18 +93,100 @@ static int each_piece(struct mapping *mapping, uint64_t offset, uint64_t length,
 	int first_err = 0;
 
 	while (next_piece(mapping, &offset, end, &piece, &gap)) {
-		int err = fn(mapping, piece.addr, piece.length, arg);
+		int err = call_halves(mapping, piece.addr, piece.length, fn, arg);
 
-		for (uint64_t at = 0; err == -ENOENT && piece.length > PAGE && at < piece.length; at += PAGE) {
-			int page_err = fn(mapping, piece.addr + at, PAGE, arg);
-
-			if (page_err && page_err != -ENOENT)
-				err = page_err;
-		}
-		if (err && err != -ENOENT && err != -ESRCH && !first_err)
+		if (err && !first_err)
 			first_err = err;
 	}
 	return first_err;
+}
+
+/* --- calls into the process --------------------------------------------------------------------------------- */
+
+struct errand {
+	struct peer_errand errand; /* first */
+	struct mapping *mapping;   /* referenced */
+	/* Undone if it was late. */
+	int (*fn)(struct errand *errand);
+	bool on;       /* protect */
+	bool thorough; /* split */
+	uint8_t *used; /* look: behind the runs */
+	size_t count;
+	struct mapper_run run[];
+};
+
+static struct errand *errand_new(struct mapping *mapping, int (*fn)(struct errand *errand),
+				 const struct mapper_run *run, size_t count, size_t blocks)
+{
+	struct errand *errand = calloc(1, sizeof(*errand) + count * sizeof(*run) + blocks);
+
+	if (!errand)
+		return NULL;
+	errand->mapping = mapping;
+	errand->fn = fn;
+	errand->used = (uint8_t *)&errand->run[count];
+	errand->count = count;
+	memcpy(errand->run, run, count * sizeof(*run));
+	return errand;
+}
+
+static int errand_go(struct peer_errand *base)
+{
+	struct errand *errand = (struct errand *)base;
+
+	return errand->fn(errand);
+}
+
+static int protect_all(struct errand *errand);
+
+/* Nobody waits for it any more; a protection that came late would stop writers of blocks that nobody stores. */
+static void errand_late(struct peer_errand *base)
+{
+	struct errand *errand = (struct errand *)base;
+
+	if (errand->fn == protect_all && errand->on) {
+		errand->on = false;
+		protect_all(errand);
+	}
+	map_table_drop(errand->mapping);
+	free(errand);
+}
+
+/* Does it here if this thread can be replaced, or sends an arm. *errand is NULL then if it is late. */
+static int run_errand(struct errand **errand)
+{
+	struct mapping *mapping = (*errand)->mapping;
+	int err = -EBUSY;
+
+	if (peers_enlisted(mapping->peers)) {
+		if (peer_enter(mapping->peer)) {
+			err = (*errand)->fn(*errand);
+			peer_leave(mapping->peer);
+		}
+		return err;
+	}
+	map_table_hold(mapping);
+	(*errand)->errand = (struct peer_errand){ .go = errand_go, .late = errand_late };
+	err = peer_call(mapping->peer, &(*errand)->errand);
+	if (err == -ETIMEDOUT)
+		*errand = NULL;
+	else
+		map_table_drop(mapping);
+	return err;
+}
+
+static void read_ahead_late(void *arg, bool late)
+{
+	tier_ahead_late(arg, late);
+}
+
+/* For calls whose late end would be no use to anybody, since what they do must happen or not: threads of read-ahead,
+ * beside the fault workers. */
+static bool enter(struct mapping *mapping)
+{
+	if (peers_enlist(mapping->peers, read_ahead_late, mapping->tier))
+		return false;
+	return peer_enter(mapping->peer);
 }
 
 /* --- core/mapper.h ------------------------------------------------------------------------------------------ */
@@ -97,9 +196,47 @@ static int do_protect(struct mapping *mapping, uint64_t addr, uint64_t length, v
 	return uffd_protect(mapping->uffd, addr, length, *(bool *)arg);
 }
 
+static int protect_all(struct errand *errand)
+{
+	int first_err = 0;
+
+	for (size_t i = 0; i < errand->count; i++) {
+		int err = each_piece(errand->mapping, errand->run[i].offset, errand->run[i].length, do_protect,
+				     &errand->on);
+
+		if (err && !first_err)
+			first_err = err;
+	}
+	return first_err;
+}
+
+static int mapping_protect_runs(struct mapper *mapper, const struct mapper_run *run, size_t count, bool on)
+{
+	struct errand *errand = errand_new(of(mapper), protect_all, run, count, 0);
+	int err;
+
+	if (!errand)
+		return -ENOMEM;
+	errand->on = on;
+	err = run_errand(&errand);
+	free(errand);
+	return err;
+}
+
+/* Without memory of its own where a fault worker asks: a writer waits for it. */
 static int mapping_protect(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
 {
-	return each_piece(of(mapper), offset, length, do_protect, &on);
+	struct mapping *mapping = of(mapper);
+	struct mapper_run run = { .offset = offset, .length = length };
+	int err;
+
+	if (!peers_enlisted(mapping->peers))
+		return mapping_protect_runs(mapper, &run, 1, on);
+	if (!peer_enter(mapping->peer))
+		return -EBUSY;
+	err = each_piece(mapping, offset, length, do_protect, &on);
+	peer_leave(mapping->peer);
+	return err;
 }
 
 static int do_zero(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
@@ -110,7 +247,14 @@ static int do_zero(struct mapping *mapping, uint64_t addr, uint64_t length, void
 
 static int mapping_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
-	return each_piece(of(mapper), offset, length, do_zero, NULL);
+	struct mapping *mapping = of(mapper);
+	int err;
+
+	if (!enter(mapping))
+		return -EBUSY;
+	err = each_piece(mapping, offset, length, do_zero, NULL);
+	peer_leave(mapping->peer);
+	return err;
 }
 
 static int do_wake(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
@@ -136,29 +280,36 @@ static int do_poison(struct mapping *mapping, uint64_t addr, uint64_t length, vo
 
 static int mapping_poison(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
-	return each_piece(of(mapper), offset, length, do_poison, NULL);
+	struct mapping *mapping = of(mapper);
+	int err;
+
+	if (!enter(mapping))
+		return 0; /* who touches it waits, and touches it again when the process has recovered */
+	err = each_piece(mapping, offset, length, do_poison, NULL);
+	peer_leave(mapping->peer);
+	return err;
 }
 
-/* Through the page tables, or into the arena page by page where those are gone. */
+/* Through the page tables, or into the arena where those are gone. */
 static int fill_piece(struct mapping *mapping, const struct piece *piece, const uint8_t *data)
 {
 	int err = uffd_copy(mapping->uffd, piece->addr, data, piece->length);
+	uint64_t half = piece->length / 2 / PAGE * PAGE;
+	struct piece head = { .addr = piece->addr, .length = half, .offset = piece->offset };
+	struct piece tail = { .addr = piece->addr + half,
+			      .length = piece->length - half,
+			      .offset = piece->offset + half };
 
 	if (err != -ENOENT && err != -ESRCH)
 		return err;
-	for (uint64_t at = 0; at < piece->length; at += PAGE) {
-		err = uffd_copy(mapping->uffd, piece->addr + at, data + at, PAGE);
-		if (err == -ENOENT || err == -ESRCH)
-			err = ramfile_put_absent(mapping->file, data + at, PAGE, piece->offset + at);
-		if (err)
-			return err;
-	}
-	return 0;
+	if (err == -ESRCH || !half)
+		return ramfile_put_absent(mapping->file, data, piece->length, piece->offset);
+	err = fill_piece(mapping, &head, data);
+	return err ? err : fill_piece(mapping, &tail, data + half);
 }
 
-static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length)
+static int fill_pieces(struct mapping *mapping, uint64_t offset, const void *data, uint64_t length)
 {
-	struct mapping *mapping = of(mapper);
 	uint64_t start = offset, end = offset + length, gap;
 	struct piece piece;
 
@@ -174,6 +325,20 @@ static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data
 		if (err || !found)
 			return err;
 	}
+}
+
+static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length)
+{
+	struct mapping *mapping = of(mapper);
+	int err;
+
+	if (enter(mapping)) {
+		err = fill_pieces(mapping, offset, data, length);
+		peer_leave(mapping->peer);
+		return err;
+	}
+	err = ramfile_put_absent(mapping->file, data, length, offset);
+	return err ? err : mapping_wake(mapper, offset, length);
 }
 
 struct sight {
@@ -205,16 +370,52 @@ static int do_look(struct mapping *mapping, uint64_t addr, uint64_t length, void
 	return uffd_mapped(mapping->pagemap, addr, length, mark_used, sight);
 }
 
+static int look_all(struct errand *errand)
+{
+	uint32_t block_bytes = errand->mapping->block_bytes;
+	uint8_t *used = errand->used;
+
+	for (size_t i = 0; i < errand->count; i++) {
+		const struct mapper_run *run = &errand->run[i];
+		struct sight sight = { .first = run->offset / block_bytes,
+				       .count = run->length / block_bytes,
+				       .block_bytes = block_bytes,
+				       .used = used };
+		int err = each_piece(errand->mapping, run->offset, run->length, do_look, &sight);
+
+		if (err)
+			return err;
+		used += sight.count;
+	}
+	return 0;
+}
+
+static int mapping_look_runs(struct mapper *mapper, const struct mapper_run *run, size_t count, uint8_t *used)
+{
+	struct mapping *mapping = of(mapper);
+	struct errand *errand;
+	size_t blocks = 0;
+	int err = -ENOMEM;
+
+	for (size_t i = 0; i < count; i++)
+		blocks += run[i].length / mapping->block_bytes;
+	errand = errand_new(mapping, look_all, run, count, blocks);
+	if (errand)
+		err = run_errand(&errand);
+	if (err)
+		memset(used, 1, blocks); /* what cannot be seen counts as in use */
+	for (size_t i = 0; i < blocks && !err; i++)
+		used[i] |= errand->used[i];
+	free(errand);
+	return err;
+}
+
 static int mapping_look(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used)
 {
 	struct mapping *mapping = of(mapper);
-	struct sight sight = { .first = first, .count = count, .block_bytes = mapping->block_bytes, .used = used };
-	int err;
+	struct mapper_run run = { .offset = first * mapping->block_bytes, .length = count * mapping->block_bytes };
 
-	err = each_piece(mapping, first * mapping->block_bytes, count * mapping->block_bytes, do_look, &sight);
-	if (err)
-		memset(used, 1, count); /* what cannot be seen counts as in use */
-	return err;
+	return mapping_look_runs(mapper, &run, 1, used);
 }
 
 struct zap {
@@ -323,19 +524,35 @@ static int do_split(struct mapping *mapping, uint64_t addr, uint64_t length, voi
 	return 0;
 }
 
+static int split_all(struct errand *errand)
+{
+	return each_piece(errand->mapping, errand->run[0].offset, errand->run[0].length, do_split, &errand->thorough);
+}
+
 static int mapping_split(struct mapper *mapper, uint64_t offset, uint64_t length, bool thorough)
 {
-	return each_piece(of(mapper), offset, length, do_split, &thorough);
+	struct mapper_run run = { .offset = offset, .length = length };
+	struct errand *errand = errand_new(of(mapper), split_all, &run, 1, 0);
+	int err;
+
+	if (!errand)
+		return -ENOMEM;
+	errand->thorough = thorough;
+	err = run_errand(&errand);
+	free(errand);
+	return err;
 }
 
 static const struct mapper_ops OPS = {
 	.waiting = mapping_waiting,
 	.protect = mapping_protect,
+	.protect_runs = mapping_protect_runs,
 	.fill = mapping_fill,
 	.fill_zero = mapping_fill_zero,
 	.wake = mapping_wake,
 	.poison = mapping_poison,
 	.look = mapping_look,
+	.look_runs = mapping_look_runs,
 	.zap = mapping_zap,
 	.split = mapping_split,
 };
@@ -345,23 +562,22 @@ static const struct mapper_ops OPS = {
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 {
 	struct mapping *mapping = calloc(1, sizeof(*mapping));
-	int sock;
+	int err;
 
 	if (!mapping)
 		return -ENOMEM;
-	sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
-	if (sock < 0) {
-		int err = -errno;
-
-		free(mapping);
-		return err;
+	mapping->uffd = mapping->pagemap = mapping->pidfd = -1;
+	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
+	mapping->sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
+	err = mapping->sock < 0 ? -errno : 0;
+	if (!err) {
+		mapping->pidfd = fcntl(spec->pidfd, F_DUPFD_CLOEXEC, 0);
+		err = mapping->pidfd < 0 ? -errno : 0;
 	}
-	mapping->pidfd = fcntl(spec->pidfd, F_DUPFD_CLOEXEC, 0);
-	if (mapping->pidfd < 0) {
-		int err = -errno;
-
-		close(sock);
-		free(mapping);
+	if (!err)
+		err = peers_get(spec->peers, spec->pid, &mapping->peer);
+	if (err) {
+		mapping_free(mapping);
 		return err;
 	}
 	mapping->mapper = (struct mapper){ .ops = &OPS, .holder = spec->id };
@@ -371,25 +587,31 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 	mapping->file = spec->file;
 	mapping->uffd = spec->uffd;
 	mapping->pagemap = spec->pagemap;
-	mapping->sock = sock;
+	mapping->peers = spec->peers;
+	mapping->tier = spec->tier;
 	mapping->block_bytes = spec->block_bytes;
 	mapping->segment[0] = spec->segment;
 	mapping->segments = 1;
 	mapping->refs = 1;
-	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
 	*ret = mapping;
 	return 0;
+}
+
+static void close_fd(int fd)
+{
+	if (fd >= 0)
+		close(fd);
 }
 
 void mapping_free(struct mapping *mapping)
 {
 	if (!mapping)
 		return;
-	close(mapping->uffd);
-	close(mapping->pagemap);
-	close(mapping->pidfd);
-	if (mapping->sock >= 0)
-		close(mapping->sock);
+	close_fd(mapping->uffd);
+	close_fd(mapping->pagemap);
+	close_fd(mapping->pidfd);
+	close_fd(mapping->sock);
+	peers_put(mapping->peer);
 	lock_fini(&mapping->lock);
 	free(mapping);
 }
@@ -478,9 +700,17 @@ void mapping_advise(struct mapping *mapping, uint64_t offset, uint64_t length)
 
 bool mapping_alive(const struct mapping *mapping)
 {
-	uint64_t entry;
+	char byte;
 
-	/* The kernel answers end of file when the address space is gone. */
-	return pread(mapping->pagemap, &entry, sizeof(entry),
-		     (off_t)(mapping->segment[0].addr / PAGE * sizeof(entry))) == sizeof(entry);
+	/* The kernel answers end of file when the address space is gone, and only then looks at the length, which makes
+	 * no sense: so nothing waits for the lock of the address space. */
+	return pread(mapping->pagemap, &byte, sizeof(byte), 0) < 0;
+}
+
+void mapping_wake_all(struct mapping *mapping)
+{
+	LOCK_SCOPE(&mapping->lock);
+
+	for (unsigned int i = 0; i < mapping->segments; i++)
+		uffd_wake(mapping->uffd, mapping->segment[i].addr, mapping->segment[i].length);
 }

@@ -2,19 +2,22 @@
  * it.
  *
  * A mapping is made by the server thread, is in the table while it is usable, and is freed when its last reference
- * goes. References: the table's own, and one for each fault worker that resolves an event of it. The segments change
+ * goes. References: the table's own, one for each fault worker that resolves an event of it, and one for each call into
+ * its process that another thread makes for the engine (map/peers.h). The segments change
  * (munmap of a part) under the mapping's lock; everything else is immutable.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/queue.h>
 #include <sys/types.h>
 
 #include "base/lock.h"
 #include "core/mapper.h"
 #include "core/ns.h"
 #include "core/ramfile.h"
+#include "map/peers.h"
 
 #define MAPPING_SEGMENTS_MAX 64
 
@@ -31,6 +34,10 @@ struct mapping {
 	int uffd, pagemap, pidfd;
 	int sock; /* the agent; -1 once it is gone. Under lock */
 	uint32_t block_bytes;
+	struct tier *tier;
+	struct peers *peers;
+	struct peer *peer;       /* its process */
+	struct map_table *table; /* once it is in there */
 
 	struct lock lock;
 	struct segment segment[MAPPING_SEGMENTS_MAX]; /* under lock */
@@ -40,7 +47,11 @@ struct mapping {
 	uint64_t round;                               /* under lock: the zap round at work */
 	bool round_ends;                              /* under lock: all ZAPs of the round were sent */
 
-	unsigned int refs; /* under the table's lock */
+	_Atomic unsigned int unblocked; /* how often it had to be made not to block */
+
+	unsigned int refs;             /* under the table's lock */
+	uint32_t hungry;               /* under the table's lock: sets where it waits for its process's turn */
+	TAILQ_ENTRY(mapping) in_queue; /* under the table's lock, if hungry */
 };
 
 struct mapping_spec {
@@ -51,6 +62,8 @@ struct mapping_spec {
 	uint32_t block_bytes;
 	int uffd, pagemap; /* taken over on success */
 	int pidfd, sock;   /* duplicated */
+	struct peers *peers;
+	struct tier *tier;
 };
 
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret);
@@ -69,3 +82,5 @@ void mapping_orphan(struct mapping *mapping);
 void mapping_advise(struct mapping *mapping, uint64_t offset, uint64_t length);
 /* True if the address space still exists. */
 bool mapping_alive(const struct mapping *mapping);
+/* Everything that waits in it shall try again. */
+void mapping_wake_all(struct mapping *mapping);

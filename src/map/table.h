@@ -8,6 +8,10 @@
  * Where faults are resolved without a disk, what they cost most is to wake a processor up and to wake the toucher's up
  * again. There each of a few processors has a set and workers of its own: an event wakes one on each, and the one where
  * the toucher was has begun before the others are there. With a disk to wait for, one set for all is faster.
+ *
+ * Nobody is served at the cost of others. A worker turns to the next mapping after a few events of one, and a part of
+ * the workers is never with the mappings of one process, however many faults that has: they wait until it gives one
+ * back. A worker that does not come back from a process is replaced (map/peers.h).
  */
 #pragma once
 
@@ -30,3 +34,7 @@ void map_table_remove(struct map_table *table, struct mapping *mapping);
 /* The calling thread begins to wait for something (on) or ends it. Nothing if it does not serve the mapping. */
 void map_table_waiting(struct mapping *mapping, bool on);
 unsigned int map_table_count(struct map_table *table);
+struct peers *map_table_peers(struct map_table *table);
+/* While held, the mapping exists. For who knows that it does. */
+void map_table_hold(struct mapping *mapping);
+void map_table_drop(struct mapping *mapping);

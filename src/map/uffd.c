@@ -1,9 +1,12 @@
 #include "map/uffd.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/userfaultfd.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define PAGE 4096U
@@ -137,12 +140,47 @@ int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on)
 	return 0;
 }
 
+/* O_NONBLOCK is of the open file description, and who has a copy may clear it. RWF_NOWAIT is of the call; kernels
+ * before 6.10 do not know it for this kind of file. There the flag is set before each read, and a read that sleeps all
+ * the same is ended by a signal (map/peers.c). */
+static _Atomic bool no_nowait;
+
+bool uffd_next_may_sleep(void)
+{
+	return atomic_load(&no_nowait);
+}
+
+bool uffd_unblock(int uffd)
+{
+	int flags = fcntl(uffd, F_GETFL);
+
+	if (flags < 0 || flags & O_NONBLOCK)
+		return false;
+	fcntl(uffd, F_SETFL, flags | O_NONBLOCK);
+	return true;
+}
+
+static ssize_t read_event(int uffd, struct uffd_msg *ret)
+{
+	struct iovec iov = { .iov_base = ret, .iov_len = sizeof(*ret) };
+	ssize_t got;
+
+	if (!atomic_load(&no_nowait)) {
+		got = preadv2(uffd, &iov, 1, -1, RWF_NOWAIT);
+		if (got >= 0 || (errno != EOPNOTSUPP && errno != EINVAL && errno != ESPIPE))
+			return got;
+		atomic_store(&no_nowait, true);
+	}
+	uffd_unblock(uffd);
+	return read(uffd, ret, sizeof(*ret));
+}
+
 int uffd_next(int uffd, uint64_t *ret_addr, enum uffd_event_kind *ret_kind)
 {
 	struct uffd_msg msg;
 
 	do {
-		ssize_t got = read(uffd, &msg, sizeof(msg));
+		ssize_t got = read_event(uffd, &msg);
 
 		if (got < 0)
 			return -errno;

@@ -18,8 +18,13 @@ int uffd_wake(int uffd, uint64_t addr, uint64_t length);
 int uffd_poison(int uffd, uint64_t addr, uint64_t length); /* -EOPNOTSUPP: the kernel or the descriptor cannot */
 
 enum uffd_event_kind { UFFD_EVENT_MISSING, UFFD_EVENT_PROTECTED };
-/* Reads one event, never blocking. -EAGAIN: none. Events that are not page faults are passed over. */
+/* Sets O_NONBLOCK again. True: somebody had cleared it; poll(2) then reports an error and no events. */
+bool uffd_unblock(int uffd);
+/* Reads one event, whatever the other holders of the descriptor made of its flags. -EAGAIN: none; -EINTR. Events that
+ * are not page faults are passed over. */
 int uffd_next(int uffd, uint64_t *ret_addr, enum uffd_event_kind *ret_kind);
+/* On a kernel where it might sleep, until a signal comes. Known after the first call. */
+bool uffd_next_may_sleep(void);
 
 /* Calls fn for each run of pages in [addr, addr + length) that the page tables of the process map now. pagemap: its
  * /proc/PID/pagemap. PAGEMAP_SCAN where the kernel has it (6.7), else by reading. -ESRCH: the address space is gone. */

@@ -1,0 +1,46 @@
+#!/bin/bash
+# timeout: 180
+# Clients that make threads of the daemon sleep: a userfaultfd that blocks, an address space that is kept locked. Others are served.
+. "$(dirname "$0")/../lib/functions.sh"
+need_root
+need_fuse
+need_userfaultfd
+hostile=$TIERFS_BUILD/tests/lib/prog_hostile
+chmod 755 "$T"
+cp "$hostile" "$T/hostile"
+
+tierfs_start "$T/pool" "$T/mnt" dram=64M,allow_other,min_idle=0.2
+mkdir "$T/mnt/home" "$T/stall"
+chown nobody "$T/mnt/home"
+nobody=(setpriv --reuid nobody --regid nogroup --clear-groups)
+
+# Memory of somebody else, more than there is DRAM: it needs the fault workers and the demoter.
+others_are_served() # NAME
+{
+	timeout 60 tierctl run "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/$1" --size 96M --first-touch --rounds 1
+}
+
+note "userfaultfds without O_NONBLOCK, more than there are workers"
+start_process "$T/nonblock" "${nobody[@]}" "$T/hostile" nonblock "$T/mnt/home/f" 40
+nonblock=$started_pid
+wait_for 30 grep -q ready "$T/nonblock" || fail "the client does not get that far: $(cat "$T/nonblock")"
+others_are_served one || fail "faults are not resolved any more"
+stop_process "$nonblock"
+
+note "an address space that is locked"
+start_process "$T/stalled" "$hostile" stall "$T/stall"
+stalled=$started_pid
+cleanup_push unmount "$T/stall"
+wait_for 10 mounted "$T/stall" || fail "no filesystem to wait for: $(cat "$T/stalled")"
+start_process "$T/lock" "${nobody[@]}" "$T/hostile" lock "$T/mnt/home/g" 48 "$T/stall/f"
+locker=$started_pid
+wait_for 60 grep -q stalled "$T/stalled" || fail "the client does not get that far: $(cat "$T/lock" "$T/stalled")"
+others_are_served two || fail "room is not made any more"
+grep -q "keeps its address space locked" "$T/tierfs.log" || fail "nobody noticed that it is locked"
+
+note "once it lets go, its memory is like any other"
+stop_process "$stalled"
+wait_for 30 grep -q free "$T/lock" || fail "the client is still locked"
+tierctl demote "$T/mnt/home/g" >/dev/null || fail "demote"
+stop_process "$locker"
+tierfs_stop "$T/mnt"
