@@ -34,8 +34,12 @@ cleanup_push unmount "$T/stall"
 wait_for 10 mounted "$T/stall" || fail "no filesystem to wait for: $(cat "$T/stalled")"
 start_process "$T/lock" "${nobody[@]}" "$T/hostile" lock "$T/mnt/home/g" 48 "$T/stall/f"
 locker=$started_pid
+cleanup_push stop_process "$stalled" # first: the client cannot end before
 wait_for 60 grep -q stalled "$T/stalled" || fail "the client does not get that far: $(cat "$T/lock" "$T/stalled")"
 others_are_served two || fail "room is not made any more"
+status=0
+timeout 60 tierctl snapshot "$T/mnt/home/g" "$T/mnt/g-snapshot" >/dev/null 2>&1 || status=$?
+assert_eq "$status" 1 "exit of a snapshot that cannot write-protect, and does not wait"
 grep -q "keeps its address space locked" "$T/tierfs.log" || fail "nobody noticed that it is locked"
 
 note "once it lets go, its memory is like any other"
