@@ -8,8 +8,8 @@
 #include <stdint.h>
 
 struct kept_mapping {
-	uint64_t id;         /* of the mapping, and its holder number in the arena */
-	uint64_t started;    /* when the process began, as /proc/PID/stat has it: pids are used again */
+	uint64_t id;      /* of the mapping, and its holder number in the arena */
+	uint64_t started; /* when the process began, as /proc/PID/stat has it: pids are used again */
 	int32_t pid;
 	uint32_t reserved;
 	uint64_t ino;

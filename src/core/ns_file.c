@@ -2,9 +2,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "core/ns_impl.h"
+#include "core/ramfile_impl.h"
 
 /* What the kernel can address, less what overflows when a block is added. */
 #define NS_SIZE_MAX (INT64_MAX & ~UINT64_C(0xffffff))
@@ -329,9 +331,17 @@ static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_in
 
 int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramfile **ret)
 {
+	struct stat attr, dir;
+	int rc;
+
+	/* Anybody may send anything: nothing is loaded for what cannot be an arena of this mount. */
+	if (fstat(arena_fd, &attr) < 0 || fstat(tier_arena_dir(ns->tier), &dir) < 0)
+		return -errno;
+	if (attr.st_dev != dir.st_dev || !S_ISREG(attr.st_mode))
+		return -ENOENT;
 	/* What has resident blocks was loaded at the start; a file that was mapped and never written may not have been.
 	 */
-	int rc = find_arena(ns, arena_fd, true, ret_ino, ret);
+	rc = find_arena(ns, arena_fd, true, ret_ino, ret);
 
 	return rc == -ENOENT ? find_arena(ns, arena_fd, false, ret_ino, ret) : rc;
 }

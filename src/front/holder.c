@@ -12,9 +12,11 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "base/wire.h"
 
 #define ANSWER_MS 5000
+#define SAY_MS 1000
 
 struct holder {
 	int conn;
@@ -180,6 +182,66 @@ int holder_take(struct holder *holder, struct session *ret)
 	if (fd >= 0)
 		close(fd);
 	return rc < 0 ? rc : -EPROTO;
+}
+
+/* ---- userfaultfds ---- */
+
+/* The holder may be busy for a moment; it never is for long. */
+static int say(int conn, struct holder_message *message, int fd)
+{
+	struct pollfd pollfd = { .fd = conn, .events = POLLOUT };
+	int rc = holder_send(conn, message, fd);
+
+	if (rc == -EAGAIN && poll(&pollfd, 1, SAY_MS) > 0)
+		rc = holder_send(conn, message, fd);
+	return rc;
+}
+
+static void tell(struct holder *holder, enum holder_type type, const struct kept_mapping *mapping, int fd)
+{
+	struct holder_message message = { .version = HOLDER_VERSION, .type = type, .init_len = sizeof(*mapping) };
+	int rc;
+
+	memcpy(message.init, mapping, sizeof(*mapping));
+	rc = say(holder->conn, &message, fd);
+	if (rc < 0)
+		log_warn("the holder cannot keep the userfaultfd of process %d: %s", (int)mapping->pid, strerror(-rc));
+}
+
+void holder_stash(struct holder *holder, const struct kept_mapping *mapping, int uffd)
+{
+	tell(holder, HOLDER_STASH, mapping, uffd);
+}
+
+void holder_unstash(struct holder *holder, uint64_t id)
+{
+	struct kept_mapping mapping = { .id = id };
+
+	tell(holder, HOLDER_UNSTASH, &mapping, -1);
+}
+
+int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg)
+{
+	struct holder_message message = { .version = HOLDER_VERSION, .type = HOLDER_FETCH };
+	struct kept_mapping mapping;
+	CLEANUP_CLOSE int conn = -1;
+	int fd = -1, rc = connect_to(run_dir, &conn);
+
+	if (rc == 0)
+		rc = holder_send(conn, &message, -1);
+	while (rc == 0) {
+		rc = holder_receive(conn, ANSWER_MS, &message, &fd);
+		if (rc < 0 || message.type != HOLDER_STASH || fd < 0 || message.init_len != sizeof(mapping))
+			break;
+		memcpy(&mapping, message.init, sizeof(mapping));
+		fn(arg, &mapping, fd);
+		fd = -1;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (rc < 0)
+		return rc == -EPIPE || rc == -ECONNRESET ? -ENOENT : rc;
+	return message.type == HOLDER_BUSY ? -EBUSY : 0;
 }
 
 /* ---- the end ---- */

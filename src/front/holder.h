@@ -8,8 +8,10 @@
  *  - The daemon dies while the mount is there: the holder starts a new one, at most HOLDER_RESTARTS in
  *    HOLDER_RESTARTS_NS. It does not if the daemon ran in the foreground: somebody else watches it then.
  *  - Any daemon of root for the same pool and mount point may ask, while there is no other.
- *  - Nobody came within HOLDER_PATIENCE_NS, or the mount is gone: the holder closes the descriptor and ends, and what
- *    waits in the kernel fails.
+ *  - Nobody came within HOLDER_PATIENCE_NS, or the mount is gone: the holder closes the descriptor, and what waits in
+ *    the kernel fails. It ends then, or when the last process is gone whose userfaultfd it keeps.
+ *  - It keeps a copy of the userfaultfd of each attached mapping. A daemon for the same pool that starts, wherever it
+ *    mounts it, fetches them.
  *
  * They talk over RUN_DIR/holder.sock (or, before there is one, a socketpair): SOCK_SEQPACKET, one struct holder_message
  * each, mode 0600, peers of root only. The holder may be of an older version of tierfs than the daemon.
@@ -25,6 +27,7 @@
 #include <tierfs/ioctl.h>
 
 #include "base/clock.h"
+#include "core/kept.h"
 #include "front/session.h"
 
 #define HOLDER_RESTARTS 5
@@ -51,6 +54,14 @@ int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoi
 /* Of holder_find(): the session that goes on. The descriptor is the caller's. */
 int holder_take(struct holder *holder, struct session *ret);
 
+/* A copy of the userfaultfd of a mapping, for the next daemon; and it is over. Errors are logged. */
+void holder_stash(struct holder *holder, const struct kept_mapping *mapping, int uffd);
+void holder_unstash(struct holder *holder, uint64_t id);
+/* Calls fn for each mapping that an earlier daemon of the pool left behind; the descriptor is fn's. -ENOENT: no holder;
+ * -EBUSY: that daemon is alive. */
+typedef void holder_fetched_fn(void *arg, const struct kept_mapping *mapping, int uffd);
+int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg);
+
 /* The mount is gone, or never was: the holder ends. Takes NULL. */
 void holder_end(struct holder *holder);
 
@@ -67,6 +78,11 @@ enum holder_type {
 	HOLDER_YES,      /* holder to daemon: pid; to HOLDER_TAKE with the descriptor, number and init */
 	HOLDER_NO,       /* holder to daemon: there is nothing to take */
 	HOLDER_BUSY,     /* holder to daemon: the daemon is alive */
+	HOLDER_STASH, /* daemon to holder, no answer; holder to daemon: with the descriptor, struct kept_mapping in init
+		       */
+	HOLDER_UNSTASH, /* daemon to holder, no answer: the same, the id counts */
+	HOLDER_FETCH, /* daemon to holder, on a connection of its own: answered by HOLDER_STASH for each, and HOLDER_NO
+		       */
 };
 
 struct holder_message {

@@ -14,6 +14,8 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/prctl.h>
+#include <sys/queue.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -30,6 +32,13 @@
 #define DYING_MS 300 /* a daemon that was killed takes a moment to be gone */
 #define TICK_MS 100  /* while nobody serves: is the mount still there? */
 
+/* A userfaultfd of a process that maps a file of the pool. */
+struct stash {
+	TAILQ_ENTRY(stash) link;
+	struct kept_mapping mapping;
+	int fd;
+};
+
 static struct {
 	const struct holder_config *config;
 
@@ -44,6 +53,7 @@ static struct {
 	char device[MOUNTPOINT_DEVICE_LEN];
 	struct holder_message kept; /* what HOLDER_KEEP said */
 	uint32_t sessions;
+	TAILQ_HEAD(, stash) stashes;
 
 	uint64_t restarts_ns[HOLDER_RESTARTS]; /* a ring */
 	unsigned int restarts;
@@ -94,6 +104,82 @@ static void answer(int conn, enum holder_type type, int fd)
 	}
 	if (holder_send(conn, &message, fd) < 0)
 		log_debug("whoever asked the holder is gone");
+}
+
+/* ---- userfaultfds ---- */
+
+static void drop(struct stash *stash)
+{
+	TAILQ_REMOVE(&h.stashes, stash, link);
+	close(stash->fd);
+	free(stash);
+}
+
+static void unstash(const struct holder_message *message)
+{
+	struct stash *stash, *next;
+	struct kept_mapping mapping;
+
+	memcpy(&mapping, message->init, sizeof(mapping));
+	for (stash = TAILQ_FIRST(&h.stashes); stash; stash = next) {
+		next = TAILQ_NEXT(stash, link);
+		if (stash->mapping.id == mapping.id)
+			drop(stash);
+	}
+}
+
+/* Takes the descriptor. */
+static void stash(const struct holder_message *message, int fd)
+{
+	struct stash *stash = malloc(sizeof(*stash));
+
+	if (!stash) {
+		close(fd);
+		return;
+	}
+	memcpy(&stash->mapping, message->init, sizeof(stash->mapping));
+	stash->fd = fd;
+	TAILQ_INSERT_TAIL(&h.stashes, stash, link);
+}
+
+/* Those of processes that have ended. The pid of one may be used again: the next daemon looks closer. */
+static void drop_dead(void)
+{
+	struct stash *stash, *next;
+
+	for (stash = TAILQ_FIRST(&h.stashes); stash; stash = next) {
+		next = TAILQ_NEXT(stash, link);
+		if (kill(stash->mapping.pid, 0) < 0 && errno == ESRCH)
+			drop(stash);
+	}
+}
+
+/* Nothing is left to be kept for. */
+static void leave_if_empty(void)
+{
+	drop_dead();
+	if (TAILQ_EMPTY(&h.stashes))
+		leave();
+}
+
+/* Who asks has a while for each. */
+static void hand_over(int conn)
+{
+	struct pollfd pollfd = { .fd = conn, .events = POLLOUT };
+	struct stash *stash;
+
+	drop_dead();
+	TAILQ_FOREACH(stash, &h.stashes, link) {
+		struct holder_message message = { .version = HOLDER_VERSION,
+						  .type = HOLDER_STASH,
+						  .init_len = sizeof(stash->mapping) };
+
+		memcpy(message.init, &stash->mapping, sizeof(stash->mapping));
+		if (poll(&pollfd, 1, ASK_MS) <= 0 || holder_send(conn, &message, stash->fd) < 0)
+			return;
+	}
+	if (poll(&pollfd, 1, ASK_MS) > 0)
+		answer(conn, HOLDER_NO, -1);
 }
 
 /* ---- holding ---- */
@@ -148,6 +234,11 @@ static void hear(void)
 	} else if (message.type == HOLDER_KEEP && h.fuse_fd < 0 && fd >= 0) {
 		keep(&message, fd);
 		return;
+	} else if (message.type == HOLDER_STASH && fd >= 0) {
+		stash(&message, fd);
+		return;
+	} else if (message.type == HOLDER_UNSTASH) {
+		unstash(&message);
 	} else if (message.type == HOLDER_TAKE && h.fuse_fd >= 0) {
 		h.sessions++;
 		answer(h.conn, HOLDER_YES, h.fuse_fd);
@@ -213,8 +304,11 @@ static void on_death(void)
 	waitpid(h.daemon, NULL, WNOHANG); /* if it is our child */
 	h.daemon = 0;
 	h.alone_ns = clock_ns();
-	if (h.fuse_fd < 0 || !mountpoint_has_device(h.device))
-		leave();
+	if (h.fuse_fd < 0 || !mountpoint_has_device(h.device)) {
+		close_fd(&h.fuse_fd);
+		leave_if_empty();
+		return;
+	}
 	if (!h.config->foreground)
 		restart();
 	else
@@ -231,10 +325,13 @@ static void answer_asker(int conn, pid_t pid, const struct holder_message *messa
 		close(conn);
 		return;
 	}
-	if (!mountpoint_has_device(h.device) || strcmp(message->mountpoint, h.kept.mountpoint) != 0) {
+	if (h.fuse_fd < 0 || !mountpoint_has_device(h.device) || strcmp(message->mountpoint, h.kept.mountpoint) != 0) {
 		/* The pool goes on elsewhere. */
 		answer(conn, HOLDER_NO, -1);
-		leave();
+		close(conn);
+		close_fd(&h.fuse_fd);
+		leave_if_empty();
+		return;
 	}
 	close_fd(&h.conn);
 	if (!again) {
@@ -245,10 +342,22 @@ static void answer_asker(int conn, pid_t pid, const struct holder_message *messa
 	answer(conn, HOLDER_YES, -1);
 }
 
+/* With the mount gone there is nothing else to stay for. */
+static void answer_fetcher(int conn, pid_t pid)
+{
+	if (pid != h.daemon && !is_dead(DYING_MS))
+		answer(conn, HOLDER_BUSY, -1);
+	else
+		hand_over(conn);
+	close(conn);
+	if (h.fuse_fd < 0 && h.pidfd < 0)
+		leave();
+}
+
 static void on_asker(void)
 {
 	int conn = accept4(h.listen_fd, NULL, NULL, SOCK_CLOEXEC), fd = -1;
-	struct holder_message message;
+	struct holder_message message = { .type = 0 };
 	struct ucred peer = { .pid = 0 };
 	socklen_t len = sizeof(peer);
 
@@ -257,6 +366,8 @@ static void on_asker(void)
 	if (getsockopt(conn, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == 0 && peer.pid > 0 &&
 	    holder_receive(conn, ASK_MS, &message, &fd) == 0 && message.type == HOLDER_ASK)
 		answer_asker(conn, peer.pid, &message);
+	else if (message.type == HOLDER_FETCH)
+		answer_fetcher(conn, peer.pid);
 	else
 		close(conn);
 	close_fd(&fd);
@@ -264,16 +375,24 @@ static void on_asker(void)
 
 static void look_around(void)
 {
-	if (!mountpoint_has_device(h.device))
-		leave();
-	if (clock_ns() - h.alone_ns > HOLDER_PATIENCE_NS)
-		give_up("no tierfs came to take over");
+	if (h.fuse_fd >= 0 && !mountpoint_has_device(h.device))
+		close_fd(&h.fuse_fd);
+	if (h.fuse_fd >= 0 && clock_ns() - h.alone_ns > HOLDER_PATIENCE_NS) {
+		if (TAILQ_EMPTY(&h.stashes))
+			give_up("no tierfs came to take over");
+		log_error("%s: no tierfs came to take over; the mount is dead; attached memory waits for one",
+			  h.kept.mountpoint);
+		close_fd(&h.fuse_fd);
+	}
+	if (h.fuse_fd < 0)
+		leave_if_empty();
 }
 
 /* ---- the process ---- */
 
 static void settle_in(int conn)
 {
+	struct rlimit files;
 	int null;
 
 	prctl(PR_SET_NAME, "tierfs-holder");
@@ -296,12 +415,17 @@ static void settle_in(int conn)
 	if (h.conn > STDERR_FILENO + 1)
 		close_range(STDERR_FILENO + 1, (unsigned int)h.conn - 1, 0);
 	close_range((unsigned int)h.conn + 1, ~0U, 0);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	log_init(h.config->foreground ? LOG_TARGET_STDERR : LOG_TARGET_SYSLOG, LOG_LEVEL_INFO);
 }
 
 _Noreturn void holder_main(int conn, pid_t daemon, const struct holder_config *config)
 {
 	h.config = config;
+	TAILQ_INIT(&h.stashes);
 	settle_in(conn);
 	watch(daemon);
 	if (h.pidfd < 0 || getppid() != daemon)

@@ -6,22 +6,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/lock.h"
 #include "base/log.h"
 #include "core/pool.h"
 #include "front/holder.h"
 #include "front/mountpoint.h"
 #include "front/service.h"
 
+struct left {
+	STAILQ_ENTRY(left) link;
+	struct kept_mapping mapping;
+	int uffd;
+};
+
 struct keeper {
 	const struct keeper_config *config;
 	struct service *service; /* NULL: no service manager waits for us */
+	struct lock lock;        /* holder, for threads that stash */
 	struct holder *holder;   /* NULL: none */
-	char *mountpoint;        /* where a session goes on; NULL: nowhere */
-	_Atomic bool kept;       /* the session is in other hands as well */
-	bool is_of_holder;       /* it was, before we came */
+	STAILQ_HEAD(, left) left;
+	char *mountpoint;  /* where a session goes on; NULL: nowhere */
+	_Atomic bool kept; /* the session is in other hands as well */
+	bool is_of_holder; /* it was, before we came */
 	uint32_t session;
 };
 
@@ -51,6 +61,32 @@ static int find_session(struct keeper *keeper)
 	return rc;
 }
 
+static void take_left(void *arg, const struct kept_mapping *mapping, int uffd)
+{
+	struct keeper *keeper = arg;
+	struct left *left = malloc(sizeof(*left));
+
+	if (!left) {
+		log_error("no memory for the mapping of process %d: it waits for another tierfs", (int)mapping->pid);
+		close(uffd);
+		return;
+	}
+	*left = (struct left){ .mapping = *mapping, .uffd = uffd };
+	STAILQ_INSERT_TAIL(&keeper->left, left, link);
+}
+
+/* Whatever became of the mount: processes may still map files of the pool. */
+static void find_mappings(struct keeper *keeper)
+{
+	char run_dir[TIERFS_RUN_DIR_LEN] = "";
+	int rc = pool_find_run_dir(keeper->config->pool_dir, run_dir);
+
+	if (rc == 0)
+		rc = holder_fetch(run_dir, take_left, keeper);
+	if (rc < 0 && rc != -ENOENT && rc != -EBUSY)
+		log_warn("the userfaultfds of attached processes cannot be fetched: %s", strerror(-rc));
+}
+
 static void start_holder(struct keeper *keeper)
 {
 	const struct keeper_config *config = keeper->config;
@@ -76,7 +112,10 @@ int keeper_new(const struct keeper_config *config, struct keeper **ret)
 		return rc;
 	}
 	keeper->config = config;
+	lock_init(&keeper->lock, LOCK_RANK_LOOP);
+	STAILQ_INIT(&keeper->left);
 	rc = find_session(keeper);
+	find_mappings(keeper);
 	if (rc < 0 && config->successor) {
 		log_error("%s: there is no mount to take over: %s", config->mountpoint, strerror(-rc));
 		free(keeper);
@@ -115,6 +154,16 @@ void keeper_keep(struct keeper *keeper, const char *run_dir, const char *mountpo
 		log_warn("%s: nobody keeps the mount (%s): if tierfs dies, it dies with it", mountpoint, strerror(-rc));
 }
 
+static void end_holder(struct keeper *keeper)
+{
+	struct holder *holder;
+
+	lock_get(&keeper->lock);
+	holder = STEAL_PTR(keeper->holder);
+	lock_put(&keeper->lock);
+	holder_end(holder);
+}
+
 int keeper_take(struct keeper *keeper, struct session *ret)
 {
 	char run_dir[TIERFS_RUN_DIR_LEN];
@@ -125,8 +174,7 @@ int keeper_take(struct keeper *keeper, struct session *ret)
 		return rc;
 	/* The service manager is there longer. */
 	if (service_keep(keeper->service, run_dir, keeper->mountpoint, ret) == 0) {
-		holder_end(keeper->holder);
-		keeper->holder = NULL;
+		end_holder(keeper);
 	}
 	return 0;
 }
@@ -148,6 +196,37 @@ int keeper_exec(struct keeper *keeper)
 	if (by_service)
 		service_pass_nothing(keeper->service);
 	return rc;
+}
+
+/* ---- userfaultfds ---- */
+
+void keeper_stash(struct keeper *keeper, const struct kept_mapping *mapping, int uffd)
+{
+	LOCK_SCOPE(&keeper->lock);
+
+	if (keeper->holder)
+		holder_stash(keeper->holder, mapping, uffd);
+}
+
+void keeper_unstash(struct keeper *keeper, uint64_t id)
+{
+	LOCK_SCOPE(&keeper->lock);
+
+	if (keeper->holder)
+		holder_unstash(keeper->holder, id);
+}
+
+bool keeper_next_mapping(struct keeper *keeper, struct kept_mapping *ret, int *ret_uffd)
+{
+	struct left *left = STAILQ_FIRST(&keeper->left);
+
+	if (!left)
+		return false;
+	STAILQ_REMOVE_HEAD(&keeper->left, link);
+	*ret = left->mapping;
+	*ret_uffd = left->uffd;
+	free(left);
+	return true;
 }
 
 /* ---- words ---- */
@@ -173,16 +252,21 @@ void keeper_tell_leaving(struct keeper *keeper, const char *doing)
 void keeper_release(struct keeper *keeper)
 {
 	atomic_store(&keeper->kept, false);
-	holder_end(keeper->holder);
-	keeper->holder = NULL;
+	end_holder(keeper);
 	if (keeper->service)
 		service_release(keeper->service);
 }
 
 void keeper_free(struct keeper *keeper)
 {
+	struct kept_mapping mapping;
+	int uffd;
+
 	if (!keeper)
 		return;
+	while (keeper_next_mapping(keeper, &mapping, &uffd))
+		close(uffd);
+	lock_fini(&keeper->lock);
 	service_free(keeper->service);
 	free(keeper->mountpoint);
 	free(keeper);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "core/kept.h"
 #include "front/session.h"
 
 struct keeper;
@@ -35,6 +36,13 @@ uint32_t keeper_session(const struct keeper *keeper);
 void keeper_keep(struct keeper *keeper, const char *run_dir, const char *mountpoint, const struct session *session);
 /* The session that goes on. The descriptor is the caller's. */
 int keeper_take(struct keeper *keeper, struct session *ret);
+
+/* A copy of the userfaultfd of a mapping for the next daemon, and the end of it. Any thread. Where the service manager
+ * keeps the mount they are not kept. */
+void keeper_stash(struct keeper *keeper, const struct kept_mapping *mapping, int uffd);
+void keeper_unstash(struct keeper *keeper, uint64_t id);
+/* The mappings that an earlier daemon left, once each: false when there is none. The descriptor is the caller's. */
+bool keeper_next_mapping(struct keeper *keeper, struct kept_mapping *ret, int *ret_uffd);
 
 /* The mount can be used; or it is on its way out, with a few words for people. */
 void keeper_tell_ready(struct keeper *keeper);

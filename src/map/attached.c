@@ -37,9 +37,34 @@ void attached_end_mapping(struct attached *attached, struct mapping *mapping)
 {
 	uint64_t ino = mapping->ino;
 
+	if (attached->config.forget)
+		attached->config.forget(attached->config.keep_arg, mapping->id);
 	log_info("file %llu: process %d has unmapped it", (unsigned long long)ino, (int)mapping->pid);
 	map_table_remove(attached->table, mapping);
 	ns_put(attached->config.ns, ino);
+}
+
+void attached_keep(struct attached *attached, struct mapping *mapping)
+{
+	struct kept_mapping kept = {
+		.id = mapping->id, .ino = mapping->ino, .pid = mapping->pid, .started = attached_started(mapping->pid)
+	};
+	struct segment segment[MAPPING_SEGMENTS_MAX];
+	unsigned int segments;
+
+	if (!attached->config.keep)
+		return;
+	lock_get(&mapping->lock);
+	segments = mapping->segments;
+	memcpy(segment, mapping->segment, segments * sizeof(segment[0]));
+	lock_put(&mapping->lock);
+	attached->config.forget(attached->config.keep_arg, mapping->id);
+	for (unsigned int i = 0; i < segments; i++) {
+		kept.addr = segment[i].addr;
+		kept.length_bytes = segment[i].length;
+		kept.offset = segment[i].offset;
+		attached->config.keep(attached->config.keep_arg, &kept, mapping->uffd);
+	}
 }
 
 static void check_orphans(struct attached *attached)
@@ -65,7 +90,7 @@ static void orphan_timer(void *arg)
 		loop_after(attached->loop, ORPHAN_CHECK_NS, orphan_timer, attached);
 }
 
-static void orphan(struct attached *attached, struct link *link)
+void attached_orphan(struct attached *attached, struct link *link)
 {
 	bool first = TAILQ_EMPTY(&attached->orphans);
 
@@ -96,7 +121,7 @@ static void drop_connection(struct connection *connection)
 	while ((link = TAILQ_FIRST(&connection->mappings))) {
 		TAILQ_REMOVE(&connection->mappings, link, link);
 		if (mapping_alive(link->mapping)) {
-			orphan(attached, link);
+			attached_orphan(attached, link);
 			continue;
 		}
 		attached_end_mapping(attached, link->mapping);
@@ -282,6 +307,7 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 	err = listen_at(attached);
 	if (err)
 		goto err;
+	attached_take_left(attached);
 	err = -pthread_create(&attached->thread, NULL, server_main, attached);
 	if (err)
 		goto err;

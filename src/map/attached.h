@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "core/kept.h"
 #include "core/ns.h"
 #include "core/tier.h"
 #include "core/token.h"
@@ -19,6 +20,13 @@ struct attached_config {
 	const char *run_dir; /* attach.sock is made here */
 	bool refuse;         /* map=plain: nobody attaches */
 	bool quick;          /* warm=: most values that faults need are in DRAM */
+
+	/* Somebody who outlives the daemon keeps a copy of the userfaultfd; and not any more. May be NULL. */
+	void (*keep)(void *arg, const struct kept_mapping *mapping, int uffd);
+	void (*forget)(void *arg, uint64_t id);
+	/* The mappings that an earlier daemon left, one a call. May be NULL. */
+	bool (*left)(void *arg, struct kept_mapping *ret, int *ret_uffd);
+	void *keep_arg;
 };
 
 int attached_start(const struct attached_config *config, struct attached **ret);

@@ -58,6 +58,16 @@ struct attached {
 /* The mapping is in no list any more. */
 void attached_end_mapping(struct attached *attached, struct mapping *mapping);
 
+/* Somebody keeps a copy of its userfaultfd, of each part that is mapped now. */
+void attached_keep(struct attached *attached, struct mapping *mapping);
+void attached_orphan(struct attached *attached, struct link *link);
+
+/* --- attached_left.c --- */
+/* Goes on with the mappings that an earlier daemon left. Before the server runs. */
+void attached_take_left(struct attached *attached);
+/* When a process began, as /proc/PID/stat has it; 0: it is gone. */
+uint64_t attached_started(pid_t pid);
+
 /* --- attached_serve.c --- */
 /* Does what the packet asks for, and answers. An error ends the connection; -EPROTO: the packet breaks the rules. */
 int attached_serve(struct connection *connection, struct wire_packet *packet);

@@ -243,6 +243,7 @@ static int link_mapping(struct connection *connection, struct mapping *mapping, 
 	}
 	link->mapping = mapping;
 	TAILQ_INSERT_TAIL(&connection->mappings, link, link);
+	attached_keep(connection->attached, mapping);
 	connection->mapping_count++;
 	log_info("file %llu: process %d maps %llu bytes", (unsigned long long)mapping->ino, (int)mapping->pid,
 		 (unsigned long long)mapping->segment[0].length);
@@ -336,7 +337,9 @@ static int do_unmap(struct connection *connection, struct wire_packet *packet)
 	if (left < 0)
 		return attached_answer_error(connection, packet->msg.seq, left,
 					     "the mapping would be cut into too many pieces");
-	if (!left) {
+	if (left)
+		attached_keep(connection->attached, link->mapping);
+	else {
 		TAILQ_REMOVE(&connection->mappings, link, link);
 		connection->mapping_count--;
 		attached_end_mapping(connection->attached, link->mapping);

@@ -568,8 +568,8 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 		return -ENOMEM;
 	mapping->uffd = mapping->pagemap = mapping->pidfd = -1;
 	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
-	mapping->sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
-	err = mapping->sock < 0 ? -errno : 0;
+	mapping->sock = spec->sock < 0 ? -1 : fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
+	err = spec->sock >= 0 && mapping->sock < 0 ? -errno : 0;
 	if (!err) {
 		mapping->pidfd = fcntl(spec->pidfd, F_DUPFD_CLOEXEC, 0);
 		err = mapping->pidfd < 0 ? -errno : 0;

@@ -61,7 +61,7 @@ struct mapping_spec {
 	struct ramfile *file;
 	uint32_t block_bytes;
 	int uffd, pagemap; /* taken over on success */
-	int pidfd, sock;   /* duplicated */
+	int pidfd, sock;   /* duplicated. sock -1: no agent */
 	struct peers *peers;
 	struct tier *tier;
 };

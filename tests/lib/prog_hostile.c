@@ -4,9 +4,10 @@
  *	prog_hostile lock FILE MIB STALLED         keeps its address space locked by an mmap() of STALLED
  *	prog_hostile crowd DIRECTORY COUNT         connects as often as it may, and greets
  *	prog_hostile mute DIRECTORY COUNT          connects and says nothing
- *	prog_hostile resume DIRECTORY              RESUME with descriptors of something else; ends, and prints the
- *answer prog_hostile stall MOUNTPOINT              a filesystem with one file, f; a write to it is never answered. For
- *`lock`
+ *	prog_hostile closed FILE MIB               maps what is cold, closes all its descriptors, and reads it after
+ *each line of its input; the first word of each page is the page's number prog_hostile resume DIRECTORY RESUME with
+ *descriptors of something else; ends, and prints the answer prog_hostile stall MOUNTPOINT              a filesystem
+ *with one file, f; a write to it is never answered. For `lock`
  *
  * Prints a line when it is there. It knows the public protocol alone.
  */
@@ -246,6 +247,39 @@ static void crowd(const char *path, size_t count, bool mute)
 	stay(text);
 }
 
+static int closed(const char *path, size_t bytes)
+{
+	int fd = open_file(path, bytes), sock, uffd;
+	uint64_t *words = aligned_alloc(PROG_PAGE, 1 << 20);
+	size_t wrong = 0, of_page = PROG_PAGE / sizeof(*words);
+	char line[16];
+	char *memory;
+
+	if (!words)
+		prog_die("no memory");
+	memset(words, 7, 1 << 20);
+	for (size_t at = 0; at < bytes; at += 1 << 20) {
+		for (size_t page = 0; page < (1 << 20) / PROG_PAGE; page++)
+			words[page * of_page] = at / PROG_PAGE + page + 1;
+		if (pwrite(fd, words, 1 << 20, (off_t)at) != 1 << 20)
+			prog_die("%s: %s", path, strerror(errno));
+	}
+	sock = greet(fd);
+	memory = map(sock, fd, bytes, 0, &uffd);
+	if (close_range(3, ~0U, 0) < 0)
+		prog_die("close_range: %s", strerror(errno));
+	printf("ready\n");
+	fflush(stdout);
+	/* A quarter of it each time, so that there is something that nobody has touched yet. */
+	for (size_t turn = 0; turn < 4 && fgets(line, sizeof(line), stdin); turn++) {
+		for (size_t at = turn * bytes / 4; at < (turn + 1) * bytes / 4; at += PROG_PAGE)
+			wrong += *(volatile uint64_t *)(memory + at) != at / PROG_PAGE + 1;
+		printf("turn %zu: %zu wrong\n", turn, wrong);
+		fflush(stdout);
+	}
+	return wrong ? PROG_WRONG : PROG_OK;
+}
+
 static int resume(const char *path)
 {
 	struct tierfs_msg msg = { .type = TIERFS_MSG_RESUME };
@@ -358,6 +392,8 @@ int main(int argc, char **argv)
 		keep_locked(argv[2], count << 20, argv[4]);
 	if ((!strcmp(what, "crowd") || !strcmp(what, "mute")) && argc == 4)
 		crowd(argv[2], count, what[0] == 'm');
+	if (!strcmp(what, "closed") && argc == 4)
+		return closed(argv[2], count << 20);
 	if (!strcmp(what, "resume") && argc == 3)
 		return resume(argv[2]);
 	if (!strcmp(what, "stall") && argc == 3)
