@@ -24,6 +24,8 @@
 #include "base/lock.h"
 #include "base/log.h"
 
+#define FULL_MS 100
+
 struct client {
 	struct server *server; /* immutable */
 	pthread_t thread;
@@ -70,15 +72,22 @@ static void *client_main(void *arg)
 static struct client *free_client(struct server *server, uid_t uid)
 {
 	struct client *found = NULL;
-	unsigned int unused = 0;
+	unsigned int unused = 0, of_user = 0;
 
 	for (unsigned int i = 0; i < server->config.clients; i++) {
-		if (server->clients[i].fd >= 0)
+		if (server->clients[i].fd >= 0) {
+			of_user += server->clients[i].uid == uid;
 			continue;
+		}
 		found = &server->clients[i];
 		unused++;
 	}
-	return uid == 0 || unused > server->config.clients_of_root ? found : NULL;
+	if (uid == 0)
+		return found;
+	return unused > server->config.clients_of_root &&
+			       of_user < (server->config.clients - server->config.clients_of_root + 1) / 2
+		       ? found
+		       : NULL;
 }
 
 static void set_fd(struct client *client, int fd)
@@ -87,7 +96,8 @@ static void set_fd(struct client *client, int fd)
 	client->fd = fd;
 }
 
-static void accept_one(struct server *server)
+/* -EMFILE and its like: nobody can be accepted for a while. */
+static int accept_one(struct server *server)
 {
 	CLEANUP_CLOSE int fd = accept4(server->listen_fd, NULL, NULL, SOCK_CLOEXEC);
 	struct ucred peer;
@@ -96,13 +106,13 @@ static void accept_one(struct server *server)
 	int err;
 
 	if (fd < 0)
-		return;
+		return -errno;
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) < 0)
-		return;
+		return 0;
 	client = free_client(server, peer.uid);
 	if (!client) {
 		server->config.refuse(server->config.arg, fd, -EBUSY, "too many clients");
-		return;
+		return 0;
 	}
 	client->uid = peer.uid;
 	atomic_store(&client->done, false);
@@ -111,9 +121,10 @@ static void accept_one(struct server *server)
 	if (err) {
 		set_fd(client, -1);
 		server->config.refuse(server->config.arg, fd, err, "no thread for another client");
-		return;
+		return 0;
 	}
 	STEAL_FD(fd);
+	return 0;
 }
 
 /* Joins threads: those that are done, or all. */
@@ -131,25 +142,32 @@ static void reap(struct server *server, bool all)
 	}
 }
 
+static bool is_full(int err)
+{
+	return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
+}
+
 static void *accept_main(void *arg)
 {
 	struct server *server = arg;
+	bool full = false; /* no descriptors: not looked at for a moment, since it would only turn the loop */
 
 	prctl(PR_SET_NAME, server->config.accept_thread);
 	while (!atomic_load(&server->stopping)) {
 		struct pollfd polls[2] = {
-			{ .fd = server->listen_fd, .events = POLLIN },
+			{ .fd = full ? -1 : server->listen_fd, .events = POLLIN },
 			{ .fd = server->wake_fd, .events = POLLIN },
 		};
 		uint64_t count;
 
-		if (poll(polls, 2, -1) < 0)
+		if (poll(polls, 2, full ? FULL_MS : -1) < 0)
 			continue;
+		full = false;
 		if (polls[1].revents && read(server->wake_fd, &count, sizeof(count)) < 0)
 			continue;
 		reap(server, false);
 		if (polls[0].revents && !atomic_load(&server->stopping))
-			accept_one(server);
+			full = is_full(accept_one(server));
 	}
 	return NULL;
 }

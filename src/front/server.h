@@ -1,8 +1,9 @@
 /* front/server.h - a Unix socket on which each connection has a thread of its own.
  *
  * The accepting thread owns the slots of clients: it starts their threads and joins those that are done. Some of the
- * slots are kept for root, which must get in when users hold the rest. server_stop() shuts every conversation down and
- * waits for its thread, so what a client is served with must end soon when `stopping` is set or the connection breaks.
+ * slots are kept for root, which must get in when users hold the rest, and no other user gets more than half of those.
+ * server_stop() shuts every conversation down and waits for its thread, so what a client is served with must end soon
+ * when `stopping` is set or the connection breaks.
  */
 #pragma once
 

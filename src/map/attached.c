@@ -28,7 +28,16 @@
 #include "base/log.h"
 
 #define CONNECTIONS_MAX 1024
+/* Nobody but root gets the last ones, and no other user more than a part of the rest. */
+#define CONNECTIONS_OF_ROOT 128
+#define CONNECTIONS_OF_USER 256
+/* Without descriptors nobody can be accepted: the loop looks again after this. */
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define TEXT_OF_(number) #number
+#define TEXT_OF(number) TEXT_OF_(number)
+#define REFUSED_LOG_NS (1 * NS_PER_S)
 #define HELLO_NS (5 * NS_PER_S)
+#define HELLO_CHECK_NS (1 * NS_PER_S)
 #define ORPHAN_CHECK_NS (1 * NS_PER_S)
 
 /* --- the end of mappings ------------------------------------------------------------------------------------ */
@@ -172,6 +181,7 @@ static void hello_timer(void *arg)
 	struct attached *attached = arg;
 	struct connection *connection, *next;
 	uint64_t now = clock_ns();
+	bool more = false;
 
 	for (connection = TAILQ_FIRST(&attached->connections); connection; connection = next) {
 		next = TAILQ_NEXT(connection, link);
@@ -179,31 +189,29 @@ static void hello_timer(void *arg)
 			log_warn("process %d connected to the attach socket and said nothing: closed",
 				 (int)connection->pid);
 			drop_connection(connection);
+			continue;
 		}
+		more |= !connection->greeted;
 	}
+	attached->hello_timer = more && !loop_after(attached->loop, HELLO_CHECK_NS, hello_timer, attached);
 }
 
-static int connection_new(struct attached *attached, int sock)
+static int connection_new(struct attached *attached, int sock, const struct ucred *peer)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
 	int err = -ENOMEM;
 
 	if (!connection)
 		goto err;
 	connection->pidfd = -1;
-	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0) {
-		err = -errno;
-		goto err;
-	}
 	connection->attached = attached;
 	connection->sock = sock;
-	connection->pid = peer.pid;
+	connection->pid = peer->pid;
+	connection->uid = peer->uid;
 	connection->opened_ns = clock_ns();
 	TAILQ_INIT(&connection->grants);
 	TAILQ_INIT(&connection->mappings);
-	connection->pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+	connection->pidfd = (int)syscall(SYS_pidfd_open, peer->pid, 0);
 	if (connection->pidfd < 0) {
 		err = -errno;
 		goto err;
@@ -216,7 +224,8 @@ static int connection_new(struct attached *attached, int sock)
 		goto err;
 	TAILQ_INSERT_TAIL(&attached->connections, connection, link);
 	attached->connection_count++;
-	loop_after(attached->loop, HELLO_NS, hello_timer, attached);
+	if (!attached->hello_timer)
+		attached->hello_timer = !loop_after(attached->loop, HELLO_CHECK_NS, hello_timer, attached);
 	return 0;
 err:
 	if (connection) {
@@ -228,22 +237,93 @@ err:
 	return err;
 }
 
+static unsigned int connections_of(struct attached *attached, uid_t uid)
+{
+	struct connection *connection;
+	unsigned int count = 0;
+
+	TAILQ_FOREACH(connection, &attached->connections, link)
+		count += connection->uid == uid;
+	return count;
+}
+
+/* Why the user may not have another connection; NULL: it may. */
+static const char *refusal(struct attached *attached, uid_t uid)
+{
+	unsigned int most = CONNECTIONS_MAX - (uid ? CONNECTIONS_OF_ROOT : 0);
+
+	if (attached->connection_count >= most)
+		return "the daemon has no place for another connection";
+	if (uid && connections_of(attached, uid) >= CONNECTIONS_OF_USER)
+		return "the user has " TEXT_OF(CONNECTIONS_OF_USER) " connections, which is the limit";
+	return NULL;
+}
+
+/* Said before the client has asked anything, and then closed. */
+static void refuse(struct attached *attached, int sock, const struct ucred *peer, int err, const char *why)
+{
+	struct tierfs_msg msg = { .type = TIERFS_MSG_ERROR };
+	uint64_t now_ns = clock_ns();
+
+	msg.u.error.code = -err;
+	snprintf(msg.u.error.text, sizeof(msg.u.error.text), "%s: %s", why, strerror(-err));
+	wire_send(sock, &msg, NULL, 0);
+	close(sock);
+	if (now_ns < attached->refused_ns + REFUSED_LOG_NS)
+		return;
+	attached->refused_ns = now_ns;
+	log_warn("process %d of user %u cannot attach: %s", (int)peer->pid, (unsigned int)peer->uid, msg.u.error.text);
+}
+
+static void on_connect(void *arg, int fd, uint32_t events);
+
+static void accept_again(void *arg)
+{
+	struct attached *attached = arg;
+
+	if (!attached->watch &&
+	    loop_watch(attached->loop, attached->listener, POLLIN, on_connect, attached, &attached->watch))
+		loop_after(attached->loop, ACCEPT_PAUSE_NS, accept_again, attached);
+}
+
+/* Who connects waits in the queue. */
+static void pause_accepting(struct attached *attached)
+{
+	log_warn("%s: out of descriptors: nobody can attach for a moment", attached->path);
+	if (loop_after(attached->loop, ACCEPT_PAUSE_NS, accept_again, attached))
+		return;
+	loop_unwatch(attached->watch);
+	attached->watch = NULL;
+}
+
 static void on_connect(void *arg, int fd, uint32_t events)
 {
 	struct attached *attached = arg;
 	int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	int size = 1 << 20, err;
+	int size = 1 << 20, err = 0;
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	const char *why;
 
 	(void)events;
-	if (sock < 0)
+	if (sock < 0) {
+		if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+			pause_accepting(attached);
 		return;
+	}
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0) {
+		close(sock);
+		return;
+	}
 	/* Room for the ZAPs of a round over scattered memory. */
 	setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-	err = attached->connection_count < CONNECTIONS_MAX ? connection_new(attached, sock) : -EUSERS;
-	if (err) {
-		log_warn("a process cannot attach: %s", strerror(-err));
-		close(sock);
-	}
+	why = refusal(attached, peer.uid);
+	if (why)
+		err = -EUSERS;
+	else
+		err = connection_new(attached, sock, &peer);
+	if (err)
+		refuse(attached, sock, &peer, err, why ? why : "the connection cannot be served");
 }
 
 /* --- life --------------------------------------------------------------------------------------------------- */

@@ -32,6 +32,7 @@ struct connection {
 	struct loop_watch *watch, *exit_watch;
 	int sock, pidfd;
 	pid_t pid;
+	uid_t uid;
 	bool greeted;
 	uint64_t opened_ns;
 	unsigned int mapping_count;
@@ -50,6 +51,8 @@ struct attached {
 	char path[108];
 	uint64_t next_id;
 	unsigned int connection_count;
+	bool hello_timer;    /* it runs */
+	uint64_t refused_ns; /* when a refusal was logged last */
 	TAILQ_HEAD(, connection) connections;
 	TAILQ_HEAD(, link) orphans; /* mappings without an agent */
 };

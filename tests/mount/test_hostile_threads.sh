@@ -47,4 +47,12 @@ stop_process "$stalled"
 wait_for 30 grep -q free "$T/lock" || fail "the client is still locked"
 tierctl demote "$T/mnt/home/g" >/dev/null || fail "demote"
 stop_process "$locker"
+note "a user who takes all connections that it gets"
+start_process "$T/crowd" "${nobody[@]}" "$T/hostile" crowd "$T/mnt/home" 1100
+wait_for 60 grep -q ready "$T/crowd" || fail "the client does not end: $(cat "$T/crowd")"
+grep -q "which is the limit" "$T/crowd" || fail "it is not told why: $(cat "$T/crowd")"
+crowd=$started_pid
+timeout 60 tierctl run "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/three" --size 4M --first-touch --rounds 1 || fail "root cannot attach"
+timeout 60 setpriv --reuid 1 --regid 1 --clear-groups "$T/hostile" resume "$T/mnt" | grep -q "not the arena" || fail "another user cannot connect"
+stop_process "$crowd"
 tierfs_stop "$T/mnt"
