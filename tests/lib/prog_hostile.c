@@ -60,7 +60,8 @@ static void put(int sock, struct tierfs_msg *msg, size_t length, const int *fds,
 		cmsg->cmsg_len = CMSG_LEN(fd_count * sizeof(int));
 		memcpy(CMSG_DATA(cmsg), fds, fd_count * sizeof(int));
 	}
-	if (sendmsg(sock, &head, MSG_NOSIGNAL) < 0)
+	/* Who was refused reads why. */
+	if (sendmsg(sock, &head, MSG_NOSIGNAL) < 0 && errno != EPIPE)
 		prog_die("sendmsg: %s", strerror(errno));
 }
 
