@@ -425,21 +425,6 @@ static int served(const struct daemon *d, const char *socket, int rc)
 	return rc;
 }
 
-static void keep_mapping(void *arg, const struct kept_mapping *mapping, int uffd)
-{
-	keeper_stash(arg, mapping, uffd);
-}
-
-static void forget_mapping(void *arg, uint64_t id)
-{
-	keeper_unstash(arg, id);
-}
-
-static bool left_mapping(void *arg, struct kept_mapping *ret, int *ret_uffd)
-{
-	return keeper_next_mapping(arg, ret, ret_uffd);
-}
-
 static int start_servers(struct daemon *d)
 {
 	struct attached_config attached = {
@@ -449,9 +434,9 @@ static int start_servers(struct daemon *d)
 		.run_dir = d->pool->run_dir,
 		.refuse = d->args->options.value[OPTION_MAP] == OPTION_MAP_PLAIN,
 		.quick = d->args->options.value[OPTION_WARM] > 0,
-		.keep = keep_mapping,
-		.forget = forget_mapping,
-		.left = left_mapping,
+		.keep = keeper_stash,
+		.forget = keeper_unstash,
+		.left = keeper_next_mapping,
 		.keep_arg = d->keeper,
 	};
 	struct control_config control = {

@@ -200,24 +200,29 @@ int keeper_exec(struct keeper *keeper)
 
 /* ---- userfaultfds ---- */
 
-void keeper_stash(struct keeper *keeper, const struct kept_mapping *mapping, int uffd)
+void keeper_stash(void *arg, const struct kept_mapping *mapping, int uffd)
 {
+	struct keeper *keeper = arg;
+
 	LOCK_SCOPE(&keeper->lock);
 
 	if (keeper->holder)
 		holder_stash(keeper->holder, mapping, uffd);
 }
 
-void keeper_unstash(struct keeper *keeper, uint64_t id)
+void keeper_unstash(void *arg, uint64_t id)
 {
+	struct keeper *keeper = arg;
+
 	LOCK_SCOPE(&keeper->lock);
 
 	if (keeper->holder)
 		holder_unstash(keeper->holder, id);
 }
 
-bool keeper_next_mapping(struct keeper *keeper, struct kept_mapping *ret, int *ret_uffd)
+bool keeper_next_mapping(void *arg, struct kept_mapping *ret, int *ret_uffd)
 {
+	struct keeper *keeper = arg;
 	struct left *left = STAILQ_FIRST(&keeper->left);
 
 	if (!left)

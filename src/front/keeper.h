@@ -38,11 +38,11 @@ void keeper_keep(struct keeper *keeper, const char *run_dir, const char *mountpo
 int keeper_take(struct keeper *keeper, struct session *ret);
 
 /* A copy of the userfaultfd of a mapping for the next daemon, and the end of it. Any thread. Where the service manager
- * keeps the mount they are not kept. */
-void keeper_stash(struct keeper *keeper, const struct kept_mapping *mapping, int uffd);
-void keeper_unstash(struct keeper *keeper, uint64_t id);
+ * keeps the mount they are not kept. The first argument is a struct keeper *, as who calls back does not know. */
+void keeper_stash(void *keeper, const struct kept_mapping *mapping, int uffd);
+void keeper_unstash(void *keeper, uint64_t id);
 /* The mappings that an earlier daemon left, once each: false when there is none. The descriptor is the caller's. */
-bool keeper_next_mapping(struct keeper *keeper, struct kept_mapping *ret, int *ret_uffd);
+bool keeper_next_mapping(void *keeper, struct kept_mapping *ret, int *ret_uffd);
 
 /* The mount can be used; or it is on its way out, with a few words for people. */
 void keeper_tell_ready(struct keeper *keeper);
