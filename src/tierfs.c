@@ -427,18 +427,16 @@ static int served(const struct daemon *d, const char *socket, int rc)
 
 static int start_servers(struct daemon *d)
 {
-	struct attached_config attached = {
-		.tier = d->tier,
-		.ns = d->ns,
-		.tokens = d->tokens,
-		.run_dir = d->pool->run_dir,
-		.refuse = d->args->options.value[OPTION_MAP] == OPTION_MAP_PLAIN,
-		.quick = d->args->options.value[OPTION_WARM] > 0,
-		.keep = keeper_stash,
-		.forget = keeper_unstash,
-		.left = keeper_next_mapping,
-		.keep_arg = d->keeper,
-	};
+	struct attached_config attached = { .tier = d->tier,
+					    .ns = d->ns,
+					    .tokens = d->tokens,
+					    .run_dir = d->pool->run_dir,
+					    .refuse = d->args->options.value[OPTION_MAP] == OPTION_MAP_PLAIN,
+					    .quick = d->args->options.value[OPTION_WARM] > 0,
+					    .keep = keeper_stash,
+					    .forget = keeper_unstash,
+					    .left = keeper_next_mapping,
+					    .keep_arg = d->keeper };
 	struct control_config control = {
 		.tier = d->tier,
 		.ns = d->ns,
