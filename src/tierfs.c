@@ -437,20 +437,18 @@ static int start_servers(struct daemon *d)
 					    .forget = keeper_unstash,
 					    .left = keeper_next_mapping,
 					    .keep_arg = d->keeper };
-	struct control_config control = {
-		.tier = d->tier,
-		.ns = d->ns,
-		.tokens = d->tokens,
-		.store = d->store,
-		.counts = &d->counts,
-		.warm_bytes = d->args->options.value[OPTION_WARM],
-		.run_dir = d->pool->run_dir,
-		.mountpoint = d->mountpoint,
-		.pool = d->pool->dir,
-		.option = option_text,
-		.option_name = option_name,
-		.option_arg = (void *)&d->args->options,
-	};
+	struct control_config control = { .tier = d->tier,
+					  .ns = d->ns,
+					  .tokens = d->tokens,
+					  .store = d->store,
+					  .counts = &d->counts,
+					  .warm_bytes = d->args->options.value[OPTION_WARM],
+					  .run_dir = d->pool->run_dir,
+					  .mountpoint = d->mountpoint,
+					  .pool = d->pool->dir,
+					  .option = option_text,
+					  .option_name = option_name,
+					  .option_arg = (void *)&d->args->options };
 	struct access_config access = { .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir };
 	int rc = served(d, TIERFS_ATTACH_SOCKET, attached_start(&attached, &d->attached));
 
