@@ -1,13 +1,13 @@
 /* lib/prog_hostile.c - what a client of attach.sock does that means no good, and keeps doing until it is ended.
  *
- *	prog_hostile nonblock FILE MAPPINGS        clears O_NONBLOCK of its userfaultfds, and faults
- *	prog_hostile lock FILE MIB STALLED         keeps its address space locked by an mmap() of STALLED
- *	prog_hostile crowd DIRECTORY COUNT         connects as often as it may, and greets
- *	prog_hostile mute DIRECTORY COUNT          connects and says nothing
- *	prog_hostile closed FILE MIB               maps what is cold, closes all its descriptors, and reads it after each line of
- *	                                           its input; the first word of each page is the page's number
- *	prog_hostile resume DIRECTORY              RESUME with descriptors of something else; ends, and prints the answer
- *	prog_hostile stall MOUNTPOINT              a filesystem with one file, f; a write to it is never answered. For `lock`
+ *	prog_hostile nonblock FILE MAPPINGS    clears O_NONBLOCK of its userfaultfds, and faults
+ *	prog_hostile lock FILE MIB STALLED     keeps its address space locked by an mmap() of STALLED
+ *	prog_hostile crowd DIRECTORY COUNT     connects as often as it may, and greets
+ *	prog_hostile mute DIRECTORY COUNT      connects and says nothing
+ *	prog_hostile closed FILE MIB           maps what is cold, closes all its descriptors, and reads it after each
+ *	                                       line of its input; the first word of each page is the page's number
+ *	prog_hostile resume DIRECTORY          RESUME with descriptors of something else; ends, and prints the answer
+ *	prog_hostile stall MOUNTPOINT          a filesystem with one file, f, whose writes are never answered; for lock
  *
  * Prints a line when it is there. It knows the public protocol alone.
  */

@@ -11,7 +11,7 @@ need_tool jq
 
 own=$(sed -n 's/^[0-9]*:\([^:]*,\)*memory\(,[^:]*\)*:\(.*\)/\3/p' /proc/self/cgroup)
 root=$(awk '/ - cgroup [^ ]* .*memory/ { print $5; exit }' /proc/self/mountinfo)
-[ -n "$own" ] && [ -n "$root" ] || skip "needs a memory cgroup of version 1"
+{ [ -n "$own" ] && [ -n "$root" ]; } || skip "needs a memory cgroup of version 1"
 group=$root$own/tierfs-test.$$
 if ! mkdir "$group" 2>/dev/null; then
 	group=$root/tierfs-test.$$
