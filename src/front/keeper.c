@@ -79,10 +79,12 @@ static void take_left(void *arg, const struct kept_mapping *mapping, int uffd)
 static void find_mappings(struct keeper *keeper)
 {
 	char run_dir[TIERFS_RUN_DIR_LEN] = "";
-	int rc = pool_find_run_dir(keeper->config->pool_dir, run_dir);
+	int rc;
 
-	if (rc == 0)
-		rc = holder_fetch(run_dir, take_left, keeper);
+	/* Of a pool that cannot be read one is told when it is opened. */
+	if (pool_find_run_dir(keeper->config->pool_dir, run_dir) < 0)
+		return;
+	rc = holder_fetch(run_dir, take_left, keeper);
 	if (rc < 0 && rc != -ENOENT && rc != -EBUSY)
 		log_warn("the userfaultfds of attached processes cannot be fetched: %s", strerror(-rc));
 }
