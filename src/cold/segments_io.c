@@ -21,21 +21,20 @@ void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN])
 	snprintf(name, SEGMENT_NAME_LEN, "%08x", id);
 }
 
+/* O_DIRECT comes after the open: where the filesystem lacks it, an open with both makes the file and fails. */
 int segments_open_file(struct segments *segments, uint32_t id, int flags)
 {
 	char name[SEGMENT_NAME_LEN];
-	int fd;
+	int fd, got;
 
 	segments_name(id, name);
-	if (segments->direct) {
-		fd = openat(segments->dir_fd, name, flags | O_DIRECT | O_CLOEXEC, 0600);
-		if (fd >= 0 || errno != EINVAL)
-			return fd < 0 ? -errno : fd;
-	}
 	fd = openat(segments->dir_fd, name, flags | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	segments->direct = false; /* the file opens without, so the filesystem lacks it */
+	if (segments->direct) {
+		got = fcntl(fd, F_GETFL);
+		segments->direct = got >= 0 && fcntl(fd, F_SETFL, got | O_DIRECT) == 0;
+	}
 	return fd;
 }
 
