@@ -3,14 +3,17 @@
  *  1 take     the blocks become STORING; from now on a write fault takes them back
  *  2 protect  in every mapper: readers go on, writers fault
  *  3 look     a block that is mapped again is in use: left alone. So is one into which a device may be writing: a pin
- * for writing taken before step 2 shows in the page's reference count (map/pins.h), and one that comes later needs a
- * write fault first. Where the host does not show pins, min_idle stands for it. A block that is a part of a huge page
- * is split from it now, or stays (huge.c) 4 encode   all zero: will be a hole.
- * Content equal to its stored copy (by its identity): nothing to write. Else compressed 5 put      one batch; on return
- * it survives kill -9 of the daemon 6 commit   blocks that no write fault took back become COMMITTING: writers that
- * come now wait, and will find the page missing 7 verify   the content is compared, byte by byte, with what was read in
- * step 4: what a device wrote past the page tables shows here 8 punch    the pages leave the arena, DRAM is free, the
- * blocks are COLD
+ *             for writing taken before step 2 shows in the page's reference count (map/pins.h), and one that comes
+ *             later needs a write fault first. Where the host does not show pins, min_idle stands for it. A block that
+ *             is a part of a huge page is split from it now, or stays (huge.c)
+ *  4 encode   all zero: will be a hole. Content equal to its stored copy (by its identity): nothing to write. Else
+ *             compressed
+ *  5 put      one batch; on return it survives kill -9 of the daemon
+ *  6 commit   blocks that no write fault took back become COMMITTING: writers that come now wait, and will find the
+ *             page missing
+ *  7 verify   the content is compared, byte by byte, with what was read in step 4: what a device wrote past the page
+ *             tables shows here
+ *  8 punch    the pages leave the arena, DRAM is free, the blocks are COLD
  *
  * The order protect, copy, check for write faults, punch loses no write: a writer either faults before step 6 and
  * cancels, or is stopped by the protection until step 8 and then brings the block back. A batch owns its blocks
