@@ -175,6 +175,16 @@ int wire_recv(int sock, struct wire_packet *ret)
 	return 0;
 }
 
+/* After the shutdown nothing comes in any more, so this ends. Descriptors that came along are closed by the kernel. */
+void wire_hang_up(int sock)
+{
+	char bytes[4096];
+
+	shutdown(sock, SHUT_RDWR);
+	while (recv(sock, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_TRUNC) > 0)
+		;
+}
+
 /* Not by the name that the headers give it for 64-bit offsets, which old libcs and others do not have: libtierfs is
  * loaded into programs of any. */
 extern int wire_fcntl(int fd, int command, ...) __asm__("fcntl");

@@ -51,6 +51,11 @@ int wire_send_bytes(int sock, const void *bytes, size_t length, const int *fds, 
  * WIRE_FDS_MAX; those that did not come are -1, and after an error all are closed. */
 int wire_recv_bytes(int sock, void *bytes, size_t cap, int *fds, int *fd_count, int flags, size_t *ret_length);
 
+/* Ends a connection so that the peer still reads what was sent to it. A socket that is closed with packets in it that
+ * nobody read makes the peer's next recvmsg(2) fail with ECONNRESET, before it sees what is there for it: the reason of
+ * a refusal, to one who spoke at once. Only close(2) may follow. */
+void wire_hang_up(int sock);
+
 /* Moves a descriptor up, out of the way of programs that expect small numbers. Always returns a usable one. */
 int wire_raise_fd(int fd);
 void wire_close_fds(struct wire_packet *packet);

@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/wire.h"
 
 #define FULL_MS 100
 
@@ -61,7 +62,7 @@ static void *client_main(void *arg)
 
 	prctl(PR_SET_NAME, server->config.client_thread);
 	server->config.serve(server->config.arg, client->fd, client->uid, &server->stopping);
-	shutdown(client->fd, SHUT_RDWR);
+	wire_hang_up(client->fd);
 	atomic_store(&client->done, true);
 	wake(server);
 	return NULL;
@@ -90,6 +91,12 @@ static struct client *free_client(struct server *server, uid_t uid)
 		       : NULL;
 }
 
+static void refuse(struct server *server, int fd, int err, const char *why)
+{
+	server->config.refuse(server->config.arg, fd, err, why);
+	wire_hang_up(fd);
+}
+
 static void set_fd(struct client *client, int fd)
 {
 	LOCK_SCOPE(&client->server->lock);
@@ -111,7 +118,7 @@ static int accept_one(struct server *server)
 		return 0;
 	client = free_client(server, peer.uid);
 	if (!client) {
-		server->config.refuse(server->config.arg, fd, -EBUSY, "too many clients");
+		refuse(server, fd, -EBUSY, "too many clients");
 		return 0;
 	}
 	client->uid = peer.uid;
@@ -120,7 +127,7 @@ static int accept_one(struct server *server)
 	err = -pthread_create(&client->thread, NULL, client_main, client);
 	if (err) {
 		set_fd(client, -1);
-		server->config.refuse(server->config.arg, fd, err, "no thread for another client");
+		refuse(server, fd, err, "no thread for another client");
 		return 0;
 	}
 	STEAL_FD(fd);

@@ -136,7 +136,7 @@ static void drop_connection(struct connection *connection)
 		attached_end_mapping(attached, link->mapping);
 		free(link);
 	}
-	shutdown(connection->sock, SHUT_RDWR);
+	wire_hang_up(connection->sock);
 	close(connection->sock);
 	if (connection->pidfd >= 0)
 		close(connection->pidfd);
@@ -268,6 +268,7 @@ static void refuse(struct attached *attached, int sock, const struct ucred *peer
 	msg.u.error.code = -err;
 	snprintf(msg.u.error.text, sizeof(msg.u.error.text), "%s: %s", why, strerror(-err));
 	wire_send(sock, &msg, NULL, 0);
+	wire_hang_up(sock);
 	close(sock);
 	if (now_ns < attached->refused_ns + REFUSED_LOG_NS)
 		return;
