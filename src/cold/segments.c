@@ -98,7 +98,6 @@ int segments_open(struct segments *segments, const char *dir, uint32_t segment_b
 	lock_init(&segments->lock, LOCK_RANK_STORE);
 	pthread_mutex_init(&segments->grow, NULL);
 	segments->dir_fd = -1;
-	segments->direct = true;
 	segments->segment_bytes = segment_bytes;
 	segments->dir = strdup(dir);
 	if (!segments->dir)

@@ -69,7 +69,6 @@ struct segments {
 	pthread_mutex_t grow; /* one thread makes a new file; held across I/O, taken before the lock */
 	char *dir;
 	int dir_fd;
-	bool direct;
 	uint32_t segment_bytes;  /* of new ones */
 	struct segment *table;   /* from here on under the lock */
 	struct segment *current; /* NULL: none */

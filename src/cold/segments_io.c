@@ -21,20 +21,21 @@ void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN])
 	snprintf(name, SEGMENT_NAME_LEN, "%08x", id);
 }
 
-/* O_DIRECT comes after the open: where the filesystem lacks it, an open with both makes the file and fails. */
+/* O_DIRECT comes after the open: where the filesystem lacks it, an open with both makes the file and fails. Each
+ * descriptor is asked alone, and one that is refused goes through the page cache. The kernel keeps the two kinds of the
+ * same file alike, so nobody has to know which is which, and a refusal says nothing of the next open. */
 int segments_open_file(struct segments *segments, uint32_t id, int flags)
 {
 	char name[SEGMENT_NAME_LEN];
-	int fd, got;
+	int fd, status;
 
 	segments_name(id, name);
 	fd = openat(segments->dir_fd, name, flags | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	if (segments->direct) {
-		got = fcntl(fd, F_GETFL);
-		segments->direct = got >= 0 && fcntl(fd, F_SETFL, got | O_DIRECT) == 0;
-	}
+	status = fcntl(fd, F_GETFL);
+	if (status >= 0)
+		fcntl(fd, F_SETFL, status | O_DIRECT);
 	return fd;
 }
 
