@@ -20,25 +20,15 @@ fi
 cleanup_push rmdir "$group"
 echo $((64 << 20)) >"$group/memory.limit_in_bytes" || skip "cannot limit a memory cgroup"
 
-cat >"$T/user.py" <<'PY'
-import mmap, sys
-with open(sys.argv[1], "r+b") as file:
-    memory = mmap.mmap(file.fileno(), 0)
-for turn in range(2):
-    for page in range(0, len(memory), 4096):
-        if turn:
-            assert memory[page:page + 16] == b"%016d" % page, page
-        memory[page:page + 16] = b"%016d" % page
-PY
 figure() { stat_of "$T/mnt/$1" "$2"; }
 
 tierfs_start "$T/pool" "$T/mnt" dram=1G,min_idle=0.2
 truncate -s 256M "$T/mnt/small"
 truncate -s 256M "$T/mnt/neighbour"
 # shellcheck disable=SC2016 # for the other shell
-start_process "$T/small.log" sh -c 'echo $$ >"$1/cgroup.procs" && exec tierctl run -- python3 "$2" "$3"' sh "$group" "$T/user.py" "$T/mnt/small"
+start_process "$T/small.log" sh -c 'echo $$ >"$1/cgroup.procs" && exec tierctl run -- python3 "$2" "$3"' sh "$group" "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/small"
 small=$started_pid
-assert_ok tierctl run -- python3 "$T/user.py" "$T/mnt/neighbour"
+assert_ok tierctl run -- python3 "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/neighbour"
 assert_eq "$(figure neighbour demotions)" 0 "demotions of the neighbour"
 wait_for 150 gone "$small" || fail "it waits: $(tierctl stat --json "$T/mnt/small")"
 wait "$small" || fail "exit $? ($(tail -n 3 "$T/small.log"); $(cat "$group/memory.oom_control"))"

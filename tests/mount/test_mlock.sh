@@ -19,16 +19,6 @@ SYS_mlock = 149
 print("locks", flush=True)
 libc.syscall(SYS_mlock, ctypes.c_void_p(address), ctypes.c_size_t(len(memory)))
 PY
-cat >"$T/user.py" <<'PY'
-import mmap, sys
-with open(sys.argv[1], "r+b") as file:
-    memory = mmap.mmap(file.fileno(), 0)
-for turn in range(2):
-    for page in range(0, len(memory), 4096):
-        if turn:
-            assert memory[page:page + 16] == b"%016d" % page, page
-        memory[page:page + 16] = b"%016d" % page
-PY
 [ "$(uname -m)" = x86_64 ] || skip "knows the number of mlock(2) on x86_64 alone"
 waits() { [ "$(stat_of "$T/mnt" waiting_faults)" -ge 1 ]; }
 
@@ -38,7 +28,7 @@ truncate -s 256M "$T/mnt/ram"
 start_process "$T/lock.log" tierctl run -- python3 "$T/lock.py" "$T/mnt/locked"
 locker=$started_pid
 assert_ok wait_for 30 waits
-start_process "$T/user.log" tierctl run -- python3 "$T/user.py" "$T/mnt/ram"
+start_process "$T/user.log" tierctl run -- python3 "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/ram"
 wait_for 150 gone "$started_pid" || fail "the neighbour waits: $(tierctl stat --json "$T/mnt/ram")"
 wait "$started_pid" || fail "the neighbour: exit $? ($(tail -n 3 "$T/user.log"))"
 alive "$locker" || fail "who locks has ended: $(cat "$T/lock.log")"

@@ -24,18 +24,8 @@ tierctl ls "$T/mnt" >/dev/null || fail "ls"
 note "the daemon has $before KiB, and $(daemon_kib) KiB with $((8192 + 400)) GiB of address space"
 assert_le "$(($(daemon_kib) - before))" $((16 << 10)) "KiB more"
 
-cat >"$T/user.py" <<'PY'
-import mmap, sys
-with open(sys.argv[1], "r+b") as file:
-    memory = mmap.mmap(file.fileno(), 0)
-for turn in range(2):
-    for page in range(0, len(memory), 4096):
-        if turn:
-            assert memory[page:page + 16] == b"%016d" % page, page
-        memory[page:page + 16] = b"%016d" % page
-PY
 truncate -s 128M "$T/mnt/ram"
-start_process "$T/user.log" tierctl run -- python3 "$T/user.py" "$T/mnt/ram"
+start_process "$T/user.log" tierctl run -- python3 "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/ram"
 wait_for 90 gone "$started_pid" || fail "the program waits for room: $(figure demotions) demotions, $(figure waiting_faults) faults wait"
 wait "$started_pid" || fail "the program: exit $? ($(tail -n 3 "$T/user.log"))"
 assert_ge "$(figure demotions)" $((96 * 1024 / 16)) demotions

@@ -63,7 +63,7 @@ void args_help(const struct command *command);
 
 /* Prints the one line; returns 1. what or why may be NULL. */
 int fail(const char *path, const char *what, const char *why);
-/* The same with a negative errno value. */
+/* The same with an errno value, of either sign. */
 int fail_errno(const char *path, const char *what, int err);
 
 /* Prints and frees. 0 or 1. */
