@@ -223,7 +223,7 @@ static int move_part(struct store_rocks *store, struct victim *victim, size_t fi
 		     void *buffer, struct part *part)
 {
 	uint32_t begin = victim->value[first].place.offset_bytes;
-	struct store_rocks_move move = { part->item, part->place, count, HEADROOM_RECORDS };
+	struct store_rocks_move move = { part->item, part->place, count, HEADROOM_MOVES };
 	void *bytes;
 	int r = store_rocks_read(store, victim->segment, begin, end - begin, buffer, &bytes);
 

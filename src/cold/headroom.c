@@ -2,7 +2,8 @@
  *
  * What the database may write without being asked to: its logs (two families, each up to its memtables), the tables
  * that the memtables become, one compaction of everything, and its small files. New values need a segment more than
- * that, and as much again for the collector, which has to copy before it can remove.
+ * that, and as much again for the collector, which has to copy before it can remove. That is the collector's alone:
+ * new values do not go to a segment that it made with less than they want (store_rocks_write.c).
  */
 #include "cold/headroom.h"
 
@@ -40,6 +41,8 @@ static uint64_t wanted(struct headroom *headroom, enum headroom_use use)
 	switch (use) {
 	case HEADROOM_RECORDS:
 		return records;
+	case HEADROOM_MOVES:
+		return records + headroom->segment_bytes;
 	case HEADROOM_VALUES:
 		return 2 * records + 2 * (uint64_t)headroom->segment_bytes;
 	}

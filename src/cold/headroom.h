@@ -12,7 +12,8 @@
 
 enum headroom_use {
 	HEADROOM_VALUES,  /* new content */
-	HEADROOM_RECORDS, /* metadata, removals, collection: the way out of a full disk */
+	HEADROOM_RECORDS, /* metadata, removals: the way out of a full disk */
+	HEADROOM_MOVES,   /* a segment for what the collector copies, and the records of it */
 };
 
 struct headroom {

@@ -424,7 +424,7 @@ static int make_file(struct segments *segments, uint32_t id)
 }
 
 /* The file id becomes the current segment; *ret_old is the one before, referenced, or NULL. */
-static int make_current(struct segments *segments, uint32_t id, int fd, struct segment **ret_old)
+static int make_current(struct segments *segments, uint32_t id, int fd, bool scarce, struct segment **ret_old)
 {
 	LOCK_SCOPE(&segments->lock);
 	struct segment *segment = add_segment(segments, id, fd, segments->segment_bytes);
@@ -434,6 +434,7 @@ static int make_current(struct segments *segments, uint32_t id, int fd, struct s
 		return -ENOMEM;
 	segment->sealed = false;
 	segment->fresh = true;
+	segment->scarce = scarce;
 	segments->open_files++;
 	segments->dir_dirty = true;
 	*ret_old = old;
@@ -446,7 +447,7 @@ static int make_current(struct segments *segments, uint32_t id, int fd, struct s
 	return 0;
 }
 
-static int grow(struct segments *segments)
+static int grow(struct segments *segments, bool scarce)
 {
 	struct segment *old;
 	uint32_t id;
@@ -458,7 +459,7 @@ static int grow(struct segments *segments)
 	} while (fd == -EEXIST); /* whatever it is, it is not ours to overwrite */
 	if (fd < 0)
 		return fd;
-	r = make_current(segments, id, fd, &old);
+	r = make_current(segments, id, fd, scarce, &old);
 	if (r < 0) {
 		unmake_file(segments, id, fd);
 		return r;
@@ -470,13 +471,13 @@ static int grow(struct segments *segments)
 	return 0;
 }
 
-int segments_grow(struct segments *segments, uint64_t need)
+int segments_grow(struct segments *segments, uint64_t need, bool scarce)
 {
 	int r = 0;
 
 	pthread_mutex_lock(&segments->grow);
 	if (!has_room(segments, need))
-		r = grow(segments);
+		r = grow(segments, scarce);
 	pthread_mutex_unlock(&segments->grow);
 	return r;
 }

@@ -60,6 +60,7 @@ struct segment {
 	bool naming;          /* it is being synced */
 	bool suspect;         /* a sync failed */
 	bool unmovable;       /* some of it cannot be read: left alone */
+	bool scarce;          /* made when there was no room for new values: for those that move */
 	enum segment_life life;
 	struct segment *next_dead;
 };
@@ -103,7 +104,7 @@ int segments_reserve(struct segments *segments, uint64_t need, uint64_t want, st
 		     uint32_t *ret_offset, uint32_t *ret_bytes);
 void segments_settled(struct segments *segments, struct segment *segment); /* (lock) */
 /* Makes a new segment current, unless another thread just did and it has need bytes. -ENOSPC, -EIO. */
-int segments_grow(struct segments *segments, uint64_t need);
+int segments_grow(struct segments *segments, uint64_t need, bool scarce);
 /* Nothing more goes to this segment. True: it was the current one, and its end is to be cut off. (lock) */
 bool segments_seal(struct segments *segments, struct segment *segment);
 /* Cuts the end off one that is sealed, and referenced or pending. */

@@ -74,7 +74,30 @@ static size_t measure(const struct put *put, size_t first, uint64_t limit, uint6
 	return i - first;
 }
 
-/* New segments are where space is used up: there the disk is looked at. */
+/* (lock) Values that move may need what is left of this segment; new ones wait until there is room for both. */
+static bool keeps_off(const struct segments *segments, enum headroom_use use)
+{
+	return use == HEADROOM_VALUES && segments->current && segments->current->scarce;
+}
+
+static void end_scarcity(struct segments *segments)
+{
+	LOCK_SCOPE(&segments->lock);
+
+	if (segments->current)
+		segments->current->scarce = false;
+}
+
+static int make_segment(struct store_rocks *store, enum headroom_use use, uint64_t need)
+{
+	bool scarce = use != HEADROOM_VALUES && headroom_check(&store->headroom, HEADROOM_VALUES) < 0;
+
+	return segments_grow(&store->segments, need, scarce);
+}
+
+/* New segments are where space is used up: there the disk is looked at. Also before new values go to a segment that the
+ * collector made for itself when there was little: each put would take the rest of it, and the collector another one,
+ * until neither had any. */
 static int reserve(struct store_rocks *store, enum headroom_use use, uint64_t need, uint64_t want, struct segment **ret,
 		   uint32_t *ret_offset, uint32_t *ret_bytes)
 {
@@ -82,17 +105,21 @@ static int reserve(struct store_rocks *store, enum headroom_use use, uint64_t ne
 
 	do {
 		uint64_t disk, memory;
+		bool scarce;
 
 		lock_get(&store->segments.lock);
-		r = segments_reserve(&store->segments, need, want, ret, ret_offset, ret_bytes);
+		scarce = keeps_off(&store->segments, use);
+		r = scarce ? -EAGAIN : segments_reserve(&store->segments, need, want, ret, ret_offset, ret_bytes);
 		lock_put(&store->segments.lock);
 		if (r != -EAGAIN)
 			return r;
 		rocks_figures(store->rocks, &disk, &memory);
 		atomic_store(&store->headroom.index_bytes, disk);
 		r = may_write(store, use);
-		if (r == 0)
-			r = segments_grow(&store->segments, need);
+		if (r == 0 && scarce)
+			end_scarcity(&store->segments);
+		else if (r == 0)
+			r = make_segment(store, use, need);
 	} while (r == 0);
 	return r;
 }

@@ -1,3 +1,4 @@
+/* timeout: 300 */
 /* fault/test_store_full.c - small disks that get full, by the store itself and by others; needs root, for the mounts.
  *
  * Content that was acknowledged stays readable, puts say ENOSPC and nothing worse happens, and it goes on by itself
@@ -218,6 +219,35 @@ START_TEST(full_of_ones_own)
 }
 END_TEST
 
+/* A third of each segment is garbage, and puts that do not wait take each bit of space that they are let have: the
+ * collector has to get by with what is its own. */
+START_TEST(full_and_pressed)
+{
+	char path[SCRATCH_PATH_LEN + 16];
+	uint64_t end, first;
+	int r = -ENOSPC;
+
+	mount_point(_i, path, sizeof(path));
+	open_store(path, true);
+	end = first = fill_up(0, 1);
+	for (uint64_t block = 0; block < end; block += 3)
+		ck_assert_int_eq(store->ops->remove(store, INO, block, 1), 0);
+	for (int i = 0; first < end + end / 6 && i < 1000000; i++) {
+		r = put(first, 1);
+		if (r == 0)
+			first += BATCH;
+		else
+			ck_assert_int_eq(r, -ENOSPC);
+	}
+	ck_assert_uint_ge(first, end + end / 6);
+	expect_blocks(end, first, 1);
+	for (uint64_t block = 1; block < end; block += 3)
+		expect_blocks(block, block + 2 < end ? block + 2 : end, 1);
+	ck_assert_int_eq(store->ops->remove(store, INO, 0, UINT64_MAX), 0);
+	store->ops->free(store);
+}
+END_TEST
+
 /* Half of each segment is garbage, and the garbage is all the space there is. */
 START_TEST(full_of_garbage)
 {
@@ -293,6 +323,7 @@ int main(void)
 	tcase_set_timeout(tests, 120);
 	tcase_add_loop_test(tests, full_of_ones_own, 0, DISKS);
 	tcase_add_loop_test(tests, full_of_garbage, 0, DISKS);
+	tcase_add_loop_test(tests, full_and_pressed, 0, DISKS);
 	tcase_add_loop_test(tests, full_by_another, 0, DISKS);
 	suite_add_tcase(suite, tests);
 	failed = check_run(suite);
