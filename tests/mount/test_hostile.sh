@@ -2,7 +2,7 @@
 # timeout: 900
 # Clients of two users do for a while what a client can do to hurt: they hold, lie, stall, fill. Beside them a program with a verified load
 # finds every word right and goes on, and afterwards the daemon holds nothing of theirs. TIERFS_LONG=1: ten minutes, and the load's longest
-# access beside what it was without them.
+# access beside what it was without them. TIERFS_HOSTILE="vast thrash": these things alone.
 . "$(dirname "$0")/../lib/functions.sh"
 . "$(dirname "$0")/../lib/load.sh"
 
@@ -13,7 +13,7 @@ seconds=$(load_or_long 20 600)
 alone=$(load_or_long 5 60)
 turn=$(load_or_long 8 20)
 hostile=$TIERFS_BUILD/tests/lib/prog_rough
-things=(nonblock stand-still places garbage resume cut vast pins thrash)
+read -ra things <<<"${TIERFS_HOSTILE:-nonblock stand-still places garbage resume cut vast pins thrash}"
 
 tierfs_start "$T/pool" "$T/mnt" dram=128M,min_idle=0.2,allow_other
 chmod 755 "$T"
