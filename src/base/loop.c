@@ -8,6 +8,7 @@
  *   calling    its callback is running
  *   removed    loop_unwatch() came while armed or calling: freed by that completion, or after that callback
  *   broken     the kernel refused the descriptor: idle until loop_unwatch()
+ *   paused     idle until its owner says otherwise
  *
  * Requests are only submitted by the thread that runs the loop: the kernel cancels what a thread has submitted when it
  * ends. Timers are timeouts in the kernel. Calls from other threads go through a list and an eventfd.
@@ -47,7 +48,7 @@ struct loop_watch {
 	void *arg;
 	int fd;
 	uint32_t events;
-	bool armed, calling, removed, cancelled, broken;
+	bool armed, calling, removed, cancelled, broken, paused;
 };
 
 struct timer {
@@ -206,6 +207,12 @@ void loop_unwatch(struct loop_watch *watch)
 		watch_free(watch);
 }
 
+void loop_pause(struct loop_watch *watch, bool on)
+{
+	watch->paused = on;
+	watch->loop->dirty = true;
+}
+
 int loop_after(struct loop *loop, uint64_t delay_ns, loop_fn *fn, void *arg)
 {
 	uint64_t now_ns = clock_ns(), when_ns;
@@ -259,7 +266,7 @@ static struct io_uring_sqe *get_sqe(struct loop *loop)
 static bool watch_update(struct loop *loop, struct loop_watch *watch)
 {
 	bool cancel = watch->removed && watch->armed && !watch->cancelled;
-	bool arm = !watch->removed && !watch->armed && !watch->broken;
+	bool arm = !watch->removed && !watch->armed && !watch->broken && !watch->paused;
 	struct io_uring_sqe *sqe;
 
 	if (!cancel && !arm)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct loop;
@@ -25,6 +26,8 @@ void loop_free(struct loop *loop); /* takes NULL; drops watches and timers that 
 int loop_watch(struct loop *loop, int fd, uint32_t events, loop_fd_fn *fn, void *arg, struct loop_watch **ret);
 /* After it returns, fn is not called again. Does not close fd. Takes NULL. */
 void loop_unwatch(struct loop_watch *watch);
+/* fn is not called until it is switched off again. On: from the watch's own fn only. */
+void loop_pause(struct loop_watch *watch, bool on);
 
 /* Calls fn once, delay_ns from now. Timers that are left at loop_free() are not called. */
 int loop_after(struct loop *loop, uint64_t delay_ns, loop_fn *fn, void *arg);

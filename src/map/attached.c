@@ -1,10 +1,12 @@
 /* The server of attach.sock: connections, and what happens when a process goes.
  *
- * One thread runs an event loop; everything here but attached_mappings() is on it. A connection that breaks does not
- * end its mappings as long as their address space lives: the daemon has its own userfaultfd of each, so faults are
- * resolved, only zaps are not possible until the process comes back with RESUME. A mapping ends when its process unmaps
- * it, or when its address space is gone (checked when the connection ends, when the process ends, and every second for
- * those without an agent).
+ * One thread runs an event loop; everything here but attached_mappings() and serve() is on it. A request that may take
+ * long, or wait in a process, is served by a chore (map/chores.h), so that no client waits for another.
+ *
+ * A connection that breaks does not end its mappings as long as their address space lives: the daemon has its own
+ * userfaultfd of each, so faults are resolved, only zaps are not possible until the process comes back with RESUME. A
+ * mapping ends when its process unmaps it, or when its address space is gone (checked when the connection ends, when
+ * the process ends, and every second for those without an agent).
  */
 #include "map/attached_impl.h"
 
@@ -38,104 +40,26 @@
 #define REFUSED_LOG_NS (1 * NS_PER_S)
 #define HELLO_NS (5 * NS_PER_S)
 #define HELLO_CHECK_NS (1 * NS_PER_S)
-#define ORPHAN_CHECK_NS (1 * NS_PER_S)
 
-/* --- the end of mappings ------------------------------------------------------------------------------------ */
-
-void attached_end_mapping(struct attached *attached, struct mapping *mapping)
-{
-	uint64_t ino = mapping->ino;
-
-	if (attached->config.forget)
-		attached->config.forget(attached->config.keep_arg, mapping->id);
-	log_info("file %llu: process %d has unmapped it", (unsigned long long)ino, (int)mapping->pid);
-	map_table_remove(attached->table, mapping);
-	ns_put(attached->config.ns, ino);
-}
-
-void attached_keep(struct attached *attached, struct mapping *mapping)
-{
-	struct kept_mapping kept = {
-		.id = mapping->id, .ino = mapping->ino, .pid = mapping->pid, .started = attached_started(mapping->pid)
-	};
-	struct segment segment[MAPPING_SEGMENTS_MAX];
-	unsigned int segments;
-
-	if (!attached->config.keep)
-		return;
-	lock_get(&mapping->lock);
-	segments = mapping->segments;
-	memcpy(segment, mapping->segment, segments * sizeof(segment[0]));
-	lock_put(&mapping->lock);
-	attached->config.forget(attached->config.keep_arg, mapping->id);
-	for (unsigned int i = 0; i < segments; i++) {
-		kept.addr = segment[i].addr;
-		kept.length_bytes = segment[i].length;
-		kept.offset = segment[i].offset;
-		attached->config.keep(attached->config.keep_arg, &kept, mapping->uffd);
-	}
-}
-
-static void check_orphans(struct attached *attached)
-{
-	struct link *link, *next;
-
-	for (link = TAILQ_FIRST(&attached->orphans); link; link = next) {
-		next = TAILQ_NEXT(link, link);
-		if (mapping_alive(link->mapping))
-			continue;
-		TAILQ_REMOVE(&attached->orphans, link, link);
-		attached_end_mapping(attached, link->mapping);
-		free(link);
-	}
-}
-
-static void orphan_timer(void *arg)
-{
-	struct attached *attached = arg;
-
-	check_orphans(attached);
-	if (!TAILQ_EMPTY(&attached->orphans))
-		loop_after(attached->loop, ORPHAN_CHECK_NS, orphan_timer, attached);
-}
-
-void attached_orphan(struct attached *attached, struct link *link)
-{
-	bool first = TAILQ_EMPTY(&attached->orphans);
-
-	mapping_orphan(link->mapping);
-	log_warn("file %llu: process %d lives and its agent is gone: its memory works, and stays resident until it "
-		 "comes back or ends",
-		 (unsigned long long)link->mapping->ino, (int)link->mapping->pid);
-	TAILQ_INSERT_TAIL(&attached->orphans, link, link);
-	if (first)
-		loop_after(attached->loop, ORPHAN_CHECK_NS, orphan_timer, attached);
-}
+/* --- connections -------------------------------------------------------------------------------------------- */
 
 static void drop_connection(struct connection *connection)
 {
 	struct attached *attached = connection->attached;
 	struct grant *grant;
-	struct link *link;
 
 	loop_unwatch(connection->watch);
 	loop_unwatch(connection->exit_watch);
+	lock_get(&attached->lock);
 	TAILQ_REMOVE(&attached->connections, connection, link);
+	lock_put(&attached->lock);
 	attached->connection_count--;
 	while ((grant = TAILQ_FIRST(&connection->grants))) {
 		TAILQ_REMOVE(&connection->grants, grant, link);
 		close(grant->fd);
 		free(grant);
 	}
-	while ((link = TAILQ_FIRST(&connection->mappings))) {
-		TAILQ_REMOVE(&connection->mappings, link, link);
-		if (mapping_alive(link->mapping)) {
-			attached_orphan(attached, link);
-			continue;
-		}
-		attached_end_mapping(attached, link->mapping);
-		free(link);
-	}
+	attached_end_mappings(attached, connection);
 	wire_hang_up(connection->sock);
 	close(connection->sock);
 	if (connection->pidfd >= 0)
@@ -143,37 +67,73 @@ static void drop_connection(struct connection *connection)
 	free(connection);
 }
 
-/* --- connections -------------------------------------------------------------------------------------------- */
-
-static void on_packet(void *arg, int fd, uint32_t events)
+static void drop_after(struct connection *connection, int err)
 {
-	struct connection *connection = arg;
-	struct wire_packet packet;
-	int err;
-
-	(void)events;
-	err = wire_recv(fd, &packet);
-	if (err == -EAGAIN)
-		return;
-	if (!err) {
-		err = attached_serve(connection, &packet);
-		wire_close_fds(&packet);
-	}
-	if (!err)
-		return;
 	if (err == -EPROTO) {
 		log_warn("process %d breaks the rules of the attach socket: its connection is closed",
 			 (int)connection->pid);
-		attached_answer_error(connection, packet.msg.seq, -EPROTO, "the packet breaks the protocol");
+		attached_answer_error(connection, connection->packet.msg.seq, -EPROTO,
+				      "the packet breaks the protocol");
 	}
 	drop_connection(connection);
 }
 
+/* On a chore's thread. */
+static void serve(void *arg)
+{
+	struct connection *connection = arg;
+
+	connection->result = attached_serve(connection, &connection->packet);
+	wire_close_fds(&connection->packet);
+}
+
+static void on_served(void *arg)
+{
+	struct connection *connection = arg;
+
+	connection->busy = false;
+	if (connection->result || connection->gone)
+		drop_after(connection, connection->result);
+	else
+		loop_pause(connection->watch, false);
+}
+
+/* Others do not wait for what may take long. The next packet of this one does. */
+static void on_packet(void *arg, int fd, uint32_t events)
+{
+	struct connection *connection = arg;
+	int err;
+
+	(void)events;
+	err = wire_recv(fd, &connection->packet);
+	if (err == -EAGAIN)
+		return;
+	if (!err && !attached_is_quick(connection, &connection->packet)) {
+		connection->busy = true;
+		loop_pause(connection->watch, true);
+		chores_send(connection->attached->chores, &connection->chore);
+		return;
+	}
+	if (!err) {
+		err = attached_serve(connection, &connection->packet);
+		wire_close_fds(&connection->packet);
+	}
+	if (err)
+		drop_after(connection, err);
+}
+
 static void on_exit_of(void *arg, int fd, uint32_t events)
 {
+	struct connection *connection = arg;
+
 	(void)fd;
 	(void)events;
-	drop_connection(arg);
+	if (!connection->busy) {
+		drop_connection(connection);
+		return;
+	}
+	connection->gone = true;
+	loop_pause(connection->exit_watch, true);
 }
 
 static void hello_timer(void *arg)
@@ -209,6 +169,7 @@ static int connection_new(struct attached *attached, int sock, const struct ucre
 	connection->pid = peer->pid;
 	connection->uid = peer->uid;
 	connection->opened_ns = clock_ns();
+	connection->chore = (struct chore){ .go = serve, .done = on_served, .arg = connection };
 	TAILQ_INIT(&connection->grants);
 	TAILQ_INIT(&connection->mappings);
 	connection->pidfd = (int)syscall(SYS_pidfd_open, peer->pid, 0);
@@ -222,7 +183,9 @@ static int connection_new(struct attached *attached, int sock, const struct ucre
 	err = loop_watch(attached->loop, connection->pidfd, POLLIN, on_exit_of, connection, &connection->exit_watch);
 	if (err)
 		goto err;
+	lock_get(&attached->lock);
 	TAILQ_INSERT_TAIL(&attached->connections, connection, link);
+	lock_put(&attached->lock);
 	attached->connection_count++;
 	if (!attached->hello_timer)
 		attached->hello_timer = !loop_after(attached->loop, HELLO_CHECK_NS, hello_timer, attached);
@@ -367,8 +330,9 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 		return -ENOMEM;
 	attached->config = *config;
 	attached->listener = -1;
+	lock_init(&attached->lock, LOCK_RANK_ATTACH);
 	TAILQ_INIT(&attached->connections);
-	TAILQ_INIT(&attached->orphans);
+	attached_end_init(attached);
 	/* Holder numbers must not repeat after a restart of the daemon: milliseconds since boot grow faster than
 	 * mappings do. */
 	attached->next_id = clock_ns() / NS_PER_MS + 1;
@@ -380,6 +344,9 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 		goto err;
 	}
 	err = loop_new(&attached->loop);
+	if (err)
+		goto err;
+	err = chores_new(attached->loop, &attached->chores);
 	if (err)
 		goto err;
 	err = map_table_new(config->tier, config->quick, &attached->table);
@@ -409,7 +376,6 @@ unsigned int attached_mappings(struct attached *attached)
 void attached_stop(struct attached *attached)
 {
 	struct connection *connection;
-	struct link *link;
 
 	if (!attached)
 		return;
@@ -418,13 +384,12 @@ void attached_stop(struct attached *attached)
 		pthread_join(attached->thread, NULL);
 	}
 	loop_unwatch(attached->watch);
+	if (attached->chores)
+		chores_finish(attached->chores); /* they have connections */
 	while ((connection = TAILQ_FIRST(&attached->connections)))
 		drop_connection(connection);
-	while ((link = TAILQ_FIRST(&attached->orphans))) {
-		TAILQ_REMOVE(&attached->orphans, link, link);
-		attached_end_mapping(attached, link->mapping);
-		free(link);
-	}
+	attached_end_orphans(attached);
+	chores_free(attached->chores);
 	map_table_free(attached->table);
 	if (attached->listener >= 0) {
 		close(attached->listener);
@@ -433,5 +398,6 @@ void attached_stop(struct attached *attached)
 	if (attached->uffd_device >= 0)
 		close(attached->uffd_device);
 	loop_free(attached->loop);
+	lock_fini(&attached->lock);
 	free(attached);
 }

@@ -39,6 +39,7 @@ static uint64_t id_for(struct attached *attached, const struct kept_mapping *kep
 {
 	struct link *link;
 
+	LOCK_SCOPE(&attached->lock);
 	if (kept->id >= attached->next_id)
 		attached->next_id = kept->id + 1;
 	TAILQ_FOREACH(link, &attached->orphans, link)

@@ -53,6 +53,7 @@ static struct link *find_link(struct connection *connection, uint64_t id)
 {
 	struct link *link;
 
+	LOCK_SCOPE(&connection->attached->lock);
 	TAILQ_FOREACH(link, &connection->mappings, link)
 		if (link->mapping->id == id)
 			return link;
@@ -181,6 +182,13 @@ static int open_pagemap(const struct connection *connection)
 	return fd;
 }
 
+static uint64_t take_id(struct attached *attached)
+{
+	LOCK_SCOPE(&attached->lock);
+
+	return attached->next_id++;
+}
+
 /* Takes over file's reference, arena_fd stays the caller's, uffd is taken from the packet on success. */
 static int make_mapping(struct connection *connection, struct wire_packet *packet, int uffd_index, int arena_fd,
 			struct ramfile *file, uint64_t ino, struct mapping **ret)
@@ -188,7 +196,7 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 	struct attached *attached = connection->attached;
 	const struct tierfs_msg *msg = &packet->msg;
 	struct mapping_spec spec = {
-		.id = attached->next_id,
+		.id = take_id(attached),
 		.ino = ino,
 		.pid = connection->pid,
 		.file = file,
@@ -229,7 +237,6 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 		mapping_free(*ret);
 		return err;
 	}
-	attached->next_id++;
 	return 0;
 }
 
@@ -242,7 +249,9 @@ static int link_mapping(struct connection *connection, struct mapping *mapping, 
 		return attached_answer_error(connection, seq, -ENOMEM, "no memory for the mapping");
 	}
 	link->mapping = mapping;
+	lock_get(&connection->attached->lock);
 	TAILQ_INSERT_TAIL(&connection->mappings, link, link);
+	lock_put(&connection->attached->lock);
 	attached_keep(connection->attached, mapping);
 	connection->mapping_count++;
 	log_info("file %llu: process %d maps %llu bytes", (unsigned long long)mapping->ino, (int)mapping->pid,
@@ -279,21 +288,6 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 	return link_mapping(connection, mapping, packet->msg.seq);
 }
 
-/* The mapping that the process had before its connection broke, if this daemon knew it. */
-static void end_predecessor(struct attached *attached, pid_t pid, uint64_t addr)
-{
-	struct link *link, *next;
-
-	for (link = TAILQ_FIRST(&attached->orphans); link; link = next) {
-		next = TAILQ_NEXT(link, link);
-		if (link->mapping->pid != pid || link->mapping->segment[0].addr != addr)
-			continue;
-		TAILQ_REMOVE(&attached->orphans, link, link);
-		attached_end_mapping(attached, link->mapping);
-		free(link);
-	}
-}
-
 static int do_resume(struct connection *connection, struct wire_packet *packet)
 {
 	struct attached *attached = connection->attached;
@@ -319,10 +313,12 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 		ns_put(attached->config.ns, ino);
 		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be mapped");
 	}
-	end_predecessor(attached, connection->pid, packet->msg.u.map.addr);
 	/* Whoever waits for an answer that the former daemon owed touches its page again and brings a new event. */
 	uffd_wake(mapping->uffd, packet->msg.u.map.addr, packet->msg.u.map.length_bytes);
-	return link_mapping(connection, mapping, packet->msg.seq);
+	err = link_mapping(connection, mapping, packet->msg.seq);
+	/* One whose connection is dropped from here on finds its successor. */
+	attached_end_predecessor(attached, connection->pid, packet->msg.u.map.addr);
+	return err;
 }
 
 static int do_unmap(struct connection *connection, struct wire_packet *packet)
@@ -340,7 +336,9 @@ static int do_unmap(struct connection *connection, struct wire_packet *packet)
 	if (left)
 		attached_keep(connection->attached, link->mapping);
 	else {
+		lock_get(&connection->attached->lock);
 		TAILQ_REMOVE(&connection->mappings, link, link);
+		lock_put(&connection->attached->lock);
 		connection->mapping_count--;
 		attached_end_mapping(connection->attached, link->mapping);
 		free(link);
@@ -392,10 +390,33 @@ static int do_zapped(struct connection *connection, struct wire_packet *packet)
 {
 	struct link *link;
 
+	/* Called by who the connection belongs to: nobody else changes the list. */
 	TAILQ_FOREACH(link, &connection->mappings, link)
 		if (mapping_zapped(link->mapping, packet->msg.seq))
 			break;
 	return 0;
+}
+
+bool attached_is_quick(const struct connection *connection, const struct wire_packet *packet)
+{
+	switch ((enum tierfs_msg_type)packet->msg.type) {
+	case TIERFS_MSG_OPEN:
+	case TIERFS_MSG_MAP:
+	case TIERFS_MSG_RESUME:
+	case TIERFS_MSG_UNMAP:
+	case TIERFS_MSG_DISCARD:
+		return !connection->greeted;
+	case TIERFS_MSG_HELLO:
+	case TIERFS_MSG_ADVISE:
+	case TIERFS_MSG_ZAPPED:
+	case TIERFS_MSG_WELCOME:
+	case TIERFS_MSG_ARENA:
+	case TIERFS_MSG_DONE:
+	case TIERFS_MSG_ZAP:
+	case TIERFS_MSG_ERROR:
+		break;
+	}
+	return true;
 }
 
 int attached_serve(struct connection *connection, struct wire_packet *packet)

@@ -71,6 +71,8 @@ void mapping_free(struct mapping *mapping); /* takes NULL; closes, does not touc
 
 /* Where an address lies in the file. -ENOENT: not in this mapping (any more). */
 int mapping_offset(struct mapping *mapping, uint64_t addr, uint64_t *ret_offset);
+/* Where it begins. */
+uint64_t mapping_addr(struct mapping *mapping);
 /* The process unmaps the range. Returns the number of segments that are left; -E2BIG: it would be cut in too many
  * pieces. */
 int mapping_cut(struct mapping *mapping, uint64_t addr, uint64_t length);

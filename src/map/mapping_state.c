@@ -17,6 +17,13 @@ void mapping_advise(struct mapping *mapping, uint64_t offset, uint64_t length)
 	atomic_store(&mapping->mapper.huge_end, length ? offset + length : 0);
 }
 
+uint64_t mapping_addr(struct mapping *mapping)
+{
+	LOCK_SCOPE(&mapping->lock);
+
+	return mapping->segment[0].addr;
+}
+
 bool mapping_alive(const struct mapping *mapping)
 {
 	char byte;

@@ -2,6 +2,7 @@
  *
  *	prog_hostile nonblock FILE MAPPINGS    clears O_NONBLOCK of its userfaultfds, and faults
  *	prog_hostile lock FILE MIB STALLED     keeps its address space locked by an mmap() of STALLED
+ *	prog_hostile lock-map FILE MIB STALLED GO  the same, and asks for a second mapping when the FIFO GO says so
  *	prog_hostile crowd DIRECTORY COUNT     connects as often as it may, and greets
  *	prog_hostile mute DIRECTORY COUNT      connects and says nothing
  *	prog_hostile closed FILE MIB           maps what is cold, closes all its descriptors, and reads it after each
@@ -128,16 +129,15 @@ static int greet(int fd)
 	return -1;
 }
 
-/* Maps a part of the file. The userfaultfd is in *ret_uffd. */
-static char *map(int sock, int fd, size_t length, uint64_t offset, int *ret_uffd)
+/* Memory of the file, which is not registered yet. The userfaultfd for it is in *ret_uffd. */
+static char *open_memory(int sock, const struct tierfs_ioc_info *info, size_t length, uint64_t offset, int *ret_uffd)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = TIERFS_UFFD_FEATURES };
-	struct tierfs_ioc_info info = info_of(fd);
 	struct tierfs_msg msg = { .type = TIERFS_MSG_OPEN };
 	int fds[2] = { -1, -1 }, uffd;
 	char *memory;
 
-	memcpy(msg.u.open.token, info.token, TIERFS_TOKEN_LEN);
+	memcpy(msg.u.open.token, info->token, TIERFS_TOKEN_LEN);
 	put(sock, &msg, LENGTH(open), NULL, 0);
 	if (get(sock, &msg, fds) != TIERFS_MSG_ARENA)
 		prog_die("OPEN is refused");
@@ -147,15 +147,32 @@ static char *map(int sock, int fd, size_t length, uint64_t offset, int *ret_uffd
 		prog_die("mmap, userfaultfd: %s", strerror(errno));
 	close(fds[0]);
 	close(fds[1]);
-	msg = (struct tierfs_msg){ .type = TIERFS_MSG_MAP };
-	msg.u.map.ino = info.ino;
+	*ret_uffd = uffd;
+	return memory;
+}
+
+static void put_map(int sock, uint64_t ino, const char *memory, size_t length, uint64_t offset, int uffd)
+{
+	struct tierfs_msg msg = { .type = TIERFS_MSG_MAP };
+
+	msg.u.map.ino = ino;
 	msg.u.map.addr = (uintptr_t)memory;
 	msg.u.map.length_bytes = length;
 	msg.u.map.offset = offset;
 	put(sock, &msg, LENGTH(map), &uffd, 1);
+}
+
+/* Maps a part of the file. The userfaultfd is in *ret_uffd. */
+static char *map(int sock, int fd, size_t length, uint64_t offset, int *ret_uffd)
+{
+	struct tierfs_ioc_info info = info_of(fd);
+	char *memory = open_memory(sock, &info, length, offset, ret_uffd);
+	struct tierfs_msg msg;
+	int fds[2];
+
+	put_map(sock, info.ino, memory, length, offset, *ret_uffd);
 	if (get(sock, &msg, fds) != TIERFS_MSG_DONE)
 		prog_die("MAP is refused");
-	*ret_uffd = uffd;
 	return memory;
 }
 
@@ -216,18 +233,46 @@ static void *lock(void *arg)
 	return NULL;
 }
 
-static void keep_locked(const char *path, size_t bytes, char *stalled)
+static void say(const char *text)
 {
+	printf("%s\n", text);
+	fflush(stdout);
+}
+
+/* Nothing that the kernel has to look up in the address space happens between the two. */
+static void ask_locked(int sock, uint64_t ino, const char *memory, size_t bytes, int uffd, int go)
+{
+	struct tierfs_msg msg;
+	int fds[2];
+	char byte = 0;
+
+	if (read(go, &byte, 1) != 1)
+		prog_die("nobody says go");
+	put_map(sock, ino, memory, bytes, 0, uffd);
+	say("asked");
+	get(sock, &msg, fds);
+	say("the request is answered");
+}
+
+static void keep_locked(const char *path, size_t bytes, char *stalled, const char *go)
+{
+	int go_fd = go ? open(go, O_RDWR | O_CLOEXEC) : -1;
 	int fd = open_file(path, bytes), sock = greet(fd), uffd;
-	char *memory = map(sock, fd, bytes, 0, &uffd);
+	char *memory = map(sock, fd, bytes, 0, &uffd), *second = NULL;
+	struct tierfs_ioc_info info = info_of(fd);
 	pthread_t thread;
 
+	if (go && go_fd < 0)
+		prog_die("%s: %s", go, strerror(errno));
+	if (go)
+		second = open_memory(sock, &info, bytes, 0, &uffd);
 	for (size_t at = 0; at < bytes; at += PROG_PAGE)
 		memory[at] = 1;
-	printf("ready\n");
-	fflush(stdout);
+	say("ready");
 	if (pthread_create(&thread, NULL, lock, stalled))
 		prog_die("no thread");
+	if (go)
+		ask_locked(sock, info.ino, second, bytes, uffd, go_fd);
 	pthread_join(thread, NULL);
 	stay("free");
 }
@@ -390,7 +435,9 @@ int main(int argc, char **argv)
 	if (!strcmp(what, "nonblock") && argc == 4)
 		nonblock(argv[2], count);
 	if (!strcmp(what, "lock") && argc == 5)
-		keep_locked(argv[2], count << 20, argv[4]);
+		keep_locked(argv[2], count << 20, argv[4], NULL);
+	if (!strcmp(what, "lock-map") && argc == 6)
+		keep_locked(argv[2], count << 20, argv[4], argv[5]);
 	if ((!strcmp(what, "crowd") || !strcmp(what, "mute")) && argc == 4)
 		crowd(argv[2], count, what[0] == 'm');
 	if (!strcmp(what, "closed") && argc == 4)

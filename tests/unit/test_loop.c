@@ -194,6 +194,36 @@ START_TEST(unwatch_before_the_loop_runs)
 }
 END_TEST
 
+static void on_fd_pause(void *arg, int fd, uint32_t events)
+{
+	struct seen *seen = arg;
+
+	on_fd(arg, fd, events);
+	loop_pause(seen->watch, true);
+}
+
+static void go_on(void *arg)
+{
+	struct seen *seen = arg;
+
+	ck_assert_uint_eq(seen->calls, 1);
+	loop_pause(seen->watch, false);
+}
+
+START_TEST(paused_in_its_own_callback)
+{
+	struct seen seen = { .limit = 2 };
+
+	ck_assert_int_eq(loop_watch(loop, pair[0], POLLIN, on_fd_pause, &seen, &seen.watch), 0);
+	send_byte(pair[1]);
+	ck_assert_int_eq(loop_after(loop, 20 * NS_PER_MS, go_on, &seen), 0);
+	ck_assert_int_eq(loop_run(loop), 0);
+	ck_assert_uint_eq(seen.calls, 2);
+	/* It goes while it is paused. */
+	loop_unwatch(seen.watch);
+}
+END_TEST
+
 static void close_and_unwatch(void *arg)
 {
 	loop_unwatch(((struct seen *)arg)->watch);
@@ -479,6 +509,7 @@ int main(void)
 	tcase_add_test(tcase, unwatch_with_a_completion_pending);
 	tcase_add_test(tcase, unwatch_while_armed);
 	tcase_add_test(tcase, unwatch_before_the_loop_runs);
+	tcase_add_test(tcase, paused_in_its_own_callback);
 	tcase_add_test(tcase, close_after_unwatch_reaches_the_peer);
 	tcase_add_test(tcase, bad_descriptor);
 	tcase_add_test(tcase, descriptor_closed_under_the_watch);
