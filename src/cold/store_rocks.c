@@ -7,7 +7,7 @@
  * by the collector (collect.c). A dead segment is unlinked when the records that made it so are durable: a sync of the
  * log that began after its death has passed. Any sync will do; if nobody asks for one, the collector does.
  *
- * Why not values in the database: measured (docs/performance.md), it needs four to eight times the processor time for
+ * Why not values in the database: measured (docs/lab/store.md), it needs four to eight times the processor time for
  * each block - copies to batch, log and memtable, checksums in software, compactions - and it is the part that may end
  * the process over an I/O error.
  *
