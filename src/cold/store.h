@@ -99,6 +99,11 @@ struct store_ops {
 	 * there is left out. */
 	bool (*renew)(struct store *store, struct store_key key);
 	void (*put_copies)(struct store *store, const struct store_item *items, size_t count);
+	/* What sync() made durable of a file has been promised to somebody. From here on each of its blocks has, also
+	 * after a loss of power, a value that can be read: that one, or one that was put later. Without this a record
+	 * may be durable before the value that it names. Puts wait for the disk. Ends when all of the file is removed.
+	 * File 0: all of them, as long as nobody knows which. May be NULL. */
+	void (*keep)(struct store *store, uint64_t ino, bool keep);
 	/* Makes everything that is safe durable. On an error nobody knows what of it is; a later sync that succeeds
 	 * has made all of it durable, also what the failed one was about. */
 	int (*sync)(struct store *store);

@@ -328,6 +328,14 @@ static int rocks_sync_op(struct store *base)
 	return r < 0 ? failed(rocks_of(base), r, "cannot sync") : 0;
 }
 
+static void rocks_keep(struct store *base, uint64_t ino, bool keep)
+{
+	struct store_rocks *store = rocks_of(base);
+	LOCK_SCOPE(&store->segments.lock);
+
+	careful_set(&store->careful, ino, keep);
+}
+
 static void rocks_figures_op(struct store *base, struct store_figures *ret)
 {
 	struct store_rocks *store = rocks_of(base);
@@ -359,6 +367,7 @@ static void rocks_free(struct store *base)
 	if (store->rocks)
 		store_rocks_sync(store);
 	rocks_close(store->rocks);
+	careful_clear(&store->careful);
 	segments_close(&store->segments);
 	places_clear(&store->places);
 	shares_clear(&store->shares);
@@ -382,6 +391,7 @@ static const struct store_ops rocks_ops = {
 	.shared_bytes = store_rocks_shared_bytes,
 	.meta_put = rocks_meta_put,
 	.meta_walk = rocks_meta_walk,
+	.keep = rocks_keep,
 	.sync = rocks_sync_op,
 	.figures = rocks_figures_op,
 	.free = rocks_free,

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cold/careful.h"
 #include "cold/buffers.h"
 #include "cold/headroom.h"
 #include "cold/places.h"
@@ -46,6 +47,7 @@ struct store_rocks {
 	struct segments segments; /* with the lock */
 	struct places places;     /* under segments.lock, and so is the next */
 	struct shares shares;     /* values with more than one record, or of another file */
+	struct careful careful;   /* under segments.lock */
 	uint32_t format;          /* under commit: version of the index, as the database says */
 
 	pthread_t collector;

@@ -343,6 +343,28 @@ static void settle_all(struct put *put)
 	}
 }
 
+/* A record may become durable at any time from its commit on, and what it named before was durable. */
+static bool must_be_durable(struct store_rocks *store, const struct store_rocks_move *move)
+{
+	LOCK_SCOPE(&store->segments.lock);
+
+	return move->places || careful_any(&store->careful, move->items, move->count);
+}
+
+/* A sync that passes says nothing of a segment that another one has made suspect meanwhile. */
+static int make_durable(struct put *put)
+{
+	struct store_rocks *store = put->store;
+	int r = store_rocks_sync_values(store);
+	LOCK_SCOPE(&store->segments.lock);
+
+	for (size_t i = 0; r == 0 && i < put->move->count; i++) {
+		if (put->appended[i].segment && put->appended[i].segment->suspect)
+			r = -EIO;
+	}
+	return r;
+}
+
 int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *move)
 {
 	CLEANUP_FREE struct appended *appended = calloc(move->count, sizeof(*appended));
@@ -352,9 +374,8 @@ int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *m
 	if (!appended)
 		return -ENOMEM;
 	r = append_all(&put);
-	/* A record may become durable at any time from its commit on, and what it named before was durable. */
-	if (r == 0 && move->places)
-		r = store_rocks_sync_values(store);
+	if (r == 0 && must_be_durable(store, move))
+		r = make_durable(&put);
 	if (r == 0) {
 		pthread_mutex_lock(&store->commit);
 		r = commit(&put);
@@ -495,5 +516,7 @@ int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_
 	pthread_mutex_lock(&store->commit);
 	r = remove_range(&removal);
 	pthread_mutex_unlock(&store->commit);
+	if (r == 0 && !first && count == UINT64_MAX)
+		store->base.ops->keep(base, ino, false);
 	return r < 0 ? failed(store, r, "cannot remove blocks") : 0;
 }

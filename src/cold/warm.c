@@ -268,6 +268,14 @@ static int leave(struct warm *warm)
 	return 0;
 }
 
+static void keep_below(struct store *base, uint64_t ino, bool keep)
+{
+	struct store *below = warm_of(base)->below;
+
+	if (below->ops->keep)
+		below->ops->keep(below, ino, keep);
+}
+
 static void free_store(struct store *base)
 {
 	struct warm *warm = warm_of(base);
@@ -298,6 +306,7 @@ static const struct store_ops warm_ops = {
 	.shared_bytes = shared_bytes,
 	.meta_put = meta_put,
 	.meta_walk = meta_walk,
+	.keep = keep_below,
 	.sync = sync_all,
 	.figures = figures,
 	.free = free_store,
@@ -333,6 +342,7 @@ static int open_parts(const struct store_warm_config *config, struct warm **ret)
 	warm->segment_bytes = choose_segment(config->bytes, codec_bound(config->block_bytes));
 	warm->start_bytes = config->bytes - (uint64_t)ROOM_START * warm->segment_bytes;
 	warm->limit_bytes = config->bytes - (uint64_t)ROOM_COPIES * warm->segment_bytes;
+	keep_below(&warm->base, 0, true); /* what is found moves before anybody says whose it is */
 	TAILQ_INIT(&warm->segments);
 	LIST_INIT(&warm->removals);
 	pthread_mutex_init(&warm->commit, NULL);

@@ -377,6 +377,7 @@ static int store_all(struct clone *store)
 int ramfile_store(struct ramfile *file)
 {
 	CLEANUP_FREE struct clone *store = calloc(1, sizeof(*store));
+	struct store *into = tier_store(file->tier);
 	size_t most = CLONE_BYTES / file->block_bytes;
 	CLEANUP_FREE struct store_item *item = calloc(most, sizeof(*item));
 	CLEANUP_FREE uint8_t *values = malloc(most * codec_bound(file->block_bytes));
@@ -387,6 +388,8 @@ int ramfile_store(struct ramfile *file)
 	if (atomic_load(&file->lost))
 		return -EIO;
 	atomic_store(&file->kept, true);
+	if (into->ops->keep)
+		into->ops->keep(into, file->ino, true);
 	store->file = file;
 	store->only_store = true;
 	store->residents_max = most;

@@ -293,6 +293,21 @@ static void inherit_all(struct ns *ns)
 	}
 }
 
+/* The store is told what an earlier daemon's fsync has promised, before anything is stored. */
+static void keep_promises(struct ns *ns)
+{
+	const struct store_ops *ops = ns->store->ops;
+	struct tree_inode *inode, *next;
+
+	if (!ops->keep)
+		return;
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (inode->rec.kept)
+			ops->keep(ns->store, inode->ino, true);
+	}
+	ops->keep(ns->store, 0, false);
+}
+
 static int load_all(struct ns *ns, const struct ns_config *config)
 {
 	int rc = load_tree(ns);
@@ -313,6 +328,7 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 		return rc;
 	if (config->takes_over)
 		inherit_all(ns);
+	keep_promises(ns);
 	rc = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
 	if (rc == 0 && !config->takes_over)
 		rc = reap_orphans(ns);

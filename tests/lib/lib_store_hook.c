@@ -78,6 +78,12 @@ static int hook_meta_walk(struct store *store, const void *prefix, size_t prefix
 	return of(store)->below->ops->meta_walk(of(store)->below, prefix, prefix_len, fn, arg);
 }
 
+static void hook_keep(struct store *store, uint64_t ino, bool keep)
+{
+	if (of(store)->below->ops->keep)
+		of(store)->below->ops->keep(of(store)->below, ino, keep);
+}
+
 static int hook_sync(struct store *store)
 {
 	return of(store)->below->ops->sync(of(store)->below);
@@ -103,6 +109,7 @@ static const struct store_ops OPS = {
 	.shared_bytes = hook_shared_bytes,
 	.meta_put = hook_meta_put,
 	.meta_walk = hook_meta_walk,
+	.keep = hook_keep,
 	.sync = hook_sync,
 	.figures = hook_figures,
 	.free = hook_free,
