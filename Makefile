@@ -87,6 +87,7 @@ BASE_SRC := $(wildcard src/base/*.c)
 DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,mem cold core map front)))
 # No daemon in it: tierctl and tests link it.
 STREAM_SRC := $(wildcard src/stream/*.c)
+MOVE_SRC := $(wildcard src/move/*.c)
 CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/base/wire.c
 PRELOAD_SRC := $(wildcard src/client/*.c) src/base/wire.c
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
@@ -113,6 +114,7 @@ HELPERS := $(patsubst mount-helpers/%,$(BUILD)/sbin/%,$(wildcard mount-helpers/m
 DAEMON_LIB := $(BUILD)/obj/libdaemon.a
 BASE_LIB := $(BUILD)/obj/libbase.a
 STREAM_LIB := $(BUILD)/obj/libstream.a
+MOVE_LIB := $(BUILD)/obj/libmove.a
 TEST_LIB := $(BUILD)/obj/libtest.a
 
 TESTS := $(call bin,$(TEST_SRC))
@@ -196,6 +198,8 @@ $(BASE_LIB): $(call obj,$(BASE_SRC))
 	$(archive)
 $(STREAM_LIB): $(call obj,$(STREAM_SRC) src/cold/codec.c src/cold/mac.c)
 	$(archive)
+$(MOVE_LIB): $(call obj,$(MOVE_SRC))
+	$(archive)
 $(TEST_LIB): $(call obj,$(TESTLIB_SRC))
 	$(archive)
 $(STATIC): $(call obj,$(CLIENT_SRC))
@@ -204,7 +208,7 @@ $(STATIC): $(call obj,$(CLIENT_SRC))
 $(TIERFS): $(call obj,src/tierfs.c $(DAEMON_SRC))
 	$(call link_with,$(LDFLAGS_ALL) $(DAEMON_LIBS))
 
-$(TIERCTL): $(call obj,$(TIERCTL_SRC)) $(if $(CLIENT_SRC),$(STATIC)) $(STREAM_LIB) $(BASE_LIB)
+$(TIERCTL): $(call obj,$(TIERCTL_SRC)) $(MOVE_LIB) $(STATIC) $(STREAM_LIB) $(BASE_LIB)
 	$(call link_with,$(LDFLAGS_ALL) $(TIERCTL_LIBS))
 
 $(BUILD)/obj/libtierfs.map: Makefile
@@ -258,7 +262,7 @@ $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags
 # Test programs: Check, with everything of the daemon but main(). "/* link: FLAGS */" in a test's source adds FLAGS.
 test_flags = $(shell sed -n 's:^/\* link\: \(.*\) \*/$$:\1:p' $(1))
 # Benchmarks of a part are linked in the same way.
-$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
+$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(MOVE_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(call test_flags,tests/$*.c) $(LDFLAGS_ALL) $(CHECK_LIBS) $(DAEMON_LIBS))
 
 $(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))

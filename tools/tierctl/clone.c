@@ -16,7 +16,7 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "conn.h"
-#include "progress.h"
+#include "move/progress.h"
 #include "tierctl.h"
 
 struct cloning {

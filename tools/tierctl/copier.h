@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "progress.h"
+#include "move/progress.h"
 
 struct copier {
 	int in_fd, out_fd;

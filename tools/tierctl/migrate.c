@@ -22,7 +22,7 @@
 #include "base/size.h"
 #include "qmp.h"
 #include "send.h"
-#include "sender.h"
+#include "move/sender.h"
 #include "tierctl.h"
 
 #define POLL_NS (2 * NS_PER_MS)

@@ -7,7 +7,7 @@
 
 #include "base/size.h"
 #include "conn.h"
-#include "progress.h"
+#include "move/progress.h"
 #include "tierctl.h"
 
 /* One of demote, promote and pin, for every file that is named or lies in a mount that is named. */

@@ -13,9 +13,9 @@
 #include "base/size.h"
 #include "cold/mac.h"
 #include "conn.h"
-#include "receiver.h"
+#include "move/receiver.h"
 #include "send.h"
-#include "sender.h"
+#include "move/sender.h"
 #include "tierctl.h"
 
 static double seconds_of(uint64_t ns)

@@ -3,8 +3,8 @@
 
 #include <stdbool.h>
 
-#include "channel.h"
-#include "rest.h"
+#include "move/channel.h"
+#include "move/rest.h"
 #include "tierctl.h"
 
 /* Adds what the second half of a post-copy was to an object, and returns it as text, which begins with ", ". */

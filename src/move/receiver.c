@@ -1,5 +1,5 @@
-/* receiver.c - see receiver.h. */
-#include "receiver.h"
+/* move/receiver.c - see move/receiver.h. */
+#include "move/receiver.h"
 
 #include <errno.h>
 #include <fcntl.h>

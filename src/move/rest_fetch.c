@@ -1,8 +1,8 @@
-/* rest_fetch.c - the target's side of rest.h. The caller's thread goes through the file, asks for what is away, a
+/* move/rest_fetch.c - the target's side of rest.h. The caller's thread goes through the file, asks for what is away, a
  * window at a time, and writes what comes. A thread beside it is told by the daemon what somebody waits for, and asks
  * for that at once. Every want has one answer. What was asked for and lost (a daemon that ended) is found by the next
  * pass. */
-#include "rest.h"
+#include "move/rest.h"
 
 #include <errno.h>
 #include <fcntl.h>

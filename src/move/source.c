@@ -1,5 +1,5 @@
-/* source.c - see source.h. */
-#include "source.h"
+/* move/source.c - see move/source.h. */
+#include "move/source.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* progress.c - see progress.h. */
-#include "progress.h"
+/* move/progress.c - see move/progress.h. */
+#include "move/progress.h"
 
 #include <stdio.h>
 #include <unistd.h>

@@ -1,4 +1,4 @@
-/* rest.h - the second half of a post-copy: what was cold at the source goes to the target when it is wanted there, and
+/* move/rest.h - the second half of a post-copy: what was cold at the source goes to the target when it is wanted there, and
  * else one block after the other. docs/format/stream.md, "The rest".
  *
  * The target asks, the source answers; both ends may break off and begin again, on any connection, until nothing is
@@ -10,9 +10,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channel.h"
-#include "progress.h"
-#include "source.h"
+#include "move/channel.h"
+#include "move/progress.h"
+#include "move/source.h"
 
 #define REST_WHY_LEN 512
 

@@ -1,4 +1,4 @@
-/* progress.h - one line on a terminal that says how far a long command is; silent when stderr is none. */
+/* move/progress.h - one line on a terminal that says how far a long command is; silent when stderr is none. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-/* receiver.h - puts a stream into a RAM file.
+/* move/receiver.h - puts a stream into a RAM file.
  *
  * Where it goes. FILE is either what it was, or whole and new: what comes is put together in FILE.partial, which takes
  * its name at the end. A stream that builds on what FILE has (DELTA) makes FILE itself the partial one, by renaming it.
@@ -14,9 +14,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channel.h"
-#include "progress.h"
-#include "source.h"
+#include "move/channel.h"
+#include "move/progress.h"
+#include "move/source.h"
 #include "stream/reader.h"
 #include "stream/writer.h"
 

@@ -1,5 +1,5 @@
-/* sender.c - see sender.h. */
-#include "sender.h"
+/* move/sender.c - see move/sender.h. */
+#include "move/sender.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* sender.h - sends the blocks of a RAM file: the cold ones as they lie in the store, then the resident ones, the
+/* move/sender.h - sends the blocks of a RAM file: the cold ones as they lie in the store, then the resident ones, the
  * youngest first; of a running machine then in rounds what changed meanwhile. docs/format/stream.md.
  *
  * Nothing is promoted and no generation changes. Belongs to one thread. 0 or -errno, and why for a person.
@@ -8,9 +8,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "channel.h"
-#include "progress.h"
-#include "source.h"
+#include "move/channel.h"
+#include "move/progress.h"
+#include "move/source.h"
 #include "stream/reader.h"
 #include "stream/writer.h"
 

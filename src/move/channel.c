@@ -1,5 +1,5 @@
-/* channel.c - see channel.h. */
-#include "channel.h"
+/* move/channel.c - see move/channel.h. */
+#include "move/channel.h"
 
 #include <errno.h>
 #include <netdb.h>
