@@ -1,5 +1,5 @@
-/* move/channel.h - where the bytes of a stream come from and go to: a pipe, a TCP connection, or a command's standard input
- * and output. Belongs to one thread. 0 or -errno.
+/* move/channel.h - where the bytes of a stream come from and go to: a pipe, a TCP connection, or a command's standard
+ * input and output. Belongs to one thread. 0 or -errno.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
-/* move/rest.h - the second half of a post-copy: what was cold at the source goes to the target when it is wanted there, and
- * else one block after the other. docs/format/stream.md, "The rest".
+/* move/rest.h - the second half of a post-copy: what was cold at the source goes to the target when it is wanted there,
+ * and else one block after the other. docs/format/stream.md, "The rest".
  *
  * The target asks, the source answers; both ends may break off and begin again, on any connection, until nothing is
  * away. The source's file must not change meanwhile: what comes must have the identity that was said before. Each

@@ -1,5 +1,5 @@
-/* move/rest_serve.c - the source's side of rest.h. A thread takes what the other side wants into two queues; the caller's
- * thread answers, first what somebody waits for, a few blocks at a time. */
+/* move/rest_serve.c - the source's side of rest.h. A thread takes what the other side wants into two queues; the
+ * caller's thread answers, first what somebody waits for, a few blocks at a time. */
 #include "move/rest.h"
 
 #include <errno.h>

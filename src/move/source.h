@@ -1,4 +1,5 @@
-/* move/source.h - the blocks of one RAM file, read where they are (tierfs/access.h): states, identities, values as stored.
+/* move/source.h - the blocks of one RAM file, read where they are (tierfs/access.h): states, identities, values as
+ * stored.
  *
  * Nothing is promoted, and no generation changes. Belongs to one thread. 0 or -errno; an error names the block.
  */
