@@ -670,6 +670,9 @@ END_TEST
 /* --- a mapper that leaves -------------------------------------------------------------------------------------------
  */
 
+/* ThreadSanitizer does not let a signal's handler run while its thread waits for a lock: it runs when the thread has
+ * the lock. So the fault would wait at the gate with the lock that the mapper that leaves is to get before it. */
+#ifndef __SANITIZE_THREAD__
 static int gate[2]; /* a byte lets the thread in the signal's handler go on */
 static _Atomic pid_t leaver_tid;
 
@@ -774,6 +777,7 @@ START_TEST(a_mapper_leaves_while_its_fault_is_being_parked)
 	budget_release(tier_budget(tier), 4 * SIZE);
 }
 END_TEST
+#endif
 
 static Suite *errors_suite(void)
 {
@@ -802,7 +806,9 @@ static Suite *errors_suite(void)
 	tcase_add_test(tcase, work_buffers_come_back);
 	tcase_add_test(tcase, a_cut_gives_back_what_the_cache_had);
 	tcase_add_test(tcase, a_resize_that_fails_leaves_the_length);
+#ifndef __SANITIZE_THREAD__
 	tcase_add_test(tcase, a_mapper_leaves_while_its_fault_is_being_parked);
+#endif
 	suite_add_tcase(suite, tcase);
 	return suite;
 }
