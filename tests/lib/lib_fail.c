@@ -32,20 +32,33 @@
 
 /* --- the plan --- */
 
+/* A thread that is late may still look at a plan when the next one is armed. So every plan has a number, in the upper
+ * half of points, and who has met two plans counts for neither. */
 static struct {
-	struct fail_plan plan;
-	pthread_t thread; /* who armed it */
+	atomic_uint kinds, nth, count;
+	atomic_int error;
+	atomic_bool all_threads;
+	_Atomic(const char *) names;
+	_Atomic pthread_t thread; /* who armed it */
 	atomic_bool on;
-	atomic_uint points, failed;
+	_Atomic uint64_t points;
+	atomic_uint failed;
 	_Atomic(const char *) what;
 } armed;
+
+#define PLAN_ONE (UINT64_C(1) << 32)
 
 void fail_arm_plan(const struct fail_plan *plan)
 {
 	atomic_store(&armed.on, false);
-	armed.plan = *plan;
-	armed.thread = pthread_self();
-	atomic_store(&armed.points, 0);
+	atomic_store(&armed.points, atomic_load(&armed.points) / PLAN_ONE * PLAN_ONE + PLAN_ONE);
+	atomic_store(&armed.kinds, plan->kinds);
+	atomic_store(&armed.nth, plan->nth);
+	atomic_store(&armed.count, plan->count ? plan->count : 1);
+	atomic_store(&armed.error, plan->error);
+	atomic_store(&armed.all_threads, plan->all_threads);
+	atomic_store(&armed.names, plan->names);
+	atomic_store(&armed.thread, pthread_self());
 	atomic_store(&armed.failed, 0);
 	atomic_store(&armed.what, NULL);
 	atomic_store(&armed.on, true);
@@ -63,7 +76,7 @@ bool fail_disarm(void)
 
 unsigned int fail_points(void)
 {
-	return atomic_load(&armed.points);
+	return (uint32_t)atomic_load(&armed.points);
 }
 
 const char *fail_what(void)
@@ -93,23 +106,39 @@ static bool is_listed(const char *names, const char *name)
 	return false;
 }
 
+/* Whether the plan that is armed counts this call. */
+static bool counts(unsigned int kind, const char *name)
+{
+	const char *names = atomic_load(&armed.names);
+
+	return atomic_load(&armed.kinds) & kind &&
+	       (atomic_load(&armed.all_threads) || pthread_equal(atomic_load(&armed.thread), pthread_self())) &&
+	       (!names || is_listed(names, name));
+}
+
 /* The error that this call shall end with; 0: the real one goes on. */
 static int fails(unsigned int kind, int usual, const char *name)
 {
-	const struct fail_plan *plan = &armed.plan;
+	uint64_t points = atomic_load(&armed.points), plan = points / PLAN_ONE;
+	unsigned int point, nth, count;
 	const char *none = NULL;
-	unsigned int point;
+	int error;
 
-	if (!atomic_load(&armed.on) || !(plan->kinds & kind) ||
-	    !(plan->all_threads || pthread_equal(armed.thread, pthread_self())) ||
-	    (plan->names && !is_listed(plan->names, name)))
+	if (!atomic_load(&armed.on) || !counts(kind, name))
 		return 0;
-	point = atomic_fetch_add(&armed.points, 1) + 1;
-	if (!plan->nth || point < plan->nth || point - plan->nth >= (plan->count ? plan->count : 1))
+	nth = atomic_load(&armed.nth);
+	count = atomic_load(&armed.count);
+	error = atomic_load(&armed.error);
+	do {
+		if (points / PLAN_ONE != plan)
+			return 0;
+	} while (!atomic_compare_exchange_weak(&armed.points, &points, points + 1));
+	point = (uint32_t)points + 1;
+	if (!nth || point < nth || point - nth >= count)
 		return 0;
 	atomic_fetch_add(&armed.failed, 1);
 	atomic_compare_exchange_strong(&armed.what, &none, name);
-	return plan->error ? plan->error : usual;
+	return error ? error : usual;
 }
 
 /* --- memory that is remembered --- */
