@@ -143,7 +143,7 @@ static int write_segment(struct warm *warm, struct warm_segment *segment, uint32
 {
 	struct store_item items[WARM_BATCH];
 	uint32_t offset = segment->below_bytes ? segment->below_bytes : WARM_HEADER_BYTES;
-	struct warm_view view;
+	struct warm_view view = { 0 };
 	size_t count;
 	int r;
 
@@ -293,7 +293,7 @@ static bool choose(struct warm *warm, struct choice *ret)
 
 static int empty_segment(struct warm *warm, const struct choice *choice)
 {
-	struct warm_view view;
+	struct warm_view view = { 0 };
 	int r;
 
 	if (choice->copy && warm->sweeps) /* one began since the choice, which is to be made again */

@@ -490,6 +490,16 @@ WRAP_INT(FAIL_LOOK, EAGAIN, mincore, (void *at, size_t len, unsigned char *ret),
 
 WRAP(FAIL_MAP, ENOMEM, void *, MAP_FAILED, mmap64,
      (void *at, size_t len, int protection, int flags, int fd, off_t offset), (at, len, protection, flags, fd, offset))
+
+/* What was mapped can be unmapped: one that fails was given something else. */
+int __real_munmap(void *at, size_t len);
+int __wrap_munmap(void *at, size_t len);
+int __wrap_munmap(void *at, size_t len)
+{
+	if (__real_munmap(at, len) < 0)
+		abort();
+	return 0;
+}
 WRAP_INT(FAIL_MAP, ENOMEM, mprotect, (void *at, size_t len, int protection), (at, len, protection))
 WRAP_INT(FAIL_MAP, ENOMEM, madvise, (void *at, size_t len, int advice), (at, len, advice))
 
