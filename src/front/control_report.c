@@ -225,8 +225,13 @@ static json_t *stages_object(struct stages *stages)
 	return object;
 }
 
-static int mount_object(const struct control_request *request, const struct ramfile_figures *sum, size_t files,
-			size_t lost, json_t **ret)
+/* How many files there are, and how many of them the host's end has left so. */
+struct file_counts {
+	size_t all, lost, fell_back;
+};
+
+static int mount_object(const struct control_request *request, const struct ramfile_figures *sum,
+			const struct file_counts *files, json_t **ret)
 {
 	const struct control_config *config = request->config;
 	struct tier_figures tier;
@@ -238,14 +243,15 @@ static int mount_object(const struct control_request *request, const struct ramf
 	uint64_t write_back_bytes = counts ? atomic_load(&counts->write_back_bytes) : 0;
 
 	tier_figures(config->tier, &tier);
-	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "dram_bytes",
-			 (json_int_t)tier.dram_bytes, "metadata_bytes", (json_int_t)tier.metadata_bytes,
+	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
+			 "dram_bytes", (json_int_t)tier.dram_bytes, "metadata_bytes", (json_int_t)tier.metadata_bytes,
 			 "waiting_faults", (json_int_t)tier.waiting_faults, "waiting_writes",
 			 (json_int_t)tier.waiting_writes, "waited_faults", (json_int_t)tier.waited_faults, "scans",
 			 (json_int_t)tier.scans, "min_idle_ns", (json_int_t)tier_min_idle(config->tier), "files",
-			 (json_int_t)files, "lost_files", (json_int_t)lost, "fill_bytes", (json_int_t)fill_bytes,
-			 "refused_fills", (json_int_t)refused_fills, "write_back_bytes", (json_int_t)write_back_bytes,
-			 "pool", path_string(config->pool), "store", store_object(config->store), "fault_stages",
+			 (json_int_t)files->all, "lost_files", (json_int_t)files->lost, "fell_back_files",
+			 (json_int_t)files->fell_back, "fill_bytes", (json_int_t)fill_bytes, "refused_fills",
+			 (json_int_t)refused_fills, "write_back_bytes", (json_int_t)write_back_bytes, "pool",
+			 path_string(config->pool), "store", store_object(config->store), "fault_stages",
 			 stages_object(tier_stages(config->tier)));
 	if (!object || !more || json_object_update(object, more) < 0) {
 		json_decref(object);
@@ -262,20 +268,22 @@ static int stat_mount(struct control_request *request, json_t **ret)
 {
 	struct ramfile_figures sum = { .block_bytes = tier_block_bytes(request->config->tier) };
 	struct listing listing = {};
-	size_t lost = 0;
+	struct file_counts files = { 0 };
 	int err = ns_files(request->config->ns, collect, &listing);
 
 	for (size_t i = 0; !err && i < listing.count; i++) {
 		struct ramfile_figures figures;
 
-		lost += listing.entries[i].lost;
+		files.lost += listing.entries[i].lost;
+		files.fell_back += listing.entries[i].fell_back;
 		if (!file_figures(request, listing.entries[i].ino, &figures))
 			add_figures(&sum, &figures);
 		if (!control_ops_wanted(request))
 			err = -ECANCELED;
 	}
+	files.all = listing.count;
 	if (!err)
-		err = mount_object(request, &sum, listing.count, lost, ret);
+		err = mount_object(request, &sum, &files, ret);
 	free_listing(&listing);
 	return err;
 }
@@ -289,9 +297,23 @@ static void full_path(const struct control_request *request, char *buf, size_t c
 	snprintf(buf, cap, "%s%s", path[0] == '/' ? request->config->mountpoint : "", path);
 }
 
+struct fell_back {
+	uint64_t ino;
+	bool yes;
+};
+
+static int see_fell_back(void *arg, const struct ns_file *file)
+{
+	struct fell_back *fell_back = arg;
+
+	fell_back->yes |= file->ino == fell_back->ino && file->fell_back;
+	return 0;
+}
+
 int control_report_stat(struct control_request *request, json_t **ret)
 {
 	struct ramfile_figures figures;
+	struct fell_back fell_back = { .ino = request->ino };
 	char path[2 * PATH_MAX];
 	json_t *object;
 	int err;
@@ -299,6 +321,8 @@ int control_report_stat(struct control_request *request, json_t **ret)
 	if (request->ino == NS_ROOT_INO)
 		return stat_mount(request, ret);
 	err = file_figures(request, request->ino, &figures);
+	if (!err)
+		err = ns_files(request->config->ns, see_fell_back, &fell_back);
 	if (err)
 		return err;
 	full_path(request, path, sizeof(path));
@@ -307,6 +331,7 @@ int control_report_stat(struct control_request *request, json_t **ret)
 		return -ENOMEM;
 	json_object_set_new(object, "ino", json_integer((json_int_t)request->ino));
 	json_object_set_new(object, "lost", json_boolean(figures.lost));
+	json_object_set_new(object, "fell_back", json_boolean(fell_back.yes));
 	*ret = object;
 	return 0;
 }

@@ -48,13 +48,17 @@ lose_power
 for name in dd sync plain attached; do
 	cmp "$T/data" "$M/$name" || fail "$name is not what was synced"
 	assert_match "$(tierctl ls "$M/$name")" 'fell back'
+	assert_eq "$(stat_of "$M/$name" fell_back)" true "$name, figures"
 done
+assert_eq "$(stat_of "$M" fell_back_files)" 4 "files that fell back"
+assert_eq "$(stat_of "$M" lost_files)" 1 "files that are lost"
 assert_status 1 cat "$M/never"
 assert_match "$(tierctl ls "$M/never")" 'lost'
 
 note "what was changed later is old or new, and the rest is whole"
 sync "$M/dd"
 assert_match "$(tierctl ls "$M/dd")" ' ok'
+assert_eq "$(stat_of "$M/dd" fell_back)" false "after the next fsync"
 head -c 100000 /dev/zero | tr '\0' x | dd of="$M/dd" bs=1000 conv=notrunc status=none
 fallocate -p -o 204800 -l 4096 "$M/dd"
 sync "$M/sync"
