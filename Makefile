@@ -275,10 +275,7 @@ $(REPLAYS): $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUI
 # --- tests ---------------------------------------------------------------------------------------------------
 
 RUN_TESTS = TIERFS_BUILD='$(abspath $(BUILD))' TIERFS_MODE=$(MODE) tests/run.sh
-# Tests that fail calls under the program are not clean under a sanitizer yet: what they report there is to be traced.
-NOT_SANITIZED := $(if $(SANITIZE),$(addprefix $(BUILD)/tests/fault/,test_engine_errors test_fail_% test_store_power))
-UNIT_RUN = $(filter-out $(NOT_SANITIZED),$(TESTS))
-UNIT_TESTS = $(sort $(filter $(BUILD)/tests/unit/%,$(UNIT_RUN))) $(sort $(filter-out $(BUILD)/tests/unit/%,$(UNIT_RUN))) \
+UNIT_TESTS = $(sort $(filter $(BUILD)/tests/unit/%,$(TESTS))) $(sort $(filter-out $(BUILD)/tests/unit/%,$(TESTS))) \
 	$(sort $(REPLAYS))
 ROOT_TESTS = $(sort $(wildcard tests/mount/test_*.sh)) $(sort $(wildcard tests/fault/test_*.sh)) $(sort $(wildcard tests/vm/test_*.sh))
 
