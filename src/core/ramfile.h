@@ -118,6 +118,11 @@ uint64_t ramfile_shared_bytes(const struct ramfile *file);
 void ramfile_set_limit(struct ramfile *file, uint64_t bytes);
 /* Whoever knows what the mappers are up to wants to be asked again (tier_on_limit()) before more than this is there. */
 void ramfile_set_growth(struct ramfile *file, uint64_t bytes);
+/* Of what it has in DRAM, bytes of which its mappers have not shown that they can be found idle: what came since they
+ * last acknowledged a zap; all, if they owe that for longer than late_ns. */
+uint64_t ramfile_unproven_bytes(struct ramfile *file, uint64_t late_ns);
+/* A round shall come soon, unless all memory fits anyway. */
+void ramfile_want_proof(struct ramfile *file);
 uint64_t ramfile_arena_bytes(struct ramfile *file);
 /* A mapper has not answered a zap for so long: nothing of the file can be demoted. */
 bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns);

@@ -83,6 +83,9 @@ struct ramfile {
 	uint64_t scanned_marked;       /* under lock: the same of the last finished round */
 	uint64_t scanned_returned;     /* under lock: of those, blocks that were in use */
 	uint64_t zap_sent_ns;          /* under lock: when zap_sent became true */
+	uint64_t zap_bytes;            /* under lock: what was in DRAM when the zap that is out began */
+	uint64_t proven_bytes;         /* under lock: the same of the last one that every mapper acknowledged */
+	bool proof_wanted;             /* under lock: a round shall come soon, for the file's growth waits for one */
 	uint64_t looked_ns;            /* under lock: when the last look ended */
 	uint64_t loaded_ns;            /* immutable */
 	bool loaded;                   /* immutable: the table is what arena and store have */
@@ -348,8 +351,9 @@ int tier_pin(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t e
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);
-bool tier_is_evictor(struct tier *tier); /* the calling thread is */
-void tier_kick(struct tier *tier);       /* the demoter looks again now */
+bool tier_is_evictor(struct tier *tier);     /* the calling thread is */
+void tier_kick(struct tier *tier);           /* the demoter looks again now */
+void tier_look_at_limits(struct tier *tier); /* if a fault waits for its file's own, which may be more now */
 /* Waits until that many bytes are free, or the deadline. */
 void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */

@@ -204,6 +204,14 @@ void tier_on_limit(struct tier *tier, tier_room_fn *fn, void *arg)
 	tier->on_limit_arg = arg;
 }
 
+void tier_look_at_limits(struct tier *tier)
+{
+	LOCK_SCOPE(&tier->parked_lock);
+
+	if (tier->parked_own && tier->on_limit)
+		tier->on_limit(tier->on_limit_arg);
+}
+
 void room_announce(struct tier *tier)
 {
 	LOCK_SCOPE(&tier->parked_lock);

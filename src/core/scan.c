@@ -15,6 +15,8 @@
 #define HURRY_MOST_NS NS_PER_S
 /* How much of a file comes back is not known before the first look, which shall not be far. */
 #define FIRST_MOST_NS (60 * NS_PER_S)
+/* To a round that is wanted for its zap alone: somebody waits for the answer. */
+#define PROOF_NS (20 * NS_PER_MS)
 /* A round of a file that sleeps, because nothing of it is in DRAM. */
 #define SLEEP_ROUND_NS (15 * NS_PER_S)
 
@@ -95,6 +97,8 @@ static bool all_zapped(struct ramfile *file, uint64_t round)
 
 void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 {
+	bool proof = false;
+
 	if (mapper) {
 		lock_get(&file->mapper_lock);
 		if (round > mapper->zapped_round)
@@ -105,9 +109,14 @@ void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 	if (file->zap_sent && round == file->heat.round + 1 && !file->zap_done && all_zapped(file, round)) {
 		heat_zapped(&file->heat, clock_ns());
 		file->zap_done = true;
+		file->proven_bytes = file->zap_bytes;
+		proof = file->proof_wanted;
+		file->proof_wanted = false;
 	}
 	lock_put(&file->lock);
 	tier_kick(file->tier);
+	if (proof)
+		tier_look_at_limits(file->tier);
 }
 
 /* A step. True: there is more. */
@@ -162,6 +171,8 @@ static uint64_t round_ns(const struct ramfile *file, const struct scan_pace *pac
 {
 	uint64_t least_ns = pace->slow_ns, by_cost_ns = expected_ns(file) * SCAN_SHARE;
 
+	if (file->proof_wanted && pace->quick_ns > PROOF_NS)
+		return PROOF_NS;
 	if (file->scan_wanted || pace->wanted)
 		return pace->quick_ns;
 	if (pace->hurry) {
@@ -180,6 +191,7 @@ static void begin_zap(struct ramfile *file)
 	file->zapping = true;
 	file->scan_marked = 0;
 	file->scan_block = 0;
+	file->zap_bytes = ramfile_arena_bytes(file);
 }
 
 /* When the look is due, or when to ask again. */
@@ -232,6 +244,33 @@ uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_p
 		return now_ns;
 	}
 	return now_ns;
+}
+
+uint64_t ramfile_unproven_bytes(struct ramfile *file, uint64_t late_ns)
+{
+	bool stuck = ramfile_is_stuck(file, late_ns);
+	uint64_t has = ramfile_arena_bytes(file);
+
+	LOCK_SCOPE(&file->lock);
+	if (stuck) {
+		file->proven_bytes = 0;
+		file->proof_wanted = false; /* it was asked */
+	}
+	return has > file->proven_bytes ? has - file->proven_bytes : 0;
+}
+
+void ramfile_want_proof(struct ramfile *file)
+{
+	bool news;
+
+	if (tier_fits(file->tier))
+		return;
+	lock_get(&file->lock);
+	news = !file->proof_wanted;
+	file->proof_wanted = true;
+	lock_put(&file->lock);
+	if (news)
+		tier_kick(file->tier);
 }
 
 bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns)

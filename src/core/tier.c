@@ -183,7 +183,7 @@ static void scan_file(void *arg, struct ramfile *file)
 	if (!file->blocks.cached)
 		atomic_store(&file->was_cached, false);
 	wanted = file->scan_wanted || pace.hurry;
-	if (wanted && file->next_scan_ns > now + turn->pace.quick_ns)
+	if (file->proof_wanted || (wanted && file->next_scan_ns > now + turn->pace.quick_ns))
 		file->next_scan_ns = now;
 	/* The answer to a zap comes with a kick: the look is due a pace after it. */
 	if (file->zapping && file->zap_done && wanted)

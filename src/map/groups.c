@@ -44,6 +44,10 @@
 /* So much of the budget a file may come to use until its mappers are looked at again; locking is fast. */
 #define GROWTH_FIRST_DIVISOR 4
 #define GROWTH_DIVISOR 8
+/* And this much in any case, so that a newcomer comes to be asked. */
+#define GROWTH_MIN (2 * MIB)
+/* Who owes the answer to a zap for so long may never give it. */
+#define ANSWER_NS NS_PER_S
 
 /* A process and a file that it maps, however often. */
 struct entry {
@@ -217,6 +221,14 @@ static bool is_first(const struct turn *turn, size_t i, int version, const char 
 	return true;
 }
 
+static bool is_first_of(const struct turn *turn, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (turn->subject[k].entry->file == turn->subject[i].entry->file)
+			return false;
+	return true;
+}
+
 static void lower(struct subject *subject, uint64_t limit)
 {
 	if (limit < subject->limit_bytes)
@@ -321,21 +333,62 @@ static void look_at_process(const struct groups *groups, struct subject *subject
 		subject->locked_bytes = value_of(text, "VmLck") * 1024;
 }
 
-/* The lowest limit of all that map it. */
-static void set_limits(const struct turn *turn)
+/* How much more each file may come to use. What its mappers have not answered for may never be demoted: of all files
+ * together that is half of the budget, whoever they are. */
+static uint64_t growth_of_each(const struct turn *turn)
 {
-	uint64_t dram = tier_dram_bytes(turn->groups->tier);
+	uint64_t most = tier_dram_bytes(turn->groups->tier) / 2, unproven = 0, files = 0, each;
 
 	for (size_t i = 0; i < turn->count; i++) {
 		struct ramfile *file = turn->subject[i].entry->file;
-		uint64_t limit = UINT64_MAX, grows;
+		uint64_t bytes;
+
+		if (!is_first_of(turn, i))
+			continue;
+		bytes = ramfile_unproven_bytes(file, ANSWER_NS);
+		unproven += bytes;
+		files++;
+	}
+	each = files && unproven < most ? (most - unproven) / files : 0;
+	for (size_t i = 0; i < turn->count; i++) {
+		struct ramfile *file = turn->subject[i].entry->file;
+		uint64_t bytes = ramfile_unproven_bytes(file, ANSWER_NS);
+
+		if (bytes > (each < GROWTH_MIN ? GROWTH_MIN / 2 : most / GROWTH_DIVISOR) &&
+		    !ramfile_is_stuck(file, ANSWER_NS))
+			ramfile_want_proof(file);
+	}
+	return each;
+}
+
+static void set_growth(struct ramfile *file, uint64_t dram, uint64_t most)
+{
+	uint64_t has = ramfile_arena_bytes(file), grows = dram / GROWTH_DIVISOR;
+
+	if (has + grows < dram / GROWTH_FIRST_DIVISOR)
+		grows = dram / GROWTH_FIRST_DIVISOR - has;
+	if (grows > most)
+		grows = most;
+	if (grows < GROWTH_MIN && ramfile_unproven_bytes(file, ANSWER_NS) < GROWTH_MIN)
+		grows = GROWTH_MIN;
+	ramfile_set_growth(file, has + grows);
+}
+
+/* The lowest limit of all that map it. */
+static void set_limits(const struct turn *turn)
+{
+	uint64_t dram = tier_dram_bytes(turn->groups->tier), each = growth_of_each(turn);
+
+	for (size_t i = 0; i < turn->count; i++) {
+		struct ramfile *file = turn->subject[i].entry->file;
+		uint64_t limit = UINT64_MAX;
 
 		for (size_t k = 0; k < turn->count; k++)
 			if (turn->subject[k].entry->file == file && turn->subject[k].limit_bytes < limit)
 				limit = turn->subject[k].limit_bytes;
 		ramfile_set_limit(file, limit < LIMIT_MIN ? LIMIT_MIN : limit);
-		grows = ramfile_arena_bytes(file) + dram / GROWTH_DIVISOR;
-		ramfile_set_growth(file, grows < dram / GROWTH_FIRST_DIVISOR ? dram / GROWTH_FIRST_DIVISOR : grows);
+		if (is_first_of(turn, i))
+			set_growth(file, dram, each);
 	}
 }
 
