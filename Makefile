@@ -92,10 +92,10 @@ CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/b
 PRELOAD_SRC := $(wildcard src/client/*.c) src/base/wire.c
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
 TESTLIB_SRC := $(wildcard tests/*/lib_*.c)
-TEST_SRC := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/fault/test_*.c)
+TEST_SRC := $(wildcard $(patsubst %,tests/%/test_*.c,unit kernel model fault))
 EXAMPLE_SRC := $(wildcard docs/examples/*.c src/client/example/*.c)
 GUEST_SRC := $(wildcard tests/vm/guest_*.c)
-PROG_SRC := $(wildcard tests/lib/prog_*.c tests/vm/prog_*.c)
+PROG_SRC := $(wildcard tests/prog/prog_*.c tests/vm/prog_*.c)
 INTERPOSE_SRC := $(wildcard tests/lib/interpose_*.c)
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
@@ -173,7 +173,7 @@ endef
 
 $(BUILD)/obj/%.o: %.c $(BUILD)/obj/flags
 	$(call compile_with,$(CFLAGS_ALL))
-$(BUILD)/obj/tests/%.o: TEST_CPPFLAGS := -I. -Itests -Itests/lib
+$(BUILD)/obj/tests/%.o: TEST_CPPFLAGS := -I. -Itests -Itests/lib -Itests/prog
 
 # What runs inside a VMM is never instrumented: the VMM is not. It exports nothing but what it marks, and takes from libc
 # what every libc has: _FORTIFY_SOURCE is glibc's alone.
@@ -242,9 +242,9 @@ $(BUILD)/tests/vm/prog_%: $(BUILD)/obj/tests/vm/prog_%.o | $(if $(CLIENT_SRC),$(
 	$(call link_client,../../lib)
 
 # Load programs know nothing of tierfs, and stand for a VMM under `tierctl run`: like a VMM they are not instrumented.
-$(BUILD)/tests/lib/prog_%: $(BUILD)/obj/tests/lib/prog_%.o
+$(BUILD)/tests/prog/prog_%: $(BUILD)/obj/tests/prog/prog_%.o
 	$(call link_with,$(LDFLAGS_ALL) -lm)
-LOAD_PROG_SRC := $(filter tests/lib/prog_%,$(PROG_SRC))
+LOAD_PROG_SRC := $(filter tests/prog/prog_%,$(PROG_SRC))
 $(call obj,$(LOAD_PROG_SRC)): private CFLAGS_ALL := $(CFLAGS_BASE)
 $(call bin,$(LOAD_PROG_SRC)): private LDFLAGS_ALL := $(LDFLAGS_BASE)
 

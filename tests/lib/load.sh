@@ -1,7 +1,7 @@
 # Functions for tests that put a verified load on a mapped RAM file. Sourced after functions.sh.
 # shellcheck shell=bash
 
-PROG_RMW=$TIERFS_BUILD/tests/lib/prog_rmw
+PROG_RMW=$TIERFS_BUILD/tests/prog/prog_rmw
 # Short by default, so that `make check` stays quick; TIERFS_LONG=1 is the whole of it.
 LOAD_LONG=${TIERFS_LONG:-0}
 

@@ -10,7 +10,7 @@ need_tool jq
 tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=1,allow_other
 
 note "the preload library"
-tierctl run "$TIERFS_BUILD/tests/lib/prog_mapping" "$T/mnt/checks" || fail "a mapping does not do what it should"
+tierctl run "$TIERFS_BUILD/tests/prog/prog_mapping" "$T/mnt/checks" || fail "a mapping does not do what it should"
 no_mapper() # FILE
 {
 	[ "$(stat_of "$1" mappers)" = 0 ]
@@ -19,7 +19,7 @@ wait_for 10 no_mapper "$T/mnt/checks" || fail "a program that has ended still ma
 
 note "what the program says when it is refused"
 truncate -s 1M "$T/mnt/small"
-assert_status 1 tierctl run "$TIERFS_BUILD/tests/lib/prog_mapping" "$T/mnt/small" read-only
+assert_status 1 tierctl run "$TIERFS_BUILD/tests/prog/prog_mapping" "$T/mnt/small" read-only
 assert_match "$out" "tierfs: $T/mnt/small: cannot be mapped: the file is open for reading only"
 
 note "the C API, over the budget"
@@ -38,7 +38,7 @@ setpriv --reuid nobody --regid nogroup --clear-groups env LD_LIBRARY_PATH="$T" "
 note "discards after the daemon was killed and started again"
 mkfifo "$T/go"
 exec 8<>"$T/go"
-tierctl run "$TIERFS_BUILD/tests/lib/prog_mapping" "$T/mnt/restart" restart <"$T/go" >"$T/said" 2>&1 8>&- &
+tierctl run "$TIERFS_BUILD/tests/prog/prog_mapping" "$T/mnt/restart" restart <"$T/go" >"$T/said" 2>&1 8>&- &
 program=$!
 cleanup_push stop_process "$program"
 wait_for 10 grep -q ready "$T/said" || fail "the program does not begin: $(cat "$T/said")"

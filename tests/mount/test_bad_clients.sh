@@ -11,7 +11,7 @@ load_start "$T/mnt/ram" --size 128M --seconds 12
 mkdir "$T/mnt/dir"
 truncate -s 1M "$T/mnt/victim"
 descriptors=$(find "/proc/$tierfs_pid/fd" -type l | wc -l)
-"$TIERFS_BUILD/tests/lib/prog_bad_client" "$T/mnt/victim" "$T/mnt/dir" || fail "the daemon does not answer as it should"
+"$TIERFS_BUILD/tests/prog/prog_bad_client" "$T/mnt/victim" "$T/mnt/dir" || fail "the daemon does not answer as it should"
 alive "$tierfs_pid" || fail "the daemon is gone: $(tail -n 3 "$T/tierfs.log")"
 
 few_descriptors()

@@ -26,9 +26,9 @@ tierfs_start "$T/pool" "$T/mnt" dram=1G,min_idle=0.2
 truncate -s 256M "$T/mnt/small"
 truncate -s 256M "$T/mnt/neighbour"
 # shellcheck disable=SC2016 # for the other shell
-start_process "$T/small.log" sh -c 'echo $$ >"$1/cgroup.procs" && exec tierctl run -- python3 "$2" "$3"' sh "$group" "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/small"
+start_process "$T/small.log" sh -c 'echo $$ >"$1/cgroup.procs" && exec tierctl run -- python3 "$2" "$3"' sh "$group" "$TIERFS_SRC/tests/prog/user.py" "$T/mnt/small"
 small=$started_pid
-assert_ok tierctl run -- python3 "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/neighbour"
+assert_ok tierctl run -- python3 "$TIERFS_SRC/tests/prog/user.py" "$T/mnt/neighbour"
 assert_eq "$(figure neighbour demotions)" 0 "demotions of the neighbour"
 wait_for 150 gone "$small" || fail "it waits: $(tierctl stat --json "$T/mnt/small")"
 wait "$small" || fail "exit $? ($(tail -n 3 "$T/small.log"); $(cat "$group/memory.oom_control"))"

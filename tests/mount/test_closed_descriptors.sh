@@ -10,7 +10,7 @@ need_tool jq
 tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=0.2
 mkfifo "$T/go"
 exec 8<>"$T/go"
-"$TIERFS_BUILD/tests/lib/prog_hostile" closed "$T/mnt/ram" 16 <"$T/go" >"$T/said" 2>&1 8>&- &
+"$TIERFS_BUILD/tests/prog/prog_hostile" closed "$T/mnt/ram" 16 <"$T/go" >"$T/said" 2>&1 8>&- &
 program=$!
 cleanup_push stop_process "$program"
 wait_for 30 grep -q ready "$T/said" || fail "the program does not begin: $(cat "$T/said")"
@@ -49,7 +49,7 @@ no_mapper()
 wait_for 10 no_mapper || fail "the program is gone and still maps the file"
 
 note "a RESUME of something else loads nothing"
-assert_match "$("$TIERFS_BUILD/tests/lib/prog_hostile" resume "$T/mnt")" "not the arena"
+assert_match "$("$TIERFS_BUILD/tests/prog/prog_hostile" resume "$T/mnt")" "not the arena"
 tierfs_stop "$T/mnt"
 no_holder()
 {

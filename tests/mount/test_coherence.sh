@@ -8,7 +8,7 @@ need_root
 need_fuse
 need_userfaultfd
 need_tool jq xargs
-matrix=${PROG:-$TIERFS_BUILD/tests/lib/prog_coherence}
+matrix=${PROG:-$TIERFS_BUILD/tests/prog/prog_coherence}
 [ -x "$matrix" ] || fail "$matrix is not built"
 export matrix T
 

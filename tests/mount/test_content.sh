@@ -4,7 +4,7 @@
 
 need_root
 need_fuse
-fs=$TIERFS_BUILD/tests/lib/prog_fs
+fs=$TIERFS_BUILD/tests/prog/prog_fs
 M=$T/mnt
 F=$M/file
 

@@ -9,7 +9,7 @@ need_load
 tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=1
 truncate -s 8M "$T/mnt/ram"
 mkfifo "$T/fifo"
-tierctl run -- "$TIERFS_BUILD/tests/lib/prog_rmw" --state "$T/state" --size 8M --pattern 0 --serve "$T/mnt/ram" <"$T/fifo" \
+tierctl run -- "$TIERFS_BUILD/tests/prog/prog_rmw" --state "$T/state" --size 8M --pattern 0 --serve "$T/mnt/ram" <"$T/fifo" \
 	>"$T/serve.out" 2>&1 &
 program=$!
 cleanup_push stop_process "$program"

@@ -11,7 +11,7 @@ dma() # FILE PROG-ARGUMENT...
 {
 	local file=$1
 	shift
-	tierctl run -- "$TIERFS_BUILD/tests/lib/prog_dma" --source "$T" --seconds "$seconds" "$@" "$file" ||
+	tierctl run -- "$TIERFS_BUILD/tests/prog/prog_dma" --source "$T" --seconds "$seconds" "$@" "$file" ||
 		fail "exit $?: $*"
 	assert_ge "$(stat_of "$file" demotions)" 100 demotions
 	assert_eq "$(stat_of "$file" errors)" 0 errors

@@ -15,7 +15,7 @@ is_huge()
 
 tierfs_start "$T/pool" "$T/mnt" dram=512M,min_idle=0.2
 grep -q "cannot be seen" "$T/tierfs.log" && skip "huge pages need a host that shows pins"
-tierctl run -- "$TIERFS_BUILD/tests/lib/prog_dma" --source "$T" --seconds "$seconds" --size 128M --threads 32 --io 64K --huge \
+tierctl run -- "$TIERFS_BUILD/tests/prog/prog_dma" --source "$T" --seconds "$seconds" --size 128M --threads 32 --io 64K --huge \
 	"$T/mnt/ram" >"$T/dma.log" 2>&1 &
 dma=$!
 cleanup_push stop_process "$dma"

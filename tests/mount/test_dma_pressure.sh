@@ -12,7 +12,7 @@ seconds=$(load_or_long 5 60)
 for options in dram=32M,min_idle=1 dram=32M; do
 	note "$options"
 	tierfs_start "$T/pool" "$T/mnt" "$options"
-	tierctl run -- "$TIERFS_BUILD/tests/lib/prog_dma" --source "$T" --seconds "$seconds" --size 128M --threads 64 --io 128K \
+	tierctl run -- "$TIERFS_BUILD/tests/prog/prog_dma" --source "$T" --seconds "$seconds" --size 128M --threads 64 --io 128K \
 		--recheck 0.1 "$T/mnt/ram" || fail "a read into memory was lost"
 	assert_ge "$(stat_of "$T/mnt/ram" demotions)" 100 demotions
 	assert_eq "$(stat_of "$T/mnt/ram" errors)" 0 errors

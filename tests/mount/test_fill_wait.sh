@@ -7,7 +7,7 @@
 need_root
 need_fuse
 need_userfaultfd
-ways=${PROG:-$TIERFS_BUILD/tests/lib/prog_ways}
+ways=${PROG:-$TIERFS_BUILD/tests/prog/prog_ways}
 [ -x "$ways" ] || fail "$ways is not built"
 connections=/sys/fs/fuse/connections
 

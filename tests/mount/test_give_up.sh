@@ -10,7 +10,7 @@ case ${TIERFS_MODE:-debug} in
 asan | tsan) skip "a sanitizer's runtime is the first that may be preloaded" ;;
 esac
 M=$T/mnt
-prog_plain=$TIERFS_BUILD/tests/lib/prog_plain
+prog_plain=$TIERFS_BUILD/tests/prog/prog_plain
 mkdir "$M"
 
 daemon_pid() # what the lock file says

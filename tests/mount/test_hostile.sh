@@ -12,7 +12,7 @@ need_tool setpriv
 seconds=$(load_or_long 20 600)
 alone=$(load_or_long 5 60)
 turn=$(load_or_long 8 20)
-hostile=$TIERFS_BUILD/tests/lib/prog_rough
+hostile=$TIERFS_BUILD/tests/prog/prog_rough
 read -ra things <<<"${TIERFS_HOSTILE:-nonblock stand-still places garbage resume cut vast pins thrash}"
 
 tierfs_start "$T/pool" "$T/mnt" dram=128M,min_idle=0.2,allow_other

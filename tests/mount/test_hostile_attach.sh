@@ -5,7 +5,7 @@
 need_root
 need_fuse
 need_userfaultfd
-hostile=$TIERFS_BUILD/tests/lib/prog_hostile
+hostile=$TIERFS_BUILD/tests/prog/prog_hostile
 chmod 755 "$T"
 cp "$hostile" "$T/hostile"
 
@@ -15,7 +15,7 @@ chown nobody "$T/mnt/home"
 
 attaches() # NAME
 {
-	timeout 60 tierctl run "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/$1" --size 4M --first-touch --rounds 1
+	timeout 60 tierctl run "$TIERFS_BUILD/tests/prog/prog_touch" --file "$T/mnt/$1" --size 4M --first-touch --rounds 1
 }
 
 start_process "$T/stalled" "$hostile" stall "$T/stall"

@@ -5,7 +5,7 @@
 need_root
 need_fuse
 need_userfaultfd
-hostile=$TIERFS_BUILD/tests/lib/prog_hostile
+hostile=$TIERFS_BUILD/tests/prog/prog_hostile
 chmod 755 "$T"
 cp "$hostile" "$T/hostile"
 
@@ -17,7 +17,7 @@ nobody=(setpriv --reuid nobody --regid nogroup --clear-groups)
 # Memory of somebody else, more than there is DRAM: it needs the fault workers and the demoter.
 others_are_served() # NAME
 {
-	timeout 60 tierctl run "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/$1" --size 96M --first-touch --rounds 1
+	timeout 60 tierctl run "$TIERFS_BUILD/tests/prog/prog_touch" --file "$T/mnt/$1" --size 96M --first-touch --rounds 1
 }
 
 note "userfaultfds without O_NONBLOCK, more than there are workers"
@@ -52,7 +52,7 @@ start_process "$T/crowd" "${nobody[@]}" "$T/hostile" crowd "$T/mnt/home" 1100
 wait_for 60 grep -q ready "$T/crowd" || fail "the client does not end: $(cat "$T/crowd")"
 grep -q "which is the limit" "$T/crowd" || fail "it is not told why: $(cat "$T/crowd")"
 crowd=$started_pid
-timeout 60 tierctl run "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/three" --size 4M --first-touch --rounds 1 || fail "root cannot attach"
+timeout 60 tierctl run "$TIERFS_BUILD/tests/prog/prog_touch" --file "$T/mnt/three" --size 4M --first-touch --rounds 1 || fail "root cannot attach"
 timeout 60 setpriv --reuid 1 --regid 1 --clear-groups "$T/hostile" resume "$T/mnt" | grep -q "not the arena" || fail "another user cannot connect"
 stop_process "$crowd"
 tierfs_stop "$T/mnt"

@@ -28,7 +28,7 @@ truncate -s 256M "$T/mnt/ram"
 start_process "$T/lock.log" tierctl run -- python3 "$T/lock.py" "$T/mnt/locked"
 locker=$started_pid
 assert_ok wait_for 30 waits
-start_process "$T/user.log" tierctl run -- python3 "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/ram"
+start_process "$T/user.log" tierctl run -- python3 "$TIERFS_SRC/tests/prog/user.py" "$T/mnt/ram"
 wait_for 150 gone "$started_pid" || fail "the neighbour waits: $(tierctl stat --json "$T/mnt/ram")"
 wait "$started_pid" || fail "the neighbour: exit $? ($(tail -n 3 "$T/user.log"))"
 alive "$locker" || fail "who locks has ended: $(cat "$T/lock.log")"

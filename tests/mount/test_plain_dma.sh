@@ -9,7 +9,7 @@ need_load
 seconds=$(load_or_long 5 60)
 
 tierfs_start "$T/pool" "$T/mnt" dram=32M
-"$TIERFS_BUILD/tests/lib/prog_dma" --source "$T" --seconds "$seconds" --size 128M --threads 8 --io 64K --recheck 0.5 "$T/mnt/ram" ||
+"$TIERFS_BUILD/tests/prog/prog_dma" --source "$T" --seconds "$seconds" --size 128M --threads 8 --io 64K --recheck 0.5 "$T/mnt/ram" ||
 	fail "a read into memory was lost (exit $?)"
 note "$(tierctl stat "$T/mnt/ram" --json | jq -c '{mapping, cached_bytes, arena_bytes, cold_bytes, stored_bytes, errors}')"
 # The memory is four times the budget, so what is not in it went out.

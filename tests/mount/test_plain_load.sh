@@ -7,7 +7,7 @@
 . "$(dirname "$0")/../lib/load.sh"
 
 need_load
-prog_cached=$TIERFS_BUILD/tests/lib/prog_cached
+prog_cached=$TIERFS_BUILD/tests/prog/prog_cached
 [ -x "$prog_cached" ] || fail "$prog_cached is not built"
 "$prog_cached" "$0" >/dev/null
 [ $? -ne 77 ] || skip "needs cachestat(2) (Linux 6.5)"

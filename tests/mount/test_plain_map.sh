@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../lib/load.sh"
 
 need_load
-plain=$TIERFS_BUILD/tests/lib/prog_plain
+plain=$TIERFS_BUILD/tests/prog/prog_plain
 [ -x "$plain" ] || fail "$plain is not built"
 
 note "a load without tierctl run"

@@ -6,7 +6,7 @@ need_root
 need_fuse
 need_userfaultfd
 need_tool jq
-plain=$TIERFS_BUILD/tests/lib/prog_plain
+plain=$TIERFS_BUILD/tests/prog/prog_plain
 [ -x "$plain" ] || fail "$plain is not built"
 
 mapping() { tierctl stat "$ram" --json | jq -r '"\(.mapping) \(.mappers)"'; }

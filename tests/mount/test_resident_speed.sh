@@ -13,7 +13,7 @@ cleanup_push rm -f "$shm"
 
 tierfs_start "$T/pool" "$T/mnt" dram=512M
 for op in write read rmw; do
-	result=$(tierctl run -- "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/ram" --file "$shm" --size 256M --op $op \
+	result=$(tierctl run -- "$TIERFS_BUILD/tests/prog/prog_touch" --file "$T/mnt/ram" --file "$shm" --size 256M --op $op \
 		--rounds "$rounds" --seconds 0.05) || fail "prog_touch: exit $?"
 	ratio=$(jq '.files[0].rate_ratio' <<<"$result")
 	note "$op: $(jq -c '[.files[].ns_per_op]' <<<"$result") ns, $ratio of the rate on /dev/shm"

@@ -44,9 +44,9 @@ assert_match "$out" "capable: has file capabilities"
 assert_status 0 tierctl run --require -- "$T/capable" # root
 
 note "system calls without libc"
-assert_status 0 tierctl run -- "$TIERFS_BUILD/tests/lib/prog_go"
+assert_status 0 tierctl run -- "$TIERFS_BUILD/tests/prog/prog_go"
 assert_match "$out" "makes its system calls without libc"
-assert_status 1 tierctl run --require -- "$TIERFS_BUILD/tests/lib/prog_go"
+assert_status 1 tierctl run --require -- "$TIERFS_BUILD/tests/prog/prog_go"
 
 note "private mappings"
 cat >"$T/private.py" <<-'END'

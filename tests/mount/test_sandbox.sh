@@ -25,7 +25,7 @@ run() # MODE [OTHER-FILE]: the program, a demotion of all it has, and a new daem
 	rm -f "$T/go" "$T/said"
 	mkfifo "$T/go"
 	exec 8<>"$T/go"
-	tierctl run "$TIERFS_BUILD/tests/lib/prog_sandbox" "$T/mnt/memory" "$@" <"$T/go" >"$T/said" 2>&1 8>&- &
+	tierctl run "$TIERFS_BUILD/tests/prog/prog_sandbox" "$T/mnt/memory" "$@" <"$T/go" >"$T/said" 2>&1 8>&- &
 	program=$!
 	cleanup_push stop_process "$program"
 	wait_for 20 said written || fail "$1: $(cat "$T/said")"
@@ -50,7 +50,7 @@ done
 # A daemon that was started again has another mount: a file that was opened before cannot be asked. So this one has it open in time.
 note "a filter of one thread, and memory that is attached under it"
 exec 8<>"$T/go"
-tierctl run "$TIERFS_BUILD/tests/lib/prog_sandbox" "$T/mnt/memory" filter "$T/mnt/other" <"$T/go" >"$T/said" 2>&1 8>&- &
+tierctl run "$TIERFS_BUILD/tests/prog/prog_sandbox" "$T/mnt/memory" filter "$T/mnt/other" <"$T/go" >"$T/said" 2>&1 8>&- &
 program=$!
 cleanup_push stop_process "$program"
 wait_for 20 said written || fail "$(cat "$T/said")"

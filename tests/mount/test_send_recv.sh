@@ -117,7 +117,7 @@ assert_status 1 tierctl send --rate x "$vm"
 assert_match "$out" "^tierctl: x: not a size$"
 assert_status 1 tierctl send --connect nowhere "$vm"
 assert_match "$out" "write HOST:PORT"
-start_process "$T/user" tierctl run -- "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/two/tcp" --op read --seconds 3 --rounds 2 --keep --size 16M
+start_process "$T/user" tierctl run -- "$TIERFS_BUILD/tests/prog/prog_touch" --file "$T/two/tcp" --op read --seconds 3 --rounds 2 --keep --size 16M
 is_mapped() { [ "$(stat_of "$T/two/tcp" mappers)" = 1 ]; }
 assert_ok wait_for 10 is_mapped
 assert_status 1 tierctl recv "$T/two/tcp" <"$T/stream"

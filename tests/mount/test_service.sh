@@ -79,7 +79,7 @@ service_end()
 
 mkfifo "$T/orders"
 : >"$T/tierfs.log"
-"$TIERFS_SRC/tests/lib/manager.py" "$T/orders" "$log" sh -c "exec tierfs -f -o '$options' '$T/pool' '$M' 2>>'$T/tierfs.log'" &
+"$TIERFS_SRC/tests/prog/manager.py" "$T/orders" "$log" sh -c "exec tierfs -f -o '$options' '$T/pool' '$M' 2>>'$T/tierfs.log'" &
 manager=$!
 cleanup_push stop_process "$manager"
 cleanup_push service_end

@@ -99,7 +99,7 @@ tail_test() # ATTACHED-OR-PLAIN PROGRAM...
 	local kind=$1
 	shift
 	rm -f "$M/tail"
-	"$@" python3 "$TIERFS_SRC/tests/lib/sizes.py" tail "$M/tail" || fail "tail of a file that is mapped $kind"
+	"$@" python3 "$TIERFS_SRC/tests/prog/sizes.py" tail "$M/tail" || fail "tail of a file that is mapped $kind"
 }
 tail_test attached tierctl run
 tail_test plain
@@ -109,7 +109,7 @@ seed=${TIERFS_SEED:-$RANDOM}
 note "TIERFS_SEED=$seed"
 for kind in attached plain; do
 	[ $kind = plain ] && run=() || run=(tierctl run)
-	"${run[@]}" python3 "$TIERFS_SRC/tests/lib/sizes.py" random "$M/random" "$R/random" $((seed++)) ||
+	"${run[@]}" python3 "$TIERFS_SRC/tests/prog/sizes.py" random "$M/random" "$R/random" $((seed++)) ||
 		fail "random operations, mapped $kind"
 	again "random operations, mapped $kind"
 done

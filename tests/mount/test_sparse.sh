@@ -25,7 +25,7 @@ note "the daemon has $before KiB, and $(daemon_kib) KiB with $((8192 + 400)) GiB
 assert_le "$(($(daemon_kib) - before))" $((16 << 10)) "KiB more"
 
 truncate -s 128M "$T/mnt/ram"
-start_process "$T/user.log" tierctl run -- python3 "$TIERFS_SRC/tests/lib/user.py" "$T/mnt/ram"
+start_process "$T/user.log" tierctl run -- python3 "$TIERFS_SRC/tests/prog/user.py" "$T/mnt/ram"
 wait_for 90 gone "$started_pid" || fail "the program waits for room: $(figure demotions) demotions, $(figure waiting_faults) faults wait"
 wait "$started_pid" || fail "the program: exit $? ($(tail -n 3 "$T/user.log"))"
 assert_ge "$(figure demotions)" $((96 * 1024 / 16)) demotions

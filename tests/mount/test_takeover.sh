@@ -64,7 +64,7 @@ for ((i = 1; i <= times; i++)); do
 	assert_eq "$(stat_of "$M/ram" mapping)" plain "mapping after takeover $i"
 done
 assert_le "$worst" "$(load_or_long 10000 2000)" "milliseconds of the longest pause"
-assert_status 1 tierctl run "$TIERFS_BUILD/tests/lib/prog_plain" "$M/ram" touch 0
+assert_status 1 tierctl run "$TIERFS_BUILD/tests/prog/prog_plain" "$M/ram" touch 0
 assert_match "$out" "EBUSY|ENODEV" "who would attach what is mapped plain"
 kill -TERM "$load_pid"
 load_finish 120

@@ -1,4 +1,4 @@
-/* prog_access - cold access to a file under a verified load, checked (lib/slot.h).
+/* prog_access - cold access to a file under a verified load, checked (prog/slot.h).
  *
  * Reads ranges with flags and checks every payload against the versions that the load has written; or writes blocks of
  * a range that nobody else writes, and raises the versions of those alone that say WRITE_OK. What was refused must not

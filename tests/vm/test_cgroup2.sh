@@ -13,7 +13,7 @@ vm_find_kernel
 
 root=$T/root
 mkdir -p "$root"/{proc,sys,dev,run,tmp,pool,mnt,etc}
-vm_add_program "$root" "$TIERFS_BUILD/bin/tierfs" "$TIERFS_BUILD/bin/tierctl" "$TIERFS_BUILD/tests/lib/prog_rmw" ||
+vm_add_program "$root" "$TIERFS_BUILD/bin/tierfs" "$TIERFS_BUILD/bin/tierctl" "$TIERFS_BUILD/tests/prog/prog_rmw" ||
 	fail "cannot copy the programs"
 cp "$(command -v busybox)" "$root/bin/busybox"
 cp "$vm_kernel/fuse.ko" "$root/"

@@ -1,4 +1,4 @@
-/* tests/lib/pick.h - which page comes next: uniform, a hot part, or zipfian.
+/* tests/prog/pick.h - which page comes next: uniform, a hot part, or zipfian.
  *
  * Hot pages are spread over the whole file by a fixed permutation, as the pages of a busy guest are.
  */

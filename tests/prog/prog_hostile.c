@@ -1,4 +1,4 @@
-/* lib/prog_hostile.c - what a client of attach.sock does that means no good, and keeps doing until it is ended.
+/* prog/prog_hostile.c - what a client of attach.sock does that means no good, and keeps doing until it is ended.
  *
  *	prog_hostile nonblock FILE MAPPINGS    clears O_NONBLOCK of its userfaultfds, and faults
  *	prog_hostile lock FILE MIB STALLED     keeps its address space locked by an mmap() of STALLED

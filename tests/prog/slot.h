@@ -1,4 +1,4 @@
-/* tests/lib/slot.h - 64-byte slots that know what they should be, and the versions that they should have.
+/* tests/prog/slot.h - 64-byte slots that know what they should be, and the versions that they should have.
  *
  * A slot is eight words: its index, its version, five words of filler and a checksum, all derived from (seed, index,
  * version). Version 0 is all zeros: a slot that was never written. Whoever knows the version knows every bit, so a

@@ -1,4 +1,4 @@
-/* tests/lib/prog.h - what the load programs share: time, random numbers, sizes, latencies, dying.
+/* tests/prog/prog.h - what the load programs share: time, random numbers, sizes, latencies, dying.
  *
  * Header only, so that each program is one .c file that builds with nothing but the C library: the programs judge
  * tierfs and therefore borrow nothing from it.

@@ -1,4 +1,4 @@
-/* tests/lib/raw_client.h - the sockets of a daemon, spoken to without libtierfs: for programs that play a client which
+/* tests/prog/raw_client.h - the sockets of a daemon, spoken to without libtierfs: for programs that play a client which
  * does what it likes.
  *
  * Header only, as prog.h is. Nothing here ends the program: a hostile client goes on whatever it is answered.
