@@ -108,7 +108,7 @@ static bool wants_payload(const struct reader *reader, const struct tierfs_acces
 	if (reader->flags & TIERFS_ACCESS_NO_PAYLOAD || is_known(reader, record))
 		return false;
 	if (record->state == TIERFS_STATE_COLD)
-		return !(record->flags & (TIERFS_BLOCK_DAMAGED | TIERFS_BLOCK_AWAY));
+		return !(record->flags & TIERFS_BLOCK_AWAY); /* a damaged one may be readable again */
 	return record->state == TIERFS_STATE_RESIDENT && reader->flags & TIERFS_ACCESS_ALSO_RESIDENT &&
 	       !(record->flags & TIERFS_BLOCK_CACHED);
 }
@@ -138,7 +138,8 @@ static void look_chunk(struct reader *reader, uint64_t first, uint64_t most, boo
 		reader->wanted[reader->count] = wants_payload(reader, record);
 		if (reader->wanted[reader->count] && room-- == 0)
 			return;
-		if (record->state == TIERFS_STATE_COLD && record->flags & TIERFS_BLOCK_DAMAGED)
+		if (record->state == TIERFS_STATE_COLD && record->flags & TIERFS_BLOCK_DAMAGED &&
+		    !reader->wanted[reader->count])
 			access_fail(record, -EBADMSG);
 		else if (record->state == TIERFS_STATE_COLD && record->flags & TIERFS_BLOCK_AWAY)
 			access_fail(record, -EREMOTE);
@@ -205,7 +206,8 @@ static int take_value(void *arg, struct store_key key, const void *value, uint32
 	struct reader *reader = arg;
 	uint64_t i = key.block - reader->first;
 
-	if (!reader->wanted[i] || length_bytes > reader->work->value_cap)
+	if (!reader->wanted[i] || length_bytes > reader->work->value_cap ||
+	    reader->record[i].flags & TIERFS_BLOCK_DAMAGED)
 		return 0;
 	memcpy(reader->work->value, value, length_bytes);
 	if (!put_value(reader, &reader->record[i], length_bytes))
@@ -239,6 +241,8 @@ static void read_alone(struct reader *reader, struct tierfs_access_record *recor
 		err = put_value(reader, record, info.header_bytes + info.payload_bytes);
 	lock_get(&file->lock);
 	damaged = blocks_has(&file->blocks, record->block, BLOCK_DAMAGED);
+	if (!damaged)
+		record->flags &= (uint8_t)~TIERFS_BLOCK_DAMAGED;
 	lock_put(&file->lock);
 	ramfile_end_update(file, record->block, BLOCK_COLD);
 	if (err)

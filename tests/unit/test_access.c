@@ -497,6 +497,13 @@ START_TEST(store_errors_are_those_of_their_block)
 	ck_assert_uint_eq(r->result, TIERFS_ACCESS_ERROR);
 	ck_assert_uint_eq(r->error, EBADMSG);
 	ck_assert_uint_eq(read_one(1, TIERFS_ACCESS_STORED)->error, EBADMSG);
+	/* It was the way here: the same bit is right again. */
+	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ ino, 1 }, 300), 0);
+	r = read_one(1, 0);
+	ck_assert_uint_eq(r->result, TIERFS_ACCESS_READ_OK);
+	ck_assert_uint_eq(r->flags & TIERFS_BLOCK_DAMAGED, 0);
+	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ ino, 1 }, 300), 0);
+	ck_assert_uint_eq(read_one(1, TIERFS_ACCESS_STORED)->error, EBADMSG);
 	/* A whole new content heals it. */
 	ck_assert_uint_eq(write_one(1, TIERFS_FORM_PLAIN, content, BLOCK, 0)->result, TIERFS_ACCESS_WRITE_OK);
 	ck_assert_mem_eq(memory + read_one(1, 0)->payload_at, content, BLOCK);
