@@ -2,8 +2,9 @@
  *
  * Offsets and lengths are bytes.
  * Thread-safety: all may be called from any thread; none may be called with a lock held. They block on I/O and on
- * blocks in passing states, and, where DRAM is needed, until the demoter made room. 0 or -errno: -EIO      the block is
- * damaged, the file is lost, or the store failed -ENOSPC   the store has no room (direct writes only)
+ * blocks in passing states, and, where DRAM is needed, until the demoter made room. 0 or -errno:
+ *   -EIO     the block is damaged, the file is lost, or the store failed
+ *   -ENOSPC  the store has no room (direct writes only)
  */
 #pragma once
 
@@ -112,7 +113,6 @@ struct ramfile_figures {
 void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret);
 /* Of stored_bytes: values that other files have, too. Looks at every stored block. */
 uint64_t ramfile_shared_bytes(const struct ramfile *file);
-/* Adds the bytes of an O_DIRECT request that a door served. */
 /* A limit of its own for what of the file is in DRAM, beside the budget: beyond it the faults of its mappers wait, and
  * no others. Part of it is kept free for them by demoting blocks of the file. UINT64_MAX: none. */
 void ramfile_set_limit(struct ramfile *file, uint64_t bytes);
@@ -121,6 +121,7 @@ void ramfile_set_growth(struct ramfile *file, uint64_t bytes);
 uint64_t ramfile_arena_bytes(struct ramfile *file);
 /* A mapper has not answered a zap for so long: nothing of the file can be demoted. */
 bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns);
+/* Adds the bytes of an O_DIRECT request that a door served. */
 void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes);
 
 enum ramfile_run_state { RAMFILE_RUN_HOLE, RAMFILE_RUN_COLD, RAMFILE_RUN_RESIDENT };

@@ -307,11 +307,11 @@ struct scan_pace {
 	bool hurry;                 /* under pressure: scanning may cost the mappers more */
 	bool wanted;                /* somebody waits for room, or will soon, which costs more than any scan */
 };
-/* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again. A
- * file of which nothing is in DRAM needs no call. */
 /* Under lock: the file has something in DRAM, or is about to. If it slept, that is if the demoter had no reason to look
  * at it, its cold blocks grow older by the rounds that were left out. */
 void ramfile_visit(struct ramfile *file, uint64_t now_ns);
+/* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again. A
+ * file of which nothing is in DRAM needs no call. */
 uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
 
 /* --- tier.c --- */
