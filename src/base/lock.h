@@ -18,7 +18,7 @@ enum lock_rank {
 	LOCK_RANK_MAPPING,       /* map/mapping: addresses and zaps of one mapping */
 	LOCK_RANK_PEERS,         /* map/peers: processes, and who is in them */
 	LOCK_RANK_BUDGET,        /* mem/budget, and the waiters for room */
-	LOCK_RANK_STORE,         /* cold/store: reopen, headroom */
+	LOCK_RANK_STORE,         /* cold: segments, buffers, warm */
 	LOCK_RANK_LOOP,          /* base/loop */
 	LOCK_RANK_TOKEN,         /* core/token */
 	LOCK_RANK_WORK,          /* core/work */

@@ -19,7 +19,7 @@
 #include "cold/store.h"
 #include "cold/store_error.h"
 
-/* A value of any size that the store is made for, with what alignment adds on both sides. */
+/* Bytes of one transfer, of many values; the largest value fits, with the padding of alignment at both ends. */
 #define STORE_TRANSFER_BYTES (1U << 20)
 
 struct store_rocks {

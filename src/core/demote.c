@@ -129,7 +129,8 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 
 typedef int span_fn(struct ramfile *file, uint64_t offset, uint64_t length);
 
-/* Calls fn for each maximal run of neighbouring members that have the plan wanted or, if !only, any plan but SKIP. */
+/* Calls fn for each maximal run of neighbouring members: of those that are left alone, or of those that are not. Goes on
+ * after an error. Returns the first one. */
 static int each_span(struct batch *batch, bool skipped, span_fn *fn)
 {
 	uint64_t start = 0, length = 0;
@@ -157,7 +158,7 @@ static int each_span(struct batch *batch, bool skipped, span_fn *fn)
 	return first_err ? first_err : err;
 }
 
-/* Those that are in the plan, or not, as runs of neighbours. Returns how many. */
+/* The same runs as a list. Returns how many; run has room for BATCH_BLOCKS. */
 static size_t collect_runs(const struct batch *batch, bool skipped, struct mapper_run *run)
 {
 	uint64_t block_bytes = batch->file->block_bytes;

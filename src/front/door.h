@@ -82,7 +82,7 @@ void door_release(const struct door *door, uint64_t ino, uint64_t fh); /* of an 
  * DOOR_FILL_MAX, which only the read-ahead of memory with MADV_HUGEPAGE asks for, 4 MiB at a time; the kernel then asks
  * again for the one page it needs. */
 int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint64_t offset, size_t *ret_len);
-/* Dirty pages from it. Nobody can be told of an error, so what may pass is waited for. */
+/* Dirty pages from it. Errors of write back reach no caller, so those that may pass are waited for. */
 int door_write_back(const struct door *door, uint64_t ino, const void *buf, size_t len, uint64_t offset);
 
 /* direct: the descriptor has O_DIRECT. -EINVAL: not aligned then; the last piece of a file may have any
