@@ -43,15 +43,3 @@ uint64_t hist_percentile(struct hist *hist, double percent)
 	}
 	return upper_edge(HIST_BUCKETS - 1);
 }
-
-void hist_merge(struct hist *into, struct hist *from)
-{
-	for (unsigned int bucket = 0; bucket < HIST_BUCKETS; bucket++) {
-		uint64_t samples = atomic_load_explicit(&from->bucket[bucket], memory_order_relaxed);
-
-		if (samples)
-			atomic_fetch_add_explicit(&into->bucket[bucket], samples, memory_order_relaxed);
-	}
-	atomic_fetch_add_explicit(&into->count, atomic_load_explicit(&from->count, memory_order_relaxed),
-				  memory_order_relaxed);
-}

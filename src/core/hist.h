@@ -15,5 +15,3 @@ struct hist {
 void hist_add(struct hist *hist, uint64_t ns);
 /* The value that percent (0 to 100) of the samples do not exceed (upper edge of its bucket); 0 without samples. */
 uint64_t hist_percentile(struct hist *hist, double percent);
-/* Adds the samples of one histogram to another. */
-void hist_merge(struct hist *into, struct hist *from);

@@ -328,11 +328,6 @@ int ramfile_destroy(struct ramfile *file)
 
 /* --- figures and small things ----------------------------------------------------------------------------- */
 
-uint64_t ramfile_ino(const struct ramfile *file)
-{
-	return file->ino;
-}
-
 uint64_t ramfile_size(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);

@@ -25,7 +25,6 @@ void ramfile_unload(struct ramfile *file);
 /* Removes content everywhere (arena and store) and unloads, also when something could not be removed. */
 int ramfile_destroy(struct ramfile *file);
 
-uint64_t ramfile_ino(const struct ramfile *file);
 uint64_t ramfile_size(struct ramfile *file);
 /* What can be mapped: whole pages. */
 uint64_t ramfile_memory_bytes(struct ramfile *file);

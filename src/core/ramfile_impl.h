@@ -83,7 +83,6 @@ struct ramfile {
 	uint64_t scanned_marked;       /* under lock: the same of the last finished round */
 	uint64_t scanned_returned;     /* under lock: of those, blocks that were in use */
 	uint64_t zap_sent_ns;          /* under lock: when zap_sent became true */
-	uint64_t looked_ns;            /* under lock: when the last look ended */
 	uint64_t loaded_ns;            /* immutable */
 	bool loaded;                   /* immutable: the table is what arena and store have */
 	uint64_t rest_until_ns;        /* demoter thread only: nothing of it could be demoted, for its own limit */

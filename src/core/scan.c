@@ -139,7 +139,6 @@ static void end_look(struct ramfile *file)
 
 	heat_looked(&file->heat, &file->blocks);
 	file->zapping = file->zap_sent = file->zap_done = false;
-	file->looked_ns = clock_ns();
 	file->scanned_marked = file->scan_marked;
 	file->scanned_returned = file->scan_seen.returned;
 	pthread_cond_broadcast(&file->settled);

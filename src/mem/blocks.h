@@ -141,8 +141,6 @@ void blocks_fini(struct blocks *blocks); /* takes a zeroed struct */
 /* Blocks beyond a smaller count must be holes. -ENOMEM: nothing changed. */
 int blocks_resize(struct blocks *blocks, uint64_t count);
 
-const char *block_state_name(enum block_state state);
-
 static inline enum block_state blocks_state(const struct blocks *blocks, uint64_t block)
 {
 	return (enum block_state)(blocks->word[block] & BLOCK_STATE_MASK);
