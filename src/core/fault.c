@@ -28,26 +28,26 @@
 #define AHEAD_MAX_BYTES (UINT64_C(8) << 20)
 
 /* Gets the value of a block into work->value. */
-static int get_value(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
+int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
 {
 	struct store *store = tier_store(file->tier);
 
 	return store->ops->get(store, (struct store_key){ file->ino, block }, work->value, work->value_cap, ret_length);
 }
 
-static int decode_value(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
-			struct codec_info *ret)
+int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
+		  struct codec_info *ret)
 {
 	return codec_decode(work->codec, (struct store_key){ file->ino, block }, work->value, length, plain, ret);
 }
 
 /* A checksum that is wrong twice is damage; once it may have been the way here. */
-static int get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
 {
 	size_t length;
-	int err = get_value(file, work, block, &length);
+	int err = stored_get(file, work, block, &length);
 
-	return err ? err : decode_value(file, work, block, length, plain, ret);
+	return err ? err : stored_decode(file, work, block, length, plain, ret);
 }
 
 /* Where who waits is to be found. */
@@ -57,7 +57,7 @@ struct load_at {
 };
 
 /* What becomes of an error of the two above. */
-static int fetch_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err)
+int stored_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err)
 {
 	struct codec_info info = { 0 };
 
@@ -108,20 +108,20 @@ void ramfile_readable(struct ramfile *file, uint64_t block)
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
 {
 	size_t length = 0;
-	int err = get_value(file, work, block, &length);
+	int err = stored_get(file, work, block, &length);
 
 	if (!err)
-		err = decode_value(file, work, block, length, plain, ret);
+		err = stored_decode(file, work, block, length, plain, ret);
 	if (err == -EBADMSG)
-		err = get_again(file, work, block, plain, ret);
+		err = stored_get_again(file, work, block, plain, ret);
 	if (err)
-		return fetch_failed(file, work, block, length, err);
+		return stored_failed(file, work, block, length, err);
 	ramfile_readable(file, block);
 	return 0;
 }
 
 /* Puts the content of a block whose pages are all absent into DRAM. */
-static int place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length)
+int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length)
 {
 	if (mapper)
 		return mapper->ops->fill(mapper, offset, plain, length);
@@ -179,8 +179,8 @@ static void place_run(struct load *load, uint64_t i, uint64_t count, uint64_t la
 	struct ramfile *file = load->file;
 	const uint8_t *plain = load->work->run + i * file->block_bytes;
 	uint64_t block = load->first + i;
-	bool placed = !place(file, load->mapper, block * file->block_bytes, plain,
-			     (count - 1) * file->block_bytes + last_bytes);
+	bool placed = !load_place(file, load->mapper, block * file->block_bytes, plain,
+				  (count - 1) * file->block_bytes + last_bytes);
 
 	if (!placed && count > 1) {
 		for (uint64_t one = 0; one < count; one++)
@@ -224,7 +224,7 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 }
 
 /* Under lock: a load of one block ended. Returns true if somebody waits. */
-static bool settle_loaded(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly)
+bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly)
 {
 	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info->ident);
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
@@ -248,7 +248,7 @@ static uint64_t end_load(struct load *load)
 			waiters |= ramfile_settle(file, block, BLOCK_COLD);
 			continue;
 		}
-		waiters |= settle_loaded(file, block, &load->info[i], load->step[i] == PLACED_PARTLY);
+		waiters |= load_settle(file, block, &load->info[i], load->step[i] == PLACED_PARTLY);
 		loaded++;
 	}
 	lock_put(&file->lock);
@@ -309,18 +309,18 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 	int err;
 
 	tell_waiting(mapper, true);
-	err = get_value(file, work, block, &value_length);
+	err = stored_get(file, work, block, &value_length);
 	tell_waiting(mapper, false);
 	if (!err) {
 		at = stage_end(stages, STAGE_READ, file->ino, block, at);
-		err = decode_value(file, work, block, value_length, work->plain, ret);
+		err = stored_decode(file, work, block, value_length, work->plain, ret);
 	}
 	if (err == -EBADMSG)
-		err = get_again(file, work, block, work->plain, ret);
+		err = stored_get_again(file, work, block, work->plain, ret);
 	if (err)
-		return fetch_failed(file, work, block, value_length, err);
+		return stored_failed(file, work, block, value_length, err);
 	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
-	err = place(file, mapper, block * file->block_bytes, work->plain, length);
+	err = load_place(file, mapper, block * file->block_bytes, work->plain, length);
 	if (!err)
 		stage_end(stages, STAGE_COPY, file->ino, block, at);
 	return err;
@@ -388,7 +388,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	if (err)
 		there = info.block_bytes && ramfile_has_pages(file, block);
 	lock_get(&file->lock);
-	waiters = there ? settle_loaded(file, block, &info, err != 0) : ramfile_settle(file, block, BLOCK_COLD);
+	waiters = there ? load_settle(file, block, &info, err != 0) : ramfile_settle(file, block, BLOCK_COLD);
 	lock_put(&file->lock);
 	if (there)
 		atomic_fetch_add(&file->promotions, 1);

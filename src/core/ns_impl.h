@@ -60,6 +60,11 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode);
  * counted, none is left of an earlier daemon, and no open. Drops the lock meanwhile; NULL: the inode is gone. */
 struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode);
 
+/* Numbers of all inodes for which want() holds, so that a caller may drop the lock between them. The caller frees *ret;
+ * NULL: no memory. */
+typedef bool ns_want_fn(const struct tree_inode *inode);
+size_t ns_list_inodes(struct ns *ns, ns_want_fn *want, uint64_t **ret);
+
 /* Looks again at files without a name whose processes outlived an earlier daemon: nobody tells when such a process ends
  * that never came back. Not within a change; drops the lock meanwhile. */
 void ns_reap_survivors(struct ns *ns);

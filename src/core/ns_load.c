@@ -185,10 +185,7 @@ static int mark_lost(struct ns *ns)
 	return rc;
 }
 
-/* Numbers of all inodes for which want() holds, so that a caller may drop the lock between them. */
-typedef bool want_fn(const struct tree_inode *inode);
-
-static size_t list_inodes(struct ns *ns, want_fn *want, uint64_t **ret)
+size_t ns_list_inodes(struct ns *ns, ns_want_fn *want, uint64_t **ret)
 {
 	struct tree_inode *inode, *next;
 	uint64_t *list = calloc(HASH_COUNT(ns->tree.inodes) + 1, sizeof(*list));
@@ -231,7 +228,7 @@ void ns_reap_survivors(struct ns *ns)
 
 	if (ns->survivors == 0)
 		return;
-	count = list_inodes(ns, is_survivor, &list);
+	count = ns_list_inodes(ns, is_survivor, &list);
 	for (size_t i = 0; i < count; i++) {
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
@@ -248,7 +245,7 @@ static int reap_orphans(struct ns *ns)
 	size_t count;
 
 	LOCK_SCOPE(&ns->lock);
-	count = list_inodes(ns, is_orphan, &list);
+	count = ns_list_inodes(ns, is_orphan, &list);
 	for (size_t i = 0; i < count; i++) {
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
@@ -268,7 +265,7 @@ static int load_survivors(struct ns *ns)
 	int rc = 0;
 
 	LOCK_SCOPE(&ns->lock);
-	count = list_inodes(ns, is_dirty_file, &list);
+	count = ns_list_inodes(ns, is_dirty_file, &list);
 	for (size_t i = 0; i < count && rc == 0; i++) {
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
@@ -544,7 +541,7 @@ int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 	int rc = reap_orphans(ns), first = rc;
 
 	LOCK_SCOPE(&ns->lock);
-	count = list_inodes(ns, is_loaded, &list);
+	count = ns_list_inodes(ns, is_loaded, &list);
 	for (size_t i = 0; i < count; i++) {
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 

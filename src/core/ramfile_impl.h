@@ -189,6 +189,21 @@ int ramfile_protect_runs(struct ramfile *file, const struct mapper_run *run, siz
 void ramfile_look_runs(struct ramfile *file, const struct mapper_run *run, size_t count, uint8_t *used);
 
 /* --- fault.c --- */
+/* Gets the value of a block into work->value. Errors of the store. */
+int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length);
+/* Checks and expands what stored_get() got. -EBADMSG: damaged, maybe on the way here only; -EREMOTE: it is away. */
+int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
+		  struct codec_info *ret);
+/* Both once more, after -EBADMSG. */
+int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
+/* What becomes of an error of the three above, the last of which got length bytes: it is counted, logged and kept in the
+ * table. Returns -ENOMEM, -EREMOTE or -EIO. */
+int stored_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err);
+/* Puts the content of a block that the caller owns, and whose pages are all absent, into DRAM. mapper may be NULL. */
+int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length);
+/* Under lock: a load of one block ended. partly: some of its pages are there, the others in the stored copy. Returns true
+ * if somebody waits. */
+bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly);
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
 /* The stored copy of the block was read and is good: it is not damaged any more, and who was poisoned gets it. Without
@@ -347,8 +362,9 @@ int tier_pin(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t e
 int tier_add_file(struct tier *tier, struct ramfile *file);
 void tier_remove_file(struct tier *tier, struct ramfile *file);
 bool tier_has_evictor(struct tier *tier);
-bool tier_is_evictor(struct tier *tier); /* the calling thread is */
-void tier_kick(struct tier *tier);       /* the demoter looks again now */
+bool tier_is_evictor(struct tier *tier);   /* the calling thread is */
+void tier_kick(struct tier *tier);         /* the demoter looks again now */
+void tier_wake_demoter(struct tier *tier); /* the same under parked_lock */
 /* Waits until that many bytes are free, or the deadline. */
 void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */

@@ -23,7 +23,8 @@ struct retry {
 	unsigned int count;       /* under lock: in the list */
 	bool stopping;            /* under lock */
 	pthread_t thread;
-	bool thread_runs; /* immutable */
+	bool thread_runs; /* immutable, and so is the next */
+	retry_fn *fault;
 };
 
 uint64_t retry_pause_ns(uint64_t since_ns)
@@ -61,8 +62,8 @@ uint64_t retry_run(struct retry *retry, uint64_t now_ns)
 	lock_get(&retry->lock);
 	while (!retry->stopping && (waiting = take_due(retry, now_ns, &next))) {
 		lock_put(&retry->lock);
-		ramfile_fault(waiting->file, waiting->mapper, waiting->offset, RAMFILE_FAULT_MISSING,
-			      waiting->arrived_ns);
+		retry->fault(waiting->file, waiting->mapper, waiting->offset, RAMFILE_FAULT_MISSING,
+			     waiting->arrived_ns);
 		ramfile_drop_mapper(waiting->file, waiting->mapper);
 		free(waiting);
 		lock_get(&retry->lock);
@@ -95,7 +96,7 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int retry_new(bool thread, struct retry **ret)
+int retry_new(retry_fn *fault, bool thread, struct retry **ret)
 {
 	struct retry *retry = calloc(1, sizeof(*retry));
 	int err = 0;
@@ -105,6 +106,7 @@ int retry_new(bool thread, struct retry **ret)
 	lock_init(&retry->lock, LOCK_RANK_BUDGET);
 	lock_cond_init(&retry->changed);
 	TAILQ_INIT(&retry->list);
+	retry->fault = fault;
 	if (thread)
 		err = -pthread_create(&retry->thread, NULL, run, retry);
 	if (err) {

@@ -31,8 +31,12 @@
 struct mapper;
 struct retry;
 
+/* Takes a fault up again: ramfile_fault(). Called without a lock, by retry_run(). */
+typedef void retry_fn(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
+		      uint64_t arrived_ns);
+
 /* thread: false for tests, which call retry_run(). */
-int retry_new(bool thread, struct retry **ret);
+int retry_new(retry_fn *fault, bool thread, struct retry **ret);
 void retry_free(struct retry *retry); /* no mapper may be left. Takes NULL */
 
 /* True: the fault waits here, and its toucher with it. False: it is given up, the mapper leaves, or there is no memory.

@@ -46,7 +46,7 @@ static bool reserve_used(struct tier *tier)
 }
 
 /* Under parked_lock. */
-static void wake_demoter(struct tier *tier)
+void tier_wake_demoter(struct tier *tier)
 {
 	tier->kicked = true;
 	pthread_cond_signal(&tier->wakeup);
@@ -55,7 +55,7 @@ static void wake_demoter(struct tier *tier)
 void tier_kick(struct tier *tier)
 {
 	lock_get(&tier->parked_lock);
-	wake_demoter(tier);
+	tier_wake_demoter(tier);
 	pthread_cond_signal(&tier->squeeze);
 	lock_put(&tier->parked_lock);
 }
@@ -156,7 +156,7 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 	tier->parked_own += parked->own;
 	if (parked->own && tier->on_limit)
 		tier->on_limit(tier->on_limit_arg);
-	wake_demoter(tier);
+	tier_wake_demoter(tier);
 	lock_put(&tier->parked_lock);
 	/* Who removes the mapper may have looked for parked faults just before, and would wait until there is room. */
 	if (ramfile_mapper_leaves(file, mapper))
@@ -237,7 +237,7 @@ void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
 		return;
 	atomic_fetch_add(&tier->waited_faults, 1);
 	LOCK_SCOPE(&tier->parked_lock);
-	wake_demoter(tier);
+	tier_wake_demoter(tier);
 	tier->room_waiters++;
 	while (!late && budget_free(&tier->budget) < bytes)
 		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
@@ -255,7 +255,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 	tier_each_resident(tier, sum_arenas, &staged);
 	while (!late && staged > most && reserve_used(tier)) {
 		lock_get(&tier->parked_lock);
-		wake_demoter(tier);
+		tier_wake_demoter(tier);
 		tier->room_waiters++;
 		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
 		tier->room_waiters--;
@@ -301,7 +301,7 @@ void tier_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
 		tell = waits && !tier->write_told && clock_ns() >= began_ns + WRITE_TELL_NS;
 		tier->write_told = tier->waiting_writes && (tier->write_told || tell);
 		if (waits) {
-			wake_demoter(tier);
+			tier_wake_demoter(tier);
 			tier->room_waiters++;
 			lock_wait_until(&tier->parked_lock, &tier->room, clock_ns() + WRITE_LOOK_NS);
 			tier->room_waiters--;

@@ -261,7 +261,7 @@ void tier_step(struct tier *tier)
 	tier->next_step_ns = turn.next_ns;
 }
 
-static void *demoter(void *arg)
+void *demoter_run(void *arg)
 {
 	struct tier *tier = arg;
 
@@ -323,9 +323,9 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	if (config->run_demoter && !err)
 		err = ahead_new(&tier->ahead);
 	if (config->run_demoter && !err)
-		err = retry_new(true, &tier->retry);
+		err = retry_new(ramfile_fault, true, &tier->retry);
 	if (config->run_demoter && !err) {
-		err = -pthread_create(&tier->thread, NULL, demoter, tier);
+		err = -pthread_create(&tier->thread, NULL, demoter_run, tier);
 		if (!err)
 			pthread_setname_np(tier->thread, "tierfs-demoter");
 		tier->thread_runs = !err;

@@ -70,6 +70,9 @@ struct tier {
 	bool thread_runs;
 };
 
+/* The demoter's thread; arg: the tier. */
+void *demoter_run(void *arg);
+
 /* room.c. The caller holds no lock of the tier. */
 /* Half of the reserve is used, or somebody waits: room has to be made. */
 bool room_pressed(struct tier *tier);

@@ -40,7 +40,7 @@ static void setup(void)
 	config.store = store;
 	config.arena_dir = arena_dir;
 	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(retry_new(false, &tier->retry), 0);
+	ck_assert_int_eq(retry_new(ramfile_fault, false, &tier->retry), 0);
 	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
 	for (size_t i = 0; i < SIZE; i++)
 		data[i] = (uint8_t)(i / 100 + i % 7 + 1);
