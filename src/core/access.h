@@ -16,7 +16,7 @@
 
 #include <tierfs/access.h>
 
-#include "core/ramfile.h"
+#include "core/file.h"
 
 /* The shared buffer of a call. */
 struct access_buffer {
@@ -31,13 +31,23 @@ struct access_buffer {
  * first block without one. -ENOBUFS: no room for the payload of a single block. */
 int access_read(struct ramfile *file, uint32_t flags, uint64_t first, uint64_t count,
 		const struct access_buffer *buffer, size_t *ret_records, uint64_t *ret_next);
-/* The blocks that the records name. */
+/* The blocks that the records name; each answers in its record. write: their content, set: generation and tier. */
 int access_read_list(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
 int access_write(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
 int access_set(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
 /* Of each record the identity of its plain payload, as if that were the block: for who read it another way. */
 int access_identify(struct ramfile *file, const struct access_buffer *buffer);
+/* What a generation is in time. */
 void access_ages(struct ramfile *file, struct tierfs_access_ages *ret);
 
 /* The largest payload of a block, in either form. */
 size_t access_payload_max(struct ramfile *file);
+
+/* --- for access_read.c and access_write.c --- */
+
+/* Under lock: what an answer says of the block. */
+void access_look(const struct ramfile *file, uint64_t block, struct tierfs_access_record *ret);
+/* The record says so. */
+void access_fail(struct tierfs_access_record *record, int err);
+/* A record of a request, read once: what judges the copy does not look at the buffer again. */
+struct tierfs_access_record access_copy_record(const struct access_buffer *buffer, size_t i);

@@ -11,7 +11,11 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/read.h"
+#include "core/stored.h"
+#include "core/work.h"
 
 #define PAYLOAD_ALIGN 8U
 

@@ -12,7 +12,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "core/ramfile_impl.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/partial.h"
+#include "core/stored.h"
+#include "core/work.h"
 
 #define RECORD_FLAGS_IN (TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_TO_DRAM | TIERFS_BLOCK_IN_PLACE | TIERFS_BLOCK_AWAY)
 

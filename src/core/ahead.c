@@ -5,7 +5,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/load.h"
+#include "core/mappers.h"
+#include "core/stages.h"
 
 #define QUEUE_MAX 256
 #define THREADS_MAX 8

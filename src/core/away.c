@@ -5,7 +5,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "core/ramfile_impl.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
 
 _Static_assert(BLOCK_AWAY_BYTES == CODEC_HEADER_BYTES, "the block table knows such a value by its length");
 

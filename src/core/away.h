@@ -11,11 +11,12 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "core/ramfile.h"
+struct ramfile;
 
 #define AWAY_TOLD_MAX 256 /* blocks that are told at once */
 
@@ -31,3 +32,30 @@ void away_leave(struct ramfile *file, uint64_t supplier);
  */
 typedef bool away_interrupted_fn(void *arg);
 void away_on_interrupt(away_interrupted_fn *fn, void *arg);
+
+/* --- inside the engine --- */
+
+#define AWAY_RING 256U
+
+/* Who wants what is away, and who brings it. Under the file's lock. */
+struct away {
+	pthread_cond_t wanted;    /* a block became wanted, or the supplier changed */
+	uint32_t ring[AWAY_RING]; /* blocks that are wanted and were not told yet */
+	unsigned int head, waiting;
+	bool tell_all; /* the table says what is wanted, from next on */
+	uint64_t next;
+	uint64_t supplier;  /* 0: nobody */
+	uint64_t suppliers; /* how many there were */
+};
+
+/* Under lock: the block, which is away and at rest, shall be brought. */
+void away_want(struct ramfile *file, uint64_t block);
+
+enum away_for { AWAY_FOR_CALL, AWAY_FOR_FILL, AWAY_FOR_WRITE_BACK };
+
+/* Under lock, which is dropped meanwhile: waits until the block is at rest and not away. -EINTR (away_on_interrupt());
+ * -EREMOTE: too many threads wait already for calls, which may fail; -EINVAL: the fill is to be refused now, see
+ * ramfile_fill(). */
+int away_wait(struct ramfile *file, uint64_t block, enum away_for what);
+/* Under lock: blocks that are away and wanted. */
+uint64_t away_count_wanted(const struct ramfile *file);

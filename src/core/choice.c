@@ -9,7 +9,9 @@
 #include <errno.h>
 
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/demote.h"
+#include "core/engine.h"
+#include "core/file.h"
 
 /* For so long it is known well enough which blocks are the oldest. */
 #define CENSUS_NS (50 * NS_PER_MS)

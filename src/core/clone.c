@@ -14,13 +14,19 @@
  * The other file has no size meanwhile, so what it has lies beyond its end, where nobody looks and the next growth
  * removes it: after a kill it is empty. ramfile_adopt() makes the content visible, all at once.
  */
-#include "core/ramfile_impl.h"
+#include "core/clone.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/partial.h"
+#include "core/stored.h"
+#include "core/work.h"
 
 #define CLONE_BLOCKS 1024
 /* Plain bytes of resident blocks: those who wait for them do not wait long. */

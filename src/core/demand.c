@@ -3,13 +3,19 @@
  * A file that is mapped is zapped first, and what is seen idle at the looks that follow goes, until all blocks have had
  * the time to show that they are in use. What the kernel's page cache has goes before that.
  */
+#include "core/demand.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/demote.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/huge.h"
+#include "core/room.h"
 
 /* For the evictor of a plain mapping to go through a file. */
 #define EVICT_WAIT_NS (30 * NS_PER_S)

@@ -23,7 +23,7 @@
  * A process that maps the arena and is not one of our mappers cannot be write-protected. The arena knows every holder,
  * so such a process (it has not come back after a restart of the daemon yet) stops demotion of its file.
  */
-#include "core/ramfile_impl.h"
+#include "core/demote.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,6 +32,13 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/huge.h"
+#include "core/mapper.h"
+#include "core/mappers.h"
+#include "core/partial.h"
+#include "core/work.h"
 
 #define BATCH_BLOCKS 256
 /* Plain bytes of a batch: small enough that somebody who waits for room is served soon. */

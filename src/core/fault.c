@@ -9,7 +9,7 @@
  * that, a late answer could put a zero page over a block that was demoted meanwhile, or lift the write-protection of a
  * block that is being stored.
  */
-#include "core/ramfile_impl.h"
+#include "core/fault.h"
 
 #include <errno.h>
 #include <string.h>
@@ -17,7 +17,20 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "core/ahead.h"
+#include "core/away.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/hist.h"
+#include "core/huge.h"
+#include "core/load.h"
+#include "core/mappers.h"
+#include "core/parked.h"
+#include "core/partial.h"
 #include "core/retry.h"
+#include "core/sequence.h"
+#include "core/stages.h"
+#include "core/stored.h"
+#include "core/work.h"
 
 /* Fresh memory is given in growing pieces while at least this part of the budget is free. */
 #define FAR_DIVISOR 4

@@ -4,9 +4,10 @@
  * The door may be gone before the last file is attached: an unmounted daemon serves mappings to the end. So calls are
  * counted, and the door waits for them when it leaves.
  */
-#include "core/tier_impl.h"
+#include "core/forget.h"
 
 #include "base/cleanup.h"
+#include "core/engine.h"
 
 void tier_on_forget(struct tier *tier, tier_forget_fn *fn, void *arg)
 {

@@ -12,12 +12,15 @@
  * danger to a device's write: the kernel splits a large page only if nobody but the page tables and the cache hold a
  * reference to any part of it, so what a device had taken before is done, and who comes later shows in the page tables.
  */
-#include "core/ramfile_impl.h"
+#include "core/huge.h"
 
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
 #include "mem/huge.h"
 
 #define UNIT_BLOCKS_MAX (HUGE_BYTES / PAGE_BYTES)

@@ -1,7 +1,15 @@
 /* The processes that map a RAM file: they come, they go, and are called one after the other. */
+#include "core/mappers.h"
+
 #include <errno.h>
 
-#include "core/ramfile_impl.h"
+#include "core/attach.h"
+#include "core/file.h"
+#include "core/forget.h"
+#include "core/mapper.h"
+#include "core/parked.h"
+#include "core/partial.h"
+
 
 /* --- calls into all of them --------------------------------------------------------------------------------- */
 

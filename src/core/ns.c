@@ -8,6 +8,9 @@
 #include <time.h>
 
 #include "core/ns_impl.h"
+#include "core/outcome.h"
+#include "core/record.h"
+#include "core/tree.h"
 
 /* ---- changes ---- */
 

@@ -17,6 +17,7 @@
 #include <sys/types.h>
 
 #include "cold/store.h"
+#include "core/clone.h"
 #include "core/ramfile.h"
 #include "core/tier.h"
 

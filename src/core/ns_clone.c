@@ -5,7 +5,14 @@
  */
 #include <errno.h>
 
+#include "core/clone.h"
+#include "core/file.h"
+#include "core/ns.h"
 #include "core/ns_impl.h"
+#include "core/ramfile.h"
+#include "core/record.h"
+#include "core/resize.h"
+#include "core/tree.h"
 
 /* Marks the file busy, so that its size stays what it is. */
 static int claim_empty(struct ns *ns, uint64_t ino, struct tree_inode **ret)

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/ns.h"
 #include "core/ns_impl.h"
+#include "core/tree.h"
 
 #define READDIR_BATCH 64
 

@@ -5,8 +5,17 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "core/cache.h"
+#include "core/clone.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/ns.h"
 #include "core/ns_impl.h"
-#include "core/ramfile_impl.h"
+#include "core/ramfile.h"
+#include "core/record.h"
+#include "core/resize.h"
+#include "core/tree.h"
 
 /* What the kernel can address, less what overflows when a block is added. */
 #define NS_SIZE_MAX (INT64_MAX & ~UINT64_C(0xffffff))

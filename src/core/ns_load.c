@@ -6,7 +6,17 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/demand.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/ns.h"
 #include "core/ns_impl.h"
+#include "core/outcome.h"
+#include "core/ramfile.h"
+#include "core/record.h"
+#include "core/tier.h"
+#include "core/tree.h"
 
 #define NS_PROGRESS_NS NS_PER_S
 #define NS_CLOSE_TRIES 5

@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "core/record.h"
+
 #define SLOTS 1024 /* more threads than there ever are; one that finds none does without */
 
 static __thread uint64_t request;

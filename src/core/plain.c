@@ -20,14 +20,24 @@
  * does), and a batch that has a mapper to protect needs that memory map. A fill that waits for such a batch would never
  * end.
  */
-#include "core/ramfile_impl.h"
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "core/away.h"
+#include "core/cache.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/hist.h"
+#include "core/mappers.h"
+#include "core/partial.h"
+#include "core/read.h"
+#include "core/room.h"
+#include "core/stored.h"
+#include "core/work.h"
+#include "core/write.h"
 
 /* How long a fill waits for room: long enough for the evictor to make some, short enough not to stall a guest for
  * nothing. */

@@ -1,5 +1,5 @@
 /* Life of a RAM file, waiting for and ending passing states, and the figures. ramfile_impl.h has the design. */
-#include "core/ramfile_impl.h"
+#include "core/ramfile.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -10,6 +10,15 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cold/codec.h"
+#include "core/away.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/hist.h"
+#include "core/huge.h"
+#include "core/mappers.h"
+#include "core/partial.h"
+#include "core/room.h"
+#include "core/work.h"
 #include "mem/huge.h"
 
 #define MAX_BLOCKS UINT64_C(0xffffffff)

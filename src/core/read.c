@@ -5,7 +5,7 @@
  * stores it may be waiting for the process that maps it, which may be stopped, or worse, and no reader shall wait with
  * it. Cold: one get is one version of the block, and a version that was current when the read began is a right answer.
  */
-#include "core/ramfile_impl.h"
+#include "core/read.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -14,7 +14,15 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "core/away.h"
+#include "core/crew.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/partial.h"
 #include "core/retry.h"
+#include "core/stored.h"
+#include "core/work.h"
 
 /* Large runs are read and expanded in pieces of that much, if there are processors to spare. */
 #define PIECE_BYTES (256U << 10)

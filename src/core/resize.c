@@ -1,13 +1,20 @@
 /* The size of a RAM file: any number of bytes. The arena has whole pages, and a block of content in the store has zeros
  * behind the end. Who changes the size does so alone; mappers, demotions and accesses go on.
  */
-#include "core/ramfile_impl.h"
+#include "core/resize.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 
 #include "base/log.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/partial.h"
+#include "core/room.h"
+#include "core/stored.h"
+#include "core/work.h"
+#include "core/write.h"
 #include "mem/huge.h"
 
 /* Under lock: cuts the table if everything from there on is a hole at rest. *ret_cached: blocks that the kernel's cache

@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 
-#include "core/ramfile_impl.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/parked.h"
+
 
 struct waiting {
 	TAILQ_ENTRY(waiting) link;

@@ -15,7 +15,9 @@
 #include <stdint.h>
 
 #include "base/clock.h"
-#include "core/ramfile.h"
+#include "core/parked.h"
+
+struct ramfile;
 
 /* So long after it began to wait a fault is given up: the block is poisoned. It is looked at again from time to time,
  * and is well as soon as it can be read. */

@@ -3,13 +3,22 @@
  * Faults wait parked, and are taken up again by whoever serves faults; threads of the daemon wait in tier_wait_room()
  * and its kin. The demoter is kicked by all of them.
  */
+#include "core/room.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "core/tier_impl.h"
+#include "core/ahead.h"
+#include "core/engine.h"
+#include "core/fault.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/parked.h"
+#include "core/retry.h"
+#include "core/stages.h"
 
 /* Of a file's own limit. */
 #define LIMIT_KEPT_MIN (UINT64_C(512) << 10)

@@ -1,10 +1,13 @@
 /* The rounds of one file: zap, wait, look; see mem/heat.h. Runs on the demoter's thread, in steps, between which room
  * is made if somebody needs some. */
-#include "core/ramfile_impl.h"
+#include "core/scan.h"
 
 #include <string.h>
 
 #include "base/clock.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
 
 /* What a returned page costs its owner: a minor fault; 1.6 us in a file of a gigabyte where that was measured. */
 #define MINOR_FAULT_NS 2000

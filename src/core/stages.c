@@ -3,6 +3,7 @@
 #include <sys/sdt.h>
 
 #include "base/clock.h"
+#include "core/hist.h"
 
 static const char *const NAMES[STAGES] = {
 	[STAGE_EVENT] = "event",   [STAGE_QUEUE] = "queue", [STAGE_ROOM] = "room",   [STAGE_READ] = "read",

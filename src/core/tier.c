@@ -14,7 +14,18 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
-#include "core/tier_impl.h"
+#include "core/ahead.h"
+#include "core/choice.h"
+#include "core/crew.h"
+#include "core/demoter.h"
+#include "core/engine.h"
+#include "core/fault.h"
+#include "core/file.h"
+#include "core/huge.h"
+#include "core/retry.h"
+#include "core/room.h"
+#include "core/scan.h"
+#include "core/work.h"
 
 #define QUICK_MIN_NS (20 * NS_PER_MS)
 #define QUICK_MAX_NS (1 * NS_PER_S)

@@ -2,7 +2,7 @@
  *
  * A write or discard owns its blocks (UPDATING) from before the first byte changes until after the last.
  */
-#include "core/ramfile_impl.h"
+#include "core/write.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -11,6 +11,14 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "core/away.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/partial.h"
+#include "core/stored.h"
+#include "core/work.h"
+#include "core/write_run.h"
 #include "mem/huge.h"
 
 /* A piece of a request that lies in one block. */

@@ -1,5 +1,5 @@
 /* Whole blocks that are not in DRAM, written in batches: compressed by several threads, put together. */
-#include "core/ramfile_impl.h"
+#include "core/write_run.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -7,6 +7,12 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "core/crew.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/stored.h"
+#include "core/work.h"
 
 /* Compressed by one thread at a time: to give away less is not worth waking a thread. */
 #define PIECE_BLOCKS 8U

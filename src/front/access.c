@@ -21,6 +21,9 @@
 #include "base/wire.h"
 #include "core/access.h"
 #include "core/away.h"
+#include "core/ns.h"
+#include "core/ramfile.h"
+#include "core/token.h"
 #include "front/server.h"
 
 #define CLIENTS 32

@@ -10,6 +10,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "core/cache.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/ns.h"
+#include "core/read.h"
+#include "core/token.h"
+#include "core/write.h"
 #include "front/opener.h"
 
 #define RETRY_US 10000

@@ -14,6 +14,9 @@
  *
  * fh holds the kind and the rights of the descriptor: inode numbers and fh stay good without any memory of the opens.
  */
+#include "front/fuse.h"
+
+#include "core/ns.h"
 #include "front/fuse_impl.h"
 
 #include <errno.h>

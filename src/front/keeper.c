@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "core/kept.h"
 #include "core/pool.h"
 #include "front/holder.h"
 #include "front/mountpoint.h"

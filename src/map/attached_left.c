@@ -11,6 +11,9 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "core/engine.h"
+#include "core/kept.h"
+#include "core/ns.h"
 #include "map/attached_impl.h"
 #include "map/uffd.h"
 

@@ -15,6 +15,12 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "core/away.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
+#include "core/ns.h"
+#include "core/token.h"
+#include "core/write.h"
 #include "map/uffd.h"
 #include "mem/arena.h"
 

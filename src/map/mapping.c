@@ -21,6 +21,10 @@
 #include <tierfs/protocol.h>
 
 #include "base/wire.h"
+#include "core/load.h"
+#include "core/mapper.h"
+#include "core/mappers.h"
+#include "core/tier.h"
 #include "map/table.h"
 #include "map/uffd.h"
 

@@ -15,6 +15,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "core/attach.h"
+#include "core/engine.h"
+#include "core/fault.h"
+#include "core/parked.h"
+#include "core/room.h"
+#include "core/stages.h"
 #include "map/groups.h"
 #include "map/uffd.h"
 

@@ -22,8 +22,13 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/log.h"
+#include "core/clone.h"
+#include "core/engine.h"
+#include "core/mappers.h"
 #include "core/ns.h"
-#include "core/ramfile_impl.h"
+#include "core/read.h"
+#include "core/tier.h"
+#include "core/write.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U

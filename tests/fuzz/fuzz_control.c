@@ -13,6 +13,7 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/log.h"
+#include "core/engine.h"
 #include "core/ns.h"
 #include "core/tier.h"
 #include "core/token.h"

@@ -6,7 +6,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "core/attach.h"
+#include "core/fault.h"
 #include "core/mapper.h"
+#include "core/mappers.h"
+#include "core/parked.h"
+#include "core/ramfile.h"
 #include "mem/arena.h"
 
 #define PAGE 4096U

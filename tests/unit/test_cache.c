@@ -14,7 +14,17 @@
 #include "../lib/lib_store_hook.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/access.h"
+#include "core/cache.h"
+#include "core/demand.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/forget.h"
+#include "core/mappers.h"
+#include "core/ramfile.h"
+#include "core/read.h"
+#include "core/tier.h"
+#include "core/write.h"
 #include "lib_check.h"
 
 #define INO 7

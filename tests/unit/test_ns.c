@@ -10,10 +10,18 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "core/demand.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/mappers.h"
 #include "core/ns.h"
+#include "core/ramfile.h"
+#include "core/read.h"
 #include "core/record.h"
 #include "lib/lib_scratch.h"
 #include "lib/lib_store_mem.h"
+#include "core/tier.h"
+#include "core/write.h"
 #include "mem/arena.h"
 #include "lib_check.h"
 

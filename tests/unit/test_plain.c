@@ -7,7 +7,11 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/cache.h"
+#include "core/engine.h"
+#include "core/file.h"
+#include "core/ramfile.h"
+#include "core/tier.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U

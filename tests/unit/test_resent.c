@@ -10,9 +10,11 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "core/engine.h"
 #include "core/ns.h"
 #include "core/outcome.h"
 #include "core/record.h"
+#include "core/tier.h"
 #include "front/resent.h"
 #include "lib_check.h"
 #include "lib_scratch.h"

@@ -12,8 +12,15 @@
 #include "../lib/lib_process.h"
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
+#include "core/engine.h"
+#include "core/fault.h"
+#include "core/file.h"
+#include "core/parked.h"
+#include "core/ramfile.h"
+#include "core/read.h"
 #include "core/retry.h"
-#include "core/tier_impl.h"
+#include "core/tier.h"
+#include "core/write.h"
 #include "lib_check.h"
 
 #define INO 5

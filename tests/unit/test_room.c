@@ -13,8 +13,17 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/attach.h"
+#include "core/demoter.h"
+#include "core/engine.h"
+#include "core/fault.h"
+#include "core/mapper.h"
+#include "core/ramfile.h"
+#include "core/read.h"
+#include "core/resize.h"
+#include "core/room.h"
 #include "core/tier.h"
+#include "core/write.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U

@@ -9,7 +9,10 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "core/demoter.h"
+#include "core/engine.h"
+#include "core/ramfile.h"
+#include "core/tier.h"
 #include "lib_check.h"
 
 #define INO 7
