@@ -5,7 +5,6 @@
  */
 #include "core/room.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -28,20 +27,6 @@
 #define WRITE_TELL_NS (2 * NS_PER_S)
 #define WRITE_GIVE_UP_NS (5 * NS_PER_S)
 
-bool tier_fits(struct tier *tier)
-{
-	return atomic_load(&tier->demand_bytes) <= atomic_load(&tier->budget.limit_bytes);
-}
-
-void tier_set_demand(struct tier *tier, struct ramfile *file)
-{
-	/* What is mapped plain may be in the kernel's cache and, for a while, in the arena too. */
-	uint64_t bytes = file->blocks.count * file->block_bytes * (file->cached_opens ? 2 : 1);
-
-	atomic_fetch_add(&tier->demand_bytes, bytes - file->demand_bytes);
-	file->demand_bytes = bytes;
-}
-
 static bool less_free_than(struct tier *tier, unsigned int divisor)
 {
 	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / divisor && !tier_fits(tier);
@@ -52,21 +37,6 @@ static bool less_free_than(struct tier *tier, unsigned int divisor)
 static bool reserve_used(struct tier *tier)
 {
 	return less_free_than(tier, 2);
-}
-
-/* Under parked_lock. */
-void tier_wake_demoter(struct tier *tier)
-{
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
-}
-
-void tier_kick(struct tier *tier)
-{
-	lock_get(&tier->parked_lock);
-	tier_wake_demoter(tier);
-	pthread_cond_signal(&tier->squeeze);
-	lock_put(&tier->parked_lock);
 }
 
 /* --- a file's own limit ------------------------------------------------------------------------------------ */
