@@ -147,14 +147,6 @@ int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, 
 	return arena_write_absent(&file->arena, data, length, offset);
 }
 
-bool ramfile_has_pages(const struct ramfile *file, uint64_t block)
-{
-	uint64_t offset = block * file->block_bytes, data;
-	int err = arena_next_data(&file->arena, offset, &data, NULL);
-
-	return err ? err != -ENXIO : data < offset + file->block_bytes;
-}
-
 /* --- cold ------------------------------------------------------------------------------------------------- */
 
 struct load {

@@ -211,11 +211,6 @@ bool ramfile_is_attached(struct ramfile *file)
 	return mappers || ramfile_is_held(file);
 }
 
-bool ramfile_may_be_dirty(const struct ramfile *file, uint64_t block)
-{
-	return file->cached_opens && (file->cache_unknown || blocks_has(&file->blocks, block, BLOCK_CACHED));
-}
-
 /* --- fill and write back ------------------------------------------------------------------------------------- */
 
 static void mark_cached(struct ramfile *file, uint64_t block)

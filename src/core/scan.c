@@ -18,8 +18,6 @@
 #define HURRY_MOST_NS NS_PER_S
 /* How much of a file comes back is not known before the first look, which shall not be far. */
 #define FIRST_MOST_NS (60 * NS_PER_S)
-/* A round of a file that sleeps, because nothing of it is in DRAM. */
-#define SLEEP_ROUND_NS (15 * NS_PER_S)
 
 struct part {
 	uint64_t first, count, round;
@@ -194,15 +192,6 @@ static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct sca
 	if (!file->zap_done) /* an agent has not answered; ramfile_zapped() kicks the demoter */
 		return now_ns + pace_ns;
 	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
-}
-
-void ramfile_visit(struct ramfile *file, uint64_t now_ns)
-{
-	uint64_t last_ns = file->visited_ns ? file->visited_ns : file->loaded_ns;
-
-	if (now_ns >= last_ns + 2 * SLEEP_ROUND_NS)
-		heat_slept(&file->blocks, (now_ns - last_ns) / SLEEP_ROUND_NS - 1);
-	file->visited_ns = now_ns;
 }
 
 uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace)

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/log.h"
 #include "core/away.h"
 #include "core/engine.h"
 #include "core/file.h"
@@ -19,7 +18,6 @@
 #include "core/stored.h"
 #include "core/work.h"
 #include "core/write_run.h"
-#include "mem/huge.h"
 
 /* A piece of a request that lies in one block. */
 struct piece {
@@ -39,28 +37,7 @@ static struct piece piece_at(const struct ramfile *file, uint64_t offset, uint64
 	return piece;
 }
 
-void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state state)
-{
-	bool waiters;
-
-	lock_get(&file->lock);
-	waiters = ramfile_settle(file, block, state);
-	lock_put(&file->lock);
-	if (waiters)
-		ramfile_wake(file, block, 1);
-}
-
 /* --- write ------------------------------------------------------------------------------------------------ */
-
-enum block_state ramfile_begin_update(struct ramfile *file, uint64_t block)
-{
-	enum block_state state;
-
-	ramfile_wait_owner(file, block);
-	state = blocks_state(&file->blocks, block);
-	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
-	return state;
-}
 
 int ramfile_forget_stored(struct ramfile *file, uint64_t block)
 {
