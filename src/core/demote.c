@@ -73,31 +73,6 @@ struct batch {
 	bool mapped;    /* somebody has the file attached */
 };
 
-/* --- who maps the arena ------------------------------------------------------------------------------------- */
-
-static bool known_holder(struct ramfile *file, uint64_t holder)
-{
-	LOCK_SCOPE(&file->mapper_lock);
-
-	for (struct mapper *mapper = file->mappers; mapper; mapper = mapper->next)
-		if (mapper->holder == holder)
-			return true;
-	return false;
-}
-
-bool ramfile_has_stranger(struct ramfile *file)
-{
-	uint64_t holder = 0;
-	int err;
-
-	while ((err = arena_next_holder(&file->arena, holder, &holder)) == 0) {
-		if (!known_holder(file, holder))
-			return true;
-		holder++;
-	}
-	return err != -ENOENT;
-}
-
 /* --- steps -------------------------------------------------------------------------------------------------- */
 
 static int take(struct batch *batch, const uint32_t *block, size_t count)

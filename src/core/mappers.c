@@ -1,15 +1,12 @@
-/* The processes that map a RAM file: they come, they go, and are called one after the other. */
+/* The processes that map a RAM file, called one after the other; and who else holds its arena. */
 #include "core/mappers.h"
 
 #include <errno.h>
 
-#include "core/attach.h"
+#include "base/clock.h"
+#include "core/engine.h"
 #include "core/file.h"
-#include "core/forget.h"
 #include "core/mapper.h"
-#include "core/parked.h"
-#include "core/partial.h"
-
 
 /* --- calls into all of them --------------------------------------------------------------------------------- */
 
@@ -132,74 +129,6 @@ void ramfile_look_runs(struct ramfile *file, const struct mapper_run *run, size_
 		ramfile_each_mapper(file, look_one, &runs);
 }
 
-/* --- coming and going --------------------------------------------------------------------------------------- */
-
-int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
-{
-	if (atomic_load(&file->lost))
-		return -EIO;
-	return arena_share(&file->arena, writable, ret_fd);
-}
-
-bool ramfile_owns_arena(struct ramfile *file, int fd)
-{
-	return arena_is(&file->arena, fd);
-}
-
-bool ramfile_is_held(const struct ramfile *file)
-{
-	uint64_t holder;
-
-	return arena_next_holder(&file->arena, 0, &holder) != -ENOENT;
-}
-
-int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
-{
-	int err = ramfile_begin_change(file);
-
-	if (err)
-		return err;
-	err = ramfile_complete_all(file);
-	if (err) {
-		ramfile_end_change(file);
-		return err;
-	}
-	lock_get(&file->lock);
-	if (file->cached_opens) {
-		lock_put(&file->lock);
-		ramfile_end_change(file);
-		return -EBUSY;
-	}
-	file->attaching++;
-	file->cache_stale = true;
-	pthread_cond_broadcast(&file->settled); /* fills that wait are refused now */
-	lock_put(&file->lock);
-	tier_forget_cache(file->tier, file->ino);
-	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
-	 */
-	lock_get(&file->lock);
-	while (file->batches)
-		lock_wait(&file->lock, &file->settled);
-	lock_get(&file->mapper_lock);
-	mapper->users = 0;
-	mapper->leaving = false;
-	/* Of a round whose zaps are still being sent it gets those that are left, and its end. */
-	mapper->zapped_round = file->heat.round + (file->zapping && file->zap_sent);
-	mapper->next = file->mappers;
-	file->mappers = mapper;
-	file->mapper_count++;
-	lock_put(&file->mapper_lock);
-	/* What was absent for long may be mapped by the newcomer without a zap in between. */
-	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
-	     block++)
-		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
-			heat_doubt(&file->blocks, block);
-	file->attaching--;
-	pthread_cond_broadcast(&file->settled);
-	lock_put(&file->lock);
-	return 0;
-}
-
 bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper)
 {
 	LOCK_SCOPE(&file->mapper_lock);
@@ -225,27 +154,87 @@ void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper)
 		pthread_cond_broadcast(&file->mapper_idle);
 }
 
-void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper)
+static bool all_zapped(struct ramfile *file, uint64_t round)
 {
-	struct mapper **at;
-	uint64_t round;
+	LOCK_SCOPE(&file->mapper_lock);
 
-	lock_get(&file->mapper_lock);
-	mapper->leaving = true;
-	lock_put(&file->mapper_lock);
-	tier_unpark(file->tier, mapper);
-	lock_get(&file->mapper_lock);
-	while (mapper->users)
-		lock_wait(&file->mapper_lock, &file->mapper_idle);
-	for (at = &file->mappers; *at != mapper; at = &(*at)->next)
-		;
-	*at = mapper->next;
-	file->mapper_count--;
-	lock_put(&file->mapper_lock);
-	ramfile_end_change(file);
-	/* A zap round may have waited for this one. */
+	for (struct mapper *mapper = file->mappers; mapper; mapper = mapper->next)
+		if (mapper->zapped_round < round)
+			return false;
+	return true;
+}
+
+void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
+{
+	if (mapper) {
+		lock_get(&file->mapper_lock);
+		if (round > mapper->zapped_round)
+			mapper->zapped_round = round;
+		lock_put(&file->mapper_lock);
+	}
 	lock_get(&file->lock);
-	round = file->heat.round + 1;
+	if (file->zap_sent && round == file->heat.round + 1 && !file->zap_done && all_zapped(file, round)) {
+		heat_zapped(&file->heat, clock_ns());
+		file->zap_done = true;
+	}
 	lock_put(&file->lock);
-	ramfile_zapped(file, NULL, round);
+	tier_kick(file->tier);
+}
+
+/* --- who has the arena ----------------------------------------------------------------------------------- */
+
+int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
+{
+	if (atomic_load(&file->lost))
+		return -EIO;
+	return arena_share(&file->arena, writable, ret_fd);
+}
+
+bool ramfile_owns_arena(struct ramfile *file, int fd)
+{
+	return arena_is(&file->arena, fd);
+}
+
+bool ramfile_is_held(const struct ramfile *file)
+{
+	uint64_t holder;
+
+	return arena_next_holder(&file->arena, 0, &holder) != -ENOENT;
+}
+
+static bool known_holder(struct ramfile *file, uint64_t holder)
+{
+	LOCK_SCOPE(&file->mapper_lock);
+
+	for (struct mapper *mapper = file->mappers; mapper; mapper = mapper->next)
+		if (mapper->holder == holder)
+			return true;
+	return false;
+}
+
+bool ramfile_has_stranger(struct ramfile *file)
+{
+	uint64_t holder = 0;
+	int err;
+
+	while ((err = arena_next_holder(&file->arena, holder, &holder)) == 0) {
+		if (!known_holder(file, holder))
+			return true;
+		holder++;
+	}
+	return err != -ENOENT;
+}
+
+bool ramfile_is_attached(struct ramfile *file)
+{
+	unsigned int mappers;
+
+	if (file->cached_opens)
+		return false;
+	if (file->attaching)
+		return true;
+	lock_get(&file->mapper_lock);
+	mappers = file->mapper_count;
+	lock_put(&file->mapper_lock);
+	return mappers || ramfile_is_held(file);
 }

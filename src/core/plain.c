@@ -197,20 +197,6 @@ bool ramfile_inherit(struct ramfile *file, bool inherited)
 	return plain;
 }
 
-bool ramfile_is_attached(struct ramfile *file)
-{
-	unsigned int mappers;
-
-	if (file->cached_opens)
-		return false;
-	if (file->attaching)
-		return true;
-	lock_get(&file->mapper_lock);
-	mappers = file->mapper_count;
-	lock_put(&file->mapper_lock);
-	return mappers || ramfile_is_held(file);
-}
-
 /* --- fill and write back ------------------------------------------------------------------------------------- */
 
 static void mark_cached(struct ramfile *file, uint64_t block)

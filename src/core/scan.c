@@ -84,33 +84,6 @@ static bool zap_some(struct ramfile *file)
 	return more;
 }
 
-static bool all_zapped(struct ramfile *file, uint64_t round)
-{
-	LOCK_SCOPE(&file->mapper_lock);
-
-	for (struct mapper *mapper = file->mappers; mapper; mapper = mapper->next)
-		if (mapper->zapped_round < round)
-			return false;
-	return true;
-}
-
-void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
-{
-	if (mapper) {
-		lock_get(&file->mapper_lock);
-		if (round > mapper->zapped_round)
-			mapper->zapped_round = round;
-		lock_put(&file->mapper_lock);
-	}
-	lock_get(&file->lock);
-	if (file->zap_sent && round == file->heat.round + 1 && !file->zap_done && all_zapped(file, round)) {
-		heat_zapped(&file->heat, clock_ns());
-		file->zap_done = true;
-	}
-	lock_put(&file->lock);
-	tier_kick(file->tier);
-}
-
 /* A step. True: there is more. */
 static bool look_some(struct ramfile *file)
 {
