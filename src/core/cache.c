@@ -1,7 +1,7 @@
 /* Plain mapping: the kernel's page cache holds the hot pages, and the arena only what the kernel has written back.
  *
  * Three places may know a page then, in this order: the kernel's cache, the arena, the store. The engine sees the two
- * lower ones, and the page rule (ramfile_impl.h) holds for them as ever. The kernel reads a page from here when it has
+ * lower ones, and the page rule (file.h) holds for them as ever. The kernel reads a page from here when it has
  * none (fill), and brings a dirty one back before it drops it (write back). So a block can be COLD here and cached
  * there.
  *
@@ -20,6 +20,8 @@
  * does), and a batch that has a mapper to protect needs that memory map. A fill that waits for such a batch would never
  * end.
  */
+#include "core/cache.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,16 +29,13 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "core/away.h"
-#include "core/cache.h"
 #include "core/engine.h"
 #include "core/file.h"
 #include "core/hist.h"
 #include "core/mappers.h"
-#include "core/partial.h"
 #include "core/read.h"
 #include "core/room.h"
 #include "core/stored.h"
-#include "core/work.h"
 #include "core/write.h"
 
 /* How long a fill waits for room: long enough for the evictor to make some, short enough not to stall a guest for
@@ -45,106 +44,6 @@
 /* A write back waits while this part of the budget is in copies that are not stored yet. */
 #define STAGED_DIVISOR 4
 #define STAGED_WAIT_NS (2 * NS_PER_S)
-
-/* --- blocks of which the arena has a part -------------------------------------------------------------------- */
-
-/* Calls for each absent page of the block; *ret_absent: how many there are. */
-static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool into_arena)
-{
-	uint64_t start = block * file->block_bytes, end;
-
-	lock_get(&file->lock);
-	end = start + ramfile_block_length(file, block);
-	lock_put(&file->lock);
-	for (uint64_t offset = start; offset < end; offset += PAGE_BYTES) {
-		uint64_t data = UINT64_MAX;
-		int err = arena_next_data(&file->arena, offset, &data, NULL);
-		bool present;
-
-		if (err && err != -ENXIO)
-			return err;
-		present = !err && data <= offset;
-		err = 0;
-		if (present && !into_arena)
-			err = arena_read(&file->arena, plain + (offset - start), PAGE_BYTES, offset);
-		else if (!present && into_arena)
-			err = arena_write(&file->arena, plain + (offset - start), PAGE_BYTES, offset);
-		if (err)
-			return err;
-	}
-	return 0;
-}
-
-int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block, void *plain)
-{
-	struct codec_info info;
-	int err = ramfile_fetch(file, work, block, plain, &info);
-
-	return err ? err : overlay(file, block, plain, false);
-}
-
-int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block)
-{
-	struct codec_info info;
-	bool stored, whole;
-	int err;
-
-	/* At load the flag is not there yet: the table is being made from the page rule. */
-	lock_get(&file->lock);
-	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
-	whole = blocks_passing(&file->blocks, block) && !blocks_has(&file->blocks, block, BLOCK_PARTIAL);
-	lock_put(&file->lock);
-	if (whole || !stored)
-		return 0;
-	err = ramfile_fetch(file, work, block, work->plain, &info);
-	if (!err)
-		err = overlay(file, block, work->plain, true);
-	if (err)
-		return err;
-	lock_get(&file->lock);
-	blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
-	lock_put(&file->lock);
-	return 0;
-}
-
-/* Takes the next partial block at or after *block. */
-static bool take_partial(struct ramfile *file, uint64_t *block)
-{
-	LOCK_SCOPE(&file->lock);
-
-	for (; (*block = blocks_next(&file->blocks, *block, BLOCKS_IN_DRAM)) < file->blocks.count; ++*block) {
-		if (!blocks_has(&file->blocks, *block, BLOCK_PARTIAL))
-			continue;
-		ramfile_wait_owner(file, *block);
-		if (*block < file->blocks.count && blocks_has(&file->blocks, *block, BLOCK_PARTIAL) &&
-		    blocks_state(&file->blocks, *block) == BLOCK_RESIDENT) {
-			blocks_set_state(&file->blocks, *block, BLOCK_UPDATING);
-			return true;
-		}
-	}
-	return false;
-}
-
-int ramfile_complete_all(struct ramfile *file)
-{
-	struct work *work;
-	uint64_t block = 0;
-	int err = work_get(tier_works(file->tier), &work);
-
-	if (err)
-		return err;
-	while (!err && take_partial(file, &block)) {
-		err = ramfile_complete(file, work, block);
-		ramfile_end_update(file, block, BLOCK_RESIDENT);
-		if (err ==
-		    -EIO) { /* it stays partial: a fault on a page that it lacks tries again, or is refused alone */
-			err = 0;
-			block++;
-		}
-	}
-	work_put(tier_works(file->tier), work);
-	return err;
-}
 
 /* --- opens --------------------------------------------------------------------------------------------------- */
 
