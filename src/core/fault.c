@@ -12,6 +12,7 @@
 #include "core/fault.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -27,6 +28,7 @@
 #include "core/parked.h"
 #include "core/partial.h"
 #include "core/retry.h"
+#include "core/room.h"
 #include "core/sequence.h"
 #include "core/stages.h"
 #include "core/stored.h"
@@ -355,4 +357,30 @@ void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset,
 	}
 	if (resolve(file, mapper, block, offset, kind, arrived_ns))
 		hist_add(&file->faults, clock_ns() - arrived_ns);
+}
+
+bool tier_resume_fault(struct tier *tier)
+{
+	struct parked *parked;
+
+	if (budget_free(&tier->budget) < tier->config.block_bytes)
+		return false;
+	lock_get(&tier->parked_lock);
+	TAILQ_FOREACH(parked, &tier->parked, link)
+		if (ramfile_limit_allows(parked->file, tier->config.block_bytes, BUDGET_MUST))
+			break;
+	if (parked) {
+		TAILQ_REMOVE(&tier->parked, parked, link);
+		tier->parked_count--;
+		tier->parked_own -= parked->own;
+	}
+	lock_put(&tier->parked_lock);
+	if (!parked)
+		return false;
+	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
+		  parked->arrived_ns);
+	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
+	ramfile_drop_mapper(parked->file, parked->mapper);
+	free(parked);
+	return true;
 }

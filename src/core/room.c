@@ -1,23 +1,16 @@
 /* Room in the budget: when there is too little of it, who waits for it, and who is told.
  *
- * Faults wait parked, and are taken up again by whoever serves faults; threads of the daemon wait in tier_wait_room()
+ * Faults wait parked (parked.c), and are taken up again by whoever serves faults; threads of the daemon wait in tier_wait_room()
  * and its kin. The demoter is kicked by all of them.
  */
 #include "core/room.h"
 
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "core/ahead.h"
 #include "core/engine.h"
-#include "core/fault.h"
 #include "core/file.h"
-#include "core/mappers.h"
-#include "core/parked.h"
-#include "core/retry.h"
-#include "core/stages.h"
 
 /* Of a file's own limit. */
 #define LIMIT_KEPT_MIN (UINT64_C(512) << 10)
@@ -108,63 +101,6 @@ void tier_pressed(struct tier *tier)
 {
 	if (reserve_used(tier) && !atomic_exchange(&tier->pressed, true))
 		tier_kick(tier);
-}
-
-void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
-	       enum ramfile_fault_kind kind, uint64_t arrived_ns)
-{
-	struct parked *parked = malloc(sizeof(*parked));
-
-	atomic_fetch_add(&tier->waited_faults, 1);
-	if (!parked || !ramfile_hold_mapper(file, mapper)) { /* let it come again: slower, and right */
-		free(parked);
-		mapper->ops->wake(mapper, offset - offset % PAGE_BYTES, PAGE_BYTES);
-		return;
-	}
-	*parked = (struct parked){
-		.file = file,
-		.mapper = mapper,
-		.offset = offset,
-		.kind = kind,
-		.own = !ramfile_limit_allows(file, file->block_bytes, BUDGET_MUST),
-		.arrived_ns = arrived_ns,
-	};
-	lock_get(&tier->parked_lock);
-	TAILQ_INSERT_TAIL(&tier->parked, parked, link);
-	tier->parked_count++;
-	tier->parked_own += parked->own;
-	if (parked->own && tier->on_limit)
-		tier->on_limit(tier->on_limit_arg);
-	tier_wake_demoter(tier);
-	lock_put(&tier->parked_lock);
-	/* Who removes the mapper may have looked for parked faults just before, and would wait until there is room. */
-	if (ramfile_mapper_leaves(file, mapper))
-		tier_unpark(tier, mapper);
-}
-
-void tier_unpark(struct tier *tier, struct mapper *mapper)
-{
-	struct parked_list gone = TAILQ_HEAD_INITIALIZER(gone);
-	struct parked *parked, *next;
-
-	ahead_forget(tier->ahead, mapper);
-	retry_forget(tier->retry, mapper);
-	lock_get(&tier->parked_lock);
-	for (parked = TAILQ_FIRST(&tier->parked); parked; parked = next) {
-		next = TAILQ_NEXT(parked, link);
-		if (parked->mapper != mapper)
-			continue;
-		TAILQ_REMOVE(&tier->parked, parked, link);
-		TAILQ_INSERT_TAIL(&gone, parked, link);
-		tier->parked_count--;
-		tier->parked_own -= parked->own;
-	}
-	lock_put(&tier->parked_lock);
-	while ((parked = TAILQ_FIRST(&gone))) {
-		TAILQ_REMOVE(&gone, parked, link);
-		ramfile_drop_mapper(parked->file, mapper);
-		free(parked);
-	}
 }
 
 void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
@@ -363,32 +299,6 @@ size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
 
 	tier_each_file(tier, list_plain, &list);
 	return list.count;
-}
-
-bool tier_resume_fault(struct tier *tier)
-{
-	struct parked *parked;
-
-	if (budget_free(&tier->budget) < tier->config.block_bytes)
-		return false;
-	lock_get(&tier->parked_lock);
-	TAILQ_FOREACH(parked, &tier->parked, link)
-		if (ramfile_limit_allows(parked->file, tier->config.block_bytes, BUDGET_MUST))
-			break;
-	if (parked) {
-		TAILQ_REMOVE(&tier->parked, parked, link);
-		tier->parked_count--;
-		tier->parked_own -= parked->own;
-	}
-	lock_put(&tier->parked_lock);
-	if (!parked)
-		return false;
-	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
-		  parked->arrived_ns);
-	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
-	ramfile_drop_mapper(parked->file, parked->mapper);
-	free(parked);
-	return true;
 }
 
 uint64_t room_parked(struct tier *tier)
