@@ -576,3 +576,13 @@ void access_ages(struct ramfile *file, struct tierfs_access_ages *ret)
 		ret->age_ns[g] = zapped_ns && now_ns > zapped_ns ? now_ns - zapped_ns : 0;
 	}
 }
+
+/* The compiler may not read the buffer again where the copy is used. */
+struct tierfs_access_record access_copy_record(const struct access_buffer *buffer, size_t i)
+{
+	struct tierfs_access_record record;
+
+	memcpy(&record, &buffer->record[i], sizeof(record));
+	__asm__ volatile("" ::: "memory");
+	return record;
+}

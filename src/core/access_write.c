@@ -131,16 +131,6 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 	return TOOK;
 }
 
-/* The compiler may not read the buffer again where the copy is used. */
-struct tierfs_access_record access_copy_record(const struct access_buffer *buffer, size_t i)
-{
-	struct tierfs_access_record record;
-
-	memcpy(&record, &buffer->record[i], sizeof(record));
-	__asm__ volatile("" ::: "memory");
-	return record;
-}
-
 /* The request at index i: taken, answered at once, or left for the next batch. */
 static enum took take(struct writer *writer, size_t i)
 {
