@@ -3,118 +3,16 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "core/ns_impl.h"
+#include "core/ns_file.h"
+#include "core/ns_inode.h"
 #include "core/outcome.h"
 #include "core/record.h"
 #include "core/tree.h"
 
-/* ---- changes ---- */
-
-void ns_change_begin(struct ns *ns)
-{
-	while (ns->changing)
-		lock_wait(&ns->lock, &ns->cond);
-	ns->changing = true;
-}
-
-int ns_change_commit(struct ns *ns, const struct record_batch *batch, bool durable)
-{
-	int rc;
-
-	lock_put(&ns->lock);
-	rc = record_batch_put(batch, ns->store, durable);
-	lock_get(&ns->lock);
-	return rc;
-}
-
-void ns_change_end(struct ns *ns)
-{
-	ns->changing = false;
-	pthread_cond_broadcast(&ns->cond);
-}
-
-int ns_change_record(struct ns *ns, struct tree_inode *inode, const struct record_inode *rec, bool durable)
-{
-	struct record_batch batch = { .count = 0 };
-	struct record_inode copy = *rec;
-	bool was_unsaved = inode->unsaved;
-	int rc;
-
-	record_batch_inode(&batch, inode->ino, &copy);
-	inode->unsaved = false;
-	rc = ns_change_commit(ns, &batch, durable);
-	if (rc < 0) {
-		inode->unsaved |= was_unsaved;
-		return rc;
-	}
-	/* A write may have touched the times meanwhile: that is newer, and saved later. */
-	if (inode->unsaved) {
-		copy.mtime = inode->rec.mtime;
-		copy.ctime = inode->rec.ctime;
-	}
-	inode->rec = copy;
-	return 0;
-}
-
-struct timespec ns_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	return now;
-}
-
 /* ---- looking ---- */
-
-int ns_find(struct ns *ns, uint64_t ino, struct tree_inode **ret)
-{
-	*ret = tree_inode(&ns->tree, ino);
-	return *ret ? 0 : -ENOENT;
-}
-
-int ns_find_dir(struct ns *ns, uint64_t ino, struct tree_inode **ret)
-{
-	int rc = ns_find(ns, ino, ret);
-
-	if (rc == 0 && !S_ISDIR((*ret)->rec.mode))
-		rc = -ENOTDIR;
-	return rc;
-}
-
-void ns_stat(const struct ns *ns, const struct tree_inode *inode, struct stat *ret)
-{
-	const struct record_inode *rec = &inode->rec;
-
-	*ret = (struct stat){
-		.st_ino = inode->ino,
-		.st_mode = rec->mode,
-		.st_nlink = rec->nlink,
-		.st_uid = rec->uid,
-		.st_gid = rec->gid,
-		.st_size = (off_t)rec->size_bytes,
-		.st_blksize = ns->block_bytes,
-		.st_blocks = (blkcnt_t)((rec->stored_bytes + 511) / 512),
-		.st_atim = rec->atime,
-		.st_mtim = rec->mtime,
-		.st_ctim = rec->ctime,
-	};
-}
-
-void ns_pin(struct tree_inode *inode)
-{
-	inode->pins++;
-}
-
-void ns_unpin(struct ns *ns, struct tree_inode *inode)
-{
-	inode->pins--;
-	pthread_cond_broadcast(&ns->cond);
-	ns_reap_if_unused(ns, inode);
-}
 
 /* Drops the lock for the figures of the RAM file. */
 static void stat_full(struct ns *ns, struct tree_inode *inode, struct stat *ret)

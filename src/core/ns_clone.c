@@ -8,7 +8,7 @@
 #include "core/clone.h"
 #include "core/file.h"
 #include "core/ns.h"
-#include "core/ns_impl.h"
+#include "core/ns_inode.h"
 #include "core/ramfile.h"
 #include "core/record.h"
 #include "core/resize.h"

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "core/ns.h"
-#include "core/ns_impl.h"
+#include "core/ns_inode.h"
 #include "core/tree.h"
 
 #define READDIR_BATCH 64

@@ -1,4 +1,6 @@
 /* core/ns_file.c - see ns.h and ns_impl.h: which RAM file an inode is, its size, and whether it is clean. */
+#include "core/ns_file.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +13,7 @@
 #include "core/file.h"
 #include "core/mappers.h"
 #include "core/ns.h"
-#include "core/ns_impl.h"
+#include "core/ns_inode.h"
 #include "core/ramfile.h"
 #include "core/record.h"
 #include "core/resize.h"
@@ -168,18 +170,6 @@ void ns_touch(struct ns *ns, uint64_t ino, bool modified)
 }
 
 /* ---- loading and opening ---- */
-
-void ns_wait_busy(struct ns *ns, struct tree_inode *inode)
-{
-	while (inode->busy)
-		lock_wait(&ns->lock, &ns->cond);
-}
-
-void ns_set_idle(struct ns *ns, struct tree_inode *inode)
-{
-	inode->busy = false;
-	pthread_cond_broadcast(&ns->cond);
-}
 
 int ns_load_file(struct ns *ns, struct tree_inode *inode)
 {
@@ -435,58 +425,4 @@ int ns_resize(struct ns *ns, uint64_t ino, uint64_t size_bytes, bool grow_only)
 int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes)
 {
 	return ns_resize(ns, ino, size_bytes, true);
-}
-
-void ns_stat_figures(struct ramfile *file, struct stat *ret)
-{
-	struct ramfile_figures figures;
-	uint64_t bytes;
-
-	ramfile_figures(file, &figures);
-	bytes = figures.resident_bytes + figures.stored_bytes;
-	if (figures.cache_unknown) /* none would say to a tool that there is nothing to read */
-		bytes += figures.hole_bytes;
-	ret->st_blocks = (blkcnt_t)((bytes + 511) / 512);
-}
-
-/* ---- the end of an inode ---- */
-
-/* Without the lock. What was never loaded has blocks in the store, too; to remove them takes no table, so it is loaded
- * as if it had none. */
-static int destroy_content(struct ns *ns, struct tree_inode *inode)
-{
-	int rc = 0;
-
-	if (!S_ISREG(inode->rec.mode))
-		return 0;
-	if (!inode->file)
-		rc = ramfile_load(ns->tier, inode->ino, 0, true, &inode->file);
-	return rc < 0 ? rc : ramfile_destroy(inode->file);
-}
-
-void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
-{
-	struct record_batch batch = { .count = 0 };
-	int rc;
-
-	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy || inode->inherited)
-		return;
-	if (inode->survivor && ramfile_is_held(inode->file))
-		return;
-	ns->survivors -= inode->survivor ? 1 : 0;
-	tree_inode_take(&ns->tree, inode);
-	lock_put(&ns->lock);
-	rc = destroy_content(ns, inode);
-	lock_get(&ns->lock);
-	/* The record goes last: as long as it is there, the next load removes what is left. */
-	if (rc == 0) {
-		record_batch_drop_inode(&batch, inode->ino);
-		ns_change_begin(ns);
-		rc = ns_change_commit(ns, &batch, false);
-		ns_change_end(ns);
-	}
-	if (rc < 0)
-		log_warn("removed file %llu: its blocks could not be freed (%s); the next mount does it",
-			 (unsigned long long)inode->ino, strerror(-rc));
-	tree_inode_free(inode);
 }

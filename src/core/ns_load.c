@@ -11,7 +11,8 @@
 #include "core/file.h"
 #include "core/mappers.h"
 #include "core/ns.h"
-#include "core/ns_impl.h"
+#include "core/ns_file.h"
+#include "core/ns_inode.h"
 #include "core/outcome.h"
 #include "core/ramfile.h"
 #include "core/record.h"
@@ -195,22 +196,6 @@ static int mark_lost(struct ns *ns)
 	return rc;
 }
 
-size_t ns_list_inodes(struct ns *ns, ns_want_fn *want, uint64_t **ret)
-{
-	struct tree_inode *inode, *next;
-	uint64_t *list = calloc(HASH_COUNT(ns->tree.inodes) + 1, sizeof(*list));
-	size_t count = 0;
-
-	*ret = list;
-	if (!list)
-		return 0;
-	HASH_ITER(hh, ns->tree.inodes, inode, next) {
-		if (want(inode))
-			list[count++] = inode->ino;
-	}
-	return count;
-}
-
 static bool is_orphan(const struct tree_inode *inode)
 {
 	return inode->rec.nlink == 0;
@@ -224,28 +209,6 @@ static bool is_dirty_file(const struct tree_inode *inode)
 static bool is_loaded(const struct tree_inode *inode)
 {
 	return inode->file != NULL;
-}
-
-static bool is_survivor(const struct tree_inode *inode)
-{
-	return inode->survivor;
-}
-
-void ns_reap_survivors(struct ns *ns)
-{
-	CLEANUP_FREE uint64_t *list = NULL;
-	size_t count;
-
-	if (ns->survivors == 0)
-		return;
-	count = ns_list_inodes(ns, is_survivor, &list);
-	for (size_t i = 0; i < count; i++) {
-		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
-
-		/* The lock was dropped for the one before. */
-		if (inode && inode->survivor)
-			ns_reap_if_unused(ns, inode);
-	}
 }
 
 /* The kernel's references end with the mount. */

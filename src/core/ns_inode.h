@@ -1,5 +1,5 @@
-/* core/ns_impl.h - what ns.c (names), ns_dir.c (reading directories), ns_file.c (RAM files), ns_clone.c (the same
- * content in two) and ns_load.c (load, list, close) share. For them alone.
+/* core/ns_inode.h - inodes, for ns.c (names), ns_dir.c (reading directories), ns_file.c (RAM files), ns_clone.c (the same
+ * content in two) and ns_load.c (load, list, close) alone.
  *
  * Changes are serial: between ns_change_begin() and ns_change_end() a thread owns the right to change records, and
  * everybody else who wants to waits. The lock itself is dropped while the store writes; readers see the old state until
@@ -33,6 +33,7 @@ struct ns {
 	unsigned int survivors; /* inodes that are one */
 };
 
+/* A change: begin, one commit or more, end. commit: errors of the store, and nothing was changed then. */
 void ns_change_begin(struct ns *ns); /* may drop the lock while it waits: look inodes up afterwards */
 int ns_change_commit(struct ns *ns, const struct record_batch *batch, bool durable); /* drops the lock meanwhile */
 void ns_change_end(struct ns *ns);
@@ -40,6 +41,7 @@ void ns_change_end(struct ns *ns);
 /* Within a change, the inode pinned or open: writes one record, and takes it over into the inode on success. */
 int ns_change_record(struct ns *ns, struct tree_inode *inode, const struct record_inode *rec, bool durable);
 
+/* For times of inodes. */
 struct timespec ns_now(void);
 
 /* The inode that must be there: -ENOENT. A directory, too: -ENOTDIR. */
@@ -49,16 +51,13 @@ int ns_find_dir(struct ns *ns, uint64_t ino, struct tree_inode **ret);
 /* Fills what the record knows; ns_stat_figures() then adds the RAM file's figures, without the lock. */
 void ns_stat(const struct ns *ns, const struct tree_inode *inode, struct stat *ret);
 
+/* The inode stays while it is pinned. */
 void ns_pin(struct tree_inode *inode);
 void ns_unpin(struct ns *ns, struct tree_inode *inode); /* may drop the lock, and the inode with it */
 
 /* Removes an inode that nothing refers to any more, with its content. Not within a change. Drops the lock meanwhile;
  * the inode may be gone then. */
 void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode);
-
-/* The kernel has dropped the inode: it gives all its references back at once, so when they are at least those that were
- * counted, none is left of an earlier daemon, and no open. Drops the lock meanwhile; NULL: the inode is gone. */
-struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode);
 
 /* Numbers of all inodes for which want() holds, so that a caller may drop the lock between them. The caller frees *ret;
  * NULL: no memory. */
@@ -69,20 +68,10 @@ size_t ns_list_inodes(struct ns *ns, ns_want_fn *want, uint64_t **ret);
  * that never came back. Not within a change; drops the lock meanwhile. */
 void ns_reap_survivors(struct ns *ns);
 
-/* inode->file becomes non-NULL, and the inode is not busy on return. Drops the lock meanwhile; the caller has the inode
- * pinned or open. */
-int ns_load_file(struct ns *ns, struct tree_inode *inode);
-
 /* Waits until nobody loads or resizes the RAM file; drops the lock meanwhile. Who then sets busy ends it by the other.
  */
 void ns_wait_busy(struct ns *ns, struct tree_inode *inode);
 void ns_set_idle(struct ns *ns, struct tree_inode *inode);
 
-/* As fsync(2), of a loaded file that is pinned. keep: also what is resident; else that is left as it is. Clean
- * afterwards if nothing is resident. Drops the lock meanwhile. */
-int ns_sync_inode(struct ns *ns, struct tree_inode *inode, bool keep);
-
-/* Sizes: ns_file.c. The caller holds no lock. */
-int ns_resize(struct ns *ns, uint64_t ino, uint64_t size_bytes, bool grow_only);
 /* Adds the figures of a RAM file that the caller has pinned. The caller holds no lock. */
 void ns_stat_figures(struct ramfile *file, struct stat *ret);
