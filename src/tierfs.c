@@ -31,7 +31,6 @@
 #include "base/process.h"
 #include "cold/store.h"
 #include "cold/warm.h"
-#include "core/engine.h"
 #include "core/ns.h"
 #include "core/pool.h"
 #include "core/tier.h"

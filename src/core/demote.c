@@ -111,8 +111,8 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 
 typedef int span_fn(struct ramfile *file, uint64_t offset, uint64_t length);
 
-/* Calls fn for each maximal run of neighbouring members: of those that are left alone, or of those that are not. Goes on
- * after an error. Returns the first one. */
+/* Calls fn for each maximal run of neighbouring members: of those that are left alone, or of those that are not. Goes
+ * on after an error. Returns the first one. */
 static int each_span(struct batch *batch, bool skipped, span_fn *fn)
 {
 	uint64_t start = 0, length = 0;

@@ -1,8 +1,8 @@
 /* core/demote.h - out of DRAM: blocks of one file are demoted, in batches.
  *
- * Thread-safety: any thread, no lock held; it blocks on I/O. 0 or -errno: -EBUSY a process that is not one of the mappers
- * holds the arena, or there may be huge pages that nobody can see; -ENOMEM; those of the store and of mappers. Blocks that
- * were not demoted are resident, and as they were.
+ * Thread-safety: any thread, no lock held; it blocks on I/O. 0 or -errno: -EBUSY a process that is not one of the
+ * mappers holds the arena, or there may be huge pages that nobody can see; -ENOMEM; those of the store and of mappers.
+ * Blocks that were not demoted are resident, and as they were.
  */
 #pragma once
 

@@ -1,6 +1,6 @@
-/* The demoter: sleeps until something is due, a file's next scan, a fault that found no room, a kick. It keeps a part of
- * the budget free (budget_reserve_bytes), so that faults rarely wait. What is demoted first is decided over all files
- * together (choice.h).
+/* The demoter: sleeps until something is due, a file's next scan, a fault that found no room, a kick. It keeps a part
+ * of the budget free (budget_reserve_bytes), so that faults rarely wait. What is demoted first is decided over all
+ * files together (choice.h).
  */
 #include "core/demoter.h"
 

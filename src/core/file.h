@@ -145,7 +145,8 @@ void ramfile_wait_block(struct ramfile *file, uint64_t block);
 /* The same, and until no demotion batch holds it: for who changes its key in the store, which the batch is about to
  * write. */
 void ramfile_wait_owner(struct ramfile *file, uint64_t block);
-/* Under lock: ends a passing state of the caller's. Returns true if somebody waits: call ramfile_wake() after dropping the lock. */
+/* Under lock: ends a passing state of the caller's. Returns true if somebody waits: call ramfile_wake() after dropping
+ * the lock. */
 bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state);
 /* Under lock: takes the block for a change. Returns the state that it was in. */
 enum block_state ramfile_begin_update(struct ramfile *file, uint64_t block);
@@ -154,8 +155,8 @@ void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state s
 
 /* --- budget, age, changes --- */
 
-/* Budget for blocks that enter DRAM, and back when they left. False: there is no room. reserve() may be called under lock,
- * release() may not. */
+/* Budget for blocks that enter DRAM, and back when they left. False: there is no room. reserve() may be called under
+ * lock, release() may not. */
 bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
 void ramfile_release(struct ramfile *file, uint64_t blocks);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written, -ENOSPC. */

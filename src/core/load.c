@@ -1,5 +1,5 @@
-/* Cold blocks come into DRAM: runs of neighbours, with one walk of the store and one fill for many, for read-ahead and for
- * promotion on request. fault.c brings single ones that somebody waits for. */
+/* Cold blocks come into DRAM: runs of neighbours, with one walk of the store and one fill for many, for read-ahead and
+ * for promotion on request. fault.c brings single ones that somebody waits for. */
 #include "core/load.h"
 
 #include <errno.h>

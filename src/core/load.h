@@ -1,8 +1,7 @@
 /* core/load.h - cold blocks come into DRAM, a run of neighbours at a time.
  *
- * Called without a lock unless they say so. 0 or -errno; a block that cannot be read stays cold, and the fault that needs
- * it says why.
- * Thread-safety: all functions, from any thread.
+ * Called without a lock unless they say so. 0 or -errno; a block that cannot be read stays cold, and the fault that
+ * needs it says why. Thread-safety: all functions, from any thread.
  */
 #pragma once
 
@@ -15,8 +14,8 @@
 
 /* Puts the content of a block that the caller owns, and whose pages are all absent, into DRAM. mapper may be NULL. */
 int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length);
-/* Under lock: a load of one block ended. partly: some of its pages are there, the others in the stored copy. Returns true
- * if somebody waits. */
+/* Under lock: a load of one block ended. partly: some of its pages are there, the others in the stored copy. Returns
+ * true if somebody waits. */
 bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly);
 /* Brings the run of cold blocks at first into DRAM, as far as there is room; mapper may be NULL. *ret_blocks: how many
  * came. */

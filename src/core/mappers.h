@@ -25,7 +25,8 @@ void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper);
 bool ramfile_mapper_leaves(struct ramfile *file, const struct mapper *mapper);
 /* Every thread of the mappers that waits for the blocks tries again. */
 void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count);
-/* Write-protects, or lifts it, in every mapper. Returns the first error. on: after an error writers are not stopped, somewhere. Off: who cannot be let go tries again. */
+/* Write-protects, or lifts it, in every mapper. Returns the first error. on: after an error writers are not stopped,
+ * somewhere. Off: who cannot be let go tries again. */
 int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on);
 int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on); /* in that one */
 int ramfile_protect_runs(struct ramfile *file, const struct mapper_run *run, size_t count, bool on);

@@ -1,7 +1,7 @@
 /* core/ns_file.h - the RAM files of inodes, for ns*.c alone: loaded, made durable, resized.
  *
- * Thread-safety: all functions. "Caller holds ns->lock" goes for those that do not say otherwise; all drop it meanwhile.
- * 0 or -errno: those of ramfile.h, and of the store.
+ * Thread-safety: all functions. "Caller holds ns->lock" goes for those that do not say otherwise; all drop it
+ * meanwhile. 0 or -errno: those of ramfile.h, and of the store.
  */
 #pragma once
 

@@ -1,5 +1,5 @@
-/* core/ns_inode.h - inodes, for ns.c (names), ns_dir.c (reading directories), ns_file.c (RAM files), ns_clone.c (the same
- * content in two) and ns_load.c (load, list, close) alone.
+/* core/ns_inode.h - inodes, for ns.c (names), ns_dir.c (reading directories), ns_file.c (RAM files), ns_clone.c (the
+ * same content in two) and ns_load.c (load, list, close) alone.
  *
  * Changes are serial: between ns_change_begin() and ns_change_end() a thread owns the right to change records, and
  * everybody else who wants to waits. The lock itself is dropped while the store writes; readers see the old state until

@@ -30,8 +30,8 @@ struct parked {
 
 TAILQ_HEAD(parked_list, parked);
 
-/* The fault found no room: it waits, and the demoter is kicked. Without memory for it, the toucher is woken to come again.
- * offset: in the file; arrived_ns as of ramfile_fault(). */
+/* The fault found no room: it waits, and the demoter is kicked. Without memory for it, the toucher is woken to come
+ * again. offset: in the file; arrived_ns as of ramfile_fault(). */
 void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
 	       enum ramfile_fault_kind kind, uint64_t arrived_ns);
 /* The mapper is leaving: its faults are forgotten, also those of read-ahead and of retries. */

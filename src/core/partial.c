@@ -9,8 +9,8 @@
 #include "core/stored.h"
 #include "core/work.h"
 
-/* plain has the content of the stored copy. Pages that the arena has are read over it; or, into_arena, those that the arena
- * lacks are written there. */
+/* plain has the content of the stored copy. Pages that the arena has are read over it; or, into_arena, those that the
+ * arena lacks are written there. */
 static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool into_arena)
 {
 	uint64_t start = block * file->block_bytes, end;

@@ -1,7 +1,7 @@
 /* core/ramfile.h - one RAM file as a whole: it comes and goes, becomes durable, and says what of it is where.
  *
- * What is done with its content has headers of its own: read.h, write.h, resize.h, clone.h; fault.h and attach.h for who
- * maps it, cache.h for plain mappings; load.h and demand.h move it on request.
+ * What is done with its content has headers of its own: read.h, write.h, resize.h, clone.h; fault.h and attach.h for
+ * who maps it, cache.h for plain mappings; load.h and demand.h move it on request.
  *
  * Offsets and lengths are bytes.
  * Thread-safety: all may be called from any thread; none may be called with a lock held. They block on I/O and on

@@ -1,7 +1,7 @@
 /* Room in the budget: when there is too little of it, who waits for it, and who is told.
  *
- * Faults wait parked (parked.c), and are taken up again by whoever serves faults; threads of the daemon wait in tier_wait_room()
- * and its kin. The demoter is kicked by all of them.
+ * Faults wait parked (parked.c), and are taken up again by whoever serves faults; threads of the daemon wait in
+ * tier_wait_room() and its kin. The demoter is kicked by all of them.
  */
 #include "core/room.h"
 

@@ -22,8 +22,8 @@ int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_
 		  struct codec_info *ret);
 /* Both once more, after -EBADMSG. */
 int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
-/* What becomes of an error of the three above, the last of which got length bytes: it is counted, logged and kept in the
- * table. Returns -ENOMEM, -EREMOTE or -EIO. */
+/* What becomes of an error of the three above, the last of which got length bytes: it is counted, logged and kept in
+ * the table. Returns -ENOMEM, -EREMOTE or -EIO. */
 int stored_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err);
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);

@@ -1,7 +1,7 @@
 /* core/tier.h - the tier engine of one mount: budget, demoter, and the RAM files.
  *
- * Wired together by tierfs.c: a store, a directory for arenas, a configuration. The doors (front/) use ns.h for names and
- * ramfile.h, with the headers that it names, for content; the mapping code (map/) brings mappers and faults.
+ * Wired together by tierfs.c: a store, a directory for arenas, a configuration. The doors (front/) use ns.h for names
+ * and ramfile.h, with the headers that it names, for content; the mapping code (map/) brings mappers and faults.
  * Thread-safety: all functions but tier_new() and tier_free(), without a lock.
  */
 #pragma once

@@ -511,7 +511,8 @@ static int do_split(struct mapping *mapping, uint64_t addr, uint64_t length, voi
 	struct iovec part[SPLIT_PAGES];
 	size_t count = 0;
 
-	/* Advise all but one 4 KiB page: the range then covers only a part of the huge page, so the kernel splits it. */
+	/* Advise all but one 4 KiB page: the range then covers only a part of the huge page, so the kernel splits
+	 * it. */
 	if (!*thorough) {
 		part[0] = (struct iovec){ .iov_base = (void *)addr, .iov_len = length - PAGE };
 		if (length > PAGE)
