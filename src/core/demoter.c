@@ -36,13 +36,13 @@ static void relieve(struct tier *tier, uint64_t until_ns)
 		uint64_t now = clock_ns(), demoted;
 		int err;
 
-		if (now < tier->retry_ns || (!first && now >= until_ns))
+		if (now < tier->demoter->retry_ns || (!first && now >= until_ns))
 			break;
-		err = choice_demote(&tier->choice, tier, needed, &demoted);
+		err = choice_demote(&tier->demoter->choice, tier, needed, &demoted);
 		if (err) /* The store says why, once. Blocks stay resident, and it goes on by itself. */
-			tier->retry_ns = clock_ns() + RETRY_NS;
+			tier->demoter->retry_ns = clock_ns() + RETRY_NS;
 		if (!demoted) { /* a large table is not counted all the time */
-			tier->rest_until_ns = clock_ns() + REST_NS + 4 * (clock_ns() - now);
+			tier->demoter->rest_until_ns = clock_ns() + REST_NS + 4 * (clock_ns() - now);
 			break;
 		}
 	}
@@ -63,7 +63,7 @@ static void relieve_between(struct turn *turn)
 	struct tier *tier = turn->tier;
 	uint64_t now = clock_ns();
 
-	if (now < turn->relieved_ns + SLICE_NS || now < tier->rest_until_ns || !room_pressed(tier))
+	if (now < turn->relieved_ns + SLICE_NS || now < tier->demoter->rest_until_ns || !room_pressed(tier))
 		return;
 	relieve(tier, 0);
 	turn->relieved_ns = clock_ns();
@@ -109,10 +109,10 @@ static void relieve_file(void *arg, struct ramfile *file)
 
 	if (!missing)
 		return;
-	if (now >= file->rest_until_ns && now >= tier->retry_ns) {
-		err = choice_demote_of(&tier->choice, file, missing / file->block_bytes + 1, &demoted);
+	if (now >= file->rest_until_ns && now >= tier->demoter->retry_ns) {
+		err = choice_demote_of(&tier->demoter->choice, file, missing / file->block_bytes + 1, &demoted);
 		if (err)
-			tier->retry_ns = clock_ns() + RETRY_NS;
+			tier->demoter->retry_ns = clock_ns() + RETRY_NS;
 		if (!demoted)
 			file->rest_until_ns = clock_ns() + turn->pace.quick_ns / 2;
 		if (demoted)
@@ -158,7 +158,7 @@ void tier_step(struct tier *tier)
 		relieve(tier, turn.next_ns);
 	if (room_pressed(tier) && turn.next_ns > clock_ns() + quick)
 		turn.next_ns = clock_ns() + quick;
-	tier->next_step_ns = turn.next_ns;
+	tier->demoter->next_step_ns = turn.next_ns;
 }
 
 void *demoter_run(void *arg)
@@ -171,10 +171,10 @@ void *demoter_run(void *arg)
 		lock_put(&tier->parked_lock);
 		tier_step(tier);
 		lock_get(&tier->parked_lock);
-		while (!tier->stopping && clock_ns() < tier->rest_until_ns)
-			lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->rest_until_ns);
+		while (!tier->stopping && clock_ns() < tier->demoter->rest_until_ns)
+			lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->demoter->rest_until_ns);
 		while (!tier->kicked && !tier->stopping)
-			if (lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->next_step_ns))
+			if (lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->demoter->next_step_ns))
 				break;
 		tier->kicked = false;
 	}

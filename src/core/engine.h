@@ -17,7 +17,6 @@
 #include "base/lock.h"
 #include "cold/mac.h"
 #include "cold/store.h"
-#include "core/choice.h"
 #include "core/forget.h"
 #include "core/parked.h"
 #include "core/room.h"
@@ -27,6 +26,7 @@
 
 struct ahead;
 struct crew;
+struct demoter;
 struct ramfile;
 struct retry;
 
@@ -98,12 +98,8 @@ struct tier {
 	_Atomic unsigned int away_waits;
 	_Atomic bool pressed; /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults, scans, pinned_blocks, visited_blocks;
-	uint64_t retry_ns;      /* demoter thread only: no demotion before */
-	uint64_t next_step_ns;  /* demoter thread only: when something is due */
-	uint64_t rest_until_ns; /* demoter thread only: nothing can be demoted, kicks or not */
-	struct choice choice;   /* demoter thread only */
-	pthread_t thread;
-	bool thread_runs;
+	struct demoter *demoter; /* its thread's alone */
+	bool thread_runs;        /* immutable: there is a demoter's thread */
 };
 
 /* --- the list of files --- */

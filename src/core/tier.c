@@ -15,6 +15,12 @@
 #include "core/room.h"
 #include "core/work.h"
 
+/* The tier comes first: a pointer to it is one to both. */
+struct whole {
+	struct tier tier;
+	struct demoter demoter;
+};
+
 /* --- life ------------------------------------------------------------------------------------------------- */
 
 static int config_check(const struct tier_config *config)
@@ -28,14 +34,17 @@ static int config_check(const struct tier_config *config)
 
 int tier_new(const struct tier_config *config, struct tier **ret)
 {
+	struct whole *whole;
 	struct tier *tier;
 	int err = config_check(config);
 
 	if (err)
 		return err;
-	tier = calloc(1, sizeof(*tier));
-	if (!tier)
+	whole = calloc(1, sizeof(*whole));
+	if (!whole)
 		return -ENOMEM;
+	tier = &whole->tier;
+	tier->demoter = &whole->demoter;
 	tier->config = *config;
 	atomic_init(&tier->min_idle_ns, config->min_idle_ns);
 	atomic_init(&tier->referenced_idle_ns, config->pins ? config->referenced_idle_ns : 0);
@@ -58,9 +67,9 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	if (config->run_demoter && !err)
 		err = retry_new(ramfile_fault, true, &tier->retry);
 	if (config->run_demoter && !err) {
-		err = -pthread_create(&tier->thread, NULL, demoter_run, tier);
+		err = -pthread_create(&tier->demoter->thread, NULL, demoter_run, tier);
 		if (!err)
-			pthread_setname_np(tier->thread, "tierfs-demoter");
+			pthread_setname_np(tier->demoter->thread, "tierfs-demoter");
 		tier->thread_runs = !err;
 	}
 	if (err) {
@@ -82,7 +91,7 @@ void tier_free(struct tier *tier)
 		tier->stopping = true;
 		pthread_cond_signal(&tier->wakeup);
 		lock_put(&tier->parked_lock);
-		pthread_join(tier->thread, NULL);
+		pthread_join(tier->demoter->thread, NULL);
 	}
 	crew_free(tier->crew);
 	retry_free(tier->retry); /* it may ask for read-ahead */
@@ -143,7 +152,7 @@ void tier_figures(struct tier *tier, struct tier_figures *ret)
 	struct tier_figures figures = {
 		.dram_bytes = atomic_load(&tier->budget.limit_bytes),
 		.resident_bytes = budget_used(&tier->budget),
-		.metadata_bytes = sizeof(*tier) + work_pool_bytes(&tier->works),
+		.metadata_bytes = sizeof(struct whole) + work_pool_bytes(&tier->works),
 		.waiting_faults = room_parked(tier),
 		.waited_faults = atomic_load(&tier->waited_faults),
 		.waiting_writes = room_waiting_writes(tier),

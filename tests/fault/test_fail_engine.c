@@ -694,7 +694,7 @@ static int turn_demoter(void)
 		ramfile_scan(file, clock_ns(), &pace);
 		process_run_agent(process);
 	}
-	tier->retry_ns = tier->rest_until_ns = 0;
+	tier->demoter->retry_ns = tier->demoter->rest_until_ns = 0;
 	tier_step(tier);
 	atomic_store(&tier->budget.limit_bytes, limit);
 	return 0; /* it answers to nobody */
