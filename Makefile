@@ -84,13 +84,15 @@ CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 # --- sources -------------------------------------------------------------------------------------------------
 
 BASE_SRC := $(wildcard src/base/*.c)
-DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,mem cold core map front)))
+DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,wire mem cold engine policy names pool map front)))
 # No daemon in it: tierctl and tests link it.
 STREAM_SRC := $(wildcard src/stream/*.c)
 MOVE_SRC := $(wildcard src/move/*.c)
-CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/base/wire.c
-PRELOAD_SRC := $(wildcard src/client/*.c) src/base/wire.c
+CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/wire/wire.c
+PRELOAD_SRC := $(wildcard src/client/*.c) src/wire/wire.c
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
+# Of the tool, what unit tests link.
+TESTED_SRC := tools/tierctl/curve.c
 TESTLIB_SRC := $(wildcard tests/*/lib_*.c)
 TEST_SRC := $(wildcard tests/unit/test_*.c tests/model/test_*.c tests/fault/test_*.c)
 EXAMPLE_SRC := $(wildcard docs/examples/*.c)
@@ -258,13 +260,13 @@ $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags
 # Test programs: Check, with everything of the daemon but main(). "/* link: FLAGS */" in a test's source adds FLAGS.
 test_flags = $(shell sed -n 's:^/\* link\: \(.*\) \*/$$:\1:p' $(1))
 # Benchmarks of a part are linked in the same way.
-$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(MOVE_LIB) $(STREAM_LIB) $(STATIC)
+$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TESTED_SRC)) $(TEST_LIB) $(DAEMON_LIB) $(MOVE_LIB) $(STREAM_LIB) $(STATIC)
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(call test_flags,tests/$*.c) $(LDFLAGS_ALL) $(CHECK_LIBS) $(DAEMON_LIBS))
 
-$(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(STATIC)
+$(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call obj,$(TESTED_SRC)) $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(STATIC)
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) -fsanitize=fuzzer $(LDFLAGS_ALL) $(DAEMON_LIBS))
 
-$(REPLAYS): $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/lib/replay.o $(TEST_LIB) \
+$(REPLAYS): $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/lib/replay.o $(call obj,$(TESTED_SRC)) $(TEST_LIB) \
 		$(DAEMON_LIB) $(STREAM_LIB) $(STATIC)
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(LDFLAGS_ALL) $(DAEMON_LIBS))
 

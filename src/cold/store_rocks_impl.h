@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cold/careful.h"
 #include "cold/buffers.h"
+#include "cold/careful.h"
 #include "cold/headroom.h"
 #include "cold/places.h"
 #include "cold/rocks.h"

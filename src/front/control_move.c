@@ -7,14 +7,14 @@
 
 #include "base/clock.h"
 #include "base/size.h"
-#include "core/clone.h"
-#include "core/demand.h"
-#include "core/engine.h"
-#include "core/file.h"
-#include "core/load.h"
-#include "core/ns.h"
-#include "core/ramfile.h"
-#include "core/tier.h"
+#include "engine/clone.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/load.h"
+#include "engine/ramfile.h"
+#include "names/names.h"
+#include "policy/demand.h"
+#include "policy/tier.h"
 
 #define PROGRESS_NS (200 * NS_PER_MS)
 #define VALUE_LEN 512

@@ -8,13 +8,13 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "core/engine.h"
-#include "core/file.h"
-#include "core/hist.h"
-#include "core/ns.h"
-#include "core/ramfile.h"
-#include "core/stages.h"
-#include "core/tier.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/hist.h"
+#include "engine/ramfile.h"
+#include "engine/stages.h"
+#include "names/names.h"
+#include "policy/tier.h"
 
 /* A map is asked for in pieces of this many bytes, so that its runs need bounded memory however large the file is. */
 #define MAP_PIECE_BYTES (UINT64_C(1) << 30)

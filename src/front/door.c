@@ -10,14 +10,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "core/cache.h"
-#include "core/engine.h"
-#include "core/file.h"
-#include "core/ns.h"
-#include "core/read.h"
-#include "core/token.h"
-#include "core/write.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/read.h"
+#include "engine/write.h"
 #include "front/opener.h"
+#include "names/names.h"
+#include "pool/token.h"
 
 #define RETRY_US 10000
 #define RETRY_NS (60 * NS_PER_S)

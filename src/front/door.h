@@ -1,7 +1,7 @@
 /* front/door.h - what the calls on a mount do, without FUSE: size and alignment rules, modes of new files, tokens.
  *
- * front/fuse.c translates requests into these and answers them; core/ns.h and core/ramfile.h do the work. Functions
- * return 0 or -errno with the values of the system call they serve. Thread-safety: all functions.
+ * front/fuse.c translates requests into these and answers them; names/names.h and engine/ramfile.h do the work.
+ * Functions return 0 or -errno with the values of the system call they serve. Thread-safety: all functions.
  */
 #pragma once
 
@@ -14,10 +14,10 @@
 
 #include <tierfs/ioctl.h>
 
-#include "base/options.h"
-#include "core/ns.h"
-#include "core/tier.h"
-#include "core/token.h"
+#include "front/options.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
 
 #define DOOR_PAGE_BYTES 4096U
 

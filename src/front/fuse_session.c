@@ -13,7 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "core/forget.h"
+#include "engine/forget.h"
 #include "front/bdi.h"
 #include "front/mountpoint.h"
 #include "front/resent.h"

@@ -14,15 +14,15 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "core/away.h"
-#include "core/engine.h"
-#include "core/file.h"
-#include "core/mappers.h"
-#include "core/ns.h"
-#include "core/token.h"
-#include "core/write.h"
+#include "engine/away.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/mappers.h"
+#include "engine/write.h"
 #include "map/uffd.h"
 #include "mem/arena.h"
+#include "names/names.h"
+#include "pool/token.h"
 
 #define TEXT_OF_(x) #x
 #define TEXT_OF(x) TEXT_OF_(x)

@@ -27,9 +27,9 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "base/log.h"
-#include "core/engine.h"
-#include "core/room.h"
-#include "core/scan.h"
+#include "engine/engine.h"
+#include "engine/room.h"
+#include "policy/scan.h"
 
 #define TURN_NS (250 * NS_PER_MS)
 #define MIB (UINT64_C(1) << 20)

@@ -13,8 +13,8 @@
 
 #include <sys/types.h>
 
-#include "core/ramfile.h"
-#include "core/tier.h"
+#include "engine/ramfile.h"
+#include "policy/tier.h"
 
 struct groups;
 

@@ -20,13 +20,13 @@
 
 #include <tierfs/protocol.h>
 
-#include "base/wire.h"
-#include "core/load.h"
-#include "core/mapper.h"
-#include "core/mappers.h"
-#include "core/tier.h"
+#include "engine/load.h"
+#include "engine/mapper.h"
+#include "engine/mappers.h"
 #include "map/table.h"
 #include "map/uffd.h"
+#include "policy/tier.h"
+#include "wire/wire.h"
 
 #define PAGE 4096U
 /* Pages advised by one system call. */
@@ -192,7 +192,7 @@ static bool enter(struct mapping *mapping)
 	return peer_enter(mapping->peer);
 }
 
-/* --- core/mapper.h ------------------------------------------------------------------------------------------ */
+/* --- engine/mapper.h ------------------------------------------------------------------------------------------ */
 
 static int do_protect(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
 {

@@ -14,11 +14,11 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "core/cache.h"
-#include "core/demand.h"
-#include "core/ns.h"
-#include "core/ramfile.h"
-#include "core/room.h"
+#include "engine/cache.h"
+#include "engine/ramfile.h"
+#include "engine/room.h"
+#include "names/names.h"
+#include "policy/demand.h"
 
 #define FILES_MAX 256
 #define TURN_NS (1 * NS_PER_S)

@@ -6,12 +6,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "core/attach.h"
-#include "core/fault.h"
-#include "core/mapper.h"
-#include "core/mappers.h"
-#include "core/parked.h"
-#include "core/ramfile.h"
+#include "engine/attach.h"
+#include "engine/fault.h"
+#include "engine/mapper.h"
+#include "engine/mappers.h"
+#include "engine/parked.h"
+#include "engine/ramfile.h"
 #include "mem/arena.h"
 
 #define PAGE 4096U

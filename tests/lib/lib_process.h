@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/ramfile.h"
+#include "engine/ramfile.h"
 
 struct process;
 

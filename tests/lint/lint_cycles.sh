@@ -10,7 +10,7 @@ known='cold: segments.c segments_io.c
 cold: collect.c store_rocks.c store_rocks_read.c store_rocks_share.c store_rocks_write.c
 front: control_move.c control_ops.c control_report.c
 front: holder.c holder_main.c
-map: attached.c attached_left.c attached_serve.c
+map: attached_end.c attached_left.c
 map: mapping.c table.c'
 
 # "USER OWNER" for each two files of the folder of which one takes a symbol of the other.

@@ -7,11 +7,11 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/cache.h"
-#include "core/engine.h"
-#include "core/file.h"
-#include "core/ramfile.h"
-#include "core/tier.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/ramfile.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U

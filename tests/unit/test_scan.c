@@ -9,10 +9,10 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/demoter.h"
-#include "core/engine.h"
-#include "core/ramfile.h"
-#include "core/tier.h"
+#include "engine/engine.h"
+#include "engine/ramfile.h"
+#include "policy/demoter.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define INO 7

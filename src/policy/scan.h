@@ -1,0 +1,22 @@
+/* policy/scan.h - the rounds of one file: zap, wait, look (mem/heat.h).
+ *
+ * ramfile_scan() is for the demoter's thread alone, without a lock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct ramfile;
+
+struct scan_pace {
+	uint64_t quick_ns, slow_ns; /* time between zap and look: under pressure, and else */
+	bool hurry;                 /* under pressure: scanning may cost the mappers more */
+	bool wanted;                /* somebody waits for room, or will soon, which costs more than any scan */
+};
+
+/* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again. A
+ * file of which nothing is in DRAM needs no call. */
+uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
+/* A mapper has not answered a zap for so long: nothing of the file can be demoted. */
+bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns);
