@@ -45,7 +45,7 @@ size_t access_payload_max(struct ramfile *file)
 void access_look(const struct ramfile *file, uint64_t block, struct tierfs_access_record *ret)
 {
 	const struct blocks *blocks = &file->blocks;
-	bool cached = blocks_has(blocks, block, BLOCK_CACHED) || ramfile_may_be_dirty(file, block);
+	bool cached = blocks_has(blocks, block, BLOCK_CACHED) || file_may_be_dirty(file, block);
 
 	*ret = (struct tierfs_access_record){ .block = block, .count = 1, .generation = heat_age(blocks, block) };
 	ret->tier = blocks_tier(blocks, block);
@@ -133,7 +133,7 @@ static void look_chunk(struct reader *reader, uint64_t first, uint64_t most, boo
 		uint64_t block = first + reader->count;
 
 		if (reader->flags & TIERFS_ACCESS_WAIT)
-			ramfile_wait_block(file, block);
+			file_wait_block(file, block);
 		if (block >= file->blocks.count) {
 			*ret_end = true;
 			return;
@@ -169,7 +169,7 @@ static size_t plain_bytes(struct ramfile *file, uint64_t block)
 {
 	LOCK_SCOPE(&file->lock);
 
-	return block < file->blocks.count ? ramfile_block_content(file, block) : 0;
+	return block < file->blocks.count ? file_block_content(file, block) : 0;
 }
 
 /* A value of the store, in work->value. Whoever is given content is told its identity as well: that of a value of the
@@ -244,7 +244,7 @@ static void read_alone(struct reader *reader, struct tierfs_access_record *recor
 	lock_get(&file->lock);
 	damaged = blocks_has(&file->blocks, record->block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
-	ramfile_end_update(file, record->block, BLOCK_COLD);
+	file_end_update(file, record->block, BLOCK_COLD);
 	if (err)
 		access_fail(record, damaged ? -EBADMSG : err);
 }

@@ -100,7 +100,7 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 		if (writer->flags & TIERFS_ACCESS_WAIT) {
 			if (writer->count)
 				return NOT_NOW;
-			ramfile_wait_owner(file, block);
+			file_wait_owner(file, block);
 		}
 	}
 	if (block >= blocks->count) {
@@ -116,7 +116,7 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 		return ANSWERED;
 	}
 	*target = (struct target){ .record = *record,
-				   .length = ramfile_block_content(file, block),
+				   .length = file_block_content(file, block),
 				   .was = blocks_state(blocks, block),
 				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED),
 				   .away = blocks_away(blocks, block),
@@ -238,8 +238,8 @@ static int fill_dram(struct writer *writer, struct target *target)
 		forget_hash(file, block);
 	if (!err)
 		return 0;
-	if (!ramfile_has_pages(file, block)) {
-		ramfile_release(file, 1);
+	if (!file_has_pages(file, block)) {
+		file_release(file, 1);
 		return err;
 	}
 	/* Who maps the file may have changed what came already. */
@@ -306,7 +306,7 @@ static int prepare(struct writer *writer, struct target *target)
 	if (err || codec_is_zero(writer->work->plain, file->block_bytes))
 		return err;
 	/* In DRAM a key that is away would be left. */
-	if (target->record.flags & TIERFS_BLOCK_TO_DRAM && !target->away && ramfile_reserve(file, 1, BUDGET_OPTIONAL)) {
+	if (target->record.flags & TIERFS_BLOCK_TO_DRAM && !target->away && file_reserve(file, 1, BUDGET_OPTIONAL)) {
 		target->plan = PLAN_DRAM;
 		return fill_dram(writer, target);
 	}
@@ -358,7 +358,7 @@ static bool settle(struct ramfile *file, struct target *target)
 		}
 		blocks_clear(blocks, block, BLOCK_DAMAGED);
 	}
-	waiters = ramfile_settle(file, block, now);
+	waiters = file_settle(file, block, now);
 	if (!target->err && now != BLOCK_HOLE && aged) {
 		heat_set_age(blocks, block, target->hotness.generation);
 		blocks_set_tier(blocks, block, target->hotness.tier);
@@ -424,10 +424,10 @@ int access_write(struct ramfile *file, uint32_t flags, const struct access_buffe
 	err = work_get(tier_works(file->tier), &writer->work);
 	if (err)
 		return err;
-	err = ramfile_begin_change(file);
+	err = file_begin_change(file);
 	if (!err) {
 		write_records(writer);
-		ramfile_end_change(file);
+		file_end_change(file);
 	}
 	work_put(tier_works(file->tier), writer->work);
 	return err;
@@ -443,7 +443,7 @@ static void set_one(struct ramfile *file, uint32_t flags, struct tierfs_access_r
 
 	LOCK_SCOPE(&file->lock);
 	if (!err && flags & TIERFS_ACCESS_WAIT)
-		ramfile_wait_block(file, block);
+		file_wait_block(file, block);
 	if (!err && block >= file->blocks.count)
 		err = -ENXIO;
 	if (err) {

@@ -12,19 +12,19 @@
 
 int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 {
-	int err = ramfile_begin_change(file);
+	int err = file_begin_change(file);
 
 	if (err)
 		return err;
 	err = ramfile_complete_all(file);
 	if (err) {
-		ramfile_end_change(file);
+		file_end_change(file);
 		return err;
 	}
 	lock_get(&file->lock);
 	if (file->cached_opens) {
 		lock_put(&file->lock);
-		ramfile_end_change(file);
+		file_end_change(file);
 		return -EBUSY;
 	}
 	file->attaching++;
@@ -74,7 +74,7 @@ void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper)
 	*at = mapper->next;
 	file->mapper_count--;
 	lock_put(&file->mapper_lock);
-	ramfile_end_change(file);
+	file_end_change(file);
 	/* A zap round may have waited for this one. */
 	lock_get(&file->lock);
 	round = file->heat.round + 1;

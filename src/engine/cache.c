@@ -174,17 +174,17 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 		err = ramfile_cover_key(file, block);
 	if (!err)
 		err = arena_write(&file->arena, data, length, offset);
-	there = !err || was == BLOCK_RESIDENT || ramfile_has_pages(file, block);
+	there = !err || was == BLOCK_RESIDENT || file_has_pages(file, block);
 	lock_get(&file->lock);
-	if (offset % file->block_bytes == 0 && length >= ramfile_block_content(file, block) && !err)
+	if (offset % file->block_bytes == 0 && length >= file_block_content(file, block) && !err)
 		blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
 	else if (was == BLOCK_COLD && there)
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 	mark_cached(file, block);
-	waiters = ramfile_settle(file, block, there ? BLOCK_RESIDENT : (enum block_state)was);
+	waiters = file_settle(file, block, there ? BLOCK_RESIDENT : (enum block_state)was);
 	lock_put(&file->lock);
 	if (!there)
-		ramfile_release(file, 1);
+		file_release(file, 1);
 	if (waiters)
 		ramfile_wake(file, block, 1);
 	return err;
@@ -199,13 +199,13 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 
 	/* The last page ends where the kernel believes that the file does. If it has grown meanwhile, the rest of the
 	 * page is content. */
-	if (odd && odd <= len && offset % PAGE_BYTES == 0 && offset + len < ramfile_size(file)) {
+	if (odd && odd <= len && offset % PAGE_BYTES == 0 && offset + len < file_size(file)) {
 		err = len > odd ? ramfile_write_back(file, buf, len - odd, offset) : 0;
 		return err ? err : ramfile_write(file, data + (len - odd), odd, offset + (len - odd), false);
 	}
 	if (offset % PAGE_BYTES)
 		return ramfile_write(file, buf, len, offset, false);
-	err = ramfile_begin_change(file);
+	err = file_begin_change(file);
 	if (err)
 		return err;
 	tier_wait_staged(file->tier, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
@@ -222,7 +222,7 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 		len -= length;
 	}
 	tier_end_write_back(file->tier, written);
-	ramfile_end_change(file);
+	file_end_change(file);
 	tier_pressed(file->tier);
 	return err;
 }
@@ -266,7 +266,7 @@ size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, 
 	for (filter.count = 0; picked < most && next_cached(file, &filter, end);)
 		picked += heat_pick(&file->heat, &file->blocks, &filter, lowest_class, pick + picked, most - picked);
 	for (size_t i = 0; i < picked; i++) {
-		uint64_t start = (uint64_t)pick[i] * file->block_bytes, length = ramfile_block_length(file, pick[i]);
+		uint64_t start = (uint64_t)pick[i] * file->block_bytes, length = file_block_length(file, pick[i]);
 
 		if (ranges && ret[ranges - 1].offset + ret[ranges - 1].length == start)
 			ret[ranges - 1].length += length;

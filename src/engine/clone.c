@@ -70,8 +70,8 @@ static void take_block(struct clone *clone, uint64_t block)
 	*member = (struct member){ .was = blocks_state(blocks, block),
 				   .hotness = { .generation = heat_age(blocks, block),
 						.tier = blocks_tier(blocks, block) },
-				   .length = ramfile_block_length(clone->file, block),
-				   .content = ramfile_block_content(clone->file, block),
+				   .length = file_block_length(clone->file, block),
+				   .content = file_block_content(clone->file, block),
 				   .partial = blocks_has(blocks, block, BLOCK_PARTIAL),
 				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED) };
 	clone->residents += member->was == BLOCK_RESIDENT;
@@ -91,7 +91,7 @@ static void take(struct clone *clone, uint64_t end)
 	while (file->attaching)
 		lock_wait(&file->lock, &file->settled);
 	file->batches++; /* no mapper comes in from here on */
-	ramfile_wait_owner(file, clone->first);
+	file_wait_owner(file, clone->first);
 	clone->away = blocks->away > 0;
 	for (uint64_t block = clone->first; block < end && block < blocks->count && clone->count < CLONE_BLOCKS;
 	     block++) {
@@ -128,7 +128,7 @@ static void settle(struct clone *clone)
 	lock_get(&file->lock);
 	for (size_t i = 0; i < clone->count; i++) {
 		clone->done.shared_bytes += file->blocks.stored_bytes[clone->first + i];
-		waiters |= ramfile_settle(file, clone->first + i, clone->member[i].was);
+		waiters |= file_settle(file, clone->first + i, clone->member[i].was);
 	}
 	file->batches--;
 	pthread_cond_broadcast(&file->settled);
@@ -240,14 +240,14 @@ static int change(struct clone *clone)
 
 	if (!clone->residents && !clone->stale)
 		return 0;
-	err = ramfile_begin_change(clone->file);
+	err = file_begin_change(clone->file);
 	if (err)
 		return err;
 	err = each_resident_run(clone, true);
 	if (!err)
 		err = make_stored(clone);
 	each_resident_run(clone, false);
-	ramfile_end_change(clone->file);
+	file_end_change(clone->file);
 	return err;
 }
 
@@ -292,10 +292,10 @@ static int clone_batch(struct clone *clone, uint64_t end)
 	return err;
 }
 
-static int clone_all(struct clone *clone, ramfile_progress_fn *progress, void *arg)
+static int clone_all(struct clone *clone, file_progress_fn *progress, void *arg)
 {
 	struct ramfile *file = clone->file;
-	uint64_t size = ramfile_size(file), end = (size + file->block_bytes - 1) / file->block_bytes;
+	uint64_t size = file_size(file), end = (size + file->block_bytes - 1) / file->block_bytes;
 	int err = 0;
 
 	clone->done.size_bytes = size;
@@ -310,8 +310,7 @@ static int clone_all(struct clone *clone, ramfile_progress_fn *progress, void *a
 	return err;
 }
 
-int ramfile_clone(struct ramfile *file, uint64_t to, ramfile_progress_fn *progress, void *arg,
-		  struct ramfile_cloned *ret)
+int ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg, struct ramfile_cloned *ret)
 {
 	CLEANUP_FREE struct clone *clone = calloc(1, sizeof(*clone));
 	size_t most = CLONE_BYTES / file->block_bytes;
@@ -369,14 +368,14 @@ static int store_all(struct clone *store)
 
 	if (next_resident(store->file, 0) == UINT64_MAX)
 		return 0;
-	err = ramfile_begin_change(store->file);
+	err = file_begin_change(store->file);
 	if (err)
 		return err;
 	while (!err && (store->first = next_resident(store->file, store->first)) != UINT64_MAX) {
 		err = store_batch(store);
 		store->first += store->count ? store->count : 1; /* none: it was on its way, and is not resident now */
 	}
-	ramfile_end_change(store->file);
+	file_end_change(store->file);
 	return err;
 }
 

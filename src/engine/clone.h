@@ -26,5 +26,4 @@ void ramfile_set_kept(struct ramfile *file, bool kept);
  * other file is empty (size 0), nothing is stored of it, and it must not change size meanwhile; its content shows with
  * ramfile_adopt(). After an error some of it is stored beyond its end. -EBUSY: a process that maps the file has not
  * come back to this daemon yet. -EREMOTE: some of the content is on another host still. */
-int ramfile_clone(struct ramfile *file, uint64_t to, ramfile_progress_fn *progress, void *arg,
-		  struct ramfile_cloned *ret);
+int ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg, struct ramfile_cloned *ret);

@@ -100,8 +100,8 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 		blocks_set_state(&file->blocks, block[i], BLOCK_STORING);
 		blocks_set(&file->blocks, block[i], BLOCK_OWNED);
 		*member = (struct member){ .block = block[i],
-					   .length = ramfile_block_length(file, block[i]),
-					   .content = ramfile_block_content(file, block[i]),
+					   .length = file_block_length(file, block[i]),
+					   .content = file_block_content(file, block[i]),
 					   .partial = blocks_has(&file->blocks, block[i], BLOCK_PARTIAL) };
 		batch->count++;
 	}
@@ -463,14 +463,14 @@ static void finish(struct batch *batch, struct demote_result *ret)
 				heat_used(&file->blocks, block);
 			if (member->torn)
 				blocks_set(&file->blocks, block, BLOCK_PARTIAL);
-			waiters |= ramfile_settle(file, block, BLOCK_RESIDENT);
+			waiters |= file_settle(file, block, BLOCK_RESIDENT);
 			aborted++;
 			continue;
 		}
 		clean += member->plan == PLAN_CLEAN;
 		demoted++;
 		heat_demoted(&file->blocks, block);
-		waiters |= ramfile_settle(file, block, member->plan == PLAN_ZERO ? BLOCK_HOLE : BLOCK_COLD);
+		waiters |= file_settle(file, block, member->plan == PLAN_ZERO ? BLOCK_HOLE : BLOCK_COLD);
 	}
 	file->batches--;
 	file->changes++;
@@ -484,7 +484,7 @@ static void finish(struct batch *batch, struct demote_result *ret)
 	if (waiters)
 		ramfile_wake(file, batch->member[0].block,
 			     batch->member[batch->count - 1].block - batch->member[0].block + 1);
-	ramfile_release(file, demoted);
+	file_release(file, demoted);
 }
 
 /* A batch that fails says nothing about who is in use. */
@@ -505,7 +505,7 @@ static int punch(struct batch *batch)
 	for (size_t i = 0; i < batch->count; i++) {
 		struct member *member = &batch->member[i];
 
-		if (member->plan == PLAN_SKIP || !ramfile_has_pages(batch->file, member->block))
+		if (member->plan == PLAN_SKIP || !file_has_pages(batch->file, member->block))
 			continue;
 		member->torn = member->plan != PLAN_ZERO;
 		leave(member);

@@ -135,7 +135,7 @@ static void try_later(struct ramfile *file, struct mapper *mapper, uint64_t offs
 /* The block is LOADING and reserved. */
 static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t arrived_ns)
 {
-	uint64_t length = ramfile_block_length(file, block);
+	uint64_t length = file_block_length(file, block);
 	struct codec_info info = { 0 };
 	struct work *work = NULL;
 	bool waiters, there = true;
@@ -146,14 +146,14 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 		err = bring(file, mapper, work, block, length, &info);
 	work_put(tier_works(file->tier), work);
 	if (err)
-		there = info.block_bytes && ramfile_has_pages(file, block);
+		there = info.block_bytes && file_has_pages(file, block);
 	lock_get(&file->lock);
-	waiters = there ? load_settle(file, block, &info, err != 0) : ramfile_settle(file, block, BLOCK_COLD);
+	waiters = there ? load_settle(file, block, &info, err != 0) : file_settle(file, block, BLOCK_COLD);
 	lock_put(&file->lock);
 	if (there)
 		atomic_fetch_add(&file->promotions, 1);
 	else
-		ramfile_release(file, 1);
+		file_release(file, 1);
 	if (err == -EIO)
 		try_later(file, mapper, block * file->block_bytes, length, arrived_ns);
 	if (waiters || (err && err != -EIO))
@@ -200,11 +200,11 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	if (window > most)
 		window = most;
 	while (!key_left && count < window && block + count < file->blocks.count &&
-	       blocks_empty(&file->blocks, block + count) && ramfile_reserve(file, 1, BUDGET_OPTIONAL))
+	       blocks_empty(&file->blocks, block + count) && file_reserve(file, 1, BUDGET_OPTIONAL))
 		count++;
 	for (uint64_t i = 0; i < count; i++)
 		blocks_set_state(&file->blocks, block + i, BLOCK_LOADING);
-	length = (count - 1) * file->block_bytes + ramfile_block_length(file, block + count - 1);
+	length = (count - 1) * file->block_bytes + file_block_length(file, block + count - 1);
 	mapper->next_block = block + count;
 	mapper->window_blocks = (uint32_t)count;
 	lock_put(&file->lock);
@@ -216,15 +216,15 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 		err = mapper->ops->fill_zero(mapper, block * file->block_bytes, length);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
-		bool there = !err || ramfile_has_pages(file, block + i);
+		bool there = !err || file_has_pages(file, block + i);
 
 		if (there)
 			heat_used(&file->blocks, block + i);
 		failed += !there;
-		waiters |= ramfile_settle(file, block + i, there ? BLOCK_RESIDENT : BLOCK_HOLE);
+		waiters |= file_settle(file, block + i, there ? BLOCK_RESIDENT : BLOCK_HOLE);
 	}
 	lock_put(&file->lock);
-	ramfile_release(file, failed);
+	file_release(file, failed);
 	if (err && err != -EBUSY) {
 		log_error("file %llu: fresh memory cannot be given: %s", (unsigned long long)file->ino, strerror(-err));
 		atomic_fetch_add(&file->errors, 1);
@@ -264,7 +264,7 @@ static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, 
 static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
 		    enum ramfile_fault_kind kind, uint64_t arrived_ns)
 {
-	uint64_t length = ramfile_block_length(file, block);
+	uint64_t length = file_block_length(file, block);
 	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;
 	bool partial = blocks_has(&file->blocks, block, BLOCK_PARTIAL);
 	bool waiters;
@@ -281,7 +281,7 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	}
 	lock_get(&file->lock);
 	heat_used(&file->blocks, block);
-	waiters = ramfile_settle(file, block, BLOCK_RESIDENT);
+	waiters = file_settle(file, block, BLOCK_RESIDENT);
 	lock_put(&file->lock);
 	if (waiters)
 		ramfile_wake(file, block, 1);
@@ -302,8 +302,8 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			return false;
 		}
 		if (!atomic_load(&file->dram_blocks))
-			ramfile_visit(file, clock_ns());
-		if (!ramfile_reserve(file, 1, BUDGET_MUST)) {
+			file_visit(file, clock_ns());
+		if (!file_reserve(file, 1, BUDGET_MUST)) {
 			lock_put(&file->lock);
 			tier_park(file->tier, file, mapper, offset, kind, arrived_ns);
 			return false;

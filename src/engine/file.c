@@ -16,14 +16,14 @@
 
 /* --- sizes ----------------------------------------------------------------------------------------------- */
 
-uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block)
+uint64_t file_block_length(const struct ramfile *file, uint64_t block)
 {
-	uint64_t left = ramfile_whole_pages(file->size_bytes) - block * file->block_bytes;
+	uint64_t left = file_whole_pages(file->size_bytes) - block * file->block_bytes;
 
 	return left < file->block_bytes ? left : file->block_bytes;
 }
 
-uint64_t ramfile_block_content(const struct ramfile *file, uint64_t block)
+uint64_t file_block_content(const struct ramfile *file, uint64_t block)
 {
 	uint64_t left = file->size_bytes - block * file->block_bytes;
 
@@ -32,7 +32,7 @@ uint64_t ramfile_block_content(const struct ramfile *file, uint64_t block)
 
 /* --- states ---------------------------------------------------------------------------------------------- */
 
-void ramfile_wait_block(struct ramfile *file, uint64_t block)
+void file_wait_block(struct ramfile *file, uint64_t block)
 {
 	while (block < file->blocks.count && blocks_passing(&file->blocks, block)) {
 		blocks_set(&file->blocks, block, BLOCK_WAITERS);
@@ -40,7 +40,7 @@ void ramfile_wait_block(struct ramfile *file, uint64_t block)
 	}
 }
 
-void ramfile_wait_owner(struct ramfile *file, uint64_t block)
+void file_wait_owner(struct ramfile *file, uint64_t block)
 {
 	while (block < file->blocks.count &&
 	       (blocks_passing(&file->blocks, block) || blocks_has(&file->blocks, block, BLOCK_OWNED))) {
@@ -49,7 +49,7 @@ void ramfile_wait_owner(struct ramfile *file, uint64_t block)
 	}
 }
 
-bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state)
+bool file_settle(struct ramfile *file, uint64_t block, enum block_state state)
 {
 	bool waiters = blocks_has(&file->blocks, block, BLOCK_WAITERS);
 
@@ -60,22 +60,22 @@ bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state
 	return waiters;
 }
 
-void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state state)
+void file_end_update(struct ramfile *file, uint64_t block, enum block_state state)
 {
 	bool waiters;
 
 	lock_get(&file->lock);
-	waiters = ramfile_settle(file, block, state);
+	waiters = file_settle(file, block, state);
 	lock_put(&file->lock);
 	if (waiters)
 		ramfile_wake(file, block, 1);
 }
 
-enum block_state ramfile_begin_update(struct ramfile *file, uint64_t block)
+enum block_state file_begin_update(struct ramfile *file, uint64_t block)
 {
 	enum block_state state;
 
-	ramfile_wait_owner(file, block);
+	file_wait_owner(file, block);
 	state = blocks_state(&file->blocks, block);
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
 	return state;
@@ -83,7 +83,7 @@ enum block_state ramfile_begin_update(struct ramfile *file, uint64_t block)
 
 /* --- budget and changes ---------------------------------------------------------------------------------- */
 
-bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
+bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 {
 	if (!ramfile_limit_allows(file, blocks * file->block_bytes, need))
 		return false;
@@ -98,7 +98,7 @@ bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need nee
 	return true;
 }
 
-void ramfile_release(struct ramfile *file, uint64_t blocks)
+void file_release(struct ramfile *file, uint64_t blocks)
 {
 	if (!blocks)
 		return;
@@ -106,7 +106,7 @@ void ramfile_release(struct ramfile *file, uint64_t blocks)
 	tier_release(file->tier, blocks * file->block_bytes);
 }
 
-int ramfile_begin_change(struct ramfile *file)
+int file_begin_change(struct ramfile *file)
 {
 	int err = 0;
 
@@ -122,11 +122,11 @@ int ramfile_begin_change(struct ramfile *file)
 			atomic_store(&file->dirty, true);
 	}
 	if (err)
-		ramfile_end_change(file);
+		file_end_change(file);
 	return err && err != -ENOSPC ? -EIO : err;
 }
 
-void ramfile_end_change(struct ramfile *file)
+void file_end_change(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
@@ -136,31 +136,31 @@ void ramfile_end_change(struct ramfile *file)
 
 /* --- small things ---------------------------------------------------------------------------------------- */
 
-uint64_t ramfile_size(struct ramfile *file)
+uint64_t file_size(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
 	return file->size_bytes;
 }
 
-uint64_t ramfile_memory_bytes(struct ramfile *file)
+uint64_t file_memory_bytes(struct ramfile *file)
 {
-	return ramfile_whole_pages(ramfile_size(file));
+	return file_whole_pages(file_size(file));
 }
 
-void ramfile_on_dirty(struct ramfile *file, ramfile_dirty_fn *fn, void *arg)
+void file_on_dirty(struct ramfile *file, file_dirty_fn *fn, void *arg)
 {
 	file->on_dirty = fn;
 	file->on_dirty_arg = arg;
 }
 
-void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes)
+void file_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes)
 {
 	atomic_fetch_add(&file->direct_read_bytes, read_bytes);
 	atomic_fetch_add(&file->direct_write_bytes, write_bytes);
 }
 
-bool ramfile_has_pages(const struct ramfile *file, uint64_t block)
+bool file_has_pages(const struct ramfile *file, uint64_t block)
 {
 	uint64_t offset = block * file->block_bytes, data;
 	int err = arena_next_data(&file->arena, offset, &data, NULL);
@@ -168,7 +168,7 @@ bool ramfile_has_pages(const struct ramfile *file, uint64_t block)
 	return err ? err != -ENXIO : data < offset + file->block_bytes;
 }
 
-void ramfile_visit(struct ramfile *file, uint64_t now_ns)
+void file_visit(struct ramfile *file, uint64_t now_ns)
 {
 	uint64_t last_ns = file->visited_ns ? file->visited_ns : file->loaded_ns;
 
@@ -177,7 +177,7 @@ void ramfile_visit(struct ramfile *file, uint64_t now_ns)
 	file->visited_ns = now_ns;
 }
 
-bool ramfile_may_be_dirty(const struct ramfile *file, uint64_t block)
+bool file_may_be_dirty(const struct ramfile *file, uint64_t block)
 {
 	return file->cached_opens && (file->cache_unknown || blocks_has(&file->blocks, block, BLOCK_CACHED));
 }
@@ -207,7 +207,7 @@ static void check_arena(const struct ramfile *file)
 	}
 }
 
-void ramfile_check(struct ramfile *file)
+void file_check(struct ramfile *file)
 {
 	const uint64_t *in_state = file->blocks.in_state;
 
@@ -219,11 +219,11 @@ void ramfile_check(struct ramfile *file)
 		check_failed(file, 0, "more blocks in DRAM than were reserved");
 }
 
-void ramfile_check_idle(struct ramfile *file)
+void file_check_idle(struct ramfile *file)
 {
 	const struct blocks *blocks = &file->blocks;
 
-	ramfile_check(file);
+	file_check(file);
 	LOCK_SCOPE(&file->lock);
 	if (blocks->in_state[BLOCK_LOADING] || blocks->in_state[BLOCK_STORING] || blocks->in_state[BLOCK_UPDATING])
 		check_failed(file, 0, "a block is in a passing state for ever");

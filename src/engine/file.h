@@ -37,19 +37,19 @@ struct tier;
 /* Called when the first change since the last clean state is about to happen, before it happens, on the thread that
  * makes it; and by the owner (ns) to learn whether the file is clean: all content durable in the store, nothing
  * resident. */
-typedef int ramfile_dirty_fn(void *arg, uint64_t ino);
+typedef int file_dirty_fn(void *arg, uint64_t ino);
 
 struct ramfile {
-	struct tier *tier;          /* immutable */
-	uint64_t ino;               /* immutable */
-	uint32_t block_bytes;       /* immutable */
-	struct arena arena;         /* immutable */
-	ramfile_dirty_fn *on_dirty; /* set before the file is used */
+	struct tier *tier;       /* immutable */
+	uint64_t ino;            /* immutable */
+	uint32_t block_bytes;    /* immutable */
+	struct arena arena;      /* immutable */
+	file_dirty_fn *on_dirty; /* set before the file is used */
 	void *on_dirty_arg;
 
 	struct lock lock;
 	pthread_cond_t settled; /* a passing state that had waiters ended, or batches became 0, or a look ended */
-	uint64_t size_bytes;    /* under lock; the arena's is ramfile_memory_bytes() */
+	uint64_t size_bytes;    /* under lock; the arena's is file_memory_bytes() */
 	bool nothing_beyond;    /* owned by who changes the size: the store has no key beyond the end */
 	struct blocks blocks;   /* under lock */
 	struct heat heat;       /* under lock */
@@ -109,70 +109,70 @@ struct ramfile {
 };
 
 /* Progress of a long call: returns false to cancel it. */
-typedef bool ramfile_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+typedef bool file_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
-struct ramfile_moved {
+struct file_moved {
 	uint64_t moved_bytes;   /* demoted or promoted now */
 	uint64_t skipped_bytes; /* resident but in use, pinned, or no room */
 };
 
 /* --- sizes --- */
 
-static inline uint64_t ramfile_whole_pages(uint64_t bytes)
+static inline uint64_t file_whole_pages(uint64_t bytes)
 {
 	return (bytes + PAGE_BYTES - 1) & ~(uint64_t)(PAGE_BYTES - 1);
 }
 /* Bytes, as stat(2) has it. */
-uint64_t ramfile_size(struct ramfile *file);
+uint64_t file_size(struct ramfile *file);
 /* What can be mapped: whole pages. */
-uint64_t ramfile_memory_bytes(struct ramfile *file);
+uint64_t file_memory_bytes(struct ramfile *file);
 /* Under lock: bytes of the block that are in the arena. Whole pages; less than a block for the last one. */
-uint64_t ramfile_block_length(const struct ramfile *file, uint64_t block);
+uint64_t file_block_length(const struct ramfile *file, uint64_t block);
 /* Under lock: bytes of the block that are in the file. What lies behind them, up to the end of the last page, a process
  * that maps the file may change; nobody else sees it, and what is stored has zeros there. */
-uint64_t ramfile_block_content(const struct ramfile *file, uint64_t block);
+uint64_t file_block_content(const struct ramfile *file, uint64_t block);
 /* True if the arena has a page of the block. After a fill or a punch that failed half way: what is there is the content
  * from here on, and may have been changed by who was waiting for it, so the block counts as resident; the rest is in
  * the stored copy, or is zeros. */
-bool ramfile_has_pages(const struct ramfile *file, uint64_t block);
+bool file_has_pages(const struct ramfile *file, uint64_t block);
 /* Under lock: the kernel may hold pages of the block that were written and did not come back yet. */
-bool ramfile_may_be_dirty(const struct ramfile *file, uint64_t block);
+bool file_may_be_dirty(const struct ramfile *file, uint64_t block);
 
 /* --- states --- */
 
 /* Under lock, which is dropped meanwhile: waits until the block is at rest. */
-void ramfile_wait_block(struct ramfile *file, uint64_t block);
+void file_wait_block(struct ramfile *file, uint64_t block);
 /* The same, and until no demotion batch holds it: for who changes its key in the store, which the batch is about to
  * write. */
-void ramfile_wait_owner(struct ramfile *file, uint64_t block);
+void file_wait_owner(struct ramfile *file, uint64_t block);
 /* Under lock: ends a passing state of the caller's. Returns true if somebody waits: call ramfile_wake() after dropping
  * the lock. */
-bool ramfile_settle(struct ramfile *file, uint64_t block, enum block_state state);
+bool file_settle(struct ramfile *file, uint64_t block, enum block_state state);
 /* Under lock: takes the block for a change. Returns the state that it was in. */
-enum block_state ramfile_begin_update(struct ramfile *file, uint64_t block);
+enum block_state file_begin_update(struct ramfile *file, uint64_t block);
 /* Ends UPDATING, and wakes who waits. Call without the lock. */
-void ramfile_end_update(struct ramfile *file, uint64_t block, enum block_state state);
+void file_end_update(struct ramfile *file, uint64_t block, enum block_state state);
 
 /* --- budget, age, changes --- */
 
 /* Budget for blocks that enter DRAM, and back when they left. False: there is no room. reserve() may be called under
  * lock, release() may not. */
-bool ramfile_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
-void ramfile_release(struct ramfile *file, uint64_t blocks);
+bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
+void file_release(struct ramfile *file, uint64_t blocks);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written, -ENOSPC. */
-int ramfile_begin_change(struct ramfile *file);
-void ramfile_end_change(struct ramfile *file);
+int file_begin_change(struct ramfile *file);
+void file_end_change(struct ramfile *file);
 /* Under lock: the file has something in DRAM, or is about to. If it slept, that is if the demoter had no reason to look
  * at it, its cold blocks grow older by the rounds that were left out. */
-void ramfile_visit(struct ramfile *file, uint64_t now_ns);
+void file_visit(struct ramfile *file, uint64_t now_ns);
 /* Before the file is used. */
-void ramfile_on_dirty(struct ramfile *file, ramfile_dirty_fn *fn, void *arg);
+void file_on_dirty(struct ramfile *file, file_dirty_fn *fn, void *arg);
 /* Adds the bytes of an O_DIRECT request that a door served. */
-void ramfile_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes);
+void file_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes);
 
 /* --- checks --- */
 
 /* Table, arena and budget agree; also while others work on the file. Aborts if not. */
-void ramfile_check(struct ramfile *file);
+void file_check(struct ramfile *file);
 /* While nobody does: nothing is left open either. Debug builds do it before the file is unloaded. */
-void ramfile_check_idle(struct ramfile *file);
+void file_check_idle(struct ramfile *file);

@@ -68,7 +68,7 @@ bool ramfile_zero_huge(struct ramfile *file, struct mapper *mapper, uint64_t blo
 	int err;
 
 	if (!is_wanted(file, mapper, first) || !mark_arena(file) ||
-	    !ramfile_reserve(file, count - 1, BUDGET_OPTIONAL)) /* the caller has reserved one */
+	    !file_reserve(file, count - 1, BUDGET_OPTIONAL)) /* the caller has reserved one */
 		return false;
 	for (uint64_t i = 0; i < count; i++)
 		blocks_set_state(&file->blocks, first + i, BLOCK_LOADING);
@@ -83,7 +83,7 @@ bool ramfile_zero_huge(struct ramfile *file, struct mapper *mapper, uint64_t blo
 	/* Also after an error: a part of it may be there, and a page that is not is given when it is touched. */
 	for (uint64_t i = 0; i < count; i++) {
 		heat_used(&file->blocks, first + i);
-		ramfile_settle(file, first + i, BLOCK_RESIDENT);
+		file_settle(file, first + i, BLOCK_RESIDENT);
 	}
 	blocks_set_huge(&file->blocks, first, huge);
 	lock_put(&file->lock);
@@ -211,7 +211,7 @@ static void give_back(struct ramfile *file, struct unit *unit, bool held)
 			continue;
 		if (unit->used[i])
 			heat_used(&file->blocks, unit->first + i);
-		waiters |= ramfile_settle(file, unit->first + i, BLOCK_RESIDENT);
+		waiters |= file_settle(file, unit->first + i, BLOCK_RESIDENT);
 	}
 	if (!held)
 		blocks_set_huge(&file->blocks, unit->first, false);

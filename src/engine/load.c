@@ -69,7 +69,7 @@ static void place_run(struct load *load, uint64_t i, uint64_t count, uint64_t la
 		return;
 	}
 	for (uint64_t one = i; one < i + count; one++)
-		load->step[one] = placed ? PLACED : ramfile_has_pages(file, block) ? PLACED_PARTLY : NOT_THERE;
+		load->step[one] = placed ? PLACED : file_has_pages(file, block) ? PLACED_PARTLY : NOT_THERE;
 }
 
 static void place_decoded(struct load *load, uint64_t last_bytes)
@@ -91,13 +91,13 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 
 	LOCK_SCOPE(&file->lock);
 	if (!atomic_load(&file->dram_blocks))
-		ramfile_visit(file, clock_ns());
+		file_visit(file, clock_ns());
 	while (taken < count && taken < most && first + taken < file->blocks.count &&
 	       blocks_state(&file->blocks, first + taken) == BLOCK_COLD &&
 	       !blocks_has(&file->blocks, first + taken, BLOCK_DAMAGED) && !blocks_away(&file->blocks, first + taken) &&
-	       ramfile_reserve(file, 1, need)) {
+	       file_reserve(file, 1, need)) {
 		blocks_set_state(&file->blocks, first + taken, BLOCK_LOADING);
-		*ret_last_bytes = ramfile_block_length(file, first + taken);
+		*ret_last_bytes = file_block_length(file, first + taken);
 		taken++;
 	}
 	load->first = first;
@@ -112,7 +112,7 @@ bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *
 	heat_promoted(&file->heat, &file->blocks, block);
 	if (partly)
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
-	return ramfile_settle(file, block, BLOCK_RESIDENT);
+	return file_settle(file, block, BLOCK_RESIDENT);
 }
 
 static uint64_t end_load(struct load *load)
@@ -126,7 +126,7 @@ static uint64_t end_load(struct load *load)
 		uint64_t block = load->first + i;
 
 		if (load->step[i] < PLACED) {
-			waiters |= ramfile_settle(file, block, BLOCK_COLD);
+			waiters |= file_settle(file, block, BLOCK_COLD);
 			continue;
 		}
 		waiters |= load_settle(file, block, &load->info[i], load->step[i] == PLACED_PARTLY);
@@ -134,7 +134,7 @@ static uint64_t end_load(struct load *load)
 	}
 	lock_put(&file->lock);
 	atomic_fetch_add(&file->promotions, loaded);
-	ramfile_release(file, load->count - loaded);
+	file_release(file, load->count - loaded);
 	if (waiters)
 		ramfile_wake(file, load->first, load->count);
 	return loaded;
@@ -165,13 +165,13 @@ int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first
 
 /* --- on request ------------------------------------------------------------------------------------------ */
 
-int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
-		    struct ramfile_moved *ret)
+int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
+		    struct file_moved *ret)
 {
-	uint64_t size = ramfile_size(file);
+	uint64_t size = file_size(file);
 	uint64_t end = len > size || offset > size - len ? size : offset + len;
 	uint64_t block = offset / file->block_bytes;
-	struct ramfile_moved moved = { 0 };
+	struct file_moved moved = { 0 };
 
 	if (atomic_load(&file->lost))
 		return -EIO;
@@ -190,7 +190,7 @@ int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile
 		moved.moved_bytes += loaded * file->block_bytes;
 		/* The run ended at a block that is not cold, or cannot come: step over it. */
 		lock_get(&file->lock);
-		ramfile_wait_block(file, block);
+		file_wait_block(file, block);
 		cold = block < file->blocks.count && blocks_state(&file->blocks, block) == BLOCK_COLD;
 		lock_put(&file->lock);
 		if (cold && block != before)

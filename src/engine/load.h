@@ -25,7 +25,7 @@ int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first
 uint64_t ramfile_run_blocks(const struct ramfile *file);
 /* Promotes cold blocks of a range of bytes while the budget has room; never waits for room. -EIO: the file is lost;
  * -ECANCELED by progress. */
-int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
-		    struct ramfile_moved *ret);
+int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
+		    struct file_moved *ret);
 /* For struct mapper_ops.fill: data for pages that nobody else brings now. Those that the arena has stay as they are. */
 int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset);

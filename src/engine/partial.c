@@ -16,7 +16,7 @@ static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool in
 	uint64_t start = block * file->block_bytes, end;
 
 	lock_get(&file->lock);
-	end = start + ramfile_block_length(file, block);
+	end = start + file_block_length(file, block);
 	lock_put(&file->lock);
 	for (uint64_t offset = start; offset < end; offset += PAGE_BYTES) {
 		uint64_t data = UINT64_MAX;
@@ -77,7 +77,7 @@ static bool take_partial(struct ramfile *file, uint64_t *block)
 	for (; (*block = blocks_next(&file->blocks, *block, BLOCKS_IN_DRAM)) < file->blocks.count; ++*block) {
 		if (!blocks_has(&file->blocks, *block, BLOCK_PARTIAL))
 			continue;
-		ramfile_wait_owner(file, *block);
+		file_wait_owner(file, *block);
 		if (*block < file->blocks.count && blocks_has(&file->blocks, *block, BLOCK_PARTIAL) &&
 		    blocks_state(&file->blocks, *block) == BLOCK_RESIDENT) {
 			blocks_set_state(&file->blocks, *block, BLOCK_UPDATING);
@@ -97,7 +97,7 @@ int ramfile_complete_all(struct ramfile *file)
 		return err;
 	while (!err && take_partial(file, &block)) {
 		err = ramfile_complete(file, work, block);
-		ramfile_end_update(file, block, BLOCK_RESIDENT);
+		file_end_update(file, block, BLOCK_RESIDENT);
 		if (err ==
 		    -EIO) { /* it stays partial: a fault on a page that it lacks tries again, or is refused alone */
 			err = 0;

@@ -70,7 +70,7 @@ static int load_arena(struct ramfile *file, struct work *work)
 	while ((err = arena_next_data(&file->arena, offset, &start, &end)) == 0) {
 		for (uint64_t block = start / file->block_bytes; block * file->block_bytes < end; block++) {
 			uint64_t from = block * file->block_bytes;
-			bool whole = start <= from && end >= from + ramfile_block_length(file, block);
+			bool whole = start <= from && end >= from + file_block_length(file, block);
 
 			if (blocks_state(&file->blocks, block) != BLOCK_RESIDENT) {
 				blocks_place(&file->blocks, block, BLOCK_RESIDENT);
@@ -151,7 +151,7 @@ int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost
 	if (!err)
 		err = blocks_init(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
 	if (!err)
-		err = arena_init(&file->arena, tier_arena_dir(tier), ino, ramfile_whole_pages(size_bytes));
+		err = arena_init(&file->arena, tier_arena_dir(tier), ino, file_whole_pages(size_bytes));
 	if (!err)
 		err = load_table(file);
 	if (!err)
@@ -176,7 +176,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	if (!err)
 		err = load_keys(file, &fresh);
 	if (!err)
-		err = arena_resize(&file->arena, ramfile_whole_pages(size_bytes));
+		err = arena_resize(&file->arena, file_whole_pages(size_bytes));
 	if (err) {
 		blocks_fini(&fresh);
 		return err;
@@ -208,7 +208,7 @@ void ramfile_unload(struct ramfile *file)
 	tier_remove_file(file->tier, file);
 #ifdef TIERFS_DEBUG
 	if (file->loaded && file->arena.fd >= 0 && file->blocks.count <= CHECK_BLOCKS_MAX)
-		ramfile_check_idle(file);
+		file_check_idle(file);
 #endif
 	budget_release(tier_budget(file->tier),
 		       (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
@@ -351,7 +351,7 @@ static void describe(const struct ramfile *file, uint64_t block, struct ramfile_
 {
 	*ret = (struct ramfile_run){
 		.offset = block * file->block_bytes,
-		.length = ramfile_block_content(file, block),
+		.length = file_block_content(file, block),
 		.generation = heat_age(&file->blocks, block),
 		.tier = blocks_tier(&file->blocks, block),
 		.pinned = blocks_has(&file->blocks, block, BLOCK_PINNED),

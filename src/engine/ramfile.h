@@ -30,7 +30,7 @@ int ramfile_sync(struct ramfile *file);
 
 /* 0 and *ret_clean; clean means: nothing resident, and the store was synced since the last change. */
 int ramfile_is_clean(struct ramfile *file, bool *ret_clean);
-/* If it is clean still. The next change calls ramfile_dirty_fn again. */
+/* If it is clean still. The next change calls file_dirty_fn again. */
 void ramfile_mark_clean(struct ramfile *file);
 
 /* Pinned blocks are never demoted; those that are cold stay cold. on: -ENOMEM as of tier_pin(). */

@@ -172,7 +172,7 @@ static int missing_copy(struct read_run *run, uint64_t block)
 	lock_put(&file->lock);
 	if (cold) {
 		err = ramfile_fetch(file, run->work, block, run->work->plain, &info);
-		ramfile_end_update(file, block, BLOCK_COLD);
+		file_end_update(file, block, BLOCK_COLD);
 	}
 	return err && err != -EREMOTE ? err : -EAGAIN; /* -EREMOTE: it became away, begin_read() waits */
 }
@@ -286,7 +286,7 @@ static int complete_first(struct ramfile *file, struct read_run *run)
 	lock_put(&file->lock);
 	if (mine) {
 		err = ramfile_complete(file, run->work, run->first);
-		ramfile_end_update(file, run->first, BLOCK_RESIDENT);
+		file_end_update(file, run->first, BLOCK_RESIDENT);
 	}
 	return err ? err : -EAGAIN;
 }
@@ -348,7 +348,7 @@ int ramfile_read_for(struct ramfile *file, enum away_for what, void *buf, size_t
 /* Under lock. What a plain mapping wrote where there was nothing is data, though only the kernel has it. */
 static bool is_hole(const struct ramfile *file, uint64_t block)
 {
-	return blocks_state(&file->blocks, block) == BLOCK_HOLE && !ramfile_may_be_dirty(file, block);
+	return blocks_state(&file->blocks, block) == BLOCK_HOLE && !file_may_be_dirty(file, block);
 }
 
 int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset)

@@ -25,7 +25,7 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count,
 
 	for (uint64_t block = blocks_next(&file->blocks, count, BLOCKS_USED); block < file->blocks.count;
 	     block = blocks_next(&file->blocks, block + 1, BLOCKS_USED)) {
-		ramfile_wait_owner(file, block);
+		file_wait_owner(file, block);
 		if (block >= file->blocks.count)
 			break;
 		if (blocks_state(&file->blocks, block) != BLOCK_HOLE)
@@ -44,7 +44,7 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count,
 /* After an error the arena is as long as the file again: mappers of it fault where the file is, and nowhere else. */
 static void give_back_length(struct ramfile *file, uint64_t size_bytes)
 {
-	int err = arena_resize(&file->arena, ramfile_whole_pages(size_bytes));
+	int err = arena_resize(&file->arena, file_whole_pages(size_bytes));
 
 	if (err)
 		log_error("file %llu: the arena keeps a length that is not the file's: %s",
@@ -53,7 +53,7 @@ static void give_back_length(struct ramfile *file, uint64_t size_bytes)
 
 static int shrink(struct ramfile *file, uint64_t size_bytes)
 {
-	uint64_t old = ramfile_size(file);
+	uint64_t old = file_size(file);
 	uint64_t first_gone = (size_bytes + file->block_bytes - 1) / file->block_bytes;
 	uint64_t end = (old + file->block_bytes - 1) / file->block_bytes, cached = 0;
 	bool cut = false;
@@ -65,7 +65,7 @@ static int shrink(struct ramfile *file, uint64_t size_bytes)
 	err = ramfile_discard(file, size_bytes, old - size_bytes);
 	if (err)
 		return err;
-	err = arena_resize(&file->arena, ramfile_whole_pages(size_bytes));
+	err = arena_resize(&file->arena, file_whole_pages(size_bytes));
 	if (err)
 		return err;
 	while (!err && !cut) {
@@ -85,7 +85,7 @@ static int shrink(struct ramfile *file, uint64_t size_bytes)
 static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
 		      enum block_state *ret)
 {
-	uint64_t end = ramfile_size(file), tail = ramfile_whole_pages(end) - end, data;
+	uint64_t end = file_size(file), tail = file_whole_pages(end) - end, data;
 	size_t start = end % file->block_bytes;
 	struct codec_info info;
 	int err;
@@ -119,7 +119,7 @@ static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, e
 /* Room for a larger file: no key and no page lies beyond the old end. left: blocks that the arena has all the same. */
 static int make_room(struct ramfile *file, uint64_t size_bytes, uint64_t fresh, uint8_t *left)
 {
-	uint64_t old_blocks = (ramfile_size(file) + file->block_bytes - 1) / file->block_bytes;
+	uint64_t old_blocks = (file_size(file) + file->block_bytes - 1) / file->block_bytes;
 	struct store *store = tier_store(file->tier);
 	int err = 0;
 
@@ -129,7 +129,7 @@ static int make_room(struct ramfile *file, uint64_t size_bytes, uint64_t fresh, 
 	if (err)
 		return err;
 	file->nothing_beyond = true;
-	err = arena_resize(&file->arena, ramfile_whole_pages(size_bytes));
+	err = arena_resize(&file->arena, file_whole_pages(size_bytes));
 	/* What was cut off a huge page that could not be split then is there again, as zeros. */
 	if (!err && fresh)
 		err = arena_punch(&file->arena, old_blocks * file->block_bytes, fresh * file->block_bytes);
@@ -162,7 +162,7 @@ static int grow_table(struct ramfile *file, uint64_t size_bytes, uint64_t fresh,
 
 static int extend_owned(struct ramfile *file, uint64_t size_bytes)
 {
-	uint64_t old = ramfile_size(file), old_blocks = (old + file->block_bytes - 1) / file->block_bytes;
+	uint64_t old = file_size(file), old_blocks = (old + file->block_bytes - 1) / file->block_bytes;
 	uint64_t new_blocks = (size_bytes + file->block_bytes - 1) / file->block_bytes;
 	uint64_t most = HUGE_BYTES / file->block_bytes;
 	uint64_t fresh = new_blocks - old_blocks < most ? new_blocks - old_blocks : most;
@@ -180,7 +180,7 @@ static int extend_owned(struct ramfile *file, uint64_t size_bytes)
  * its new size. */
 static int extend(struct ramfile *file, uint64_t size_bytes)
 {
-	uint64_t old = ramfile_size(file), block = old / file->block_bytes;
+	uint64_t old = file_size(file), block = old / file->block_bytes;
 	enum block_state was, now;
 	struct work *work;
 	bool away;
@@ -192,14 +192,14 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 	if (err)
 		return err;
 	lock_get(&file->lock);
-	was = ramfile_begin_update(file, block);
+	was = file_begin_update(file, block);
 	away = blocks_away(&file->blocks, block); /* what comes has zeros there */
 	lock_put(&file->lock);
 	now = was;
 	err = away ? 0 : clear_tail(file, work, block, was, &now);
 	if (!err)
 		err = extend_owned(file, size_bytes);
-	ramfile_end_update(file, block, now);
+	file_end_update(file, block, now);
 	work_put(tier_works(file->tier), work);
 	return err;
 }
@@ -210,11 +210,11 @@ static int change_size(struct ramfile *file, uint64_t old, uint64_t size_bytes)
 
 	if (size_bytes == old)
 		return 0;
-	err = ramfile_begin_change(file);
+	err = file_begin_change(file);
 	if (err)
 		return err;
 	err = size_bytes < old ? shrink(file, size_bytes) : extend(file, size_bytes);
-	ramfile_end_change(file);
+	file_end_change(file);
 	return err;
 }
 
@@ -227,7 +227,7 @@ static int truncate_lost(struct ramfile *file)
 	if (err)
 		return err;
 	atomic_store(&file->lost, false);
-	err = change_size(file, ramfile_size(file), 0);
+	err = change_size(file, file_size(file), 0);
 	if (err)
 		atomic_store(&file->lost, true);
 	return err;
@@ -241,5 +241,5 @@ int ramfile_truncate(struct ramfile *file, uint64_t size_bytes)
 		return -EFBIG;
 	if (atomic_load(&file->lost))
 		return size_bytes ? -EIO : truncate_lost(file);
-	return change_size(file, ramfile_size(file), size_bytes);
+	return change_size(file, file_size(file), size_bytes);
 }

@@ -135,7 +135,7 @@ int ramfile_cover_key(struct ramfile *file, uint64_t block)
 	if (!ramfile_forget_stored(file, block))
 		return 0;
 	lock_get(&file->lock);
-	end = at + ramfile_block_length(file, block);
+	end = at + file_block_length(file, block);
 	lock_put(&file->lock);
 	for (; !err && at < end; at += PAGE_BYTES)
 		err = arena_write_absent(&file->arena, zeros, end - at < PAGE_BYTES ? end - at : PAGE_BYTES, at);

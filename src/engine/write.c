@@ -76,7 +76,7 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 	if (err)
 		return false;
 	err = arena_write(&file->arena, work->plain, length, offset);
-	there = !err || ramfile_has_pages(file, block);
+	there = !err || file_has_pages(file, block);
 	if (!there)
 		return false;
 	lock_get(&file->lock);
@@ -96,19 +96,19 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 	uint64_t length;
 	bool there;
 
-	if (!ramfile_reserve(file, 1, BUDGET_OPTIONAL)) {
+	if (!file_reserve(file, 1, BUDGET_OPTIONAL)) {
 		tier_kick(file->tier);
 		return false;
 	}
 	lock_get(&file->lock);
-	length = ramfile_block_length(file, piece->block);
+	length = file_block_length(file, piece->block);
 	lock_put(&file->lock);
 	if (was == BLOCK_HOLE)
 		there = !ramfile_forget_stored(file, piece->block); /* pages that stay absent shall be zeros */
 	else
 		there = bring_cold(file, work, piece->block, length);
 	if (!there)
-		ramfile_release(file, 1);
+		file_release(file, 1);
 	return there;
 }
 
@@ -121,12 +121,12 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 
 	lock_get(&file->lock);
 	do {
-		ramfile_wait_owner(file, piece->block);
+		file_wait_owner(file, piece->block);
 		if (at + piece->length > file->size_bytes) {
 			lock_put(&file->lock);
 			return -EFBIG; /* truncated meanwhile */
 		}
-		piece->whole = piece->start == 0 && piece->length == ramfile_block_content(file, piece->block);
+		piece->whole = piece->start == 0 && piece->length == file_block_content(file, piece->block);
 		away = blocks_away(&file->blocks, piece->block);
 		if (away && !piece->whole)
 			err = away_wait(file, piece->block, AWAY_FOR_CALL);
@@ -135,7 +135,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 		lock_put(&file->lock);
 		return err;
 	}
-	was = ramfile_begin_update(file, piece->block);
+	was = file_begin_update(file, piece->block);
 	lock_put(&file->lock);
 
 	if (was != BLOCK_RESIDENT && !direct && !away && bring_in(file, work, piece, was))
@@ -148,7 +148,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 	} else {
 		err = write_cold(file, work, piece, data, was, &now);
 	}
-	ramfile_end_update(file, piece->block, now);
+	file_end_update(file, piece->block, now);
 	return err;
 }
 
@@ -161,7 +161,7 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 	err = work_get(tier_works(file->tier), &work);
 	if (err)
 		return err;
-	err = ramfile_begin_change(file);
+	err = file_begin_change(file);
 	if (err) {
 		work_put(tier_works(file->tier), work);
 		return err;
@@ -178,7 +178,7 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 		}
 		done += run;
 	}
-	ramfile_end_change(file);
+	file_end_change(file);
 	work_put(tier_works(file->tier), work);
 	return err;
 }
@@ -196,8 +196,8 @@ static int cover_stored(struct ramfile *file, struct work *work, const struct pi
 
 	lock_get(&file->lock);
 	stored = blocks_has(&file->blocks, piece->block, BLOCK_STORED);
-	length = ramfile_block_length(file, piece->block);
-	content = ramfile_block_content(file, piece->block);
+	length = file_block_length(file, piece->block);
+	content = file_block_content(file, piece->block);
 	lock_put(&file->lock);
 	if (!stored || !atomic_load(&file->kept))
 		return ramfile_forget_stored(file, piece->block);
@@ -241,24 +241,24 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 	int err = 0;
 
 	lock_get(&file->lock);
-	ramfile_wait_owner(file, piece->block);
+	file_wait_owner(file, piece->block);
 	while (!err && piece->block < file->blocks.count && blocks_away(&file->blocks, piece->block)) {
 		err = away_wait(file, piece->block, AWAY_FOR_CALL);
-		ramfile_wait_owner(file, piece->block);
+		file_wait_owner(file, piece->block);
 	}
 	if (err || piece->block >= file->blocks.count || blocks_empty(&file->blocks, piece->block)) {
 		lock_put(&file->lock);
 		return err;
 	}
-	was = ramfile_begin_update(file, piece->block);
+	was = file_begin_update(file, piece->block);
 	lock_put(&file->lock);
 	if (was == BLOCK_RESIDENT)
 		err = discard_resident(file, work, piece, &now);
 	else
 		err = write_cold(file, work, piece, NULL, was, &now);
 	if (was == BLOCK_RESIDENT && now == BLOCK_HOLE)
-		ramfile_release(file, 1);
-	ramfile_end_update(file, piece->block, now);
+		file_release(file, 1);
+	file_end_update(file, piece->block, now);
 	return err;
 }
 
@@ -292,7 +292,7 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 		return -ENOMEM;
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
-		was[i] = (uint8_t)ramfile_begin_update(file, first + i);
+		was[i] = (uint8_t)file_begin_update(file, first + i);
 		stored |= blocks_has(&file->blocks, first + i, BLOCK_STORED);
 		in_dram += was[i] == BLOCK_RESIDENT;
 		file->punches[(first + i) % PUNCH_SLOTS]++;
@@ -319,13 +319,13 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 			heat_used(&file->blocks, first + i);
 		}
 		kept += stays;
-		waiters |= ramfile_settle(file, first + i,
-					  stays       ? BLOCK_RESIDENT
-					  : forgotten ? BLOCK_HOLE
-						      : (enum block_state)was[i]);
+		waiters |= file_settle(file, first + i,
+				       stays       ? BLOCK_RESIDENT
+				       : forgotten ? BLOCK_HOLE
+						   : (enum block_state)was[i]);
 	}
 	lock_put(&file->lock);
-	ramfile_release(file, in_dram - kept);
+	file_release(file, in_dram - kept);
 	if (waiters)
 		ramfile_wake(file, first, count);
 	return err;
@@ -370,8 +370,8 @@ int ramfile_discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
 
 int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 {
-	uint64_t size = ramfile_size(file);
-	uint64_t end, memory_end = ramfile_whole_pages(size), first_whole, end_whole;
+	uint64_t size = file_size(file);
+	uint64_t end, memory_end = file_whole_pages(size), first_whole, end_whole;
 	struct work *work;
 	int err;
 
@@ -382,7 +382,7 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 	err = work_get(tier_works(file->tier), &work);
 	if (err)
 		return err;
-	err = ramfile_begin_change(file);
+	err = file_begin_change(file);
 	if (err) {
 		work_put(tier_works(file->tier), work);
 		return err;
@@ -401,7 +401,7 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 		err = discard_piece(file, work, &piece);
 		offset += piece.length;
 	}
-	ramfile_end_change(file);
+	file_end_change(file);
 	work_put(tier_works(file->tier), work);
 	return err;
 }

@@ -46,7 +46,7 @@ static void begin_batch(struct ramfile *file, struct write_batch *batch, uint64_
 		    blocks_has(&file->blocks, block, BLOCK_OWNED) ||
 		    blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
 			break;
-		batch->was[batch->count++] = ramfile_begin_update(file, block);
+		batch->was[batch->count++] = file_begin_update(file, block);
 	}
 }
 
@@ -151,7 +151,7 @@ static void end_batch(struct ramfile *file, struct write_batch *batch)
 			blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 			now = BLOCK_COLD;
 		}
-		waiters |= ramfile_settle(file, block, now);
+		waiters |= file_settle(file, block, now);
 	}
 	lock_put(&file->lock);
 	if (waiters)

@@ -38,7 +38,7 @@ static int open_piece(struct control_request *request, struct piece *ret)
 		err = ns_open(request->config->ns, request->ino, &ret->file);
 	if (err)
 		return err;
-	size = ramfile_size(ret->file);
+	size = file_size(ret->file);
 	if (ret->offset > size)
 		ret->offset = size;
 	if (ret->length > size - ret->offset)
@@ -61,12 +61,12 @@ static bool progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 					     "total_bytes", (json_int_t)total_bytes));
 }
 
-typedef int move_fn(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *fn, void *arg,
-		    struct ramfile_moved *ret);
+typedef int move_fn(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *fn, void *arg,
+		    struct file_moved *ret);
 
 static int move(struct control_request *request, move_fn *fn, json_t **ret)
 {
-	struct ramfile_moved moved = {};
+	struct file_moved moved = {};
 	struct piece piece;
 	int err = open_piece(request, &piece);
 

@@ -428,7 +428,7 @@ int control_report_map(struct control_request *request, json_t **ret)
 		err = ns_open(request->config->ns, request->ino, &file);
 	if (err)
 		return err;
-	size = ramfile_size(file);
+	size = file_size(file);
 	if (offset > size)
 		offset = size;
 	if (length > size - offset)

@@ -31,7 +31,7 @@ static bool is_aligned(uint64_t value)
 /* O_DIRECT: whole pages, but for the last piece of a file. */
 static bool is_direct(struct ramfile *file, uint64_t offset, uint64_t len)
 {
-	return is_aligned(offset) && (is_aligned(len) || offset + len >= ramfile_size(file));
+	return is_aligned(offset) && (is_aligned(len) || offset + len >= file_size(file));
 }
 
 int door_create(const struct door *door, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid,
@@ -193,7 +193,7 @@ int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, siz
 		return rc;
 	rc = direct && !is_direct(file, offset, len) ? -EINVAL : ramfile_read(file, buf, len, offset, ret_len);
 	if (rc == 0 && direct)
-		ramfile_count_direct(file, *ret_len, 0);
+		file_count_direct(file, *ret_len, 0);
 	ns_put(door->ns, ino);
 	return rc;
 }
@@ -207,12 +207,12 @@ static int write_open(const struct door *door, struct ramfile *file, uint64_t in
 	if (direct && !is_direct(file, offset, len))
 		return -EINVAL;
 	/* The kernel serializes writes that extend a file, and truncates. */
-	if (end > ramfile_size(file))
+	if (end > file_size(file))
 		rc = ns_extend(door->ns, ino, end);
 	if (rc == 0)
 		rc = ramfile_write(file, buf, len, offset, direct);
 	if (rc == 0 && direct)
-		ramfile_count_direct(file, 0, len);
+		file_count_direct(file, 0, len);
 	return rc;
 }
 
@@ -230,7 +230,7 @@ static void mark_cached(const struct door *door, struct ramfile *file, size_t le
 static void unmark_cached(const struct door *door, struct ramfile *file, uint64_t offset, uint64_t len)
 {
 	static const uint8_t none[BLOCKS_A_WRITE];
-	uint64_t block_bytes = tier_block_bytes(door->tier), size = ramfile_size(file);
+	uint64_t block_bytes = tier_block_bytes(door->tier), size = file_size(file);
 	uint64_t end = offset + len < size ? (offset + len) / block_bytes : (size + block_bytes - 1) / block_bytes;
 
 	for (uint64_t first = (offset + block_bytes - 1) / block_bytes; first < end; first += BLOCKS_A_WRITE)
@@ -277,7 +277,7 @@ static int fallocate_open(const struct door *door, struct ramfile *file, uint64_
 	uint64_t end = offset + len;
 	int rc = 0;
 
-	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > ramfile_size(file))
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > file_size(file))
 		rc = ns_extend(door->ns, ino, end);
 	/* Zeros are what a hole reads as. Plain preallocation has nothing to do: room is made when a block comes. */
 	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))

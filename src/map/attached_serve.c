@@ -107,7 +107,7 @@ static int grant_arena(struct connection *connection, const struct token_grant *
 	err = ns_open(attached->config.ns, token->ino, &file);
 	if (!err) {
 		err = ramfile_arena_fd(file, true, &grant->fd);
-		msg->u.arena.size_bytes = ramfile_memory_bytes(file);
+		msg->u.arena.size_bytes = file_memory_bytes(file);
 		ns_put(attached->config.ns, token->ino);
 	}
 	if (err) {
@@ -282,7 +282,7 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
 	err = ns_open(attached->config.ns, ino, &file);
 	if (!err) {
-		err = check_range(&packet->msg, ramfile_memory_bytes(file));
+		err = check_range(&packet->msg, file_memory_bytes(file));
 		if (!err)
 			err = make_mapping(connection, packet, 0, grant->fd, file, ino, &mapping);
 		if (err)
@@ -312,7 +312,7 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err,
 					     "the descriptor is not the arena of a file of this mount");
-	err = check_range(&packet->msg, ramfile_memory_bytes(file));
+	err = check_range(&packet->msg, file_memory_bytes(file));
 	if (!err)
 		err = make_mapping(connection, packet, 1, packet->fds[0], file, ino, &mapping);
 	if (err) {

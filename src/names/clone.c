@@ -53,7 +53,7 @@ static int save_size(struct ns *ns, struct tree_inode *inode, const struct ramfi
 }
 
 /* Without the lock; both files are open, the inode of the new one is busy. */
-static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode *inode, ramfile_progress_fn *progress,
+static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode *inode, file_progress_fn *progress,
 			 void *arg, struct ramfile_cloned *ret)
 {
 	struct store *store = ns->store;
@@ -78,7 +78,7 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 }
 
 /* Both are open. */
-static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, ramfile_progress_fn *progress, void *arg,
+static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, file_progress_fn *progress, void *arg,
 		      struct ramfile_cloned *ret)
 {
 	struct tree_inode *inode;
@@ -93,7 +93,7 @@ static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, ramfile_
 	return rc;
 }
 
-int ns_clone(struct ns *ns, uint64_t from, uint64_t to, ramfile_progress_fn *progress, void *arg,
+int ns_clone(struct ns *ns, uint64_t from, uint64_t to, file_progress_fn *progress, void *arg,
 	     struct ramfile_cloned *ret)
 {
 	struct ramfile *source, *target;

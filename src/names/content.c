@@ -189,7 +189,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	lock_put(&ns->lock);
 	rc = ramfile_load(ns->tier, inode->ino, size_bytes, lost, &file);
 	if (rc == 0) {
-		ramfile_on_dirty(file, on_dirty, ns);
+		file_on_dirty(file, on_dirty, ns);
 		ramfile_set_kept(file, kept);
 		plain = ramfile_inherit(file, inherited);
 	} else {

@@ -466,7 +466,7 @@ static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 static int demote_all(struct ramfile *file, struct closing *closing)
 {
 	struct ramfile_figures figures;
-	struct ramfile_moved moved;
+	struct file_moved moved;
 	int rc;
 
 	ramfile_figures(file, &figures);

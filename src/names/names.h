@@ -102,7 +102,7 @@ int ns_fsync(struct ns *ns, uint64_t ino);
 /* The content of a RAM file becomes that of an empty one, too (ramfile_clone()), durably, and shows all at once: a
  * crash leaves it empty or whole. Nobody may write to the empty one meanwhile. -EINVAL: the same file twice;
  * -ENOTEMPTY; -EISDIR. After an error it is empty. */
-int ns_clone(struct ns *ns, uint64_t from, uint64_t to, ramfile_progress_fn *progress, void *arg,
+int ns_clone(struct ns *ns, uint64_t from, uint64_t to, file_progress_fn *progress, void *arg,
 	     struct ramfile_cloned *ret);
 
 /* Path of an inode below the mount point ("/vm0"), for reports; "(unlinked)" if it has no name. */

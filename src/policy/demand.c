@@ -24,7 +24,7 @@ struct demand {
 	struct ramfile *file;
 	uint64_t offset, len;
 	uint64_t round; /* the zap of this round, and everything after it, counts */
-	struct ramfile_moved moved;
+	struct file_moved moved;
 };
 
 /* Under lock: some blocks from *first on that are idle, at most those of one part. False: there is none left. */
@@ -141,7 +141,7 @@ static void want_evicted(struct ramfile *file)
 
 int ramfile_demote_staged(struct ramfile *file)
 {
-	struct demand demand = { .file = file, .len = ramfile_size(file) };
+	struct demand demand = { .file = file, .len = file_size(file) };
 	size_t most = SCAN_BLOCKS;
 	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
 
@@ -152,10 +152,10 @@ int ramfile_demote_staged(struct ramfile *file)
 	return demand_pass(&demand, false, pick, most);
 }
 
-int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *progress, void *arg,
-		   struct ramfile_moved *ret)
+int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
+		   struct file_moved *ret)
 {
-	uint64_t size = ramfile_size(file);
+	uint64_t size = file_size(file);
 	struct demand demand = { .file = file,
 				 .offset = offset,
 				 .len = offset < size && len > size - offset ? size - offset : len };

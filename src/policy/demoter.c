@@ -79,7 +79,7 @@ static void scan_file(void *arg, struct ramfile *file)
 	if (room_missing_of(file)) /* nobody else pays for it */
 		pace.hurry = pace.wanted = true;
 	lock_get(&file->lock);
-	ramfile_visit(file, now);
+	file_visit(file, now);
 	if (!file->blocks.cached)
 		atomic_store(&file->was_cached, false);
 	wanted = file->scan_wanted || pace.hurry;

@@ -80,7 +80,7 @@ static void setup(void)
 
 static void stop(void)
 {
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
 	tier_free(tier);
@@ -103,7 +103,7 @@ static void restart(void)
 
 	new_engine();
 	ck_assert_int_eq(load(), 0);
-	ramfile_check(file);
+	file_check(file);
 	close(old->arena.fd);
 	old->arena.fd = -1;
 	ramfile_unload(old);
@@ -382,7 +382,7 @@ START_TEST(a_discard_that_stops_half_way)
 	fail_arm_plan(&(struct fail_plan){ .kinds = FAIL_SPACE, .nth = 1 });
 	ck_assert_int_ne(ramfile_discard(file, BLOCK, (uint64_t)3 * BLOCK), 0);
 	ck_assert(fail_disarm());
-	ramfile_check(file);
+	file_check(file);
 	expect(1, 0);
 	expect(2, 2);
 	expect(3, 0);
@@ -413,7 +413,7 @@ START_TEST(a_punch_that_fails_leaves_its_blocks_resident)
 	ck_assert_int_eq(state_of(2), BLOCK_RESIDENT);
 	ck_assert_int_eq(state_of(5), BLOCK_COLD);
 	ck_assert_uint_eq(result.demoted, 1);
-	ramfile_check(file);
+	file_check(file);
 	/* What is written to the store now must not be hidden by pages that were left. */
 	put(1, 9, true);
 	put(2, 8, true);
@@ -511,7 +511,7 @@ START_TEST(a_buffered_write_that_fails_punches_nothing)
 	ck_assert_mem_eq(got, content(1), 50);
 	ck_assert_mem_eq(got + 50, content(2), 100);
 	ck_assert_mem_eq(got + 150, content(1) + 150, BLOCK - 150);
-	ramfile_check(file);
+	file_check(file);
 }
 END_TEST
 
@@ -532,7 +532,7 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	lock_get(&file->lock);
 	ck_assert_uint_eq(file->changing, 0);
 	lock_put(&file->lock);
-	ck_assert_int_eq(ramfile_demote(file, 0, SIZE, NULL, NULL, &(struct ramfile_moved){ 0 }), 0);
+	ck_assert_int_eq(ramfile_demote(file, 0, SIZE, NULL, NULL, &(struct file_moved){ 0 }), 0);
 	ck_assert_int_eq(ramfile_sync(file), 0);
 	ck_assert_int_eq(ramfile_is_clean(file, &clean), 0);
 	ck_assert(clean);
@@ -668,7 +668,7 @@ START_TEST(a_resize_that_fails_leaves_the_length)
 		}
 		if (err) {
 			ck_assert_int_eq(lseek(file->arena.fd, 0, SEEK_END), SIZE);
-			ck_assert_uint_eq(ramfile_size(file), SIZE);
+			ck_assert_uint_eq(file_size(file), SIZE);
 		}
 		if (!err)
 			ck_assert_int_eq(ramfile_truncate(file, SIZE), 0);

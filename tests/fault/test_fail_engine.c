@@ -102,7 +102,7 @@ static void put(uint64_t block, uint8_t which, bool direct)
 
 static void promote(uint64_t block)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
 	ck_assert_int_eq(ramfile_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_uint_eq(moved.moved_bytes, BLOCK);
@@ -190,7 +190,7 @@ static void world_free(void)
 	if (file && caches)
 		ramfile_close_cached(file);
 	if (file)
-		ramfile_check_idle(file);
+		file_check_idle(file);
 	ramfile_unload(file);
 	file = NULL;
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
@@ -209,7 +209,7 @@ static void read_all(struct ramfile *of, uint8_t *to)
 
 	memset(to, 0, SIZE_MAX_BYTES);
 	ck_assert_int_eq(ramfile_read(of, to, SIZE_MAX_BYTES, 0, &length), 0);
-	ck_assert_uint_eq(length, ramfile_size(of));
+	ck_assert_uint_eq(length, file_size(of));
 }
 
 /* Buffers have to be made anew. */
@@ -245,8 +245,8 @@ static void check_restart(const char *what)
 	struct tier *next;
 
 	new_tier(&next);
-	ck_assert_int_eq(ramfile_load(next, INO, ramfile_size(file), false, &other), 0);
-	ramfile_check(other);
+	ck_assert_int_eq(ramfile_load(next, INO, file_size(file), false, &other), 0);
+	file_check(other);
 	read_all(other, again);
 	for (uint64_t page = 0; page < SIZE_MAX_BYTES / PAGE; page++)
 		ck_assert_msg(may_be_written(page / 4) || !memcmp(again + page * PAGE, got + page * PAGE, PAGE),
@@ -260,7 +260,7 @@ static void check_restart(const char *what)
 
 static void check_content(const char *what, bool done)
 {
-	uint64_t size = ramfile_size(file);
+	uint64_t size = file_size(file);
 
 	ck_assert_msg(size == size_wanted || (!done && size == size_before), "%s: size %llu", what,
 		      (unsigned long long)size);
@@ -277,7 +277,7 @@ static void check_content(const char *what, bool done)
 
 static void check_world(const char *what, bool done)
 {
-	ramfile_check_idle(file);
+	file_check_idle(file);
 	ck_assert_msg(works_idle() == tier_works(tier)->made, "%s: a work buffer is lost", what);
 	ck_assert_msg(budget_used(tier_budget(tier)) == (atomic_load(&file->dram_blocks) + file->blocks.cached) * BLOCK,
 		      "%s: the budget is not what the file has", what);
@@ -526,7 +526,7 @@ static int sync_file(void)
 
 static int demote_all(void)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
 	return ramfile_demote(file, 0, SIZE, NULL, NULL, &moved);
 }
@@ -546,7 +546,7 @@ static int demote_staged(void)
 
 static int promote_all(void)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
 	return ramfile_promote(file, 0, SIZE, NULL, NULL, &moved);
 }

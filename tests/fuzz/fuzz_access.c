@@ -182,6 +182,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	drain(pair[0]);
 	close(pair[0]);
 	close(pair[1]);
-	ramfile_check(file);
+	file_check(file);
 	return 0;
 }

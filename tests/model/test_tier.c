@@ -214,7 +214,7 @@ static void bring(struct ramfile *file, uint64_t block)
 	struct tierfs_access_record record = {
 		.block = block, .count = 1, .form = TIERFS_FORM_PLAIN, .flags = TIERFS_BLOCK_AWAY
 	};
-	uint64_t at = block * model.block_bytes, size = ramfile_size(file);
+	uint64_t at = block * model.block_bytes, size = file_size(file);
 	uint64_t length = size - at < model.block_bytes ? size - at : model.block_bytes;
 	uint8_t *payload = plain[file == model.file];
 	struct access_buffer buffer = { .base = payload, .bytes = sizeof(plain[0]), .record = &record, .records = 1 };
@@ -241,7 +241,7 @@ static void check_copy(struct tier *tier, struct store *store, int dir, const st
 	ck_assert_int_eq(model.mem->ops->walk(model.mem, of->ino, 0, UINT64_MAX, copy_value, store), 0);
 	copy_arena(model.arena_dir, dir, of->ino);
 	ck_assert_int_eq(ramfile_load(tier, of->ino, of->size, false, &file), 0);
-	ramfile_check(file);
+	file_check(file);
 	for (uint64_t block = 0; file->blocks.away && block < file->blocks.count; block++)
 		bring(file, block);
 	ck_assert_int_eq(ramfile_read(file, got, of->size, 0, &length), 0);
@@ -799,7 +799,7 @@ static void op_demote(void)
 
 static void op_promote(void)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 	int err;
 
 	if (!model.size)
@@ -1021,7 +1021,7 @@ static void check_other(void)
 	struct other *other = &model.other;
 	size_t length;
 
-	ramfile_check(other->file);
+	file_check(other->file);
 	if (ramfile_read(other->file, got, other->size, 0, &length))
 		return; /* an injected failure */
 	ck_assert_uint_eq(length, other->size);
@@ -1164,7 +1164,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	supply_start();
 	for (model.steps = 0; model.steps < steps; model.steps++) {
 		one_step();
-		ramfile_check(model.file);
+		file_check(model.file);
 		ramfile_figures(model.file, &figures);
 		huge_bytes = figures.huge_bytes > huge_bytes ? figures.huge_bytes : huge_bytes;
 		if (pins)

@@ -53,7 +53,7 @@ static void start(void)
 
 static void stop(void)
 {
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 }
@@ -312,7 +312,7 @@ START_TEST(nobody_gets_what_is_not_here)
 					.payload_bytes = sizeof(memory) - PAYLOAD_AT };
 	uint8_t value[CODEC_HEADER_BYTES];
 	const struct tierfs_access_record *record;
-	struct ramfile_moved moved;
+	struct file_moved moved;
 	size_t records;
 	uint64_t next;
 

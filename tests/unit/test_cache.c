@@ -66,7 +66,7 @@ static void setup(void)
 static void teardown(void)
 {
 	in_put = NULL;
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 	store->ops->free(store);
@@ -184,7 +184,7 @@ START_TEST(a_fill_that_waits_is_refused_when_somebody_attaches)
 	tier_on_forget(tier, wait_for_filler, NULL);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_int_eq(result, -EINVAL);
-	ramfile_end_update(file, 1, BLOCK_HOLE);
+	file_end_update(file, 1, BLOCK_HOLE);
 	process_unmap(process);
 	tier_on_forget(tier, NULL, NULL);
 }
@@ -211,7 +211,7 @@ static void read_while_stored(void)
 START_TEST(a_read_does_not_wait_for_a_block_that_is_stored)
 {
 	static uint8_t data[BLOCK];
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
 	for (int value = 1; value <= 2; value++) {
 		memset(data, value, BLOCK);

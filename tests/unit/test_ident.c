@@ -74,7 +74,7 @@ static void start(void)
 
 static void stop(void)
 {
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 }
@@ -110,7 +110,7 @@ static enum block_state state_of(uint64_t block)
 
 static void demote(uint64_t block)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
 	ck_assert_int_eq(ramfile_demote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_COLD);
@@ -118,7 +118,7 @@ static void demote(uint64_t block)
 
 static void promote(uint64_t block)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
 	ck_assert_int_eq(ramfile_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_RESIDENT);

@@ -550,7 +550,7 @@ END_TEST
 START_TEST(fsync_of_a_cold_file_makes_it_clean)
 {
 	uint64_t f = file(NS_ROOT_INO, "f");
-	struct ramfile_moved moved;
+	struct file_moved moved;
 	struct ramfile *content;
 
 	ck_assert_int_eq(resize(f, 4 * BLOCK), 0);

@@ -64,7 +64,7 @@ START_TEST(what_comes_while_it_is_measured_stays_cached)
 	ramfile_set_cached(file, 0, BLOCKS, none, marks);
 	ck_assert_uint_eq(cached_bytes(file), 0);
 
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 	config.store->ops->free(config.store);

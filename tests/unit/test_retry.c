@@ -59,7 +59,7 @@ static void teardown(void)
 {
 	if (process)
 		process_unmap(process);
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
 	tier_free(tier);
