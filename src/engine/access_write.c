@@ -382,7 +382,7 @@ static void end_batch(struct writer *writer)
 		waiters = settle(file, target);
 		lock_put(&file->lock);
 		if (waiters)
-			ramfile_wake(file, target->record.block, 1);
+			mappers_wake(file, target->record.block, 1);
 		writer->buffer->record[target->index] = target->record;
 	}
 }

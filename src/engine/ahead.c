@@ -66,7 +66,7 @@ static void *bring_pieces(void *arg)
 		lock_put(&ahead->lock);
 		if (piece.file) {
 			bring_piece(&piece);
-			ramfile_drop_mapper(piece.file, piece.mapper);
+			mappers_drop(piece.file, piece.mapper);
 		}
 		lock_get(&ahead->lock);
 	}
@@ -155,10 +155,10 @@ void ahead_bring(struct ahead *ahead, struct ramfile *file, struct mapper *mappe
 			bring_piece(&piece);
 			continue;
 		}
-		if (!ramfile_hold_mapper(file, mapper))
+		if (!mappers_hold(file, mapper))
 			return;
 		if (!enqueue(ahead, &piece)) {
-			ramfile_drop_mapper(file, mapper);
+			mappers_drop(file, mapper);
 			return;
 		}
 	}
@@ -183,5 +183,5 @@ void ahead_forget(struct ahead *ahead, struct mapper *mapper)
 	}
 	lock_put(&ahead->lock);
 	while (forgotten--)
-		ramfile_drop_mapper(file, mapper);
+		mappers_drop(file, mapper);
 }

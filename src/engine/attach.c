@@ -10,7 +10,7 @@
 #include "engine/parked.h"
 #include "engine/partial.h"
 
-int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
+int attach_add(struct ramfile *file, struct mapper *mapper)
 {
 	int err = file_begin_change(file);
 
@@ -57,7 +57,7 @@ int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper)
 	return 0;
 }
 
-void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper)
+void attach_remove(struct ramfile *file, struct mapper *mapper)
 {
 	struct mapper **at;
 	uint64_t round;
@@ -79,5 +79,5 @@ void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper)
 	lock_get(&file->lock);
 	round = file->heat.round + 1;
 	lock_put(&file->lock);
-	ramfile_zapped(file, NULL, round);
+	mappers_zapped(file, NULL, round);
 }

@@ -10,6 +10,6 @@ struct ramfile;
 
 /* What the kernel caches of the file is dropped first. -EBUSY: the file is mapped plain; -EIO: it is lost;
  * -ENOMEM. Until the mapper is removed the file cannot be marked clean. */
-int ramfile_add_mapper(struct ramfile *file, struct mapper *mapper);
+int attach_add(struct ramfile *file, struct mapper *mapper);
 /* Returns when no call into the mapper is running or will be made. */
-void ramfile_remove_mapper(struct ramfile *file, struct mapper *mapper);
+void attach_remove(struct ramfile *file, struct mapper *mapper);

@@ -60,7 +60,7 @@ int away_wait(struct ramfile *file, uint64_t block, enum away_for what)
 			err = -EINTR;
 			break;
 		}
-		if (what == AWAY_FOR_FILL && ramfile_is_attached(file)) {
+		if (what == AWAY_FOR_FILL && mappers_attached(file)) {
 			err = -EINVAL;
 			break;
 		}

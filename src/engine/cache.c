@@ -57,7 +57,7 @@ enum ramfile_cache ramfile_open_cached(struct ramfile *file)
 	mappers = file->mapper_count;
 	lock_put(&file->mapper_lock);
 	/* One that has not come back to a daemon that was restarted counts, too: it would be refused then. */
-	if (mappers || file->attaching || (!file->cached_opens && ramfile_is_held(file)))
+	if (mappers || file->attaching || (!file->cached_opens && mappers_have_arena(file)))
 		return RAMFILE_CACHE_NO;
 	if (!file->cached_opens && arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true) < 0)
 		return RAMFILE_CACHE_NO;
@@ -122,7 +122,7 @@ int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, s
 
 	tier_wait_room(file->tier, len, started_ns + FILL_WAIT_NS);
 	lock_get(&file->lock);
-	refused = ramfile_is_attached(file);
+	refused = mappers_attached(file);
 	for (uint64_t block = first; !refused && block < file->blocks.count && block * file->block_bytes < offset + len;
 	     block++)
 		mark_cached(file, block);
@@ -186,7 +186,7 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 	if (!there)
 		file_release(file, 1);
 	if (waiters)
-		ramfile_wake(file, block, 1);
+		mappers_wake(file, block, 1);
 	return err;
 }
 

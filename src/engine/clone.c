@@ -113,7 +113,7 @@ static int each_resident_run(struct clone *clone, bool on)
 
 		for (run = 0; i + run < clone->count && clone->member[i + run].was == BLOCK_RESIDENT; run++)
 			length += clone->member[i + run].length;
-		err = run ? ramfile_protect(file, (clone->first + i) * file->block_bytes, length, on) : 0;
+		err = run ? mappers_protect(file, (clone->first + i) * file->block_bytes, length, on) : 0;
 		if (err && !first_err)
 			first_err = err;
 	}
@@ -134,7 +134,7 @@ static void settle(struct clone *clone)
 	pthread_cond_broadcast(&file->settled);
 	lock_put(&file->lock);
 	if (waiters)
-		ramfile_wake(file, clone->first, clone->count);
+		mappers_wake(file, clone->first, clone->count);
 }
 
 /* --- resident blocks get a stored copy ------------------------------------------------------------------------- */
@@ -282,7 +282,7 @@ static int clone_batch(struct clone *clone, uint64_t end)
 
 	take(clone, end);
 	err = clone->away ? -EREMOTE : 0;
-	if (!err && clone->residents && ramfile_has_stranger(clone->file))
+	if (!err && clone->residents && mappers_stranger(clone->file))
 		err = -EBUSY;
 	if (!err)
 		err = change(clone);

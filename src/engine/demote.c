@@ -85,7 +85,7 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 		lock_wait(&file->lock, &file->settled);
 	file->batches++; /* no mapper comes in from here on */
 	lock_put(&file->lock);
-	stranger = ramfile_has_stranger(file) || ramfile_is_opaque(file);
+	stranger = mappers_stranger(file) || ramfile_is_opaque(file);
 	lock_get(&file->mapper_lock);
 	batch->mapped = file->mapper_count > 0;
 	lock_put(&file->mapper_lock);
@@ -164,7 +164,7 @@ static int protect_skipped(struct batch *batch, bool on)
 {
 	struct mapper_run run[BATCH_BLOCKS];
 
-	return ramfile_protect_runs(batch->file, run, collect_runs(batch, true, run), on);
+	return mappers_protect_runs(batch->file, run, collect_runs(batch, true, run), on);
 }
 
 static int span_punch(struct ramfile *file, uint64_t offset, uint64_t length)
@@ -192,7 +192,7 @@ static void look_used(struct batch *batch)
 		run[runs++] = (struct mapper_run){ .offset = batch->member[i].block * batch->file->block_bytes,
 						   .length = count * batch->file->block_bytes };
 	}
-	ramfile_look_runs(batch->file, run, runs, batch->used);
+	mappers_look_runs(batch->file, run, runs, batch->used);
 }
 
 static void look_referenced(struct batch *batch, uint8_t *referenced)
@@ -482,7 +482,7 @@ static void finish(struct batch *batch, struct demote_result *ret)
 	ret->demoted += demoted;
 	ret->aborted += aborted;
 	if (waiters)
-		ramfile_wake(file, batch->member[0].block,
+		mappers_wake(file, batch->member[0].block,
 			     batch->member[batch->count - 1].block - batch->member[0].block + 1);
 	file_release(file, demoted);
 }

@@ -157,7 +157,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	if (err == -EIO)
 		try_later(file, mapper, block * file->block_bytes, length, arrived_ns);
 	if (waiters || (err && err != -EIO))
-		ramfile_wake(file, block, 1);
+		mappers_wake(file, block, 1);
 }
 
 /* Called with the lock held, the block COLD and reserved; drops the lock. Long windows are asked for before the block
@@ -231,7 +231,7 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	}
 	/* After -EBUSY the mapper wakes who waits in it when it has recovered. */
 	if (waiters || (err && err != -EBUSY))
-		ramfile_wake(file, block, count);
+		mappers_wake(file, block, count);
 }
 
 /* --- resident --------------------------------------------------------------------------------------------- */
@@ -275,16 +275,16 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 		refill(file, mapper, block, offset, partial, arrived_ns);
 	if (cancelled) {
 		atomic_fetch_add(&file->demotions_aborted, 1);
-		ramfile_protect(file, block * file->block_bytes, length, false);
+		mappers_protect(file, block * file->block_bytes, length, false);
 	} else if (kind == RAMFILE_FAULT_PROTECTED) {
-		ramfile_protect_in(mapper, block * file->block_bytes, length, false);
+		mappers_protect_in(mapper, block * file->block_bytes, length, false);
 	}
 	lock_get(&file->lock);
 	heat_used(&file->blocks, block);
 	waiters = file_settle(file, block, BLOCK_RESIDENT);
 	lock_put(&file->lock);
 	if (waiters)
-		ramfile_wake(file, block, 1);
+		mappers_wake(file, block, 1);
 }
 
 /* --- the fault -------------------------------------------------------------------------------------------- */
@@ -380,7 +380,7 @@ bool tier_resume_fault(struct tier *tier)
 	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
 		  parked->arrived_ns);
 	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
-	ramfile_drop_mapper(parked->file, parked->mapper);
+	mappers_drop(parked->file, parked->mapper);
 	free(parked);
 	return true;
 }

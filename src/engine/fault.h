@@ -13,7 +13,7 @@ struct mapper;
 struct ramfile;
 struct tier;
 
-/* A thread of the mapper waits at offset. Not called after or during ramfile_remove_mapper(). Resolves it and wakes the
+/* A thread of the mapper waits at offset. Not called after or during attach_remove(). Resolves it and wakes the
  * thread, now or later (when there is room). arrived_ns: when the event was read, for the latency figures. Never fails:
  * what cannot be read is poisoned. */
 void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,

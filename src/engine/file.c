@@ -68,7 +68,7 @@ void file_end_update(struct ramfile *file, uint64_t block, enum block_state stat
 	waiters = file_settle(file, block, state);
 	lock_put(&file->lock);
 	if (waiters)
-		ramfile_wake(file, block, 1);
+		mappers_wake(file, block, 1);
 }
 
 enum block_state file_begin_update(struct ramfile *file, uint64_t block)

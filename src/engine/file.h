@@ -145,7 +145,7 @@ void file_wait_block(struct ramfile *file, uint64_t block);
 /* The same, and until no demotion batch holds it: for who changes its key in the store, which the batch is about to
  * write. */
 void file_wait_owner(struct ramfile *file, uint64_t block);
-/* Under lock: ends a passing state of the caller's. Returns true if somebody waits: call ramfile_wake() after dropping
+/* Under lock: ends a passing state of the caller's. Returns true if somebody waits: call mappers_wake() after dropping
  * the lock. */
 bool file_settle(struct ramfile *file, uint64_t block, enum block_state state);
 /* Under lock: takes the block for a change. Returns the state that it was in. */

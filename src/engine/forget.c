@@ -1,4 +1,4 @@
-/* What the kernel caches of a file that is about to be attached has to go: ramfile_add_mapper() asks for it here, and
+/* What the kernel caches of a file that is about to be attached has to go: attach_add() asks for it here, and
  * the door that can tell the kernel so (front/fuse_session.c) does it.
  *
  * The door may be gone before the last file is attached: an unmounted daemon serves mappings to the end. So calls are

@@ -87,7 +87,7 @@ bool ramfile_zero_huge(struct ramfile *file, struct mapper *mapper, uint64_t blo
 	}
 	blocks_set_huge(&file->blocks, first, huge);
 	lock_put(&file->lock);
-	ramfile_wake(file, first, count);
+	mappers_wake(file, first, count);
 	return true;
 }
 
@@ -109,7 +109,7 @@ static void split_mapped(struct ramfile *file, uint64_t offset, bool thorough)
 {
 	struct span span = { .offset = offset - offset % HUGE_BYTES, .length = HUGE_BYTES, .thorough = thorough };
 
-	ramfile_each_mapper(file, split_one, &span);
+	mappers_each(file, split_one, &span);
 }
 
 static bool maybe_huge(struct ramfile *file, uint64_t first, uint64_t count)
@@ -217,7 +217,7 @@ static void give_back(struct ramfile *file, struct unit *unit, bool held)
 		blocks_set_huge(&file->blocks, unit->first, false);
 	lock_put(&file->lock);
 	if (waiters)
-		ramfile_wake(file, unit->first, unit->count);
+		mappers_wake(file, unit->first, unit->count);
 }
 
 /* Called with the lock held; drops it. False: it may be huge still. */
@@ -235,7 +235,7 @@ static bool split_unit(struct ramfile *file, uint64_t first)
 		return absent;
 	}
 	lock_put(&file->lock);
-	ramfile_each_mapper(file, look_one, &unit);
+	mappers_each(file, look_one, &unit);
 	for (int attempt = 0; attempt < 2 && held; attempt++) {
 		split_mapped(file, first * file->block_bytes, attempt > 0);
 		held = is_held(file, &unit);

@@ -136,7 +136,7 @@ static uint64_t end_load(struct load *load)
 	atomic_fetch_add(&file->promotions, loaded);
 	file_release(file, load->count - loaded);
 	if (waiters)
-		ramfile_wake(file, load->first, load->count);
+		mappers_wake(file, load->first, load->count);
 	return loaded;
 }
 

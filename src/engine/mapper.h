@@ -53,7 +53,7 @@ struct mapper_ops {
 	 * wholly in it. */
 	int (*split)(struct mapper *mapper, uint64_t offset, uint64_t length, bool thorough);
 	/* Asks the process to drop its page-table entries for the blocks with mark[i] != 0. A call with count 0 ends
-	 * the round: when all of its zaps are done, ramfile_zapped(file, mapper, round) is called, possibly from
+	 * the round: when all of its zaps are done, mappers_zapped(file, mapper, round) is called, possibly from
 	 * within. A mapper that never answers keeps its blocks from being demoted. */
 	int (*zap)(struct mapper *mapper, uint64_t first, uint64_t count, const uint8_t *mark, uint64_t round);
 };

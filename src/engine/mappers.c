@@ -10,7 +10,7 @@
 
 /* --- calls into all of them --------------------------------------------------------------------------------- */
 
-unsigned int ramfile_each_mapper(struct ramfile *file, ramfile_mapper_fn *fn, void *arg)
+unsigned int mappers_each(struct ramfile *file, mappers_fn *fn, void *arg)
 {
 	struct mapper *mapper, *next;
 	unsigned int called = 0;
@@ -42,11 +42,11 @@ static void wake_one(void *arg, struct mapper *mapper)
 	mapper->ops->wake(mapper, span->offset, span->length);
 }
 
-void ramfile_wake(struct ramfile *file, uint64_t first, uint64_t count)
+void mappers_wake(struct ramfile *file, uint64_t first, uint64_t count)
 {
 	struct span span = { .offset = first * file->block_bytes, .length = count * file->block_bytes };
 
-	ramfile_each_mapper(file, wake_one, &span);
+	mappers_each(file, wake_one, &span);
 }
 
 struct runs {
@@ -58,7 +58,7 @@ struct runs {
 	int err; /* the first one */
 };
 
-int ramfile_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
+int mappers_protect_in(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
 {
 	int err = mapper->ops->protect(mapper, offset, length, on);
 
@@ -80,7 +80,7 @@ static void protect_one(void *arg, struct mapper *mapper)
 	if (!mapper->ops->protect_runs || runs->count == 1 || (err && err != -EBUSY && err != -ETIMEDOUT)) {
 		err = 0;
 		for (size_t i = 0; i < runs->count; i++) {
-			run_err = ramfile_protect_in(mapper, runs->run[i].offset, runs->run[i].length, runs->on);
+			run_err = mappers_protect_in(mapper, runs->run[i].offset, runs->run[i].length, runs->on);
 			err = err ? err : run_err;
 		}
 	}
@@ -88,20 +88,20 @@ static void protect_one(void *arg, struct mapper *mapper)
 		runs->err = err;
 }
 
-int ramfile_protect_runs(struct ramfile *file, const struct mapper_run *run, size_t count, bool on)
+int mappers_protect_runs(struct ramfile *file, const struct mapper_run *run, size_t count, bool on)
 {
 	struct runs runs = { .run = run, .count = count, .on = on };
 
 	if (count)
-		ramfile_each_mapper(file, protect_one, &runs);
+		mappers_each(file, protect_one, &runs);
 	return runs.err;
 }
 
-int ramfile_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on)
+int mappers_protect(struct ramfile *file, uint64_t offset, uint64_t length, bool on)
 {
 	struct mapper_run run = { .offset = offset, .length = length };
 
-	return ramfile_protect_runs(file, &run, 1, on);
+	return mappers_protect_runs(file, &run, 1, on);
 }
 
 static void look_one(void *arg, struct mapper *mapper)
@@ -121,15 +121,15 @@ static void look_one(void *arg, struct mapper *mapper)
 	}
 }
 
-void ramfile_look_runs(struct ramfile *file, const struct mapper_run *run, size_t count, uint8_t *used)
+void mappers_look_runs(struct ramfile *file, const struct mapper_run *run, size_t count, uint8_t *used)
 {
 	struct runs runs = { .run = run, .count = count, .used = used, .block_bytes = file->block_bytes };
 
 	if (count)
-		ramfile_each_mapper(file, look_one, &runs);
+		mappers_each(file, look_one, &runs);
 }
 
-bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper)
+bool mappers_hold(struct ramfile *file, struct mapper *mapper)
 {
 	LOCK_SCOPE(&file->mapper_lock);
 
@@ -139,14 +139,14 @@ bool ramfile_hold_mapper(struct ramfile *file, struct mapper *mapper)
 	return true;
 }
 
-bool ramfile_mapper_leaves(struct ramfile *file, const struct mapper *mapper)
+bool mappers_leaves(struct ramfile *file, const struct mapper *mapper)
 {
 	LOCK_SCOPE(&file->mapper_lock);
 
 	return mapper->leaving;
 }
 
-void ramfile_drop_mapper(struct ramfile *file, struct mapper *mapper)
+void mappers_drop(struct ramfile *file, struct mapper *mapper)
 {
 	LOCK_SCOPE(&file->mapper_lock);
 
@@ -164,7 +164,7 @@ static bool all_zapped(struct ramfile *file, uint64_t round)
 	return true;
 }
 
-void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
+void mappers_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 {
 	if (mapper) {
 		lock_get(&file->mapper_lock);
@@ -183,19 +183,19 @@ void ramfile_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 
 /* --- who has the arena ----------------------------------------------------------------------------------- */
 
-int ramfile_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
+int mappers_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
 {
 	if (atomic_load(&file->lost))
 		return -EIO;
 	return arena_share(&file->arena, writable, ret_fd);
 }
 
-bool ramfile_owns_arena(struct ramfile *file, int fd)
+bool mappers_owns_arena(struct ramfile *file, int fd)
 {
 	return arena_is(&file->arena, fd);
 }
 
-bool ramfile_is_held(const struct ramfile *file)
+bool mappers_have_arena(const struct ramfile *file)
 {
 	uint64_t holder;
 
@@ -212,7 +212,7 @@ static bool known_holder(struct ramfile *file, uint64_t holder)
 	return false;
 }
 
-bool ramfile_has_stranger(struct ramfile *file)
+bool mappers_stranger(struct ramfile *file)
 {
 	uint64_t holder = 0;
 	int err;
@@ -225,7 +225,7 @@ bool ramfile_has_stranger(struct ramfile *file)
 	return err != -ENOENT;
 }
 
-bool ramfile_is_attached(struct ramfile *file)
+bool mappers_attached(struct ramfile *file)
 {
 	unsigned int mappers;
 
@@ -236,5 +236,5 @@ bool ramfile_is_attached(struct ramfile *file)
 	lock_get(&file->mapper_lock);
 	mappers = file->mapper_count;
 	lock_put(&file->mapper_lock);
-	return mappers || ramfile_is_held(file);
+	return mappers || mappers_have_arena(file);
 }

@@ -16,7 +16,7 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 	struct parked *parked = malloc(sizeof(*parked));
 
 	atomic_fetch_add(&tier->waited_faults, 1);
-	if (!parked || !ramfile_hold_mapper(file, mapper)) { /* let it come again: slower, and right */
+	if (!parked || !mappers_hold(file, mapper)) { /* let it come again: slower, and right */
 		free(parked);
 		mapper->ops->wake(mapper, offset - offset % PAGE_BYTES, PAGE_BYTES);
 		return;
@@ -38,7 +38,7 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 	tier_wake_demoter(tier);
 	lock_put(&tier->parked_lock);
 	/* Who removes the mapper may have looked for parked faults just before, and would wait until there is room. */
-	if (ramfile_mapper_leaves(file, mapper))
+	if (mappers_leaves(file, mapper))
 		tier_unpark(tier, mapper);
 }
 
@@ -62,7 +62,7 @@ void tier_unpark(struct tier *tier, struct mapper *mapper)
 	lock_put(&tier->parked_lock);
 	while ((parked = TAILQ_FIRST(&gone))) {
 		TAILQ_REMOVE(&gone, parked, link);
-		ramfile_drop_mapper(parked->file, mapper);
+		mappers_drop(parked->file, mapper);
 		free(parked);
 	}
 }

@@ -196,7 +196,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
  * is known when the load has looked at all of it, and of one that did not exist before. */
 static bool may_remove_arena(const struct ramfile *file)
 {
-	if (file->arena.fd < 0 || atomic_load(&file->lost) || ramfile_is_held(file))
+	if (file->arena.fd < 0 || atomic_load(&file->lost) || mappers_have_arena(file))
 		return false;
 	return file->loaded ? !file->blocks.in_state[BLOCK_RESIDENT] : file->arena.created;
 }

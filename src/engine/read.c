@@ -74,7 +74,7 @@ static int wait_rest(struct read_run *run, uint64_t block, bool owned)
 	struct ramfile *file = run->file;
 
 	for (;;) {
-		if (run->what == AWAY_FOR_FILL && ramfile_is_attached(file))
+		if (run->what == AWAY_FOR_FILL && mappers_attached(file))
 			return -EINVAL;
 		if (block >= file->blocks.count || (state_of(file, block) <= BLOCK_RESIDENT &&
 						    !(owned && blocks_has(&file->blocks, block, BLOCK_OWNED))))

@@ -66,7 +66,7 @@ uint64_t retry_run(struct retry *retry, uint64_t now_ns)
 		lock_put(&retry->lock);
 		retry->fault(waiting->file, waiting->mapper, waiting->offset, RAMFILE_FAULT_MISSING,
 			     waiting->arrived_ns);
-		ramfile_drop_mapper(waiting->file, waiting->mapper);
+		mappers_drop(waiting->file, waiting->mapper);
 		free(waiting);
 		lock_get(&retry->lock);
 	}
@@ -162,7 +162,7 @@ static bool add(struct retry *retry, const struct waiting *fresh)
 	struct waiting *waiting = malloc(sizeof(*waiting)), *other;
 	bool full;
 
-	if (!waiting || !ramfile_hold_mapper(fresh->file, fresh->mapper)) {
+	if (!waiting || !mappers_hold(fresh->file, fresh->mapper)) {
 		free(waiting);
 		return false;
 	}
@@ -179,9 +179,9 @@ static bool add(struct retry *retry, const struct waiting *fresh)
 	pthread_cond_signal(&retry->changed);
 	lock_put(&retry->lock);
 	if (other || full) {
-		ramfile_drop_mapper(fresh->file, fresh->mapper);
+		mappers_drop(fresh->file, fresh->mapper);
 		free(waiting);
-	} else if (ramfile_mapper_leaves(fresh->file, fresh->mapper)) {
+	} else if (mappers_leaves(fresh->file, fresh->mapper)) {
 		/* Who removes it may have looked for faults that wait just before. */
 		retry_forget(retry, fresh->mapper);
 	}
@@ -231,7 +231,7 @@ void retry_forget(struct retry *retry, struct mapper *mapper)
 	lock_put(&retry->lock);
 	while ((waiting = TAILQ_FIRST(&gone))) {
 		TAILQ_REMOVE(&gone, waiting, link);
-		ramfile_drop_mapper(waiting->file, mapper);
+		mappers_drop(waiting->file, mapper);
 		free(waiting);
 	}
 }

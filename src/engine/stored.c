@@ -87,7 +87,7 @@ void ramfile_readable(struct ramfile *file, uint64_t block)
 	if (!was_damaged)
 		return;
 	log_info("file %llu: block %llu can be read again", (unsigned long long)file->ino, (unsigned long long)block);
-	ramfile_each_mapper(file, bring_soon, &at);
+	mappers_each(file, bring_soon, &at);
 }
 
 int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)

@@ -327,7 +327,7 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 	lock_put(&file->lock);
 	file_release(file, in_dram - kept);
 	if (waiters)
-		ramfile_wake(file, first, count);
+		mappers_wake(file, first, count);
 	return err;
 }
 

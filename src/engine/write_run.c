@@ -155,7 +155,7 @@ static void end_batch(struct ramfile *file, struct write_batch *batch)
 	}
 	lock_put(&file->lock);
 	if (waiters)
-		ramfile_wake(file, batch->first, batch->count);
+		mappers_wake(file, batch->first, batch->count);
 }
 
 int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes)

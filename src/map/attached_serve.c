@@ -106,7 +106,7 @@ static int grant_arena(struct connection *connection, const struct token_grant *
 		return -ENOMEM;
 	err = ns_open(attached->config.ns, token->ino, &file);
 	if (!err) {
-		err = ramfile_arena_fd(file, true, &grant->fd);
+		err = mappers_arena_fd(file, true, &grant->fd);
 		msg->u.arena.size_bytes = file_memory_bytes(file);
 		ns_put(attached->config.ns, token->ino);
 	}

@@ -489,7 +489,7 @@ static int mapping_zap(struct mapper *mapper, uint64_t first, uint64_t count, co
 		lock_put(&mapping->lock);
 	}
 	if (over)
-		ramfile_zapped(mapping->file, mapper, round);
+		mappers_zapped(mapping->file, mapper, round);
 	return 0;
 }
 
@@ -679,7 +679,7 @@ bool mapping_zapped(struct mapping *mapping, uint64_t seq)
 	round = mapping->round;
 	lock_put(&mapping->lock);
 	if (over)
-		ramfile_zapped(mapping->file, &mapping->mapper, round);
+		mappers_zapped(mapping->file, &mapping->mapper, round);
 	return true;
 }
 

@@ -570,7 +570,7 @@ static void leave_table(struct map_table *table, struct mapping *mapping)
 		lock_wait(&table->lock, &table->unused);
 	lock_put(&table->lock);
 	free(entry);
-	ramfile_remove_mapper(mapping->file, &mapping->mapper);
+	attach_remove(mapping->file, &mapping->mapper);
 	lock_get(&table->lock);
 	while (mapping->refs > 1) /* what the engine asked for last */
 		lock_wait(&table->lock, &table->unused);
@@ -588,11 +588,11 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 	err = groups_add(table->groups, mapping->pid, mapping->file);
 	if (err)
 		return err;
-	err = ramfile_add_mapper(mapping->file, &mapping->mapper);
+	err = attach_add(mapping->file, &mapping->mapper);
 	if (!err) {
 		err = enter_table(table, mapping);
 		if (err)
-			ramfile_remove_mapper(mapping->file, &mapping->mapper);
+			attach_remove(mapping->file, &mapping->mapper);
 	}
 	if (err) {
 		groups_remove(table->groups, mapping->pid, mapping->file);

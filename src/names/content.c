@@ -316,7 +316,7 @@ static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_in
 			failed = open_rc;
 		if (open_rc < 0)
 			continue;
-		if (ramfile_owns_arena(file, arena_fd)) {
+		if (mappers_owns_arena(file, arena_fd)) {
 			*ret_ino = list[i];
 			*ret = file;
 			rc = 0;

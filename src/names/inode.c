@@ -153,7 +153,7 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 
 	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy || inode->inherited)
 		return;
-	if (inode->survivor && ramfile_is_held(inode->file))
+	if (inode->survivor && mappers_have_arena(inode->file))
 		return;
 	ns->survivors -= inode->survivor ? 1 : 0;
 	tree_inode_take(&ns->tree, inode);

@@ -244,7 +244,7 @@ static int load_survivors(struct ns *ns)
 
 		ns_pin(inode);
 		rc = ns_load_file(ns, inode);
-		if (rc == 0 && inode->rec.nlink == 0 && ramfile_is_held(inode->file)) {
+		if (rc == 0 && inode->rec.nlink == 0 && mappers_have_arena(inode->file)) {
 			inode->survivor = true;
 			ns->survivors++;
 		}

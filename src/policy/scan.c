@@ -54,8 +54,8 @@ static void end_zap(struct ramfile *file, uint64_t round)
 {
 	struct part end = { .round = round };
 
-	if (!ramfile_each_mapper(file, zap_one, &end))
-		ramfile_zapped(file, NULL, round);
+	if (!mappers_each(file, zap_one, &end))
+		mappers_zapped(file, NULL, round);
 }
 
 /* A step. True: there is more. */
@@ -76,7 +76,7 @@ static bool zap_some(struct ramfile *file)
 	file->zap_sent_ns = clock_ns();
 	lock_put(&file->lock);
 	if (marked)
-		ramfile_each_mapper(file, zap_one, &part);
+		mappers_each(file, zap_one, &part);
 	if (!more)
 		end_zap(file, part.round);
 	tier_count_visited(file->tier, part.count);
@@ -97,7 +97,7 @@ static bool look_some(struct ramfile *file)
 	if (!more)
 		return false;
 	memset(used, 0, part.count);
-	ramfile_each_mapper(file, look_one, &part);
+	mappers_each(file, look_one, &part);
 	tier_count_visited(file->tier, part.count);
 	file->scan_block = part.first + part.count;
 	lock_get(&file->lock);
@@ -162,7 +162,7 @@ static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct sca
 
 	LOCK_SCOPE(&file->lock);
 	pace_ns = round_ns(file, pace);
-	if (!file->zap_done) /* an agent has not answered; ramfile_zapped() kicks the demoter */
+	if (!file->zap_done) /* an agent has not answered; mappers_zapped() kicks the demoter */
 		return now_ns + pace_ns;
 	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
 }

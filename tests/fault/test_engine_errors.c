@@ -702,9 +702,9 @@ static void *fault_main(void *arg)
 {
 	struct mapper *mapper = arg;
 
-	ck_assert(ramfile_hold_mapper(file, mapper));
+	ck_assert(mappers_hold(file, mapper));
 	ramfile_fault(file, mapper, BLOCK, RAMFILE_FAULT_MISSING, clock_ns());
-	ramfile_drop_mapper(file, mapper);
+	mappers_drop(file, mapper);
 	return NULL;
 }
 

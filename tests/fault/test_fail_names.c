@@ -429,7 +429,7 @@ static int open_by_arena(void)
 
 	if (rc < 0)
 		return rc;
-	rc = ramfile_arena_fd(file, true, &fd);
+	rc = mappers_arena_fd(file, true, &fd);
 	if (rc == 0) {
 		rc = ns_open_by_arena(ns, fd, &ino, &again);
 		if (rc == 0)

@@ -199,11 +199,11 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 	process->arena = -1;
 	err = process->mapped && process->guarded ? 0 : -ENOMEM;
 	if (!err)
-		err = ramfile_arena_fd(file, true, &process->arena);
+		err = mappers_arena_fd(file, true, &process->arena);
 	if (!err)
 		err = arena_hold(process->arena, holder);
 	if (!err)
-		err = ramfile_add_mapper(file, &process->mapper);
+		err = attach_add(file, &process->mapper);
 	if (err) {
 		if (process->arena >= 0)
 			close(process->arena);
@@ -220,7 +220,7 @@ void process_unmap(struct process *process)
 {
 	if (!process)
 		return;
-	ramfile_remove_mapper(process->file, &process->mapper);
+	attach_remove(process->file, &process->mapper);
 	close(process->arena);
 	free(process->mapped);
 	free(process->guarded);
@@ -287,5 +287,5 @@ void process_run_agent(struct process *process)
 	if (process->acknowledged == process->round)
 		return;
 	process->acknowledged = process->round;
-	ramfile_zapped(process->file, &process->mapper, process->round);
+	mappers_zapped(process->file, &process->mapper, process->round);
 }

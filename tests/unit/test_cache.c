@@ -106,7 +106,7 @@ START_TEST(a_holder_that_is_not_back_counts)
 {
 	int fd;
 
-	ck_assert_int_eq(ramfile_arena_fd(file, true, &fd), 0);
+	ck_assert_int_eq(mappers_arena_fd(file, true, &fd), 0);
 	ck_assert_int_eq(arena_hold(fd, 1), 0);
 	ck_assert_int_eq(fill(1), -EINVAL);
 	ck_assert_int_eq(ramfile_open_cached(file), RAMFILE_CACHE_NO);

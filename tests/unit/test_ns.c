@@ -439,7 +439,7 @@ START_TEST(a_process_keeps_its_file_without_a_name)
 	ck_assert_int_eq(fill(f, 7, 4 * BLOCK), 0);
 	ck_assert_int_eq(ns_open(ns, f, &content), 0);
 	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "f"), 0);
-	ck_assert_int_eq(ramfile_arena_fd(content, true, &fd), 0);
+	ck_assert_int_eq(mappers_arena_fd(content, true, &fd), 0);
 	ck_assert_int_eq(arena_hold(fd, 1), 0);
 	for (int i = 0; i < 2; i++) {
 		remount_crashed();
@@ -724,7 +724,7 @@ START_TEST(by_arena)
 	ck_assert_int_eq(resize(f, BLOCK), 0);
 	ck_assert_int_eq(resize(g, BLOCK), 0);
 	ck_assert_int_eq(ns_open(ns, g, &content), 0);
-	ck_assert_int_eq(ramfile_arena_fd(content, true, &fd), 0);
+	ck_assert_int_eq(mappers_arena_fd(content, true, &fd), 0);
 	ck_assert_int_eq(ns_open_by_arena(ns, fd, &ino, &again), 0);
 	ck_assert_uint_eq(ino, g);
 	ck_assert_ptr_eq(content, again);

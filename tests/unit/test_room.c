@@ -345,7 +345,7 @@ void __wrap_lock_get(struct lock *lock);
 static void *leave(void *arg)
 {
 	(void)arg;
-	ramfile_remove_mapper(leaving_file, leaving_mapper);
+	attach_remove(leaving_file, leaving_mapper);
 	return NULL;
 }
 
@@ -374,7 +374,7 @@ START_TEST(a_mapper_leaves_while_its_fault_is_parked)
 	ck_assert_int_eq(pthread_join(leaver, NULL), 0);
 	tier_figures(tier, &figures);
 	ck_assert_uint_eq(figures.waiting_faults, 0);
-	ck_assert_int_eq(ramfile_add_mapper(leaving_file, leaving_mapper), 0);
+	ck_assert_int_eq(attach_add(leaving_file, leaving_mapper), 0);
 	process_unmap(process);
 	ramfile_unload(leaving_file);
 }
