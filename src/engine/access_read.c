@@ -238,7 +238,7 @@ static void read_alone(struct reader *reader, struct tierfs_access_record *recor
 	lock_put(&file->lock);
 	if (!cold)
 		return; /* it moved meanwhile: that is the answer */
-	err = ramfile_fetch(file, reader->work, record->block, reader->work->plain, &info);
+	err = stored_fetch(file, reader->work, record->block, reader->work->plain, &info);
 	if (!err)
 		err = put_value(reader, record, info.header_bytes + info.payload_bytes);
 	lock_get(&file->lock);

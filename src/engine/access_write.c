@@ -230,11 +230,11 @@ static int fill_dram(struct writer *writer, struct target *target)
 
 	/* Pages that the arena lacks would be those of the key. */
 	if (target->was == BLOCK_HOLE)
-		err = ramfile_forget_stored(file, block);
+		err = stored_forget(file, block);
 	if (!err)
 		err = arena_write(&file->arena, writer->work->plain, target->length, offset);
 	/* Not before the content is there, without which it would be a hole. */
-	if (!err && target->damaged && ramfile_forget_stored(file, block))
+	if (!err && target->damaged && stored_forget(file, block))
 		forget_hash(file, block);
 	if (!err)
 		return 0;
@@ -288,7 +288,7 @@ static int prepare(struct writer *writer, struct target *target)
 		target->plan = PLAN_DRAM;
 		err = target->record.form == TIERFS_FORM_NONE ? -EINVAL : 0;
 		if (!err)
-			err = ramfile_complete(file, writer->work, target->record.block);
+			err = partial_complete(file, writer->work, target->record.block);
 		if (!err)
 			err = read_payload(writer, target, slot);
 		return err ? err : write_resident(writer, target);
@@ -328,9 +328,9 @@ static void store_batch(struct writer *writer)
 			continue;
 		if (target->plan == PLAN_COLD && err) {
 			target->err = err;
-			ramfile_put_failed(writer->file, target->record.block, target->value_bytes);
+			stored_put_failed(writer->file, target->record.block, target->value_bytes);
 		} else if (target->plan == PLAN_HOLE) {
-			target->err = ramfile_forget_stored(writer->file, target->record.block);
+			target->err = stored_forget(writer->file, target->record.block);
 		}
 	}
 }

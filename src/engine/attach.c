@@ -16,7 +16,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 
 	if (err)
 		return err;
-	err = ramfile_complete_all(file);
+	err = partial_complete_all(file);
 	if (err) {
 		file_end_change(file);
 		return err;

@@ -171,7 +171,7 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 		budget_force(tier_budget(file->tier), file->block_bytes);
 	}
 	if (was == BLOCK_HOLE)
-		err = ramfile_cover_key(file, block);
+		err = stored_cover_key(file, block);
 	if (!err)
 		err = arena_write(&file->arena, data, length, offset);
 	there = !err || was == BLOCK_RESIDENT || file_has_pages(file, block);

@@ -150,7 +150,7 @@ static int read_content(struct clone *clone, size_t i)
 	if (member->damaged)
 		return -EIO;
 	if (member->partial)
-		err = ramfile_read_partial(file, work, clone->first + i, work->plain);
+		err = partial_read(file, work, clone->first + i, work->plain);
 	else
 		err = arena_read(&file->arena, work->plain, member->length, (clone->first + i) * file->block_bytes);
 	memset(work->plain + member->content, 0, file->block_bytes - member->content);
@@ -161,7 +161,7 @@ static int read_content(struct clone *clone, size_t i)
 static int forget(struct clone *clone, size_t i)
 {
 	struct ramfile *file = clone->file;
-	int err = ramfile_forget_stored(file, clone->first + i);
+	int err = stored_forget(file, clone->first + i);
 
 	if (!err) {
 		lock_get(&file->lock);
@@ -229,7 +229,7 @@ static int make_stored(struct clone *clone)
 		if (clone->member[i].was == BLOCK_RESIDENT)
 			err = encode(clone, i);
 		else if (clone->member[i].was == BLOCK_HOLE)
-			err = ramfile_forget_stored(clone->file, clone->first + i);
+			err = stored_forget(clone->file, clone->first + i);
 	}
 	return err ? err : put(clone);
 }

@@ -268,7 +268,7 @@ static int read_member(struct batch *batch, const struct member *member, uint8_t
 	int err;
 
 	if (member->partial)
-		err = ramfile_read_partial(batch->file, batch->work, member->block, plain);
+		err = partial_read(batch->file, batch->work, member->block, plain);
 	else
 		err = arena_read(&batch->file->arena, plain, member->length, member->block * batch->file->block_bytes);
 	memset(plain + member->content, 0, batch->file->block_bytes - member->content);

@@ -211,7 +211,7 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 
 	tell_waiting(mapper, count > 1 || key_left);
 	if (key_left)
-		err = ramfile_cover_key(file, block);
+		err = stored_cover_key(file, block);
 	if (!err)
 		err = mapper->ops->fill_zero(mapper, block * file->block_bytes, length);
 	lock_get(&file->lock);
@@ -251,7 +251,7 @@ static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, 
 	}
 	err = work_get(tier_works(file->tier), &work);
 	if (!err)
-		err = ramfile_complete(file, work, block);
+		err = partial_complete(file, work, block);
 	work_put(tier_works(file->tier), work);
 	if (err == -EIO)
 		try_later(file, mapper, offset, PAGE_BYTES, arrived_ns);

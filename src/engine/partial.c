@@ -37,15 +37,15 @@ static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool in
 	return 0;
 }
 
-int ramfile_read_partial(struct ramfile *file, struct work *work, uint64_t block, void *plain)
+int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *plain)
 {
 	struct codec_info info;
-	int err = ramfile_fetch(file, work, block, plain, &info);
+	int err = stored_fetch(file, work, block, plain, &info);
 
 	return err ? err : overlay(file, block, plain, false);
 }
 
-int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block)
+int partial_complete(struct ramfile *file, struct work *work, uint64_t block)
 {
 	struct codec_info info;
 	bool stored, whole;
@@ -58,7 +58,7 @@ int ramfile_complete(struct ramfile *file, struct work *work, uint64_t block)
 	lock_put(&file->lock);
 	if (whole || !stored)
 		return 0;
-	err = ramfile_fetch(file, work, block, work->plain, &info);
+	err = stored_fetch(file, work, block, work->plain, &info);
 	if (!err)
 		err = overlay(file, block, work->plain, true);
 	if (err)
@@ -87,7 +87,7 @@ static bool take_partial(struct ramfile *file, uint64_t *block)
 	return false;
 }
 
-int ramfile_complete_all(struct ramfile *file)
+int partial_complete_all(struct ramfile *file)
 {
 	struct work *work;
 	uint64_t block = 0;
@@ -96,7 +96,7 @@ int ramfile_complete_all(struct ramfile *file)
 	if (err)
 		return err;
 	while (!err && take_partial(file, &block)) {
-		err = ramfile_complete(file, work, block);
+		err = partial_complete(file, work, block);
 		file_end_update(file, block, BLOCK_RESIDENT);
 		if (err ==
 		    -EIO) { /* it stays partial: a fault on a page that it lacks tries again, or is refused alone */

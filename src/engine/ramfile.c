@@ -91,7 +91,7 @@ static int load_arena(struct ramfile *file, struct work *work)
 				continue;
 			/* A promotion was cut short, or the kernel had written back a part of the block. What cannot be
 			 * read now may be readable when it is needed. */
-			err = ramfile_complete(file, work, block);
+			err = partial_complete(file, work, block);
 			if (err == -EIO)
 				blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 			else if (err)

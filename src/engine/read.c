@@ -171,7 +171,7 @@ static int missing_copy(struct read_run *run, uint64_t block)
 		blocks_set_state(&file->blocks, block, BLOCK_UPDATING); /* ours: now the answer is certain */
 	lock_put(&file->lock);
 	if (cold) {
-		err = ramfile_fetch(file, run->work, block, run->work->plain, &info);
+		err = stored_fetch(file, run->work, block, run->work->plain, &info);
 		file_end_update(file, block, BLOCK_COLD);
 	}
 	return err && err != -EREMOTE ? err : -EAGAIN; /* -EREMOTE: it became away, begin_read() waits */
@@ -238,7 +238,7 @@ static int read_cold(struct read_run *run)
 		copy_piece(run, run->first + i, run->work->plain);
 	}
 	if (run->damaged)
-		ramfile_readable(file, run->first);
+		stored_readable(file, run->first);
 	return 0;
 }
 
@@ -285,7 +285,7 @@ static int complete_first(struct ramfile *file, struct read_run *run)
 		blocks_set_state(&file->blocks, run->first, BLOCK_UPDATING);
 	lock_put(&file->lock);
 	if (mine) {
-		err = ramfile_complete(file, run->work, run->first);
+		err = partial_complete(file, run->work, run->first);
 		file_end_update(file, run->first, BLOCK_RESIDENT);
 	}
 	return err ? err : -EAGAIN;

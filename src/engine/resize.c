@@ -94,7 +94,7 @@ static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, e
 	if (was == BLOCK_HOLE)
 		return 0;
 	if (was == BLOCK_RESIDENT) {
-		err = ramfile_complete(file, work, block);
+		err = partial_complete(file, work, block);
 		if (!err && tail)
 			err = arena_next_data(&file->arena, end - end % PAGE_BYTES, &data, NULL);
 		if (err || !tail || data > end)
@@ -104,13 +104,13 @@ static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, e
 	}
 	/* What is stored has zeros there, unless a change of the size was on its way when it was put. A block that
 	 * cannot be read cannot be read later either. */
-	err = ramfile_fetch(file, work, block, work->plain, &info);
+	err = stored_fetch(file, work, block, work->plain, &info);
 	if (err)
 		return err == -ENOMEM ? err : 0;
 	for (size_t at = start; at < file->block_bytes; at++) {
 		if (work->plain[at]) {
 			memset(work->plain + start, 0, file->block_bytes - start);
-			return ramfile_store_plain(file, work, block, was, ret);
+			return stored_put(file, work, block, was, ret);
 		}
 	}
 	return 0;

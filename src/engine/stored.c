@@ -74,7 +74,7 @@ static void bring_soon(void *arg, struct mapper *mapper)
 	retry_soon(tier_retry(at->file->tier), at->file, mapper, at->offset);
 }
 
-void ramfile_readable(struct ramfile *file, uint64_t block)
+void stored_readable(struct ramfile *file, uint64_t block)
 {
 	struct load_at at = { file, block * file->block_bytes };
 	bool was_damaged;
@@ -90,7 +90,7 @@ void ramfile_readable(struct ramfile *file, uint64_t block)
 	mappers_each(file, bring_soon, &at);
 }
 
-int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
 {
 	size_t length = 0;
 	int err = stored_get(file, work, block, &length);
@@ -101,13 +101,13 @@ int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void 
 		err = stored_get_again(file, work, block, plain, ret);
 	if (err)
 		return stored_failed(file, work, block, length, err);
-	ramfile_readable(file, block);
+	stored_readable(file, block);
 	return 0;
 }
 
 /* --- replacing and forgetting ---------------------------------------------------------------------------- */
 
-int ramfile_forget_stored(struct ramfile *file, uint64_t block)
+int stored_forget(struct ramfile *file, uint64_t block)
 {
 	struct store *store = tier_store(file->tier);
 	bool stored;
@@ -126,13 +126,13 @@ int ramfile_forget_stored(struct ramfile *file, uint64_t block)
 	return 0;
 }
 
-int ramfile_cover_key(struct ramfile *file, uint64_t block)
+int stored_cover_key(struct ramfile *file, uint64_t block)
 {
 	static const uint8_t zeros[PAGE_BYTES];
 	uint64_t at = block * file->block_bytes, end;
 	int err = 0;
 
-	if (!ramfile_forget_stored(file, block))
+	if (!stored_forget(file, block))
 		return 0;
 	lock_get(&file->lock);
 	end = at + file_block_length(file, block);
@@ -142,7 +142,7 @@ int ramfile_cover_key(struct ramfile *file, uint64_t block)
 	return err;
 }
 
-void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
+void stored_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
 {
 	bool stored;
 
@@ -155,11 +155,10 @@ void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_by
 			  blocks_away(&file->blocks, block) ? file->blocks.ident[block] : IDENT_NONE);
 	lock_put(&file->lock);
 	if (!stored)
-		ramfile_forget_stored(file, block);
+		stored_forget(file, block);
 }
 
-int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
-			enum block_state *ret)
+int stored_put(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, enum block_state *ret)
 {
 	struct store *store = tier_store(file->tier);
 	struct store_key key = { .ino = file->ino, .block = block };
@@ -170,7 +169,7 @@ int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block,
 	int err;
 
 	if (codec_is_zero(work->plain, file->block_bytes)) {
-		err = ramfile_forget_stored(file, block);
+		err = stored_forget(file, block);
 		*ret = err ? was : BLOCK_HOLE;
 		return err;
 	}
@@ -186,7 +185,7 @@ int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block,
 	item.length_bytes = (uint32_t)length;
 	err = store->ops->put(store, &item, 1);
 	if (err) {
-		ramfile_put_failed(file, block, item.length_bytes);
+		stored_put_failed(file, block, item.length_bytes);
 		return err;
 	}
 	*ret = BLOCK_COLD;

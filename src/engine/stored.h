@@ -26,19 +26,18 @@ int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, vo
  * the table. Returns -ENOMEM, -EREMOTE or -EIO. */
 int stored_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err);
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
-int ramfile_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
+int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
 /* The stored copy of the block was read and is good: it is not damaged any more, and who was poisoned gets it. Without
  * a lock. */
-void ramfile_readable(struct ramfile *file, uint64_t block);
+void stored_readable(struct ramfile *file, uint64_t block);
 /* Removes the stored copy of a block that the caller owns. */
-int ramfile_forget_stored(struct ramfile *file, uint64_t block);
+int stored_forget(struct ramfile *file, uint64_t block);
 /* Before pages of a hole that the caller owns come into the arena: a key that a failed write has left would show
  * through those that are absent after a crash. It is removed; while the store refuses that, the whole block is given
  * pages of zeros, which win over it. */
-int ramfile_cover_key(struct ramfile *file, uint64_t block);
+int stored_cover_key(struct ramfile *file, uint64_t block);
 /* A put for a block that the caller owns failed, so its key is old or new. A hole shall stay one after a crash, too:
  * its key is removed. If that fails as well the table remembers that there may be a key. */
-void ramfile_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes);
+void stored_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes);
 /* Stores work->plain as the content of a block that the caller owns and that is not in DRAM. */
-int ramfile_store_plain(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
-			enum block_state *ret);
+int stored_put(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, enum block_state *ret);

@@ -49,7 +49,7 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 	*ret = was;
 	if (!piece->whole) {
 		if (was == BLOCK_COLD)
-			err = ramfile_fetch(file, work, piece->block, work->plain, &info);
+			err = stored_fetch(file, work, piece->block, work->plain, &info);
 		else
 			memset(work->plain, 0, file->block_bytes);
 		if (err)
@@ -61,7 +61,7 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 		memcpy(work->plain + piece->start, data, piece->length);
 	else
 		memset(work->plain + piece->start, 0, piece->length);
-	return ramfile_store_plain(file, work, piece->block, was, ret);
+	return stored_put(file, work, piece->block, was, ret);
 }
 
 /* The content of a cold block that the caller owns comes into the arena, which has nothing of it. Returns true if some
@@ -70,7 +70,7 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 {
 	uint64_t offset = block * file->block_bytes;
 	struct codec_info info;
-	int err = ramfile_fetch(file, work, block, work->plain, &info);
+	int err = stored_fetch(file, work, block, work->plain, &info);
 	bool there;
 
 	if (err)
@@ -104,7 +104,7 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 	length = file_block_length(file, piece->block);
 	lock_put(&file->lock);
 	if (was == BLOCK_HOLE)
-		there = !ramfile_forget_stored(file, piece->block); /* pages that stay absent shall be zeros */
+		there = !stored_forget(file, piece->block); /* pages that stay absent shall be zeros */
 	else
 		there = bring_cold(file, work, piece->block, length);
 	if (!there)
@@ -141,7 +141,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 	if (was != BLOCK_RESIDENT && !direct && !away && bring_in(file, work, piece, was))
 		was = BLOCK_RESIDENT;
 	if (was == BLOCK_RESIDENT) {
-		err = ramfile_complete(file, work, piece->block);
+		err = partial_complete(file, work, piece->block);
 		if (!err)
 			err = arena_write(&file->arena, data, piece->length, at);
 		now = BLOCK_RESIDENT;
@@ -200,13 +200,13 @@ static int cover_stored(struct ramfile *file, struct work *work, const struct pi
 	content = file_block_content(file, piece->block);
 	lock_put(&file->lock);
 	if (!stored || !atomic_load(&file->kept))
-		return ramfile_forget_stored(file, piece->block);
+		return stored_forget(file, piece->block);
 	err = arena_read(&file->arena, work->plain, length, piece->block * file->block_bytes);
 	if (err)
 		return err;
 	memset(work->plain + content, 0, file->block_bytes - content);
 	memset(work->plain + piece->start, 0, piece->length);
-	return ramfile_store_plain(file, work, piece->block, BLOCK_RESIDENT, &ignored);
+	return stored_put(file, work, piece->block, BLOCK_RESIDENT, &ignored);
 }
 
 /* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for
@@ -222,7 +222,7 @@ static int discard_resident(struct ramfile *file, struct work *work, const struc
 	lock_get(&file->lock);
 	file->punches[piece->block % PUNCH_SLOTS]++;
 	lock_put(&file->lock);
-	err = ramfile_complete(file, work, piece->block);
+	err = partial_complete(file, work, piece->block);
 	if (!err)
 		err = cover_stored(file, work, piece);
 	if (!err)

@@ -121,7 +121,7 @@ static int write_batch(struct ramfile *file, struct write_batch *batch, size_t i
 
 	if (err) {
 		for (size_t item = 0; item < items; item++)
-			ramfile_put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
+			stored_put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
 		return err;
 	}
 	for (uint64_t i = 0; i < batch->count; i++)
@@ -129,7 +129,7 @@ static int write_batch(struct ramfile *file, struct write_batch *batch, size_t i
 	for (uint64_t i = 0; !err && i < batch->count; i++) {
 		if (!batch->zero[i])
 			continue;
-		err = ramfile_forget_stored(file, batch->first + i);
+		err = stored_forget(file, batch->first + i);
 		batch->written[i] = !err;
 	}
 	return err;
