@@ -42,7 +42,7 @@ static void bring_piece(const struct piece *piece)
 
 	for (uint64_t block = piece->first; block < end; block += loaded ? loaded : 1) {
 		loaded = 0;
-		if (ramfile_load_run(file, piece->mapper, block, end - block, BUDGET_OPTIONAL, &loaded))
+		if (load_run(file, piece->mapper, block, end - block, BUDGET_OPTIONAL, &loaded))
 			break;
 	}
 	stage_end(tier_stages(file->tier), STAGE_AHEAD, file->ino, piece->first, start_ns);
@@ -146,7 +146,7 @@ static bool enqueue(struct ahead *ahead, const struct piece *piece)
 
 void ahead_bring(struct ahead *ahead, struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count)
 {
-	uint64_t most = ramfile_run_blocks(file);
+	uint64_t most = load_run_blocks(file);
 
 	for (uint64_t done = 0; done < count; done += most) {
 		struct piece piece = { file, mapper, first + done, count - done < most ? count - done : most };

@@ -65,7 +65,7 @@ void attach_remove(struct ramfile *file, struct mapper *mapper)
 	lock_get(&file->mapper_lock);
 	mapper->leaving = true;
 	lock_put(&file->mapper_lock);
-	tier_unpark(file->tier, mapper);
+	parked_forget(file->tier, mapper);
 	lock_get(&file->mapper_lock);
 	while (mapper->users)
 		lock_wait(&file->mapper_lock, &file->mapper_idle);

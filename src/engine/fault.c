@@ -261,8 +261,8 @@ static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, 
 
 /* Called with the lock held and the block RESIDENT, or STORING and to be cancelled; drops the lock. The event is late
  * (the page came meanwhile), or the page is absent in its block, or a protection was left over. */
-static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
-		    enum ramfile_fault_kind kind, uint64_t arrived_ns)
+static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, enum fault_kind kind,
+		    uint64_t arrived_ns)
 {
 	uint64_t length = file_block_length(file, block);
 	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;
@@ -271,12 +271,12 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
 	lock_put(&file->lock);
-	if (kind == RAMFILE_FAULT_MISSING)
+	if (kind == FAULT_MISSING)
 		refill(file, mapper, block, offset, partial, arrived_ns);
 	if (cancelled) {
 		atomic_fetch_add(&file->demotions_aborted, 1);
 		mappers_protect(file, block * file->block_bytes, length, false);
-	} else if (kind == RAMFILE_FAULT_PROTECTED) {
+	} else if (kind == FAULT_PROTECTED) {
 		mappers_protect_in(mapper, block * file->block_bytes, length, false);
 	}
 	lock_get(&file->lock);
@@ -290,8 +290,8 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 /* --- the fault -------------------------------------------------------------------------------------------- */
 
 /* Returns true when the fault was resolved here (and counts), false when it waits for somebody else. Drops the lock. */
-static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
-		    enum ramfile_fault_kind kind, uint64_t arrived_ns)
+static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, enum fault_kind kind,
+		    uint64_t arrived_ns)
 {
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
@@ -305,7 +305,7 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			file_visit(file, clock_ns());
 		if (!file_reserve(file, 1, BUDGET_MUST)) {
 			lock_put(&file->lock);
-			tier_park(file->tier, file, mapper, offset, kind, arrived_ns);
+			parked_add(file->tier, file, mapper, offset, kind, arrived_ns);
 			return false;
 		}
 		if (blocks_state(&file->blocks, block) == BLOCK_HOLE) {
@@ -325,7 +325,7 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	case BLOCK_RESIDENT:
 		/* Nobody knows what belongs to where it is absent. Of a partial one the stored copy may be readable
 		 * now. */
-		if (blocks_has(&file->blocks, block, BLOCK_DAMAGED) && kind == RAMFILE_FAULT_MISSING &&
+		if (blocks_has(&file->blocks, block, BLOCK_DAMAGED) && kind == FAULT_MISSING &&
 		    !blocks_has(&file->blocks, block, BLOCK_PARTIAL)) {
 			lock_put(&file->lock);
 			poison(file, mapper, offset, PAGE_BYTES);
@@ -343,8 +343,8 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	return false;
 }
 
-void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
-		   uint64_t arrived_ns)
+void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
+		 uint64_t arrived_ns)
 {
 	uint64_t block = offset / file->block_bytes;
 
@@ -359,7 +359,7 @@ void ramfile_fault(struct ramfile *file, struct mapper *mapper, uint64_t offset,
 		hist_add(&file->faults, clock_ns() - arrived_ns);
 }
 
-bool tier_resume_fault(struct tier *tier)
+bool fault_resume(struct tier *tier)
 {
 	struct parked *parked;
 
@@ -379,7 +379,7 @@ bool tier_resume_fault(struct tier *tier)
 		return false;
 	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
 		  parked->arrived_ns);
-	ramfile_fault(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
+	fault_serve(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
 	mappers_drop(parked->file, parked->mapper);
 	free(parked);
 	return true;

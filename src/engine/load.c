@@ -18,7 +18,7 @@ int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, con
 }
 
 /* A fill that failed half way is tried again, and what came the first time may have been changed since. */
-int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset)
+int load_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset)
 {
 	return arena_write_absent(&file->arena, data, length, offset);
 }
@@ -34,7 +34,7 @@ struct load {
 	enum { NOT_THERE, DECODED, PLACED, PLACED_PARTLY } step[RUN_BLOCKS];
 };
 
-uint64_t ramfile_run_blocks(const struct ramfile *file)
+uint64_t load_run_blocks(const struct ramfile *file)
 {
 	uint64_t blocks = WORK_RUN_BYTES / file->block_bytes;
 
@@ -87,7 +87,7 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 		       uint64_t *ret_last_bytes)
 {
 	struct ramfile *file = load->file;
-	uint64_t most = ramfile_run_blocks(file), taken = 0;
+	uint64_t most = load_run_blocks(file), taken = 0;
 
 	LOCK_SCOPE(&file->lock);
 	if (!atomic_load(&file->dram_blocks))
@@ -140,8 +140,8 @@ static uint64_t end_load(struct load *load)
 	return loaded;
 }
 
-int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
-		     uint64_t *ret_blocks)
+int load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
+	     uint64_t *ret_blocks)
 {
 	struct store *store = tier_store(file->tier);
 	struct load load = { .file = file, .mapper = mapper };
@@ -165,8 +165,8 @@ int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first
 
 /* --- on request ------------------------------------------------------------------------------------------ */
 
-int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
-		    struct file_moved *ret)
+int load_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
+		 struct file_moved *ret)
 {
 	uint64_t size = file_size(file);
 	uint64_t end = len > size || offset > size - len ? size : offset + len;
@@ -183,7 +183,7 @@ int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_pr
 
 		if (progress && !progress(arg, block * file->block_bytes - offset, end - offset))
 			return -ECANCELED;
-		err = ramfile_load_run(file, NULL, block, left, BUDGET_OPTIONAL, &loaded);
+		err = load_run(file, NULL, block, left, BUDGET_OPTIONAL, &loaded);
 		if (err)
 			return err;
 		block += loaded;

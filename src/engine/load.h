@@ -19,13 +19,13 @@ int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, con
 bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly);
 /* Brings the run of cold blocks at first into DRAM, as far as there is room; mapper may be NULL. *ret_blocks: how many
  * came. */
-int ramfile_load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
-		     uint64_t *ret_blocks);
-/* As many blocks as ramfile_load_run() brings at once. */
-uint64_t ramfile_run_blocks(const struct ramfile *file);
+int load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
+	     uint64_t *ret_blocks);
+/* As many blocks as load_run() brings at once. */
+uint64_t load_run_blocks(const struct ramfile *file);
 /* Promotes cold blocks of a range of bytes while the budget has room; never waits for room. -EIO: the file is lost;
  * -ECANCELED by progress. */
-int ramfile_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
-		    struct file_moved *ret);
+int load_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
+		 struct file_moved *ret);
 /* For struct mapper_ops.fill: data for pages that nobody else brings now. Those that the arena has stay as they are. */
-int ramfile_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset);
+int load_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset);

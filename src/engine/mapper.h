@@ -34,7 +34,7 @@ struct mapper_ops {
 	/* Many runs with one call. May be NULL: run by run, then. */
 	int (*protect_runs)(struct mapper *mapper, const struct mapper_run *run, size_t count, bool on);
 	/* Puts data where pages are missing, maps it and wakes the waiters. Pages that are there already stay as they
-	 * are. What the process does not map (any more) goes into the arena by ramfile_put_absent(), so that on 0 all
+	 * are. What the process does not map (any more) goes into the arena by load_put_absent(), so that on 0 all
 	 * of it is there. */
 	int (*fill)(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length);
 	/* The same with zeros; what is not mapped is left absent. */

@@ -10,8 +10,8 @@
 #include "engine/retry.h"
 #include "engine/room.h"
 
-void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
-	       enum ramfile_fault_kind kind, uint64_t arrived_ns)
+void parked_add(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
+		uint64_t arrived_ns)
 {
 	struct parked *parked = malloc(sizeof(*parked));
 
@@ -39,10 +39,10 @@ void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, u
 	lock_put(&tier->parked_lock);
 	/* Who removes the mapper may have looked for parked faults just before, and would wait until there is room. */
 	if (mappers_leaves(file, mapper))
-		tier_unpark(tier, mapper);
+		parked_forget(tier, mapper);
 }
 
-void tier_unpark(struct tier *tier, struct mapper *mapper)
+void parked_forget(struct tier *tier, struct mapper *mapper)
 {
 	struct parked_list gone = TAILQ_HEAD_INITIALIZER(gone);
 	struct parked *parked, *next;

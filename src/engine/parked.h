@@ -15,7 +15,7 @@
 struct ramfile;
 struct tier;
 
-enum ramfile_fault_kind { RAMFILE_FAULT_MISSING, RAMFILE_FAULT_PROTECTED };
+enum fault_kind { FAULT_MISSING, FAULT_PROTECTED };
 
 /* A fault that waits for room in the budget. */
 struct parked {
@@ -23,7 +23,7 @@ struct parked {
 	struct ramfile *file;
 	struct mapper *mapper;
 	uint64_t offset;
-	enum ramfile_fault_kind kind;
+	enum fault_kind kind;
 	bool own; /* it is the file's own limit that it waits for */
 	uint64_t arrived_ns;
 };
@@ -31,8 +31,8 @@ struct parked {
 TAILQ_HEAD(parked_list, parked);
 
 /* The fault found no room: it waits, and the demoter is kicked. Without memory for it, the toucher is woken to come
- * again. offset: in the file; arrived_ns as of ramfile_fault(). */
-void tier_park(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset,
-	       enum ramfile_fault_kind kind, uint64_t arrived_ns);
+ * again. offset: in the file; arrived_ns as of fault_serve(). */
+void parked_add(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
+		uint64_t arrived_ns);
 /* The mapper is leaving: its faults are forgotten, also those of read-ahead and of retries. */
-void tier_unpark(struct tier *tier, struct mapper *mapper);
+void parked_forget(struct tier *tier, struct mapper *mapper);

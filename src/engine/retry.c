@@ -64,8 +64,7 @@ uint64_t retry_run(struct retry *retry, uint64_t now_ns)
 	lock_get(&retry->lock);
 	while (!retry->stopping && (waiting = take_due(retry, now_ns, &next))) {
 		lock_put(&retry->lock);
-		retry->fault(waiting->file, waiting->mapper, waiting->offset, RAMFILE_FAULT_MISSING,
-			     waiting->arrived_ns);
+		retry->fault(waiting->file, waiting->mapper, waiting->offset, FAULT_MISSING, waiting->arrived_ns);
 		mappers_drop(waiting->file, waiting->mapper);
 		free(waiting);
 		lock_get(&retry->lock);

@@ -33,8 +33,8 @@ struct ramfile;
 struct mapper;
 struct retry;
 
-/* Takes a fault up again: ramfile_fault(). Called without a lock, by retry_run(). */
-typedef void retry_fn(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum ramfile_fault_kind kind,
+/* Takes a fault up again: fault_serve(). Called without a lock, by retry_run(). */
+typedef void retry_fn(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
 		      uint64_t arrived_ns);
 
 /* thread: false for tests, which call retry_run(). */

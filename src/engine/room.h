@@ -16,7 +16,7 @@
 struct ramfile;
 struct tier;
 
-/* Called, on any thread, when a fault that waits for room may go on: somebody shall call tier_resume_fault() until it
+/* Called, on any thread, when a fault that waits for room may go on: somebody shall call fault_resume() until it
  * returns false. fn must not block. */
 typedef void tier_room_fn(void *arg);
 /* NULL: nobody is told. */

@@ -91,7 +91,7 @@ int control_move_demote(struct control_request *request, json_t **ret)
 
 int control_move_promote(struct control_request *request, json_t **ret)
 {
-	return move(request, ramfile_promote, ret);
+	return move(request, load_promote, ret);
 }
 
 static int explain_clone(struct control_request *request, int err)

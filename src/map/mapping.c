@@ -306,7 +306,7 @@ static int fill_piece(struct mapping *mapping, const struct piece *piece, const 
 	if (err != -ENOENT && err != -ESRCH)
 		return err;
 	if (err == -ESRCH || !half)
-		return ramfile_put_absent(mapping->file, data, piece->length, piece->offset);
+		return load_put_absent(mapping->file, data, piece->length, piece->offset);
 	err = fill_piece(mapping, &head, data);
 	return err ? err : fill_piece(mapping, &tail, data + half);
 }
@@ -322,7 +322,7 @@ static int fill_pieces(struct mapping *mapping, uint64_t offset, const void *dat
 		int err = 0;
 
 		if (gap)
-			err = ramfile_put_absent(mapping->file, (const uint8_t *)data + (at - start), gap, at);
+			err = load_put_absent(mapping->file, (const uint8_t *)data + (at - start), gap, at);
 		if (!err && found)
 			err = fill_piece(mapping, &piece, (const uint8_t *)data + (piece.offset - start));
 		if (err || !found)
@@ -340,7 +340,7 @@ static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data
 		peer_leave(mapping->peer);
 		return err;
 	}
-	err = ramfile_put_absent(mapping->file, data, length, offset);
+	err = load_put_absent(mapping->file, data, length, offset);
 	return err ? err : mapping_wake(mapper, offset, length);
 }
 

@@ -207,8 +207,8 @@ static void serve_event(struct mapping *mapping, uint64_t addr, enum uffd_event_
 		uffd_wake(mapping->uffd, addr, 4096); /* being unmapped */
 		return;
 	}
-	ramfile_fault(mapping->file, &mapping->mapper, offset,
-		      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING, arrived_ns);
+	fault_serve(mapping->file, &mapping->mapper, offset,
+		    kind == UFFD_EVENT_PROTECTED ? FAULT_PROTECTED : FAULT_MISSING, arrived_ns);
 }
 
 /* A read that might sleep counts as a call into the process: who makes it sleep is found out. */
@@ -275,7 +275,7 @@ static void serve_room(struct map_table *table)
 
 	if (read(table->room, &count, sizeof(count)) < 0)
 		return; /* another worker took it */
-	while (tier_resume_fault(table->tier))
+	while (fault_resume(table->tier))
 		;
 }
 

@@ -65,7 +65,7 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	if (config->run_demoter && !err)
 		err = ahead_new(&tier->ahead);
 	if (config->run_demoter && !err)
-		err = retry_new(ramfile_fault, true, &tier->retry);
+		err = retry_new(fault_serve, true, &tier->retry);
 	if (config->run_demoter && !err) {
 		err = -pthread_create(&tier->demoter->thread, NULL, demoter_run, tier);
 		if (!err)

@@ -484,15 +484,15 @@ START_TEST(a_fill_that_is_repeated_leaves_what_was_written)
 	put(2, 2, true);
 	/* The first call writes a page of the two blocks and fails; before it is repeated somebody writes to that page.
 	 */
-	ck_assert_int_eq(ramfile_put_absent(file, content(1), PAGE, BLOCK), 0);
+	ck_assert_int_eq(load_put_absent(file, content(1), PAGE, BLOCK), 0);
 	ck_assert_int_eq(arena_write(&file->arena, content(9), PAGE, BLOCK), 0);
-	ck_assert_int_eq(ramfile_load_run(file, NULL, 1, 2, BUDGET_OPTIONAL, &loaded), 0);
+	ck_assert_int_eq(load_run(file, NULL, 1, 2, BUDGET_OPTIONAL, &loaded), 0);
 	ck_assert_uint_eq(loaded, 2);
 	ck_assert_int_eq(ramfile_read(file, got, BLOCK, BLOCK, &(size_t){ 0 }), 0);
 	ck_assert_mem_eq(got, content(9), PAGE);
 	ck_assert_mem_eq(got + PAGE, content(1) + PAGE, BLOCK - PAGE);
 	expect(2, 2);
-	ck_assert_int_eq(ramfile_put_absent(file, content(3), (uint64_t)2 * BLOCK, BLOCK), 0);
+	ck_assert_int_eq(load_put_absent(file, content(3), (uint64_t)2 * BLOCK, BLOCK), 0);
 	ck_assert_int_eq(ramfile_read(file, got, BLOCK, BLOCK, &(size_t){ 0 }), 0);
 	ck_assert_mem_eq(got, content(9), PAGE);
 	expect(2, 2);
@@ -703,7 +703,7 @@ static void *fault_main(void *arg)
 	struct mapper *mapper = arg;
 
 	ck_assert(mappers_hold(file, mapper));
-	ramfile_fault(file, mapper, BLOCK, RAMFILE_FAULT_MISSING, clock_ns());
+	fault_serve(file, mapper, BLOCK, FAULT_MISSING, clock_ns());
 	mappers_drop(file, mapper);
 	return NULL;
 }

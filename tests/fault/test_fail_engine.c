@@ -104,7 +104,7 @@ static void promote(uint64_t block)
 {
 	struct file_moved moved;
 
-	ck_assert_int_eq(ramfile_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_uint_eq(moved.moved_bytes, BLOCK);
 }
 
@@ -548,7 +548,7 @@ static int promote_all(void)
 {
 	struct file_moved moved;
 
-	return ramfile_promote(file, 0, SIZE, NULL, NULL, &moved);
+	return load_promote(file, 0, SIZE, NULL, NULL, &moved);
 }
 
 static int clone_all(void)
@@ -674,7 +674,7 @@ static int fault_without_room(void)
 	budget_force(tier_budget(tier), used);
 	done = process_touch(process, COLD * BLOCK, &byte, 1, false);
 	budget_release(tier_budget(tier), used);
-	while (tier_resume_fault(tier))
+	while (fault_resume(tier))
 		;
 	/* If it could not even be parked it was woken, and comes again. */
 	for (int tries = 0; !done && tries < 2; tries++)
@@ -851,7 +851,7 @@ static const struct function FUNCTIONS[] = {
 	{ "ramfile_demote_blocks", NULL, demote_some, .mapped = false },
 	{ "ramfile_demote_blocks, mapped", NULL, demote_some, .mapped = true },
 	{ "ramfile_demote_staged", NULL, demote_staged, .caches = true },
-	{ "ramfile_promote", NULL, promote_all, .mapped = false },
+	{ "load_promote", NULL, promote_all, .mapped = false },
 	{ "ramfile_clone, ramfile_adopt", NULL, clone_all, .mapped = false },
 	{ "ramfile_clone, mapped", NULL, clone_all, .mapped = true },
 	{ "ramfile_map, ramfile_figures", NULL, describe, .mapped = false },
@@ -859,9 +859,9 @@ static const struct function FUNCTIONS[] = {
 	{ "ramfile_open_cached", NULL, open_cached, .mapped = false },
 	{ "attach_add", NULL, attach, .mapped = false },
 	{ "attach_add, a second", NULL, attach, .mapped = true },
-	{ "ramfile_fault", NULL, fault_all, .mapped = true },
-	{ "ramfile_fault, protected", NULL, fault_for_write, .mapped = true },
-	{ "ramfile_fault, no room", NULL, fault_without_room, .mapped = true },
+	{ "fault_serve", NULL, fault_all, .mapped = true },
+	{ "fault_serve, protected", NULL, fault_for_write, .mapped = true },
+	{ "fault_serve, no room", NULL, fault_without_room, .mapped = true },
 	{ "tier_step", NULL, turn_demoter, .mapped = false },
 	{ "tier_step, mapped", NULL, turn_demoter, .mapped = true },
 	{ "access_read", NULL, read_where_it_is, .mapped = false },

@@ -235,15 +235,14 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 	for (int tries = 0; tries < TRIES; tries++) {
 		if (!present(process, page)) {
 			process->mapped[page] = 0;
-			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_MISSING, clock_ns());
+			fault_serve(process->file, &process->mapper, page * PAGE, FAULT_MISSING, clock_ns());
 			if (process->poisoned)
 				return true;
 			continue;
 		}
 		process->mapped[page] = 1;
 		if (write && process->guarded[page]) {
-			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_PROTECTED,
-				      clock_ns());
+			fault_serve(process->file, &process->mapper, page * PAGE, FAULT_PROTECTED, clock_ns());
 			continue;
 		}
 		if (write)

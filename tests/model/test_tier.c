@@ -767,7 +767,7 @@ static void op_step(void)
 		for (int p = 0; p < PROCESSES; p++)
 			if (model.process[p])
 				process_run_agent(model.process[p]);
-		while (tier_resume_fault(model.tier))
+		while (fault_resume(model.tier))
 			;
 	}
 }
@@ -804,7 +804,7 @@ static void op_promote(void)
 
 	if (!model.size)
 		return;
-	err = ramfile_promote(model.file, 0, model.size, NULL, NULL, &moved);
+	err = load_promote(model.file, 0, model.size, NULL, NULL, &moved);
 	ck_assert(!err || err == -EIO);
 }
 

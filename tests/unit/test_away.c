@@ -324,7 +324,7 @@ START_TEST(nobody_gets_what_is_not_here)
 		ck_assert_uint_eq(buffer.record[0].payload_bytes, 0);
 		ck_assert(!ident_known(buffer.record[0].ident));
 	}
-	ck_assert_int_eq(ramfile_promote(file, 0, BLOCKS * BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(load_promote(file, 0, BLOCKS * BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_uint_eq(moved.moved_bytes, 0);
 	ck_assert_uint_eq(moved.skipped_bytes, BLOCK);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

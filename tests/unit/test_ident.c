@@ -120,7 +120,7 @@ static void promote(uint64_t block)
 {
 	struct file_moved moved;
 
-	ck_assert_int_eq(ramfile_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_RESIDENT);
 }
 

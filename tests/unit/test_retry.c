@@ -47,7 +47,7 @@ static void setup(void)
 	config.store = store;
 	config.arena_dir = arena_dir;
 	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(retry_new(ramfile_fault, false, &tier->retry), 0);
+	ck_assert_int_eq(retry_new(fault_serve, false, &tier->retry), 0);
 	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
 	for (size_t i = 0; i < SIZE; i++)
 		data[i] = (uint8_t)(i / 100 + i % 7 + 1);
@@ -113,8 +113,7 @@ START_TEST(who_waited_for_long_is_told_and_healed)
 {
 	store_mem_fail_all(store, STORE_MEM_GET, EIO);
 	/* A process begins with its mapper. */
-	ramfile_fault(file, (struct mapper *)process, 3 * BLOCK, RAMFILE_FAULT_MISSING,
-		      clock_ns() - RETRY_FAULT_NS - NS_PER_S);
+	fault_serve(file, (struct mapper *)process, 3 * BLOCK, FAULT_MISSING, clock_ns() - RETRY_FAULT_NS - NS_PER_S);
 	ck_assert(process_poisoned(process));
 	store_mem_fail_all(store, STORE_MEM_GET, 0);
 	time_passes();

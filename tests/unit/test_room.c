@@ -287,7 +287,7 @@ START_TEST(a_limit_is_its_files_alone)
 	done = touch_blocks(process, 0, 256);
 	ck_assert_uint_eq(done, LIMIT_BLOCKS);
 	ck_assert_uint_eq(touch_blocks(neighbour, 0, 64), 64);
-	ck_assert(!tier_resume_fault(tier)); /* and does not turn round for ever */
+	ck_assert(!fault_resume(tier)); /* and does not turn round for ever */
 	tier_figures(tier, &figures);
 	ck_assert_uint_ge(figures.waiting_faults, 1);
 	for (int i = 0; i < 200 && !figures_of(file).demotions; i++) {
@@ -298,8 +298,8 @@ START_TEST(a_limit_is_its_files_alone)
 	}
 	ck_assert_uint_gt(figures_of(file).demotions, 0);
 	ck_assert_uint_eq(figures_of(other).demotions, 0);
-	ck_assert(tier_resume_fault(tier));
-	while (tier_resume_fault(tier))
+	ck_assert(fault_resume(tier));
+	while (fault_resume(tier))
 		;
 	ck_assert_uint_ge(touch_blocks(process, done, 1), 1);
 	ramfile_set_limit(file, UINT64_MAX);
