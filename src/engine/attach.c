@@ -31,7 +31,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	file->cache_stale = true;
 	pthread_cond_broadcast(&file->settled); /* fills that wait are refused now */
 	lock_put(&file->lock);
-	tier_forget_cache(file->tier, file->ino);
+	forget_ask(file->tier, file->ino);
 	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
 	 */
 	lock_get(&file->lock);

@@ -120,7 +120,7 @@ int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, s
 	bool refused;
 	int err;
 
-	tier_wait_room(file->tier, len, started_ns + FILL_WAIT_NS);
+	room_wait(file->tier, len, started_ns + FILL_WAIT_NS);
 	lock_get(&file->lock);
 	refused = mappers_attached(file);
 	for (uint64_t block = first; !refused && block < file->blocks.count && block * file->block_bytes < offset + len;
@@ -129,7 +129,7 @@ int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, s
 	lock_put(&file->lock);
 	if (refused)
 		return -EINVAL;
-	tier_pressed(file->tier);
+	room_used(file->tier);
 	err = ramfile_read_for(file, AWAY_FOR_FILL, buf, len, offset, ret_len);
 	hist_add(&file->faults, clock_ns() - started_ns);
 	return err;
@@ -208,8 +208,8 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 	err = file_begin_change(file);
 	if (err)
 		return err;
-	tier_wait_staged(file->tier, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
-	tier_begin_write_back(file->tier, written, ramfile_is_plain(file));
+	room_wait_staged(file->tier, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
+	room_begin_write_back(file->tier, written, ramfile_is_plain(file));
 	while (!err && len) {
 		uint64_t block = offset / file->block_bytes;
 		uint64_t length = (block + 1) * file->block_bytes - offset;
@@ -221,9 +221,9 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 		offset += length;
 		len -= length;
 	}
-	tier_end_write_back(file->tier, written);
+	room_end_write_back(file->tier, written);
 	file_end_change(file);
-	tier_pressed(file->tier);
+	room_used(file->tier);
 	return err;
 }
 
@@ -317,7 +317,7 @@ void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, co
 	}
 	lock_put(&file->lock);
 	budget_force(tier_budget(file->tier), found * file->block_bytes);
-	tier_release(file->tier, gone * file->block_bytes);
+	room_release(file->tier, gone * file->block_bytes);
 }
 
 void ramfile_measured(struct ramfile *file)

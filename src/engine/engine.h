@@ -59,12 +59,12 @@ struct tier {
 	struct budget budget;
 	struct work_pool works;
 	struct stages stages;
-	struct crew *crew;     /* immutable; NULL: nobody helps */
-	struct ahead *ahead;   /* immutable; NULL: read-ahead is done by who asks */
-	struct retry *retry;   /* immutable; NULL: a read that failed is not tried again */
-	tier_room_fn *on_room; /* under parked_lock, also while it is called */
+	struct crew *crew;   /* immutable; NULL: nobody helps */
+	struct ahead *ahead; /* immutable; NULL: read-ahead is done by who asks */
+	struct retry *retry; /* immutable; NULL: a read that failed is not tried again */
+	room_fn *on_room;    /* under parked_lock, also while it is called */
 	void *on_room_arg;
-	tier_room_fn *on_limit; /* under parked_lock, also while it is called */
+	room_fn *on_limit; /* under parked_lock, also while it is called */
 	void *on_limit_arg;
 
 	_Atomic uint64_t demand_bytes; /* what the listed files could have in DRAM */
@@ -82,13 +82,13 @@ struct tier {
 	bool write_told;           /* under parked_lock: the log says that some wait */
 	pthread_cond_t wakeup;     /* with parked_lock: kicked or stopping */
 	bool kicked, stopping;     /* under parked_lock */
-	unsigned int room_waiters; /* under parked_lock: threads in tier_wait_room() and tier_wait_staged() */
+	unsigned int room_waiters; /* under parked_lock: threads in room_wait() and room_wait_staged() */
 	pthread_cond_t room;       /* with parked_lock: budget was given back */
 	pthread_cond_t squeeze;    /* with parked_lock: the reserve may be used, or squeeze_ends */
 	bool squeeze_ends;         /* under parked_lock */
 
 	struct lock forget_lock;
-	tier_forget_fn *forget; /* under forget_lock */
+	forget_fn *forget; /* under forget_lock */
 	void *forget_arg;
 	unsigned int forgets; /* under forget_lock: calls that are under way */
 	pthread_cond_t forgotten;

@@ -367,7 +367,7 @@ bool fault_resume(struct tier *tier)
 		return false;
 	lock_get(&tier->parked_lock);
 	TAILQ_FOREACH(parked, &tier->parked, link)
-		if (ramfile_limit_allows(parked->file, tier->config.block_bytes, BUDGET_MUST))
+		if (room_allows(parked->file, tier->config.block_bytes, BUDGET_MUST))
 			break;
 	if (parked) {
 		TAILQ_REMOVE(&tier->parked, parked, link);

@@ -85,14 +85,14 @@ enum block_state file_begin_update(struct ramfile *file, uint64_t block)
 
 bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 {
-	if (!ramfile_limit_allows(file, blocks * file->block_bytes, need))
+	if (!room_allows(file, blocks * file->block_bytes, need))
 		return false;
 	if (need == BUDGET_OPTIONAL && tier_fits(file->tier))
 		need = BUDGET_MUST;
 	if (!budget_reserve(tier_budget(file->tier), blocks * file->block_bytes, need))
 		return false;
 	atomic_fetch_add(&file->dram_blocks, blocks);
-	tier_pressed(file->tier);
+	room_used(file->tier);
 	if (room_missing_of(file) && !atomic_exchange(&file->limit_near, true))
 		tier_kick(file->tier);
 	return true;
@@ -103,7 +103,7 @@ void file_release(struct ramfile *file, uint64_t blocks)
 	if (!blocks)
 		return;
 	atomic_fetch_sub(&file->dram_blocks, blocks);
-	tier_release(file->tier, blocks * file->block_bytes);
+	room_release(file->tier, blocks * file->block_bytes);
 }
 
 int file_begin_change(struct ramfile *file)

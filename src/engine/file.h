@@ -95,8 +95,8 @@ struct ramfile {
 	_Atomic bool was_cached; /* the kernel may hold some of it; set under lock, and cleared there by the demoter */
 	_Atomic bool kept;       /* stored copies are what an fsync promised: see ramfile_store() */
 	_Atomic uint64_t dram_blocks;  /* reserved in the budget for this file */
-	_Atomic uint64_t limit_bytes;  /* ramfile_set_limit() */
-	_Atomic uint64_t growth_bytes; /* ramfile_set_growth() */
+	_Atomic uint64_t limit_bytes;  /* room_set_limit() */
+	_Atomic uint64_t growth_bytes; /* room_set_growth() */
 	_Atomic bool limit_near;       /* the demoter was told that it is */
 	uint64_t demand_bytes;         /* under lock: see tier_set_demand() */
 	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;

@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "engine/engine.h"
 
-void tier_on_forget(struct tier *tier, tier_forget_fn *fn, void *arg)
+void forget_on(struct tier *tier, forget_fn *fn, void *arg)
 {
 	LOCK_SCOPE(&tier->forget_lock);
 
@@ -17,9 +17,9 @@ void tier_on_forget(struct tier *tier, tier_forget_fn *fn, void *arg)
 	tier->forget_arg = arg;
 }
 
-void tier_forget_cache(struct tier *tier, uint64_t ino)
+void forget_ask(struct tier *tier, uint64_t ino)
 {
-	tier_forget_fn *fn;
+	forget_fn *fn;
 	void *arg;
 
 	lock_get(&tier->forget_lock);
@@ -36,7 +36,7 @@ void tier_forget_cache(struct tier *tier, uint64_t ino)
 	lock_put(&tier->forget_lock);
 }
 
-bool tier_wait_forgotten(struct tier *tier, uint64_t deadline_ns)
+bool forget_wait(struct tier *tier, uint64_t deadline_ns)
 {
 	LOCK_SCOPE(&tier->forget_lock);
 

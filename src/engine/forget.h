@@ -11,10 +11,10 @@ struct tier;
 
 /* Who can have the kernel drop all that it caches of a file, and what of it is mapped: the file is about to be
  * attached. Called on any thread, without a lock. It waits for fills that are under way, which are refused by then. */
-typedef void tier_forget_fn(void *arg, uint64_t ino);
+typedef void forget_fn(void *arg, uint64_t ino);
 /* NULL: there is nobody any more. */
-void tier_on_forget(struct tier *tier, tier_forget_fn *fn, void *arg);
+void forget_on(struct tier *tier, forget_fn *fn, void *arg);
 /* Waits until no call is under way, or the deadline; true if so. */
-bool tier_wait_forgotten(struct tier *tier, uint64_t deadline_ns);
+bool forget_wait(struct tier *tier, uint64_t deadline_ns);
 /* The kernel drops what it caches of the file, and gives up what it maps of it. */
-void tier_forget_cache(struct tier *tier, uint64_t ino);
+void forget_ask(struct tier *tier, uint64_t ino);

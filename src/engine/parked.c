@@ -26,7 +26,7 @@ void parked_add(struct tier *tier, struct ramfile *file, struct mapper *mapper, 
 		.mapper = mapper,
 		.offset = offset,
 		.kind = kind,
-		.own = !ramfile_limit_allows(file, file->block_bytes, BUDGET_MUST),
+		.own = !room_allows(file, file->block_bytes, BUDGET_MUST),
 		.arrived_ns = arrived_ns,
 	};
 	lock_get(&tier->parked_lock);

@@ -76,7 +76,7 @@ static int shrink(struct ramfile *file, uint64_t size_bytes)
 	}
 	if (err)
 		give_back_length(file, old);
-	tier_release(file->tier, cached * file->block_bytes);
+	room_release(file->tier, cached * file->block_bytes);
 	return err;
 }
 

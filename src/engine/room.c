@@ -1,7 +1,7 @@
 /* Room in the budget: when there is too little of it, who waits for it, and who is told.
  *
  * Faults wait parked (parked.c), and are taken up again by whoever serves faults; threads of the daemon wait in
- * tier_wait_room() and its kin. The demoter is kicked by all of them.
+ * room_wait() and its kin. The demoter is kicked by all of them.
  */
 #include "engine/room.h"
 
@@ -34,7 +34,7 @@ static bool reserve_used(struct tier *tier)
 
 /* --- a file's own limit ------------------------------------------------------------------------------------ */
 
-void ramfile_set_limit(struct ramfile *file, uint64_t bytes)
+void room_set_limit(struct ramfile *file, uint64_t bytes)
 {
 	uint64_t before;
 
@@ -52,13 +52,13 @@ void ramfile_set_limit(struct ramfile *file, uint64_t bytes)
 		tier_kick(file->tier);
 }
 
-void ramfile_set_growth(struct ramfile *file, uint64_t bytes)
+void room_set_growth(struct ramfile *file, uint64_t bytes)
 {
 	if (atomic_exchange(&file->growth_bytes, bytes) < bytes)
 		room_announce(file->tier);
 }
 
-uint64_t ramfile_arena_bytes(struct ramfile *file)
+uint64_t room_taken_by(struct ramfile *file)
 {
 	return atomic_load(&file->dram_blocks) * file->block_bytes;
 }
@@ -71,14 +71,14 @@ static uint64_t kept_of(uint64_t limit)
 	return kept < LIMIT_KEPT_MIN ? LIMIT_KEPT_MIN : kept < LIMIT_KEPT_MAX ? kept : LIMIT_KEPT_MAX;
 }
 
-bool ramfile_limit_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
+bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
 {
 	uint64_t limit = atomic_load(&file->limit_bytes);
 	uint64_t kept = need == BUDGET_MUST ? 0 : kept_of(limit);
 
-	if (ramfile_arena_bytes(file) + bytes > atomic_load(&file->growth_bytes) && !tier_fits(file->tier))
+	if (room_taken_by(file) + bytes > atomic_load(&file->growth_bytes) && !tier_fits(file->tier))
 		return false;
-	return limit == UINT64_MAX || ramfile_arena_bytes(file) + bytes + kept <= limit;
+	return limit == UINT64_MAX || room_taken_by(file) + bytes + kept <= limit;
 }
 
 uint64_t room_missing_of(struct ramfile *file)
@@ -87,7 +87,7 @@ uint64_t room_missing_of(struct ramfile *file)
 
 	if (limit == UINT64_MAX)
 		return 0;
-	has = ramfile_arena_bytes(file);
+	has = room_taken_by(file);
 	if (has + kept / 2 <= limit) {
 		atomic_store(&file->limit_near, false);
 		return 0;
@@ -97,13 +97,13 @@ uint64_t room_missing_of(struct ramfile *file)
 
 /* --- who waits ----------------------------------------------------------------------------------------------- */
 
-void tier_pressed(struct tier *tier)
+void room_used(struct tier *tier)
 {
 	if (reserve_used(tier) && !atomic_exchange(&tier->pressed, true))
 		tier_kick(tier);
 }
 
-void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
+void room_on_room(struct tier *tier, room_fn *fn, void *arg)
 {
 	LOCK_SCOPE(&tier->parked_lock);
 
@@ -111,7 +111,7 @@ void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg)
 	tier->on_room_arg = arg;
 }
 
-void tier_on_limit(struct tier *tier, tier_room_fn *fn, void *arg)
+void room_on_limit(struct tier *tier, room_fn *fn, void *arg)
 {
 	LOCK_SCOPE(&tier->parked_lock);
 
@@ -127,7 +127,7 @@ void room_announce(struct tier *tier)
 		tier->on_room(tier->on_room_arg);
 }
 
-void tier_release(struct tier *tier, uint64_t bytes)
+void room_release(struct tier *tier, uint64_t bytes)
 {
 	if (!bytes)
 		return;
@@ -144,7 +144,7 @@ static void sum_arenas(void *arg, struct ramfile *file)
 	*(uint64_t *)arg += atomic_load(&file->dram_blocks) * file->block_bytes;
 }
 
-void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
+void room_wait(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
 {
 	bool late = false;
 
@@ -159,7 +159,7 @@ void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
 	tier->room_waiters--;
 }
 
-void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns)
+void room_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns)
 {
 	uint64_t most = atomic_load(&tier->budget.limit_bytes) / divisor;
 	uint64_t staged = 0;
@@ -184,7 +184,7 @@ void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline
 static void sum_staged(void *arg, struct ramfile *file)
 {
 	if (atomic_load(&file->was_cached))
-		*(uint64_t *)arg += ramfile_arena_bytes(file);
+		*(uint64_t *)arg += room_taken_by(file);
 }
 
 /* Under parked_lock: there is room for it now, by what the arenas had just before. */
@@ -198,7 +198,7 @@ static bool let_in(struct tier *tier, uint64_t bytes, uint64_t staged, bool anyw
 	return true;
 }
 
-void tier_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
+void room_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
 {
 	uint64_t began_ns = clock_ns();
 	bool in = false, waits = false, tell;
@@ -229,7 +229,7 @@ void tier_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
 	}
 }
 
-void tier_end_write_back(struct tier *tier, uint64_t bytes)
+void room_end_write_back(struct tier *tier, uint64_t bytes)
 {
 	LOCK_SCOPE(&tier->parked_lock);
 
@@ -238,7 +238,7 @@ void tier_end_write_back(struct tier *tier, uint64_t bytes)
 		pthread_cond_broadcast(&tier->room);
 }
 
-uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
+uint64_t room_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
 {
 	uint64_t reserve, free_bytes;
 	bool late = false;
@@ -256,22 +256,22 @@ uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
 	return free_bytes < reserve ? reserve - free_bytes : 0;
 }
 
-void tier_set_evictor(struct tier *tier, bool on)
+void room_set_evictor(struct tier *tier, bool on)
 {
 	atomic_store(&tier->evictor, on);
 }
 
-bool tier_has_evictor(struct tier *tier)
+bool room_has_evictor(struct tier *tier)
 {
 	return atomic_load(&tier->evictor);
 }
 
-bool tier_is_evictor(struct tier *tier)
+bool room_is_evictor(struct tier *tier)
 {
 	return atomic_load(&tier->evictor_tid) == gettid();
 }
 
-void tier_end_squeeze(struct tier *tier)
+void room_end_squeeze(struct tier *tier)
 {
 	LOCK_SCOPE(&tier->parked_lock);
 
@@ -293,7 +293,7 @@ static void list_plain(void *arg, struct ramfile *file)
 		list->ino[list->count++] = file->ino;
 }
 
-size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
+size_t room_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
 {
 	struct plain_list list = { .ino = ret_ino, .max = max };
 

@@ -18,11 +18,11 @@ struct tier;
 
 /* Called, on any thread, when a fault that waits for room may go on: somebody shall call fault_resume() until it
  * returns false. fn must not block. */
-typedef void tier_room_fn(void *arg);
+typedef void room_fn(void *arg);
 /* NULL: nobody is told. */
-void tier_on_room(struct tier *tier, tier_room_fn *fn, void *arg);
+void room_on_room(struct tier *tier, room_fn *fn, void *arg);
 /* The same when a fault waits for a limit of its file's own. fn must not block. */
-void tier_on_limit(struct tier *tier, tier_room_fn *fn, void *arg);
+void room_on_limit(struct tier *tier, room_fn *fn, void *arg);
 
 /* --- is there enough --- */
 
@@ -36,44 +36,44 @@ uint64_t room_waiting_writes(struct tier *tier);
 /* Some was made: parked faults may go on. */
 void room_announce(struct tier *tier);
 /* Waits until that many bytes are free, or the deadline. Returns at once if no demoter runs. */
-void tier_wait_room(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
+void room_wait(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
 /* After a reservation: kicks the demoter if half of the reserve is used. */
-void tier_pressed(struct tier *tier);
+void room_used(struct tier *tier);
 /* Gives back budget, and wakes who waits. */
-void tier_release(struct tier *tier, uint64_t bytes);
+void room_release(struct tier *tier, uint64_t bytes);
 
 /* --- a file's own limit --- */
 
 /* A limit of its own for what of the file is in DRAM, beside the budget: beyond it the faults of its mappers wait, and
  * no others. Part of it is kept free for them by demoting blocks of the file. UINT64_MAX: none. */
-void ramfile_set_limit(struct ramfile *file, uint64_t bytes);
-/* Whoever knows what the mappers are up to wants to be asked again (tier_on_limit()) before more than this is there. */
-void ramfile_set_growth(struct ramfile *file, uint64_t bytes);
+void room_set_limit(struct ramfile *file, uint64_t bytes);
+/* Whoever knows what the mappers are up to wants to be asked again (room_on_limit()) before more than this is there. */
+void room_set_growth(struct ramfile *file, uint64_t bytes);
 /* What of the file is in DRAM, or reserved for it. */
-uint64_t ramfile_arena_bytes(struct ramfile *file);
+uint64_t room_taken_by(struct ramfile *file);
 /* The file's own limit, and its growth, allow so many bytes more. Reserves nothing. */
-bool ramfile_limit_allows(struct ramfile *file, uint64_t bytes, enum budget_need need);
+bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need);
 /* Bytes that a file must give up of its own, because it has come near to its own limit; 0: it has not. */
 uint64_t room_missing_of(struct ramfile *file);
 
 /* --- plain mappings: copies in the arena, and the evictor --- */
 
 /* There is somebody who empties the kernel's cache; the calling thread is that. */
-bool tier_has_evictor(struct tier *tier);
-bool tier_is_evictor(struct tier *tier);
+bool room_has_evictor(struct tier *tier);
+bool room_is_evictor(struct tier *tier);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
-void tier_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns);
+void room_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns);
 /* A write back of so many bytes waits until the copies that plain mappings have left in the arenas are few enough for
  * it, and begins; without bound while somebody maps the file (held), for a while if not. */
-void tier_begin_write_back(struct tier *tier, uint64_t bytes, bool held);
+void room_begin_write_back(struct tier *tier, uint64_t bytes, bool held);
 /* It is done. */
-void tier_end_write_back(struct tier *tier, uint64_t bytes);
+void room_end_write_back(struct tier *tier, uint64_t bytes);
 /* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns
  * the bytes that are missing. */
-uint64_t tier_wait_squeeze(struct tier *tier, uint64_t deadline_ns);
+uint64_t room_wait_squeeze(struct tier *tier, uint64_t deadline_ns);
 /* The evictor says that it is there, and that it ends. */
-void tier_set_evictor(struct tier *tier, bool on);
-/* Ends tier_wait_squeeze() early. */
-void tier_end_squeeze(struct tier *tier);
+void room_set_evictor(struct tier *tier, bool on);
+/* Ends room_wait_squeeze() early. */
+void room_end_squeeze(struct tier *tier);
 /* Inode numbers of the files that the kernel caches pages of, or may. Returns how many, at most max. */
-size_t tier_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max);
+size_t room_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max);

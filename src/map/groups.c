@@ -235,7 +235,7 @@ static void look_at_level(struct turn *turn, int version, const char *dir)
 	for (size_t i = 0; i < turn->count; i++) {
 		if (!is_in(&turn->subject[i], version, dir) || !is_first(turn, i, version, dir))
 			continue;
-		resident += ramfile_arena_bytes(turn->subject[i].entry->file);
+		resident += room_taken_by(turn->subject[i].entry->file);
 		files++;
 	}
 	margin = limit / MARGIN_DIVISOR;
@@ -243,7 +243,7 @@ static void look_at_level(struct turn *turn, int version, const char *dir)
 	other += margin + (shmem > resident ? shmem - resident : 0);
 	room = limit > other ? limit - other : 0;
 	for (size_t i = 0; i < turn->count; i++) {
-		uint64_t has = ramfile_arena_bytes(turn->subject[i].entry->file);
+		uint64_t has = room_taken_by(turn->subject[i].entry->file);
 
 		if (!is_in(&turn->subject[i], version, dir))
 			continue;
@@ -336,9 +336,9 @@ static void set_limits(const struct turn *turn)
 		for (size_t k = 0; k < turn->count; k++)
 			if (turn->subject[k].entry->file == file && turn->subject[k].limit_bytes < limit)
 				limit = turn->subject[k].limit_bytes;
-		ramfile_set_limit(file, limit < LIMIT_MIN ? LIMIT_MIN : limit);
-		grows = ramfile_arena_bytes(file) + dram / GROWTH_DIVISOR;
-		ramfile_set_growth(file, grows < dram / GROWTH_FIRST_DIVISOR ? dram / GROWTH_FIRST_DIVISOR : grows);
+		room_set_limit(file, limit < LIMIT_MIN ? LIMIT_MIN : limit);
+		grows = room_taken_by(file) + dram / GROWTH_DIVISOR;
+		room_set_growth(file, grows < dram / GROWTH_FIRST_DIVISOR ? dram / GROWTH_FIRST_DIVISOR : grows);
 	}
 }
 
@@ -440,7 +440,7 @@ int groups_new(struct tier *tier, struct groups **ret)
 	}
 	groups->thread_runs = true;
 	pthread_setname_np(groups->thread, "tierfs-groups");
-	tier_on_limit(tier, want_look, groups);
+	room_on_limit(tier, want_look, groups);
 	*ret = groups;
 	return 0;
 }
@@ -450,7 +450,7 @@ void groups_free(struct groups *groups)
 	if (!groups)
 		return;
 	if (groups->thread_runs) {
-		tier_on_limit(groups->tier, NULL, NULL);
+		room_on_limit(groups->tier, NULL, NULL);
 		atomic_store(&groups->stopping, true);
 		want_look(groups);
 		pthread_join(groups->thread, NULL);
@@ -525,8 +525,8 @@ void groups_remove(struct groups *groups, pid_t pid, struct ramfile *file)
 	for (struct entry *other = TAILQ_FIRST(&groups->entries); other && last; other = TAILQ_NEXT(other, link))
 		last = other->file != file;
 	if (last) {
-		ramfile_set_limit(file, UINT64_MAX);
-		ramfile_set_growth(file, UINT64_MAX);
+		room_set_limit(file, UINT64_MAX);
+		room_set_growth(file, UINT64_MAX);
 	}
 	free(entry);
 }

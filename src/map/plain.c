@@ -255,8 +255,8 @@ static void *evictor(void *arg)
 	uint64_t ino[FILES_MAX];
 
 	while (!atomic_load(&plain->stopping)) {
-		uint64_t missing = tier_wait_squeeze(plain->config.tier, clock_ns() + TURN_NS);
-		size_t files = tier_plain_files(plain->config.tier, ino, FILES_MAX);
+		uint64_t missing = room_wait_squeeze(plain->config.tier, clock_ns() + TURN_NS);
+		size_t files = room_plain_files(plain->config.tier, ino, FILES_MAX);
 		uint64_t now = clock_ns();
 
 		if (atomic_load(&plain->stopping))
@@ -307,7 +307,7 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	}
 	pthread_setname_np(plain->thread, "tierfs-evictor");
 	plain->thread_runs = true;
-	tier_set_evictor(config->tier, true);
+	room_set_evictor(config->tier, true);
 	*ret = plain;
 	return 0;
 }
@@ -317,8 +317,8 @@ void plain_stop(struct plain *plain)
 	if (!plain)
 		return;
 	atomic_store(&plain->stopping, true);
-	tier_set_evictor(plain->config.tier, false);
-	tier_end_squeeze(plain->config.tier);
+	room_set_evictor(plain->config.tier, false);
+	room_end_squeeze(plain->config.tier);
 	if (plain->thread_runs)
 		pthread_join(plain->thread, NULL);
 	free(plain->cached);

@@ -451,7 +451,7 @@ int map_table_new(struct tier *tier, bool quick, struct map_table **ret)
 		map_table_free(table);
 		return err;
 	}
-	tier_on_room(tier, on_room, table);
+	room_on_room(tier, on_room, table);
 	*ret = table;
 	return 0;
 }
@@ -460,7 +460,7 @@ void map_table_free(struct map_table *table)
 {
 	if (!table)
 		return;
-	tier_on_room(table->tier, NULL, NULL);
+	room_on_room(table->tier, NULL, NULL);
 	groups_free(table->groups);
 	atomic_store(&table->stopping, true);
 	for (unsigned int i = 0; i < table->workers; i++) {

@@ -125,13 +125,13 @@ static void want_evicted(struct ramfile *file)
 {
 	uint64_t deadline_ns = clock_ns() + EVICT_WAIT_NS;
 
-	assert(!tier_is_evictor(file->tier)); /* it would wait for itself */
-	if (!tier_has_evictor(file->tier))
+	assert(!room_is_evictor(file->tier)); /* it would wait for itself */
+	if (!room_has_evictor(file->tier))
 		return;
 	lock_get(&file->lock);
 	file->evict_wanted = file->blocks.cached > 0;
 	lock_put(&file->lock);
-	tier_end_squeeze(file->tier);
+	room_end_squeeze(file->tier);
 	lock_get(&file->lock);
 	while (file->evict_wanted && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
 		;

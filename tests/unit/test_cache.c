@@ -133,7 +133,7 @@ START_TEST(who_attaches_has_the_kernel_forget)
 	struct process *process;
 
 	forgotten = 0;
-	tier_on_forget(tier, on_forget, NULL);
+	forget_on(tier, on_forget, NULL);
 	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
 	ck_assert_int_eq(process_map(file, 1, &process), -EBUSY);
 	ck_assert_uint_eq(forgotten, 0); /* of a plain mapping it is the content */
@@ -142,8 +142,8 @@ START_TEST(who_attaches_has_the_kernel_forget)
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_uint_eq(forgotten, 1);
 	process_unmap(process);
-	tier_on_forget(tier, NULL, NULL);
-	ck_assert(tier_wait_forgotten(tier, 0));
+	forget_on(tier, NULL, NULL);
+	ck_assert(forget_wait(tier, 0));
 }
 END_TEST
 
@@ -181,12 +181,12 @@ START_TEST(a_fill_that_waits_is_refused_when_somebody_attaches)
 	ck_assert_int_eq(pthread_create(&filler, NULL, fill_thread, &result), 0);
 	while (!somebody_waits(1))
 		clock_sleep(NS_PER_MS);
-	tier_on_forget(tier, wait_for_filler, NULL);
+	forget_on(tier, wait_for_filler, NULL);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_int_eq(result, -EINVAL);
 	file_end_update(file, 1, BLOCK_HOLE);
 	process_unmap(process);
-	tier_on_forget(tier, NULL, NULL);
+	forget_on(tier, NULL, NULL);
 }
 END_TEST
 

@@ -283,7 +283,7 @@ START_TEST(a_limit_is_its_files_alone)
 
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_int_eq(process_map(other, 2, &neighbour), 0);
-	ramfile_set_limit(file, (uint64_t)LIMIT_BLOCKS * BLOCK);
+	room_set_limit(file, (uint64_t)LIMIT_BLOCKS * BLOCK);
 	done = touch_blocks(process, 0, 256);
 	ck_assert_uint_eq(done, LIMIT_BLOCKS);
 	ck_assert_uint_eq(touch_blocks(neighbour, 0, 64), 64);
@@ -302,7 +302,7 @@ START_TEST(a_limit_is_its_files_alone)
 	while (fault_resume(tier))
 		;
 	ck_assert_uint_ge(touch_blocks(process, done, 1), 1);
-	ramfile_set_limit(file, UINT64_MAX);
+	room_set_limit(file, UINT64_MAX);
 	process_unmap(process);
 	process_unmap(neighbour);
 	ramfile_unload(file);
