@@ -55,7 +55,7 @@ enum away_for { AWAY_FOR_CALL, AWAY_FOR_FILL, AWAY_FOR_WRITE_BACK };
 
 /* Under lock, which is dropped meanwhile: waits until the block is at rest and not away. -EINTR (away_on_interrupt());
  * -EREMOTE: too many threads wait already for calls, which may fail; -EINVAL: the fill is to be refused now, see
- * ramfile_fill(). */
+ * cache_fill(). */
 int away_wait(struct ramfile *file, uint64_t block, enum away_for what);
 /* Under lock: blocks that are away and wanted. */
 uint64_t away_count_wanted(const struct ramfile *file);

@@ -47,9 +47,9 @@
 
 /* --- opens --------------------------------------------------------------------------------------------------- */
 
-enum ramfile_cache ramfile_open_cached(struct ramfile *file)
+enum cache_kind cache_open_file(struct ramfile *file)
 {
-	enum ramfile_cache answer;
+	enum cache_kind answer;
 	unsigned int mappers;
 
 	LOCK_SCOPE(&file->lock);
@@ -58,17 +58,17 @@ enum ramfile_cache ramfile_open_cached(struct ramfile *file)
 	lock_put(&file->mapper_lock);
 	/* One that has not come back to a daemon that was restarted counts, too: it would be refused then. */
 	if (mappers || file->attaching || (!file->cached_opens && mappers_have_arena(file)))
-		return RAMFILE_CACHE_NO;
+		return CACHE_NO;
 	if (!file->cached_opens && arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true) < 0)
-		return RAMFILE_CACHE_NO;
-	answer = file->cached_opens || !file->cache_stale ? RAMFILE_CACHE_KEEP : RAMFILE_CACHE_FRESH;
+		return CACHE_NO;
+	answer = file->cached_opens || !file->cache_stale ? CACHE_KEEP : CACHE_FRESH;
 	file->cached_opens++;
 	tier_set_demand(file->tier, file);
 	file->cache_stale = false;
 	return answer;
 }
 
-void ramfile_close_cached(struct ramfile *file)
+void cache_close_file(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
@@ -79,7 +79,7 @@ void ramfile_close_cached(struct ramfile *file)
 	}
 }
 
-bool ramfile_inherit(struct ramfile *file, bool inherited)
+bool cache_inherit(struct ramfile *file, bool inherited)
 {
 	bool plain = inherited && arena_has_mark(&file->arena, ARENA_MARK_PLAIN);
 
@@ -100,7 +100,7 @@ bool ramfile_inherit(struct ramfile *file, bool inherited)
 
 static void mark_cached(struct ramfile *file, uint64_t block)
 {
-	file->marks[block % RAMFILE_MARKS]++;
+	file->marks[block % CACHE_MARKS]++;
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
 		atomic_store(&file->was_cached, true);
@@ -113,7 +113,7 @@ static void mark_cached(struct ramfile *file, uint64_t block)
 	heat_used(&file->blocks, block);
 }
 
-int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+int cache_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
 	uint64_t started_ns = clock_ns();
 	uint64_t first = offset / file->block_bytes;
@@ -190,7 +190,7 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 	return err;
 }
 
-int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset)
+int cache_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset)
 {
 	const uint8_t *data = buf;
 	const size_t written = len;
@@ -200,7 +200,7 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 	/* The last page ends where the kernel believes that the file does. If it has grown meanwhile, the rest of the
 	 * page is content. */
 	if (odd && odd <= len && offset % PAGE_BYTES == 0 && offset + len < file_size(file)) {
-		err = len > odd ? ramfile_write_back(file, buf, len - odd, offset) : 0;
+		err = len > odd ? cache_write_back(file, buf, len - odd, offset) : 0;
 		return err ? err : ramfile_write(file, data + (len - odd), odd, offset + (len - odd), false);
 	}
 	if (offset % PAGE_BYTES)
@@ -209,7 +209,7 @@ int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64
 	if (err)
 		return err;
 	room_wait_staged(file->tier, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
-	room_begin_write_back(file->tier, written, ramfile_is_plain(file));
+	room_begin_write_back(file->tier, written, cache_is_plain(file));
 	while (!err && len) {
 		uint64_t block = offset / file->block_bytes;
 		uint64_t length = (block + 1) * file->block_bytes - offset;
@@ -241,8 +241,8 @@ static bool next_cached(struct ramfile *file, struct heat_filter *filter, uint64
 	return true;
 }
 
-size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes,
-			   struct ramfile_range *ret, size_t max)
+size_t cache_pick(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes, struct cache_range *ret,
+		  size_t max)
 {
 	CLEANUP_FREE uint64_t *in_class = calloc(HEAT_CLASSES, sizeof(*in_class));
 	size_t most = wanted_bytes / file->block_bytes + 1, picked = 0, ranges = 0;
@@ -271,36 +271,35 @@ size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, 
 		if (ranges && ret[ranges - 1].offset + ret[ranges - 1].length == start)
 			ret[ranges - 1].length += length;
 		else if (ranges < max)
-			ret[ranges++] = (struct ramfile_range){ .offset = start, .length = length };
+			ret[ranges++] = (struct cache_range){ .offset = start, .length = length };
 		else
 			break;
 	}
 	return ranges;
 }
 
-uint64_t ramfile_next_cached(struct ramfile *file, uint64_t offset)
+uint64_t cache_next(struct ramfile *file, uint64_t offset)
 {
 	LOCK_SCOPE(&file->lock);
 
 	return blocks_next(&file->blocks, offset / file->block_bytes, BLOCKS_CACHED) * file->block_bytes;
 }
 
-void ramfile_marks(struct ramfile *file, uint64_t ret[static RAMFILE_MARKS])
+void cache_marks(struct ramfile *file, uint64_t ret[static CACHE_MARKS])
 {
 	LOCK_SCOPE(&file->lock);
 
 	memcpy(ret, file->marks, sizeof(file->marks));
 }
 
-void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached,
-			const uint64_t *since)
+void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached, const uint64_t *since)
 {
 	uint64_t gone = 0, found = 0;
 
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count && first + i < file->blocks.count; i++) {
 		bool was = blocks_has(&file->blocks, first + i, BLOCK_CACHED);
-		uint64_t slot = (first + i) % RAMFILE_MARKS;
+		uint64_t slot = (first + i) % CACHE_MARKS;
 
 		if (cached[i] && !since)
 			file->marks[slot]++;
@@ -320,21 +319,21 @@ void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, co
 	room_release(file->tier, gone * file->block_bytes);
 }
 
-void ramfile_measured(struct ramfile *file)
+void cache_measured(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
 	file->cache_unknown = false;
 }
 
-bool ramfile_evict_wanted(struct ramfile *file)
+bool cache_evict_wanted(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
 	return file->evict_wanted;
 }
 
-void ramfile_evicted(struct ramfile *file)
+void cache_evicted(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
@@ -342,7 +341,7 @@ void ramfile_evicted(struct ramfile *file)
 	pthread_cond_broadcast(&file->settled);
 }
 
-bool ramfile_is_plain(struct ramfile *file)
+bool cache_is_plain(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 

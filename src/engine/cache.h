@@ -1,6 +1,6 @@
 /* engine/cache.h - plain mapping: what the kernel's page cache holds of a RAM file.
  *
- * Offsets and lengths are bytes. Thread-safety: any thread, no lock held. ramfile_fill() and ramfile_write_back() block
+ * Offsets and lengths are bytes. Thread-safety: any thread, no lock held. cache_fill() and cache_write_back() block
  * on room, the others do not block for long.
  */
 #pragma once
@@ -11,47 +11,46 @@
 
 struct ramfile;
 
-enum ramfile_cache { RAMFILE_CACHE_NO, RAMFILE_CACHE_FRESH, RAMFILE_CACHE_KEEP };
+enum cache_kind { CACHE_NO, CACHE_FRESH, CACHE_KEEP };
 
 /* Asks for an open whose content the kernel may cache. NO: the file is attached. FRESH: yes, and nothing that the
- * kernel still holds from before may be used. Each that is not NO is given back by ramfile_close_cached(). */
-enum ramfile_cache ramfile_open_cached(struct ramfile *file);
-void ramfile_close_cached(struct ramfile *file);
+ * kernel still holds from before may be used. Each that is not NO is given back by cache_close_file(). */
+enum cache_kind cache_open_file(struct ramfile *file);
+void cache_close_file(struct ramfile *file);
 /* After the load. inherited: the kernel goes on with opens that an earlier daemon answered. True: some of them were
  * cached; they count as one, to be given back when the kernel has none any more. */
-bool ramfile_inherit(struct ramfile *file, bool inherited);
+bool cache_inherit(struct ramfile *file, bool inherited);
 /* Content for the page cache: as ramfile_read(), and the blocks count as cached from here on. Waits a while for room in
  * the budget, but not for ever: the kernel has taken the pages already. -EINVAL: the file is attached, so that a cached
  * page could become wrong without anybody knowing; it is said at once, whatever state the block is in. */
-int ramfile_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+int cache_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len);
 /* Dirty pages come back: whole pages, but for the end of the file. Answers after a copy into the arena, without I/O;
  * fails only if the file is lost or truncated, or the host is out of memory. */
-int ramfile_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset);
+int cache_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t offset);
 
-struct ramfile_range {
+struct cache_range {
 	uint64_t offset, length;
 };
 
 /* Ranges of cached blocks to take out of the kernel's cache, the oldest blocks first, at most wanted_bytes and max
  * ranges. Returns how many. */
-size_t ramfile_pick_cached(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes,
-			   struct ramfile_range *ret, size_t max);
-/* True if somebody waits for all cached blocks to go; ramfile_evicted() says that the evictor did what it can. */
-bool ramfile_evict_wanted(struct ramfile *file);
-void ramfile_evicted(struct ramfile *file);
+size_t cache_pick(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t wanted_bytes, struct cache_range *ret,
+		  size_t max);
+/* True if somebody waits for all cached blocks to go; cache_evicted() says that the evictor did what it can. */
+bool cache_evict_wanted(struct ramfile *file);
+void cache_evicted(struct ramfile *file);
 /* True while somebody has an open whose content the kernel caches. */
-bool ramfile_is_plain(struct ramfile *file);
+bool cache_is_plain(struct ramfile *file);
 /* What was measured (cachestat): cached[i] for each block from first on. since: NULL, or marks taken before the
  * measurement: a block that came to the cache since then stays marked. */
-void ramfile_set_cached(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached,
-			const uint64_t *since);
+void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached, const uint64_t *since);
 /* Where, from there on, the kernel may hold something as far as is known; the file's end if nowhere. Not exact: early.
  */
-uint64_t ramfile_next_cached(struct ramfile *file, uint64_t offset);
+uint64_t cache_next(struct ramfile *file, uint64_t offset);
 /* All of the file was measured: from here on it is known what the kernel holds. */
-void ramfile_measured(struct ramfile *file);
+void cache_measured(struct ramfile *file);
 
-#define RAMFILE_MARKS 256 /* blocks share a mark by their number */
+#define CACHE_MARKS 256 /* blocks share a mark by their number */
 
 /* For since: to be taken before what the kernel holds is looked at. */
-void ramfile_marks(struct ramfile *file, uint64_t ret[static RAMFILE_MARKS]);
+void cache_marks(struct ramfile *file, uint64_t ret[static CACHE_MARKS]);

@@ -85,7 +85,7 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 		lock_wait(&file->lock, &file->settled);
 	file->batches++; /* no mapper comes in from here on */
 	lock_put(&file->lock);
-	stranger = mappers_stranger(file) || ramfile_is_opaque(file);
+	stranger = mappers_stranger(file) || huge_is_opaque(file);
 	lock_get(&file->mapper_lock);
 	batch->mapped = file->mapper_count > 0;
 	lock_put(&file->mapper_lock);
@@ -251,7 +251,7 @@ static void drop_used(struct batch *batch)
 			continue;
 		tier_look_pins(batch->file->tier, batch->file, false, batch->member[i].block, run, &batch->held[i]);
 		if (memchr(&batch->held[i], 1, run))
-			ramfile_split(batch->file, batch->member[i].block, run, &batch->held[i]);
+			huge_split_blocks(batch->file, batch->member[i].block, run, &batch->held[i]);
 		for (size_t k = i; k < i + run; k++)
 			held += batch->held[k];
 	}

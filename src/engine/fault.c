@@ -193,7 +193,7 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	bool waiters = false, key_left;
 	int err = 0;
 
-	if (ramfile_zero_huge(file, mapper, block))
+	if (huge_zero_unit(file, mapper, block))
 		return;
 	key_left = blocks_has(&file->blocks, block, BLOCK_STORED);
 	window = block == mapper->next_block && mapper->window_blocks ? mapper->window_blocks * 2U : 1;

@@ -48,12 +48,12 @@ struct ramfile {
 	void *on_dirty_arg;
 
 	struct lock lock;
-	pthread_cond_t settled; /* a passing state that had waiters ended, or batches became 0, or a look ended */
-	uint64_t size_bytes;    /* under lock; the arena's is file_memory_bytes() */
-	bool nothing_beyond;    /* owned by who changes the size: the store has no key beyond the end */
-	struct blocks blocks;   /* under lock */
-	struct heat heat;       /* under lock */
-	uint64_t marks[RAMFILE_MARKS]; /* under lock: counts how often a block of the slot came to the kernel's cache */
+	pthread_cond_t settled;      /* a passing state that had waiters ended, or batches became 0, or a look ended */
+	uint64_t size_bytes;         /* under lock; the arena's is file_memory_bytes() */
+	bool nothing_beyond;         /* owned by who changes the size: the store has no key beyond the end */
+	struct blocks blocks;        /* under lock */
+	struct heat heat;            /* under lock */
+	uint64_t marks[CACHE_MARKS]; /* under lock: counts how often a block of the slot came to the kernel's cache */
 	uint64_t punches[PUNCH_SLOTS]; /* under lock: counts how often a block of the slot lost pages of the arena */
 	unsigned int batches;          /* under lock: demotion batches at work */
 	unsigned int attaching;        /* under lock: mappers that wait for batches to end */

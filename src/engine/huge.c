@@ -61,7 +61,7 @@ static bool mark_arena(struct ramfile *file)
 	return file->huge_marked;
 }
 
-bool ramfile_zero_huge(struct ramfile *file, struct mapper *mapper, uint64_t block)
+bool huge_zero_unit(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
 	uint64_t count = unit_blocks(file), first = block - block % count;
 	bool huge = false;
@@ -123,7 +123,7 @@ static bool maybe_huge(struct ramfile *file, uint64_t first, uint64_t count)
 	return found;
 }
 
-void ramfile_split(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *held)
+void huge_split_blocks(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *held)
 {
 	uint64_t start = first * file->block_bytes, end = start + count * file->block_bytes;
 
@@ -256,7 +256,7 @@ static uint64_t next_huge(const struct ramfile *file, uint64_t unit, uint64_t pe
 	return block - block % per;
 }
 
-uint64_t ramfile_split_units(struct ramfile *file, uint64_t first, uint64_t count, uint64_t most)
+uint64_t huge_split_units(struct ramfile *file, uint64_t first, uint64_t count, uint64_t most)
 {
 	uint64_t per = unit_blocks(file), done = 0;
 
@@ -273,20 +273,20 @@ uint64_t ramfile_split_units(struct ramfile *file, uint64_t first, uint64_t coun
 	return done;
 }
 
-bool ramfile_split_some(struct ramfile *file, uint64_t now_ns)
+bool huge_split_some(struct ramfile *file, uint64_t now_ns)
 {
 	uint64_t done;
 
 	if (now_ns < file->next_split_ns)
 		return false;
-	done = ramfile_split_units(file, 0, UINT32_MAX, SPLIT_UNITS);
+	done = huge_split_units(file, 0, UINT32_MAX, SPLIT_UNITS);
 	file->next_split_ns = done == SPLIT_UNITS ? now_ns : now_ns + RETRY_NS;
 	return done == SPLIT_UNITS;
 }
 
 /* --- after a start -------------------------------------------------------------------------------------------- */
 
-void ramfile_load_huge(struct ramfile *file)
+void huge_load(struct ramfile *file)
 {
 	uint64_t per = unit_blocks(file);
 
@@ -307,7 +307,7 @@ void ramfile_load_huge(struct ramfile *file)
 			 (unsigned long long)file->ino);
 }
 
-bool ramfile_is_opaque(const struct ramfile *file)
+bool huge_is_opaque(const struct ramfile *file)
 {
 	return file->huge_marked && !tier_sees_pins(file->tier);
 }

@@ -116,7 +116,7 @@ static int load_table(struct ramfile *file)
 	if (!err)
 		err = load_arena(file, work);
 	if (!err)
-		ramfile_load_huge(file);
+		huge_load(file);
 	work_put(tier_works(file->tier), work);
 	return err;
 }

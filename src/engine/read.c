@@ -68,7 +68,7 @@ static enum block_state state_of(const struct ramfile *file, uint64_t block)
 }
 
 /* Under lock: waits until the block can be read, with owned also until no batch holds it. A fill is refused as soon as
- * the file is attached, and therefore waits for no batch that has a mapper to protect: see ramfile_fill(). */
+ * the file is attached, and therefore waits for no batch that has a mapper to protect: see cache_fill(). */
 static int wait_rest(struct read_run *run, uint64_t block, bool owned)
 {
 	struct ramfile *file = run->file;

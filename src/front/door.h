@@ -57,7 +57,7 @@ int door_create(const struct door *door, uint64_t parent, const char *name, mode
 
 /* What the kernel keeps of an open: all there is to know about it later. The low bits are TIERFS_RIGHT_*. */
 #define DOOR_FH_RIGHTS UINT64_C(0xff)
-#define DOOR_FH_CACHED UINT64_C(0x100) /* counted by ramfile_open_cached() */
+#define DOOR_FH_CACHED UINT64_C(0x100) /* counted by cache_open_file() */
 #define DOOR_FH_HELPER UINT64_C(0x200) /* of the helper, which maps nothing */
 #define DOOR_FH_SESSION_SHIFT 32       /* above: which session opened it; only its own are counted */
 
@@ -77,7 +77,7 @@ struct door_caller {
 int door_open(const struct door *door, uint64_t ino, int flags, struct door_caller caller, struct door_opened *ret);
 void door_release(const struct door *door, uint64_t ino, uint64_t fh); /* of an earlier session: does nothing */
 
-/* Pages for the kernel's cache. -EINVAL: the file is attached (ramfile_fill()); to sendfile(2) and splice(2) that says
+/* Pages for the kernel's cache. -EINVAL: the file is attached (cache_fill()); to sendfile(2) and splice(2) that says
  * to read instead, to who touches a private mapping it is SIGBUS. -EAGAIN, and nothing was read: more than
  * DOOR_FILL_MAX, which only the read-ahead of memory with MADV_HUGEPAGE asks for, 4 MiB at a time; the kernel then asks
  * again for the one page it needs. */

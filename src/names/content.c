@@ -191,7 +191,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	if (rc == 0) {
 		file_on_dirty(file, on_dirty, ns);
 		ramfile_set_kept(file, kept);
-		plain = ramfile_inherit(file, inherited);
+		plain = cache_inherit(file, inherited);
 	} else {
 		log_error("file %llu: cannot load: %s", (unsigned long long)inode->ino, strerror(-rc));
 	}
@@ -267,7 +267,7 @@ struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode)
 	inode->inherited = inode->plain = false;
 	if (plain) {
 		lock_put(&ns->lock);
-		ramfile_close_cached(inode->file);
+		cache_close_file(inode->file);
 		lock_get(&ns->lock);
 	}
 	if (inode->opens == 0)

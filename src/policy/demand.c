@@ -170,7 +170,7 @@ int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_pro
 	if (atomic_load(&file->lost))
 		return -EIO;
 	want_evicted(file);
-	ramfile_split_units(file, demand.offset / file->block_bytes, demand.len / file->block_bytes + 1, UINT64_MAX);
+	huge_split_units(file, demand.offset / file->block_bytes, demand.len / file->block_bytes + 1, UINT64_MAX);
 	total = resident_in(&demand);
 	lock_get(&file->mapper_lock);
 	mapped = file->mapper_count > 0;

@@ -129,7 +129,7 @@ static void split_file(void *arg, struct ramfile *file)
 	struct turn *turn = arg;
 	uint64_t now = clock_ns();
 
-	if (ramfile_split_some(file, now))
+	if (huge_split_some(file, now))
 		turn->next_ns = now;
 	relieve_between(turn);
 }

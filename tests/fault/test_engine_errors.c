@@ -225,7 +225,7 @@ END_TEST
 START_TEST(a_partial_block_outlives_an_error_at_load)
 {
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	store_mem_fail_nth(store, STORE_MEM_GET, 1, EIO);
 	restart();
 	ck_assert_int_eq(ramfile_read(file, got, BLOCK, 2 * BLOCK, &(size_t){ 0 }), 0);
@@ -359,7 +359,7 @@ START_TEST(a_fault_in_a_hole_hides_the_key)
 	store_mem_fail_all(store, STORE_MEM_CALLS, EIO);
 	ck_assert(process_touch(process, 5 * BLOCK, (void *)word, 8, true));
 	process_unmap(process);
-	ck_assert_int_eq(ramfile_write_back(file, content(3), PAGE, 7 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(3), PAGE, 7 * BLOCK), 0);
 	store_mem_fail_all(store, STORE_MEM_CALLS, 0);
 	ck_assert(has_key(5));
 	ck_assert(has_key(7));
@@ -524,7 +524,7 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	bool clean = false;
 
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	for (int i = 0; i < 3; i++) {
 		store_mem_fail_nth(store, STORE_MEM_GET, 1, ENOMEM);
 		ck_assert_int_eq(process_map(file, 1, &process), -ENOMEM);
@@ -548,7 +548,7 @@ START_TEST(a_damaged_partial_block_is_alone)
 
 	put(1, 1, false);
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	put(3, 3, false);
 	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ INO, 2 }, 999), 0);
 	restart();
@@ -610,7 +610,7 @@ START_TEST(work_buffers_come_back)
 
 	put(1, 1, false);
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	ck_assert_uint_eq(works_idle(), tier_works(tier)->made);
 	store_mem_fail_nth(store, STORE_MEM_GET, 1, ENOMEM);
 	ck_assert_int_eq(process_map(file, 1, &process), -ENOMEM);
@@ -640,15 +640,15 @@ START_TEST(a_cut_gives_back_what_the_cache_had)
 {
 	size_t length;
 
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
-	ck_assert_int_eq(ramfile_fill(file, got, 8 * BLOCK, 0, &length), 0);
-	ck_assert_int_eq(ramfile_write_back(file, content(1), BLOCK, 3 * BLOCK), 0);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
+	ck_assert_int_eq(cache_fill(file, got, 8 * BLOCK, 0, &length), 0);
+	ck_assert_int_eq(cache_write_back(file, content(1), BLOCK, 3 * BLOCK), 0);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 9 * BLOCK);
 	ck_assert_int_eq(ramfile_truncate(file, (uint64_t)2 * BLOCK), 0);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 2 * BLOCK);
 	ck_assert_int_eq(ramfile_truncate(file, 0), 0);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 }
 END_TEST
 

@@ -141,7 +141,7 @@ static void fill_file(void)
 	promote(CLEAN);
 	put(PARTIAL, 4, true);
 	content(before + PARTIAL * BLOCK, PAGE, 5);
-	ck_assert_int_eq(ramfile_write_back(file, before + PARTIAL * BLOCK, PAGE, PARTIAL * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, before + PARTIAL * BLOCK, PAGE, PARTIAL * BLOCK), 0);
 	put(ZEROS, 6, true);
 	promote(ZEROS);
 	memset(before + ZEROS * BLOCK, 0, BLOCK);
@@ -161,7 +161,7 @@ static void fill_file(void)
 	leave_key(KEY_LEFT);
 	/* The one page that was written back is not in the kernel's cache, unless the test says so. */
 	for (uint64_t block = 0; block < BLOCKS && !caches; block++)
-		ramfile_set_cached(file, block, 1, &(uint8_t){ 0 }, NULL);
+		cache_set(file, block, 1, &(uint8_t){ 0 }, NULL);
 }
 
 static void world_new(void)
@@ -173,7 +173,7 @@ static void world_new(void)
 	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
 	process = NULL;
 	if (caches)
-		ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+		ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	fill_file();
 	size_before = size_wanted = SIZE;
 	memcpy(wanted, before, sizeof(wanted));
@@ -188,7 +188,7 @@ static void world_free(void)
 {
 	process_unmap(process);
 	if (file && caches)
-		ramfile_close_cached(file);
+		cache_close_file(file);
 	if (file)
 		file_check_idle(file);
 	ramfile_unload(file);
@@ -441,7 +441,7 @@ static int write_direct_pages(void)
 
 static int write_back(void)
 {
-	return ramfile_write_back(file, data, SIZE - 2 * PAGE, PAGE);
+	return cache_write_back(file, data, SIZE - 2 * PAGE, PAGE);
 }
 
 static int read_whole(void)
@@ -456,7 +456,7 @@ static int fill_cache(void)
 {
 	size_t length;
 
-	return ramfile_fill(file, got, SIZE, 0, &length);
+	return cache_fill(file, got, SIZE, 0, &length);
 }
 
 static int seek_all(void)
@@ -599,20 +599,20 @@ static int describe(void)
 
 static int pick_cached(void)
 {
-	struct ramfile_range range[8];
-	uint64_t marks[RAMFILE_MARKS];
+	struct cache_range range[8];
+	uint64_t marks[CACHE_MARKS];
 
-	ramfile_marks(file, marks);
-	ramfile_pick_cached(file, 0, SIZE, SIZE, range, 8);
-	return ramfile_is_plain(file) ? 0 : -EINVAL;
+	cache_marks(file, marks);
+	cache_pick(file, 0, SIZE, SIZE, range, 8);
+	return cache_is_plain(file) ? 0 : -EINVAL;
 }
 
 static int open_cached(void)
 {
-	if (ramfile_open_cached(file) == RAMFILE_CACHE_NO)
+	if (cache_open_file(file) == CACHE_NO)
 		return -EBUSY;
-	ramfile_close_cached(file);
-	ramfile_inherit(file, false);
+	cache_close_file(file);
+	cache_inherit(file, false);
 	return 0;
 }
 
@@ -833,13 +833,13 @@ static int set_ages(void)
 static const struct function FUNCTIONS[] = {
 	{ "ramfile_read", NULL, read_whole, .mapped = false },
 	{ "ramfile_read, mapped", NULL, read_whole, .mapped = true },
-	{ "ramfile_fill", NULL, fill_cache, .caches = true },
+	{ "cache_fill", NULL, fill_cache, .caches = true },
 	{ "ramfile_write", expect_part, write_buffered, .mapped = false },
 	{ "ramfile_write, mapped", expect_part, write_buffered, .mapped = true },
 	{ "ramfile_write, direct", expect_whole, write_direct, .mapped = false },
 	{ "ramfile_write, direct, mapped", expect_whole, write_direct, .mapped = true },
 	{ "ramfile_write, direct, parts", expect_pages, write_direct_pages, .mapped = false },
-	{ "ramfile_write_back", expect_pages, write_back, .caches = true },
+	{ "cache_write_back", expect_pages, write_back, .caches = true },
 	{ "ramfile_discard", expect_discard_all, discard_all, .mapped = true },
 	{ "ramfile_discard, pages", expect_discard_pages, discard_pages, .mapped = true },
 	{ "ramfile_truncate, longer", expect_grow, resize, .mapped = false },
@@ -855,8 +855,8 @@ static const struct function FUNCTIONS[] = {
 	{ "ramfile_clone, ramfile_adopt", NULL, clone_all, .mapped = false },
 	{ "ramfile_clone, mapped", NULL, clone_all, .mapped = true },
 	{ "ramfile_map, ramfile_figures", NULL, describe, .mapped = false },
-	{ "ramfile_pick_cached", NULL, pick_cached, .caches = true },
-	{ "ramfile_open_cached", NULL, open_cached, .mapped = false },
+	{ "cache_pick", NULL, pick_cached, .caches = true },
+	{ "cache_open_file", NULL, open_cached, .mapped = false },
 	{ "attach_add", NULL, attach, .mapped = false },
 	{ "attach_add, a second", NULL, attach, .mapped = true },
 	{ "fault_serve", NULL, fault_all, .mapped = true },

@@ -405,25 +405,25 @@ static void op_plain(void)
 			/* Where the rest of a page is content it would be a change as by system call. */
 			if (length % PAGE && first * PAGE + length < model.size)
 				return;
-			ck_assert_int_eq(ramfile_write_back(model.file, data, length, first * PAGE), 0);
+			ck_assert_int_eq(cache_write_back(model.file, data, length, first * PAGE), 0);
 			memcpy(model.want + first * PAGE, data, length);
 			return;
 		}
 		begin_pending(first * PAGE, data, length);
-		err = ramfile_write_back(model.file, data, length, first * PAGE);
+		err = cache_write_back(model.file, data, length, first * PAGE);
 		ck_assert(!err || (length % PAGE && (err == -EIO || err == -ENOSPC)));
 		if (err)
 			adopt(first * PAGE, length);
 		else
 			end_pending(true);
 	} else if (rnd(3)) {
-		err = ramfile_fill(model.file, data, count * PAGE, first * PAGE, &read);
+		err = cache_fill(model.file, data, count * PAGE, first * PAGE, &read);
 		ck_assert_int_eq(err, 0);
 		ck_assert_uint_eq(read, in_file(first * PAGE, count * PAGE));
 		compare(data, first * PAGE, read, "fill");
 	} else {
 		memset(cached, 0, sizeof(cached));
-		ramfile_set_cached(model.file, 0, PAGES_MAX, cached, NULL);
+		cache_set(model.file, 0, PAGES_MAX, cached, NULL);
 	}
 }
 

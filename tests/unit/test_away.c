@@ -170,13 +170,13 @@ static void *call_main(void *arg)
 		call->err = ramfile_read(file, call->data, call->length, call->offset, &length);
 		break;
 	case CALL_FILL:
-		call->err = ramfile_fill(file, call->data, call->length, call->offset, &length);
+		call->err = cache_fill(file, call->data, call->length, call->offset, &length);
 		break;
 	case CALL_WRITE:
 		call->err = ramfile_write(file, call->data, call->length, call->offset, false);
 		break;
 	case CALL_WRITE_BACK:
-		call->err = ramfile_write_back(file, call->data, call->length, call->offset);
+		call->err = cache_write_back(file, call->data, call->length, call->offset);
 		break;
 	case CALL_DISCARD:
 		call->err = ramfile_discard(file, call->offset, call->length);

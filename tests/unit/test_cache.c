@@ -80,7 +80,7 @@ static int fill(uint64_t block)
 	static uint8_t data[BLOCK];
 	size_t length;
 
-	return ramfile_fill(file, data, BLOCK, block * BLOCK, &length);
+	return cache_fill(file, data, BLOCK, block * BLOCK, &length);
 }
 
 /* --- beside an attached mapping --------------------------------------------------------------------------------- */
@@ -95,7 +95,7 @@ START_TEST(nothing_is_cached_of_an_attached_file)
 	ck_assert(!blocks_has(&file->blocks, 2, BLOCK_CACHED));
 	ck_assert_int_eq(fill(2), -EINVAL);
 	ck_assert(!blocks_has(&file->blocks, 2, BLOCK_CACHED));
-	ck_assert_int_eq(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_eq(cache_open_file(file), CACHE_NO);
 	process_unmap(process);
 	ck_assert_int_eq(fill(2), 0);
 }
@@ -109,11 +109,11 @@ START_TEST(a_holder_that_is_not_back_counts)
 	ck_assert_int_eq(mappers_arena_fd(file, true, &fd), 0);
 	ck_assert_int_eq(arena_hold(fd, 1), 0);
 	ck_assert_int_eq(fill(1), -EINVAL);
-	ck_assert_int_eq(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_eq(cache_open_file(file), CACHE_NO);
 	close(fd);
 	ck_assert_int_eq(fill(1), 0);
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
-	ramfile_close_cached(file);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
+	cache_close_file(file);
 }
 END_TEST
 
@@ -134,11 +134,11 @@ START_TEST(who_attaches_has_the_kernel_forget)
 
 	forgotten = 0;
 	forget_on(tier, on_forget, NULL);
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ck_assert_int_eq(process_map(file, 1, &process), -EBUSY);
 	ck_assert_uint_eq(forgotten, 0); /* of a plain mapping it is the content */
 	ck_assert_int_eq(fill(3), 0);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_uint_eq(forgotten, 1);
 	process_unmap(process);
@@ -249,19 +249,19 @@ static int answer_of(uint64_t block)
 START_TEST(a_hole_that_a_plain_mapping_may_have_written_is_data)
 {
 	static const uint8_t none[BLOCKS];
-	uint64_t marks[RAMFILE_MARKS];
+	uint64_t marks[CACHE_MARKS];
 
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
 	ck_assert_int_eq(fill(2), 0); /* a write to a page that is absent reads it first */
 	ck_assert_uint_eq(seek(SEEK_DATA), 2 * BLOCK);
 	ck_assert_uint_eq(seek(SEEK_HOLE), 0);
 	ck_assert_int_eq(answer_of(2), TIERFS_ACCESS_RESIDENT);
 	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_HOLE);
-	ramfile_marks(file, marks);
-	ramfile_set_cached(file, 0, BLOCKS, none, marks);
+	cache_marks(file, marks);
+	cache_set(file, 0, BLOCKS, none, marks);
 	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 }
 END_TEST
 
@@ -269,20 +269,20 @@ START_TEST(after_a_takeover_every_hole_may_be)
 {
 	struct ramfile_figures figures;
 
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ramfile_unload(file); /* as it is when the daemon dies: the mark stays */
 	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
 	ck_assert_int_eq(arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true), 0);
-	ck_assert(ramfile_inherit(file, true));
+	ck_assert(cache_inherit(file, true));
 	ck_assert_uint_eq(seek(SEEK_DATA), 0);
 	ck_assert_uint_eq(seek(SEEK_HOLE), SIZE);
 	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_RESIDENT);
 	ramfile_figures(file, &figures);
 	ck_assert(figures.cache_unknown);
-	ramfile_measured(file);
+	cache_measured(file);
 	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
 	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_HOLE);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 }
 END_TEST
 
