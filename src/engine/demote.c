@@ -554,8 +554,7 @@ static int demote_batch(struct batch *batch, const uint32_t *block, size_t count
 	return err;
 }
 
-int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon,
-			  struct demote_result *ret)
+int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret)
 {
 	size_t most = BATCH_BYTES / file->block_bytes;
 	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));

@@ -18,5 +18,4 @@ struct demote_result {
 
 /* Demotes the given resident blocks (ascending), those in use excepted. soon: to make room, so that some will come
  * back: what needs not be written is put into the nearer part of the store. */
-int ramfile_demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon,
-			  struct demote_result *ret);
+int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret);

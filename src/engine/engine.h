@@ -48,7 +48,7 @@ struct tier_config {
 	uint8_t secret[MAC_KEY_BYTES]; /* of the pool: identities of content are made with it */
 	tier_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages; no huge pages */
 	void *pins_arg;
-	bool run_demoter; /* false: the caller (a test) calls tier_step() itself */
+	bool run_demoter; /* false: the caller (a test) calls demoter_step() itself */
 };
 
 TAILQ_HEAD(file_list, ramfile);

@@ -86,7 +86,7 @@ static int move(struct control_request *request, move_fn *fn, json_t **ret)
 
 int control_move_demote(struct control_request *request, json_t **ret)
 {
-	return move(request, ramfile_demote, ret);
+	return move(request, demand_demote, ret);
 }
 
 int control_move_promote(struct control_request *request, json_t **ret)

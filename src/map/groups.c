@@ -294,7 +294,7 @@ static void look_at_locks(struct turn *turn)
 		const struct entry *entry = turn->subject[i].entry;
 		bool same_process = false;
 
-		if (ramfile_is_stuck(entry->file, STUCK_NS))
+		if (scan_is_stuck(entry->file, STUCK_NS))
 			turn->subject[i].locked_bytes = UINT64_MAX / 2;
 		if (!is_unmovable(&turn->subject[i]))
 			continue;

@@ -243,7 +243,7 @@ static void store_staged(struct plain *plain, const uint64_t *ino, size_t files)
 			continue;
 		/* Without such opens the arena's is not a second copy. */
 		if (subject.figures.arena_bytes && subject.figures.cached_opens && !subject.figures.mappers)
-			ramfile_demote_staged(subject.file);
+			demand_demote_staged(subject.file);
 		subject_close(plain, &subject);
 	}
 }

@@ -474,7 +474,7 @@ static int demote_all(struct ramfile *file, struct closing *closing)
 		return 0;
 	rc = ramfile_pin(file, 0, UINT64_MAX, false);
 	for (int i = 0; i < NS_CLOSE_TRIES && rc == 0; i++) {
-		rc = ramfile_demote(file, 0, UINT64_MAX, close_progress, closing, &moved);
+		rc = demand_demote(file, 0, UINT64_MAX, close_progress, closing, &moved);
 		ramfile_figures(file, &figures);
 		if (figures.arena_bytes == 0)
 			return 0;

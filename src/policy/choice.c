@@ -107,7 +107,7 @@ static void sweep_file(void *arg, struct ramfile *file)
 
 		if (!count)
 			continue;
-		err = ramfile_demote_blocks(file, sweep->choice->pick, count, true, &result);
+		err = demote_blocks(file, sweep->choice->pick, count, true, &result);
 		sweep->picked += count;
 		sweep->demoted += result.demoted;
 		if (err == -EBUSY) /* a process that is not back yet maps it */

@@ -66,7 +66,7 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 			return 0;
 		if (!count)
 			continue;
-		err = ramfile_demote_blocks(file, pick, count, false, &result);
+		err = demote_blocks(file, pick, count, false, &result);
 		demand->moved.moved_bytes += result.demoted * file->block_bytes;
 		if (err)
 			return err;
@@ -139,7 +139,7 @@ static void want_evicted(struct ramfile *file)
 	lock_put(&file->lock);
 }
 
-int ramfile_demote_staged(struct ramfile *file)
+int demand_demote_staged(struct ramfile *file)
 {
 	struct demand demand = { .file = file, .len = file_size(file) };
 	size_t most = SCAN_BLOCKS;
@@ -152,8 +152,8 @@ int ramfile_demote_staged(struct ramfile *file)
 	return demand_pass(&demand, false, pick, most);
 }
 
-int ramfile_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
-		   struct file_moved *ret)
+int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
+		  struct file_moved *ret)
 {
 	uint64_t size = file_size(file);
 	struct demand demand = { .file = file,

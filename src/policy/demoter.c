@@ -92,7 +92,7 @@ static void scan_file(void *arg, struct ramfile *file)
 	if (now >= file->next_scan_ns)
 		atomic_fetch_add(&turn->tier->scans, 1);
 	while (now >= file->next_scan_ns) {
-		file->next_scan_ns = ramfile_scan(file, now, &pace);
+		file->next_scan_ns = scan_step(file, now, &pace);
 		relieve_between(turn);
 	}
 	if (file->next_scan_ns < turn->next_ns)
@@ -134,7 +134,7 @@ static void split_file(void *arg, struct ramfile *file)
 	relieve_between(turn);
 }
 
-void tier_step(struct tier *tier)
+void demoter_step(struct tier *tier)
 {
 	uint64_t quick = atomic_load(&tier->min_idle_ns) / 2;
 	struct turn turn = { .tier = tier, .relieved_ns = clock_ns() };
@@ -169,7 +169,7 @@ void *demoter_run(void *arg)
 	lock_get(&tier->parked_lock);
 	while (!tier->stopping) {
 		lock_put(&tier->parked_lock);
-		tier_step(tier);
+		demoter_step(tier);
 		lock_get(&tier->parked_lock);
 		while (!tier->stopping && clock_ns() < tier->demoter->rest_until_ns)
 			lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->demoter->rest_until_ns);

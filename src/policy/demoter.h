@@ -11,7 +11,7 @@
 
 struct tier;
 
-/* Of the demoter's thread, or of who calls tier_step(). */
+/* Of the demoter's thread, or of who calls demoter_step(). */
 struct demoter {
 	uint64_t retry_ns;      /* no demotion before */
 	uint64_t next_step_ns;  /* when something is due */
@@ -21,6 +21,6 @@ struct demoter {
 };
 
 /* One turn of the demoter: scan what is due, demote what the budget asks for. */
-void tier_step(struct tier *tier);
+void demoter_step(struct tier *tier);
 /* The demoter's thread; arg: the tier. */
 void *demoter_run(void *arg);

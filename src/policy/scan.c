@@ -167,7 +167,7 @@ static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct sca
 	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
 }
 
-uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace)
+uint64_t scan_step(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace)
 {
 	uint64_t due_ns;
 
@@ -198,7 +198,7 @@ uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_p
 	return now_ns;
 }
 
-bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns)
+bool scan_is_stuck(struct ramfile *file, uint64_t for_ns)
 {
 	LOCK_SCOPE(&file->lock);
 

@@ -1,6 +1,6 @@
 /* policy/scan.h - the rounds of one file: zap, wait, look (mem/heat.h).
  *
- * ramfile_scan() is for the demoter's thread alone, without a lock.
+ * scan_step() is for the demoter's thread alone, without a lock.
  */
 #pragma once
 
@@ -17,6 +17,6 @@ struct scan_pace {
 
 /* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again. A
  * file of which nothing is in DRAM needs no call. */
-uint64_t ramfile_scan(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
+uint64_t scan_step(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
 /* A mapper has not answered a zap for so long: nothing of the file can be demoted. */
-bool ramfile_is_stuck(struct ramfile *file, uint64_t for_ns);
+bool scan_is_stuck(struct ramfile *file, uint64_t for_ns);

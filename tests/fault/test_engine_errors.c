@@ -166,7 +166,7 @@ static int demote(struct demote_result *ret, uint32_t first, size_t count)
 
 	for (uint32_t i = 0; i < count; i++)
 		block[i] = first + i;
-	return ramfile_demote_blocks(file, block, count, false, ret);
+	return demote_blocks(file, block, count, false, ret);
 }
 
 /* --- what a failed step has not looked at is not given up -------------------------------------------------------- */
@@ -532,7 +532,7 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	lock_get(&file->lock);
 	ck_assert_uint_eq(file->changing, 0);
 	lock_put(&file->lock);
-	ck_assert_int_eq(ramfile_demote(file, 0, SIZE, NULL, NULL, &(struct file_moved){ 0 }), 0);
+	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &(struct file_moved){ 0 }), 0);
 	ck_assert_int_eq(ramfile_sync(file), 0);
 	ck_assert_int_eq(ramfile_is_clean(file, &clean), 0);
 	ck_assert(clean);

@@ -528,7 +528,7 @@ static int demote_all(void)
 {
 	struct file_moved moved;
 
-	return ramfile_demote(file, 0, SIZE, NULL, NULL, &moved);
+	return demand_demote(file, 0, SIZE, NULL, NULL, &moved);
 }
 
 static int demote_some(void)
@@ -536,12 +536,12 @@ static int demote_some(void)
 	static const uint32_t block[] = { HOT, CLEAN, PARTIAL, ZEROS, THIN, HOT_2, HOT_3 };
 	struct demote_result result;
 
-	return ramfile_demote_blocks(file, block, sizeof(block) / sizeof(*block), true, &result);
+	return demote_blocks(file, block, sizeof(block) / sizeof(*block), true, &result);
 }
 
 static int demote_staged(void)
 {
-	return ramfile_demote_staged(file);
+	return demand_demote_staged(file);
 }
 
 static int promote_all(void)
@@ -658,7 +658,7 @@ static int fault_for_write(void)
 {
 	struct demote_result result;
 	static const uint32_t block[] = { HOT, HOT_2 };
-	int err = ramfile_demote_blocks(file, block, 2, false, &result);
+	int err = demote_blocks(file, block, 2, false, &result);
 	int touch_err = touch_pages(true);
 
 	return touch_err ? touch_err : err;
@@ -691,11 +691,11 @@ static int turn_demoter(void)
 	for (int i = 0; process && i < 6; i++) { /* two generations, if all is zapped and looked at */
 		static const struct scan_pace pace = { .quick_ns = 1, .slow_ns = 1, .hurry = true, .wanted = true };
 
-		ramfile_scan(file, clock_ns(), &pace);
+		scan_step(file, clock_ns(), &pace);
 		process_run_agent(process);
 	}
 	tier->demoter->retry_ns = tier->demoter->rest_until_ns = 0;
-	tier_step(tier);
+	demoter_step(tier);
 	atomic_store(&tier->budget.limit_bytes, limit);
 	return 0; /* it answers to nobody */
 }
@@ -847,10 +847,10 @@ static const struct function FUNCTIONS[] = {
 	{ "ramfile_truncate, to nothing", expect_empty, resize, .caches = true },
 	{ "ramfile_seek", NULL, seek_all, .mapped = false },
 	{ "ramfile_sync", NULL, sync_file, .mapped = false },
-	{ "ramfile_demote", NULL, demote_all, .mapped = false },
-	{ "ramfile_demote_blocks", NULL, demote_some, .mapped = false },
-	{ "ramfile_demote_blocks, mapped", NULL, demote_some, .mapped = true },
-	{ "ramfile_demote_staged", NULL, demote_staged, .caches = true },
+	{ "demand_demote", NULL, demote_all, .mapped = false },
+	{ "demote_blocks", NULL, demote_some, .mapped = false },
+	{ "demote_blocks, mapped", NULL, demote_some, .mapped = true },
+	{ "demand_demote_staged", NULL, demote_staged, .caches = true },
 	{ "load_promote", NULL, promote_all, .mapped = false },
 	{ "ramfile_clone, ramfile_adopt", NULL, clone_all, .mapped = false },
 	{ "ramfile_clone, mapped", NULL, clone_all, .mapped = true },
@@ -862,8 +862,8 @@ static const struct function FUNCTIONS[] = {
 	{ "fault_serve", NULL, fault_all, .mapped = true },
 	{ "fault_serve, protected", NULL, fault_for_write, .mapped = true },
 	{ "fault_serve, no room", NULL, fault_without_room, .mapped = true },
-	{ "tier_step", NULL, turn_demoter, .mapped = false },
-	{ "tier_step, mapped", NULL, turn_demoter, .mapped = true },
+	{ "demoter_step", NULL, turn_demoter, .mapped = false },
+	{ "demoter_step, mapped", NULL, turn_demoter, .mapped = true },
 	{ "access_read", NULL, read_where_it_is, .mapped = false },
 	{ "access_read_list", NULL, read_list, .mapped = false },
 	{ "access_write", expect_whole, write_in_place, .mapped = true },

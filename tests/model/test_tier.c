@@ -763,7 +763,7 @@ static void op_step(void)
 {
 	/* A few turns: zap, acknowledge, look, demote. The pace between zap and look is real time, and short. */
 	for (int i = 0; i < 3; i++) {
-		tier_step(model.tier);
+		demoter_step(model.tier);
 		for (int p = 0; p < PROCESSES; p++)
 			if (model.process[p])
 				process_run_agent(model.process[p]);
@@ -793,7 +793,7 @@ static void op_demote(void)
 					->ops->zap((struct mapper *)model.process[p], 0,
 						   (model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
 			}
-	err = ramfile_demote_blocks(model.file, pick, count, rnd(2), &result);
+	err = demote_blocks(model.file, pick, count, rnd(2), &result);
 	ck_assert(!err || err == -EIO || err == -ENOSPC);
 }
 

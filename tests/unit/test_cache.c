@@ -220,7 +220,7 @@ START_TEST(a_read_does_not_wait_for_a_block_that_is_stored)
 	}
 	reads = 0;
 	in_put = read_while_stored;
-	ck_assert_int_eq(ramfile_demote(file, 0, SIZE, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &moved), 0);
 	ck_assert_uint_gt(reads, 0);
 	ck_assert_uint_eq(moved.moved_bytes, 2 * BLOCK);
 }

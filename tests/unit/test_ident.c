@@ -112,7 +112,7 @@ static void demote(uint64_t block)
 {
 	struct file_moved moved;
 
-	ck_assert_int_eq(ramfile_demote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_COLD);
 }
 

@@ -103,7 +103,7 @@ START_TEST(address_space_is_not_work)
 	ck_assert_uint_eq(figures_of(file).resident_bytes, 4 * BLOCK);
 	tier_figures(tier, &before);
 	for (int i = 0; i < 4; i++)
-		tier_step(tier);
+		demoter_step(tier);
 	tier_figures(tier, &after);
 	/* A zap and a look of each, and a count and a choice. */
 	ck_assert_uint_le(after.visited_blocks - before.visited_blocks, 4 * 4 * 4 * BLOCKS_CHUNK);
@@ -165,7 +165,7 @@ START_TEST(unused_files_cost_nothing)
 		file[i] = file_of(100 + i, 4 * GIB);
 	tier_figures(tier, &before);
 	for (int i = 0; i < 4; i++)
-		tier_step(tier);
+		demoter_step(tier);
 	tier_figures(tier, &after);
 	ck_assert_uint_eq(after.visited_blocks, before.visited_blocks);
 	ck_assert_uint_eq(after.scans, before.scans);
@@ -243,7 +243,7 @@ START_TEST(slow_scans_do_not_stop_it)
 	for (int i = 0; i < 2; i++)
 		make_slow(process[i]);
 	for (int i = 0; i < 12; i++) {
-		tier_step(tier);
+		demoter_step(tier);
 		for (int k = 0; k < 2; k++)
 			process_run_agent(process[k]);
 		clock_sleep(QUICK_NS + QUICK_NS / 4);
@@ -291,7 +291,7 @@ START_TEST(a_limit_is_its_files_alone)
 	tier_figures(tier, &figures);
 	ck_assert_uint_ge(figures.waiting_faults, 1);
 	for (int i = 0; i < 200 && !figures_of(file).demotions; i++) {
-		tier_step(tier);
+		demoter_step(tier);
 		process_run_agent(process);
 		process_run_agent(neighbour);
 		clock_sleep(QUICK_NS / 2);

@@ -79,7 +79,7 @@ static uint64_t demotions(void)
 /* One step of the demoter, and the agent's answer to a zap. */
 static void step(void)
 {
-	tier_step(tier);
+	demoter_step(tier);
 	process_run_agent(process);
 }
 
