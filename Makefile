@@ -84,16 +84,18 @@ CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 # --- sources -------------------------------------------------------------------------------------------------
 
 BASE_SRC := $(wildcard src/base/*.c)
-DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,mem cold core map front)))
+DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,wire mem cold engine policy names pool map front)))
 # No daemon in it: tierctl and tests link it.
 STREAM_SRC := $(wildcard src/stream/*.c)
 MOVE_SRC := $(wildcard src/move/*.c)
-CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/base/wire.c
-PRELOAD_SRC := $(wildcard src/client/*.c) src/base/wire.c
+CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/wire/wire.c
+PRELOAD_SRC := $(wildcard src/client/*.c) src/wire/wire.c
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
+# Of the tool, what unit tests link.
+TESTED_SRC := tools/tierctl/curve.c
 TESTLIB_SRC := $(wildcard tests/*/lib_*.c)
 TEST_SRC := $(wildcard $(patsubst %,tests/%/test_*.c,unit kernel model fault))
-EXAMPLE_SRC := $(wildcard docs/examples/*.c src/client/example/*.c)
+EXAMPLE_SRC := $(wildcard docs/examples/*.c)
 GUEST_SRC := $(wildcard tests/vm/guest_*.c)
 PROG_SRC := $(wildcard tests/prog/prog_*.c tests/vm/prog_*.c)
 INTERPOSE_SRC := $(wildcard tests/lib/interpose_*.c)
@@ -126,9 +128,7 @@ EXAMPLES := $(addprefix $(BUILD)/examples/,$(notdir $(basename $(EXAMPLE_SRC))))
 FUZZERS := $(call bin,$(FUZZ_SRC))
 REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SRC))
 
-PRODUCTS := $(if $(wildcard src/tierfs.c),$(TIERFS)) $(if $(TIERCTL_SRC),$(TIERCTL)) \
-	$(if $(CLIENT_SRC),$(SHARED) $(STATIC) $(BUILD)/lib/libtierfs.so) \
-	$(if $(wildcard src/client/preload*.c),$(PRELOAD)) $(HELPERS)
+PRODUCTS := $(TIERFS) $(TIERCTL) $(SHARED) $(STATIC) $(BUILD)/lib/libtierfs.so $(PRELOAD) $(HELPERS)
 
 .PHONY: all tests check check-unit check-root fuzz bench bench-quick lint format cov install uninstall dist clean help demo deps FORCE
 .DELETE_ON_ERROR:
@@ -232,13 +232,11 @@ $(HELPERS): $(BUILD)/sbin/%: mount-helpers/%
 	$(Q)install -m 755 $< $@
 
 # Programs that use libtierfs from outside.
-link_client = $(call link_with,-L$(BUILD)/lib $(if $(CLIENT_SRC),-ltierfs) -Wl$(comma)-rpath$(comma)'$$ORIGIN/$(1)' $(LDFLAGS_ALL))
+link_client = $(call link_with,-L$(BUILD)/lib -ltierfs -Wl$(comma)-rpath$(comma)'$$ORIGIN/$(1)' $(LDFLAGS_ALL))
 
 $(BUILD)/examples/%: $(BUILD)/obj/docs/examples/%.o $(BUILD)/lib/libtierfs.so
 	$(call link_client,../lib)
-$(BUILD)/examples/%: $(BUILD)/obj/src/client/example/%.o $(BUILD)/lib/libtierfs.so
-	$(call link_client,../lib)
-$(BUILD)/tests/vm/prog_%: $(BUILD)/obj/tests/vm/prog_%.o | $(if $(CLIENT_SRC),$(BUILD)/lib/libtierfs.so)
+$(BUILD)/tests/vm/prog_%: $(BUILD)/obj/tests/vm/prog_%.o | $(BUILD)/lib/libtierfs.so
 	$(call link_client,../../lib)
 
 # Load programs know nothing of tierfs, and stand for a VMM under `tierctl run`: like a VMM they are not instrumented.
@@ -262,14 +260,14 @@ $(BUILD)/tests/vm/guest_%: tests/vm/guest_%.c $(BUILD)/obj/flags
 # Test programs: Check, with everything of the daemon but main(). "/* link: FLAGS */" in a test's source adds FLAGS.
 test_flags = $(shell sed -n 's:^/\* link\: \(.*\) \*/$$:\1:p' $(1))
 # Benchmarks of a part are linked in the same way.
-$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_LIB) $(DAEMON_LIB) $(MOVE_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
+$(TESTS) $(BENCHES): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(call obj,$(TESTED_SRC)) $(TEST_LIB) $(DAEMON_LIB) $(MOVE_LIB) $(STREAM_LIB) $(STATIC)
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(call test_flags,tests/$*.c) $(LDFLAGS_ALL) $(CHECK_LIBS) $(DAEMON_LIBS))
 
-$(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
+$(FUZZERS): $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(call obj,$(TESTED_SRC)) $(TEST_LIB) $(DAEMON_LIB) $(STREAM_LIB) $(STATIC)
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) -fsanitize=fuzzer $(LDFLAGS_ALL) $(DAEMON_LIBS))
 
-$(REPLAYS): $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/lib/replay.o $(TEST_LIB) \
-		$(DAEMON_LIB) $(STREAM_LIB) $(if $(CLIENT_SRC),$(STATIC))
+$(REPLAYS): $(BUILD)/tests/fuzz/replay_%: $(BUILD)/obj/tests/fuzz/fuzz_%.o $(BUILD)/obj/tests/lib/replay.o $(call obj,$(TESTED_SRC)) $(TEST_LIB) \
+		$(DAEMON_LIB) $(STREAM_LIB) $(STATIC)
 	$(call link_with,$(TEST_LIB) $(DAEMON_LIB) $(LDFLAGS_ALL) $(DAEMON_LIBS))
 
 # --- tests ---------------------------------------------------------------------------------------------------
@@ -331,7 +329,6 @@ I := $(DESTDIR)$(PREFIX)
 MAN8 := $(wildcard docs/man/*.8)
 MAN1 := $(wildcard docs/man/*.1)
 MAN3 := $(wildcard docs/man/*.3)
-MAN5 := $(wildcard docs/man/*.5)
 UNITS := $(wildcard mount-helpers/*.service mount-helpers/*.service.in)
 
 install: all
@@ -348,7 +345,7 @@ install-files:
 	ln -sfn $(notdir $(SHARED)) '$(I)/lib/libtierfs.so'
 	install -m 644 $(HEADERS) '$(I)/include/tierfs/'
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' src/client/tierfs.pc.in > '$(I)/lib/pkgconfig/tierfs.pc'
-	$(foreach n,1 3 5 8,$(if $(MAN$n),install -d '$(I)/share/man/man$n' && install -m 644 $(MAN$n) '$(I)/share/man/man$n/' &&)) true
+	$(foreach n,1 3 8,$(if $(MAN$n),install -d '$(I)/share/man/man$n' && install -m 644 $(MAN$n) '$(I)/share/man/man$n/' &&)) true
 	$(if $(UNITS),install -d '$(I)/lib/systemd/system')
 	$(foreach u,$(UNITS),sed -e 's|@PREFIX@|$(PREFIX)|g' $(u) > '$(I)/lib/systemd/system/$(notdir $(u:.in=))' &&) true
 
@@ -356,7 +353,7 @@ uninstall:
 	rm -f '$(I)/bin/tierfs' '$(I)/bin/tierctl' $(patsubst $(BUILD)/%,'$(I)/%',$(HELPERS)) '$(I)/lib/libtierfs.so' '$(I)/lib/libtierfs.a' \
 		'$(I)/lib/$(notdir $(SHARED))' '$(I)/lib/pkgconfig/tierfs.pc'
 	rm -rf '$(I)/lib/tierfs' '$(I)/include/tierfs'
-	rm -f $(foreach n,1 3 5 8,$(foreach m,$(MAN$n),'$(I)/share/man/man$n/$(notdir $m)'))
+	rm -f $(foreach n,1 3 8,$(foreach m,$(MAN$n),'$(I)/share/man/man$n/$(notdir $m)'))
 	rm -f $(foreach u,$(UNITS),'$(I)/lib/systemd/system/$(notdir $(u:.in=))')
 
 dist:

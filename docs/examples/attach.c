@@ -1,5 +1,5 @@
 /* The C API of libtierfs from one end to the other: makes a RAM file, attaches it, uses it as memory, gives a part
- *back.
+ * back.
  *
  *	cc attach.c -ltierfs -o attach
  *	./attach /mnt/ram/example

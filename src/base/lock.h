@@ -9,19 +9,19 @@
 #include <stdint.h>
 
 enum lock_rank {
-	LOCK_RANK_NAMESPACE = 1, /* core/ns: inodes and directories */
+	LOCK_RANK_NAMESPACE = 1, /* names/names: inodes and directories */
 	LOCK_RANK_CONTROL,       /* front/control: connections and jobs */
 	LOCK_RANK_ATTACH,        /* map/attached: connections and mappings */
-	LOCK_RANK_TIER,          /* core/tier: list of RAM files */
-	LOCK_RANK_FILE,          /* core/ramfile: block table of one file; two are never held together */
-	LOCK_RANK_MAPPERS,       /* core/ramfile: the mappers of one file */
+	LOCK_RANK_TIER,          /* engine/engine: list of RAM files */
+	LOCK_RANK_FILE,          /* engine/file: block table of one file; two are never held together */
+	LOCK_RANK_MAPPERS,       /* engine/file: the mappers of one file */
 	LOCK_RANK_MAPPING,       /* map/mapping: addresses and zaps of one mapping */
 	LOCK_RANK_PEERS,         /* map/peers: processes, and who is in them */
 	LOCK_RANK_BUDGET,        /* mem/budget, and the waiters for room */
-	LOCK_RANK_STORE,         /* cold/store: reopen, headroom */
+	LOCK_RANK_STORE,         /* cold: segments, buffers, warm */
 	LOCK_RANK_LOOP,          /* base/loop */
-	LOCK_RANK_TOKEN,         /* core/token */
-	LOCK_RANK_WORK,          /* core/work */
+	LOCK_RANK_TOKEN,         /* pool/token */
+	LOCK_RANK_WORK,          /* engine/work */
 	LOCK_RANK_STATS,
 };
 

@@ -20,9 +20,9 @@
 #include <tierfs/access_protocol.h>
 #include <tierfs/tierfs.h>
 
-#include "base/wire.h"
 #include "client/client.h"
 #include "client/client_sys.h"
+#include "wire/wire.h"
 
 #define EXPORT __attribute__((visibility("default")))
 #define PAYLOAD_ALIGN 64U

@@ -26,10 +26,10 @@
 
 #include "base/cleanup.h"
 #include "client/client_agent.h"
-#include "base/wire.h"
 #include "client/client_filter.h"
 #include "client/client_range.h"
 #include "client/client_sys.h"
+#include "wire/wire.h"
 
 #define TEXT_OF_(x) #x
 #define TEXT_OF(x) TEXT_OF_(x)

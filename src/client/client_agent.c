@@ -27,11 +27,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/wire.h"
 #include "client/client_filter.h"
 #include "client/client_range.h"
 #include "client/client_sys.h"
 #include "client/client_zap.h"
+#include "wire/wire.h"
 
 #define STACK_BYTES (256 * 1024)
 #define PACKETS_A_TURN 16

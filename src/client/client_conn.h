@@ -21,7 +21,7 @@
 
 #include <tierfs/protocol.h>
 
-#include "base/wire.h"
+#include "wire/wire.h"
 
 #define CLIENT_CONN_MAX 16
 #define CLIENT_CONN_ZAPPED_MAX 64

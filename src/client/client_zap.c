@@ -6,10 +6,10 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "base/wire.h"
 #include "client/client_filter.h"
 #include "client/client_range.h"
 #include "client/client_sys.h"
+#include "wire/wire.h"
 
 #define BATCH_MAX 256
 

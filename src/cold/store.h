@@ -92,11 +92,11 @@ struct store_ops {
 	/* Metadata: atomic batch, safe on return; durable as well if asked for. */
 	int (*meta_put)(struct store *store, const struct store_meta_change *changes, size_t count, bool durable);
 	int (*meta_walk)(struct store *store, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg);
-	/* Both of a store with a part that is nearer, else NULL. A block leaves DRAM with the content that is stored,
-	 * and may be wanted again soon; the caller sees to it that nobody else changes its key meanwhile. renew: the
-	 * value counts as new in the nearer part. False: it does not lie there. put_copies: values of the content that
-	 * is stored. They go to the nearer part if there is room, and may be dropped at any time; what has a value
-	 * there is left out. */
+	/* Optional: both are NULL in a store that has no part that is nearer. They are called when a clean block is
+	 * demoted that may be needed again soon; the caller sees to it that nobody else changes its key meanwhile.
+	 * renew: the value counts as new in the nearer part. False: it does not lie there.
+	 * put_copies: values with the content that is stored already. They go to the nearer part if there is room, and
+	 * may be dropped at any time. Blocks that have a value there are left out. */
 	bool (*renew)(struct store *store, struct store_key key);
 	void (*put_copies)(struct store *store, const struct store_item *items, size_t count);
 	/* What sync() made durable of a file has been promised to somebody. From here on each of its blocks has, also

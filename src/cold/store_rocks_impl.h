@@ -9,8 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "cold/careful.h"
 #include "cold/buffers.h"
+#include "cold/careful.h"
 #include "cold/headroom.h"
 #include "cold/places.h"
 #include "cold/rocks.h"
@@ -19,7 +19,7 @@
 #include "cold/store.h"
 #include "cold/store_error.h"
 
-/* A value of any size that the store is made for, with what alignment adds on both sides. */
+/* Bytes of one transfer, of many values; the largest value fits, with the padding of alignment at both ends. */
 #define STORE_TRANSFER_BYTES (1U << 20)
 
 struct store_rocks {

@@ -97,7 +97,7 @@ static int put(struct store *base, const struct store_item *items, size_t count)
 	return note(warm, r);
 }
 
-/* Under commit: a value of the older half of the log is appended to it once more, as what it is. */
+/* Under commit: appends a value of the older half of the log once more, and keeps its kind (value or copy). */
 static void renew_value(struct warm *warm, struct store_key key, struct place place, const struct warm_segment *segment)
 {
 	uint32_t bytes = (uint32_t)sizeof(struct warm_record) + place.length_bytes;

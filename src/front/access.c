@@ -18,10 +18,13 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/wire.h"
-#include "core/access.h"
-#include "core/away.h"
+#include "engine/access.h"
+#include "engine/away.h"
+#include "engine/ramfile.h"
 #include "front/server.h"
+#include "names/names.h"
+#include "pool/token.h"
+#include "wire/wire.h"
 
 #define CLIENTS 32
 #define CLIENTS_OF_ROOT 16

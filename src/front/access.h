@@ -1,7 +1,7 @@
 /* front/access.h - access.sock: cold access for programs that hold an open descriptor of a RAM file.
  *
  * docs/format/access.md says what is sent. Each connection has a thread (front/server.h), one file and one buffer that
- * it shares with its client; core/access.h does the work. Nothing that a client sends or writes into the buffer is
+ * it shares with its client; engine/access.h does the work. Nothing that a client sends or writes into the buffer is
  * trusted.
  */
 #pragma once
@@ -9,8 +9,8 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
-#include "core/ns.h"
-#include "core/token.h"
+#include "names/names.h"
+#include "pool/token.h"
 
 struct access_server;
 

@@ -14,10 +14,10 @@
 #include <stdint.h>
 
 #include "cold/store.h"
-#include "core/ns.h"
-#include "core/tier.h"
-#include "core/token.h"
 #include "front/door.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
 
 #define CONTROL_CLIENTS_MAX 16
 #define CONTROL_LINE_MAX 65536

@@ -7,6 +7,14 @@
 
 #include "base/clock.h"
 #include "base/size.h"
+#include "engine/clone.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/load.h"
+#include "engine/ramfile.h"
+#include "names/names.h"
+#include "policy/demand.h"
+#include "policy/tier.h"
 
 #define PROGRESS_NS (200 * NS_PER_MS)
 #define VALUE_LEN 512
@@ -30,7 +38,7 @@ static int open_piece(struct control_request *request, struct piece *ret)
 		err = ns_open(request->config->ns, request->ino, &ret->file);
 	if (err)
 		return err;
-	size = ramfile_size(ret->file);
+	size = file_size(ret->file);
 	if (ret->offset > size)
 		ret->offset = size;
 	if (ret->length > size - ret->offset)
@@ -53,12 +61,12 @@ static bool progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 					     "total_bytes", (json_int_t)total_bytes));
 }
 
-typedef int move_fn(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_progress_fn *fn, void *arg,
-		    struct ramfile_moved *ret);
+typedef int move_fn(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *fn, void *arg,
+		    struct file_moved *ret);
 
 static int move(struct control_request *request, move_fn *fn, json_t **ret)
 {
-	struct ramfile_moved moved = {};
+	struct file_moved moved = {};
 	struct piece piece;
 	int err = open_piece(request, &piece);
 
@@ -78,12 +86,12 @@ static int move(struct control_request *request, move_fn *fn, json_t **ret)
 
 int control_move_demote(struct control_request *request, json_t **ret)
 {
-	return move(request, ramfile_demote, ret);
+	return move(request, demand_demote, ret);
 }
 
 int control_move_promote(struct control_request *request, json_t **ret)
 {
-	return move(request, ramfile_promote, ret);
+	return move(request, load_promote, ret);
 }
 
 static int explain_clone(struct control_request *request, int err)

@@ -8,6 +8,13 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/hist.h"
+#include "engine/ramfile.h"
+#include "engine/stages.h"
+#include "names/names.h"
+#include "policy/tier.h"
 
 /* A map is asked for in pieces of this many bytes, so that its runs need bounded memory however large the file is. */
 #define MAP_PIECE_BYTES (UINT64_C(1) << 30)
@@ -446,7 +453,7 @@ int control_report_map(struct control_request *request, json_t **ret)
 		err = ns_open(request->config->ns, request->ino, &file);
 	if (err)
 		return err;
-	size = ramfile_size(file);
+	size = file_size(file);
 	if (offset > size)
 		offset = size;
 	if (length > size - offset)

@@ -10,7 +10,14 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/read.h"
+#include "engine/write.h"
 #include "front/opener.h"
+#include "names/names.h"
+#include "pool/token.h"
 
 #define RETRY_US 10000
 #define RETRY_NS (60 * NS_PER_S)
@@ -24,7 +31,7 @@ static bool is_aligned(uint64_t value)
 /* O_DIRECT: whole pages, but for the last piece of a file. */
 static bool is_direct(struct ramfile *file, uint64_t offset, uint64_t len)
 {
-	return is_aligned(offset) && (is_aligned(len) || offset + len >= ramfile_size(file));
+	return is_aligned(offset) && (is_aligned(len) || offset + len >= file_size(file));
 }
 
 int door_create(const struct door *door, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid,
@@ -74,7 +81,7 @@ static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t
 		return true;
 	/* Who only reads is rarely somebody who maps: cat, sha256sum, cp. They are served without the kernel's cache,
 	 * and leave blocks cold, unless the file is mapped plain already. */
-	if ((flags & O_ACCMODE) == O_RDONLY && !ramfile_is_plain(file))
+	if ((flags & O_ACCMODE) == O_RDONLY && !cache_is_plain(file))
 		return false;
 	rc = opener_announced(door->opener, caller.tid, caller.uid, &announced);
 	if (rc == 0 && announced)
@@ -90,16 +97,16 @@ static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t
 static void open_cached(const struct door *door, struct ramfile *file, uint64_t ino, int flags,
 			struct door_caller caller, struct door_opened *opened)
 {
-	enum ramfile_cache answer = ramfile_open_cached(file);
+	enum cache_kind answer = cache_open_file(file);
 
-	if (answer == RAMFILE_CACHE_NO) {
+	if (answer == CACHE_NO) {
 		tell_refused(door, ino, flags, caller.tid,
 			     "the file is attached; start it with 'tierctl run', or end who attached it");
 		return;
 	}
 	opened->fh |= DOOR_FH_CACHED;
 	opened->cached = true;
-	opened->fresh = answer == RAMFILE_CACHE_FRESH;
+	opened->fresh = answer == CACHE_FRESH;
 }
 
 int door_open(const struct door *door, uint64_t ino, int flags, struct door_caller caller, struct door_opened *ret)
@@ -127,7 +134,7 @@ void door_release(const struct door *door, uint64_t ino, uint64_t fh)
 	if (fh >> DOOR_FH_SESSION_SHIFT != door->session)
 		return;
 	if (fh & DOOR_FH_CACHED && ns_open(door->ns, ino, &file) == 0) {
-		ramfile_close_cached(file);
+		cache_close_file(file);
 		ns_put(door->ns, ino);
 	}
 	ns_put(door->ns, ino);
@@ -145,7 +152,7 @@ int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint
 	rc = ns_open(door->ns, ino, &file);
 	if (rc < 0)
 		return rc;
-	rc = ramfile_fill(file, buf, len, offset, ret_len);
+	rc = cache_fill(file, buf, len, offset, ret_len);
 	if (rc == 0)
 		atomic_fetch_add(&door->counts->fill_bytes, *ret_len);
 	ns_put(door->ns, ino);
@@ -160,7 +167,7 @@ int door_write_back(const struct door *door, uint64_t ino, const void *buf, size
 
 	if (rc < 0)
 		return rc;
-	while ((rc = ramfile_write_back(file, buf, len, offset)) == -ENOMEM && clock_ns() < deadline_ns)
+	while ((rc = cache_write_back(file, buf, len, offset)) == -ENOMEM && clock_ns() < deadline_ns)
 		usleep(RETRY_US);
 	if (rc == -EFBIG) /* the file was cut meanwhile: the pages beyond its end are void */
 		rc = 0;
@@ -186,7 +193,7 @@ int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, siz
 		return rc;
 	rc = direct && !is_direct(file, offset, len) ? -EINVAL : ramfile_read(file, buf, len, offset, ret_len);
 	if (rc == 0 && direct)
-		ramfile_count_direct(file, *ret_len, 0);
+		file_count_direct(file, *ret_len, 0);
 	ns_put(door->ns, ino);
 	return rc;
 }
@@ -200,12 +207,12 @@ static int write_open(const struct door *door, struct ramfile *file, uint64_t in
 	if (direct && !is_direct(file, offset, len))
 		return -EINVAL;
 	/* The kernel serializes writes that extend a file, and truncates. */
-	if (end > ramfile_size(file))
+	if (end > file_size(file))
 		rc = ns_extend(door->ns, ino, end);
 	if (rc == 0)
 		rc = ramfile_write(file, buf, len, offset, direct);
 	if (rc == 0 && direct)
-		ramfile_count_direct(file, 0, len);
+		file_count_direct(file, 0, len);
 	return rc;
 }
 
@@ -216,19 +223,18 @@ static void mark_cached(const struct door *door, struct ramfile *file, size_t le
 	uint8_t cached[BLOCKS_A_WRITE];
 
 	memset(cached, 1, sizeof(cached));
-	ramfile_set_cached(file, first, count < BLOCKS_A_WRITE ? count : BLOCKS_A_WRITE, cached, NULL);
+	cache_set(file, first, count < BLOCKS_A_WRITE ? count : BLOCKS_A_WRITE, cached, NULL);
 }
 
 /* The kernel drops its pages of a range that became a hole. */
 static void unmark_cached(const struct door *door, struct ramfile *file, uint64_t offset, uint64_t len)
 {
 	static const uint8_t none[BLOCKS_A_WRITE];
-	uint64_t block_bytes = tier_block_bytes(door->tier), size = ramfile_size(file);
+	uint64_t block_bytes = tier_block_bytes(door->tier), size = file_size(file);
 	uint64_t end = offset + len < size ? (offset + len) / block_bytes : (size + block_bytes - 1) / block_bytes;
 
 	for (uint64_t first = (offset + block_bytes - 1) / block_bytes; first < end; first += BLOCKS_A_WRITE)
-		ramfile_set_cached(file, first, end - first < BLOCKS_A_WRITE ? end - first : BLOCKS_A_WRITE, none,
-				   NULL);
+		cache_set(file, first, end - first < BLOCKS_A_WRITE ? end - first : BLOCKS_A_WRITE, none, NULL);
 }
 
 int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,
@@ -270,7 +276,7 @@ static int fallocate_open(const struct door *door, struct ramfile *file, uint64_
 	uint64_t end = offset + len;
 	int rc = 0;
 
-	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > ramfile_size(file))
+	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > file_size(file))
 		rc = ns_extend(door->ns, ino, end);
 	/* Zeros are what a hole reads as. Plain preallocation has nothing to do: room is made when a block comes. */
 	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))

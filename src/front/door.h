@@ -1,7 +1,7 @@
 /* front/door.h - what the calls on a mount do, without FUSE: size and alignment rules, modes of new files, tokens.
  *
- * front/fuse.c translates requests into these and answers them; core/ns.h and core/ramfile.h do the work. Functions
- * return 0 or -errno with the values of the system call they serve. Thread-safety: all functions.
+ * front/fuse.c translates requests into these and answers them; names/names.h and engine/ramfile.h do the work.
+ * Functions return 0 or -errno with the values of the system call they serve. Thread-safety: all functions.
  */
 #pragma once
 
@@ -14,10 +14,10 @@
 
 #include <tierfs/ioctl.h>
 
-#include "base/options.h"
-#include "core/ns.h"
-#include "core/tier.h"
-#include "core/token.h"
+#include "front/options.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
 
 #define DOOR_PAGE_BYTES 4096U
 
@@ -57,7 +57,7 @@ int door_create(const struct door *door, uint64_t parent, const char *name, mode
 
 /* What the kernel keeps of an open: all there is to know about it later. The low bits are TIERFS_RIGHT_*. */
 #define DOOR_FH_RIGHTS UINT64_C(0xff)
-#define DOOR_FH_CACHED UINT64_C(0x100) /* counted by ramfile_open_cached() */
+#define DOOR_FH_CACHED UINT64_C(0x100) /* counted by cache_open_file() */
 #define DOOR_FH_HELPER UINT64_C(0x200) /* of the helper, which maps nothing */
 #define DOOR_FH_SESSION_SHIFT 32       /* above: which session opened it; only its own are counted */
 
@@ -77,12 +77,12 @@ struct door_caller {
 int door_open(const struct door *door, uint64_t ino, int flags, struct door_caller caller, struct door_opened *ret);
 void door_release(const struct door *door, uint64_t ino, uint64_t fh); /* of an earlier session: does nothing */
 
-/* Pages for the kernel's cache. -EINVAL: the file is attached (ramfile_fill()); to sendfile(2) and splice(2) that says
+/* Pages for the kernel's cache. -EINVAL: the file is attached (cache_fill()); to sendfile(2) and splice(2) that says
  * to read instead, to who touches a private mapping it is SIGBUS. -EAGAIN, and nothing was read: more than
  * DOOR_FILL_MAX, which only the read-ahead of memory with MADV_HUGEPAGE asks for, 4 MiB at a time; the kernel then asks
  * again for the one page it needs. */
 int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint64_t offset, size_t *ret_len);
-/* Dirty pages from it. Nobody can be told of an error, so what may pass is waited for. */
+/* Dirty pages from it. Errors of write back reach no caller, so those that may pass are waited for. */
 int door_write_back(const struct door *door, uint64_t ino, const void *buf, size_t len, uint64_t offset);
 
 /* direct: the descriptor has O_DIRECT. -EINVAL: not aligned then; the last piece of a file may have any

@@ -1,9 +1,9 @@
 /* front/fuse.c - see fuse_impl.h: the operations. Each x() below answers its request exactly once, last, with
- * no lock held; what the request does is in door.c and core/.
+ * no lock held; what the request does is in door.c, names/ and engine/.
  *
  * An open is of one of two kinds (door_open()). FOPEN_DIRECT_IO: the kernel caches no content, read and write come here
  * as they are, and mapping the file shared behind the daemon's back fails with ENODEV. (It still fills its cache for
- * private mappings, sendfile and splice: core/plain.c has what follows.) Or cached, which is what a plain
+ * private mappings, sendfile and splice: engine/cache.c has what follows.) Or cached, which is what a plain
  * mapping needs. A reply to an open of either kind keeps the inode's cache (else the kernel drops all of it, mapped or
  * not), and lets a close pass without write back. Attributes of files (their blocks move) are asked for every time, and
  * no change of theirs may make the kernel drop content; names only change through this mount, so the kernel may keep
@@ -14,7 +14,10 @@
  *
  * fh holds the kind and the rights of the descriptor: inode numbers and fh stay good without any memory of the opens.
  */
+#include "front/fuse.h"
+
 #include "front/fuse_impl.h"
+#include "names/names.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -22,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/away.h"
+#include "engine/away.h"
 #include "front/opener.h"
 #include "front/resent.h"
 

@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/forget.h"
 #include "front/bdi.h"
 #include "front/mountpoint.h"
 #include "front/resent.h"
@@ -92,8 +93,8 @@ static void forget_cache(void *arg, uint64_t ino)
 /* True: nobody uses the session any more. */
 static bool end_telling(struct fusedoor *door)
 {
-	tier_on_forget(door->door.tier, NULL, NULL);
-	return tier_wait_forgotten(door->door.tier, clock_ns() + TELL_NS);
+	forget_on(door->door.tier, NULL, NULL);
+	return forget_wait(door->door.tier, clock_ns() + TELL_NS);
 }
 
 int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
@@ -129,7 +130,7 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 		fusedoor_free(door);
 		return rc;
 	}
-	tier_on_forget(door->door.tier, forget_cache, door);
+	forget_on(door->door.tier, forget_cache, door);
 	*ret = door;
 	return 0;
 }

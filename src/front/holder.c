@@ -13,7 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/wire.h"
+#include "wire/wire.h"
 
 #define ANSWER_MS 5000
 #define SAY_MS 1000

@@ -27,7 +27,7 @@
 #include <tierfs/ioctl.h>
 
 #include "base/clock.h"
-#include "core/kept.h"
+#include "engine/kept.h"
 #include "front/session.h"
 
 #define HOLDER_RESTARTS 5

@@ -12,10 +12,11 @@
 #include "base/cleanup.h"
 #include "base/lock.h"
 #include "base/log.h"
-#include "core/pool.h"
+#include "engine/kept.h"
 #include "front/holder.h"
 #include "front/mountpoint.h"
 #include "front/service.h"
+#include "pool/pool.h"
 
 struct left {
 	STAILQ_ENTRY(left) link;

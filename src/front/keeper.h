@@ -10,7 +10,7 @@
 
 #include <stdbool.h>
 
-#include "core/kept.h"
+#include "engine/kept.h"
 #include "front/session.h"
 
 struct keeper;

@@ -2,7 +2,7 @@
  *
  * The successor has the kernel send again what was not answered, marked as such. Most requests can be done twice:
  * reads, writes, sizes, opens; the kernel lets nobody else at the inode while such a one is under way. Those that
- * change names cannot. Which of them were carried out is in the store, by number (core/outcome.h).
+ * change names cannot. Which of them were carried out is in the store, by number (names/outcome.h).
  *
  * Number and mark are known to the thread that read the request, until it reads the next one.
  */
@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "core/ns.h"
+#include "names/names.h"
 
 /* As read(2), of one request from the FUSE device. */
 ssize_t resent_read(int fd, void *buf, size_t len, void *userdata);

@@ -23,7 +23,7 @@
 #include "base/cleanup.h"
 #include "base/lock.h"
 #include "base/log.h"
-#include "base/wire.h"
+#include "wire/wire.h"
 
 #define FULL_MS 100
 

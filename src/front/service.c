@@ -30,8 +30,8 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "base/wire.h"
 #include "front/mountpoint.h"
+#include "wire/wire.h"
 
 #define FIRST_FD 3
 #define PASSED_MAX 1024 /* descriptors */

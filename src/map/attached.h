@@ -1,15 +1,15 @@
 /* map/attached.h - the daemon's side of attached mappings: attach.sock, userfaultfd events, and the agents.
  *
  * Protocol: tierfs/protocol.h. One server thread (event loop) talks to the agents; fault workers read userfaultfd
- * events and resolve them through core/ramfile.h. A mapping lives as long as its agent connection; a process that
+ * events and resolve them through engine/fault.h. A mapping lives as long as its agent connection; a process that
  * reconnects brings its mappings back with RESUME.
  */
 #pragma once
 
-#include "core/kept.h"
-#include "core/ns.h"
-#include "core/tier.h"
-#include "core/token.h"
+#include "engine/kept.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
 
 struct attached;
 

@@ -14,10 +14,10 @@
 
 #include "base/lock.h"
 #include "base/loop.h"
-#include "base/wire.h"
 #include "map/attached.h"
 #include "map/chores.h"
 #include "map/table.h"
+#include "wire/wire.h"
 
 /* An arena that was handed out and not mapped yet. */
 struct grant {

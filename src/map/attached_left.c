@@ -11,8 +11,11 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "engine/engine.h"
+#include "engine/kept.h"
 #include "map/attached_impl.h"
 #include "map/uffd.h"
+#include "names/names.h"
 
 uint64_t attached_started(pid_t pid)
 {

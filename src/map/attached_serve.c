@@ -14,9 +14,15 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "core/away.h"
+#include "engine/away.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/mappers.h"
+#include "engine/write.h"
 #include "map/uffd.h"
 #include "mem/arena.h"
+#include "names/names.h"
+#include "pool/token.h"
 
 #define TEXT_OF_(x) #x
 #define TEXT_OF(x) TEXT_OF_(x)
@@ -100,8 +106,8 @@ static int grant_arena(struct connection *connection, const struct token_grant *
 		return -ENOMEM;
 	err = ns_open(attached->config.ns, token->ino, &file);
 	if (!err) {
-		err = ramfile_arena_fd(file, true, &grant->fd);
-		msg->u.arena.size_bytes = ramfile_memory_bytes(file);
+		err = mappers_arena_fd(file, true, &grant->fd);
+		msg->u.arena.size_bytes = file_memory_bytes(file);
 		ns_put(attached->config.ns, token->ino);
 	}
 	if (err) {
@@ -276,7 +282,7 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
 	err = ns_open(attached->config.ns, ino, &file);
 	if (!err) {
-		err = check_range(&packet->msg, ramfile_memory_bytes(file));
+		err = check_range(&packet->msg, file_memory_bytes(file));
 		if (!err)
 			err = make_mapping(connection, packet, 0, grant->fd, file, ino, &mapping);
 		if (err)
@@ -306,7 +312,7 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err,
 					     "the descriptor is not the arena of a file of this mount");
-	err = check_range(&packet->msg, ramfile_memory_bytes(file));
+	err = check_range(&packet->msg, file_memory_bytes(file));
 	if (!err)
 		err = make_mapping(connection, packet, 1, packet->fds[0], file, ino, &mapping);
 	if (err) {

@@ -65,14 +65,6 @@ static void forget(struct evict_mappers *mappers)
 	mappers->processes = mappers->mappings = 0;
 }
 
-void evict_mappers_free(struct evict_mappers *mappers)
-{
-	if (!mappers)
-		return;
-	forget(mappers);
-	free(mappers);
-}
-
 /* ---- looking ---- */
 
 /* The number at *at, which moves behind it and behind the character that ended it. */

@@ -11,7 +11,6 @@
 struct evict_mappers;
 
 int evict_mappers_new(struct evict_mappers **ret);
-void evict_mappers_free(struct evict_mappers *mappers);
 
 /* Brings the table up to date for the files of dev; again: whatever its age. */
 void evict_mappers_look(struct evict_mappers *mappers, uint64_t dev, bool again);

@@ -27,6 +27,9 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "engine/engine.h"
+#include "engine/room.h"
+#include "policy/scan.h"
 
 #define TURN_NS (250 * NS_PER_MS)
 #define MIB (UINT64_C(1) << 20)
@@ -244,7 +247,7 @@ static void look_at_level(struct turn *turn, int version, const char *dir)
 	for (size_t i = 0; i < turn->count; i++) {
 		if (!is_in(&turn->subject[i], version, dir) || !is_first(turn, i, version, dir))
 			continue;
-		resident += ramfile_arena_bytes(turn->subject[i].entry->file);
+		resident += room_taken_by(turn->subject[i].entry->file);
 		files++;
 	}
 	margin = limit / MARGIN_DIVISOR;
@@ -252,7 +255,7 @@ static void look_at_level(struct turn *turn, int version, const char *dir)
 	other += margin + (shmem > resident ? shmem - resident : 0);
 	room = limit > other ? limit - other : 0;
 	for (size_t i = 0; i < turn->count; i++) {
-		uint64_t has = ramfile_arena_bytes(turn->subject[i].entry->file);
+		uint64_t has = room_taken_by(turn->subject[i].entry->file);
 
 		if (!is_in(&turn->subject[i], version, dir))
 			continue;
@@ -303,7 +306,7 @@ static void look_at_locks(struct turn *turn)
 		const struct entry *entry = turn->subject[i].entry;
 		bool same_process = false;
 
-		if (ramfile_is_stuck(entry->file, STUCK_NS))
+		if (scan_is_stuck(entry->file, STUCK_NS))
 			turn->subject[i].locked_bytes = UINT64_MAX / 2;
 		if (!is_unmovable(&turn->subject[i]))
 			continue;
@@ -345,33 +348,33 @@ static uint64_t growth_of_each(const struct turn *turn)
 
 		if (!is_first_of(turn, i))
 			continue;
-		bytes = ramfile_unproven_bytes(file, ANSWER_NS);
+		bytes = scan_unproven_bytes(file, ANSWER_NS);
 		unproven += bytes;
 		files++;
 	}
 	each = files && unproven < most ? (most - unproven) / files : 0;
 	for (size_t i = 0; i < turn->count; i++) {
 		struct ramfile *file = turn->subject[i].entry->file;
-		uint64_t bytes = ramfile_unproven_bytes(file, ANSWER_NS);
+		uint64_t bytes = scan_unproven_bytes(file, ANSWER_NS);
 
 		if (bytes > (each < GROWTH_MIN ? GROWTH_MIN / 2 : most / GROWTH_DIVISOR) &&
-		    !ramfile_is_stuck(file, ANSWER_NS))
-			ramfile_want_proof(file);
+		    !scan_is_stuck(file, ANSWER_NS))
+			scan_want_proof(file);
 	}
 	return each;
 }
 
 static void set_growth(struct ramfile *file, uint64_t dram, uint64_t most)
 {
-	uint64_t has = ramfile_arena_bytes(file), grows = dram / GROWTH_DIVISOR;
+	uint64_t has = room_taken_by(file), grows = dram / GROWTH_DIVISOR;
 
 	if (has + grows < dram / GROWTH_FIRST_DIVISOR)
 		grows = dram / GROWTH_FIRST_DIVISOR - has;
 	if (grows > most)
 		grows = most;
-	if (grows < GROWTH_MIN && ramfile_unproven_bytes(file, ANSWER_NS) < GROWTH_MIN)
+	if (grows < GROWTH_MIN && scan_unproven_bytes(file, ANSWER_NS) < GROWTH_MIN)
 		grows = GROWTH_MIN;
-	ramfile_set_growth(file, has + grows);
+	room_set_growth(file, has + grows);
 }
 
 /* The lowest limit of all that map it. */
@@ -386,7 +389,7 @@ static void set_limits(const struct turn *turn)
 		for (size_t k = 0; k < turn->count; k++)
 			if (turn->subject[k].entry->file == file && turn->subject[k].limit_bytes < limit)
 				limit = turn->subject[k].limit_bytes;
-		ramfile_set_limit(file, limit < LIMIT_MIN ? LIMIT_MIN : limit);
+		room_set_limit(file, limit < LIMIT_MIN ? LIMIT_MIN : limit);
 		if (is_first_of(turn, i))
 			set_growth(file, dram, each);
 	}
@@ -490,7 +493,7 @@ int groups_new(struct tier *tier, struct groups **ret)
 	}
 	groups->thread_runs = true;
 	pthread_setname_np(groups->thread, "tierfs-groups");
-	tier_on_limit(tier, want_look, groups);
+	room_on_limit(tier, want_look, groups);
 	*ret = groups;
 	return 0;
 }
@@ -500,7 +503,7 @@ void groups_free(struct groups *groups)
 	if (!groups)
 		return;
 	if (groups->thread_runs) {
-		tier_on_limit(groups->tier, NULL, NULL);
+		room_on_limit(groups->tier, NULL, NULL);
 		atomic_store(&groups->stopping, true);
 		want_look(groups);
 		pthread_join(groups->thread, NULL);
@@ -575,8 +578,8 @@ void groups_remove(struct groups *groups, pid_t pid, struct ramfile *file)
 	for (struct entry *other = TAILQ_FIRST(&groups->entries); other && last; other = TAILQ_NEXT(other, link))
 		last = other->file != file;
 	if (last) {
-		ramfile_set_limit(file, UINT64_MAX);
-		ramfile_set_growth(file, UINT64_MAX);
+		room_set_limit(file, UINT64_MAX);
+		room_set_growth(file, UINT64_MAX);
 	}
 	free(entry);
 }

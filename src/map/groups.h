@@ -1,7 +1,7 @@
 /* map/groups.h - how much DRAM the processes that map files may have, by what the system says of them.
  *
  * Attached memory is charged to the memory cgroup of the process that touches it, and a group that is full is ended by
- * the OOM killer, however much of the budget is free. So each file gets a limit (ramfile_set_limit()): what is there of
+ * the OOM killer, however much of the budget is free. So each file gets a limit (room_set_limit()): what is there of
  * it, and its part of what is free in the tightest group of its mappers, versions 1 and 2, with a margin.
  *
  * Memory that a process locks (mlock(2)), or whose agent does not answer, cannot be demoted. Half of the budget, over
@@ -13,8 +13,8 @@
 
 #include <sys/types.h>
 
-#include "core/ramfile.h"
-#include "core/tier.h"
+#include "engine/ramfile.h"
+#include "policy/tier.h"
 
 struct groups;
 

@@ -20,9 +20,13 @@
 
 #include <tierfs/protocol.h>
 
-#include "base/wire.h"
+#include "engine/load.h"
+#include "engine/mapper.h"
+#include "engine/mappers.h"
 #include "map/table.h"
 #include "map/uffd.h"
+#include "policy/tier.h"
+#include "wire/wire.h"
 
 #define PAGE 4096U
 /* Pages advised by one system call. */
@@ -188,7 +192,7 @@ static bool enter(struct mapping *mapping)
 	return peer_enter(mapping->peer);
 }
 
-/* --- core/mapper.h ------------------------------------------------------------------------------------------ */
+/* --- engine/mapper.h ------------------------------------------------------------------------------------------ */
 
 static int do_protect(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
 {
@@ -302,7 +306,7 @@ static int fill_piece(struct mapping *mapping, const struct piece *piece, const 
 	if (err != -ENOENT && err != -ESRCH)
 		return err;
 	if (err == -ESRCH || !half)
-		return ramfile_put_absent(mapping->file, data, piece->length, piece->offset);
+		return load_put_absent(mapping->file, data, piece->length, piece->offset);
 	err = fill_piece(mapping, &head, data);
 	return err ? err : fill_piece(mapping, &tail, data + half);
 }
@@ -318,7 +322,7 @@ static int fill_pieces(struct mapping *mapping, uint64_t offset, const void *dat
 		int err = 0;
 
 		if (gap)
-			err = ramfile_put_absent(mapping->file, (const uint8_t *)data + (at - start), gap, at);
+			err = load_put_absent(mapping->file, (const uint8_t *)data + (at - start), gap, at);
 		if (!err && found)
 			err = fill_piece(mapping, &piece, (const uint8_t *)data + (piece.offset - start));
 		if (err || !found)
@@ -336,7 +340,7 @@ static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data
 		peer_leave(mapping->peer);
 		return err;
 	}
-	err = ramfile_put_absent(mapping->file, data, length, offset);
+	err = load_put_absent(mapping->file, data, length, offset);
 	return err ? err : mapping_wake(mapper, offset, length);
 }
 
@@ -485,7 +489,7 @@ static int mapping_zap(struct mapper *mapper, uint64_t first, uint64_t count, co
 		lock_put(&mapping->lock);
 	}
 	if (over)
-		ramfile_zapped(mapping->file, mapper, round);
+		mappers_zapped(mapping->file, mapper, round);
 	return 0;
 }
 
@@ -507,7 +511,9 @@ static int do_split(struct mapping *mapping, uint64_t addr, uint64_t length, voi
 	struct iovec part[SPLIT_PAGES];
 	size_t count = 0;
 
-	if (!*thorough) { /* all but a page: a part, for a page as large as the piece */
+	/* Advise all but one 4 KiB page: the range then covers only a part of the huge page, so the kernel splits
+	 * it. */
+	if (!*thorough) {
 		part[0] = (struct iovec){ .iov_base = (void *)addr, .iov_len = length - PAGE };
 		if (length > PAGE)
 			advise_cold(mapping, part, 1);
@@ -673,7 +679,7 @@ bool mapping_zapped(struct mapping *mapping, uint64_t seq)
 	round = mapping->round;
 	lock_put(&mapping->lock);
 	if (over)
-		ramfile_zapped(mapping->file, &mapping->mapper, round);
+		mappers_zapped(mapping->file, &mapping->mapper, round);
 	return true;
 }
 

@@ -1,5 +1,5 @@
-/* map/mapping.h - one attached mapping: a userfaultfd, the addresses that it covers, and the calls of core/mapper.h on
- * it.
+/* map/mapping.h - one attached mapping: a userfaultfd, the addresses that it covers, and the calls of engine/mapper.h
+ * on it.
  *
  * A mapping is made by the server thread, is in the table while it is usable, and is freed when its last reference
  * goes. References: the table's own, one for each fault worker that resolves an event of it, and one for each call into
@@ -14,10 +14,10 @@
 #include <sys/types.h>
 
 #include "base/lock.h"
-#include "core/mapper.h"
-#include "core/ns.h"
-#include "core/ramfile.h"
+#include "engine/mapper.h"
+#include "engine/ramfile.h"
 #include "map/peers.h"
+#include "names/names.h"
 
 #define MAPPING_SEGMENTS_MAX 64
 

@@ -14,7 +14,11 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "core/ramfile.h"
+#include "engine/cache.h"
+#include "engine/ramfile.h"
+#include "engine/room.h"
+#include "names/names.h"
+#include "policy/demand.h"
 
 #define FILES_MAX 256
 #define TURN_NS (1 * NS_PER_S)
@@ -76,10 +80,10 @@ static bool measure(struct plain *plain, struct subject *subject, uint64_t offse
 
 	while (first < end) {
 		uint64_t count = end - first < MEASURE_BLOCKS ? end - first : MEASURE_BLOCKS, bytes;
-		uint64_t marks[RAMFILE_MARKS];
+		uint64_t marks[CACHE_MARKS];
 		int err;
 
-		ramfile_marks(subject->file, marks);
+		cache_marks(subject->file, marks);
 		err = evict_measure(plain->config.evict, plain->dev, subject->ino,
 				    subject->path[0] ? subject->path : NULL, first * block_bytes, block_bytes, count,
 				    plain->cached, &bytes);
@@ -88,7 +92,7 @@ static bool measure(struct plain *plain, struct subject *subject, uint64_t offse
 			memset(plain->cached, 0, count); /* no name and no mapper: the kernel is about to forget it */
 		else if (err)
 			return false;
-		ramfile_set_cached(subject->file, first, count, plain->cached, marks);
+		cache_set(subject->file, first, count, plain->cached, marks);
 		first += count;
 	}
 	return true;
@@ -115,7 +119,7 @@ static bool measure_whole(struct plain *plain, struct subject *subject)
 			uint64_t offset = (first + i) * piece_bytes;
 
 			if (known < offset)
-				known = ramfile_next_cached(subject->file, offset);
+				known = cache_next(subject->file, offset);
 			if ((plain->coarse[i] || known < offset + piece_bytes) &&
 			    !measure(plain, subject, offset, size - offset < piece_bytes ? size - offset : piece_bytes))
 				return false;
@@ -127,21 +131,21 @@ static bool measure_whole(struct plain *plain, struct subject *subject)
 /* Drops up to a portion of the oldest blocks. Returns the bytes that left the kernel's cache. */
 static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t wanted)
 {
-	struct ramfile_range pick[EVICT_RANGES_MAX];
+	struct cache_range pick[EVICT_RANGES_MAX];
 	struct evict_range range[EVICT_RANGES_MAX];
 	struct evict_answer answer[EVICT_RANGES_MAX];
 	struct evict_summary summary;
 	struct ramfile_figures after;
-	uint64_t marks[RAMFILE_MARKS];
+	uint64_t marks[CACHE_MARKS];
 	size_t count;
 	int err;
 
-	count = ramfile_pick_cached(subject->file, 0, UINT64_MAX, wanted, pick, EVICT_RANGES_MAX);
+	count = cache_pick(subject->file, 0, UINT64_MAX, wanted, pick, EVICT_RANGES_MAX);
 	if (!count)
 		return 0;
 	for (size_t i = 0; i < count; i++)
 		range[i] = (struct evict_range){ .offset = pick[i].offset, .length = pick[i].length };
-	ramfile_marks(subject->file, marks);
+	cache_marks(subject->file, marks);
 	err = evict_out(plain->config.evict, plain->dev, subject->ino, subject->path[0] ? subject->path : NULL, range,
 			count, answer, &summary);
 	if (err) {
@@ -157,8 +161,7 @@ static uint64_t drop_some(struct plain *plain, struct subject *subject, uint64_t
 			continue;
 		}
 		memset(plain->cached, 0, blocks);
-		ramfile_set_cached(subject->file, range[i].offset / subject->figures.block_bytes, blocks, plain->cached,
-				   marks);
+		cache_set(subject->file, range[i].offset / subject->figures.block_bytes, blocks, plain->cached, marks);
 	}
 	ramfile_figures(subject->file, &after);
 	return subject->figures.cached_bytes > after.cached_bytes ? subject->figures.cached_bytes - after.cached_bytes
@@ -193,7 +196,7 @@ static void drop_wanted(struct plain *plain, const uint64_t *ino, size_t files)
 
 		if (!subject_open(plain, ino[i], &subject))
 			continue;
-		if (ramfile_evict_wanted(subject.file)) {
+		if (cache_evict_wanted(subject.file)) {
 			/* Blocks that stay are picked again and again: twice the file is enough for one pass over all.
 			 */
 			for (most = 2 * subject.figures.size_bytes; most;
@@ -202,7 +205,7 @@ static void drop_wanted(struct plain *plain, const uint64_t *ino, size_t files)
 				if (!drop_some(plain, &subject, PORTION_BYTES))
 					break;
 			}
-			ramfile_evicted(subject.file);
+			cache_evicted(subject.file);
 		}
 		subject_close(plain, &subject);
 	}
@@ -225,7 +228,7 @@ static void measure_all(struct plain *plain, const uint64_t *ino, size_t files)
 				   &all, 1, &answer, &summary);
 		}
 		if (measure_whole(plain, &subject))
-			ramfile_measured(subject.file);
+			cache_measured(subject.file);
 		subject_close(plain, &subject);
 	}
 }
@@ -240,7 +243,7 @@ static void store_staged(struct plain *plain, const uint64_t *ino, size_t files)
 			continue;
 		/* Without such opens the arena's is not a second copy. */
 		if (subject.figures.arena_bytes && subject.figures.cached_opens && !subject.figures.mappers)
-			ramfile_demote_staged(subject.file);
+			demand_demote_staged(subject.file);
 		subject_close(plain, &subject);
 	}
 }
@@ -251,8 +254,8 @@ static void *evictor(void *arg)
 	uint64_t ino[FILES_MAX];
 
 	while (!atomic_load(&plain->stopping)) {
-		uint64_t missing = tier_wait_squeeze(plain->config.tier, clock_ns() + TURN_NS);
-		size_t files = tier_plain_files(plain->config.tier, ino, FILES_MAX);
+		uint64_t missing = room_wait_squeeze(plain->config.tier, clock_ns() + TURN_NS);
+		size_t files = room_plain_files(plain->config.tier, ino, FILES_MAX);
 		uint64_t now = clock_ns();
 
 		if (atomic_load(&plain->stopping))
@@ -303,7 +306,7 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	}
 	pthread_setname_np(plain->thread, "tierfs-evictor");
 	plain->thread_runs = true;
-	tier_set_evictor(config->tier, true);
+	room_set_evictor(config->tier, true);
 	*ret = plain;
 	return 0;
 }
@@ -313,8 +316,8 @@ void plain_stop(struct plain *plain)
 	if (!plain)
 		return;
 	atomic_store(&plain->stopping, true);
-	tier_set_evictor(plain->config.tier, false);
-	tier_end_squeeze(plain->config.tier);
+	room_set_evictor(plain->config.tier, false);
+	room_end_squeeze(plain->config.tier);
 	if (plain->thread_runs)
 		pthread_join(plain->thread, NULL);
 	free(plain->cached);

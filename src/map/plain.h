@@ -6,9 +6,9 @@
  */
 #pragma once
 
-#include "core/ns.h"
-#include "core/tier.h"
 #include "map/evict.h"
+#include "names/names.h"
+#include "policy/tier.h"
 
 struct plain;
 

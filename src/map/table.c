@@ -15,6 +15,12 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/thread.h"
+#include "engine/attach.h"
+#include "engine/engine.h"
+#include "engine/fault.h"
+#include "engine/parked.h"
+#include "engine/room.h"
+#include "engine/stages.h"
 #include "map/groups.h"
 #include "map/uffd.h"
 
@@ -201,8 +207,8 @@ static void serve_event(struct mapping *mapping, uint64_t addr, enum uffd_event_
 		uffd_wake(mapping->uffd, addr, 4096); /* being unmapped */
 		return;
 	}
-	ramfile_fault(mapping->file, &mapping->mapper, offset,
-		      kind == UFFD_EVENT_PROTECTED ? RAMFILE_FAULT_PROTECTED : RAMFILE_FAULT_MISSING, arrived_ns);
+	fault_serve(mapping->file, &mapping->mapper, offset,
+		    kind == UFFD_EVENT_PROTECTED ? FAULT_PROTECTED : FAULT_MISSING, arrived_ns);
 }
 
 /* A read that might sleep counts as a call into the process: who makes it sleep is found out. */
@@ -269,7 +275,7 @@ static void serve_room(struct map_table *table)
 
 	if (read(table->room, &count, sizeof(count)) < 0)
 		return; /* another worker took it */
-	while (tier_resume_fault(table->tier))
+	while (fault_resume(table->tier))
 		;
 }
 
@@ -445,7 +451,7 @@ int map_table_new(struct tier *tier, bool quick, struct map_table **ret)
 		map_table_free(table);
 		return err;
 	}
-	tier_on_room(tier, on_room, table);
+	room_on_room(tier, on_room, table);
 	*ret = table;
 	return 0;
 }
@@ -454,7 +460,7 @@ void map_table_free(struct map_table *table)
 {
 	if (!table)
 		return;
-	tier_on_room(table->tier, NULL, NULL);
+	room_on_room(table->tier, NULL, NULL);
 	groups_free(table->groups);
 	atomic_store(&table->stopping, true);
 	for (unsigned int i = 0; i < table->workers; i++) {
@@ -564,7 +570,7 @@ static void leave_table(struct map_table *table, struct mapping *mapping)
 		lock_wait(&table->lock, &table->unused);
 	lock_put(&table->lock);
 	free(entry);
-	ramfile_remove_mapper(mapping->file, &mapping->mapper);
+	attach_remove(mapping->file, &mapping->mapper);
 	lock_get(&table->lock);
 	while (mapping->refs > 1) /* what the engine asked for last */
 		lock_wait(&table->lock, &table->unused);
@@ -582,11 +588,11 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 	err = groups_add(table->groups, mapping->pid, mapping->file);
 	if (err)
 		return err;
-	err = ramfile_add_mapper(mapping->file, &mapping->mapper);
+	err = attach_add(mapping->file, &mapping->mapper);
 	if (!err) {
 		err = enter_table(table, mapping);
 		if (err)
-			ramfile_remove_mapper(mapping->file, &mapping->mapper);
+			attach_remove(mapping->file, &mapping->mapper);
 	}
 	if (err) {
 		groups_remove(table->groups, mapping->pid, mapping->file);

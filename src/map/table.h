@@ -18,8 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/tier.h"
 #include "map/mapping.h"
+#include "policy/tier.h"
 
 struct map_table;
 

@@ -15,11 +15,6 @@
 #define MIN_CAPACITY 4096
 #define PAGE 4096U
 
-static const char *const STATE_NAMES[BLOCK_STATES] = {
-	[BLOCK_HOLE] = "hole",       [BLOCK_COLD] = "cold",       [BLOCK_RESIDENT] = "resident",
-	[BLOCK_LOADING] = "loading", [BLOCK_STORING] = "storing", [BLOCK_UPDATING] = "updating",
-};
-
 /* Row: from; column: to. The table of blocks.h. */
 static const bool ALLOWED[BLOCK_STATES][BLOCK_STATES] = {
 	[BLOCK_HOLE] = { [BLOCK_LOADING] = true, [BLOCK_UPDATING] = true },
@@ -32,11 +27,6 @@ static const bool ALLOWED[BLOCK_STATES][BLOCK_STATES] = {
 			    [BLOCK_UPDATING] = true },
 	[BLOCK_UPDATING] = { [BLOCK_HOLE] = true, [BLOCK_COLD] = true, [BLOCK_RESIDENT] = true },
 };
-
-const char *block_state_name(enum block_state state)
-{
-	return STATE_NAMES[state];
-}
 
 static int array_resize(void **array, size_t old_bytes, size_t bytes)
 {

@@ -7,11 +7,14 @@
  * thread owns the block, works on it without a lock, and ends the state. Everybody else waits (or sets BLOCK_WAITERS
  * and is woken).
  *
- *   HOLE     no bytes anywhere: not in the arena, no key in the store (but for BLOCK_STORED left by a write that
- * failed) COLD     the only copy is in the store RESIDENT in the arena; a key in the store may exist (BLOCK_STORED) and
- * may be out of date LOADING  HOLE or COLD on the way to RESIDENT: the arena is being filled STORING  RESIDENT on the
- * way to COLD or HOLE: write-protected, being copied; a write fault takes it back to RESIDENT until BLOCK_COMMITTING is
- * set, after which it will be punched UPDATING any state: changed in place by a read, write or discard of the daemon
+ *   HOLE      no bytes anywhere: not in the arena, and no key in the store (but for BLOCK_STORED, left by a write that
+ *             failed)
+ *   COLD      the only copy is in the store
+ *   RESIDENT  in the arena; a key in the store may exist (BLOCK_STORED) and may be out of date
+ *   LOADING   HOLE or COLD on the way to RESIDENT: the arena is being filled
+ *   STORING   RESIDENT on the way to COLD or HOLE: write-protected, being copied. A write fault takes it back to
+ *             RESIDENT until BLOCK_COMMITTING is set; after that it will be punched
+ *   UPDATING  was in any state at rest: changed or looked at in place by a read, write or discard of the daemon
  *
  *   from \ to   HOLE            COLD              RESIDENT            LOADING   STORING  UPDATING
  *   HOLE        -               -                 -                   fault     -        write, discard
@@ -21,7 +24,39 @@
  *   STORING     punched (zero)  punched           cancelled, failed   -         -        cancelled by a fault
  *   UPDATING    discarded       direct write      written             -         -        -
  *
- * blocks_set_state() asserts this table.
+ * blocks_set_state() asserts this table. Who makes each transition, as FILE: FUNCTION, of engine/. All end by
+ * file_settle().
+ *
+ *   HOLE to LOADING      fault: zero_run(); huge: huge_zero_unit(), a whole unit
+ *   COLD to LOADING      fault: cold_fault(); load: begin_load(), for read-ahead and promotion
+ *   RESIDENT to STORING  demote: take()
+ *   any to UPDATING      file: file_begin_update(), for write, write_run, resize; access_write: take_locked();
+ *                        clone: take_block(); cache: take_for_write_back()
+ *   COLD to UPDATING     access_read: read_alone(); read: missing_copy()
+ *   RESIDENT to UPDATING fault: refresh(); huge: take_unit(); partial: take_partial(); read: complete_first()
+ *   STORING to UPDATING  fault: refresh(); cache: take_for_write_back(). The batch loses the block
+ *   out of LOADING       fault: zero_run(), load_one(); load: end_load(); huge: huge_zero_unit()
+ *   out of STORING       demote: finish()
+ *   out of UPDATING      file: file_end_update(), for most; write: discard_run(); write_run: end_batch();
+ *                        access_write: settle(); clone: settle(); huge: give_back(); fault: refresh();
+ *                        cache: write_back_block()
+ *
+ * Flags beside the states. x: may be set; !: is set; -: never.
+ *
+ *               HOLE  COLD  RESIDENT  LOADING  STORING  UPDATING
+ *   WAITERS     -     away  owned     x        x        x         at rest: of what is away, or OWNED
+ *   PINNED      x     x     x         x        x        x
+ *   OWNED       -     -     x         -        x        x
+ *   COMMITTING  -     -     -         -        x        -
+ *   STORED      x     !     x         x        x        x
+ *   PARTIAL     -     -     x         x        x        x         only with STORED
+ *   away        -     x     -         x        -        x         BLOCK_AWAY_BYTES
+ *   DAMAGED     x     x     x         x        x        x         of the stored copy, whatever the block is
+ *   ZAPPED      x     x     x         x        x        x         has a meaning from a zap to its look
+ *   CACHED      x     x     x         x        x        x         says what the kernel has, not what is here
+ *   HUGE        x     x     x         x        x        x         of the first block of a unit
+ *
+ * blocks_check() knows the first seven rows.
  *
  * The summary. A file may have far more address space than content, so nobody walks the whole table: the summary
  * counts, for each chunk of blocks and for each group of chunks, those of every kind below, and blocks_next() and
@@ -106,8 +141,6 @@ int blocks_init(struct blocks *blocks, uint64_t count);
 void blocks_fini(struct blocks *blocks); /* takes a zeroed struct */
 /* Blocks beyond a smaller count must be holes. -ENOMEM: nothing changed. */
 int blocks_resize(struct blocks *blocks, uint64_t count);
-
-const char *block_state_name(enum block_state state);
 
 static inline enum block_state blocks_state(const struct blocks *blocks, uint64_t block)
 {

@@ -13,13 +13,19 @@
  *   touch NAME FIRST LENGTH ORDER              one write in every page; ORDER: sequential, random
  *   access NAME OP SECONDS CHOICE THREADS SEED [EVERY_MS]
  *                                              OP: read, write, rmw (8 bytes), mix (3 reads a write); with EVERY_MS,
- * the rate of every interval too. CHOICE of the place: even          any word zipf:THETA:CLUSTER          pages;
- * neighbours in rank are together in clusters of so many bytes, which are shuffled moving:HOT:PERIOD_MS        9 of 10
- * in a window that jumps latency NAME ORDER THREADS FIRST COUNT UNIT SEED reads one word of each of COUNT units, never
- * of one twice, and times each; FIRST: units to leave out, of earlier calls stir NAME UNIT SEED changes one word of
- * every unit pageout NAME                               madvise(MADV_PAGEOUT), after msync for a file cached NAME bytes
- * that need no I/O (mincore) sort NAME THREADS SEED                     fills with numbers, then sorts them; both are
- * timed quit
+ *                                              the rate of every interval too. CHOICE of the place:
+ *                                                even                  any word
+ *                                                zipf:THETA:CLUSTER    pages; neighbours in rank are together in
+ *                                                                      clusters of so many bytes, which are shuffled
+ *                                                moving:HOT:PERIOD_MS  9 of 10 in a window that jumps
+ *   latency NAME ORDER THREADS FIRST COUNT UNIT SEED
+ *                                              reads one word of each of COUNT units, never of one twice, and times
+ *                                              each; FIRST: units to leave out, of earlier calls
+ *   stir NAME UNIT SEED                        changes one word of every unit
+ *   pageout NAME                               madvise(MADV_PAGEOUT), after msync for a file
+ *   cached NAME                                bytes that need no I/O (mincore)
+ *   sort NAME THREADS SEED                     fills with numbers, then sorts them; both are timed
+ *   quit
  *
  * What `fill` wrote is checked by mix, by latency and by sort: "bad" counts wrong words.
  */

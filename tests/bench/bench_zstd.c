@@ -7,10 +7,14 @@
  *
  * The table: a block is stored raw if zstd does not save a sixteenth, as the product does. Times are processor time,
  * the best of some rounds; a round goes through all lines, so that a slow moment of the machine meets every line. The
- * first page: what it takes until the first 4 KiB of a block are there. dictionary   trained from every other 64 KiB of
- * the data; what is measured is the rest raw literals, no repeat codes, long matches: parameters of zstd that make
- * expanding faster magicless    frames without magic number, content size and checksum lz4          for comparison; the
- * level is its acceleration pages        each 4 KiB is a frame of its own, so that one can be expanded alone
+ * first page: what it takes until the first 4 KiB of a block are there. The lines:
+ *
+ *   dictionary   trained from every other 64 KiB of the data; what is measured is the rest
+ *   raw literals, no repeat codes, long matches
+ *                parameters of zstd that make expanding faster
+ *   magicless    frames without magic number, content size and checksum
+ *   lz4          for comparison; the level is its acceleration
+ *   pages        each 4 KiB is a frame of its own, so that one can be expanded alone
  */
 #define ZSTD_STATIC_LINKING_ONLY
 #include <fcntl.h>

@@ -23,8 +23,22 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/access.h"
-#include "core/tier_impl.h"
+#include "engine/access.h"
+#include "engine/cache.h"
+#include "engine/demote.h"
+#include "engine/engine.h"
+#include "engine/fault.h"
+#include "engine/file.h"
+#include "engine/load.h"
+#include "engine/mappers.h"
+#include "engine/parked.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/resize.h"
+#include "engine/work.h"
+#include "engine/write.h"
+#include "policy/demand.h"
+#include "policy/tier.h"
 #include "lib/lib_ident.h"
 #include "lib_check.h"
 
@@ -66,7 +80,7 @@ static void setup(void)
 
 static void stop(void)
 {
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
 	tier_free(tier);
@@ -89,7 +103,7 @@ static void restart(void)
 
 	new_engine();
 	ck_assert_int_eq(load(), 0);
-	ramfile_check(file);
+	file_check(file);
 	close(old->arena.fd);
 	old->arena.fd = -1;
 	ramfile_unload(old);
@@ -152,7 +166,7 @@ static int demote(struct demote_result *ret, uint32_t first, size_t count)
 
 	for (uint32_t i = 0; i < count; i++)
 		block[i] = first + i;
-	return ramfile_demote_blocks(file, block, count, false, ret);
+	return demote_blocks(file, block, count, false, ret);
 }
 
 /* --- what a failed step has not looked at is not given up -------------------------------------------------------- */
@@ -211,7 +225,7 @@ END_TEST
 START_TEST(a_partial_block_outlives_an_error_at_load)
 {
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	store_mem_fail_nth(store, STORE_MEM_GET, 1, EIO);
 	restart();
 	ck_assert_int_eq(ramfile_read(file, got, BLOCK, 2 * BLOCK, &(size_t){ 0 }), 0);
@@ -345,7 +359,7 @@ START_TEST(a_fault_in_a_hole_hides_the_key)
 	store_mem_fail_all(store, STORE_MEM_CALLS, EIO);
 	ck_assert(process_touch(process, 5 * BLOCK, (void *)word, 8, true));
 	process_unmap(process);
-	ck_assert_int_eq(ramfile_write_back(file, content(3), PAGE, 7 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(3), PAGE, 7 * BLOCK), 0);
 	store_mem_fail_all(store, STORE_MEM_CALLS, 0);
 	ck_assert(has_key(5));
 	ck_assert(has_key(7));
@@ -368,7 +382,7 @@ START_TEST(a_discard_that_stops_half_way)
 	fail_arm_plan(&(struct fail_plan){ .kinds = FAIL_SPACE, .nth = 1 });
 	ck_assert_int_ne(ramfile_discard(file, BLOCK, (uint64_t)3 * BLOCK), 0);
 	ck_assert(fail_disarm());
-	ramfile_check(file);
+	file_check(file);
 	expect(1, 0);
 	expect(2, 2);
 	expect(3, 0);
@@ -399,7 +413,7 @@ START_TEST(a_punch_that_fails_leaves_its_blocks_resident)
 	ck_assert_int_eq(state_of(2), BLOCK_RESIDENT);
 	ck_assert_int_eq(state_of(5), BLOCK_COLD);
 	ck_assert_uint_eq(result.demoted, 1);
-	ramfile_check(file);
+	file_check(file);
 	/* What is written to the store now must not be hidden by pages that were left. */
 	put(1, 9, true);
 	put(2, 8, true);
@@ -470,15 +484,15 @@ START_TEST(a_fill_that_is_repeated_leaves_what_was_written)
 	put(2, 2, true);
 	/* The first call writes a page of the two blocks and fails; before it is repeated somebody writes to that page.
 	 */
-	ck_assert_int_eq(ramfile_put_absent(file, content(1), PAGE, BLOCK), 0);
+	ck_assert_int_eq(load_put_absent(file, content(1), PAGE, BLOCK), 0);
 	ck_assert_int_eq(arena_write(&file->arena, content(9), PAGE, BLOCK), 0);
-	ck_assert_int_eq(ramfile_load_run(file, NULL, 1, 2, BUDGET_OPTIONAL, &loaded), 0);
+	ck_assert_int_eq(load_run(file, NULL, 1, 2, BUDGET_OPTIONAL, &loaded), 0);
 	ck_assert_uint_eq(loaded, 2);
 	ck_assert_int_eq(ramfile_read(file, got, BLOCK, BLOCK, &(size_t){ 0 }), 0);
 	ck_assert_mem_eq(got, content(9), PAGE);
 	ck_assert_mem_eq(got + PAGE, content(1) + PAGE, BLOCK - PAGE);
 	expect(2, 2);
-	ck_assert_int_eq(ramfile_put_absent(file, content(3), (uint64_t)2 * BLOCK, BLOCK), 0);
+	ck_assert_int_eq(load_put_absent(file, content(3), (uint64_t)2 * BLOCK, BLOCK), 0);
 	ck_assert_int_eq(ramfile_read(file, got, BLOCK, BLOCK, &(size_t){ 0 }), 0);
 	ck_assert_mem_eq(got, content(9), PAGE);
 	expect(2, 2);
@@ -497,7 +511,7 @@ START_TEST(a_buffered_write_that_fails_punches_nothing)
 	ck_assert_mem_eq(got, content(1), 50);
 	ck_assert_mem_eq(got + 50, content(2), 100);
 	ck_assert_mem_eq(got + 150, content(1) + 150, BLOCK - 150);
-	ramfile_check(file);
+	file_check(file);
 }
 END_TEST
 
@@ -510,7 +524,7 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	bool clean = false;
 
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	for (int i = 0; i < 3; i++) {
 		store_mem_fail_nth(store, STORE_MEM_GET, 1, ENOMEM);
 		ck_assert_int_eq(process_map(file, 1, &process), -ENOMEM);
@@ -518,7 +532,7 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	lock_get(&file->lock);
 	ck_assert_uint_eq(file->changing, 0);
 	lock_put(&file->lock);
-	ck_assert_int_eq(ramfile_demote(file, 0, SIZE, NULL, NULL, &(struct ramfile_moved){ 0 }), 0);
+	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &(struct file_moved){ 0 }), 0);
 	ck_assert_int_eq(ramfile_sync(file), 0);
 	ck_assert_int_eq(ramfile_is_clean(file, &clean), 0);
 	ck_assert(clean);
@@ -534,7 +548,7 @@ START_TEST(a_damaged_partial_block_is_alone)
 
 	put(1, 1, false);
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	put(3, 3, false);
 	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ INO, 2 }, 999), 0);
 	restart();
@@ -596,7 +610,7 @@ START_TEST(work_buffers_come_back)
 
 	put(1, 1, false);
 	put(2, 5, true);
-	ck_assert_int_eq(ramfile_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
 	ck_assert_uint_eq(works_idle(), tier_works(tier)->made);
 	store_mem_fail_nth(store, STORE_MEM_GET, 1, ENOMEM);
 	ck_assert_int_eq(process_map(file, 1, &process), -ENOMEM);
@@ -626,15 +640,15 @@ START_TEST(a_cut_gives_back_what_the_cache_had)
 {
 	size_t length;
 
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
-	ck_assert_int_eq(ramfile_fill(file, got, 8 * BLOCK, 0, &length), 0);
-	ck_assert_int_eq(ramfile_write_back(file, content(1), BLOCK, 3 * BLOCK), 0);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
+	ck_assert_int_eq(cache_fill(file, got, 8 * BLOCK, 0, &length), 0);
+	ck_assert_int_eq(cache_write_back(file, content(1), BLOCK, 3 * BLOCK), 0);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 9 * BLOCK);
 	ck_assert_int_eq(ramfile_truncate(file, (uint64_t)2 * BLOCK), 0);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 2 * BLOCK);
 	ck_assert_int_eq(ramfile_truncate(file, 0), 0);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 }
 END_TEST
 
@@ -654,7 +668,7 @@ START_TEST(a_resize_that_fails_leaves_the_length)
 		}
 		if (err) {
 			ck_assert_int_eq(lseek(file->arena.fd, 0, SEEK_END), SIZE);
-			ck_assert_uint_eq(ramfile_size(file), SIZE);
+			ck_assert_uint_eq(file_size(file), SIZE);
 		}
 		if (!err)
 			ck_assert_int_eq(ramfile_truncate(file, SIZE), 0);
@@ -688,9 +702,9 @@ static void *fault_main(void *arg)
 {
 	struct mapper *mapper = arg;
 
-	ck_assert(ramfile_hold_mapper(file, mapper));
-	ramfile_fault(file, mapper, BLOCK, RAMFILE_FAULT_MISSING, clock_ns());
-	ramfile_drop_mapper(file, mapper);
+	ck_assert(mappers_hold(file, mapper));
+	fault_serve(file, mapper, BLOCK, FAULT_MISSING, clock_ns());
+	mappers_drop(file, mapper);
 	return NULL;
 }
 

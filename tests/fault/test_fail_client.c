@@ -34,8 +34,8 @@
 #include <tierfs/tierfs.h>
 
 #include "../lib/lib_fail.h"
-#include "base/wire.h"
 #include "client/client_range.h"
+#include "wire/wire.h"
 #include "lib_check.h"
 
 #define PAGE 4096UL

@@ -23,9 +23,24 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/access.h"
-#include "core/away.h"
-#include "core/tier_impl.h"
+#include "engine/access.h"
+#include "engine/away.h"
+#include "engine/cache.h"
+#include "engine/clone.h"
+#include "engine/demote.h"
+#include "engine/engine.h"
+#include "engine/fault.h"
+#include "engine/file.h"
+#include "engine/load.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/resize.h"
+#include "engine/work.h"
+#include "engine/write.h"
+#include "policy/demand.h"
+#include "policy/demoter.h"
+#include "policy/scan.h"
+#include "policy/tier.h"
 #include "lib/lib_ident.h"
 #include "lib_check.h"
 
@@ -87,9 +102,9 @@ static void put(uint64_t block, uint8_t which, bool direct)
 
 static void promote(uint64_t block)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
-	ck_assert_int_eq(ramfile_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_uint_eq(moved.moved_bytes, BLOCK);
 }
 
@@ -126,7 +141,7 @@ static void fill_file(void)
 	promote(CLEAN);
 	put(PARTIAL, 4, true);
 	content(before + PARTIAL * BLOCK, PAGE, 5);
-	ck_assert_int_eq(ramfile_write_back(file, before + PARTIAL * BLOCK, PAGE, PARTIAL * BLOCK), 0);
+	ck_assert_int_eq(cache_write_back(file, before + PARTIAL * BLOCK, PAGE, PARTIAL * BLOCK), 0);
 	put(ZEROS, 6, true);
 	promote(ZEROS);
 	memset(before + ZEROS * BLOCK, 0, BLOCK);
@@ -146,7 +161,7 @@ static void fill_file(void)
 	leave_key(KEY_LEFT);
 	/* The one page that was written back is not in the kernel's cache, unless the test says so. */
 	for (uint64_t block = 0; block < BLOCKS && !caches; block++)
-		ramfile_set_cached(file, block, 1, &(uint8_t){ 0 }, NULL);
+		cache_set(file, block, 1, &(uint8_t){ 0 }, NULL);
 }
 
 static void world_new(void)
@@ -158,7 +173,7 @@ static void world_new(void)
 	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
 	process = NULL;
 	if (caches)
-		ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+		ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	fill_file();
 	size_before = size_wanted = SIZE;
 	memcpy(wanted, before, sizeof(wanted));
@@ -173,9 +188,9 @@ static void world_free(void)
 {
 	process_unmap(process);
 	if (file && caches)
-		ramfile_close_cached(file);
+		cache_close_file(file);
 	if (file)
-		ramfile_check_idle(file);
+		file_check_idle(file);
 	ramfile_unload(file);
 	file = NULL;
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
@@ -194,7 +209,7 @@ static void read_all(struct ramfile *of, uint8_t *to)
 
 	memset(to, 0, SIZE_MAX_BYTES);
 	ck_assert_int_eq(ramfile_read(of, to, SIZE_MAX_BYTES, 0, &length), 0);
-	ck_assert_uint_eq(length, ramfile_size(of));
+	ck_assert_uint_eq(length, file_size(of));
 }
 
 /* Buffers have to be made anew. */
@@ -230,8 +245,8 @@ static void check_restart(const char *what)
 	struct tier *next;
 
 	new_tier(&next);
-	ck_assert_int_eq(ramfile_load(next, INO, ramfile_size(file), false, &other), 0);
-	ramfile_check(other);
+	ck_assert_int_eq(ramfile_load(next, INO, file_size(file), false, &other), 0);
+	file_check(other);
 	read_all(other, again);
 	for (uint64_t page = 0; page < SIZE_MAX_BYTES / PAGE; page++)
 		ck_assert_msg(may_be_written(page / 4) || !memcmp(again + page * PAGE, got + page * PAGE, PAGE),
@@ -245,7 +260,7 @@ static void check_restart(const char *what)
 
 static void check_content(const char *what, bool done)
 {
-	uint64_t size = ramfile_size(file);
+	uint64_t size = file_size(file);
 
 	ck_assert_msg(size == size_wanted || (!done && size == size_before), "%s: size %llu", what,
 		      (unsigned long long)size);
@@ -262,7 +277,7 @@ static void check_content(const char *what, bool done)
 
 static void check_world(const char *what, bool done)
 {
-	ramfile_check_idle(file);
+	file_check_idle(file);
 	ck_assert_msg(works_idle() == tier_works(tier)->made, "%s: a work buffer is lost", what);
 	ck_assert_msg(budget_used(tier_budget(tier)) == (atomic_load(&file->dram_blocks) + file->blocks.cached) * BLOCK,
 		      "%s: the budget is not what the file has", what);
@@ -426,7 +441,7 @@ static int write_direct_pages(void)
 
 static int write_back(void)
 {
-	return ramfile_write_back(file, data, SIZE - 2 * PAGE, PAGE);
+	return cache_write_back(file, data, SIZE - 2 * PAGE, PAGE);
 }
 
 static int read_whole(void)
@@ -441,7 +456,7 @@ static int fill_cache(void)
 {
 	size_t length;
 
-	return ramfile_fill(file, got, SIZE, 0, &length);
+	return cache_fill(file, got, SIZE, 0, &length);
 }
 
 static int seek_all(void)
@@ -511,9 +526,9 @@ static int sync_file(void)
 
 static int demote_all(void)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
-	return ramfile_demote(file, 0, SIZE, NULL, NULL, &moved);
+	return demand_demote(file, 0, SIZE, NULL, NULL, &moved);
 }
 
 static int demote_some(void)
@@ -521,19 +536,19 @@ static int demote_some(void)
 	static const uint32_t block[] = { HOT, CLEAN, PARTIAL, ZEROS, THIN, HOT_2, HOT_3 };
 	struct demote_result result;
 
-	return ramfile_demote_blocks(file, block, sizeof(block) / sizeof(*block), true, &result);
+	return demote_blocks(file, block, sizeof(block) / sizeof(*block), true, &result);
 }
 
 static int demote_staged(void)
 {
-	return ramfile_demote_staged(file);
+	return demand_demote_staged(file);
 }
 
 static int promote_all(void)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
-	return ramfile_promote(file, 0, SIZE, NULL, NULL, &moved);
+	return load_promote(file, 0, SIZE, NULL, NULL, &moved);
 }
 
 static int clone_all(void)
@@ -584,20 +599,20 @@ static int describe(void)
 
 static int pick_cached(void)
 {
-	struct ramfile_range range[8];
-	uint64_t marks[RAMFILE_MARKS];
+	struct cache_range range[8];
+	uint64_t marks[CACHE_MARKS];
 
-	ramfile_marks(file, marks);
-	ramfile_pick_cached(file, 0, SIZE, SIZE, range, 8);
-	return ramfile_is_plain(file) ? 0 : -EINVAL;
+	cache_marks(file, marks);
+	cache_pick(file, 0, SIZE, SIZE, range, 8);
+	return cache_is_plain(file) ? 0 : -EINVAL;
 }
 
 static int open_cached(void)
 {
-	if (ramfile_open_cached(file) == RAMFILE_CACHE_NO)
+	if (cache_open_file(file) == CACHE_NO)
 		return -EBUSY;
-	ramfile_close_cached(file);
-	ramfile_inherit(file, false);
+	cache_close_file(file);
+	cache_inherit(file, false);
 	return 0;
 }
 
@@ -643,7 +658,7 @@ static int fault_for_write(void)
 {
 	struct demote_result result;
 	static const uint32_t block[] = { HOT, HOT_2 };
-	int err = ramfile_demote_blocks(file, block, 2, false, &result);
+	int err = demote_blocks(file, block, 2, false, &result);
 	int touch_err = touch_pages(true);
 
 	return touch_err ? touch_err : err;
@@ -659,7 +674,7 @@ static int fault_without_room(void)
 	budget_force(tier_budget(tier), used);
 	done = process_touch(process, COLD * BLOCK, &byte, 1, false);
 	budget_release(tier_budget(tier), used);
-	while (tier_resume_fault(tier))
+	while (fault_resume(tier))
 		;
 	/* If it could not even be parked it was woken, and comes again. */
 	for (int tries = 0; !done && tries < 2; tries++)
@@ -676,11 +691,11 @@ static int turn_demoter(void)
 	for (int i = 0; process && i < 6; i++) { /* two generations, if all is zapped and looked at */
 		static const struct scan_pace pace = { .quick_ns = 1, .slow_ns = 1, .hurry = true, .wanted = true };
 
-		ramfile_scan(file, clock_ns(), &pace);
+		scan_step(file, clock_ns(), &pace);
 		process_run_agent(process);
 	}
-	tier->retry_ns = tier->rest_until_ns = 0;
-	tier_step(tier);
+	tier->demoter->retry_ns = tier->demoter->rest_until_ns = 0;
+	demoter_step(tier);
 	atomic_store(&tier->budget.limit_bytes, limit);
 	return 0; /* it answers to nobody */
 }
@@ -818,13 +833,13 @@ static int set_ages(void)
 static const struct function FUNCTIONS[] = {
 	{ "ramfile_read", NULL, read_whole, .mapped = false },
 	{ "ramfile_read, mapped", NULL, read_whole, .mapped = true },
-	{ "ramfile_fill", NULL, fill_cache, .caches = true },
+	{ "cache_fill", NULL, fill_cache, .caches = true },
 	{ "ramfile_write", expect_part, write_buffered, .mapped = false },
 	{ "ramfile_write, mapped", expect_part, write_buffered, .mapped = true },
 	{ "ramfile_write, direct", expect_whole, write_direct, .mapped = false },
 	{ "ramfile_write, direct, mapped", expect_whole, write_direct, .mapped = true },
 	{ "ramfile_write, direct, parts", expect_pages, write_direct_pages, .mapped = false },
-	{ "ramfile_write_back", expect_pages, write_back, .caches = true },
+	{ "cache_write_back", expect_pages, write_back, .caches = true },
 	{ "ramfile_discard", expect_discard_all, discard_all, .mapped = true },
 	{ "ramfile_discard, pages", expect_discard_pages, discard_pages, .mapped = true },
 	{ "ramfile_truncate, longer", expect_grow, resize, .mapped = false },
@@ -832,23 +847,23 @@ static const struct function FUNCTIONS[] = {
 	{ "ramfile_truncate, to nothing", expect_empty, resize, .caches = true },
 	{ "ramfile_seek", NULL, seek_all, .mapped = false },
 	{ "ramfile_sync", NULL, sync_file, .mapped = false },
-	{ "ramfile_demote", NULL, demote_all, .mapped = false },
-	{ "ramfile_demote_blocks", NULL, demote_some, .mapped = false },
-	{ "ramfile_demote_blocks, mapped", NULL, demote_some, .mapped = true },
-	{ "ramfile_demote_staged", NULL, demote_staged, .caches = true },
-	{ "ramfile_promote", NULL, promote_all, .mapped = false },
+	{ "demand_demote", NULL, demote_all, .mapped = false },
+	{ "demote_blocks", NULL, demote_some, .mapped = false },
+	{ "demote_blocks, mapped", NULL, demote_some, .mapped = true },
+	{ "demand_demote_staged", NULL, demote_staged, .caches = true },
+	{ "load_promote", NULL, promote_all, .mapped = false },
 	{ "ramfile_clone, ramfile_adopt", NULL, clone_all, .mapped = false },
 	{ "ramfile_clone, mapped", NULL, clone_all, .mapped = true },
 	{ "ramfile_map, ramfile_figures", NULL, describe, .mapped = false },
-	{ "ramfile_pick_cached", NULL, pick_cached, .caches = true },
-	{ "ramfile_open_cached", NULL, open_cached, .mapped = false },
-	{ "ramfile_add_mapper", NULL, attach, .mapped = false },
-	{ "ramfile_add_mapper, a second", NULL, attach, .mapped = true },
-	{ "ramfile_fault", NULL, fault_all, .mapped = true },
-	{ "ramfile_fault, protected", NULL, fault_for_write, .mapped = true },
-	{ "ramfile_fault, no room", NULL, fault_without_room, .mapped = true },
-	{ "tier_step", NULL, turn_demoter, .mapped = false },
-	{ "tier_step, mapped", NULL, turn_demoter, .mapped = true },
+	{ "cache_pick", NULL, pick_cached, .caches = true },
+	{ "cache_open_file", NULL, open_cached, .mapped = false },
+	{ "attach_add", NULL, attach, .mapped = false },
+	{ "attach_add, a second", NULL, attach, .mapped = true },
+	{ "fault_serve", NULL, fault_all, .mapped = true },
+	{ "fault_serve, protected", NULL, fault_for_write, .mapped = true },
+	{ "fault_serve, no room", NULL, fault_without_room, .mapped = true },
+	{ "demoter_step", NULL, turn_demoter, .mapped = false },
+	{ "demoter_step, mapped", NULL, turn_demoter, .mapped = true },
 	{ "access_read", NULL, read_where_it_is, .mapped = false },
 	{ "access_read_list", NULL, read_list, .mapped = false },
 	{ "access_write", expect_whole, write_in_place, .mapped = true },

@@ -22,8 +22,13 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/log.h"
-#include "core/ns.h"
-#include "core/ramfile_impl.h"
+#include "engine/clone.h"
+#include "engine/engine.h"
+#include "engine/mappers.h"
+#include "engine/read.h"
+#include "engine/write.h"
+#include "names/names.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
@@ -424,7 +429,7 @@ static int open_by_arena(void)
 
 	if (rc < 0)
 		return rc;
-	rc = ramfile_arena_fd(file, true, &fd);
+	rc = mappers_arena_fd(file, true, &fd);
 	if (rc == 0) {
 		rc = ns_open_by_arena(ns, fd, &ino, &again);
 		if (rc == 0)

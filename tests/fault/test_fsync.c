@@ -12,11 +12,14 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "core/ns.h"
+#include "engine/read.h"
+#include "engine/write.h"
 #include "lib/lib_scratch.h"
 #include "lib/lib_store_hook.h"
 #include "lib/lib_store_mem.h"
 #include "lib_check.h"
+#include "names/names.h"
+#include "policy/tier.h"
 
 #define BLOCK 16384U
 #define SIZE (UINT64_C(6) << 20) /* several puts */

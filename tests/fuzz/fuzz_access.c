@@ -14,11 +14,13 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/log.h"
-#include "base/wire.h"
-#include "core/ns.h"
-#include "core/ramfile_impl.h"
-#include "core/token.h"
+#include "engine/engine.h"
+#include "engine/file.h"
 #include "front/access.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
+#include "wire/wire.h"
 #include "lib/lib_ident.h"
 
 #define BLOCK 4096U
@@ -180,6 +182,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	drain(pair[0]);
 	close(pair[0]);
 	close(pair[1]);
-	ramfile_check(file);
+	file_check(file);
 	return 0;
 }

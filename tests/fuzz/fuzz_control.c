@@ -13,11 +13,12 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/log.h"
-#include "core/ns.h"
-#include "core/tier.h"
-#include "core/token.h"
+#include "engine/engine.h"
 #include "front/control_line.h"
 #include "front/control_ops.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
 
 #define BLOCK 4096U
 #define REQUESTS_MAX 16

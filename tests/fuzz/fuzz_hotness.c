@@ -7,7 +7,7 @@
 #include <tierfs/access.h>
 #include <tierfs/hotness.h>
 
-#include "base/curve.h"
+#include "tools/tierctl/curve.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "base/options.h"
+#include "front/options.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

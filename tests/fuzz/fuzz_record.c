@@ -2,7 +2,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "core/record.h"
+#include "names/record.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/wire.h"
+#include "wire/wire.h"
 
 #define FDS_MAX 8
 

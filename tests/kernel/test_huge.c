@@ -1,4 +1,4 @@
-/* What src/core/huge.c and src/mem/huge.h take for granted of the kernel: when it makes huge pages of shared memory,
+/* What src/engine/huge.c and src/mem/huge.h take for granted of the kernel: when it makes huge pages of shared memory,
  * what becomes of a part that is punched, and how one is split without changing what anybody reads. */
 #include <check.h>
 #include <errno.h>

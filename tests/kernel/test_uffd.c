@@ -1,4 +1,4 @@
-/* What map/ and core/demote.c take for granted of userfaultfd and tmpfs, on the kernel that runs. Root only. */
+/* What map/ and engine/demote.c take for granted of userfaultfd and tmpfs, on the kernel that runs. Root only. */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>

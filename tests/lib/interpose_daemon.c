@@ -1,7 +1,8 @@
 /* interpose_daemon.c - preloaded into a daemon: it dies at a point, and what it says to syslog can be read.
  *
- *	TIERFS_TEST_DIE=OPCODE       kill -9 of itself when the kernel's next request of that number (linux/fuse.h) has
- *been carried out successfully and is about to be answered TIERFS_TEST_SYSLOG=FILE      lines for syslog go there
+ *   TIERFS_TEST_DIE=OPCODE   kill -9 of itself when the kernel's next request of that number (linux/fuse.h) has been
+ *                            carried out successfully and is about to be answered
+ *   TIERFS_TEST_SYSLOG=FILE  lines for syslog go there
  */
 #include <dlfcn.h>
 #include <errno.h>

@@ -6,7 +6,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "core/mapper.h"
+#include "engine/attach.h"
+#include "engine/fault.h"
+#include "engine/mapper.h"
+#include "engine/mappers.h"
+#include "engine/parked.h"
+#include "engine/ramfile.h"
 #include "mem/arena.h"
 
 #define PAGE 4096U
@@ -194,11 +199,11 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 	process->arena = -1;
 	err = process->mapped && process->guarded ? 0 : -ENOMEM;
 	if (!err)
-		err = ramfile_arena_fd(file, true, &process->arena);
+		err = mappers_arena_fd(file, true, &process->arena);
 	if (!err)
 		err = arena_hold(process->arena, holder);
 	if (!err)
-		err = ramfile_add_mapper(file, &process->mapper);
+		err = attach_add(file, &process->mapper);
 	if (err) {
 		if (process->arena >= 0)
 			close(process->arena);
@@ -215,7 +220,7 @@ void process_unmap(struct process *process)
 {
 	if (!process)
 		return;
-	ramfile_remove_mapper(process->file, &process->mapper);
+	attach_remove(process->file, &process->mapper);
 	close(process->arena);
 	free(process->mapped);
 	free(process->guarded);
@@ -230,15 +235,14 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 	for (int tries = 0; tries < TRIES; tries++) {
 		if (!present(process, page)) {
 			process->mapped[page] = 0;
-			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_MISSING, clock_ns());
+			fault_serve(process->file, &process->mapper, page * PAGE, FAULT_MISSING, clock_ns());
 			if (process->poisoned)
 				return true;
 			continue;
 		}
 		process->mapped[page] = 1;
 		if (write && process->guarded[page]) {
-			ramfile_fault(process->file, &process->mapper, page * PAGE, RAMFILE_FAULT_PROTECTED,
-				      clock_ns());
+			fault_serve(process->file, &process->mapper, page * PAGE, FAULT_PROTECTED, clock_ns());
 			continue;
 		}
 		if (write)
@@ -282,5 +286,5 @@ void process_run_agent(struct process *process)
 	if (process->acknowledged == process->round)
 		return;
 	process->acknowledged = process->round;
-	ramfile_zapped(process->file, &process->mapper, process->round);
+	mappers_zapped(process->file, &process->mapper, process->round);
 }

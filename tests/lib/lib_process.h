@@ -2,7 +2,7 @@
  *
  * It stands for the kernel's half of an attached mapping. Pages live in the file's arena; what the process sees of them
  * is an entry that is mapped or not, and write-protected or not (a protection outlives the entry, as on shmem). A touch
- * of an absent page is a missing fault, a write to a protected one a protect fault; both go to ramfile_fault() on the
+ * of an absent page is a missing fault, a write to a protected one a protect fault; both go to fault_serve() on the
  * caller's thread and the touch is tried again. A fault that is not resolved at once leaves the toucher waiting:
  * process_touch() says so. Single-threaded use.
  */
@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "core/ramfile.h"
+#include "engine/ramfile.h"
 
 struct process;
 

@@ -1,35 +1,46 @@
 #!/bin/bash
-# Who may include whom: front, map -> core -> mem, cold -> base; move -> stream stand beside them. A foreign library belongs to one file.
+# Who may include whom: front, map -> names -> policy -> engine -> mem, cold -> base; pool and wire beside them;
+# tierctl -> move -> stream stand apart. A foreign library belongs to one file.
 . "$(dirname "$0")/lib.sh"
 
 declare -A may=(
-	[base]='base'
-	[mem]='mem base'
-	[cold]='cold base'
-	[core]='core mem cold base'
-	[map]='map core base'
-	[front]='front core base'
-	[client]='client'
-	[stream]='stream base'
-	[move]='move stream base'
+	[src/base]='base'
+	[src/wire]='wire base'
+	[src/mem]='mem base'
+	[src/cold]='cold base'
+	[src/pool]='pool base'
+	[src/engine]='engine mem cold base'
+	[src/policy]='policy engine mem cold base'
+	[src/names]='names policy engine mem cold base'
+	[src/map]='map names policy engine pool wire base'
+	[src/front]='front names policy engine pool wire base'
+	[src/client]='client wire'
+	[src/stream]='stream base'
+	[src/move]='move stream base'
+	[tools/tierctl]='tierctl move stream base'
 )
 
-# What core's headers carry in their own interface may be named by those above it.
+# What the engine's headers carry in their own interface may be named by those above it. What is stored is sent as it lies
+# there, so those who send have the format of values.
 shared='cold/store.h mem/budget.h mem/arena.h'
+of_values='cold/codec.h cold/mac.h'
 
 for layer in "${!may[@]}"; do
 	while IFS=: read -r file _ include; do
 		included=${include#*\"} included=${included%%\"*}
-		[[ $included == */* ]] || { [ -f "${file%/*}/$included" ] && included=$layer/$included; }
+		[[ $included == */* ]] || { [ -f "${file%/*}/$included" ] && included=${layer#*/}/$included; }
 		folder=${included%%/*}
 		[[ " ${may[$layer]} " == *" $folder "* ]] && continue
-		# In libtierfs, only what is inline or is compiled into it (wire.c).
-		[[ $layer = client && $included =~ ^base/(cleanup|clock|wire).h$ ]] && continue
-		[[ $layer =~ ^(map|front)$ && " $shared " == *" $included "* ]] && continue
-		# What is stored is sent as it lies there.
-		[[ $layer = move && $included =~ ^cold/(codec|mac).h$ ]] && continue
-		finding "$file includes $included: src/$layer may include only ${may[$layer]}"
-	done < <(grep -rHnE '^#include "' "src/$layer" --include='*.[ch]' 2>/dev/null)
+		# In libtierfs, only what is inline.
+		[[ $layer = src/client && $included =~ ^base/(cleanup|clock).h$ ]] && continue
+		[[ $layer =~ ^src/(map|front)$ && " $shared " == *" $included "* ]] && continue
+		[[ $layer =~ ^(src/move|tools/tierctl)$ && " $of_values " == *" $included "* ]] && continue
+		finding "$file includes $included: $layer may include only ${may[$layer]}"
+	done < <(grep -rHnE '^#include "' "$layer" --include='*.[ch]' 2>/dev/null)
+done
+for layer in src/*/ tools/*/; do
+	layer=${layer%/}
+	[ -z "$(project_files "$layer/*.[ch]")" ] || [ -n "${may[$layer]:-}" ] || finding "$layer: whom may it include?"
 done
 
 # HEADER (a regular expression) and the files that may include it.
@@ -39,9 +50,9 @@ owner()
 	shift
 	while IFS=: read -r file _; do
 		[[ " $* " == *" $file "* ]] || finding "$file includes <$header>: only $* may"
-	done < <(grep -rHE "^#include <$header>" src --include='*.[ch]' 2>/dev/null)
+	done < <(grep -rHE "^#include <$header>" src tools --include='*.[ch]' 2>/dev/null)
 }
-owner 'liburing\.h' src/base/loop.c
+owner 'liburing\.h' src/base/loop.c tools/tierctl/copier.c
 owner 'zstd[a-z_]*\.h' src/cold/codec.c
 owner 'lz4[a-z_]*\.h' src/cold/codec.c
 owner 'xxhash\.h' src/cold/codec.c src/stream/stream.c

@@ -34,11 +34,22 @@
 #include "../lib/lib_store_hook.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/access.h"
-#include "core/away.h"
-#include "core/ramfile_impl.h"
-#include "core/tier.h"
+#include "engine/access.h"
+#include "engine/away.h"
+#include "engine/cache.h"
+#include "engine/clone.h"
+#include "engine/demote.h"
+#include "engine/engine.h"
+#include "engine/fault.h"
+#include "engine/file.h"
+#include "engine/load.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/resize.h"
+#include "engine/write.h"
 #include "map/pins.h"
+#include "policy/demoter.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 #include "lib/lib_ident.h"
 
@@ -203,7 +214,7 @@ static void bring(struct ramfile *file, uint64_t block)
 	struct tierfs_access_record record = {
 		.block = block, .count = 1, .form = TIERFS_FORM_PLAIN, .flags = TIERFS_BLOCK_AWAY
 	};
-	uint64_t at = block * model.block_bytes, size = ramfile_size(file);
+	uint64_t at = block * model.block_bytes, size = file_size(file);
 	uint64_t length = size - at < model.block_bytes ? size - at : model.block_bytes;
 	uint8_t *payload = plain[file == model.file];
 	struct access_buffer buffer = { .base = payload, .bytes = sizeof(plain[0]), .record = &record, .records = 1 };
@@ -230,7 +241,7 @@ static void check_copy(struct tier *tier, struct store *store, int dir, const st
 	ck_assert_int_eq(model.mem->ops->walk(model.mem, of->ino, 0, UINT64_MAX, copy_value, store), 0);
 	copy_arena(model.arena_dir, dir, of->ino);
 	ck_assert_int_eq(ramfile_load(tier, of->ino, of->size, false, &file), 0);
-	ramfile_check(file);
+	file_check(file);
 	for (uint64_t block = 0; file->blocks.away && block < file->blocks.count; block++)
 		bring(file, block);
 	ck_assert_int_eq(ramfile_read(file, got, of->size, 0, &length), 0);
@@ -394,25 +405,25 @@ static void op_plain(void)
 			/* Where the rest of a page is content it would be a change as by system call. */
 			if (length % PAGE && first * PAGE + length < model.size)
 				return;
-			ck_assert_int_eq(ramfile_write_back(model.file, data, length, first * PAGE), 0);
+			ck_assert_int_eq(cache_write_back(model.file, data, length, first * PAGE), 0);
 			memcpy(model.want + first * PAGE, data, length);
 			return;
 		}
 		begin_pending(first * PAGE, data, length);
-		err = ramfile_write_back(model.file, data, length, first * PAGE);
+		err = cache_write_back(model.file, data, length, first * PAGE);
 		ck_assert(!err || (length % PAGE && (err == -EIO || err == -ENOSPC)));
 		if (err)
 			adopt(first * PAGE, length);
 		else
 			end_pending(true);
 	} else if (rnd(3)) {
-		err = ramfile_fill(model.file, data, count * PAGE, first * PAGE, &read);
+		err = cache_fill(model.file, data, count * PAGE, first * PAGE, &read);
 		ck_assert_int_eq(err, 0);
 		ck_assert_uint_eq(read, in_file(first * PAGE, count * PAGE));
 		compare(data, first * PAGE, read, "fill");
 	} else {
 		memset(cached, 0, sizeof(cached));
-		ramfile_set_cached(model.file, 0, PAGES_MAX, cached, NULL);
+		cache_set(model.file, 0, PAGES_MAX, cached, NULL);
 	}
 }
 
@@ -752,11 +763,11 @@ static void op_step(void)
 {
 	/* A few turns: zap, acknowledge, look, demote. The pace between zap and look is real time, and short. */
 	for (int i = 0; i < 3; i++) {
-		tier_step(model.tier);
+		demoter_step(model.tier);
 		for (int p = 0; p < PROCESSES; p++)
 			if (model.process[p])
 				process_run_agent(model.process[p]);
-		while (tier_resume_fault(model.tier))
+		while (fault_resume(model.tier))
 			;
 	}
 }
@@ -782,18 +793,18 @@ static void op_demote(void)
 					->ops->zap((struct mapper *)model.process[p], 0,
 						   (model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
 			}
-	err = ramfile_demote_blocks(model.file, pick, count, rnd(2), &result);
+	err = demote_blocks(model.file, pick, count, rnd(2), &result);
 	ck_assert(!err || err == -EIO || err == -ENOSPC);
 }
 
 static void op_promote(void)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 	int err;
 
 	if (!model.size)
 		return;
-	err = ramfile_promote(model.file, 0, model.size, NULL, NULL, &moved);
+	err = load_promote(model.file, 0, model.size, NULL, NULL, &moved);
 	ck_assert(!err || err == -EIO);
 }
 
@@ -1010,7 +1021,7 @@ static void check_other(void)
 	struct other *other = &model.other;
 	size_t length;
 
-	ramfile_check(other->file);
+	file_check(other->file);
 	if (ramfile_read(other->file, got, other->size, 0, &length))
 		return; /* an injected failure */
 	ck_assert_uint_eq(length, other->size);
@@ -1153,7 +1164,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	supply_start();
 	for (model.steps = 0; model.steps < steps; model.steps++) {
 		one_step();
-		ramfile_check(model.file);
+		file_check(model.file);
 		ramfile_figures(model.file, &figures);
 		huge_bytes = figures.huge_bytes > huge_bytes ? figures.huge_bytes : huge_bytes;
 		if (pins)

@@ -1,5 +1,5 @@
 /* Clients of attach.sock that do what they should not, one after the other; each must get the answer of
- *docs/format/attach.md.
+ * docs/format/attach.md.
  *
  *	prog_bad_client FILE DIRECTORY     both in a mount; FILE is a RAM file of at least 64 KiB
  *

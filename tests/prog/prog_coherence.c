@@ -6,9 +6,9 @@
  *
  * DIR is in a mount, SCRATCH on another file system. For each cell a fresh file of holes is read, written with 1, read,
  * demoted, read, and written with 2 where it is cold, and read: by the same two ways, so that whatever a read leaves in
- *a cache meets the next write. What was written is the middle half of the file. RESULT is "right", as a tmpfs would
- *have it each time; the names of errors, if each read was right or failed with one of these; or "WRONG" with what was
- *read, and when.
+ * a cache meets the next write. What was written is the middle half of the file. RESULT is "right", as a tmpfs would
+ * have it each time; the names of errors, if each read was right or failed with one of these; or "WRONG" with what was
+ * read, and when.
  *
  * A writer is WAY@WHO: who else has the file mapped meanwhile and has touched all of it.
  */

@@ -3,7 +3,7 @@
  *	prog_rough WHAT FILE SECONDS [SEED]        FILE is a RAM file of 16 MiB or more that it may write
  *
  * It judges nothing: a verified load beside it does. Prints how often it did what it does. Exit 0, whatever it is
- *answered.
+ * answered.
  */
 #include <fcntl.h>
 #include <linux/io_uring.h>

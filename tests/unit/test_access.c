@@ -16,12 +16,15 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "base/wire.h"
-#include "core/access.h"
-#include "core/ns.h"
-#include "core/ramfile_impl.h"
-#include "core/token.h"
+#include "engine/access.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/write.h"
 #include "front/access.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
+#include "wire/wire.h"
 #include "lib_check.h"
 #include "lib/lib_ident.h"
 
@@ -197,7 +200,7 @@ START_TEST(a_block_on_its_way_is_busy)
 	lock_put(&file->lock);
 	ck_assert_uint_eq(read_one(1, TIERFS_ACCESS_ALSO_RESIDENT)->result, TIERFS_ACCESS_BUSY);
 	ck_assert_uint_eq(write_one(1, TIERFS_FORM_PLAIN, memory + PAYLOAD_AT, BLOCK, 0)->result, TIERFS_ACCESS_BUSY);
-	ramfile_end_update(file, 1, BLOCK_COLD);
+	file_end_update(file, 1, BLOCK_COLD);
 	ck_assert_mem_eq(memory + read_one(1, 0)->payload_at, content, BLOCK);
 }
 END_TEST
@@ -395,7 +398,7 @@ START_TEST(in_place_if_that_is_asked_for)
 	/* A block that is not there is written as ever. */
 	ck_assert_uint_eq(write_one(3, TIERFS_FORM_PLAIN, other, BLOCK, TIERFS_BLOCK_IN_PLACE)->state,
 			  TIERFS_STATE_COLD);
-	ramfile_check(file);
+	file_check(file);
 }
 END_TEST
 
@@ -432,7 +435,7 @@ START_TEST(hostile_values_are_refused)
 	must_refuse(BLOCKS - 1, value, length);
 	ck_assert_mem_eq(memory + read_one(1, 0)->payload_at, content, BLOCK);
 	ck_assert_uint_eq(read_one(BLOCKS - 1, 0)->result, TIERFS_ACCESS_HOLE);
-	ramfile_check(file);
+	file_check(file);
 }
 END_TEST
 

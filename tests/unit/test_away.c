@@ -12,9 +12,17 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/access.h"
-#include "core/away.h"
-#include "core/ramfile_impl.h"
+#include "engine/access.h"
+#include "engine/away.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/load.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/resize.h"
+#include "engine/write.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 #include "lib/lib_ident.h"
 
@@ -45,7 +53,7 @@ static void start(void)
 
 static void stop(void)
 {
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 }
@@ -162,13 +170,13 @@ static void *call_main(void *arg)
 		call->err = ramfile_read(file, call->data, call->length, call->offset, &length);
 		break;
 	case CALL_FILL:
-		call->err = ramfile_fill(file, call->data, call->length, call->offset, &length);
+		call->err = cache_fill(file, call->data, call->length, call->offset, &length);
 		break;
 	case CALL_WRITE:
 		call->err = ramfile_write(file, call->data, call->length, call->offset, false);
 		break;
 	case CALL_WRITE_BACK:
-		call->err = ramfile_write_back(file, call->data, call->length, call->offset);
+		call->err = cache_write_back(file, call->data, call->length, call->offset);
 		break;
 	case CALL_DISCARD:
 		call->err = ramfile_discard(file, call->offset, call->length);
@@ -304,7 +312,7 @@ START_TEST(nobody_gets_what_is_not_here)
 					.payload_bytes = sizeof(memory) - PAYLOAD_AT };
 	uint8_t value[CODEC_HEADER_BYTES];
 	const struct tierfs_access_record *record;
-	struct ramfile_moved moved;
+	struct file_moved moved;
 	size_t records;
 	uint64_t next;
 
@@ -316,7 +324,7 @@ START_TEST(nobody_gets_what_is_not_here)
 		ck_assert_uint_eq(buffer.record[0].payload_bytes, 0);
 		ck_assert(!ident_known(buffer.record[0].ident));
 	}
-	ck_assert_int_eq(ramfile_promote(file, 0, BLOCKS * BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(load_promote(file, 0, BLOCKS * BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_uint_eq(moved.moved_bytes, 0);
 	ck_assert_uint_eq(moved.skipped_bytes, BLOCK);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -14,7 +14,17 @@
 #include "../lib/lib_store_hook.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "engine/access.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/forget.h"
+#include "engine/mappers.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/write.h"
+#include "policy/demand.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define INO 7
@@ -56,7 +66,7 @@ static void setup(void)
 static void teardown(void)
 {
 	in_put = NULL;
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 	store->ops->free(store);
@@ -70,7 +80,7 @@ static int fill(uint64_t block)
 	static uint8_t data[BLOCK];
 	size_t length;
 
-	return ramfile_fill(file, data, BLOCK, block * BLOCK, &length);
+	return cache_fill(file, data, BLOCK, block * BLOCK, &length);
 }
 
 /* --- beside an attached mapping --------------------------------------------------------------------------------- */
@@ -85,7 +95,7 @@ START_TEST(nothing_is_cached_of_an_attached_file)
 	ck_assert(!blocks_has(&file->blocks, 2, BLOCK_CACHED));
 	ck_assert_int_eq(fill(2), -EINVAL);
 	ck_assert(!blocks_has(&file->blocks, 2, BLOCK_CACHED));
-	ck_assert_int_eq(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_eq(cache_open_file(file), CACHE_NO);
 	process_unmap(process);
 	ck_assert_int_eq(fill(2), 0);
 }
@@ -96,14 +106,14 @@ START_TEST(a_holder_that_is_not_back_counts)
 {
 	int fd;
 
-	ck_assert_int_eq(ramfile_arena_fd(file, true, &fd), 0);
+	ck_assert_int_eq(mappers_arena_fd(file, true, &fd), 0);
 	ck_assert_int_eq(arena_hold(fd, 1), 0);
 	ck_assert_int_eq(fill(1), -EINVAL);
-	ck_assert_int_eq(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_eq(cache_open_file(file), CACHE_NO);
 	close(fd);
 	ck_assert_int_eq(fill(1), 0);
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
-	ramfile_close_cached(file);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
+	cache_close_file(file);
 }
 END_TEST
 
@@ -123,17 +133,17 @@ START_TEST(who_attaches_has_the_kernel_forget)
 	struct process *process;
 
 	forgotten = 0;
-	tier_on_forget(tier, on_forget, NULL);
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	forget_on(tier, on_forget, NULL);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ck_assert_int_eq(process_map(file, 1, &process), -EBUSY);
 	ck_assert_uint_eq(forgotten, 0); /* of a plain mapping it is the content */
 	ck_assert_int_eq(fill(3), 0);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_uint_eq(forgotten, 1);
 	process_unmap(process);
-	tier_on_forget(tier, NULL, NULL);
-	ck_assert(tier_wait_forgotten(tier, 0));
+	forget_on(tier, NULL, NULL);
+	ck_assert(forget_wait(tier, 0));
 }
 END_TEST
 
@@ -171,12 +181,12 @@ START_TEST(a_fill_that_waits_is_refused_when_somebody_attaches)
 	ck_assert_int_eq(pthread_create(&filler, NULL, fill_thread, &result), 0);
 	while (!somebody_waits(1))
 		clock_sleep(NS_PER_MS);
-	tier_on_forget(tier, wait_for_filler, NULL);
+	forget_on(tier, wait_for_filler, NULL);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_int_eq(result, -EINVAL);
-	ramfile_end_update(file, 1, BLOCK_HOLE);
+	file_end_update(file, 1, BLOCK_HOLE);
 	process_unmap(process);
-	tier_on_forget(tier, NULL, NULL);
+	forget_on(tier, NULL, NULL);
 }
 END_TEST
 
@@ -201,7 +211,7 @@ static void read_while_stored(void)
 START_TEST(a_read_does_not_wait_for_a_block_that_is_stored)
 {
 	static uint8_t data[BLOCK];
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
 	for (int value = 1; value <= 2; value++) {
 		memset(data, value, BLOCK);
@@ -210,7 +220,7 @@ START_TEST(a_read_does_not_wait_for_a_block_that_is_stored)
 	}
 	reads = 0;
 	in_put = read_while_stored;
-	ck_assert_int_eq(ramfile_demote(file, 0, SIZE, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &moved), 0);
 	ck_assert_uint_gt(reads, 0);
 	ck_assert_uint_eq(moved.moved_bytes, 2 * BLOCK);
 }
@@ -239,19 +249,19 @@ static int answer_of(uint64_t block)
 START_TEST(a_hole_that_a_plain_mapping_may_have_written_is_data)
 {
 	static const uint8_t none[BLOCKS];
-	uint64_t marks[RAMFILE_MARKS];
+	uint64_t marks[CACHE_MARKS];
 
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
 	ck_assert_int_eq(fill(2), 0); /* a write to a page that is absent reads it first */
 	ck_assert_uint_eq(seek(SEEK_DATA), 2 * BLOCK);
 	ck_assert_uint_eq(seek(SEEK_HOLE), 0);
 	ck_assert_int_eq(answer_of(2), TIERFS_ACCESS_RESIDENT);
 	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_HOLE);
-	ramfile_marks(file, marks);
-	ramfile_set_cached(file, 0, BLOCKS, none, marks);
+	cache_marks(file, marks);
+	cache_set(file, 0, BLOCKS, none, marks);
 	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 }
 END_TEST
 
@@ -259,20 +269,20 @@ START_TEST(after_a_takeover_every_hole_may_be)
 {
 	struct ramfile_figures figures;
 
-	ck_assert_int_ne(ramfile_open_cached(file), RAMFILE_CACHE_NO);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ramfile_unload(file); /* as it is when the daemon dies: the mark stays */
 	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
 	ck_assert_int_eq(arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true), 0);
-	ck_assert(ramfile_inherit(file, true));
+	ck_assert(cache_inherit(file, true));
 	ck_assert_uint_eq(seek(SEEK_DATA), 0);
 	ck_assert_uint_eq(seek(SEEK_HOLE), SIZE);
 	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_RESIDENT);
 	ramfile_figures(file, &figures);
 	ck_assert(figures.cache_unknown);
-	ramfile_measured(file);
+	cache_measured(file);
 	ck_assert_uint_eq(seek(SEEK_DATA), UINT64_MAX);
 	ck_assert_int_eq(answer_of(3), TIERFS_ACCESS_HOLE);
-	ramfile_close_cached(file);
+	cache_close_file(file);
 }
 END_TEST
 

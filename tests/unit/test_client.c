@@ -32,9 +32,9 @@
 #include <tierfs/tierfs.h>
 
 #include "base/clock.h"
-#include "base/wire.h"
 #include "client/client.h"
 #include "client/client_range.h"
+#include "wire/wire.h"
 #include "lib_check.h"
 
 #define PAGE 4096UL

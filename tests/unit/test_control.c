@@ -20,11 +20,13 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ns.h"
-#include "core/tier.h"
-#include "core/token.h"
+#include "engine/engine.h"
+#include "engine/write.h"
 #include "front/control.h"
 #include "front/control_line.h"
+#include "names/names.h"
+#include "policy/tier.h"
+#include "pool/token.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/crew.h"
+#include "engine/crew.h"
 #include "lib_check.h"
 
 #define PIECES_MAX 100

@@ -8,7 +8,7 @@
 #include <tierfs/access.h>
 #include <tierfs/hotness.h>
 
-#include "base/curve.h"
+#include "tools/tierctl/curve.h"
 #include "lib_check.h"
 
 #define NS 1000000000ULL

@@ -12,8 +12,16 @@
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
 #include "base/le.h"
-#include "core/access.h"
-#include "core/ramfile_impl.h"
+#include "engine/access.h"
+#include "engine/clone.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/load.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/write.h"
+#include "policy/demand.h"
+#include "policy/tier.h"
 #include "lib/lib_ident.h"
 #include "lib_check.h"
 
@@ -66,7 +74,7 @@ static void start(void)
 
 static void stop(void)
 {
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 }
@@ -102,17 +110,17 @@ static enum block_state state_of(uint64_t block)
 
 static void demote(uint64_t block)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
-	ck_assert_int_eq(ramfile_demote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_COLD);
 }
 
 static void promote(uint64_t block)
 {
-	struct ramfile_moved moved;
+	struct file_moved moved;
 
-	ck_assert_int_eq(ramfile_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_RESIDENT);
 }
 

@@ -10,11 +10,19 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "core/ns.h"
-#include "core/record.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/mappers.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/write.h"
+#include "mem/arena.h"
+#include "names/names.h"
 #include "lib/lib_scratch.h"
 #include "lib/lib_store_mem.h"
-#include "mem/arena.h"
+#include "names/record.h"
+#include "policy/demand.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
@@ -431,7 +439,7 @@ START_TEST(a_process_keeps_its_file_without_a_name)
 	ck_assert_int_eq(fill(f, 7, 4 * BLOCK), 0);
 	ck_assert_int_eq(ns_open(ns, f, &content), 0);
 	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "f"), 0);
-	ck_assert_int_eq(ramfile_arena_fd(content, true, &fd), 0);
+	ck_assert_int_eq(mappers_arena_fd(content, true, &fd), 0);
 	ck_assert_int_eq(arena_hold(fd, 1), 0);
 	for (int i = 0; i < 2; i++) {
 		remount_crashed();
@@ -542,13 +550,13 @@ END_TEST
 START_TEST(fsync_of_a_cold_file_makes_it_clean)
 {
 	uint64_t f = file(NS_ROOT_INO, "f");
-	struct ramfile_moved moved;
+	struct file_moved moved;
 	struct ramfile *content;
 
 	ck_assert_int_eq(resize(f, 4 * BLOCK), 0);
 	ck_assert_int_eq(fill(f, 5, 4 * BLOCK), 0);
 	ck_assert_int_eq(ns_open(ns, f, &content), 0);
-	ck_assert_int_eq(ramfile_demote(content, 0, UINT64_MAX, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(content, 0, UINT64_MAX, NULL, NULL, &moved), 0);
 	ns_put(ns, f);
 	ck_assert_int_eq(ns_fsync(ns, f), 0);
 	remount_power_loss();
@@ -716,7 +724,7 @@ START_TEST(by_arena)
 	ck_assert_int_eq(resize(f, BLOCK), 0);
 	ck_assert_int_eq(resize(g, BLOCK), 0);
 	ck_assert_int_eq(ns_open(ns, g, &content), 0);
-	ck_assert_int_eq(ramfile_arena_fd(content, true, &fd), 0);
+	ck_assert_int_eq(mappers_arena_fd(content, true, &fd), 0);
 	ck_assert_int_eq(ns_open_by_arena(ns, fd, &ino, &again), 0);
 	ck_assert_uint_eq(ino, g);
 	ck_assert_ptr_eq(content, again);

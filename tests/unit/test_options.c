@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "base/options.h"
+#include "front/options.h"
 #include "lib_check.h"
 
 static struct options options;

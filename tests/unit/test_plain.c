@@ -7,7 +7,11 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "engine/cache.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/ramfile.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
@@ -26,7 +30,7 @@ static void fill(struct ramfile *file, uint64_t block)
 	static uint8_t data[BLOCK];
 	size_t length;
 
-	ck_assert_int_eq(ramfile_fill(file, data, BLOCK, block * BLOCK, &length), 0);
+	ck_assert_int_eq(cache_fill(file, data, BLOCK, block * BLOCK, &length), 0);
 	ck_assert_uint_eq(length, BLOCK);
 }
 
@@ -38,7 +42,7 @@ START_TEST(what_comes_while_it_is_measured_stays_cached)
 	struct tier_config config = {
 		.block_bytes = BLOCK, .dram_bytes = BLOCKS * BLOCK, .min_idle_ns = NS_PER_S, .level = 1
 	};
-	uint64_t marks[RAMFILE_MARKS];
+	uint64_t marks[CACHE_MARKS];
 	struct ramfile *file;
 	struct tier *tier;
 
@@ -51,16 +55,16 @@ START_TEST(what_comes_while_it_is_measured_stays_cached)
 	fill(file, 2);
 	ck_assert_uint_eq(cached_bytes(file), 2 * BLOCK);
 
-	ramfile_marks(file, marks);
+	cache_marks(file, marks);
 	fill(file, 2);
-	ramfile_set_cached(file, 0, BLOCKS, none, marks);
+	cache_set(file, 0, BLOCKS, none, marks);
 	ck_assert_uint_eq(cached_bytes(file), BLOCK);
 	ck_assert(blocks_has(&file->blocks, 2, BLOCK_CACHED));
-	ramfile_marks(file, marks);
-	ramfile_set_cached(file, 0, BLOCKS, none, marks);
+	cache_marks(file, marks);
+	cache_set(file, 0, BLOCKS, none, marks);
 	ck_assert_uint_eq(cached_bytes(file), 0);
 
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	tier_free(tier);
 	config.store->ops->free(config.store);

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "core/pool.h"
+#include "pool/pool.h"
 #include "lib/lib_scratch.h"
 #include "lib_check.h"
 

@@ -10,10 +10,12 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "core/ns.h"
-#include "core/outcome.h"
-#include "core/record.h"
+#include "engine/engine.h"
 #include "front/resent.h"
+#include "names/names.h"
+#include "names/outcome.h"
+#include "names/record.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 #include "lib_scratch.h"
 #include "lib_store_mem.h"

@@ -12,8 +12,15 @@
 #include "../lib/lib_process.h"
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
-#include "core/retry.h"
-#include "core/tier_impl.h"
+#include "engine/engine.h"
+#include "engine/fault.h"
+#include "engine/file.h"
+#include "engine/parked.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/retry.h"
+#include "engine/write.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define INO 5
@@ -40,7 +47,7 @@ static void setup(void)
 	config.store = store;
 	config.arena_dir = arena_dir;
 	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(retry_new(false, &tier->retry), 0);
+	ck_assert_int_eq(retry_new(fault_serve, false, &tier->retry), 0);
 	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
 	for (size_t i = 0; i < SIZE; i++)
 		data[i] = (uint8_t)(i / 100 + i % 7 + 1);
@@ -52,7 +59,7 @@ static void teardown(void)
 {
 	if (process)
 		process_unmap(process);
-	ramfile_check(file);
+	file_check(file);
 	ramfile_unload(file);
 	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
 	tier_free(tier);
@@ -106,8 +113,7 @@ START_TEST(who_waited_for_long_is_told_and_healed)
 {
 	store_mem_fail_all(store, STORE_MEM_GET, EIO);
 	/* A process begins with its mapper. */
-	ramfile_fault(file, (struct mapper *)process, 3 * BLOCK, RAMFILE_FAULT_MISSING,
-		      clock_ns() - RETRY_FAULT_NS - NS_PER_S);
+	fault_serve(file, (struct mapper *)process, 3 * BLOCK, FAULT_MISSING, clock_ns() - RETRY_FAULT_NS - NS_PER_S);
 	ck_assert(process_poisoned(process));
 	store_mem_fail_all(store, STORE_MEM_GET, 0);
 	time_passes();

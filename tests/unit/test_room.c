@@ -13,8 +13,17 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
-#include "core/tier.h"
+#include "engine/attach.h"
+#include "engine/engine.h"
+#include "engine/fault.h"
+#include "engine/mapper.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/resize.h"
+#include "engine/room.h"
+#include "engine/write.h"
+#include "policy/demoter.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
@@ -94,7 +103,7 @@ START_TEST(address_space_is_not_work)
 	ck_assert_uint_eq(figures_of(file).resident_bytes, 4 * BLOCK);
 	tier_figures(tier, &before);
 	for (int i = 0; i < 4; i++)
-		tier_step(tier);
+		demoter_step(tier);
 	tier_figures(tier, &after);
 	/* A zap and a look of each, and a count and a choice. */
 	ck_assert_uint_le(after.visited_blocks - before.visited_blocks, 4 * 4 * 4 * BLOCKS_CHUNK);
@@ -156,7 +165,7 @@ START_TEST(unused_files_cost_nothing)
 		file[i] = file_of(100 + i, 4 * GIB);
 	tier_figures(tier, &before);
 	for (int i = 0; i < 4; i++)
-		tier_step(tier);
+		demoter_step(tier);
 	tier_figures(tier, &after);
 	ck_assert_uint_eq(after.visited_blocks, before.visited_blocks);
 	ck_assert_uint_eq(after.scans, before.scans);
@@ -234,7 +243,7 @@ START_TEST(slow_scans_do_not_stop_it)
 	for (int i = 0; i < 2; i++)
 		make_slow(process[i]);
 	for (int i = 0; i < 12; i++) {
-		tier_step(tier);
+		demoter_step(tier);
 		for (int k = 0; k < 2; k++)
 			process_run_agent(process[k]);
 		clock_sleep(QUICK_NS + QUICK_NS / 4);
@@ -274,26 +283,26 @@ START_TEST(a_limit_is_its_files_alone)
 
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_int_eq(process_map(other, 2, &neighbour), 0);
-	ramfile_set_limit(file, (uint64_t)LIMIT_BLOCKS * BLOCK);
+	room_set_limit(file, (uint64_t)LIMIT_BLOCKS * BLOCK);
 	done = touch_blocks(process, 0, 256);
 	ck_assert_uint_eq(done, LIMIT_BLOCKS);
 	ck_assert_uint_eq(touch_blocks(neighbour, 0, 64), 64);
-	ck_assert(!tier_resume_fault(tier)); /* and does not turn round for ever */
+	ck_assert(!fault_resume(tier)); /* and does not turn round for ever */
 	tier_figures(tier, &figures);
 	ck_assert_uint_ge(figures.waiting_faults, 1);
 	for (int i = 0; i < 200 && !figures_of(file).demotions; i++) {
-		tier_step(tier);
+		demoter_step(tier);
 		process_run_agent(process);
 		process_run_agent(neighbour);
 		clock_sleep(QUICK_NS / 2);
 	}
 	ck_assert_uint_gt(figures_of(file).demotions, 0);
 	ck_assert_uint_eq(figures_of(other).demotions, 0);
-	ck_assert(tier_resume_fault(tier));
-	while (tier_resume_fault(tier))
+	ck_assert(fault_resume(tier));
+	while (fault_resume(tier))
 		;
 	ck_assert_uint_ge(touch_blocks(process, done, 1), 1);
-	ramfile_set_limit(file, UINT64_MAX);
+	room_set_limit(file, UINT64_MAX);
 	process_unmap(process);
 	process_unmap(neighbour);
 	ramfile_unload(file);
@@ -336,7 +345,7 @@ void __wrap_lock_get(struct lock *lock);
 static void *leave(void *arg)
 {
 	(void)arg;
-	ramfile_remove_mapper(leaving_file, leaving_mapper);
+	attach_remove(leaving_file, leaving_mapper);
 	return NULL;
 }
 
@@ -365,7 +374,7 @@ START_TEST(a_mapper_leaves_while_its_fault_is_parked)
 	ck_assert_int_eq(pthread_join(leaver, NULL), 0);
 	tier_figures(tier, &figures);
 	ck_assert_uint_eq(figures.waiting_faults, 0);
-	ck_assert_int_eq(ramfile_add_mapper(leaving_file, leaving_mapper), 0);
+	ck_assert_int_eq(attach_add(leaving_file, leaving_mapper), 0);
 	process_unmap(process);
 	ramfile_unload(leaving_file);
 }

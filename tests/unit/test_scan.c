@@ -9,7 +9,10 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
-#include "core/ramfile_impl.h"
+#include "engine/engine.h"
+#include "engine/ramfile.h"
+#include "policy/demoter.h"
+#include "policy/tier.h"
 #include "lib_check.h"
 
 #define INO 7
@@ -76,7 +79,7 @@ static uint64_t demotions(void)
 /* One step of the demoter, and the agent's answer to a zap. */
 static void step(void)
 {
-	tier_step(tier);
+	demoter_step(tier);
 	process_run_agent(process);
 }
 

@@ -1,7 +1,7 @@
 /* unit/test_sequence.c - which cold faults follow one another, and what is read ahead of them. */
 #include <string.h>
 
-#include "core/sequence.h"
+#include "engine/sequence.h"
 #include "lib_check.h"
 
 #define MOST 64U

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/token.h"
+#include "pool/token.h"
 #include "lib_check.h"
 
 #define MANY 4096

@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/wire.h"
+#include "wire/wire.h"
 #include "lib_check.h"
 
 static int pair[2];

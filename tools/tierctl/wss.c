@@ -5,7 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/curve.h"
+#include "curve.h"
 #include "base/size.h"
 #include "conn.h"
 #include "hotness_set.h"

@@ -1,0 +1,474 @@
+/* engine/access_write.c - writing blocks where they are, and setting their age: see access.h.
+ *
+ * A batch of blocks that are cold or holes, or resident if that is asked for, is taken (UPDATING), all of its payload
+ * is copied, checked and made ready, one put writes what goes to the store, and the blocks settle. Other blocks that
+ * are resident, and those on their way, are not taken. A batch waits for nobody while it holds blocks: it ends before
+ * the block that it would wait for, so that two of them cannot wait for each other.
+ */
+#include "engine/access.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/mappers.h"
+#include "engine/partial.h"
+#include "engine/stored.h"
+#include "engine/work.h"
+
+#define RECORD_FLAGS_IN (TIERFS_BLOCK_SET_AGE | TIERFS_BLOCK_TO_DRAM | TIERFS_BLOCK_IN_PLACE | TIERFS_BLOCK_AWAY)
+
+#define TAIL_ALIGN 64U
+
+enum plan { PLAN_HOLE, PLAN_COLD, PLAN_DRAM };
+
+/* A block that is ours. */
+struct target {
+	struct tierfs_access_record record; /* a copy of the request, then the answer */
+	size_t index;                       /* of the record in the buffer */
+	uint64_t length;                    /* bytes of the block that are in the file */
+	enum block_state was;
+	bool damaged, away;
+	struct tierfs_ident away_ident; /* what must come, if it is known: of the pool that has it */
+	struct tierfs_ident said;       /* what has come, as who brings it says; of the same pool */
+	enum plan plan;
+	struct tierfs_ident ident;
+	uint32_t value_bytes;
+	struct codec_hotness hotness;
+	int err;
+};
+
+struct writer {
+	struct ramfile *file;
+	struct work *work;
+	uint32_t flags;
+	const struct access_buffer *buffer;
+	struct target target[RUN_BLOCKS];
+	size_t count;
+	size_t items;
+	struct store_item item[RUN_BLOCKS];
+	uint8_t *values; /* a slot of codec_bound() for each target */
+};
+
+/* --- taking ---------------------------------------------------------------------------------------------------- */
+
+static int check_record(const struct writer *writer, const struct tierfs_access_record *record)
+{
+	if (record->form > TIERFS_FORM_AWAY || record->tier > HEAT_TIER_MAX || record->flags & ~RECORD_FLAGS_IN)
+		return -EINVAL;
+	if (record->form == TIERFS_FORM_AWAY && (!ident_known(record->ident) || record->flags & TIERFS_BLOCK_IN_PLACE))
+		return -EINVAL;
+	if (record->flags & TIERFS_BLOCK_AWAY && record->form != TIERFS_FORM_STORED &&
+	    record->form != TIERFS_FORM_PLAIN)
+		return -EINVAL;
+	if (record->form == TIERFS_FORM_NONE || record->form == TIERFS_FORM_AWAY)
+		return record->payload_bytes ? -EINVAL : 0;
+	if (record->payload_bytes > writer->buffer->bytes ||
+	    record->payload_at > writer->buffer->bytes - record->payload_bytes)
+		return -EINVAL;
+	return 0;
+}
+
+enum took { TOOK, ANSWERED, NOT_NOW };
+
+/* Under lock: a block at rest that a write may not touch. */
+static bool is_left_alone(const struct ramfile *file, const struct tierfs_access_record *record)
+{
+	const struct blocks *blocks = &file->blocks;
+
+	/* The kernel may be about to cache a block that is away: it waits for it. */
+	if (record->flags & TIERFS_BLOCK_AWAY)
+		return !blocks_away(blocks, record->block);
+	return blocks_has(blocks, record->block, BLOCK_CACHED) || file->cache_unknown ||
+	       (blocks_state(blocks, record->block) == BLOCK_RESIDENT && !(record->flags & TIERFS_BLOCK_IN_PLACE));
+}
+
+/* Under lock, which is dropped where it waits. */
+static enum took take_locked(struct writer *writer, struct tierfs_access_record *record, struct target *target)
+{
+	struct ramfile *file = writer->file;
+	const struct blocks *blocks = &file->blocks;
+	uint64_t block = record->block;
+
+	if (block < blocks->count && (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED))) {
+		for (size_t i = 0; i < writer->count; i++)
+			if (writer->target[i].record.block == block)
+				return NOT_NOW; /* named twice */
+		if (writer->flags & TIERFS_ACCESS_WAIT) {
+			if (writer->count)
+				return NOT_NOW;
+			file_wait_owner(file, block);
+		}
+	}
+	if (block >= blocks->count) {
+		access_fail(record, -ENXIO);
+		return ANSWERED;
+	}
+	if (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED) || is_left_alone(file, record)) {
+		bool owned = blocks_has(blocks, block, BLOCK_OWNED);
+
+		access_look(file, block, record);
+		if (owned)
+			record->result = TIERFS_ACCESS_BUSY;
+		return ANSWERED;
+	}
+	*target = (struct target){ .record = *record,
+				   .length = file_block_content(file, block),
+				   .was = blocks_state(blocks, block),
+				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED),
+				   .away = blocks_away(blocks, block),
+				   .away_ident = record->flags & TIERFS_BLOCK_AWAY ? blocks->ident[block]
+										   : IDENT_NONE };
+	if (record->flags & TIERFS_BLOCK_SET_AGE)
+		target->hotness = (struct codec_hotness){ .generation = record->generation, .tier = record->tier };
+	else if (target->was == BLOCK_COLD)
+		target->hotness = (struct codec_hotness){ .generation = blocks->generation[block],
+							  .tier = blocks_tier(blocks, block) };
+	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	return TOOK;
+}
+
+/* The request at index i: taken, answered at once, or left for the next batch. */
+static enum took take(struct writer *writer, size_t i)
+{
+	struct tierfs_access_record record = access_copy_record(writer->buffer, i);
+	enum took took = ANSWERED;
+	int err;
+
+	record = (struct tierfs_access_record){ .block = record.block,
+						.count = 1,
+						.ident = record.ident,
+						.payload_at = record.payload_at,
+						.payload_bytes = record.payload_bytes,
+						.generation = record.generation,
+						.tier = record.tier,
+						.form = record.form,
+						.flags = record.flags };
+	err = check_record(writer, &record);
+	if (err) {
+		access_fail(&record, err);
+	} else {
+		LOCK_SCOPE(&writer->file->lock);
+		took = take_locked(writer, &record, &writer->target[writer->count]);
+	}
+	if (took == ANSWERED)
+		writer->buffer->record[i] = record;
+	if (took == TOOK)
+		writer->target[writer->count++].index = i;
+	return took;
+}
+
+/* --- making ready ---------------------------------------------------------------------------------------------- */
+
+static bool tail_is_zero(const struct writer *writer, const struct target *target)
+{
+	const uint8_t *plain = writer->work->plain;
+	size_t block_bytes = writer->file->block_bytes, at = target->length;
+
+	/* The codec looks at whole words, and several at a time. */
+	while (at < block_bytes && at % TAIL_ALIGN && !plain[at])
+		at++;
+	return at == block_bytes || (at % TAIL_ALIGN == 0 && codec_is_zero(plain + at, block_bytes - at));
+}
+
+/* A block that is resident keeps what it has of the budget, and its stored copy: pages of the arena win over it. */
+static int write_resident(struct writer *writer, struct target *target)
+{
+	struct ramfile *file = writer->file;
+
+	return arena_write(&file->arena, writer->work->plain, target->length, target->record.block * file->block_bytes);
+}
+
+/* The content into work->plain; a value that came as stored is checked as a whole, and stays in its slot. */
+static int read_payload(struct writer *writer, struct target *target, uint8_t *slot)
+{
+	const struct tierfs_access_record *record = &target->record;
+	const uint8_t *payload = writer->buffer->base + record->payload_at;
+	struct work *work = writer->work;
+	uint32_t block_bytes = writer->file->block_bytes;
+	struct store_key away = { .ino = 0, .block = record->block };
+	struct codec_info info;
+	int err;
+
+	if (record->form == TIERFS_FORM_PLAIN) {
+		if (record->payload_bytes != target->length)
+			return -EINVAL;
+		memcpy(work->plain, payload, target->length);
+		memset(work->plain + target->length, 0, block_bytes - target->length);
+		target->said = record->ident;
+		target->ident = mac_of(work->mac, work->plain, block_bytes);
+		return 0;
+	}
+	if (record->payload_bytes < CODEC_HEADER_BYTES || record->payload_bytes > codec_bound(block_bytes))
+		return -EBADMSG;
+	memcpy(slot, payload, record->payload_bytes);
+	err = codec_decode(work->codec, away, slot, record->payload_bytes, work->plain, &info);
+	if (err)
+		return err;
+	/* A demotion takes the identity for proof that memory equals its copy, so it is never what somebody says. */
+	target->said = info.ident;
+	target->ident = mac_of(work->mac, work->plain, block_bytes);
+	return tail_is_zero(writer, target) ? 0 : -EBADMSG;
+}
+
+/* A copy that is damaged equals nothing. */
+static void forget_hash(struct ramfile *file, uint64_t block)
+{
+	LOCK_SCOPE(&file->lock);
+
+	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], IDENT_NONE);
+}
+
+static int fill_dram(struct writer *writer, struct target *target)
+{
+	struct ramfile *file = writer->file;
+	uint64_t block = target->record.block, offset = block * file->block_bytes;
+	int err = 0;
+
+	/* Pages that the arena lacks would be those of the key. */
+	if (target->was == BLOCK_HOLE)
+		err = stored_forget(file, block);
+	if (!err)
+		err = arena_write(&file->arena, writer->work->plain, target->length, offset);
+	/* Not before the content is there, without which it would be a hole. */
+	if (!err && target->damaged && stored_forget(file, block))
+		forget_hash(file, block);
+	if (!err)
+		return 0;
+	if (!file_has_pages(file, block)) {
+		file_release(file, 1);
+		return err;
+	}
+	/* Who maps the file may have changed what came already. */
+	lock_get(&file->lock);
+	if (target->was == BLOCK_COLD)
+		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+	lock_put(&file->lock);
+	target->was = BLOCK_RESIDENT;
+	return err;
+}
+
+static int make_value(struct writer *writer, struct target *target, uint8_t *slot)
+{
+	struct work *work = writer->work;
+	struct store_key key = { .ino = writer->file->ino, .block = target->record.block };
+	struct store_key away = { .ino = 0, .block = target->record.block };
+	size_t length = target->record.payload_bytes;
+	int err = 0;
+
+	if (target->record.form == TIERFS_FORM_AWAY) {
+		codec_encode_away(writer->file->block_bytes, key, target->hotness, target->ident, slot);
+		length = CODEC_HEADER_BYTES;
+	} else if (target->record.form == TIERFS_FORM_STORED) {
+		err = codec_adopt(slot, length, codec_bound(writer->file->block_bytes), away, key, &target->hotness,
+				  target->ident, &length);
+	} else {
+		err = codec_encode(work->codec, key, target->hotness, work->plain, target->ident, slot,
+				   codec_bound(writer->file->block_bytes), &length);
+	}
+	if (err)
+		return err;
+	target->value_bytes = (uint32_t)length;
+	writer->item[writer->items++] =
+		(struct store_item){ .key = key, .value = slot, .length_bytes = target->value_bytes };
+	return 0;
+}
+
+static int prepare(struct writer *writer, struct target *target)
+{
+	struct ramfile *file = writer->file;
+	uint8_t *slot = writer->values + (size_t)(target - writer->target) * codec_bound(file->block_bytes);
+	int err;
+
+	target->plan = PLAN_HOLE;
+	if (target->was == BLOCK_RESIDENT) {
+		target->plan = PLAN_DRAM;
+		err = target->record.form == TIERFS_FORM_NONE ? -EINVAL : 0;
+		if (!err)
+			err = partial_complete(file, writer->work, target->record.block);
+		if (!err)
+			err = read_payload(writer, target, slot);
+		return err ? err : write_resident(writer, target);
+	}
+	if (target->record.form == TIERFS_FORM_NONE)
+		return 0;
+	if (target->record.form == TIERFS_FORM_AWAY) {
+		target->plan = PLAN_COLD;
+		target->ident = target->record.ident;
+		return make_value(writer, target, slot);
+	}
+	err = read_payload(writer, target, slot);
+	if (!err && ident_known(target->away_ident) && !ident_equal(target->away_ident, target->said))
+		err = -ESTALE;
+	if (err || codec_is_zero(writer->work->plain, file->block_bytes))
+		return err;
+	/* In DRAM a key that is away would be left. */
+	if (target->record.flags & TIERFS_BLOCK_TO_DRAM && !target->away && file_reserve(file, 1, BUDGET_OPTIONAL)) {
+		target->plan = PLAN_DRAM;
+		return fill_dram(writer, target);
+	}
+	target->plan = PLAN_COLD;
+	return make_value(writer, target, slot);
+}
+
+/* --- the batch ------------------------------------------------------------------------------------------------- */
+
+static void store_batch(struct writer *writer)
+{
+	struct store *store = tier_store(writer->file->tier);
+	int err = writer->items ? store->ops->put(store, writer->item, writer->items) : 0;
+
+	for (size_t i = 0; i < writer->count; i++) {
+		struct target *target = &writer->target[i];
+
+		if (target->err)
+			continue;
+		if (target->plan == PLAN_COLD && err) {
+			target->err = err;
+			stored_put_failed(writer->file, target->record.block, target->value_bytes);
+		} else if (target->plan == PLAN_HOLE) {
+			target->err = stored_forget(writer->file, target->record.block);
+		}
+	}
+}
+
+/* Under lock. Returns true if somebody waits for the block. */
+static bool settle(struct ramfile *file, struct target *target)
+{
+	struct tierfs_access_record *record = &target->record;
+	struct blocks *blocks = &file->blocks;
+	uint64_t block = record->block;
+	enum block_state now = target->was;
+	/* A change in place by itself says nothing about use. */
+	bool aged = target->was != BLOCK_RESIDENT || record->flags & TIERFS_BLOCK_SET_AGE;
+	bool waiters;
+
+	if (!target->err) {
+		if (aged)
+			heat_used(blocks, block);
+		now = BLOCK_HOLE;
+		if (target->plan == PLAN_COLD) {
+			now = BLOCK_COLD;
+			blocks_set_stored(blocks, block, target->value_bytes, target->ident);
+		} else if (target->plan == PLAN_DRAM) {
+			now = BLOCK_RESIDENT;
+		}
+		blocks_clear(blocks, block, BLOCK_DAMAGED);
+	}
+	waiters = file_settle(file, block, now);
+	if (!target->err && now != BLOCK_HOLE && aged) {
+		heat_set_age(blocks, block, target->hotness.generation);
+		blocks_set_tier(blocks, block, target->hotness.tier);
+	}
+	access_look(file, block, record);
+	record->result = TIERFS_ACCESS_WRITE_OK;
+	if (target->err)
+		access_fail(record, target->err);
+	return waiters;
+}
+
+static void end_batch(struct writer *writer)
+{
+	struct ramfile *file = writer->file;
+
+	for (size_t i = 0; i < writer->count; i++) {
+		struct target *target = &writer->target[i];
+		bool waiters;
+
+		lock_get(&file->lock);
+		waiters = settle(file, target);
+		lock_put(&file->lock);
+		if (waiters)
+			mappers_wake(file, target->record.block, 1);
+		writer->buffer->record[target->index] = target->record;
+	}
+}
+
+static void write_batch(struct writer *writer)
+{
+	writer->items = 0;
+	for (size_t i = 0; i < writer->count; i++)
+		writer->target[i].err = prepare(writer, &writer->target[i]);
+	store_batch(writer);
+	end_batch(writer);
+	writer->count = 0;
+}
+
+static void write_records(struct writer *writer)
+{
+	for (size_t i = 0; i < writer->buffer->records;) {
+		enum took took = take(writer, i);
+
+		i += took != NOT_NOW;
+		if (took == NOT_NOW || writer->count == RUN_BLOCKS)
+			write_batch(writer);
+	}
+	write_batch(writer);
+}
+
+int access_write(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer)
+{
+	CLEANUP_FREE struct writer *writer = calloc(1, sizeof(*writer));
+	CLEANUP_FREE uint8_t *values = malloc(RUN_BLOCKS * codec_bound(file->block_bytes));
+	int err;
+
+	if (!writer || !values)
+		return -ENOMEM;
+	writer->file = file;
+	writer->flags = flags;
+	writer->buffer = buffer;
+	writer->values = values;
+	err = work_get(tier_works(file->tier), &writer->work);
+	if (err)
+		return err;
+	err = file_begin_change(file);
+	if (!err) {
+		write_records(writer);
+		file_end_change(file);
+	}
+	work_put(tier_works(file->tier), writer->work);
+	return err;
+}
+
+/* --- ages ------------------------------------------------------------------------------------------------------ */
+
+static void set_one(struct ramfile *file, uint32_t flags, struct tierfs_access_record *record)
+{
+	uint8_t generation = record->generation, tier = record->tier;
+	uint64_t block = record->block;
+	int err = tier > HEAT_TIER_MAX || record->flags ? -EINVAL : 0;
+
+	LOCK_SCOPE(&file->lock);
+	if (!err && flags & TIERFS_ACCESS_WAIT)
+		file_wait_block(file, block);
+	if (!err && block >= file->blocks.count)
+		err = -ENXIO;
+	if (err) {
+		access_fail(record, err);
+		return;
+	}
+	if (blocks_state(&file->blocks, block) == BLOCK_COLD || blocks_state(&file->blocks, block) == BLOCK_RESIDENT) {
+		heat_set_age(&file->blocks, block, generation);
+		blocks_set_tier(&file->blocks, block, tier);
+		access_look(file, block, record);
+		record->result = TIERFS_ACCESS_SET_OK;
+	} else {
+		access_look(file, block, record);
+	}
+}
+
+int access_set(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer)
+{
+	if (atomic_load(&file->lost))
+		return -EIO;
+	for (size_t i = 0; i < buffer->records; i++) {
+		struct tierfs_access_record record = access_copy_record(buffer, i);
+
+		set_one(file, flags, &record);
+		buffer->record[i] = record;
+	}
+	return 0;
+}

@@ -1,0 +1,83 @@
+/* Mappers come and go. Who comes has what the kernel caches dropped, and joins between two demotion batches: a batch
+ * protects the mappers that it began with. */
+#include "engine/attach.h"
+
+#include <errno.h>
+
+#include "engine/file.h"
+#include "engine/forget.h"
+#include "engine/mappers.h"
+#include "engine/parked.h"
+#include "engine/partial.h"
+
+int attach_add(struct ramfile *file, struct mapper *mapper)
+{
+	int err = file_begin_change(file);
+
+	if (err)
+		return err;
+	err = partial_complete_all(file);
+	if (err) {
+		file_end_change(file);
+		return err;
+	}
+	lock_get(&file->lock);
+	if (file->cached_opens) {
+		lock_put(&file->lock);
+		file_end_change(file);
+		return -EBUSY;
+	}
+	file->attaching++;
+	file->cache_stale = true;
+	pthread_cond_broadcast(&file->settled); /* fills that wait are refused now */
+	lock_put(&file->lock);
+	forget_ask(file->tier, file->ino);
+	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
+	 */
+	lock_get(&file->lock);
+	while (file->batches)
+		lock_wait(&file->lock, &file->settled);
+	lock_get(&file->mapper_lock);
+	mapper->users = 0;
+	mapper->leaving = false;
+	/* Of a round whose zaps are still being sent it gets those that are left, and its end. */
+	mapper->zapped_round = file->heat.round + (file->zapping && file->zap_sent);
+	mapper->next = file->mappers;
+	file->mappers = mapper;
+	file->mapper_count++;
+	lock_put(&file->mapper_lock);
+	/* What was absent for long may be mapped by the newcomer without a zap in between. */
+	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
+	     block++)
+		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
+			heat_doubt(&file->blocks, block);
+	file->attaching--;
+	pthread_cond_broadcast(&file->settled);
+	lock_put(&file->lock);
+	return 0;
+}
+
+void attach_remove(struct ramfile *file, struct mapper *mapper)
+{
+	struct mapper **at;
+	uint64_t round;
+
+	lock_get(&file->mapper_lock);
+	mapper->leaving = true;
+	lock_put(&file->mapper_lock);
+	parked_forget(file->tier, mapper);
+	lock_get(&file->mapper_lock);
+	while (mapper->users)
+		lock_wait(&file->mapper_lock, &file->mapper_idle);
+	for (at = &file->mappers; *at != mapper; at = &(*at)->next)
+		;
+	*at = mapper->next;
+	file->mapper_count--;
+	lock_put(&file->mapper_lock);
+	file_end_change(file);
+	/* A zap round may have waited for this one. */
+	lock_get(&file->lock);
+	round = file->heat.round + 1;
+	lock_put(&file->lock);
+	mappers_zapped(file, NULL, round);
+}

@@ -1,0 +1,21 @@
+/* engine/demote.h - out of DRAM: blocks of one file are demoted, in batches.
+ *
+ * Thread-safety: any thread, no lock held; it blocks on I/O. 0 or -errno: -EBUSY a process that is not one of the
+ * mappers holds the arena, or there may be huge pages that nobody can see; -ENOMEM; those of the store and of mappers.
+ * Blocks that were not demoted are resident, and as they were.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct ramfile;
+
+struct demote_result {
+	uint64_t demoted, aborted; /* blocks */
+};
+
+/* Demotes the given resident blocks (ascending), those in use excepted. soon: to make room, so that some will come
+ * back: what needs not be written is put into the nearer part of the store. */
+int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret);

@@ -1,0 +1,386 @@
+/* A thread of a mapper waits for a page: cold blocks, fresh memory, late events; and what to read ahead.
+ *
+ * A fault is resolved by whoever reads its event. The block is put into a passing state under the lock, the work is
+ * done without it, and the end of the state wakes everybody who came meanwhile; their threads touch the page again, and
+ * either find it or bring a new event that meets a block at rest. So no event is ever queued for a block, except when
+ * DRAM is short: then it is parked until the demoter has made room.
+ *
+ * Every call into a mapper that could make or unprotect a page is made while the block is in a passing state. Without
+ * that, a late answer could put a zero page over a block that was demoted meanwhile, or lift the write-protection of a
+ * block that is being stored.
+ */
+#include "engine/fault.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/ahead.h"
+#include "engine/away.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/hist.h"
+#include "engine/huge.h"
+#include "engine/load.h"
+#include "engine/mappers.h"
+#include "engine/parked.h"
+#include "engine/partial.h"
+#include "engine/retry.h"
+#include "engine/room.h"
+#include "engine/sequence.h"
+#include "engine/stages.h"
+#include "engine/stored.h"
+#include "engine/work.h"
+
+/* Fresh memory is given in growing pieces while at least this part of the budget is free. */
+#define FAR_DIVISOR 4
+#define ZERO_WINDOW_BYTES (UINT64_C(2) << 20)
+/* Read-ahead of one sequence: a part of the budget, within these bounds. */
+#define AHEAD_DIVISOR 32
+#define AHEAD_MIN_BYTES (UINT64_C(2) << 20)
+#define AHEAD_MAX_BYTES (UINT64_C(8) << 20)
+
+/* The page can not be given: the toucher gets SIGBUS, not zeros. */
+static void poison(struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t length)
+{
+	int err = mapper ? mapper->ops->poison(mapper, offset, length) : 0;
+
+	if (err)
+		log_error("file %llu: offset %llu is damaged and this kernel cannot poison it (%s): who touches it "
+			  "waits; end that process",
+			  (unsigned long long)file->ino, (unsigned long long)offset, strerror(-err));
+}
+
+static void tell_waiting(struct mapper *mapper, bool on)
+{
+	if (mapper->ops->waiting)
+		mapper->ops->waiting(mapper, on);
+}
+
+/* The three stages of a cold fault, of a block that the caller owns: get, decode, copy. */
+static int bring(struct ramfile *file, struct mapper *mapper, struct work *work, uint64_t block, uint64_t length,
+		 struct codec_info *ret)
+{
+	struct stages *stages = tier_stages(file->tier);
+	uint64_t at = clock_ns();
+	size_t value_length = 0;
+	int err;
+
+	tell_waiting(mapper, true);
+	err = stored_get(file, work, block, &value_length);
+	tell_waiting(mapper, false);
+	if (!err) {
+		at = stage_end(stages, STAGE_READ, file->ino, block, at);
+		err = stored_decode(file, work, block, value_length, work->plain, ret);
+	}
+	if (err == -EBADMSG)
+		err = stored_get_again(file, work, block, work->plain, ret);
+	if (err)
+		return stored_failed(file, work, block, value_length, err);
+	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
+	err = load_place(file, mapper, block * file->block_bytes, work->plain, length);
+	if (!err)
+		stage_end(stages, STAGE_COPY, file->ino, block, at);
+	return err;
+}
+
+/* --- read-ahead ------------------------------------------------------------------------------------------- */
+
+/* Two ranges: what lies before the mark, and what lies behind it. */
+static void read_ahead(struct ramfile *file, struct mapper *mapper, const struct sequence_plan *plan)
+{
+	struct ahead *ahead = tier_ahead(file->tier);
+	uint64_t end = plan->first + plan->count;
+	uint64_t mark = plan->mark < end ? plan->mark : end;
+
+	ahead_bring(ahead, file, mapper, plan->first, mark - plan->first);
+	if (mark < end)
+		ahead_bring(ahead, file, mapper, mark + 1, end - mark - 1);
+}
+
+static uint32_t ahead_blocks(const struct ramfile *file)
+{
+	uint64_t bytes = atomic_load(&tier_budget(file->tier)->limit_bytes) / AHEAD_DIVISOR;
+
+	if (bytes < AHEAD_MIN_BYTES)
+		bytes = AHEAD_MIN_BYTES;
+	if (bytes > AHEAD_MAX_BYTES)
+		bytes = AHEAD_MAX_BYTES;
+	return (uint32_t)(bytes / file->block_bytes);
+}
+
+/* --- one cold block --------------------------------------------------------------------------------------- */
+
+/* A read said EIO. Who touches the range waits, and it is tried again; but it is poisoned if its copy is damaged, or
+ * could not be read for long enough. */
+static void try_later(struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t length,
+		      uint64_t arrived_ns)
+{
+	uint64_t block = offset / file->block_bytes;
+	bool damaged;
+
+	lock_get(&file->lock);
+	damaged = block < file->blocks.count && blocks_has(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	if (!damaged && retry_later(tier_retry(file->tier), file, mapper, offset, arrived_ns))
+		return;
+	if (!damaged)
+		log_error("file %llu: block %llu cannot be read from the store for now: who touches it gets SIGBUS",
+			  (unsigned long long)file->ino, (unsigned long long)block);
+	poison(file, mapper, offset, length);
+}
+
+/* The block is LOADING and reserved. */
+static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t arrived_ns)
+{
+	uint64_t length = file_block_length(file, block);
+	struct codec_info info = { 0 };
+	struct work *work = NULL;
+	bool waiters, there = true;
+	int err;
+
+	err = work_get(tier_works(file->tier), &work);
+	if (!err)
+		err = bring(file, mapper, work, block, length, &info);
+	work_put(tier_works(file->tier), work);
+	if (err)
+		there = info.block_bytes && file_has_pages(file, block);
+	lock_get(&file->lock);
+	waiters = there ? load_settle(file, block, &info, err != 0) : file_settle(file, block, BLOCK_COLD);
+	lock_put(&file->lock);
+	if (there)
+		atomic_fetch_add(&file->promotions, 1);
+	else
+		file_release(file, 1);
+	if (err == -EIO)
+		try_later(file, mapper, block * file->block_bytes, length, arrived_ns);
+	if (waiters || (err && err != -EIO))
+		mappers_wake(file, block, 1);
+}
+
+/* Called with the lock held, the block COLD and reserved; drops the lock. Long windows are asked for before the block
+ * itself: who touched it has come to the end of what was brought, or waits there, and the threads have run dry. */
+static void cold_fault(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t arrived_ns)
+{
+	struct stages *stages = tier_stages(file->tier);
+	struct sequence_plan plan = { 0 };
+	bool ahead = sequences_touch(&mapper->cold, block, ahead_blocks(file), &plan);
+	bool ahead_first = ahead && plan.mark != SEQUENCE_NO_MARK;
+
+	blocks_set_state(&file->blocks, block, BLOCK_LOADING);
+	lock_put(&file->lock);
+	stage_end(stages, STAGE_QUEUE, file->ino, block, arrived_ns);
+	if (ahead_first)
+		read_ahead(file, mapper, &plan);
+	load_one(file, mapper, block, arrived_ns);
+	hist_add(&file->faults, stage_end(stages, STAGE_TOTAL, file->ino, block, arrived_ns) - arrived_ns);
+	if (ahead && !ahead_first)
+		read_ahead(file, mapper, &plan);
+}
+
+/* --- holes ------------------------------------------------------------------------------------------------ */
+
+/* Called with the lock held, the block a HOLE and reserved; drops the lock. Fresh memory is usually touched in order,
+ * so the piece that is filled at once doubles with every hit, while the budget is far. */
+static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block)
+{
+	struct budget *budget = tier_budget(file->tier);
+	bool far = tier_fits(file->tier) || budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
+	uint64_t most = far ? ZERO_WINDOW_BYTES / file->block_bytes : 1;
+	uint64_t window, count = 1, length, failed = 0;
+	bool waiters = false, key_left;
+	int err = 0;
+
+	if (huge_zero_unit(file, mapper, block))
+		return;
+	key_left = blocks_has(&file->blocks, block, BLOCK_STORED);
+	window = block == mapper->next_block && mapper->window_blocks ? mapper->window_blocks * 2U : 1;
+	if (window > most)
+		window = most;
+	while (!key_left && count < window && block + count < file->blocks.count &&
+	       blocks_empty(&file->blocks, block + count) && file_reserve(file, 1, BUDGET_OPTIONAL))
+		count++;
+	for (uint64_t i = 0; i < count; i++)
+		blocks_set_state(&file->blocks, block + i, BLOCK_LOADING);
+	length = (count - 1) * file->block_bytes + file_block_length(file, block + count - 1);
+	mapper->next_block = block + count;
+	mapper->window_blocks = (uint32_t)count;
+	lock_put(&file->lock);
+
+	tell_waiting(mapper, count > 1 || key_left);
+	if (key_left)
+		err = stored_cover_key(file, block);
+	if (!err)
+		err = mapper->ops->fill_zero(mapper, block * file->block_bytes, length);
+	lock_get(&file->lock);
+	for (uint64_t i = 0; i < count; i++) {
+		bool there = !err || file_has_pages(file, block + i);
+
+		if (there)
+			heat_used(&file->blocks, block + i);
+		failed += !there;
+		waiters |= file_settle(file, block + i, there ? BLOCK_RESIDENT : BLOCK_HOLE);
+	}
+	lock_put(&file->lock);
+	file_release(file, failed);
+	if (err && err != -EBUSY) {
+		log_error("file %llu: fresh memory cannot be given: %s", (unsigned long long)file->ino, strerror(-err));
+		atomic_fetch_add(&file->errors, 1);
+	}
+	/* After -EBUSY the mapper wakes who waits in it when it has recovered. */
+	if (waiters || (err && err != -EBUSY))
+		mappers_wake(file, block, count);
+}
+
+/* --- resident --------------------------------------------------------------------------------------------- */
+
+/* An absent page of a resident block that the caller owns: of a partial one it is in the stored copy, else it was
+ * discarded, or has come meanwhile. */
+static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, bool partial,
+		   uint64_t arrived_ns)
+{
+	struct work *work = NULL;
+	int err;
+
+	if (!partial) {
+		if (mapper->ops->fill_zero(mapper, offset, PAGE_BYTES))
+			mapper->ops->wake(mapper, offset, PAGE_BYTES); /* it comes again */
+		return;
+	}
+	err = work_get(tier_works(file->tier), &work);
+	if (!err)
+		err = partial_complete(file, work, block);
+	work_put(tier_works(file->tier), work);
+	if (err == -EIO)
+		try_later(file, mapper, offset, PAGE_BYTES, arrived_ns);
+	else
+		mapper->ops->wake(mapper, offset, PAGE_BYTES);
+}
+
+/* Called with the lock held and the block RESIDENT, or STORING and to be cancelled; drops the lock. The event is late
+ * (the page came meanwhile), or the page is absent in its block, or a protection was left over. */
+static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, enum fault_kind kind,
+		    uint64_t arrived_ns)
+{
+	uint64_t length = file_block_length(file, block);
+	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;
+	bool partial = blocks_has(&file->blocks, block, BLOCK_PARTIAL);
+	bool waiters;
+
+	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	lock_put(&file->lock);
+	if (kind == FAULT_MISSING)
+		refill(file, mapper, block, offset, partial, arrived_ns);
+	if (cancelled) {
+		atomic_fetch_add(&file->demotions_aborted, 1);
+		mappers_protect(file, block * file->block_bytes, length, false);
+	} else if (kind == FAULT_PROTECTED) {
+		mappers_protect_in(mapper, block * file->block_bytes, length, false);
+	}
+	lock_get(&file->lock);
+	heat_used(&file->blocks, block);
+	waiters = file_settle(file, block, BLOCK_RESIDENT);
+	lock_put(&file->lock);
+	if (waiters)
+		mappers_wake(file, block, 1);
+}
+
+/* --- the fault -------------------------------------------------------------------------------------------- */
+
+/* Returns true when the fault was resolved here (and counts), false when it waits for somebody else. Drops the lock. */
+static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, enum fault_kind kind,
+		    uint64_t arrived_ns)
+{
+	switch (blocks_state(&file->blocks, block)) {
+	case BLOCK_HOLE:
+	case BLOCK_COLD: /* if it is damaged, too: it may be readable now */
+		if (blocks_away(&file->blocks, block)) {
+			away_want(file, block);
+			lock_put(&file->lock);
+			return false;
+		}
+		if (!atomic_load(&file->dram_blocks))
+			file_visit(file, clock_ns());
+		if (!file_reserve(file, 1, BUDGET_MUST)) {
+			lock_put(&file->lock);
+			parked_add(file->tier, file, mapper, offset, kind, arrived_ns);
+			return false;
+		}
+		if (blocks_state(&file->blocks, block) == BLOCK_HOLE) {
+			zero_run(file, mapper, block);
+			return true;
+		}
+		cold_fault(file, mapper, block, arrived_ns);
+		return false;
+	case BLOCK_STORING:
+		if (blocks_has(&file->blocks, block, BLOCK_COMMITTING)) {
+			blocks_set(&file->blocks, block, BLOCK_WAITERS);
+			lock_put(&file->lock);
+			return false;
+		}
+		refresh(file, mapper, block, offset, kind, arrived_ns);
+		return true;
+	case BLOCK_RESIDENT:
+		/* Nobody knows what belongs to where it is absent. Of a partial one the stored copy may be readable
+		 * now. */
+		if (blocks_has(&file->blocks, block, BLOCK_DAMAGED) && kind == FAULT_MISSING &&
+		    !blocks_has(&file->blocks, block, BLOCK_PARTIAL)) {
+			lock_put(&file->lock);
+			poison(file, mapper, offset, PAGE_BYTES);
+			return true;
+		}
+		refresh(file, mapper, block, offset, kind, arrived_ns);
+		return true;
+	case BLOCK_LOADING:
+	case BLOCK_UPDATING:
+		blocks_set(&file->blocks, block, BLOCK_WAITERS);
+		lock_put(&file->lock);
+		return false;
+	}
+	lock_put(&file->lock);
+	return false;
+}
+
+void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
+		 uint64_t arrived_ns)
+{
+	uint64_t block = offset / file->block_bytes;
+
+	offset -= offset % PAGE_BYTES;
+	lock_get(&file->lock);
+	if (offset >= file->size_bytes) {
+		lock_put(&file->lock);
+		mapper->ops->wake(mapper, offset, PAGE_BYTES); /* beyond the end: the kernel raises SIGBUS */
+		return;
+	}
+	if (resolve(file, mapper, block, offset, kind, arrived_ns))
+		hist_add(&file->faults, clock_ns() - arrived_ns);
+}
+
+bool fault_resume(struct tier *tier)
+{
+	struct parked *parked;
+
+	if (budget_free(&tier->budget) < tier->config.block_bytes)
+		return false;
+	lock_get(&tier->parked_lock);
+	TAILQ_FOREACH(parked, &tier->parked, link)
+		if (room_allows(parked->file, tier->config.block_bytes, BUDGET_MUST))
+			break;
+	if (parked) {
+		TAILQ_REMOVE(&tier->parked, parked, link);
+		tier->parked_count--;
+		tier->parked_own -= parked->own;
+	}
+	lock_put(&tier->parked_lock);
+	if (!parked)
+		return false;
+	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
+		  parked->arrived_ns);
+	fault_serve(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
+	mappers_drop(parked->file, parked->mapper);
+	free(parked);
+	return true;
+}

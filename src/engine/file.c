@@ -1,0 +1,234 @@
+/* What every file of the engine does with a block: lengths, waiting for a passing state and ending it, budget, changes.
+ * file.h has the design. */
+#include "engine/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "engine/engine.h"
+#include "engine/mappers.h"
+#include "engine/room.h"
+
+/* A round of a file that sleeps, because nothing of it is in DRAM. */
+#define SLEEP_ROUND_NS (15 * NS_PER_S)
+
+/* --- sizes ----------------------------------------------------------------------------------------------- */
+
+uint64_t file_block_length(const struct ramfile *file, uint64_t block)
+{
+	uint64_t left = file_whole_pages(file->size_bytes) - block * file->block_bytes;
+
+	return left < file->block_bytes ? left : file->block_bytes;
+}
+
+uint64_t file_block_content(const struct ramfile *file, uint64_t block)
+{
+	uint64_t left = file->size_bytes - block * file->block_bytes;
+
+	return left < file->block_bytes ? left : file->block_bytes;
+}
+
+/* --- states ---------------------------------------------------------------------------------------------- */
+
+void file_wait_block(struct ramfile *file, uint64_t block)
+{
+	while (block < file->blocks.count && blocks_passing(&file->blocks, block)) {
+		blocks_set(&file->blocks, block, BLOCK_WAITERS);
+		lock_wait(&file->lock, &file->settled);
+	}
+}
+
+void file_wait_owner(struct ramfile *file, uint64_t block)
+{
+	while (block < file->blocks.count &&
+	       (blocks_passing(&file->blocks, block) || blocks_has(&file->blocks, block, BLOCK_OWNED))) {
+		blocks_set(&file->blocks, block, BLOCK_WAITERS);
+		lock_wait(&file->lock, &file->settled);
+	}
+}
+
+bool file_settle(struct ramfile *file, uint64_t block, enum block_state state)
+{
+	bool waiters = blocks_has(&file->blocks, block, BLOCK_WAITERS);
+
+	blocks_clear(&file->blocks, block, BLOCK_WAITERS);
+	blocks_set_state(&file->blocks, block, state);
+	if (waiters)
+		pthread_cond_broadcast(&file->settled);
+	return waiters;
+}
+
+void file_end_update(struct ramfile *file, uint64_t block, enum block_state state)
+{
+	bool waiters;
+
+	lock_get(&file->lock);
+	waiters = file_settle(file, block, state);
+	lock_put(&file->lock);
+	if (waiters)
+		mappers_wake(file, block, 1);
+}
+
+enum block_state file_begin_update(struct ramfile *file, uint64_t block)
+{
+	enum block_state state;
+
+	file_wait_owner(file, block);
+	state = blocks_state(&file->blocks, block);
+	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	return state;
+}
+
+/* --- budget and changes ---------------------------------------------------------------------------------- */
+
+bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
+{
+	if (!room_allows(file, blocks * file->block_bytes, need))
+		return false;
+	if (need == BUDGET_OPTIONAL && tier_fits(file->tier))
+		need = BUDGET_MUST;
+	if (!budget_reserve(tier_budget(file->tier), blocks * file->block_bytes, need))
+		return false;
+	atomic_fetch_add(&file->dram_blocks, blocks);
+	room_used(file->tier);
+	if (room_missing_of(file) && !atomic_exchange(&file->limit_near, true))
+		tier_kick(file->tier);
+	return true;
+}
+
+void file_release(struct ramfile *file, uint64_t blocks)
+{
+	if (!blocks)
+		return;
+	atomic_fetch_sub(&file->dram_blocks, blocks);
+	room_release(file->tier, blocks * file->block_bytes);
+}
+
+int file_begin_change(struct ramfile *file)
+{
+	int err = 0;
+
+	if (atomic_load(&file->lost))
+		return -EIO;
+	/* Counted first: from here on the file cannot be marked clean. */
+	lock_get(&file->lock);
+	file->changing++;
+	lock_put(&file->lock);
+	if (!atomic_load(&file->dirty)) {
+		err = file->on_dirty ? file->on_dirty(file->on_dirty_arg, file->ino) : 0;
+		if (!err)
+			atomic_store(&file->dirty, true);
+	}
+	if (err)
+		file_end_change(file);
+	return err && err != -ENOSPC ? -EIO : err;
+}
+
+void file_end_change(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	file->changing--;
+	file->changes++;
+}
+
+/* --- small things ---------------------------------------------------------------------------------------- */
+
+uint64_t file_size(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return file->size_bytes;
+}
+
+uint64_t file_memory_bytes(struct ramfile *file)
+{
+	return file_whole_pages(file_size(file));
+}
+
+void file_on_dirty(struct ramfile *file, file_dirty_fn *fn, void *arg)
+{
+	file->on_dirty = fn;
+	file->on_dirty_arg = arg;
+}
+
+void file_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes)
+{
+	atomic_fetch_add(&file->direct_read_bytes, read_bytes);
+	atomic_fetch_add(&file->direct_write_bytes, write_bytes);
+}
+
+bool file_has_pages(const struct ramfile *file, uint64_t block)
+{
+	uint64_t offset = block * file->block_bytes, data;
+	int err = arena_next_data(&file->arena, offset, &data, NULL);
+
+	return err ? err != -ENXIO : data < offset + file->block_bytes;
+}
+
+void file_visit(struct ramfile *file, uint64_t now_ns)
+{
+	uint64_t last_ns = file->visited_ns ? file->visited_ns : file->loaded_ns;
+
+	if (now_ns >= last_ns + 2 * SLEEP_ROUND_NS)
+		heat_slept(&file->blocks, (now_ns - last_ns) / SLEEP_ROUND_NS - 1);
+	file->visited_ns = now_ns;
+}
+
+bool file_may_be_dirty(const struct ramfile *file, uint64_t block)
+{
+	return file->cached_opens && (file->cache_unknown || blocks_has(&file->blocks, block, BLOCK_CACHED));
+}
+
+/* --- checks ---------------------------------------------------------------------------------------------- */
+
+static void check_failed(const struct ramfile *file, uint64_t block, const char *what)
+{
+	fprintf(stderr, "tierfs: file %llu: block %llu: %s\n", (unsigned long long)file->ino, (unsigned long long)block,
+		what);
+	abort();
+}
+
+/* By the page rule a page that is present wins: of a block that is a hole or cold it would hide what that is. */
+static void check_arena(const struct ramfile *file)
+{
+	uint64_t offset = 0, start, end;
+
+	while (arena_next_data(&file->arena, offset, &start, &end) == 0) {
+		for (uint64_t block = start / file->block_bytes; block * file->block_bytes < end; block++) {
+			if (block >= file->blocks.count)
+				check_failed(file, block, "pages beyond the end");
+			if (blocks_state(&file->blocks, block) < BLOCK_RESIDENT)
+				check_failed(file, block, "pages in the arena, and not resident");
+		}
+		offset = end;
+	}
+}
+
+void file_check(struct ramfile *file)
+{
+	const uint64_t *in_state = file->blocks.in_state;
+
+	LOCK_SCOPE(&file->lock);
+	blocks_check(&file->blocks);
+	if (file->arena.fd >= 0 && file->loaded && !atomic_load(&file->lost))
+		check_arena(file);
+	if (atomic_load(&file->dram_blocks) < in_state[BLOCK_RESIDENT] + in_state[BLOCK_STORING])
+		check_failed(file, 0, "more blocks in DRAM than were reserved");
+}
+
+void file_check_idle(struct ramfile *file)
+{
+	const struct blocks *blocks = &file->blocks;
+
+	file_check(file);
+	LOCK_SCOPE(&file->lock);
+	if (blocks->in_state[BLOCK_LOADING] || blocks->in_state[BLOCK_STORING] || blocks->in_state[BLOCK_UPDATING])
+		check_failed(file, 0, "a block is in a passing state for ever");
+	if (atomic_load(&file->dram_blocks) != blocks->in_state[BLOCK_RESIDENT])
+		check_failed(file, 0, "blocks were reserved in DRAM that are not there");
+	if (file->batches || file->attaching || file->changing != file->mapper_count)
+		check_failed(file, 0, "a change never ended");
+}

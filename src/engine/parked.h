@@ -1,0 +1,38 @@
+/* engine/parked.h - faults that wait for room in the budget, or for their file's own limit. They are taken up again by
+ * whoever serves faults (fault.h).
+ *
+ * A fault that waits counts as a call into its mapper.
+ * Thread-safety: all functions, from any thread, without a lock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "engine/mapper.h"
+
+struct ramfile;
+struct tier;
+
+enum fault_kind { FAULT_MISSING, FAULT_PROTECTED };
+
+/* A fault that waits for room in the budget. */
+struct parked {
+	TAILQ_ENTRY(parked) link;
+	struct ramfile *file;
+	struct mapper *mapper;
+	uint64_t offset;
+	enum fault_kind kind;
+	bool own; /* it is the file's own limit that it waits for */
+	uint64_t arrived_ns;
+};
+
+TAILQ_HEAD(parked_list, parked);
+
+/* The fault found no room: it waits, and the demoter is kicked. Without memory for it, the toucher is woken to come
+ * again. offset: in the file; arrived_ns as of fault_serve(). */
+void parked_add(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
+		uint64_t arrived_ns);
+/* The mapper is leaving: its faults are forgotten, also those of read-ahead and of retries. */
+void parked_forget(struct tier *tier, struct mapper *mapper);

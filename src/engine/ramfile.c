@@ -1,0 +1,461 @@
+/* Life of a RAM file: it is loaded and put away; what of it is where. file.h has the design. */
+#include "engine/ramfile.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "cold/codec.h"
+#include "engine/away.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/hist.h"
+#include "engine/huge.h"
+#include "engine/mappers.h"
+#include "engine/partial.h"
+#include "engine/work.h"
+#include "mem/huge.h"
+
+#define MAX_BLOCKS UINT64_C(0xffffffff)
+/* Debug builds look at all of a smaller table when it goes. */
+#define CHECK_BLOCKS_MAX (UINT64_C(1) << 20)
+
+/* --- load ------------------------------------------------------------------------------------------------- */
+
+/* The table knows what is away by a length. Of other values of the old form one may have that as well. */
+static uint32_t table_length(const struct codec_info *info, uint32_t length_bytes)
+{
+	if (info->kind == CODEC_AWAY)
+		return BLOCK_AWAY_BYTES;
+	return length_bytes == BLOCK_AWAY_BYTES ? length_bytes + 1 : length_bytes;
+}
+
+static int load_key(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
+{
+	struct blocks *blocks = arg;
+	struct codec_info info;
+	struct tierfs_ident ident = IDENT_NONE;
+
+	if (key.block >= blocks->count)
+		return 0; /* left behind by a truncate that did not finish: removed when the file grows over it */
+	blocks_place(blocks, key.block, BLOCK_COLD);
+	if (codec_peek(value, length_bytes, &info) == 0 && length_bytes == info.header_bytes + info.payload_bytes) {
+		ident = info.ident;
+		length_bytes = table_length(&info, length_bytes);
+		blocks->generation[key.block] = info.hotness.generation;
+		blocks_set_tier(blocks, key.block, info.hotness.tier & HEAT_TIER_MAX);
+	} else {
+		blocks_set(blocks, key.block, BLOCK_DAMAGED);
+		if (length_bytes == BLOCK_AWAY_BYTES)
+			length_bytes++;
+	}
+	blocks_set_stored(blocks, key.block, length_bytes, ident);
+	return 0;
+}
+
+/* What the store has of the file. */
+static int load_keys(struct ramfile *file, struct blocks *blocks)
+{
+	struct store *store = tier_store(file->tier);
+
+	return store->ops->heads(store, file->ino, 0, UINT64_MAX, load_key, blocks);
+}
+
+static int load_arena(struct ramfile *file, struct work *work)
+{
+	uint64_t offset = 0, start, end;
+	int err;
+
+	while ((err = arena_next_data(&file->arena, offset, &start, &end)) == 0) {
+		for (uint64_t block = start / file->block_bytes; block * file->block_bytes < end; block++) {
+			uint64_t from = block * file->block_bytes;
+			bool whole = start <= from && end >= from + file_block_length(file, block);
+
+			if (blocks_state(&file->blocks, block) != BLOCK_RESIDENT) {
+				blocks_place(&file->blocks, block, BLOCK_RESIDENT);
+				file->blocks.generation[block] = 0;
+				budget_force(tier_budget(file->tier), file->block_bytes);
+				atomic_fetch_add(&file->dram_blocks, 1);
+			}
+			if (blocks_away(&file->blocks, block)) {
+				/* A write to DRAM over a key that a failed put had left. The key is of no use. */
+				blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES + 1, IDENT_NONE);
+				if (!whole)
+					blocks_set(&file->blocks, block, BLOCK_DAMAGED);
+				continue;
+			}
+			if (whole)
+				blocks_clear(&file->blocks, block, BLOCK_DAMAGED); /* nothing is needed of its key */
+			if (whole || !blocks_has(&file->blocks, block, BLOCK_STORED))
+				continue;
+			/* A promotion was cut short, or the kernel had written back a part of the block. What cannot be
+			 * read now may be readable when it is needed. */
+			err = partial_complete(file, work, block);
+			if (err == -EIO)
+				blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+			else if (err)
+				return err;
+		}
+		offset = end;
+	}
+	return err == -ENXIO ? 0 : err;
+}
+
+static int load_table(struct ramfile *file)
+{
+	struct work *work;
+	int err;
+
+	if (atomic_load(&file->lost))
+		return 0;
+	err = work_get(tier_works(file->tier), &work);
+	if (err)
+		return err;
+	err = load_keys(file, &file->blocks);
+	if (!err)
+		err = load_arena(file, work);
+	if (!err)
+		huge_load(file);
+	work_put(tier_works(file->tier), work);
+	return err;
+}
+
+static int size_check(const struct ramfile *file, uint64_t size_bytes)
+{
+	return size_bytes / file->block_bytes < MAX_BLOCKS && size_bytes <= INT64_MAX ? 0 : -EFBIG;
+}
+
+int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret)
+{
+	struct ramfile *file = calloc(1, sizeof(*file));
+	int err;
+
+	if (!file)
+		return -ENOMEM;
+	file->tier = tier;
+	file->ino = ino;
+	file->block_bytes = tier_block_bytes(tier);
+	file->size_bytes = size_bytes;
+	file->loaded_ns = clock_ns();
+	atomic_init(&file->lost, lost);
+	atomic_init(&file->limit_bytes, UINT64_MAX);
+	atomic_init(&file->growth_bytes, UINT64_MAX);
+	lock_init(&file->lock, LOCK_RANK_FILE);
+	lock_init(&file->mapper_lock, LOCK_RANK_MAPPERS);
+	lock_cond_init(&file->settled);
+	lock_cond_init(&file->mapper_idle);
+	lock_cond_init(&file->away.wanted);
+	file->arena.fd = -1;
+	err = size_check(file, size_bytes);
+	if (!err)
+		err = blocks_init(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
+	if (!err)
+		err = arena_init(&file->arena, tier_arena_dir(tier), ino, file_whole_pages(size_bytes));
+	if (!err)
+		err = load_table(file);
+	if (!err)
+		err = tier_add_file(tier, file);
+	if (err) {
+		ramfile_unload(file);
+		return err;
+	}
+	file->loaded = true;
+	*ret = file;
+	return 0;
+}
+
+/* The table is made apart, so that the content shows at once. */
+int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
+{
+	struct blocks fresh = { 0 }, old;
+	int err = size_check(file, size_bytes);
+
+	if (!err)
+		err = blocks_init(&fresh, (size_bytes + file->block_bytes - 1) / file->block_bytes);
+	if (!err)
+		err = load_keys(file, &fresh);
+	if (!err)
+		err = arena_resize(&file->arena, file_whole_pages(size_bytes));
+	if (err) {
+		blocks_fini(&fresh);
+		return err;
+	}
+	lock_get(&file->lock);
+	assert(!file->blocks.count);
+	old = file->blocks;
+	file->blocks = fresh;
+	file->size_bytes = size_bytes;
+	tier_set_demand(file->tier, file);
+	lock_put(&file->lock);
+	blocks_fini(&old);
+	return 0;
+}
+
+/* With nothing in it a later load makes a new one; but a process that maps it comes back with this one. What is in it
+ * is known when the load has looked at all of it, and of one that did not exist before. */
+static bool may_remove_arena(const struct ramfile *file)
+{
+	if (file->arena.fd < 0 || atomic_load(&file->lost) || mappers_have_arena(file))
+		return false;
+	return file->loaded ? !file->blocks.in_state[BLOCK_RESIDENT] : file->arena.created;
+}
+
+void ramfile_unload(struct ramfile *file)
+{
+	if (!file)
+		return;
+	tier_remove_file(file->tier, file);
+#ifdef TIERFS_DEBUG
+	if (file->loaded && file->arena.fd >= 0 && file->blocks.count <= CHECK_BLOCKS_MAX)
+		file_check_idle(file);
+#endif
+	budget_release(tier_budget(file->tier),
+		       (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
+	if (may_remove_arena(file))
+		arena_remove(&file->arena);
+	arena_fini(&file->arena);
+	blocks_fini(&file->blocks);
+	pthread_cond_destroy(&file->settled);
+	pthread_cond_destroy(&file->mapper_idle);
+	pthread_cond_destroy(&file->away.wanted);
+	lock_fini(&file->mapper_lock);
+	lock_fini(&file->lock);
+	free(file);
+}
+
+int ramfile_destroy(struct ramfile *file)
+{
+	int err, arena_err;
+
+	tier_remove_file(file->tier, file); /* a batch at work ends: it may be about to put */
+	err = tier_store(file->tier)->ops->remove(tier_store(file->tier), file->ino, 0, UINT64_MAX);
+	/* Also after an error: nobody needs the content any more, and its DRAM is given back now. */
+	arena_err = arena_remove(&file->arena);
+	ramfile_unload(file);
+	if (!err && arena_err != -ENOENT)
+		err = arena_err;
+	return err;
+}
+
+/* --- figures and small things ----------------------------------------------------------------------------- */
+
+static bool clean_locked(const struct ramfile *file)
+{
+	const uint64_t *in_state = file->blocks.in_state;
+
+	return !file->changing && file->changes == file->synced_changes && !in_state[BLOCK_RESIDENT] &&
+	       !in_state[BLOCK_LOADING] && !in_state[BLOCK_STORING] && !in_state[BLOCK_UPDATING];
+}
+
+int ramfile_is_clean(struct ramfile *file, bool *ret_clean)
+{
+	unsigned int mappers;
+	uint64_t holder;
+
+	lock_get(&file->mapper_lock);
+	mappers = file->mapper_count;
+	lock_put(&file->mapper_lock);
+	lock_get(&file->lock);
+	*ret_clean = !mappers && clean_locked(file) && arena_next_holder(&file->arena, 0, &holder) == -ENOENT;
+	lock_put(&file->lock);
+	return 0;
+}
+
+void ramfile_mark_clean(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+
+	if (clean_locked(file))
+		atomic_store(&file->dirty, false);
+}
+
+int ramfile_sync(struct ramfile *file)
+{
+	uint64_t changes;
+	int err;
+
+	lock_get(&file->lock);
+	changes = file->changes;
+	lock_put(&file->lock);
+	err = tier_store(file->tier)->ops->sync(tier_store(file->tier));
+	if (err)
+		return err;
+	lock_get(&file->lock);
+	if (changes > file->synced_changes)
+		file->synced_changes = changes;
+	lock_put(&file->lock);
+	return 0;
+}
+
+uint64_t ramfile_shared_bytes(const struct ramfile *file)
+{
+	struct store *store = tier_store(file->tier);
+
+	return store->ops->shared_bytes(store, file->ino);
+}
+
+/* Under lock. A block is resident if the arena or the kernel has it, else cold if the store has it. The last block may
+ * be a part of one; it is counted whole where it is, and the holes are what is left. */
+static void count_tiers(const struct ramfile *file, struct ramfile_figures *ret)
+{
+	uint64_t cold = file->blocks.in_state[BLOCK_COLD], only_cached = 0, whole_bytes;
+
+	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_CACHED)) < file->blocks.count;
+	     block++) {
+		if (!blocks_has(&file->blocks, block, BLOCK_CACHED))
+			continue;
+		if (blocks_state(&file->blocks, block) == BLOCK_COLD)
+			cold--;
+		only_cached += blocks_state(&file->blocks, block) <= BLOCK_COLD;
+	}
+	ret->resident_bytes = ret->arena_bytes + only_cached * file->block_bytes;
+	ret->cold_bytes = cold * file->block_bytes;
+	whole_bytes = ret->resident_bytes + ret->cold_bytes;
+	ret->hole_bytes = file->size_bytes > whole_bytes ? file->size_bytes - whole_bytes : 0;
+}
+
+void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
+{
+	struct ramfile_figures figures = { .block_bytes = file->block_bytes };
+	lock_get(&file->mapper_lock);
+	figures.mappers = file->mapper_count;
+	lock_put(&file->mapper_lock);
+	lock_get(&file->lock);
+	figures.size_bytes = file->size_bytes;
+	figures.arena_bytes = atomic_load(&file->dram_blocks) * file->block_bytes;
+	figures.cached_bytes = file->blocks.cached * file->block_bytes;
+	figures.cached_opens = file->cached_opens;
+	figures.cache_unknown = file->cached_opens && file->cache_unknown;
+	count_tiers(file, &figures);
+	figures.stored_bytes = file->blocks.stored_total_bytes;
+	figures.pinned_bytes = file->blocks.pinned * file->block_bytes;
+	figures.away_bytes = file->blocks.away * file->block_bytes;
+	figures.wanted_blocks = away_count_wanted(file);
+	figures.huge_bytes = file->blocks.huge * HUGE_BYTES;
+	lock_put(&file->lock);
+	figures.promotions = atomic_load(&file->promotions);
+	figures.demotions = atomic_load(&file->demotions);
+	figures.demotions_aborted = atomic_load(&file->demotions_aborted);
+	figures.direct_read_bytes = atomic_load(&file->direct_read_bytes);
+	figures.direct_write_bytes = atomic_load(&file->direct_write_bytes);
+	figures.errors = atomic_load(&file->errors);
+	figures.fault_count = atomic_load(&file->faults.count);
+	figures.fault_p50_ns = hist_percentile(&file->faults, 50);
+	figures.fault_p99_ns = hist_percentile(&file->faults, 99);
+	figures.lost = atomic_load(&file->lost);
+	*ret = figures;
+}
+
+static void describe(const struct ramfile *file, uint64_t block, struct ramfile_run *ret)
+{
+	*ret = (struct ramfile_run){
+		.offset = block * file->block_bytes,
+		.length = file_block_content(file, block),
+		.generation = heat_age(&file->blocks, block),
+		.tier = blocks_tier(&file->blocks, block),
+		.pinned = blocks_has(&file->blocks, block, BLOCK_PINNED),
+		.damaged = blocks_has(&file->blocks, block, BLOCK_DAMAGED),
+		.away = blocks_away(&file->blocks, block),
+	};
+	switch (blocks_state(&file->blocks, block)) {
+	case BLOCK_HOLE:
+		ret->state = blocks_has(&file->blocks, block, BLOCK_CACHED) ? RAMFILE_RUN_RESIDENT : RAMFILE_RUN_HOLE;
+		if (ret->state == RAMFILE_RUN_HOLE)
+			ret->generation = 0;
+		break;
+	case BLOCK_COLD:
+		ret->state = blocks_has(&file->blocks, block, BLOCK_CACHED) ? RAMFILE_RUN_RESIDENT : RAMFILE_RUN_COLD;
+		break;
+	case BLOCK_RESIDENT:
+	case BLOCK_LOADING:
+	case BLOCK_STORING:
+	case BLOCK_UPDATING:
+		ret->state = RAMFILE_RUN_RESIDENT;
+		break;
+	}
+}
+
+/* Under lock: the run that begins at the block, which is moved behind it. Where nothing is used it is long at once. */
+static void next_run(const struct ramfile *file, uint64_t end, uint64_t *block, struct ramfile_run *ret)
+{
+	uint64_t next = blocks_next(&file->blocks, *block, BLOCKS_USED), stop;
+
+	if (next <= *block) {
+		describe(file, (*block)++, ret);
+		return;
+	}
+	*ret = (struct ramfile_run){ .offset = *block * file->block_bytes, .state = RAMFILE_RUN_HOLE };
+	stop = next * file->block_bytes < end ? next * file->block_bytes : end + file->block_bytes - 1;
+	next = stop / file->block_bytes;
+	*block = next < file->blocks.count ? next : file->blocks.count;
+	ret->length = *block * file->block_bytes < file->size_bytes ? *block * file->block_bytes : file->size_bytes;
+	ret->length -= ret->offset;
+}
+
+static bool same_run(const struct ramfile_run *a, const struct ramfile_run *b)
+{
+	return a->offset + a->length == b->offset && a->state == b->state && a->generation == b->generation &&
+	       a->tier == b->tier && a->pinned == b->pinned && a->damaged == b->damaged && a->away == b->away;
+}
+
+int ramfile_map(struct ramfile *file, uint64_t offset, uint64_t len, ramfile_run_fn *fn, void *arg)
+{
+	struct ramfile_run runs[RUN_BLOCKS];
+	uint64_t block = offset / file->block_bytes;
+	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
+	bool more = true;
+
+	/* A copy of a few runs at a time is handed out without the lock; a run that goes on is joined with the next
+	 * copy. */
+	struct ramfile_run pending = { 0 };
+
+	while (more) {
+		unsigned int count = 0;
+
+		lock_get(&file->lock);
+		for (unsigned int step = 0; step < SCAN_BLOCKS && count < RUN_BLOCKS && block < file->blocks.count &&
+					    block * file->block_bytes < end;
+		     step++) {
+			struct ramfile_run run;
+
+			next_run(file, end, &block, &run);
+			if (count && same_run(&runs[count - 1], &run))
+				runs[count - 1].length += run.length;
+			else
+				runs[count++] = run;
+		}
+		more = block < file->blocks.count && block * file->block_bytes < end;
+		lock_put(&file->lock);
+		for (unsigned int i = 0; i < count; i++) {
+			int err;
+
+			if (pending.length && same_run(&pending, &runs[i])) {
+				pending.length += runs[i].length;
+				continue;
+			}
+			err = pending.length ? fn(arg, &pending) : 0;
+			if (err)
+				return err;
+			pending = runs[i];
+		}
+	}
+	return pending.length ? fn(arg, &pending) : 0;
+}
+
+int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on)
+{
+	uint64_t first = offset / file->block_bytes;
+	uint64_t end = len > UINT64_MAX - offset ? UINT64_MAX : offset + len;
+
+	/* Pinned memory is out of everybody's reach: all of it together gets half of the budget. Only an unpin may be
+	 * of far more blocks than that. */
+	if (on)
+		return tier_pin(file->tier, file, first, end);
+	LOCK_SCOPE(&file->lock);
+	for (uint64_t block = blocks_next(&file->blocks, first, BLOCKS_USED);
+	     block < file->blocks.count && block * file->block_bytes < end;
+	     block = blocks_next(&file->blocks, block + 1, BLOCKS_USED))
+		blocks_set_pinned(&file->blocks, block, false);
+	return 0;
+}

@@ -1,0 +1,81 @@
+/* engine/room.h - room in the budget: whether there is enough, who waits for it, and who is told when there is some.
+ *
+ * Two limits count: the budget of the mount, and a limit that a file may have of its own. Part of each is kept free for
+ * faults. Threads of the daemon wait here, faults wait parked (parked.h); the demoter is kicked by all of them.
+ * Bytes, and deadlines as of clock_ns().
+ * Thread-safety: all functions, from any thread; those that wait hold no lock meanwhile.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mem/budget.h"
+
+struct ramfile;
+struct tier;
+
+/* Called, on any thread, when a fault that waits for room may go on: somebody shall call fault_resume() until it
+ * returns false. fn must not block. */
+typedef void room_fn(void *arg);
+/* NULL: nobody is told. */
+void room_on_room(struct tier *tier, room_fn *fn, void *arg);
+/* The same when a fault waits for a limit of its file's own. fn must not block. */
+void room_on_limit(struct tier *tier, room_fn *fn, void *arg);
+
+/* --- is there enough --- */
+
+/* Half of the reserve is used, or somebody waits: room has to be made. */
+bool room_pressed(struct tier *tier);
+/* Somebody waits, or will soon: of the reserve less than a quarter is left. */
+bool room_wanted(struct tier *tier);
+/* Faults that wait now, and requests of write back that do. */
+uint64_t room_parked(struct tier *tier);
+uint64_t room_waiting_writes(struct tier *tier);
+/* Some was made: parked faults may go on. */
+void room_announce(struct tier *tier);
+/* Waits until that many bytes are free, or the deadline. Returns at once if no demoter runs. */
+void room_wait(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
+/* After a reservation: kicks the demoter if half of the reserve is used. */
+void room_used(struct tier *tier);
+/* Gives back budget, and wakes who waits. */
+void room_release(struct tier *tier, uint64_t bytes);
+
+/* --- a file's own limit --- */
+
+/* A limit of its own for what of the file is in DRAM, beside the budget: beyond it the faults of its mappers wait, and
+ * no others. Part of it is kept free for them by demoting blocks of the file. UINT64_MAX: none. */
+void room_set_limit(struct ramfile *file, uint64_t bytes);
+/* Whoever knows what the mappers are up to wants to be asked again (room_on_limit()) before more than this is there. */
+void room_set_growth(struct ramfile *file, uint64_t bytes);
+/* Who asked is asked again, if a fault waits for its file's own limit, which may be more now. */
+void room_look_at_limits(struct tier *tier);
+/* What of the file is in DRAM, or reserved for it. */
+uint64_t room_taken_by(struct ramfile *file);
+/* The file's own limit, and its growth, allow so many bytes more. Reserves nothing. */
+bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need);
+/* Bytes that a file must give up of its own, because it has come near to its own limit; 0: it has not. */
+uint64_t room_missing_of(struct ramfile *file);
+
+/* --- plain mappings: copies in the arena, and the evictor --- */
+
+/* There is somebody who empties the kernel's cache; the calling thread is that. */
+bool room_has_evictor(struct tier *tier);
+bool room_is_evictor(struct tier *tier);
+/* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
+void room_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns);
+/* A write back of so many bytes waits until the copies that plain mappings have left in the arenas are few enough for
+ * it, and begins; without bound while somebody maps the file (held), for a while if not. */
+void room_begin_write_back(struct tier *tier, uint64_t bytes, bool held);
+/* It is done. */
+void room_end_write_back(struct tier *tier, uint64_t bytes);
+/* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns
+ * the bytes that are missing. */
+uint64_t room_wait_squeeze(struct tier *tier, uint64_t deadline_ns);
+/* The evictor says that it is there, and that it ends. */
+void room_set_evictor(struct tier *tier, bool on);
+/* Ends room_wait_squeeze() early. */
+void room_end_squeeze(struct tier *tier);
+/* Inode numbers of the files that the kernel caches pages of, or may. Returns how many, at most max. */
+size_t room_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max);

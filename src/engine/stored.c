@@ -1,0 +1,197 @@
+/* A block's stored copy. The table is told what the store has after each call, also after one that failed: then the key
+ * is old or new, and what is known of it is no more than that it may be there. */
+#include "engine/stored.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/mappers.h"
+#include "engine/retry.h"
+
+/* --- reading --------------------------------------------------------------------------------------------- */
+
+int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
+{
+	struct store *store = tier_store(file->tier);
+
+	return store->ops->get(store, (struct store_key){ file->ino, block }, work->value, work->value_cap, ret_length);
+}
+
+int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
+		  struct codec_info *ret)
+{
+	return codec_decode(work->codec, (struct store_key){ file->ino, block }, work->value, length, plain, ret);
+}
+
+/* A checksum that is wrong twice is damage; once it may have been the way here. */
+int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+{
+	size_t length;
+	int err = stored_get(file, work, block, &length);
+
+	return err ? err : stored_decode(file, work, block, length, plain, ret);
+}
+
+/* Where who waits is to be found. */
+struct load_at {
+	struct ramfile *file;
+	uint64_t offset;
+};
+
+/* What becomes of an error of the two above. */
+int stored_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err)
+{
+	struct codec_info info = { 0 };
+
+	if (err == -ENOMEM)
+		return err;
+	if (err == -EREMOTE) {
+		/* A put that failed, and was done all the same, is found out here. */
+		codec_peek(work->value, length, &info);
+		lock_get(&file->lock);
+		blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES, info.ident);
+		lock_put(&file->lock);
+		return err;
+	}
+	if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT) {
+		lock_get(&file->lock);
+		blocks_set(&file->blocks, block, BLOCK_DAMAGED);
+		lock_put(&file->lock);
+		log_error("file %llu: block %llu cannot be read from the store: %s", (unsigned long long)file->ino,
+			  (unsigned long long)block, strerror(-err));
+	} /* else the store has said it, and it may pass */
+	atomic_fetch_add(&file->errors, 1);
+	return -EIO;
+}
+
+static void bring_soon(void *arg, struct mapper *mapper)
+{
+	const struct load_at *at = arg;
+
+	retry_soon(tier_retry(at->file->tier), at->file, mapper, at->offset);
+}
+
+void stored_readable(struct ramfile *file, uint64_t block)
+{
+	struct load_at at = { file, block * file->block_bytes };
+	bool was_damaged;
+
+	lock_get(&file->lock);
+	was_damaged = block < file->blocks.count && blocks_has(&file->blocks, block, BLOCK_DAMAGED);
+	if (was_damaged)
+		blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	if (!was_damaged)
+		return;
+	log_info("file %llu: block %llu can be read again", (unsigned long long)file->ino, (unsigned long long)block);
+	mappers_each(file, bring_soon, &at);
+}
+
+int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+{
+	size_t length = 0;
+	int err = stored_get(file, work, block, &length);
+
+	if (!err)
+		err = stored_decode(file, work, block, length, plain, ret);
+	if (err == -EBADMSG)
+		err = stored_get_again(file, work, block, plain, ret);
+	if (err)
+		return stored_failed(file, work, block, length, err);
+	stored_readable(file, block);
+	return 0;
+}
+
+/* --- replacing and forgetting ---------------------------------------------------------------------------- */
+
+int stored_forget(struct ramfile *file, uint64_t block)
+{
+	struct store *store = tier_store(file->tier);
+	bool stored;
+	int err;
+
+	lock_get(&file->lock);
+	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
+	lock_put(&file->lock);
+	err = stored ? store->ops->remove(store, file->ino, block, 1) : 0;
+	if (err)
+		return err;
+	lock_get(&file->lock);
+	blocks_set_stored(&file->blocks, block, 0, IDENT_NONE);
+	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	return 0;
+}
+
+int stored_cover_key(struct ramfile *file, uint64_t block)
+{
+	static const uint8_t zeros[PAGE_BYTES];
+	uint64_t at = block * file->block_bytes, end;
+	int err = 0;
+
+	if (!stored_forget(file, block))
+		return 0;
+	lock_get(&file->lock);
+	end = at + file_block_length(file, block);
+	lock_put(&file->lock);
+	for (; !err && at < end; at += PAGE_BYTES)
+		err = arena_write_absent(&file->arena, zeros, end - at < PAGE_BYTES ? end - at : PAGE_BYTES, at);
+	return err;
+}
+
+void stored_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes)
+{
+	bool stored;
+
+	lock_get(&file->lock);
+	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
+	if (!stored && length_bytes == BLOCK_AWAY_BYTES)
+		length_bytes++; /* there may be a key, which is of no use to anybody */
+	/* What comes for a block that is away is the content of its identity, whichever key there is. */
+	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes,
+			  blocks_away(&file->blocks, block) ? file->blocks.ident[block] : IDENT_NONE);
+	lock_put(&file->lock);
+	if (!stored)
+		stored_forget(file, block);
+}
+
+int stored_put(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, enum block_state *ret)
+{
+	struct store *store = tier_store(file->tier);
+	struct store_key key = { .ino = file->ino, .block = block };
+	struct codec_hotness hotness;
+	struct store_item item = { .key = key, .value = work->value };
+	struct tierfs_ident ident;
+	size_t length;
+	int err;
+
+	if (codec_is_zero(work->plain, file->block_bytes)) {
+		err = stored_forget(file, block);
+		*ret = err ? was : BLOCK_HOLE;
+		return err;
+	}
+	ident = mac_of(work->mac, work->plain, file->block_bytes);
+	lock_get(&file->lock);
+	hotness.generation = file->blocks.generation[block];
+	hotness.tier = blocks_tier(&file->blocks, block);
+	lock_put(&file->lock);
+	err = codec_encode(work->codec, key, hotness, work->plain, ident, work->value, work->value_cap, &length);
+	*ret = was;
+	if (err)
+		return err;
+	item.length_bytes = (uint32_t)length;
+	err = store->ops->put(store, &item, 1);
+	if (err) {
+		stored_put_failed(file, block, item.length_bytes);
+		return err;
+	}
+	*ret = BLOCK_COLD;
+	lock_get(&file->lock);
+	blocks_set_stored(&file->blocks, block, item.length_bytes, ident);
+	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	lock_put(&file->lock);
+	return 0;
+}

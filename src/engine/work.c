@@ -1,0 +1,112 @@
+#include "engine/work.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGE 4096
+
+void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level, const uint8_t secret[static MAC_KEY_BYTES])
+{
+	*pool = (struct work_pool){ .block_bytes = block_bytes, .level = level };
+	memcpy(pool->secret, secret, sizeof(pool->secret));
+	lock_init(&pool->lock, LOCK_RANK_WORK);
+}
+
+static void work_free(struct work *work)
+{
+	if (!work)
+		return;
+	codec_free(work->codec);
+	codec_free(work->quick);
+	mac_free(work->mac);
+	free(work->plain);
+	free(work->value);
+	free(work->run);
+	free(work);
+}
+
+void work_pool_fini(struct work_pool *pool)
+{
+	while (pool->idle) {
+		struct work *work = pool->idle;
+
+		pool->idle = work->next;
+		work_free(work);
+	}
+	lock_fini(&pool->lock);
+	explicit_bzero(pool->secret, sizeof(pool->secret));
+}
+
+static int work_new(const struct work_pool *pool, struct work **ret)
+{
+	struct work *work = calloc(1, sizeof(*work));
+
+	if (!work)
+		return -ENOMEM;
+	work->value_cap = codec_bound(pool->block_bytes);
+	work->plain = aligned_alloc(PAGE, pool->block_bytes);
+	work->value = malloc(work->value_cap);
+	if (!work->plain || !work->value || codec_new(pool->block_bytes, pool->level, &work->codec) ||
+	    mac_new(MAC_POOL, pool->secret, &work->mac)) {
+		work_free(work);
+		return -ENOMEM;
+	}
+	*ret = work;
+	return 0;
+}
+
+int work_run(struct work *work)
+{
+	if (!work->run)
+		work->run = aligned_alloc(PAGE, WORK_RUN_BYTES);
+	return work->run ? 0 : -ENOMEM;
+}
+
+int work_quick(struct work *work, uint32_t block_bytes)
+{
+	return work->quick ? 0 : codec_new(block_bytes, 0, &work->quick);
+}
+
+int work_get(struct work_pool *pool, struct work **ret)
+{
+	struct work *work;
+	int err;
+
+	lock_get(&pool->lock);
+	work = pool->idle;
+	if (work)
+		pool->idle = work->next;
+	lock_put(&pool->lock);
+	if (work) {
+		*ret = work;
+		return 0;
+	}
+	err = work_new(pool, ret);
+	if (err)
+		return err;
+	lock_get(&pool->lock);
+	pool->made++;
+	lock_put(&pool->lock);
+	return 0;
+}
+
+void work_put(struct work_pool *pool, struct work *work)
+{
+	if (!work)
+		return;
+	lock_get(&pool->lock);
+	work->next = pool->idle;
+	pool->idle = work;
+	lock_put(&pool->lock);
+}
+
+uint64_t work_pool_bytes(struct work_pool *pool)
+{
+	uint64_t made;
+
+	lock_get(&pool->lock);
+	made = pool->made;
+	lock_put(&pool->lock);
+	return made * (pool->block_bytes + codec_bound(pool->block_bytes));
+}

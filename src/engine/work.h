@@ -1,0 +1,45 @@
+/* engine/work.h - the working memory of one thread inside the engine: a codec, what makes identities, one plain block,
+ * one encoded value.
+ *
+ * Taken for the time of an operation and given back, so that the engine holds as many as there are threads at work.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/lock.h"
+#include "cold/codec.h"
+#include "cold/mac.h"
+
+struct work {
+	struct work *next;
+	struct codec *codec;
+	struct mac *mac;     /* of the pool */
+	struct codec *quick; /* LZ4, once work_quick() was called: for what does not live long */
+	uint8_t *plain;      /* block_bytes, page aligned */
+	uint8_t *value;      /* codec_bound() */
+	size_t value_cap;
+	uint8_t *run; /* WORK_RUN_BYTES, page aligned, once work_run() was called: some blocks in a row */
+};
+
+#define WORK_RUN_BYTES (256U << 10)
+
+struct work_pool {
+	struct lock lock;
+	struct work *idle;    /* under lock */
+	uint32_t block_bytes; /* immutable */
+	int level;            /* immutable, and so is the next */
+	uint8_t secret[MAC_KEY_BYTES];
+	uint64_t made; /* under lock: how many exist */
+};
+
+void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level,
+		    const uint8_t secret[static MAC_KEY_BYTES]);
+void work_pool_fini(struct work_pool *pool);
+
+int work_get(struct work_pool *pool, struct work **ret);  /* -ENOMEM */
+int work_run(struct work *work);                          /* makes work->run. -ENOMEM */
+int work_quick(struct work *work, uint32_t block_bytes);  /* makes work->quick. -ENOMEM */
+void work_put(struct work_pool *pool, struct work *work); /* takes NULL */
+uint64_t work_pool_bytes(struct work_pool *pool);

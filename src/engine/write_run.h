@@ -1,0 +1,13 @@
+/* engine/write_run.h - whole blocks that are not in DRAM, written in batches. For write.c, within a change.
+ *
+ * Thread-safety: any thread, no lock held; blocks on I/O. 0 or -errno: those of the store, -ENOMEM.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct ramfile;
+
+/* Writes the run of whole cold blocks or holes at the start of the request. *ret_bytes: 0 if there is none. */
+int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes);

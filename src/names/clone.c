@@ -1,0 +1,114 @@
+/* names/clone.c - see names.h and inode.h: the content of one RAM file for another one.
+ *
+ * The order is what a crash may leave: first keys beyond the end of the new file, which mean nothing; then all of them
+ * durable; then the size, in one durable record.
+ */
+#include <errno.h>
+
+#include "engine/clone.h"
+#include "engine/file.h"
+#include "engine/ramfile.h"
+#include "engine/resize.h"
+#include "names/inode.h"
+#include "names/names.h"
+#include "names/record.h"
+#include "names/tree.h"
+
+/* Marks the file busy, so that its size stays what it is. */
+static int claim_empty(struct ns *ns, uint64_t ino, struct tree_inode **ret)
+{
+	struct tree_inode *inode;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	rc = ns_find(ns, ino, &inode);
+	if (rc < 0)
+		return rc;
+	ns_wait_busy(ns, inode);
+	if (inode->rec.size_bytes || inode->rec.lost)
+		return -ENOTEMPTY;
+	inode->busy = true;
+	*ret = inode;
+	return 0;
+}
+
+/* After an error the old record is there, or will be with the next change: what was written of the new one does not
+ * count. */
+static int save_size(struct ns *ns, struct tree_inode *inode, const struct ramfile_cloned *cloned)
+{
+	struct record_inode rec, old;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	ns_change_begin(ns);
+	rec = old = inode->rec;
+	rec.size_bytes = cloned->size_bytes;
+	rec.stored_bytes = cloned->shared_bytes;
+	rec.mtime = rec.ctime = ns_now();
+	rc = ns_change_record(ns, inode, &rec, true);
+	if (rc < 0)
+		ns_change_record(ns, inode, &old, true);
+	ns_change_end(ns);
+	return rc;
+}
+
+/* Without the lock; both files are open, the inode of the new one is busy. */
+static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode *inode, file_progress_fn *progress,
+			 void *arg, struct ramfile_cloned *ret)
+{
+	struct store *store = ns->store;
+	struct ramfile *to = inode->file;
+	int rc = ramfile_truncate(to, 0); /* of one that failed half way, and so is the next */
+
+	if (rc == 0)
+		rc = store->ops->remove(store, inode->ino, 0, UINT64_MAX);
+	if (rc == 0)
+		rc = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
+	if (rc == 0)
+		rc = ramfile_clone(from, inode->ino, progress, arg, ret);
+	if (rc == 0)
+		rc = ramfile_sync(to);
+	if (rc == 0)
+		rc = ramfile_adopt(to, ret->size_bytes);
+	if (rc == 0)
+		rc = save_size(ns, inode, ret);
+	if (rc < 0 && ramfile_truncate(to, 0) == 0)
+		store->ops->remove(store, inode->ino, 0, UINT64_MAX);
+	return rc;
+}
+
+/* Both are open. */
+static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, file_progress_fn *progress, void *arg,
+		      struct ramfile_cloned *ret)
+{
+	struct tree_inode *inode;
+	int rc = claim_empty(ns, to, &inode);
+
+	if (rc < 0)
+		return rc;
+	rc = clone_content(ns, from, inode, progress, arg, ret);
+	lock_get(&ns->lock);
+	ns_set_idle(ns, inode);
+	lock_put(&ns->lock);
+	return rc;
+}
+
+int ns_clone(struct ns *ns, uint64_t from, uint64_t to, file_progress_fn *progress, void *arg,
+	     struct ramfile_cloned *ret)
+{
+	struct ramfile *source, *target;
+	int rc;
+
+	if (from == to)
+		return -EINVAL;
+	rc = ns_open(ns, from, &source);
+	if (rc < 0)
+		return rc;
+	rc = ns_open(ns, to, &target);
+	if (rc == 0) {
+		rc = clone_open(ns, source, to, progress, arg, ret);
+		ns_put(ns, to);
+	}
+	ns_put(ns, from);
+	return rc;
+}

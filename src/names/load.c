@@ -1,0 +1,528 @@
+/* names/load.c - see names.h and inode.h: the namespace as a whole: loading, listing, closing. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/mappers.h"
+#include "engine/ramfile.h"
+#include "names/content.h"
+#include "names/inode.h"
+#include "names/names.h"
+#include "names/outcome.h"
+#include "names/record.h"
+#include "names/tree.h"
+#include "policy/demand.h"
+#include "policy/tier.h"
+
+#define NS_PROGRESS_NS NS_PER_S
+#define NS_CLOSE_TRIES 5
+
+/* ---- loading ---- */
+
+static int load_super(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	struct ns *ns = arg;
+
+	(void)key;
+	return key_len == 1 ? record_parse_super(value, value_len, &ns->next_ino) : -EBADMSG;
+}
+
+static int load_inode(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	struct ns *ns = arg;
+	struct tree_inode *inode;
+	struct record_inode rec;
+	uint64_t ino;
+	int rc = record_parse_inode(key, key_len, value, value_len, &ino, &rec);
+
+	if (rc == 0 && ino >= ns->next_ino)
+		rc = -EBADMSG;
+	return rc < 0 ? rc : tree_inode_add(&ns->tree, ino, &rec, &inode);
+}
+
+static int load_entry(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	struct ns *ns = arg;
+	struct tree_inode *dir, *child;
+	struct tree_entry *entry;
+	char name[NAME_MAX + 1];
+	uint64_t parent_ino, child_ino;
+	int rc = record_parse_entry(key, key_len, value, value_len, &parent_ino, name, &child_ino);
+
+	if (rc < 0)
+		return rc;
+	dir = tree_inode(&ns->tree, parent_ino);
+	child = tree_inode(&ns->tree, child_ino);
+	if (!dir || !child || !S_ISDIR(dir->rec.mode) || child_ino == NS_ROOT_INO)
+		return -EBADMSG;
+	if (S_ISDIR(child->rec.mode) && !LIST_EMPTY(&child->names))
+		return -EBADMSG; /* a directory has one name: with two, a walk up may never end */
+	rc = tree_entry_add(&ns->tree, dir, name, child, &entry);
+	if (rc == 0)
+		tree_entry_show(entry);
+	return rc;
+}
+
+/* Link counts are what the names say; a record that differs is damaged. The way up from everything ends at the root. */
+static int check_inode(const struct ns *ns, struct tree_inode *inode)
+{
+	struct tree_inode *root = tree_inode(&ns->tree, NS_ROOT_INO);
+	uint32_t links = S_ISDIR(inode->rec.mode) ? 2 : 0;
+	struct tree_entry *name;
+	size_t steps = 0;
+
+	if (S_ISDIR(inode->rec.mode)) {
+		for (size_t i = 0; i < inode->entry_count; i++)
+			links += S_ISDIR(inode->entries[i]->child->rec.mode) ? 1 : 0;
+		for (struct tree_inode *up = inode; up && up != root; up = tree_parent(up))
+			if (++steps > HASH_COUNT(ns->tree.inodes))
+				return -EBADMSG;
+		if (inode != root && LIST_EMPTY(&inode->names))
+			links = 0;
+	}
+	LIST_FOREACH(name, &inode->names, name_link)
+		links += S_ISDIR(inode->rec.mode) ? 0 : 1;
+	return links == inode->rec.nlink ? 0 : -EBADMSG;
+}
+
+static int check_tree(const struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+	int rc = 0;
+
+	inode = tree_inode(&ns->tree, NS_ROOT_INO);
+	if (!inode || !S_ISDIR(inode->rec.mode))
+		return -EBADMSG;
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (rc == 0)
+			rc = check_inode(ns, inode);
+	}
+	return rc;
+}
+
+static int load_tree(struct ns *ns)
+{
+	static const struct {
+		char prefix;
+		store_meta_fn *fn;
+	} step[] = {
+		{ RECORD_PREFIX_SUPER, load_super },
+		{ RECORD_PREFIX_INODE, load_inode },
+		{ RECORD_PREFIX_ENTRY, load_entry },
+	};
+	int rc = 0;
+
+	for (size_t i = 0; i < sizeof(step) / sizeof(step[0]) && rc == 0; i++)
+		rc = ns->store->ops->meta_walk(ns->store, &step[i].prefix, 1, step[i].fn, ns);
+	return rc;
+}
+
+static int make_root(struct ns *ns, const struct ns_config *config)
+{
+	struct record_batch batch = { .count = 0 };
+	struct tree_inode *root;
+	struct record_inode rec = {
+		.mode = S_IFDIR | (config->root_mode & 07777),
+		.uid = config->uid,
+		.gid = config->gid,
+		.nlink = 2,
+		.atime = ns_now(),
+	};
+	int rc;
+
+	rec.mtime = rec.ctime = rec.atime;
+	rc = tree_inode_add(&ns->tree, NS_ROOT_INO, &rec, &root);
+	if (rc < 0)
+		return rc;
+	ns->next_ino = NS_ROOT_INO + 1;
+	record_batch_super(&batch, ns->next_ino);
+	record_batch_inode(&batch, NS_ROOT_INO, &rec);
+	return record_batch_put(&batch, ns->store, true);
+}
+
+/* What an fsync has made durable is there: every stored copy is as new as that, or newer. */
+static int fall_back(struct ns *ns, struct tree_inode *inode)
+{
+	struct record_batch batch = { .count = 0 };
+	char path[PATH_MAX] = "?";
+	int rc;
+
+	inode->rec.fell_back = true;
+	record_batch_inode(&batch, inode->ino, &inode->rec);
+	rc = record_batch_put(&batch, ns->store, true);
+	if (rc < 0)
+		return rc;
+	tree_path(inode, path, sizeof(path));
+	log_warn("%s: has what its last fsync made durable; what was written later was in DRAM when the host went "
+		 "down, and may be gone",
+		 path);
+	return 0;
+}
+
+/* The arenas are gone: what was dirty has lost blocks. Written down before anything else, so that it stays known. */
+static int mark_lost(struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+	int rc = 0;
+
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		struct record_batch batch = { .count = 0 };
+		char path[PATH_MAX] = "?";
+
+		if (rc < 0 || !inode->rec.dirty || inode->rec.nlink == 0)
+			continue;
+		inode->rec.dirty = false;
+		if (inode->rec.kept) {
+			rc = fall_back(ns, inode);
+			continue;
+		}
+		/* Also when it is empty by its record: a new size may not have reached the disk before the power went.
+		 */
+		inode->rec.lost = true;
+		record_batch_inode(&batch, inode->ino, &inode->rec);
+		rc = record_batch_put(&batch, ns->store, true);
+		if (rc < 0)
+			continue;
+		tree_path(inode, path, sizeof(path));
+		log_warn("%s: lost: it had blocks in DRAM when the host went down; reads give EIO until it is "
+			 "truncated to 0",
+			 path);
+	}
+	return rc;
+}
+
+static bool is_orphan(const struct tree_inode *inode)
+{
+	return inode->rec.nlink == 0;
+}
+
+static bool is_dirty_file(const struct tree_inode *inode)
+{
+	return inode->rec.dirty && S_ISREG(inode->rec.mode);
+}
+
+static bool is_loaded(const struct tree_inode *inode)
+{
+	return inode->file != NULL;
+}
+
+/* The kernel's references end with the mount. */
+static int reap_orphans(struct ns *ns)
+{
+	CLEANUP_FREE uint64_t *list = NULL;
+	size_t count;
+
+	LOCK_SCOPE(&ns->lock);
+	count = ns_list_inodes(ns, is_orphan, &list);
+	for (size_t i = 0; i < count; i++) {
+		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
+
+		inode->lookups = 0;
+		inode->inherited = false;
+		ns_reap_if_unused(ns, inode);
+	}
+	return list ? 0 : -ENOMEM;
+}
+
+/* What survived in the arenas counts towards the budget, and can be demoted, only when it is loaded. A file without a
+ * name stays if a process maps it, which comes back: QEMU removes its file as soon as it has it open. */
+static int load_survivors(struct ns *ns)
+{
+	CLEANUP_FREE uint64_t *list = NULL;
+	size_t count;
+	int rc = 0;
+
+	LOCK_SCOPE(&ns->lock);
+	count = ns_list_inodes(ns, is_dirty_file, &list);
+	for (size_t i = 0; i < count && rc == 0; i++) {
+		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
+
+		ns_pin(inode);
+		rc = ns_load_file(ns, inode);
+		if (rc == 0 && inode->rec.nlink == 0 && mappers_have_arena(inode->file)) {
+			inode->survivor = true;
+			ns->survivors++;
+		}
+		ns_unpin(ns, inode);
+	}
+	return list ? rc : -ENOMEM;
+}
+
+/* Nobody knows what the kernel has in its tables; it will say when it drops an inode (ns_end_inheritance()). */
+static void inherit_all(struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		inode->inherited = true;
+	}
+}
+
+/* The store is told what an earlier daemon's fsync has promised, before anything is stored. */
+static void keep_promises(struct ns *ns)
+{
+	const struct store_ops *ops = ns->store->ops;
+	struct tree_inode *inode, *next;
+
+	if (!ops->keep)
+		return;
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (inode->rec.kept)
+			ops->keep(ns->store, inode->ino, true);
+	}
+	ops->keep(ns->store, 0, false);
+}
+
+static int load_all(struct ns *ns, const struct ns_config *config)
+{
+	int rc = load_tree(ns);
+
+	if (rc == 0 && ns->next_ino == 0)
+		rc = make_root(ns, config);
+	if (rc == 0)
+		rc = check_tree(ns);
+	if (rc == 0)
+		rc = outcomes_load(&ns->outcomes, ns->store, config->takes_over ? config->session : 0);
+	if (rc == -EPROTONOSUPPORT)
+		log_error("the pool's namespace is of another format version");
+	else if (rc == -EBADMSG)
+		log_error("the pool's namespace is damaged");
+	else if (rc < 0)
+		log_error("cannot load the pool's namespace: %s", strerror(-rc));
+	if (rc < 0)
+		return rc;
+	if (config->takes_over)
+		inherit_all(ns);
+	keep_promises(ns);
+	rc = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
+	if (rc == 0 && !config->takes_over)
+		rc = reap_orphans(ns);
+	if (rc < 0)
+		log_error("cannot make the namespace ready: %s", strerror(-rc));
+	return rc;
+}
+
+int ns_load(const struct ns_config *config, struct ns **ret)
+{
+	struct ns *ns = calloc(1, sizeof(*ns));
+	int rc;
+
+	if (!ns)
+		return -ENOMEM;
+	ns->store = config->store;
+	ns->tier = config->tier;
+	ns->block_bytes = tier_block_bytes(config->tier);
+	lock_init(&ns->lock, LOCK_RANK_NAMESPACE);
+	lock_cond_init(&ns->cond);
+	tree_init(&ns->tree);
+	rc = load_all(ns, config);
+	if (rc < 0) {
+		ns_free(ns);
+		return rc;
+	}
+	*ret = ns;
+	return 0;
+}
+
+void ns_free(struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+
+	if (!ns)
+		return;
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		ramfile_unload(inode->file);
+	}
+	tree_fini(&ns->tree);
+	outcomes_fini(&ns->outcomes);
+	pthread_cond_destroy(&ns->cond);
+	lock_fini(&ns->lock);
+	free(ns);
+}
+
+/* ---- listing ---- */
+
+int ns_path(struct ns *ns, uint64_t ino, char *buf, size_t cap)
+{
+	struct tree_inode *inode;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	rc = ns_find(ns, ino, &inode);
+	return rc < 0 ? rc : tree_path(inode, buf, cap);
+}
+
+struct listed {
+	struct tree_inode *inode; /* pinned */
+	struct ramfile *file;
+	struct ns_file out;
+	char *path;
+};
+
+static int listed_compare(const void *a, const void *b)
+{
+	return strcmp(((const struct listed *)a)->path, ((const struct listed *)b)->path);
+}
+
+static int list_add(struct ns *ns, struct tree_inode *inode, struct listed *at)
+{
+	char path[PATH_MAX];
+	int rc = tree_path(inode, path, sizeof(path));
+
+	/* The kernel bounds paths that it is given, not those that renames made longer. */
+	at->path = strdup(rc < 0 ? "(too long)" : path);
+	if (!at->path)
+		return -ENOMEM;
+	at->inode = inode;
+	at->file = inode->file;
+	at->out = (struct ns_file){
+		.ino = inode->ino,
+		.path = at->path,
+		.lost = inode->rec.lost,
+		.fell_back = inode->rec.fell_back,
+		.opens = inode->opens,
+	};
+	ns_stat(ns, inode, &at->out.attr);
+	ns_pin(inode);
+	return 0;
+}
+
+static int list_files(struct ns *ns, struct listed **ret, size_t *ret_count)
+{
+	struct tree_inode *inode, *next;
+	struct listed *list;
+	int rc = 0;
+
+	LOCK_SCOPE(&ns->lock);
+	list = calloc(HASH_COUNT(ns->tree.inodes) + 1, sizeof(*list));
+	*ret = list;
+	*ret_count = 0;
+	if (!list)
+		return -ENOMEM;
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (rc == 0 && S_ISREG(inode->rec.mode) &&
+		    !(inode->rec.nlink == 1 && LIST_FIRST(&inode->names)->pending))
+			rc = list_add(ns, inode, &list[*ret_count]);
+		if (rc == 0 && list[*ret_count].inode == inode)
+			++*ret_count;
+	}
+	return rc;
+}
+
+int ns_files(struct ns *ns, ns_file_fn *fn, void *arg)
+{
+	struct listed *list = NULL;
+	size_t count;
+	int rc = list_files(ns, &list, &count);
+
+	if (rc == 0)
+		qsort(list, count, sizeof(*list), listed_compare);
+	for (size_t i = 0; i < count; i++) {
+		if (list[i].file)
+			ns_stat_figures(list[i].file, &list[i].out.attr);
+		if (rc == 0)
+			rc = fn(arg, &list[i].out);
+		free(list[i].path);
+	}
+	lock_get(&ns->lock);
+	for (size_t i = 0; i < count; i++)
+		ns_unpin(ns, list[i].inode);
+	lock_put(&ns->lock);
+	free(list);
+	return rc;
+}
+
+/* ---- closing ---- */
+
+struct closing {
+	struct ns *ns;
+	ns_progress_fn *progress;
+	void *arg;
+	uint64_t told_ns; /* when progress was last called */
+};
+
+static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+	struct closing *closing = arg;
+	struct tier_figures figures;
+
+	(void)done_bytes;
+	(void)total_bytes;
+	if (!closing->progress || clock_ns() - closing->told_ns < NS_PROGRESS_NS)
+		return true;
+	tier_figures(closing->ns->tier, &figures);
+	closing->progress(closing->arg, figures.resident_bytes);
+	closing->told_ns = clock_ns();
+	return true;
+}
+
+/* Without the lock. Nobody maps or opens the file any more, so what stays in the arena could not be written; the
+ * kernel's cache went with the mount, and all of it had been written back. */
+static int demote_all(struct ramfile *file, struct closing *closing)
+{
+	struct ramfile_figures figures;
+	struct file_moved moved;
+	int rc;
+
+	ramfile_figures(file, &figures);
+	if (figures.lost || figures.arena_bytes == 0)
+		return 0;
+	rc = ramfile_pin(file, 0, UINT64_MAX, false);
+	for (int i = 0; i < NS_CLOSE_TRIES && rc == 0; i++) {
+		rc = demand_demote(file, 0, UINT64_MAX, close_progress, closing, &moved);
+		ramfile_figures(file, &figures);
+		if (figures.arena_bytes == 0)
+			return 0;
+	}
+	return rc < 0 ? rc : -ENOSPC;
+}
+
+static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *closing)
+{
+	char path[PATH_MAX] = "?";
+	int rc;
+
+	lock_put(&ns->lock);
+	rc = demote_all(inode->file, closing);
+	lock_get(&ns->lock);
+	if (rc == 0)
+		rc = ns_sync_inode(ns, inode, false);
+	if (rc == 0 && inode->rec.dirty)
+		rc = -EBUSY;
+	if (rc < 0) {
+		tree_path(inode, path, sizeof(path));
+		log_error("%s: cannot be demoted (%s); its memory stays in the arenas, mount the pool again before the "
+			  "host goes down",
+			  path, strerror(-rc));
+		return rc;
+	}
+	ramfile_unload(inode->file);
+	inode->file = NULL;
+	return 0;
+}
+
+int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
+{
+	CLEANUP_FREE uint64_t *list = NULL;
+	struct closing closing = { .ns = ns, .progress = progress, .arg = arg, .told_ns = clock_ns() };
+	size_t count;
+	int rc = reap_orphans(ns), first = rc;
+
+	LOCK_SCOPE(&ns->lock);
+	count = ns_list_inodes(ns, is_loaded, &list);
+	for (size_t i = 0; i < count; i++) {
+		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
+
+		ns_pin(inode);
+		rc = close_inode(ns, inode, &closing);
+		if (rc < 0 && first == 0)
+			first = rc;
+		ns_unpin(ns, inode);
+	}
+	return list ? first : -ENOMEM;
+}

@@ -1,0 +1,543 @@
+/* names/names.c - see names.h and inode.h: lookups, attributes, and everything that changes a directory. */
+#include "names/names.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "names/content.h"
+#include "names/inode.h"
+#include "names/outcome.h"
+#include "names/record.h"
+#include "names/tree.h"
+
+/* ---- looking ---- */
+
+/* Drops the lock for the figures of the RAM file. */
+static void stat_full(struct ns *ns, struct tree_inode *inode, struct stat *ret)
+{
+	struct ramfile *file = inode->file;
+
+	ns_stat(ns, inode, ret);
+	if (!file)
+		return;
+	ns_pin(inode);
+	lock_put(&ns->lock);
+	ns_stat_figures(file, ret);
+	lock_get(&ns->lock);
+	ns_unpin(ns, inode);
+}
+
+static int check_name(const char *name)
+{
+	if (strlen(name) > NAME_MAX)
+		return -ENAMETOOLONG;
+	return *name ? 0 : -ENOENT;
+}
+
+static int find_entry(struct ns *ns, uint64_t parent, const char *name, struct tree_inode **ret_dir,
+		      struct tree_entry **ret)
+{
+	int rc = check_name(name);
+
+	if (rc == 0)
+		rc = ns_find_dir(ns, parent, ret_dir);
+	if (rc < 0)
+		return rc;
+	*ret = tree_entry(&ns->tree, *ret_dir, name);
+	return *ret ? 0 : -ENOENT;
+}
+
+int ns_lookup(struct ns *ns, uint64_t parent, const char *name, struct stat *ret)
+{
+	struct tree_entry *entry;
+	struct tree_inode *dir;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	rc = find_entry(ns, parent, name, &dir, &entry);
+	if (rc == 0)
+		stat_full(ns, entry->child, ret);
+	return rc;
+}
+
+int ns_getattr(struct ns *ns, uint64_t ino, struct stat *ret)
+{
+	struct tree_inode *inode;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	rc = ns_find(ns, ino, &inode);
+	if (rc == 0)
+		stat_full(ns, inode, ret);
+	return rc;
+}
+
+int ns_remember(struct ns *ns, uint64_t ino)
+{
+	struct tree_inode *inode;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	rc = ns_find(ns, ino, &inode);
+	if (rc == 0)
+		inode->lookups++;
+	return rc;
+}
+
+void ns_forget(struct ns *ns, uint64_t ino, uint64_t count)
+{
+	struct tree_inode *inode;
+
+	LOCK_SCOPE(&ns->lock);
+	if (ns_find(ns, ino, &inode) < 0)
+		return;
+	if (inode->inherited && count >= inode->lookups)
+		inode = ns_end_inheritance(ns, inode);
+	if (!inode)
+		return;
+	inode->lookups -= count < inode->lookups ? count : inode->lookups;
+	ns_reap_if_unused(ns, inode);
+}
+
+/* ---- requests ---- */
+
+bool ns_serve(struct ns *ns, uint64_t request, uint64_t *ret_ino)
+{
+	if (outcome_find(&ns->outcomes, request, ret_ino))
+		return true;
+	outcome_serve(request);
+	return false;
+}
+
+/* ---- attributes ---- */
+
+static void apply_setattr(struct record_inode *rec, const struct ns_setattr *change)
+{
+	rec->ctime = change->set_ctime ? change->ctime : ns_now();
+	if (change->set_mode)
+		rec->mode = (rec->mode & S_IFMT) | (change->mode & 07777);
+	if (change->set_uid)
+		rec->uid = change->uid;
+	if (change->set_gid)
+		rec->gid = change->gid;
+	if (change->set_atime)
+		rec->atime = change->atime;
+	if (change->set_mtime)
+		rec->mtime = change->mtime;
+}
+
+int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, struct stat *ret)
+{
+	struct tree_inode *inode;
+	struct record_inode rec;
+	int rc = 0;
+
+	if (change->set_size)
+		rc = ns_resize(ns, ino, change->size_bytes, false);
+	if (rc < 0)
+		return rc;
+	LOCK_SCOPE(&ns->lock);
+	ns_change_begin(ns);
+	rc = ns_find(ns, ino, &inode);
+	if (rc == 0) {
+		ns_pin(inode);
+		rec = inode->rec;
+		apply_setattr(&rec, change);
+		rc = ns_change_record(ns, inode, &rec, false);
+		ns_change_end(ns);
+		if (rc == 0)
+			stat_full(ns, inode, ret);
+		ns_unpin(ns, inode);
+	} else {
+		ns_change_end(ns);
+	}
+	return rc;
+}
+
+/* ---- making ---- */
+
+static void touch_dir(struct record_inode *rec, int nlink_change)
+{
+	rec->mtime = rec->ctime = ns_now();
+	rec->nlink = (uint32_t)((int)rec->nlink + nlink_change);
+}
+
+static struct record_inode new_record(const struct tree_inode *dir, mode_t mode, uid_t uid, gid_t gid)
+{
+	struct timespec now = ns_now();
+	struct record_inode rec = {
+		.mode = mode,
+		.uid = uid,
+		.gid = gid,
+		.nlink = S_ISDIR(mode) ? 2 : 1,
+		.atime = now,
+		.mtime = now,
+		.ctime = now,
+	};
+
+	if (dir->rec.mode & S_ISGID) {
+		rec.gid = dir->rec.gid;
+		if (S_ISDIR(mode))
+			rec.mode |= S_ISGID;
+	}
+	return rec;
+}
+
+/* Within a change: a place for a name in a directory that still is one. */
+static int check_place(struct ns *ns, uint64_t parent, const char *name, struct tree_inode **ret_dir)
+{
+	struct tree_entry *entry;
+	int rc = find_entry(ns, parent, name, ret_dir, &entry);
+
+	if (rc == 0)
+		return -EEXIST;
+	if (rc == -ENOENT && check_name(name) == 0 && *ret_dir && (*ret_dir)->rec.nlink > 0)
+		return 0;
+	return rc;
+}
+
+static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, const struct record_inode *rec,
+		     struct tree_inode **ret)
+{
+	struct record_batch batch = { .count = 0 };
+	struct record_inode dir_rec = dir->rec;
+	struct tree_inode *inode = NULL;
+	struct tree_entry *entry = NULL;
+	uint64_t ino = ns->next_ino;
+	int rc = tree_inode_add(&ns->tree, ino, rec, &inode);
+
+	if (rc == 0)
+		rc = tree_entry_add(&ns->tree, dir, name, inode, &entry);
+	if (rc < 0)
+		goto err;
+	inode->lookups = 1;
+	touch_dir(&dir_rec, S_ISDIR(rec->mode) ? 1 : 0);
+	record_batch_super(&batch, ino + 1);
+	record_batch_inode(&batch, ino, rec);
+	record_batch_inode(&batch, dir->ino, &dir_rec);
+	record_batch_entry(&batch, dir->ino, name, ino);
+	outcome_add(&ns->outcomes, &batch, ino);
+	rc = ns_change_commit(ns, &batch, false);
+	if (rc < 0)
+		goto err;
+	ns->next_ino = ino + 1;
+	dir->rec = dir_rec;
+	tree_entry_show(entry);
+	*ret = inode;
+	return 0;
+err:
+	tree_entry_remove(&ns->tree, entry);
+	if (inode)
+		tree_inode_take(&ns->tree, inode);
+	tree_inode_free(inode);
+	return rc;
+}
+
+int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid, struct stat *ret)
+{
+	struct tree_inode *dir = NULL, *inode;
+	struct record_inode rec;
+	int rc;
+
+	if (!S_ISREG(mode) && !S_ISDIR(mode))
+		return -EPERM;
+	LOCK_SCOPE(&ns->lock);
+	ns_change_begin(ns);
+	rc = check_place(ns, parent, name, &dir);
+	if (rc == 0) {
+		rec = new_record(dir, mode, uid, gid);
+		rc = create_in(ns, dir, name, &rec, &inode);
+	}
+	if (rc == 0)
+		ns_stat(ns, inode, ret);
+	ns_change_end(ns);
+	return rc;
+}
+
+static int link_in(struct ns *ns, struct tree_inode *inode, struct tree_inode *dir, const char *name)
+{
+	struct record_batch batch = { .count = 0 };
+	struct record_inode rec = inode->rec, dir_rec = dir->rec;
+	struct tree_entry *entry;
+	int rc = tree_entry_add(&ns->tree, dir, name, inode, &entry);
+
+	if (rc < 0)
+		return rc;
+	rec.nlink++;
+	rec.ctime = ns_now();
+	touch_dir(&dir_rec, 0);
+	record_batch_inode(&batch, inode->ino, &rec);
+	record_batch_inode(&batch, dir->ino, &dir_rec);
+	record_batch_entry(&batch, dir->ino, name, inode->ino);
+	outcome_add(&ns->outcomes, &batch, inode->ino);
+	rc = ns_change_commit(ns, &batch, false);
+	if (rc < 0) {
+		tree_entry_remove(&ns->tree, entry);
+		return rc;
+	}
+	inode->rec.nlink = rec.nlink;
+	inode->rec.ctime = rec.ctime;
+	dir->rec = dir_rec;
+	tree_entry_show(entry);
+	return 0;
+}
+
+int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, struct stat *ret)
+{
+	struct tree_inode *dir = NULL, *inode;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	ns_change_begin(ns);
+	rc = ns_find(ns, ino, &inode);
+	if (rc == 0 && S_ISDIR(inode->rec.mode))
+		rc = -EPERM;
+	if (rc == 0 && inode->rec.nlink == 0)
+		rc = -ENOENT; /* its removal is promised to the store already */
+	if (rc == 0 && inode->rec.nlink == UINT32_MAX)
+		rc = -EMLINK;
+	if (rc == 0)
+		rc = check_place(ns, parent, name, &dir);
+	if (rc == 0)
+		rc = link_in(ns, inode, dir, name);
+	if (rc == 0)
+		ns_pin(inode);
+	ns_change_end(ns);
+	if (rc == 0) {
+		stat_full(ns, inode, ret);
+		ns_unpin(ns, inode);
+	}
+	return rc;
+}
+
+/* ---- removing ---- */
+
+/* What becomes of an inode that loses a name. */
+static void drop_link(struct record_inode *rec)
+{
+	rec->nlink = S_ISDIR(rec->mode) ? 0 : rec->nlink - 1;
+	rec->ctime = ns_now();
+}
+
+static int remove_entry(struct ns *ns, struct tree_inode *dir, struct tree_entry *entry)
+{
+	struct record_batch batch = { .count = 0 };
+	struct tree_inode *inode = entry->child;
+	struct record_inode rec = inode->rec, dir_rec = dir->rec;
+	int rc;
+
+	drop_link(&rec);
+	touch_dir(&dir_rec, S_ISDIR(rec.mode) ? -1 : 0);
+	record_batch_drop_entry(&batch, dir->ino, entry->key.name);
+	record_batch_inode(&batch, inode->ino, &rec);
+	record_batch_inode(&batch, dir->ino, &dir_rec);
+	outcome_add(&ns->outcomes, &batch, inode->ino);
+	rc = ns_change_commit(ns, &batch, false);
+	if (rc < 0)
+		return rc;
+	tree_entry_remove(&ns->tree, entry);
+	inode->rec.nlink = rec.nlink;
+	inode->rec.ctime = rec.ctime;
+	dir->rec = dir_rec;
+	return 0;
+}
+
+static int check_removable(const struct tree_inode *inode, bool is_rmdir)
+{
+	if (S_ISDIR(inode->rec.mode) != is_rmdir)
+		return is_rmdir ? -ENOTDIR : -EISDIR;
+	return is_rmdir && inode->entry_count > 0 ? -ENOTEMPTY : 0;
+}
+
+static int ns_remove(struct ns *ns, uint64_t parent, const char *name, bool is_rmdir)
+{
+	struct tree_inode *dir, *inode = NULL;
+	struct tree_entry *entry;
+	int rc;
+
+	LOCK_SCOPE(&ns->lock);
+	ns_change_begin(ns);
+	rc = find_entry(ns, parent, name, &dir, &entry);
+	if (rc == 0)
+		rc = check_removable(entry->child, is_rmdir);
+	if (rc == 0) {
+		inode = entry->child;
+		ns_pin(inode);
+		rc = remove_entry(ns, dir, entry);
+	}
+	ns_change_end(ns);
+	if (inode)
+		ns_unpin(ns, inode);
+	return rc;
+}
+
+int ns_unlink(struct ns *ns, uint64_t parent, const char *name)
+{
+	return ns_remove(ns, parent, name, false);
+}
+
+int ns_rmdir(struct ns *ns, uint64_t parent, const char *name)
+{
+	return ns_remove(ns, parent, name, true);
+}
+
+/* ---- renaming ---- */
+
+struct rename {
+	struct tree_inode *dir, *new_dir;
+	struct tree_entry *from, *to; /* to: NULL if the new name is free */
+	const char *name, *new_name;
+};
+
+static int rename_find(struct ns *ns, struct rename *r, uint64_t parent, uint64_t new_parent, unsigned int flags)
+{
+	int rc = find_entry(ns, parent, r->name, &r->dir, &r->from);
+
+	if (rc < 0)
+		return rc;
+	rc = find_entry(ns, new_parent, r->new_name, &r->new_dir, &r->to);
+	if (rc == -ENOENT && check_name(r->new_name) == 0 && r->new_dir && r->new_dir->rec.nlink > 0) {
+		r->to = NULL;
+		return flags & RENAME_EXCHANGE ? -ENOENT : 0;
+	}
+	if (rc == 0 && (flags & RENAME_NOREPLACE))
+		rc = -EEXIST;
+	return rc;
+}
+
+static int rename_check(const struct rename *r, unsigned int flags)
+{
+	bool from_dir = S_ISDIR(r->from->child->rec.mode), to_dir;
+
+	/* A directory may not come to lie below itself. */
+	if (from_dir && tree_is_below(r->new_dir, r->from->child))
+		return -EINVAL;
+	if (!r->to)
+		return 0;
+	to_dir = S_ISDIR(r->to->child->rec.mode);
+	if (flags & RENAME_EXCHANGE)
+		return to_dir && tree_is_below(r->dir, r->to->child) ? -EINVAL : 0;
+	if (from_dir && !to_dir)
+		return -ENOTDIR;
+	if (!from_dir && to_dir)
+		return -EISDIR;
+	return to_dir && r->to->child->entry_count > 0 ? -ENOTEMPTY : 0;
+}
+
+/* Records of both directories; the same one is written once. */
+static void rename_batch_dirs(struct record_batch *batch, const struct rename *r, struct record_inode *dir_rec,
+			      struct record_inode *new_dir_rec, int dir_links, int new_dir_links)
+{
+	*dir_rec = r->dir->rec;
+	*new_dir_rec = r->new_dir->rec;
+	if (r->dir == r->new_dir) {
+		touch_dir(dir_rec, dir_links + new_dir_links);
+		*new_dir_rec = *dir_rec;
+		record_batch_inode(batch, r->dir->ino, dir_rec);
+		return;
+	}
+	touch_dir(dir_rec, dir_links);
+	touch_dir(new_dir_rec, new_dir_links);
+	record_batch_inode(batch, r->dir->ino, dir_rec);
+	record_batch_inode(batch, r->new_dir->ino, new_dir_rec);
+}
+
+static int rename_exchange(struct ns *ns, const struct rename *r)
+{
+	struct tree_inode *a = r->from->child, *b = r->to->child;
+	int a_dir = S_ISDIR(a->rec.mode), b_dir = S_ISDIR(b->rec.mode);
+	struct record_inode dir_rec, new_dir_rec;
+	struct record_batch batch = { .count = 0 };
+	int rc;
+
+	record_batch_entry(&batch, r->dir->ino, r->name, b->ino);
+	record_batch_entry(&batch, r->new_dir->ino, r->new_name, a->ino);
+	rename_batch_dirs(&batch, r, &dir_rec, &new_dir_rec, b_dir - a_dir, a_dir - b_dir);
+	outcome_add(&ns->outcomes, &batch, a->ino);
+	rc = ns_change_commit(ns, &batch, false);
+	if (rc < 0)
+		return rc;
+	r->dir->rec = dir_rec;
+	r->new_dir->rec = new_dir_rec;
+	tree_entry_set_child(r->from, b);
+	tree_entry_set_child(r->to, a);
+	return 0;
+}
+
+/* replaced is r->to's inode, or NULL. */
+static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode *replaced)
+{
+	struct tree_inode *inode = r->from->child;
+	int moves_dir = S_ISDIR(inode->rec.mode), drops_dir = replaced && S_ISDIR(replaced->rec.mode);
+	struct record_inode dir_rec, new_dir_rec, rec = inode->rec, replaced_rec;
+	struct record_batch batch = { .count = 0 };
+	struct tree_entry *entry = NULL;
+	int rc = 0;
+
+	if (!replaced)
+		rc = tree_entry_add(&ns->tree, r->new_dir, r->new_name, inode, &entry);
+	if (rc < 0)
+		return rc;
+	rec.ctime = ns_now();
+	record_batch_drop_entry(&batch, r->dir->ino, r->name);
+	record_batch_entry(&batch, r->new_dir->ino, r->new_name, inode->ino);
+	record_batch_inode(&batch, inode->ino, &rec);
+	rename_batch_dirs(&batch, r, &dir_rec, &new_dir_rec, -moves_dir, moves_dir - drops_dir);
+	if (replaced) {
+		replaced_rec = replaced->rec;
+		drop_link(&replaced_rec);
+		record_batch_inode(&batch, replaced->ino, &replaced_rec);
+	}
+	outcome_add(&ns->outcomes, &batch, inode->ino);
+	rc = ns_change_commit(ns, &batch, false);
+	if (rc < 0) {
+		tree_entry_remove(&ns->tree, entry);
+		return rc;
+	}
+	r->dir->rec = dir_rec;
+	r->new_dir->rec = new_dir_rec;
+	inode->rec.ctime = rec.ctime;
+	tree_entry_remove(&ns->tree, r->from);
+	if (replaced) {
+		replaced->rec.nlink = replaced_rec.nlink;
+		replaced->rec.ctime = replaced_rec.ctime;
+		tree_entry_set_child(r->to, inode);
+	} else {
+		tree_entry_show(entry);
+	}
+	return 0;
+}
+
+int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_parent, const char *new_name,
+	      unsigned int flags)
+{
+	struct rename r = { .name = name, .new_name = new_name };
+	struct tree_inode *replaced = NULL;
+	int rc;
+
+	if (flags & ~(unsigned int)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
+	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+		return -EINVAL;
+	LOCK_SCOPE(&ns->lock);
+	ns_change_begin(ns);
+	rc = rename_find(ns, &r, parent, new_parent, flags);
+	if (rc == 0)
+		rc = rename_check(&r, flags);
+	/* Two names of one file: nothing to do, says POSIX. */
+	if (rc == 0 && !(r.to && r.to->child == r.from->child)) {
+		if (flags & RENAME_EXCHANGE) {
+			rc = rename_exchange(ns, &r);
+		} else {
+			replaced = r.to ? r.to->child : NULL;
+			if (replaced)
+				ns_pin(replaced);
+			rc = rename_move(ns, &r, replaced);
+		}
+	}
+	ns_change_end(ns);
+	if (replaced)
+		ns_unpin(ns, replaced);
+	return rc;
+}

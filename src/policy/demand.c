@@ -1,0 +1,195 @@
+/* Demotion on request: of a range, at once or when what is in use has shown itself.
+ *
+ * A file that is mapped is zapped first, and what is seen idle at the looks that follow goes, until all blocks have had
+ * the time to show that they are in use. What the kernel's page cache has goes before that.
+ */
+#include "policy/demand.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "engine/demote.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/huge.h"
+#include "engine/room.h"
+
+/* For the evictor of a plain mapping to go through a file. */
+#define EVICT_WAIT_NS (30 * NS_PER_S)
+
+struct demand {
+	struct ramfile *file;
+	uint64_t offset, len;
+	uint64_t round; /* the zap of this round, and everything after it, counts */
+	struct file_moved moved;
+};
+
+/* Under lock: some blocks from *first on that are idle, at most those of one part. False: there is none left. */
+static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *first, uint32_t *pick, size_t most,
+			size_t *ret_count)
+{
+	struct ramfile *file = demand->file;
+	uint64_t end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
+	struct heat_filter filter = { .min_idle_ns = tier_min_idle(file->tier),
+				      .now_ns = clock_ns(),
+				      .mapped = mapped };
+
+	if (!blocks_next_part(&file->blocks, *first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count) ||
+	    filter.first >= end)
+		return false;
+	if (filter.count > end - filter.first)
+		filter.count = end - filter.first;
+	*ret_count = heat_pick(&file->heat, &file->blocks, &filter, 0, pick, most);
+	*first = filter.first + filter.count;
+	return true;
+}
+
+/* Demotes what is idle now in the range. */
+static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_t most)
+{
+	struct ramfile *file = demand->file;
+	uint64_t first = demand->offset / file->block_bytes;
+
+	for (;;) {
+		struct demote_result result;
+		size_t count;
+		bool more;
+		int err;
+
+		lock_get(&file->lock);
+		more = demand_pick(demand, mapped, &first, pick, most, &count);
+		lock_put(&file->lock);
+		if (!more)
+			return 0;
+		if (!count)
+			continue;
+		err = demote_blocks(file, pick, count, false, &result);
+		demand->moved.moved_bytes += result.demoted * file->block_bytes;
+		if (err)
+			return err;
+	}
+}
+
+/* True when every block that is idle in the sense of the request has had its chance. Waits for the next look otherwise.
+ */
+static bool demand_met(struct demand *demand, uint64_t deadline_ns)
+{
+	struct ramfile *file = demand->file;
+	uint64_t zapped, now;
+
+	LOCK_SCOPE(&file->lock);
+	zapped = file->heat.zap_done_ns[demand->round % HEAT_RING];
+	now = clock_ns();
+	if (!atomic_load(&file->dram_blocks))
+		return true; /* nobody scans it */
+	if (file->heat.round >= demand->round && now >= zapped + tier_min_idle(file->tier))
+		return true;
+	return lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS) && clock_ns() > deadline_ns;
+}
+
+static uint64_t resident_in(struct demand *demand)
+{
+	struct ramfile *file = demand->file;
+	uint64_t bytes = 0;
+
+	LOCK_SCOPE(&file->lock);
+	for (uint64_t block = demand->offset / file->block_bytes;
+	     (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count &&
+	     block * file->block_bytes < demand->offset + demand->len;
+	     block++)
+		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
+			bytes += file->block_bytes;
+	return bytes;
+}
+
+static void want_scan(struct demand *demand, bool on)
+{
+	struct ramfile *file = demand->file;
+
+	lock_get(&file->lock);
+	if (on) {
+		demand->round = file->heat.round + (file->zapping ? 2 : 1);
+		file->scan_wanted++;
+	} else {
+		file->scan_wanted--;
+	}
+	lock_put(&file->lock);
+	tier_kick(file->tier);
+}
+
+/* Pages in the kernel's cache go first: the evictor is asked, and has come back when it did what it can. */
+static void want_evicted(struct ramfile *file)
+{
+	uint64_t deadline_ns = clock_ns() + EVICT_WAIT_NS;
+
+	assert(!room_is_evictor(file->tier)); /* it would wait for itself */
+	if (!room_has_evictor(file->tier))
+		return;
+	lock_get(&file->lock);
+	file->evict_wanted = file->blocks.cached > 0;
+	lock_put(&file->lock);
+	room_end_squeeze(file->tier);
+	lock_get(&file->lock);
+	while (file->evict_wanted && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
+		;
+	file->evict_wanted = false;
+	lock_put(&file->lock);
+}
+
+int demand_demote_staged(struct ramfile *file)
+{
+	struct demand demand = { .file = file, .len = file_size(file) };
+	size_t most = SCAN_BLOCKS;
+	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
+
+	if (!pick)
+		return -ENOMEM;
+	if (atomic_load(&file->lost))
+		return -EIO;
+	return demand_pass(&demand, false, pick, most);
+}
+
+int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
+		  struct file_moved *ret)
+{
+	uint64_t size = file_size(file);
+	struct demand demand = { .file = file,
+				 .offset = offset,
+				 .len = offset < size && len > size - offset ? size - offset : len };
+	size_t most = SCAN_BLOCKS;
+	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
+	uint64_t started_ns = clock_ns(), total;
+	bool mapped, done = false;
+	int err = 0;
+
+	if (!pick)
+		return -ENOMEM;
+	if (atomic_load(&file->lost))
+		return -EIO;
+	want_evicted(file);
+	huge_split_units(file, demand.offset / file->block_bytes, demand.len / file->block_bytes + 1, UINT64_MAX);
+	total = resident_in(&demand);
+	lock_get(&file->mapper_lock);
+	mapped = file->mapper_count > 0;
+	lock_put(&file->mapper_lock);
+	if (mapped)
+		want_scan(&demand, true);
+	while (!err && !done) {
+		/* Asked first, so that the last pass comes after the wait. */
+		done = !mapped || demand_met(&demand, started_ns + 2 * tier_min_idle(file->tier) + 5 * NS_PER_S);
+		if (progress && !progress(arg, demand.moved.moved_bytes, total))
+			err = -ECANCELED;
+		if (!err)
+			err = demand_pass(&demand, mapped, pick, most);
+	}
+	if (mapped)
+		want_scan(&demand, false);
+	if (err == -EBUSY) /* a process that is not back yet maps the file: everything counts as in use */
+		err = 0;
+	demand.moved.skipped_bytes = resident_in(&demand);
+	*ret = demand.moved;
+	return err;
+}

@@ -1,0 +1,41 @@
+/* policy/tier.h - the tier engine of one mount: budget, demoter, and the RAM files.
+ *
+ * Wired together by tierfs.c: a store, a directory for arenas, a configuration. The doors (front/) use names.h for
+ * names and ramfile.h, with the headers that it names, for content; the mapping code (map/) brings mappers and faults.
+ * Thread-safety: all functions but tier_new() and tier_free(), without a lock.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+
+struct tier_figures {
+	uint64_t dram_bytes; /* the budget */
+	uint64_t resident_bytes;
+	uint64_t metadata_bytes; /* tables and buffers of the engine */
+	uint64_t waiting_faults; /* faults that wait for room now */
+	uint64_t waited_faults;  /* faults that had to wait, ever */
+	uint64_t waiting_writes; /* write back of plain mappings that waits for the store */
+	uint64_t scans;
+	uint64_t visited_blocks; /* entries of block tables that the demoter went through, ever */
+	uint64_t pinned_blocks;  /* blocks that were not demoted because a device might write to them, or because they
+				  * are a part of a huge page that could not be split; ever */
+};
+
+/* Starts the threads. -EINVAL: a configuration out of range; -ENOMEM; those of a thread that cannot be made. */
+int tier_new(const struct tier_config *config, struct tier **ret);
+/* Stops the threads. All RAM files must have been put. Takes NULL. */
+void tier_free(struct tier *tier);
+
+/* A thread of read-ahead does not come back from a mapper (late), and another one shall take its place; or is back. */
+void tier_ahead_late(struct tier *tier, bool late);
+
+/* What is known without I/O. */
+void tier_figures(struct tier *tier, struct tier_figures *ret);
+
+/* Settings that may change while mounted. -EINVAL: out of range. dram: the budget. */
+int tier_set_dram(struct tier *tier, uint64_t bytes);
+/* Given explicitly, it is what protects pages that are referenced and not pinned. */
+int tier_set_min_idle(struct tier *tier, uint64_t ns);
