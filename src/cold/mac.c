@@ -11,7 +11,15 @@
  * 16 KiB. Who has made q contents, and seen all their identities, has found two equal ones with a probability of q^2 /
  * 2^119.
  *
- * Of a list: BLAKE2b with a key, 128 bits of it.
+ * So programs may see identities (access.sock shows them) of content of their choice, as many as they like: 2^-39 after
+ * 16 PiB. That is also why all 128 bits are kept in memory, 8 bytes a block (0.05 % of the memory) more than half of
+ * them would take: half of them, seen, could be met by 2^32 tries. A hash that anybody can compute would be met by a
+ * minute or two of work, and memory that was given the one content would read the other.
+ *
+ * Measured on one core with 16 KiB, in GB/s: this one 7.2, SHA-256 1.4, BLAKE2b 1.0, BLAKE2s 0.6; XXH3 60.
+ *
+ * Of a list: BLAKE2b with a key, 128 bits of it. Two hosts have no common secret, and it holds even where the key is
+ * known.
  */
 #include "cold/mac.h"
 

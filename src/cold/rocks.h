@@ -1,5 +1,9 @@
 /* cold/rocks.h - the database (RocksDB): small records in two families, through a write-ahead log.
  *
+ * Names and such (metadata) are few, are all read at a mount, and change together in atomic batches. Records that say
+ * where a value lies are many, and go by ranges. Apart, a walk of one never passes the tombstones of the other, and
+ * each is compacted for itself; they still share one log, so that one sync covers both.
+ *
  * Records are safe when rocks_write() returns, and durable if that was asked for or rocks_sync() came after. When the
  * database fails it often stays failed, although the reason is gone; rocks_reopen() closes and opens it under its
  * users.

@@ -1,7 +1,10 @@
 /* front/service.c - see service.h.
  *
  * libsystemd would do the talking in as many calls as this has functions. The protocol is stable, its own documentation
- * invites to write it down again, and a daemon that all memory of a host depends on loads one library less.
+ * invites to write it down again, and a daemon that all memory of a host depends on loads several libraries less.
+ *
+ * Descriptors are stored with FDPOLL=0: polled, the connection would wake the service manager with each request, since
+ * it would wait on the queue that the FUSE workers wait on.
  *
  * What comes back is not believed: environments are inherited and mistyped, and the kernel tells nobody when the mount
  * of a connection goes. The memfd says for which pool, mount point and device it was made; the descriptor has to be one

@@ -1,5 +1,12 @@
 /* Requests of the attach socket: HELLO, OPEN, MAP, RESUME, UNMAP, DISCARD, ADVISE, ZAPPED. Each is answered once, but
- * ZAPPED, which is an answer. A request that cannot be done is answered by ERROR, and the connection goes on. */
+ * ZAPPED, which is an answer. A request that cannot be done is answered by ERROR, and the connection goes on.
+ *
+ * OPEN brings a token, and is answered by a descriptor of the arena and one of /dev/userfaultfd, so that an
+ * unprivileged process can make a userfaultfd. MAP brings that: the process's pagemap is opened, the range registered
+ * for missing and write-protect faults, and the holder's byte locked in the arena's open file description
+ * (mem/arena.h). Then the mapper joins its file, which waits until no batch is at work: a batch does not know the
+ * newcomer and has not protected it. Resident blocks become generation 0, with their age as a guess (mem/heat.h). Last
+ * the userfaultfd joins the epoll sets of the fault workers. */
 #include "map/attached_impl.h"
 
 #include <errno.h>

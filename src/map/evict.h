@@ -3,7 +3,8 @@
  * The work is done by a helper process that does not hold /dev/fuse: it opens files of the mount and waits for their
  * write-back, which the daemon answers, so that a daemon that died would otherwise wait for itself. Pages leave by the
  * kernel's own reclaim, which leaves alone what is dirty, pinned (a disk reads into it) or mapped by two processes; the
- * answer shows that they stayed. Nothing here can lose a byte, whatever the addresses and files turn out to be.
+ * answer shows that they stayed. Nothing here can lose a byte, whatever the addresses and files turn out to be. (To
+ * invalidate the inode would be quicker, and loses what a device writes meanwhile.)
  *
  * Calls may come from any thread and are served one at a time. They wait for FUSE_OPEN and FUSE_WRITE of the file to be
  * answered: call with no lock held, and never from a thread that answers the kernel.

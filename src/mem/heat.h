@@ -4,7 +4,8 @@
  * mapper (the pages stay in the arena; a later access maps them again). Look, some time later: a block that is mapped
  * again was in use and is of generation 0; one that stayed absent is one round older. A block of generation 1 or more
  * is never zapped again, so "absent since its zap" is exact: nothing but a zap removes an entry, and any use puts it
- * back.
+ * back. A KVM guest is seen as well: a zap reaches its second-level page tables, and its next access faults the page
+ * in.
  *
  * Why it must be exact: a page into which a device is writing was mapped when the I/O began, and user space cannot see
  * the device's hold on it. Only a block that was absent for min_idle may be demoted.

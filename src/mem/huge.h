@@ -8,6 +8,9 @@
  * splits the page, and if somebody holds a reference just then, the part stays, as zeros. So it is split before; that
  * changes nothing in what anybody reads, and may fail. Whether it is split, the page cache tells (map/pins.h).
  *
+ * To mount with huge=advise while there is plenty of DRAM would make the first touch cheaper. But between the look that
+ * finds a page small and its punch no huge page may come into being, and khugepaged could be at work then.
+ *
  * Each call maps the unit for a moment: what it touches is present before, so the rule of mem/arena.h holds.
  * Thread-safe. 0 or -errno.
  */

@@ -8,7 +8,8 @@
  *   5 source           migrate: device state alone, some milliseconds
  *   6 target           cont
  *
- * With --post-copy cold blocks are left out of 2, and go beside 5 and after 6, on the connection of the stream.
+ * With --post-copy cold blocks are left out of 2, and go beside 5 and after 6, on the connection of the stream. Beside
+ * 5, since the target may need a cold block to take the devices' state.
  *
  * Until 5 is done an error lets the source go on as if nothing had been: the target is of no use then.
  */
