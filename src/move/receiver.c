@@ -264,11 +264,15 @@ static int write_in_place(struct receiver *receiver, uint64_t block, const void 
 }
 
 /* A block that is in DRAM, or was on its way, and whose content comes later: what it has is of no use. */
-static int replace_by_away(struct receiver *receiver, struct tierfs_access *access, uint64_t block)
+static int replace_by_away(struct receiver *receiver, struct tierfs_access *access, uint64_t block,
+			   const struct receiver_payload *age)
 {
 	struct tierfs_access_record request = { .block = block,
 						.ident = receiver->has[block],
-						.form = TIERFS_FORM_AWAY };
+						.generation = age->generation,
+						.tier = age->tier,
+						.form = TIERFS_FORM_AWAY,
+						.flags = TIERFS_BLOCK_SET_AGE };
 	struct tierfs_access_answer answer = {};
 	uint32_t block_bytes = receiver->target.block_bytes;
 	int err = fallocate(receiver->target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -297,15 +301,16 @@ static int settle(struct receiver *receiver, struct tierfs_access *access, const
 
 		err = payload->length_bytes
 			      ? write_in_place(receiver, left[i].block, payload->bytes, payload->length_bytes)
-			      : replace_by_away(receiver, access, left[i].block);
+			      : replace_by_away(receiver, access, left[i].block, payload);
 		if (err)
 			return set_block(receiver, left[i].block, err);
 		receiver->dram_blocks++;
 	}
 	for (size_t i = 0; i < count && !err; i++) {
+		const struct receiver_payload *payload = &batch->payload[left[i].payload_at];
 		struct tierfs_access_record record = { .block = left[i].block,
-						       .generation = left[i].generation,
-						       .tier = left[i].tier };
+						       .generation = payload->generation,
+						       .tier = payload->tier };
 
 		err = tierfs_access_add(access, &record, NULL);
 	}
@@ -413,7 +418,9 @@ static int add(struct receiver *receiver, const struct tierfs_access_record *req
 	err = tierfs_access_add(access, request, room);
 	if (!err)
 		batch->payload[batch->count++] = (struct receiver_payload){ .bytes = room,
-									    .length_bytes = request->payload_bytes };
+									    .length_bytes = request->payload_bytes,
+									    .generation = request->generation,
+									    .tier = request->tier };
 	return err;
 }
 
