@@ -217,6 +217,7 @@ static int prepare(struct receiver *receiver)
 		return err;
 	/* What was known of the content before is of no use: all of it comes. */
 	free(receiver->has);
+	receiver->has = NULL;
 	receiver->stamp = IDENT_NONE;
 	receiver->plain = receiver->target.block_bytes != header->block_bytes;
 	if (receiver->plain && receiver->post_copy)
