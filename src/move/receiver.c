@@ -617,6 +617,15 @@ static int send_list(struct receiver *receiver)
 	return err ? set_errno(receiver, err, "cannot answer") : 0;
 }
 
+/* There is no list: the other side is told why. */
+static void refuse(struct receiver *receiver)
+{
+	struct stream_header header = { .block_bytes = STREAM_BLOCK_BYTES_MIN };
+
+	if (!writer_new(STREAM_LIST, &header, channel_write, receiver->channel, &receiver->answer))
+		writer_abort(receiver->answer, receiver->why);
+}
+
 static int finish(struct receiver *receiver)
 {
 	if (receiver->in_place)
@@ -670,6 +679,8 @@ int receiver_run(struct receiver *receiver)
 		close_target(receiver); /* its handles are for who brings the rest */
 	if (receiver->answer)
 		writer_result(receiver->answer, err, err ? receiver->why : "");
+	else if (err && receiver->channel->two_way)
+		refuse(receiver);
 	return err;
 }
 
