@@ -294,6 +294,12 @@ static int add_block(struct fetching *fetching, const struct stream_record *reco
 	};
 	int err = tierfs_access_add(fetching->put, &request, record->payload);
 
+	/* Of large blocks a batch does not fit into the buffer. */
+	if (err == -ENOBUFS && fetching->batched) {
+		err = flush_batch(fetching);
+		if (!err)
+			err = tierfs_access_add(fetching->put, &request, record->payload);
+	}
 	if (!err)
 		fetching->batch[fetching->batched++] = record->block;
 	return err;
