@@ -6,8 +6,8 @@
  * Work is done in tierfs_access_end(), so who touches a buffer that is under way is found out. Calls and records can be
  * told to fail, and a hook sees each block that is asked for.
  *
- * Header only, for one program each: TEST_LIB would give it to all. Such a program has the line FAKE_LINK says:
- * link: -Wl,--wrap=open64 -Wl,--wrap=__open64_2 -Wl,--wrap=pwrite64 -Wl,--wrap=fallocate64 -Wl,--wrap=fsync
+ * Header only, for one program each: TEST_LIB would give it to all. Such a program is linked with
+ * -Wl,--wrap=open64 -Wl,--wrap=__open64_2 -Wl,--wrap=pwrite64 -Wl,--wrap=fallocate64 -Wl,--wrap=fsync
  */
 #pragma once
 
@@ -84,8 +84,8 @@ static struct fake {
 	struct fake_file file[FAKE_FILES];
 	struct fake_fault fault[FAKE_FAULTS];
 	uint64_t serial;
-	/* Under mutex, before a record is worked on. */
-	void (*hook)(enum fake_op op, struct fake_file *file, uint64_t block);
+	/* Under mutex, before a record is worked on. Not 0: the record fails. */
+	int (*hook)(enum fake_op op, struct fake_file *file, uint64_t block);
 } fake = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
 struct tierfs_access {
@@ -696,8 +696,8 @@ static inline void fake_do_one(struct tierfs_access *access, struct tierfs_acces
 {
 	int err = fake_trip(access->op, access->file->pool, false);
 
-	if (fake.hook)
-		fake.hook(access->op, access->file, record->block);
+	if (fake.hook && !err)
+		err = fake.hook(access->op, access->file, record->block);
 	fake_must(record->block < access->info.blocks);
 	if (err)
 		fake_refuse(record, err);

@@ -27,7 +27,8 @@ struct move {
 	struct rest_fetcher fetcher;
 	struct channel out, in; /* of sender and receiver */
 	int sent, received;
-	bool rest; /* after a post-copy: the rest, too */
+	bool rest, rest_only; /* after a post-copy: the rest, too, or alone */
+	void (*between)(void); /* before the rest */
 };
 
 /* --- files ------------------------------------------------------------------------------------------------------- */
@@ -203,8 +204,8 @@ static inline void *pair_receive(void *arg)
 {
 	struct move *move = arg;
 
-	move->received = receiver_run(&move->receiver);
-	if (!move->received && move->receiver.post_copy && move->rest)
+	move->received = move->rest_only ? 0 : receiver_run(&move->receiver);
+	if (!move->received && (move->rest_only || (move->receiver.post_copy && move->rest)))
 		move->received = rest_fetch(&move->fetcher);
 	pair_close(&move->in);
 	return NULL;
@@ -214,8 +215,10 @@ static inline void *pair_send(void *arg)
 {
 	struct move *move = arg;
 
-	move->sent = sender_talk(&move->sender);
-	if (!move->sent && move->sender.post_copy && move->rest)
+	move->sent = move->rest_only ? 0 : sender_talk(&move->sender);
+	if (!move->sent && move->between)
+		move->between(); /* the receiver is waiting for the header */
+	if (!move->sent && (move->rest_only || (move->sender.post_copy && move->rest)))
 		move->sent = rest_serve(&move->server);
 	pair_close(&move->out);
 	return NULL;

@@ -293,11 +293,12 @@ END_TEST
 
 static uint64_t hook_after;
 
-static void break_off(enum fake_op op, struct fake_file *file, uint64_t block)
+static int break_off(enum fake_op op, struct fake_file *file, uint64_t block)
 {
 	(void)block;
 	if (op == FAKE_LIST && file->pool == &fake.pool[0] && hook_after-- == 0)
 		shutdown(move.out.in_fd, SHUT_RDWR);
+	return 0;
 }
 
 START_TEST(the_sender_breaks_off)
@@ -494,11 +495,12 @@ static uint64_t model_blocks;
 static int model_fd;
 
 /* The machine runs while it is sent: under the mutex of fake, so rng has one user at a time. */
-static void change_meanwhile(enum fake_op op, struct fake_file *file, uint64_t block)
+static int change_meanwhile(enum fake_op op, struct fake_file *file, uint64_t block)
 {
 	(void)block;
 	if (op == FAKE_LIST && file->pool == &fake.pool[0] && !rnd(20))
 		change_block(file, model_fd, rnd(model_blocks));
+	return 0;
 }
 
 static int stop_changing(void *arg, char why[static SENDER_WHY_LEN])
@@ -516,6 +518,8 @@ static void move_somehow(void)
 	bool there = access(target_path, F_OK) == 0;
 
 	move_init(&move, rnd(4) > 0);
+	move.sender.post_copy = move.out.two_way && !rnd(3);
+	move.rest = true;
 	move.receiver.in_place = there && !rnd(3);
 	move.sender.live = !rnd(2);
 	move.sender.downtime_ns = 60 * NS_PER_S;
