@@ -19,6 +19,7 @@
 
 /* Blocks of a request: the daemon works on one while the next comes. */
 #define BATCH_BLOCKS 128
+#define BUSY_TRIES 1000 /* a millisecond each */
 
 static int set_why(struct receiver *receiver, int err, const char *what, const char *why)
 {
@@ -170,7 +171,7 @@ static int take_base(struct receiver *receiver)
 	return 0;
 }
 
-/* The base that a one-way stream is about: FILE.partial or FILE, whichever has that content. */
+/* The base that a one-way stream is about: FILE.partial or FILE, whichever has that content, if any. */
 static int find_base(struct receiver *receiver)
 {
 	const struct stream_header *header = &receiver->header;
@@ -184,8 +185,6 @@ static int find_base(struct receiver *receiver)
 		if (!is_base(receiver))
 			close_target(receiver);
 	}
-	if (!receiver->has)
-		return set_why(receiver, -ESTALE, "the stream builds on content that is not here", NULL);
 	return 0;
 }
 
@@ -275,19 +274,24 @@ static int replace_by_away(struct receiver *receiver, struct tierfs_access *acce
 						.form = TIERFS_FORM_AWAY,
 						.flags = TIERFS_BLOCK_SET_AGE };
 	struct tierfs_access_answer answer = {};
-	uint32_t block_bytes = receiver->target.block_bytes;
-	int err = fallocate(receiver->target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			    (off_t)(block * block_bytes), block_bytes) < 0
-			  ? -errno
-			  : 0;
+	off_t length = receiver->target.block_bytes;
 
-	if (!err)
-		err = tierfs_access_add(access, &request, NULL);
-	if (!err)
-		err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
-	if (!err && answer.record[0].result != TIERFS_ACCESS_WRITE_OK)
-		err = answer.record[0].error ? -(int)answer.record[0].error : -EBUSY;
-	return err;
+	/* It may come back before it is taken. */
+	for (unsigned int tries = 0; tries < BUSY_TRIES; tries++) {
+		int err = fallocate(receiver->target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    (off_t)block * length, length) < 0
+				  ? -errno
+				  : tierfs_access_add(access, &request, NULL);
+
+		if (!err)
+			err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
+		if (err || answer.record[0].result == TIERFS_ACCESS_WRITE_OK)
+			return err;
+		if (answer.record[0].result == TIERFS_ACCESS_ERROR)
+			return -(int)answer.record[0].error;
+		usleep(1000);
+	}
+	return -EBUSY;
 }
 
 /* Blocks that the call left alone: the kernel caches them, or they were on their way. */
