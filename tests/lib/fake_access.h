@@ -57,7 +57,7 @@ struct fake_pool {
 struct fake_block {
 	uint8_t state, generation, tier;
 	bool cached, away;
-	bool wanted, told; /* somebody waits for it; the supplier knows */
+	bool wanted, told;         /* somebody waits for it; the supplier knows */
 	struct tierfs_ident ident; /* of what is away */
 };
 
@@ -231,7 +231,7 @@ static inline uint64_t fake_content_bytes(const struct fake_file *file, int fd, 
 	if ((uint64_t)st.st_size <= offset)
 		return 0;
 	return (uint64_t)st.st_size - offset < file->pool->block_bytes ? (uint64_t)st.st_size - offset
-									: file->pool->block_bytes;
+								       : file->pool->block_bytes;
 }
 
 /* A block with zeros behind the end of the file. */
@@ -548,8 +548,8 @@ static inline void fake_list_one(struct tierfs_access *access, struct tierfs_acc
 		fake_refuse(record, -EREMOTE);
 	if (record->result != TIERFS_ACCESS_READ_OK && record->result != TIERFS_ACCESS_RESIDENT)
 		return;
-	if (record->flags & TIERFS_BLOCK_CACHED || (resident && !(flags & TIERFS_ACCESS_ALSO_RESIDENT) &&
-						    !(flags & TIERFS_ACCESS_HASH)))
+	if (record->flags & TIERFS_BLOCK_CACHED ||
+	    (resident && !(flags & TIERFS_ACCESS_ALSO_RESIDENT) && !(flags & TIERFS_ACCESS_HASH)))
 		return;
 	record->ident = mac_of(access->mac, access->plain, access->info.block_bytes);
 	if (resident && codec_is_zero(access->plain, access->info.block_bytes)) {
@@ -601,8 +601,7 @@ static inline void fake_store(struct tierfs_access *access, const struct tierfs_
 	if (request->form == TIERFS_FORM_AWAY) {
 		fake_make_hole(access->file, access->fd, request->block);
 		*at = (struct fake_block){ .state = TIERFS_STATE_COLD, .away = true, .ident = request->ident };
-	} else if (at->state != TIERFS_STATE_RESIDENT &&
-		   codec_is_zero(access->plain, access->info.block_bytes)) {
+	} else if (at->state != TIERFS_STATE_RESIDENT && codec_is_zero(access->plain, access->info.block_bytes)) {
 		fake_make_hole(access->file, access->fd, request->block);
 		return;
 	} else {

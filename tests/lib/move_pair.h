@@ -27,7 +27,7 @@ struct move {
 	struct rest_fetcher fetcher;
 	struct channel out, in; /* of sender and receiver */
 	int sent, received;
-	bool rest, rest_only; /* after a post-copy: the rest, too, or alone */
+	bool rest, rest_only;  /* after a post-copy: the rest, too, or alone */
 	void (*between)(void); /* before the rest */
 };
 

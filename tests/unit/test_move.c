@@ -215,8 +215,7 @@ static void take_list_of(const char *path)
 	ck_assert_int_eq(source_table_init(&table, BLOCKS), 0);
 	ck_assert_int_eq(mac_new(MAC_LIST, move.sender.base_key, &mac), 0);
 	ck_assert_int_eq(source_list(&target, mac, NULL, &table, move.sender.base), 0);
-	ck_assert_int_eq(
-		source_list_ident(move.sender.base_key, move.sender.base, BLOCKS, &move.sender.base_ident), 0);
+	ck_assert_int_eq(source_list_ident(move.sender.base_key, move.sender.base, BLOCKS, &move.sender.base_ident), 0);
 	mac_free(mac);
 	source_table_fini(&table);
 	source_close(&target);
@@ -359,8 +358,8 @@ START_TEST(a_call_fails)
 	move_init(&move, true);
 	move_run(&move);
 	if (move.received || move.sent) {
-		ck_assert_msg(move.received && move.sent, "%d (%s), %d (%s)", move.sent, move.sender.why,
-			      move.received, move.receiver.why);
+		ck_assert_msg(move.received && move.sent, "%d (%s), %d (%s)", move.sent, move.sender.why, move.received,
+			      move.receiver.why);
 		ck_assert_str_ne(move.receiver.why, "");
 		ck_assert_str_ne(move.sender.why, "");
 		why = one.pool ? move.receiver.why : move.sender.why;
@@ -527,9 +526,11 @@ static void move_somehow(void)
 	fake.hook = move.sender.live ? change_meanwhile : NULL;
 	fake.pool[1].dram_blocks = rnd(3) ? UINT64_MAX : rnd(200);
 	if (!rnd(2))
-		fake_fail((struct fake_fault){ .op = FAKE_WRITE, .pool = 1, .after = rnd(99), .times = 3, .err = EBUSY });
+		fake_fail(
+			(struct fake_fault){ .op = FAKE_WRITE, .pool = 1, .after = rnd(99), .times = 3, .err = EBUSY });
 	if (!rnd(2))
-		fake_fail((struct fake_fault){ .op = FAKE_LIST, .after = rnd(99), .times = 1 + rnd(9), .err = ENOBUFS });
+		fake_fail(
+			(struct fake_fault){ .op = FAKE_LIST, .after = rnd(99), .times = 1 + rnd(9), .err = ENOBUFS });
 	move_must(&move);
 	move_fini(&move);
 	memset(fake.fault, 0, sizeof(fake.fault));

@@ -110,6 +110,7 @@ START_TEST(in_place)
 		set_block(target_path, block, (block / 3 + 1 + block % 2) % 3, 99, 3000 + block);
 		file->block[block].cached = file->block[block].state == TIERFS_STATE_RESIDENT && block % 4 == 1;
 	}
+	fake_fail((struct fake_fault){ .op = FAKE_WRITE, .pool = 1, .times = 150, .err = EBUSY });
 	begin(true);
 	move.receiver.in_place = true;
 	move_must(&move);
@@ -124,13 +125,11 @@ END_TEST
 /* Daemons are replaced, and the disk is full for a moment: it is asked for again. */
 START_TEST(it_goes_on)
 {
+	static const enum fake_op op[] = { FAKE_WRITE, FAKE_READ, FAKE_WANTED };
+
 	begin_with_the_rest();
-	fake_fail((struct fake_fault){ .op = _i == 0 ? FAKE_WRITE : _i == 1 ? FAKE_READ : FAKE_WANTED,
-				       .pool = 1,
-				       .call = true,
-				       .after = 1,
-				       .times = 2,
-				       .err = ENOTCONN });
+	fake_fail(
+		(struct fake_fault){ .op = op[_i], .pool = 1, .call = true, .after = 1, .times = 2, .err = ENOTCONN });
 	if (_i == 0)
 		fake_fail((struct fake_fault){ .op = FAKE_WRITE, .pool = 1, .after = 70, .times = 1, .err = ENOSPC });
 	fake_fail((struct fake_fault){ .op = FAKE_LIST, .pool = 0, .after = 20, .times = 3, .err = EBUSY });
