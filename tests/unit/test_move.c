@@ -14,6 +14,7 @@
 #include "lib_check.h"
 
 #define BLOCKS 700U /* more than all requests under way take */
+#define FEW 240U    /* for what is done often */
 #define FOREVER UINT64_MAX
 
 static struct move move;
@@ -346,13 +347,13 @@ START_TEST(a_call_fails)
 	struct fake_fault one = fault[_i / 3];
 	const char *why;
 
-	make_mixed(source_path, BLOCKS, 1);
-	make_mixed(target_path, BLOCKS, 300);
-	for (uint64_t block = 6; block < BLOCKS; block += 9) {
+	make_mixed(source_path, FEW, 1);
+	make_mixed(target_path, FEW, 300);
+	for (uint64_t block = 6; block < FEW; block += 9) {
 		file_at(source_path)->block[block].cached = true;
 		file_at(target_path)->block[block].cached = true;
 	}
-	one.after = one.call ? after : after * 100;
+	one.after = one.call ? after : after * 80;
 	one.times = FOREVER;
 	fake_fail(one);
 	move_init(&move, true);
@@ -544,9 +545,10 @@ START_TEST(any_content_and_any_changes)
 	rng = seed ? strtoull(seed, NULL, 0) : clock_ns() | 1;
 	printf("TIERFS_SEED=%llu\n", (unsigned long long)rng);
 	fflush(stdout);
-	for (int run = 0; run < 12; run++) {
+	for (int run = 0; run < 8; run++) {
 		unlink(source_path);
 		remove_target();
+		memset(fake.file, 0, sizeof(fake.file)); /* they are all gone */
 		model_blocks = 1 + rnd(run % 2 ? 500 : 20);
 		make_file(source_path, model_blocks * BLOCK - rnd(BLOCK));
 		model_fd = open(source_path, O_RDWR | O_CLOEXEC);
