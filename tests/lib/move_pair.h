@@ -1,5 +1,5 @@
-/* tests/lib/move_pair.h - two pools of fake_access.h, a file in each, and what moves the one to the other: each end on a
- * thread of its own, over a pair of sockets or a pipe. Header only, as fake_access.h is.
+/* tests/lib/move_pair.h - two pools of fake_access.h, a file in each, and what moves the one to the other: each end on
+ * a thread of its own, over a pair of sockets or a pipe. Header only, as fake_access.h is.
  */
 #pragma once
 
