@@ -19,6 +19,7 @@
 
 /* Blocks of a request: the daemon works on one while the next comes. */
 #define BATCH_BLOCKS 128
+#define BUSY_TRIES 1000 /* a millisecond each */
 
 static int set_why(struct receiver *receiver, int err, const char *what, const char *why)
 {
@@ -170,7 +171,7 @@ static int take_base(struct receiver *receiver)
 	return 0;
 }
 
-/* The base that a one-way stream is about: FILE.partial or FILE, whichever has that content. */
+/* The base that a one-way stream is about: FILE.partial or FILE, whichever has that content, if any. */
 static int find_base(struct receiver *receiver)
 {
 	const struct stream_header *header = &receiver->header;
@@ -184,8 +185,6 @@ static int find_base(struct receiver *receiver)
 		if (!is_base(receiver))
 			close_target(receiver);
 	}
-	if (!receiver->has)
-		return set_why(receiver, -ESTALE, "the stream builds on content that is not here", NULL);
 	return 0;
 }
 
@@ -217,6 +216,7 @@ static int prepare(struct receiver *receiver)
 		return err;
 	/* What was known of the content before is of no use: all of it comes. */
 	free(receiver->has);
+	receiver->has = NULL;
 	receiver->stamp = IDENT_NONE;
 	receiver->plain = receiver->target.block_bytes != header->block_bytes;
 	if (receiver->plain && receiver->post_copy)
@@ -264,25 +264,34 @@ static int write_in_place(struct receiver *receiver, uint64_t block, const void 
 }
 
 /* A block that is in DRAM, or was on its way, and whose content comes later: what it has is of no use. */
-static int replace_by_away(struct receiver *receiver, struct tierfs_access *access, uint64_t block)
+static int replace_by_away(struct receiver *receiver, struct tierfs_access *access, uint64_t block,
+			   const struct receiver_payload *age)
 {
 	struct tierfs_access_record request = { .block = block,
 						.ident = receiver->has[block],
-						.form = TIERFS_FORM_AWAY };
+						.generation = age->generation,
+						.tier = age->tier,
+						.form = TIERFS_FORM_AWAY,
+						.flags = TIERFS_BLOCK_SET_AGE };
 	struct tierfs_access_answer answer = {};
-	uint32_t block_bytes = receiver->target.block_bytes;
-	int err = fallocate(receiver->target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-			    (off_t)(block * block_bytes), block_bytes) < 0
-			  ? -errno
-			  : 0;
+	off_t length = receiver->target.block_bytes;
 
-	if (!err)
-		err = tierfs_access_add(access, &request, NULL);
-	if (!err)
-		err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
-	if (!err && answer.record[0].result != TIERFS_ACCESS_WRITE_OK)
-		err = answer.record[0].error ? -(int)answer.record[0].error : -EBUSY;
-	return err;
+	/* It may come back before it is taken. */
+	for (unsigned int tries = 0; tries < BUSY_TRIES; tries++) {
+		int err = fallocate(receiver->target.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    (off_t)block * length, length) < 0
+				  ? -errno
+				  : tierfs_access_add(access, &request, NULL);
+
+		if (!err)
+			err = tierfs_access_write(access, TIERFS_ACCESS_WAIT, &answer);
+		if (err || answer.record[0].result == TIERFS_ACCESS_WRITE_OK)
+			return err;
+		if (answer.record[0].result == TIERFS_ACCESS_ERROR)
+			return -(int)answer.record[0].error;
+		usleep(1000);
+	}
+	return -EBUSY;
 }
 
 /* Blocks that the call left alone: the kernel caches them, or they were on their way. */
@@ -297,15 +306,16 @@ static int settle(struct receiver *receiver, struct tierfs_access *access, const
 
 		err = payload->length_bytes
 			      ? write_in_place(receiver, left[i].block, payload->bytes, payload->length_bytes)
-			      : replace_by_away(receiver, access, left[i].block);
+			      : replace_by_away(receiver, access, left[i].block, payload);
 		if (err)
 			return set_block(receiver, left[i].block, err);
 		receiver->dram_blocks++;
 	}
 	for (size_t i = 0; i < count && !err; i++) {
+		const struct receiver_payload *payload = &batch->payload[left[i].payload_at];
 		struct tierfs_access_record record = { .block = left[i].block,
-						       .generation = left[i].generation,
-						       .tier = left[i].tier };
+						       .generation = payload->generation,
+						       .tier = payload->tier };
 
 		err = tierfs_access_add(access, &record, NULL);
 	}
@@ -413,7 +423,9 @@ static int add(struct receiver *receiver, const struct tierfs_access_record *req
 	err = tierfs_access_add(access, request, room);
 	if (!err)
 		batch->payload[batch->count++] = (struct receiver_payload){ .bytes = room,
-									    .length_bytes = request->payload_bytes };
+									    .length_bytes = request->payload_bytes,
+									    .generation = request->generation,
+									    .tier = request->tier };
 	return err;
 }
 
@@ -609,6 +621,15 @@ static int send_list(struct receiver *receiver)
 	return err ? set_errno(receiver, err, "cannot answer") : 0;
 }
 
+/* There is no list: the other side is told why. */
+static void refuse(struct receiver *receiver)
+{
+	struct stream_header header = { .block_bytes = STREAM_BLOCK_BYTES_MIN };
+
+	if (!writer_new(STREAM_LIST, &header, channel_write, receiver->channel, &receiver->answer))
+		writer_abort(receiver->answer, receiver->why);
+}
+
 static int finish(struct receiver *receiver)
 {
 	if (receiver->in_place)
@@ -662,6 +683,8 @@ int receiver_run(struct receiver *receiver)
 		close_target(receiver); /* its handles are for who brings the rest */
 	if (receiver->answer)
 		writer_result(receiver->answer, err, err ? receiver->why : "");
+	else if (err && receiver->channel->two_way)
+		refuse(receiver);
 	return err;
 }
 

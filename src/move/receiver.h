@@ -27,7 +27,8 @@ struct receiver_batch {
 	struct receiver_payload {
 		const void *bytes; /* in the shared buffer */
 		uint32_t length_bytes;
-	} * payload; /* of each record: an answer does not name it */
+		uint8_t generation, tier;
+	} * payload; /* of each record, and its age: an answer says what the block has */
 	size_t count;
 	bool sent;
 };

@@ -52,7 +52,8 @@ struct fetching {
 	uint64_t flying;    /* wants without an answer */
 	uint64_t away, done;
 	bool stopping;
-	int err; /* of the thread beside */
+	int err;    /* of the thread beside */
+	int broken; /* of the connection, that it found */
 };
 
 /* --- the daemon --------------------------------------------------------------------------------------------------- */
@@ -124,22 +125,23 @@ static void *ask_for_wanted(void *arg)
 	struct fetching *fetching = arg;
 	struct tierfs_access *handle = NULL;
 	struct tierfs_access_answer answer = {};
-	int err = open_again(fetching->fetcher->path, &handle);
+	int err = open_again(fetching->fetcher->path, &handle), broken = 0;
 
-	while (!err && !stops(fetching)) {
+	while (!err && !broken && !stops(fetching)) {
 		err = tierfs_access_wanted(handle, &answer);
 		if (err == -ENOTCONN)
 			err = open_again(fetching->fetcher->path, &handle);
 		else if (!err)
-			err = take_wanted(fetching, &answer);
-		if (!err && !answer.count && !answer.away_blocks)
+			broken = take_wanted(fetching, &answer);
+		if (!err && !broken && !answer.count && !answer.away_blocks)
 			clock_sleep(RETRY_NS); /* the last ones are being counted */
 	}
 	tierfs_access_close(handle);
 	pthread_mutex_lock(&fetching->mutex);
 	fetching->err = err;
+	fetching->broken = broken;
 	pthread_mutex_unlock(&fetching->mutex);
-	if (err) /* the other one may sit in a read */
+	if (err || broken) /* the other one may sit in a read */
 		channel_break(fetching->fetcher->channel);
 	return NULL;
 }
@@ -294,6 +296,12 @@ static int add_block(struct fetching *fetching, const struct stream_record *reco
 	};
 	int err = tierfs_access_add(fetching->put, &request, record->payload);
 
+	/* Of large blocks a batch does not fit into the buffer. */
+	if (err == -ENOBUFS && fetching->batched) {
+		err = flush_batch(fetching);
+		if (!err)
+			err = tierfs_access_add(fetching->put, &request, record->payload);
+	}
 	if (!err)
 		fetching->batch[fetching->batched++] = record->block;
 	return err;
@@ -380,7 +388,7 @@ static int fetch_all(struct fetching *fetching)
 		err = ask_for_others(fetching, &end);
 		pthread_mutex_lock(&fetching->mutex);
 		flying = fetching->flying;
-		err = err ? err : fetching->err;
+		err = err ? err : fetching->err ? fetching->err : fetching->broken;
 		pthread_mutex_unlock(&fetching->mutex);
 		if (!err && !flying && fetching->batched)
 			err = flush_batch(fetching);
@@ -406,6 +414,15 @@ static int finish(struct fetching *fetching)
 	return err;
 }
 
+/* What the other side said explains a connection that broke. */
+static void hear_out(struct reader *reader)
+{
+	struct stream_record record;
+
+	while (!reader_next(reader, &record))
+		;
+}
+
 static void say_why(struct fetching *fetching, int err)
 {
 	struct rest_fetcher *fetcher = fetching->fetcher;
@@ -415,9 +432,19 @@ static void say_why(struct fetching *fetching, int err)
 		snprintf(fetcher->why, sizeof(fetcher->why), "another process has begun to bring its blocks");
 	else if (fetching->err)
 		snprintf(fetcher->why, sizeof(fetcher->why), "the daemon does not say what is wanted: %s",
-			 strerror(-fetching->err));
+			 source_text(fetching->err));
 	else if (!*fetcher->why)
-		snprintf(fetcher->why, sizeof(fetcher->why), "%s", *text ? text : strerror(-err));
+		snprintf(fetcher->why, sizeof(fetcher->why), "%s", *text ? text : source_text(err));
+}
+
+/* The threads are one again. The other side is told, if it is still there. */
+static void give_up(struct fetching *fetching, int err)
+{
+	if (fetching->writer && (err == -EPIPE || err == -ECONNRESET))
+		hear_out(fetching->reader);
+	say_why(fetching, err);
+	if (fetching->writer)
+		writer_abort(fetching->writer, fetching->fetcher->why);
 }
 
 static void fini(struct fetching *fetching)
@@ -452,13 +479,15 @@ int rest_fetch(struct rest_fetcher *fetcher)
 	pthread_mutex_unlock(&fetching.mutex);
 	if (runs)
 		pthread_join(thread, NULL);
-	if (!err)
+	if (err)
+		give_up(&fetching, err);
+	else
 		err = finish(&fetching);
 	if (!err && fetcher->totals.gone_blocks)
 		err = -EIO;
 	if (fetcher->progress)
 		progress_end(fetcher->progress);
-	if (err)
+	if (err && !*fetcher->why)
 		say_why(&fetching, err);
 	fetcher->left_bytes = fetching.away * fetching.block_bytes;
 	if (fetching.reader)

@@ -184,6 +184,23 @@ static int begin(struct serving *serving)
 	return err ? err : writer_flush(serving->writer);
 }
 
+/* What is wrong here is said before the connection is ended, which is an error of the reader as well. */
+static void give_up(struct serving *serving, int err)
+{
+	struct rest_server *server = serving->server;
+	char why[SOURCE_WHY_LEN];
+	bool theirs = err == -EPIPE || err == -ECONNRESET;
+
+	pthread_mutex_lock(&serving->mutex);
+	theirs = theirs || serving->err;
+	pthread_mutex_unlock(&serving->mutex);
+	if (!theirs) {
+		snprintf(server->why, sizeof(server->why), "%s", source_why(server->source, err, why));
+		writer_abort(serving->writer, server->why);
+	}
+	channel_break(server->channel); /* the reader may sit in a read */
+}
+
 static void say_why(struct serving *serving, int err)
 {
 	struct rest_server *server = serving->server;
@@ -219,11 +236,11 @@ int rest_serve(struct rest_server *server)
 		err = answer_all(serving);
 	if (!err)
 		err = writer_end(serving->writer, IDENT_NONE);
-	if (runs && err) /* it may sit in a read */
-		channel_break(server->channel);
+	if (runs && err)
+		give_up(serving, err);
 	if (runs)
 		pthread_join(thread, NULL);
-	if (err)
+	if (err && !*server->why)
 		say_why(serving, err);
 	if (serving->writer)
 		server->totals.stream_bytes = writer_bytes(serving->writer);

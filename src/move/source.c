@@ -101,7 +101,7 @@ char *source_why(const struct source *source, int err, char buf[static SOURCE_WH
 		snprintf(buf, SOURCE_WHY_LEN, "%s", source_text(err));
 	else
 		snprintf(buf, SOURCE_WHY_LEN, "block %llu: %s", (unsigned long long)source->error_block,
-			 strerror(-err));
+			 source_text(err));
 	return buf;
 }
 

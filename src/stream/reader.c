@@ -156,7 +156,7 @@ static int aborted(struct reader *reader, const struct stream_record *record)
 {
 	char text[STREAM_TEXT_LEN], why[STREAM_TEXT_LEN + 32];
 
-	snprintf(why, sizeof(why), "the sender gave up: %s", stream_text(record, text));
+	snprintf(why, sizeof(why), "the other side gave up: %s", stream_text(record, text));
 	return set_error(reader, -ECANCELED, "abort", why);
 }
 

@@ -48,7 +48,7 @@ note "a pause that fails: the target stays in pieces under another name"
 kill -CONT "$program"
 assert_status 1 tierctl send --live --pause false --via "tierctl recv --answer $T/two/vm1" "$T/one/vm0"
 assert_match "$out" "the pause command failed"
-assert_match "$out" "the sender gave up"
+assert_match "$out" "the other side gave up"
 [ ! -e "$T/two/vm1" ] || fail "half a file has the name of a whole one"
 stop_process "$load_pid"
 two_mounts_stop

@@ -283,7 +283,7 @@ START_TEST(aborted)
 	ck_assert_int_eq(writer_abort(writer, "out\nof \033paper"), 0);
 	writer_free(writer);
 	ck_assert_int_eq(read_all(STREAM_BLOCKS), -ECANCELED);
-	ck_assert_str_eq(error_text, "record 2 (abort) at offset 152: the sender gave up: out?of ?paper");
+	ck_assert_str_eq(error_text, "record 2 (abort) at offset 152: the other side gave up: out?of ?paper");
 }
 END_TEST
 
