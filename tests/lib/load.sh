@@ -19,6 +19,12 @@ need_load() # everything that a mapped load needs
 	[ -x "$PROG_RMW" ] || fail "$PROG_RMW is not built"
 }
 
+# For send --pause. A signal only asks for the stop: threads run on until one of them has taken it.
+stop_command() # PID
+{
+	echo "kill -STOP $1; while grep -h '^State:' /proc/$1/task/*/status | grep -qv 'stopped'; do sleep 0.001; done"
+}
+
 # Samples `tierctl stat` of PATH into FILE, one line of JSON each, until load_sample_stop. A daemon that is away leaves a gap.
 load_sample_start() # PATH FILE
 {

@@ -85,7 +85,7 @@ goes_on
 
 note "what was there each time was not sent again, and at last all of it is"
 program=$load_pid
-tierctl send --live --pause "kill -STOP $program" --via "tierctl recv --answer $T/two/vm0" "$vm" --json >"$T/sent" 2>"$T/send.err" || fail "send: $(cat "$T/send.err")"
+tierctl send --live --pause "$(stop_command "$program")" --via "tierctl recv --answer $T/two/vm0" "$vm" --json >"$T/sent" 2>"$T/send.err" || fail "send: $(cat "$T/send.err")"
 note "$(jq -c . "$T/sent")"
 assert_ge "$(jq .skipped_blocks "$T/sent")" $(((17 << 20) / 16384)) "blocks that were there already"
 content() { tierctl copy "$1" "$T/copied" >/dev/null && sha256sum <"$T/copied"; }

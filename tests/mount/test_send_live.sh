@@ -22,7 +22,7 @@ program=$load_pid
 
 tail -n 3 "$T/load.log"
 note "in rounds, then it is stopped"
-tierctl send --live --downtime 200ms --pause "kill -STOP $program" --via "tierctl recv --answer $T/two/vm0" "$T/one/vm0" --json >"$T/sent" 2>"$T/errors" ||
+tierctl send --live --downtime 200ms --pause "$(stop_command "$program")" --via "tierctl recv --answer $T/two/vm0" "$T/one/vm0" --json >"$T/sent" 2>"$T/errors" ||
 	fail "send --live: $(cat "$T/errors")"
 note "$(jq -c . "$T/sent")"
 assert_eq "$(content "$T/one/vm0")" "$(content "$T/two/vm0")" "content when it stands still"
@@ -37,7 +37,7 @@ for _ in before after; do # what is told first may have been done before it was 
 	at=$(ops)
 	assert_ok wait_for 30 went_on
 done
-tierctl send --live --pause "kill -STOP $program" --via "tierctl recv --answer $T/two/vm0" "$T/one/vm0" --json >"$T/sent2" 2>"$T/errors" ||
+tierctl send --live --pause "$(stop_command "$program")" --via "tierctl recv --answer $T/two/vm0" "$T/one/vm0" --json >"$T/sent2" 2>"$T/errors" ||
 	fail "send --live: $(cat "$T/errors")"
 note "$(jq -c . "$T/sent2")"
 assert_eq "$(content "$T/one/vm0")" "$(content "$T/two/vm0")" "content the second time"
