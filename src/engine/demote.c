@@ -558,23 +558,22 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 {
 	size_t most = BATCH_BYTES / file->block_bytes;
 	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
-	CLEANUP_FREE uint8_t *values = NULL;
-	CLEANUP_FREE uint8_t *plain = NULL;
+	struct work_batch *buffers = NULL;
 	int err;
 
 	*ret = (struct demote_result){ 0 };
-	if (batch)
-		batch->work = NULL;
 	if (most > BATCH_BLOCKS)
 		most = BATCH_BLOCKS;
-	values = malloc(most * codec_bound(file->block_bytes));
-	plain = aligned_alloc(4096, most * file->block_bytes);
-	if (!batch || !values || !plain)
+	if (!batch)
 		return -ENOMEM;
+	err = work_batch_get(tier_works(file->tier), most, &buffers);
+	if (err)
+		return err;
 	batch->file = file;
-	batch->values = values;
-	batch->plain = plain;
+	batch->values = buffers->values;
+	batch->plain = buffers->plain;
 	batch->soon = soon;
+	batch->work = NULL;
 	err = work_get(tier_works(file->tier), &batch->work);
 	while (!err && count) {
 		size_t now = count < most ? count : most;
@@ -584,5 +583,6 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 		count -= now;
 	}
 	work_put(tier_works(file->tier), batch->work);
+	work_batch_put(tier_works(file->tier), buffers);
 	return err;
 }

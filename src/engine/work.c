@@ -1,6 +1,7 @@
 #include "engine/work.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,8 +27,19 @@ static void work_free(struct work *work)
 	free(work);
 }
 
+static void batch_free(struct work_pool *pool, struct work_batch *batch)
+{
+	if (!batch)
+		return;
+	atomic_fetch_sub(&pool->batch_bytes, batch->bytes);
+	free(batch->plain);
+	free(batch->values);
+	free(batch);
+}
+
 void work_pool_fini(struct work_pool *pool)
 {
+	batch_free(pool, atomic_load(&pool->spare));
 	while (pool->idle) {
 		struct work *work = pool->idle;
 
@@ -101,6 +113,32 @@ void work_put(struct work_pool *pool, struct work *work)
 	lock_put(&pool->lock);
 }
 
+int work_batch_get(struct work_pool *pool, size_t blocks, struct work_batch **ret)
+{
+	struct work_batch *batch = atomic_exchange(&pool->spare, NULL);
+
+	if (!batch) {
+		batch = calloc(1, sizeof(*batch));
+		if (!batch)
+			return -ENOMEM;
+		batch->bytes = blocks * (pool->block_bytes + codec_bound(pool->block_bytes));
+		atomic_fetch_add(&pool->batch_bytes, batch->bytes);
+		batch->plain = aligned_alloc(PAGE, blocks * pool->block_bytes);
+		batch->values = malloc(blocks * codec_bound(pool->block_bytes));
+		if (!batch->plain || !batch->values) {
+			batch_free(pool, batch);
+			return -ENOMEM;
+		}
+	}
+	*ret = batch;
+	return 0;
+}
+
+void work_batch_put(struct work_pool *pool, struct work_batch *batch)
+{
+	batch_free(pool, atomic_exchange(&pool->spare, batch));
+}
+
 uint64_t work_pool_bytes(struct work_pool *pool)
 {
 	uint64_t made;
@@ -108,5 +146,5 @@ uint64_t work_pool_bytes(struct work_pool *pool)
 	lock_get(&pool->lock);
 	made = pool->made;
 	lock_put(&pool->lock);
-	return made * (pool->block_bytes + codec_bound(pool->block_bytes));
+	return made * (pool->block_bytes + codec_bound(pool->block_bytes)) + atomic_load(&pool->batch_bytes);
 }
