@@ -27,13 +27,13 @@ static void each_file(struct tier *tier, bool resident, tier_file_fn *fn, void *
 			next = TAILQ_NEXT(file, link);
 			continue;
 		}
-		file->pins++;
+		file->visits++;
 		lock_put(&tier->lock);
 		fn(arg, file);
 		lock_get(&tier->lock);
 		next = TAILQ_NEXT(file, link);
-		if (--file->pins == 0)
-			pthread_cond_broadcast(&tier->unpinned);
+		if (--file->visits == 0)
+			pthread_cond_broadcast(&tier->unvisited);
 	}
 	lock_put(&tier->lock);
 }
@@ -92,8 +92,8 @@ int tier_pin(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t e
 void tier_remove_file(struct tier *tier, struct ramfile *file)
 {
 	lock_get(&tier->lock);
-	while (file->pins)
-		lock_wait(&tier->lock, &tier->unpinned);
+	while (file->visits)
+		lock_wait(&tier->lock, &tier->unvisited);
 	if (file->listed)
 		TAILQ_REMOVE(&tier->files, file, link);
 	file->listed = false;

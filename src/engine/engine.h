@@ -70,8 +70,8 @@ struct tier {
 	_Atomic uint64_t demand_bytes; /* what the listed files could have in DRAM */
 
 	struct lock lock;
-	struct file_list files;  /* under lock */
-	pthread_cond_t unpinned; /* a file's pins became 0 */
+	struct file_list files;   /* under lock */
+	pthread_cond_t unvisited; /* a file's visits became 0 */
 
 	struct lock parked_lock;
 	struct parked_list parked; /* under parked_lock */

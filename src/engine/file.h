@@ -108,7 +108,7 @@ struct ramfile {
 
 	TAILQ_ENTRY(ramfile) link; /* under the tier's lock */
 	bool listed;               /* under the tier's lock */
-	unsigned int pins;         /* under the tier's lock: visits by the demoter; unload waits for 0 */
+	unsigned int visits;       /* under the tier's lock: by the demoter, and by who sums; unload waits for 0 */
 };
 
 /* Progress of a long call: returns false to cancel it. */

@@ -54,7 +54,7 @@ int tier_new(const struct tier_config *config, struct tier **ret)
 	lock_init(&tier->parked_lock, LOCK_RANK_BUDGET);
 	lock_init(&tier->forget_lock, LOCK_RANK_STATS); /* a leaf */
 	lock_cond_init(&tier->forgotten);
-	lock_cond_init(&tier->unpinned);
+	lock_cond_init(&tier->unvisited);
 	lock_cond_init(&tier->wakeup);
 	lock_cond_init(&tier->room);
 	lock_cond_init(&tier->squeeze);
@@ -102,7 +102,7 @@ void tier_free(struct tier *tier)
 	}
 	pthread_cond_destroy(&tier->forgotten);
 	lock_fini(&tier->forget_lock);
-	pthread_cond_destroy(&tier->unpinned);
+	pthread_cond_destroy(&tier->unvisited);
 	pthread_cond_destroy(&tier->wakeup);
 	pthread_cond_destroy(&tier->room);
 	pthread_cond_destroy(&tier->squeeze);
