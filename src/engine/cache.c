@@ -130,7 +130,7 @@ int cache_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, siz
 	if (refused)
 		return -EINVAL;
 	room_used(file->tier);
-	err = ramfile_read_for(file, AWAY_FOR_FILL, buf, len, offset, ret_len);
+	err = read_for(file, AWAY_FOR_FILL, buf, len, offset, ret_len);
 	hist_add(&file->faults, clock_ns() - started_ns);
 	return err;
 }

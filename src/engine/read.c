@@ -310,7 +310,7 @@ static bool wait_for_device(struct ramfile *file, const struct read_run *run, ui
 	return true;
 }
 
-int ramfile_read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, uint64_t offset, size_t *ret_len)
+int read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
 	struct read_run run = { .file = file, .what = what };
 	uint64_t failed_ns = 0;
@@ -379,5 +379,5 @@ int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *re
 
 int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
-	return ramfile_read_for(file, AWAY_FOR_CALL, buf, len, offset, ret_len);
+	return read_for(file, AWAY_FOR_CALL, buf, len, offset, ret_len);
 }

@@ -18,4 +18,4 @@ int ramfile_read(struct ramfile *file, void *buf, size_t len, uint64_t offset, s
 /* SEEK_DATA or SEEK_HOLE. -ENXIO as lseek(2). */
 int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *ret_offset);
 /* As ramfile_read(), and the same for a fill: cache_fill(). */
-int ramfile_read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, uint64_t offset, size_t *ret_len);
+int read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, uint64_t offset, size_t *ret_len);

@@ -69,7 +69,7 @@ static int shrink(struct ramfile *file, uint64_t size_bytes)
 	if (err)
 		return err;
 	while (!err && !cut) {
-		err = ramfile_discard_blocks(file, first_gone, end);
+		err = write_discard_blocks(file, first_gone, end);
 		lock_get(&file->lock);
 		cut = !err && cut_table(file, size_bytes, first_gone, &cached);
 		lock_put(&file->lock);
@@ -134,7 +134,7 @@ static int make_room(struct ramfile *file, uint64_t size_bytes, uint64_t fresh, 
 	if (!err && fresh)
 		err = arena_punch(&file->arena, old_blocks * file->block_bytes, fresh * file->block_bytes);
 	if (!err && fresh)
-		err = ramfile_find_left(file, old_blocks, fresh, left);
+		err = write_find_left(file, old_blocks, fresh, left);
 	return err;
 }
 

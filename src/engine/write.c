@@ -171,7 +171,7 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 		size_t run = 0;
 
 		if (direct)
-			err = ramfile_write_run(file, (const uint8_t *)buf + done, offset + done, len - done, &run);
+			err = write_run(file, (const uint8_t *)buf + done, offset + done, len - done, &run);
 		if (!err && !run) {
 			err = write_piece(file, work, &piece, (const uint8_t *)buf + done, direct);
 			run = piece.length;
@@ -264,7 +264,7 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 
 /* Blocks of the run that the punch left in the arena: a part of a huge page that could not be split just then. It was
  * zeroed instead, so it is right, and stays resident. */
-int ramfile_find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left)
+int write_find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left)
 {
 	uint64_t offset = first * file->block_bytes, end = offset + count * file->block_bytes, start, stop;
 	int err = 0;
@@ -304,7 +304,7 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 	if (!err && in_dram)
 		err = arena_punch(&file->arena, first * file->block_bytes, count * file->block_bytes);
 	if (!err && in_dram)
-		err = ramfile_find_left(file, first, count, left);
+		err = write_find_left(file, first, count, left);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
 		bool stays = was[i] == BLOCK_RESIDENT && (err || left[i]);
@@ -351,7 +351,7 @@ static bool next_discard(struct ramfile *file, uint64_t *first, uint64_t end, ui
 	return false;
 }
 
-int ramfile_discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
+int write_discard_blocks(struct ramfile *file, uint64_t first, uint64_t end)
 {
 	uint64_t count;
 
@@ -393,7 +393,7 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 		struct piece piece = piece_at(file, offset, end - offset);
 
 		if (piece.block >= first_whole && piece.block < end_whole) {
-			err = ramfile_discard_blocks(file, first_whole, end_whole);
+			err = write_discard_blocks(file, first_whole, end_whole);
 			offset = end_whole * file->block_bytes;
 			continue;
 		}

@@ -18,7 +18,7 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 /* Becomes a hole; edges inside a page are zeroed. Beyond the end: ignored. */
 int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len);
 /* Whole blocks, up to end, become holes. */
-int ramfile_discard_blocks(struct ramfile *file, uint64_t first, uint64_t end);
+int write_discard_blocks(struct ramfile *file, uint64_t first, uint64_t end);
 /* Blocks of the run that a punch left in the arena: a part of a huge page that could not be split just then. It was
  * zeroed instead, so it is right, and stays resident. */
-int ramfile_find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left);
+int write_find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *left);

@@ -158,7 +158,7 @@ static void end_batch(struct ramfile *file, struct write_batch *batch)
 		mappers_wake(file, batch->first, batch->count);
 }
 
-int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes)
+int write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes)
 {
 	CLEANUP_FREE struct write_batch *batch = NULL;
 	CLEANUP_FREE uint8_t *values = NULL;

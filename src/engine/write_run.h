@@ -10,4 +10,4 @@
 struct ramfile;
 
 /* Writes the run of whole cold blocks or holes at the start of the request. *ret_bytes: 0 if there is none. */
-int ramfile_write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes);
+int write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes);
