@@ -18,12 +18,12 @@
 static int claim_empty(struct ns *ns, uint64_t ino, struct tree_inode **ret)
 {
 	struct tree_inode *inode;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
-	rc = ns_find(ns, ino, &inode);
-	if (rc < 0)
-		return rc;
+	err = ns_find(ns, ino, &inode);
+	if (err < 0)
+		return err;
 	ns_wait_busy(ns, inode);
 	if (inode->rec.size_bytes || inode->rec.lost)
 		return -ENOTEMPTY;
@@ -37,7 +37,7 @@ static int claim_empty(struct ns *ns, uint64_t ino, struct tree_inode **ret)
 static int save_size(struct ns *ns, struct tree_inode *inode, const struct ramfile_cloned *cloned)
 {
 	struct record_inode rec, old;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
@@ -45,11 +45,11 @@ static int save_size(struct ns *ns, struct tree_inode *inode, const struct ramfi
 	rec.size_bytes = cloned->size_bytes;
 	rec.stored_bytes = cloned->shared_bytes;
 	rec.mtime = rec.ctime = ns_now();
-	rc = ns_change_record(ns, inode, &rec, true);
-	if (rc < 0)
+	err = ns_change_record(ns, inode, &rec, true);
+	if (err < 0)
 		ns_change_record(ns, inode, &old, true);
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 /* Without the lock; both files are open, the inode of the new one is busy. */
@@ -58,23 +58,23 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 {
 	struct store *store = ns->store;
 	struct ramfile *to = inode->file;
-	int rc = ramfile_truncate(to, 0); /* of one that failed half way, and so is the next */
+	int err = ramfile_truncate(to, 0); /* of one that failed half way, and so is the next */
 
-	if (rc == 0)
-		rc = store->ops->remove(store, inode->ino, 0, UINT64_MAX);
-	if (rc == 0)
-		rc = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
-	if (rc == 0)
-		rc = ramfile_clone(from, inode->ino, progress, arg, ret);
-	if (rc == 0)
-		rc = ramfile_sync(to);
-	if (rc == 0)
-		rc = ramfile_adopt(to, ret->size_bytes);
-	if (rc == 0)
-		rc = save_size(ns, inode, ret);
-	if (rc < 0 && ramfile_truncate(to, 0) == 0)
+	if (err == 0)
+		err = store->ops->remove(store, inode->ino, 0, UINT64_MAX);
+	if (err == 0)
+		err = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
+	if (err == 0)
+		err = ramfile_clone(from, inode->ino, progress, arg, ret);
+	if (err == 0)
+		err = ramfile_sync(to);
+	if (err == 0)
+		err = ramfile_adopt(to, ret->size_bytes);
+	if (err == 0)
+		err = save_size(ns, inode, ret);
+	if (err < 0 && ramfile_truncate(to, 0) == 0)
 		store->ops->remove(store, inode->ino, 0, UINT64_MAX);
-	return rc;
+	return err;
 }
 
 /* Both are open. */
@@ -82,33 +82,33 @@ static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, file_pro
 		      struct ramfile_cloned *ret)
 {
 	struct tree_inode *inode;
-	int rc = claim_empty(ns, to, &inode);
+	int err = claim_empty(ns, to, &inode);
 
-	if (rc < 0)
-		return rc;
-	rc = clone_content(ns, from, inode, progress, arg, ret);
+	if (err < 0)
+		return err;
+	err = clone_content(ns, from, inode, progress, arg, ret);
 	lock_get(&ns->lock);
 	ns_set_idle(ns, inode);
 	lock_put(&ns->lock);
-	return rc;
+	return err;
 }
 
 int ns_clone(struct ns *ns, uint64_t from, uint64_t to, file_progress_fn *progress, void *arg,
 	     struct ramfile_cloned *ret)
 {
 	struct ramfile *source, *target;
-	int rc;
+	int err;
 
 	if (from == to)
 		return -EINVAL;
-	rc = ns_open(ns, from, &source);
-	if (rc < 0)
-		return rc;
-	rc = ns_open(ns, to, &target);
-	if (rc == 0) {
-		rc = clone_open(ns, source, to, progress, arg, ret);
+	err = ns_open(ns, from, &source);
+	if (err < 0)
+		return err;
+	err = ns_open(ns, to, &target);
+	if (err == 0) {
+		err = clone_open(ns, source, to, progress, arg, ret);
 		ns_put(ns, to);
 	}
 	ns_put(ns, from);
-	return rc;
+	return err;
 }

@@ -31,7 +31,7 @@ static int on_dirty(void *arg, uint64_t ino)
 	struct ns *ns = arg;
 	struct tree_inode *inode;
 	struct record_inode rec;
-	int rc = 0;
+	int err = 0;
 
 	LOCK_SCOPE(&ns->lock);
 	/* Also waits for a fsync() that is just about to call it clean. */
@@ -41,11 +41,11 @@ static int on_dirty(void *arg, uint64_t ino)
 		if (!inode->rec.dirty) {
 			rec = inode->rec;
 			rec.dirty = true;
-			rc = ns_change_record(ns, inode, &rec, true);
+			err = ns_change_record(ns, inode, &rec, true);
 		}
 	}
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 static void set_kept(struct record_inode *rec)
@@ -58,35 +58,35 @@ static void set_kept(struct record_inode *rec)
 static int save_kept(struct ns *ns, struct tree_inode *inode)
 {
 	struct record_inode rec;
-	int rc;
+	int err;
 
 	ns_change_begin(ns);
 	rec = inode->rec;
 	set_kept(&rec);
-	rc = ns_change_record(ns, inode, &rec, true);
+	err = ns_change_record(ns, inode, &rec, true);
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 static int save_record(struct ns *ns, struct tree_inode *inode, bool durable)
 {
 	struct record_inode rec;
-	int rc = 0;
+	int err = 0;
 
 	ns_change_begin(ns);
 	if (inode->unsaved || durable) {
 		rec = inode->rec;
-		rc = ns_change_record(ns, inode, &rec, durable);
+		err = ns_change_record(ns, inode, &rec, durable);
 	}
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 /* Writes the record as clean, unless a change was reported since dirty_seq was read. */
 static int save_clean(struct ns *ns, struct tree_inode *inode, uint64_t dirty_seq, uint64_t stored_bytes, bool keep)
 {
 	struct record_inode rec;
-	int rc = 0;
+	int err = 0;
 
 	ns_change_begin(ns);
 	if (inode->dirty_seq == dirty_seq) {
@@ -95,26 +95,26 @@ static int save_clean(struct ns *ns, struct tree_inode *inode, uint64_t dirty_se
 		rec.stored_bytes = stored_bytes;
 		if (keep)
 			set_kept(&rec);
-		rc = ns_change_record(ns, inode, &rec, true);
+		err = ns_change_record(ns, inode, &rec, true);
 	} else if (keep) {
 		rec = inode->rec;
 		set_kept(&rec);
-		rc = ns_change_record(ns, inode, &rec, true);
+		err = ns_change_record(ns, inode, &rec, true);
 	}
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 /* Without the lock. From ramfile_mark_clean() on every change is reported again, so what is found clean after it and
  * was not reported since is clean. */
 static int sync_file(struct ramfile *file, bool *ret_clean)
 {
-	int rc = ramfile_sync(file);
+	int err = ramfile_sync(file);
 
-	if (rc == 0)
-		rc = ramfile_is_clean(file, ret_clean);
-	if (rc < 0 || !*ret_clean)
-		return rc;
+	if (err == 0)
+		err = ramfile_is_clean(file, ret_clean);
+	if (err < 0 || !*ret_clean)
+		return err;
 	ramfile_mark_clean(file);
 	return ramfile_is_clean(file, ret_clean);
 }
@@ -125,35 +125,35 @@ int ns_sync_inode(struct ns *ns, struct tree_inode *inode, bool keep)
 	struct ramfile *file = inode->file;
 	uint64_t dirty_seq = inode->dirty_seq;
 	bool clean = false;
-	int rc;
+	int err;
 
 	lock_put(&ns->lock);
-	rc = keep ? ramfile_store(file) : 0;
-	if (rc == 0)
-		rc = sync_file(file, &clean);
+	err = keep ? ramfile_store(file) : 0;
+	if (err == 0)
+		err = sync_file(file, &clean);
 	ramfile_figures(file, &figures);
 	lock_get(&ns->lock);
-	if (rc == 0 && clean && inode->rec.dirty)
+	if (err == 0 && clean && inode->rec.dirty)
 		return save_clean(ns, inode, dirty_seq, figures.stored_bytes, keep);
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	return keep ? save_kept(ns, inode) : save_record(ns, inode, true);
 }
 
 int ns_fsync(struct ns *ns, uint64_t ino)
 {
 	struct tree_inode *inode;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
-	rc = ns_find(ns, ino, &inode);
-	if (rc < 0)
-		return rc;
+	err = ns_find(ns, ino, &inode);
+	if (err < 0)
+		return err;
 	ns_pin(inode);
 	/* A record that is written durably takes all that was written before it along: one log holds them all. */
-	rc = inode->file ? ns_sync_inode(ns, inode, true) : save_record(ns, inode, true);
+	err = inode->file ? ns_sync_inode(ns, inode, true) : save_record(ns, inode, true);
 	ns_unpin(ns, inode);
-	return rc;
+	return err;
 }
 
 void ns_touch(struct ns *ns, uint64_t ino, bool modified)
@@ -176,7 +176,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	struct ramfile *file = NULL;
 	uint64_t size_bytes;
 	bool lost, kept, inherited, plain = false;
-	int rc;
+	int err;
 
 	ns_wait_busy(ns, inode);
 	if (inode->file)
@@ -187,47 +187,47 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	kept = inode->rec.kept;
 	inherited = inode->inherited;
 	lock_put(&ns->lock);
-	rc = ramfile_load(ns->tier, inode->ino, size_bytes, lost, &file);
-	if (rc == 0) {
+	err = ramfile_load(ns->tier, inode->ino, size_bytes, lost, &file);
+	if (err == 0) {
 		file_on_dirty(file, on_dirty, ns);
 		ramfile_set_kept(file, kept);
 		plain = cache_inherit(file, inherited);
 	} else {
-		log_error("file %llu: cannot load: %s", (unsigned long long)inode->ino, strerror(-rc));
+		log_error("file %llu: cannot load: %s", (unsigned long long)inode->ino, strerror(-err));
 	}
 	lock_get(&ns->lock);
 	inode->file = file;
 	inode->plain = plain;
 	ns_set_idle(ns, inode);
-	return rc;
+	return err;
 }
 
 static int find_regular(struct ns *ns, uint64_t ino, struct tree_inode **ret)
 {
-	int rc = ns_find(ns, ino, ret);
+	int err = ns_find(ns, ino, ret);
 
-	if (rc == 0 && S_ISDIR((*ret)->rec.mode))
-		rc = -EISDIR;
-	return rc;
+	if (err == 0 && S_ISDIR((*ret)->rec.mode))
+		err = -EISDIR;
+	return err;
 }
 
 int ns_open(struct ns *ns, uint64_t ino, struct ramfile **ret)
 {
 	struct tree_inode *inode;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
-	rc = find_regular(ns, ino, &inode);
-	if (rc < 0)
-		return rc;
+	err = find_regular(ns, ino, &inode);
+	if (err < 0)
+		return err;
 	inode->opens++;
 	/* A resize that is going on does not matter: the RAM file is there. */
 	if (!inode->file)
-		rc = ns_load_file(ns, inode);
-	if (rc < 0) {
+		err = ns_load_file(ns, inode);
+	if (err < 0) {
 		inode->opens--;
 		ns_reap_if_unused(ns, inode);
-		return rc;
+		return err;
 	}
 	*ret = inode->file;
 	return 0;
@@ -304,12 +304,12 @@ static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_in
 	uint64_t *list = NULL;
 	size_t count = 0;
 	struct ramfile *file;
-	int rc = list_regular(ns, loaded, &list, &count), failed = -ENOENT;
+	int err = list_regular(ns, loaded, &list, &count), failed = -ENOENT;
 
-	if (rc < 0)
-		return rc;
-	rc = -ENOENT;
-	for (size_t i = 0; i < count && rc != 0; i++) {
+	if (err < 0)
+		return err;
+	err = -ENOENT;
+	for (size_t i = 0; i < count && err != 0; i++) {
 		int open_rc = ns_open(ns, list[i], &file);
 
 		if (open_rc < 0 && open_rc != -ENOENT)
@@ -319,19 +319,19 @@ static int find_arena(struct ns *ns, int arena_fd, bool loaded, uint64_t *ret_in
 		if (mappers_owns_arena(file, arena_fd)) {
 			*ret_ino = list[i];
 			*ret = file;
-			rc = 0;
+			err = 0;
 		} else {
 			ns_put(ns, list[i]);
 		}
 	}
 	free(list);
-	return rc == 0 ? 0 : failed;
+	return err == 0 ? 0 : failed;
 }
 
 int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramfile **ret)
 {
 	struct stat attr, dir;
-	int rc;
+	int err;
 
 	/* Anybody may send anything: nothing is loaded for what cannot be an arena of this mount. */
 	if (fstat(arena_fd, &attr) < 0 || fstat(tier_arena_dir(ns->tier), &dir) < 0)
@@ -340,9 +340,9 @@ int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramf
 		return -ENOENT;
 	/* What has resident blocks was loaded at the start; a file that was mapped and never written may not have been.
 	 */
-	rc = find_arena(ns, arena_fd, true, ret_ino, ret);
+	err = find_arena(ns, arena_fd, true, ret_ino, ret);
 
-	return rc == -ENOENT ? find_arena(ns, arena_fd, false, ret_ino, ret) : rc;
+	return err == -ENOENT ? find_arena(ns, arena_fd, false, ret_ino, ret) : err;
 }
 
 /* ---- sizes ---- */
@@ -351,7 +351,7 @@ int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramf
 static int save_size(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes)
 {
 	struct record_inode rec;
-	int rc;
+	int err;
 
 	ns_change_begin(ns);
 	rec = inode->rec;
@@ -359,13 +359,13 @@ static int save_size(struct ns *ns, struct tree_inode *inode, uint64_t size_byte
 	rec.mtime = rec.ctime = ns_now();
 	if (size_bytes == 0)
 		rec.lost = rec.fell_back = false;
-	rc = ns_change_record(ns, inode, &rec, false);
-	if (rc < 0) {
+	err = ns_change_record(ns, inode, &rec, false);
+	if (err < 0) {
 		inode->rec = rec;
 		inode->unsaved = true;
 	}
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 /* Before the content goes: in the log this comes before the removal of any key, so that a file without its keys is
@@ -373,53 +373,53 @@ static int save_size(struct ns *ns, struct tree_inode *inode, uint64_t size_byte
 static int drop_kept(struct ns *ns, struct tree_inode *inode)
 {
 	struct record_inode rec;
-	int rc = 0;
+	int err = 0;
 
 	ns_change_begin(ns);
 	if (inode->rec.kept) {
 		rec = inode->rec;
 		rec.kept = false;
-		rc = ns_change_record(ns, inode, &rec, false);
+		err = ns_change_record(ns, inode, &rec, false);
 	}
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes, bool grow_only)
 {
 	struct ramfile *file;
-	int rc = ns_load_file(ns, inode);
+	int err = ns_load_file(ns, inode);
 
-	if (rc < 0 || (grow_only && size_bytes <= inode->rec.size_bytes))
-		return rc;
+	if (err < 0 || (grow_only && size_bytes <= inode->rec.size_bytes))
+		return err;
 	inode->busy = true;
 	file = inode->file;
-	rc = size_bytes ? 0 : drop_kept(ns, inode);
+	err = size_bytes ? 0 : drop_kept(ns, inode);
 	lock_put(&ns->lock);
-	if (rc == 0)
-		rc = ramfile_truncate(file, size_bytes);
+	if (err == 0)
+		err = ramfile_truncate(file, size_bytes);
 	lock_get(&ns->lock);
-	if (rc == 0)
-		rc = save_size(ns, inode, size_bytes);
+	if (err == 0)
+		err = save_size(ns, inode, size_bytes);
 	ns_set_idle(ns, inode);
-	return rc;
+	return err;
 }
 
 int ns_resize(struct ns *ns, uint64_t ino, uint64_t size_bytes, bool grow_only)
 {
 	struct tree_inode *inode;
-	int rc;
+	int err;
 
 	if (size_bytes > NS_SIZE_MAX)
 		return -EFBIG;
 	LOCK_SCOPE(&ns->lock);
-	rc = find_regular(ns, ino, &inode);
-	if (rc < 0)
-		return rc;
+	err = find_regular(ns, ino, &inode);
+	if (err < 0)
+		return err;
 	ns_pin(inode);
-	rc = resize_pinned(ns, inode, size_bytes, grow_only);
+	err = resize_pinned(ns, inode, size_bytes, grow_only);
 	ns_unpin(ns, inode);
-	return rc;
+	return err;
 }
 
 int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes)

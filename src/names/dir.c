@@ -53,14 +53,14 @@ int ns_readdir(struct ns *ns, uint64_t ino, uint64_t cookie, ns_entry_fn *fn, vo
 	struct found *found = calloc(READDIR_BATCH, sizeof(*found));
 	struct tree_inode *dir;
 	size_t count;
-	int rc, stop = 0;
+	int err, stop = 0;
 
 	if (!found)
 		return -ENOMEM;
 	do {
 		lock_get(&ns->lock);
-		rc = ns_find_dir(ns, ino, &dir);
-		count = rc == 0 ? collect(ns, dir, cookie, found) : 0;
+		err = ns_find_dir(ns, ino, &dir);
+		count = err == 0 ? collect(ns, dir, cookie, found) : 0;
 		lock_put(&ns->lock);
 		for (size_t i = 0; i < count && !stop; i++) {
 			if (found[i].file)
@@ -72,7 +72,7 @@ int ns_readdir(struct ns *ns, uint64_t ino, uint64_t cookie, ns_entry_fn *fn, vo
 		for (size_t i = 0; i < count; i++)
 			ns_unpin(ns, found[i].inode);
 		lock_put(&ns->lock);
-	} while (rc == 0 && !stop && count > 0);
+	} while (err == 0 && !stop && count > 0);
 	free(found);
-	return rc;
+	return err;
 }

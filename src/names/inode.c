@@ -24,12 +24,12 @@ void ns_change_begin(struct ns *ns)
 
 int ns_change_commit(struct ns *ns, const struct record_batch *batch, bool durable)
 {
-	int rc;
+	int err;
 
 	lock_put(&ns->lock);
-	rc = record_batch_put(batch, ns->store, durable);
+	err = record_batch_put(batch, ns->store, durable);
 	lock_get(&ns->lock);
-	return rc;
+	return err;
 }
 
 void ns_change_end(struct ns *ns)
@@ -43,14 +43,14 @@ int ns_change_record(struct ns *ns, struct tree_inode *inode, const struct recor
 	struct record_batch batch = { .count = 0 };
 	struct record_inode copy = *rec;
 	bool was_unsaved = inode->unsaved;
-	int rc;
+	int err;
 
 	record_batch_inode(&batch, inode->ino, &copy);
 	inode->unsaved = false;
-	rc = ns_change_commit(ns, &batch, durable);
-	if (rc < 0) {
+	err = ns_change_commit(ns, &batch, durable);
+	if (err < 0) {
 		inode->unsaved |= was_unsaved;
-		return rc;
+		return err;
 	}
 	/* A write may have touched the times meanwhile: that is newer, and saved later. */
 	if (inode->unsaved) {
@@ -79,11 +79,11 @@ int ns_find(struct ns *ns, uint64_t ino, struct tree_inode **ret)
 
 int ns_find_dir(struct ns *ns, uint64_t ino, struct tree_inode **ret)
 {
-	int rc = ns_find(ns, ino, ret);
+	int err = ns_find(ns, ino, ret);
 
-	if (rc == 0 && !S_ISDIR((*ret)->rec.mode))
-		rc = -ENOTDIR;
-	return rc;
+	if (err == 0 && !S_ISDIR((*ret)->rec.mode))
+		err = -ENOTDIR;
+	return err;
 }
 
 void ns_stat(const struct ns *ns, const struct tree_inode *inode, struct stat *ret)
@@ -137,19 +137,19 @@ void ns_stat_figures(struct ramfile *file, struct stat *ret)
  * as if it had none. */
 static int destroy_content(struct ns *ns, struct tree_inode *inode)
 {
-	int rc = 0;
+	int err = 0;
 
 	if (!S_ISREG(inode->rec.mode))
 		return 0;
 	if (!inode->file)
-		rc = ramfile_load(ns->tier, inode->ino, 0, true, &inode->file);
-	return rc < 0 ? rc : ramfile_destroy(inode->file);
+		err = ramfile_load(ns->tier, inode->ino, 0, true, &inode->file);
+	return err < 0 ? err : ramfile_destroy(inode->file);
 }
 
 void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 {
 	struct record_batch batch = { .count = 0 };
-	int rc;
+	int err;
 
 	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy || inode->inherited)
 		return;
@@ -158,18 +158,18 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 	ns->survivors -= inode->survivor ? 1 : 0;
 	tree_inode_take(&ns->tree, inode);
 	lock_put(&ns->lock);
-	rc = destroy_content(ns, inode);
+	err = destroy_content(ns, inode);
 	lock_get(&ns->lock);
 	/* The record goes last: as long as it is there, the next load removes what is left. */
-	if (rc == 0) {
+	if (err == 0) {
 		record_batch_drop_inode(&batch, inode->ino);
 		ns_change_begin(ns);
-		rc = ns_change_commit(ns, &batch, false);
+		err = ns_change_commit(ns, &batch, false);
 		ns_change_end(ns);
 	}
-	if (rc < 0)
+	if (err < 0)
 		log_warn("removed file %llu: its blocks could not be freed (%s); the next mount does it",
-			 (unsigned long long)inode->ino, strerror(-rc));
+			 (unsigned long long)inode->ino, strerror(-err));
 	tree_inode_free(inode);
 }
 

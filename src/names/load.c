@@ -38,11 +38,11 @@ static int load_inode(void *arg, const void *key, size_t key_len, const void *va
 	struct tree_inode *inode;
 	struct record_inode rec;
 	uint64_t ino;
-	int rc = record_parse_inode(key, key_len, value, value_len, &ino, &rec);
+	int err = record_parse_inode(key, key_len, value, value_len, &ino, &rec);
 
-	if (rc == 0 && ino >= ns->next_ino)
-		rc = -EBADMSG;
-	return rc < 0 ? rc : tree_inode_add(&ns->tree, ino, &rec, &inode);
+	if (err == 0 && ino >= ns->next_ino)
+		err = -EBADMSG;
+	return err < 0 ? err : tree_inode_add(&ns->tree, ino, &rec, &inode);
 }
 
 static int load_entry(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
@@ -52,20 +52,20 @@ static int load_entry(void *arg, const void *key, size_t key_len, const void *va
 	struct tree_entry *entry;
 	char name[NAME_MAX + 1];
 	uint64_t parent_ino, child_ino;
-	int rc = record_parse_entry(key, key_len, value, value_len, &parent_ino, name, &child_ino);
+	int err = record_parse_entry(key, key_len, value, value_len, &parent_ino, name, &child_ino);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	dir = tree_inode(&ns->tree, parent_ino);
 	child = tree_inode(&ns->tree, child_ino);
 	if (!dir || !child || !S_ISDIR(dir->rec.mode) || child_ino == NS_ROOT_INO)
 		return -EBADMSG;
 	if (S_ISDIR(child->rec.mode) && !LIST_EMPTY(&child->names))
 		return -EBADMSG; /* a directory has one name: with two, a walk up may never end */
-	rc = tree_entry_add(&ns->tree, dir, name, child, &entry);
-	if (rc == 0)
+	err = tree_entry_add(&ns->tree, dir, name, child, &entry);
+	if (err == 0)
 		tree_entry_show(entry);
-	return rc;
+	return err;
 }
 
 /* Link counts are what the names say; a record that differs is damaged. The way up from everything ends at the root. */
@@ -93,16 +93,16 @@ static int check_inode(const struct ns *ns, struct tree_inode *inode)
 static int check_tree(const struct ns *ns)
 {
 	struct tree_inode *inode, *next;
-	int rc = 0;
+	int err = 0;
 
 	inode = tree_inode(&ns->tree, NS_ROOT_INO);
 	if (!inode || !S_ISDIR(inode->rec.mode))
 		return -EBADMSG;
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
-		if (rc == 0)
-			rc = check_inode(ns, inode);
+		if (err == 0)
+			err = check_inode(ns, inode);
 	}
-	return rc;
+	return err;
 }
 
 static int load_tree(struct ns *ns)
@@ -115,11 +115,11 @@ static int load_tree(struct ns *ns)
 		{ RECORD_PREFIX_INODE, load_inode },
 		{ RECORD_PREFIX_ENTRY, load_entry },
 	};
-	int rc = 0;
+	int err = 0;
 
-	for (size_t i = 0; i < sizeof(step) / sizeof(step[0]) && rc == 0; i++)
-		rc = ns->store->ops->meta_walk(ns->store, &step[i].prefix, 1, step[i].fn, ns);
-	return rc;
+	for (size_t i = 0; i < sizeof(step) / sizeof(step[0]) && err == 0; i++)
+		err = ns->store->ops->meta_walk(ns->store, &step[i].prefix, 1, step[i].fn, ns);
+	return err;
 }
 
 static int make_root(struct ns *ns, const struct ns_config *config)
@@ -133,12 +133,12 @@ static int make_root(struct ns *ns, const struct ns_config *config)
 		.nlink = 2,
 		.atime = ns_now(),
 	};
-	int rc;
+	int err;
 
 	rec.mtime = rec.ctime = rec.atime;
-	rc = tree_inode_add(&ns->tree, NS_ROOT_INO, &rec, &root);
-	if (rc < 0)
-		return rc;
+	err = tree_inode_add(&ns->tree, NS_ROOT_INO, &rec, &root);
+	if (err < 0)
+		return err;
 	ns->next_ino = NS_ROOT_INO + 1;
 	record_batch_super(&batch, ns->next_ino);
 	record_batch_inode(&batch, NS_ROOT_INO, &rec);
@@ -150,13 +150,13 @@ static int fall_back(struct ns *ns, struct tree_inode *inode)
 {
 	struct record_batch batch = { .count = 0 };
 	char path[PATH_MAX] = "?";
-	int rc;
+	int err;
 
 	inode->rec.fell_back = true;
 	record_batch_inode(&batch, inode->ino, &inode->rec);
-	rc = record_batch_put(&batch, ns->store, true);
-	if (rc < 0)
-		return rc;
+	err = record_batch_put(&batch, ns->store, true);
+	if (err < 0)
+		return err;
 	tree_path(inode, path, sizeof(path));
 	log_warn("%s: has what its last fsync made durable; what was written later was in DRAM when the host went "
 		 "down, and may be gone",
@@ -168,32 +168,32 @@ static int fall_back(struct ns *ns, struct tree_inode *inode)
 static int mark_lost(struct ns *ns)
 {
 	struct tree_inode *inode, *next;
-	int rc = 0;
+	int err = 0;
 
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		struct record_batch batch = { .count = 0 };
 		char path[PATH_MAX] = "?";
 
-		if (rc < 0 || !inode->rec.dirty || inode->rec.nlink == 0)
+		if (err < 0 || !inode->rec.dirty || inode->rec.nlink == 0)
 			continue;
 		inode->rec.dirty = false;
 		if (inode->rec.kept) {
-			rc = fall_back(ns, inode);
+			err = fall_back(ns, inode);
 			continue;
 		}
 		/* Also when it is empty by its record: a new size may not have reached the disk before the power went.
 		 */
 		inode->rec.lost = true;
 		record_batch_inode(&batch, inode->ino, &inode->rec);
-		rc = record_batch_put(&batch, ns->store, true);
-		if (rc < 0)
+		err = record_batch_put(&batch, ns->store, true);
+		if (err < 0)
 			continue;
 		tree_path(inode, path, sizeof(path));
 		log_warn("%s: lost: it had blocks in DRAM when the host went down; reads give EIO until it is "
 			 "truncated to 0",
 			 path);
 	}
-	return rc;
+	return err;
 }
 
 static bool is_orphan(const struct tree_inode *inode)
@@ -235,22 +235,22 @@ static int load_survivors(struct ns *ns)
 {
 	CLEANUP_FREE uint64_t *list = NULL;
 	size_t count;
-	int rc = 0;
+	int err = 0;
 
 	LOCK_SCOPE(&ns->lock);
 	count = ns_list_inodes(ns, is_dirty_file, &list);
-	for (size_t i = 0; i < count && rc == 0; i++) {
+	for (size_t i = 0; i < count && err == 0; i++) {
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
 		ns_pin(inode);
-		rc = ns_load_file(ns, inode);
-		if (rc == 0 && inode->rec.nlink == 0 && mappers_have_arena(inode->file)) {
+		err = ns_load_file(ns, inode);
+		if (err == 0 && inode->rec.nlink == 0 && mappers_have_arena(inode->file)) {
 			inode->survivor = true;
 			ns->survivors++;
 		}
 		ns_unpin(ns, inode);
 	}
-	return list ? rc : -ENOMEM;
+	return list ? err : -ENOMEM;
 }
 
 /* Nobody knows what the kernel has in its tables; it will say when it drops an inode (ns_end_inheritance()). */
@@ -280,37 +280,37 @@ static void keep_promises(struct ns *ns)
 
 static int load_all(struct ns *ns, const struct ns_config *config)
 {
-	int rc = load_tree(ns);
+	int err = load_tree(ns);
 
-	if (rc == 0 && ns->next_ino == 0)
-		rc = make_root(ns, config);
-	if (rc == 0)
-		rc = check_tree(ns);
-	if (rc == 0)
-		rc = outcomes_load(&ns->outcomes, ns->store, config->takes_over ? config->session : 0);
-	if (rc == -EPROTONOSUPPORT)
+	if (err == 0 && ns->next_ino == 0)
+		err = make_root(ns, config);
+	if (err == 0)
+		err = check_tree(ns);
+	if (err == 0)
+		err = outcomes_load(&ns->outcomes, ns->store, config->takes_over ? config->session : 0);
+	if (err == -EPROTONOSUPPORT)
 		log_error("the pool's namespace is of another format version");
-	else if (rc == -EBADMSG)
+	else if (err == -EBADMSG)
 		log_error("the pool's namespace is damaged");
-	else if (rc < 0)
-		log_error("cannot load the pool's namespace: %s", strerror(-rc));
-	if (rc < 0)
-		return rc;
+	else if (err < 0)
+		log_error("cannot load the pool's namespace: %s", strerror(-err));
+	if (err < 0)
+		return err;
 	if (config->takes_over)
 		inherit_all(ns);
 	keep_promises(ns);
-	rc = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
-	if (rc == 0 && !config->takes_over)
-		rc = reap_orphans(ns);
-	if (rc < 0)
-		log_error("cannot make the namespace ready: %s", strerror(-rc));
-	return rc;
+	err = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
+	if (err == 0 && !config->takes_over)
+		err = reap_orphans(ns);
+	if (err < 0)
+		log_error("cannot make the namespace ready: %s", strerror(-err));
+	return err;
 }
 
 int ns_load(const struct ns_config *config, struct ns **ret)
 {
 	struct ns *ns = calloc(1, sizeof(*ns));
-	int rc;
+	int err;
 
 	if (!ns)
 		return -ENOMEM;
@@ -320,10 +320,10 @@ int ns_load(const struct ns_config *config, struct ns **ret)
 	lock_init(&ns->lock, LOCK_RANK_NAMESPACE);
 	lock_cond_init(&ns->cond);
 	tree_init(&ns->tree);
-	rc = load_all(ns, config);
-	if (rc < 0) {
+	err = load_all(ns, config);
+	if (err < 0) {
 		ns_free(ns);
-		return rc;
+		return err;
 	}
 	*ret = ns;
 	return 0;
@@ -350,11 +350,11 @@ void ns_free(struct ns *ns)
 int ns_path(struct ns *ns, uint64_t ino, char *buf, size_t cap)
 {
 	struct tree_inode *inode;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
-	rc = ns_find(ns, ino, &inode);
-	return rc < 0 ? rc : tree_path(inode, buf, cap);
+	err = ns_find(ns, ino, &inode);
+	return err < 0 ? err : tree_path(inode, buf, cap);
 }
 
 struct listed {
@@ -372,10 +372,10 @@ static int listed_compare(const void *a, const void *b)
 static int list_add(struct ns *ns, struct tree_inode *inode, struct listed *at)
 {
 	char path[PATH_MAX];
-	int rc = tree_path(inode, path, sizeof(path));
+	int err = tree_path(inode, path, sizeof(path));
 
 	/* The kernel bounds paths that it is given, not those that renames made longer. */
-	at->path = strdup(rc < 0 ? "(too long)" : path);
+	at->path = strdup(err < 0 ? "(too long)" : path);
 	if (!at->path)
 		return -ENOMEM;
 	at->inode = inode;
@@ -396,7 +396,7 @@ static int list_files(struct ns *ns, struct listed **ret, size_t *ret_count)
 {
 	struct tree_inode *inode, *next;
 	struct listed *list;
-	int rc = 0;
+	int err = 0;
 
 	LOCK_SCOPE(&ns->lock);
 	list = calloc(HASH_COUNT(ns->tree.inodes) + 1, sizeof(*list));
@@ -405,28 +405,28 @@ static int list_files(struct ns *ns, struct listed **ret, size_t *ret_count)
 	if (!list)
 		return -ENOMEM;
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
-		if (rc == 0 && S_ISREG(inode->rec.mode) &&
+		if (err == 0 && S_ISREG(inode->rec.mode) &&
 		    !(inode->rec.nlink == 1 && LIST_FIRST(&inode->names)->pending))
-			rc = list_add(ns, inode, &list[*ret_count]);
-		if (rc == 0 && list[*ret_count].inode == inode)
+			err = list_add(ns, inode, &list[*ret_count]);
+		if (err == 0 && list[*ret_count].inode == inode)
 			++*ret_count;
 	}
-	return rc;
+	return err;
 }
 
 int ns_files(struct ns *ns, ns_file_fn *fn, void *arg)
 {
 	struct listed *list = NULL;
 	size_t count;
-	int rc = list_files(ns, &list, &count);
+	int err = list_files(ns, &list, &count);
 
-	if (rc == 0)
+	if (err == 0)
 		qsort(list, count, sizeof(*list), listed_compare);
 	for (size_t i = 0; i < count; i++) {
 		if (list[i].file)
 			ns_stat_figures(list[i].file, &list[i].out.attr);
-		if (rc == 0)
-			rc = fn(arg, &list[i].out);
+		if (err == 0)
+			err = fn(arg, &list[i].out);
 		free(list[i].path);
 	}
 	lock_get(&ns->lock);
@@ -434,7 +434,7 @@ int ns_files(struct ns *ns, ns_file_fn *fn, void *arg)
 		ns_unpin(ns, list[i].inode);
 	lock_put(&ns->lock);
 	free(list);
-	return rc;
+	return err;
 }
 
 /* ---- closing ---- */
@@ -467,39 +467,39 @@ static int demote_all(struct ramfile *file, struct closing *closing)
 {
 	struct ramfile_figures figures;
 	struct file_moved moved;
-	int rc;
+	int err;
 
 	ramfile_figures(file, &figures);
 	if (figures.lost || figures.arena_bytes == 0)
 		return 0;
-	rc = ramfile_pin(file, 0, UINT64_MAX, false);
-	for (int i = 0; i < NS_CLOSE_TRIES && rc == 0; i++) {
-		rc = demand_demote(file, 0, UINT64_MAX, close_progress, closing, &moved);
+	err = ramfile_pin(file, 0, UINT64_MAX, false);
+	for (int i = 0; i < NS_CLOSE_TRIES && err == 0; i++) {
+		err = demand_demote(file, 0, UINT64_MAX, close_progress, closing, &moved);
 		ramfile_figures(file, &figures);
 		if (figures.arena_bytes == 0)
 			return 0;
 	}
-	return rc < 0 ? rc : -ENOSPC;
+	return err < 0 ? err : -ENOSPC;
 }
 
 static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *closing)
 {
 	char path[PATH_MAX] = "?";
-	int rc;
+	int err;
 
 	lock_put(&ns->lock);
-	rc = demote_all(inode->file, closing);
+	err = demote_all(inode->file, closing);
 	lock_get(&ns->lock);
-	if (rc == 0)
-		rc = ns_sync_inode(ns, inode, false);
-	if (rc == 0 && inode->rec.dirty)
-		rc = -EBUSY;
-	if (rc < 0) {
+	if (err == 0)
+		err = ns_sync_inode(ns, inode, false);
+	if (err == 0 && inode->rec.dirty)
+		err = -EBUSY;
+	if (err < 0) {
 		tree_path(inode, path, sizeof(path));
 		log_error("%s: cannot be demoted (%s); its memory stays in the arenas, mount the pool again before the "
 			  "host goes down",
-			  path, strerror(-rc));
-		return rc;
+			  path, strerror(-err));
+		return err;
 	}
 	ramfile_unload(inode->file);
 	inode->file = NULL;
@@ -511,7 +511,7 @@ int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 	CLEANUP_FREE uint64_t *list = NULL;
 	struct closing closing = { .ns = ns, .progress = progress, .arg = arg, .told_ns = clock_ns() };
 	size_t count;
-	int rc = reap_orphans(ns), first = rc;
+	int err = reap_orphans(ns), first = err;
 
 	LOCK_SCOPE(&ns->lock);
 	count = ns_list_inodes(ns, is_loaded, &list);
@@ -519,9 +519,9 @@ int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
 		ns_pin(inode);
-		rc = close_inode(ns, inode, &closing);
-		if (rc < 0 && first == 0)
-			first = rc;
+		err = close_inode(ns, inode, &closing);
+		if (err < 0 && first == 0)
+			first = err;
 		ns_unpin(ns, inode);
 	}
 	return list ? first : -ENOMEM;

@@ -39,12 +39,12 @@ static int check_name(const char *name)
 static int find_entry(struct ns *ns, uint64_t parent, const char *name, struct tree_inode **ret_dir,
 		      struct tree_entry **ret)
 {
-	int rc = check_name(name);
+	int err = check_name(name);
 
-	if (rc == 0)
-		rc = ns_find_dir(ns, parent, ret_dir);
-	if (rc < 0)
-		return rc;
+	if (err == 0)
+		err = ns_find_dir(ns, parent, ret_dir);
+	if (err < 0)
+		return err;
 	*ret = tree_entry(&ns->tree, *ret_dir, name);
 	return *ret ? 0 : -ENOENT;
 }
@@ -53,37 +53,37 @@ int ns_lookup(struct ns *ns, uint64_t parent, const char *name, struct stat *ret
 {
 	struct tree_entry *entry;
 	struct tree_inode *dir;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
-	rc = find_entry(ns, parent, name, &dir, &entry);
-	if (rc == 0)
+	err = find_entry(ns, parent, name, &dir, &entry);
+	if (err == 0)
 		stat_full(ns, entry->child, ret);
-	return rc;
+	return err;
 }
 
 int ns_getattr(struct ns *ns, uint64_t ino, struct stat *ret)
 {
 	struct tree_inode *inode;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
-	rc = ns_find(ns, ino, &inode);
-	if (rc == 0)
+	err = ns_find(ns, ino, &inode);
+	if (err == 0)
 		stat_full(ns, inode, ret);
-	return rc;
+	return err;
 }
 
 int ns_remember(struct ns *ns, uint64_t ino)
 {
 	struct tree_inode *inode;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
-	rc = ns_find(ns, ino, &inode);
-	if (rc == 0)
+	err = ns_find(ns, ino, &inode);
+	if (err == 0)
 		inode->lookups++;
-	return rc;
+	return err;
 }
 
 void ns_forget(struct ns *ns, uint64_t ino, uint64_t count)
@@ -132,28 +132,28 @@ int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, str
 {
 	struct tree_inode *inode;
 	struct record_inode rec;
-	int rc = 0;
+	int err = 0;
 
 	if (change->set_size)
-		rc = ns_resize(ns, ino, change->size_bytes, false);
-	if (rc < 0)
-		return rc;
+		err = ns_resize(ns, ino, change->size_bytes, false);
+	if (err < 0)
+		return err;
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
-	rc = ns_find(ns, ino, &inode);
-	if (rc == 0) {
+	err = ns_find(ns, ino, &inode);
+	if (err == 0) {
 		ns_pin(inode);
 		rec = inode->rec;
 		apply_setattr(&rec, change);
-		rc = ns_change_record(ns, inode, &rec, false);
+		err = ns_change_record(ns, inode, &rec, false);
 		ns_change_end(ns);
-		if (rc == 0)
+		if (err == 0)
 			stat_full(ns, inode, ret);
 		ns_unpin(ns, inode);
 	} else {
 		ns_change_end(ns);
 	}
-	return rc;
+	return err;
 }
 
 /* ---- making ---- */
@@ -189,13 +189,13 @@ static struct record_inode new_record(const struct tree_inode *dir, mode_t mode,
 static int check_place(struct ns *ns, uint64_t parent, const char *name, struct tree_inode **ret_dir)
 {
 	struct tree_entry *entry;
-	int rc = find_entry(ns, parent, name, ret_dir, &entry);
+	int err = find_entry(ns, parent, name, ret_dir, &entry);
 
-	if (rc == 0)
+	if (err == 0)
 		return -EEXIST;
-	if (rc == -ENOENT && check_name(name) == 0 && *ret_dir && (*ret_dir)->rec.nlink > 0)
+	if (err == -ENOENT && check_name(name) == 0 && *ret_dir && (*ret_dir)->rec.nlink > 0)
 		return 0;
-	return rc;
+	return err;
 }
 
 static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, const struct record_inode *rec,
@@ -206,12 +206,12 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	struct tree_inode *inode = NULL;
 	struct tree_entry *entry = NULL;
 	uint64_t ino = ns->next_ino;
-	int rc = tree_inode_add(&ns->tree, ino, rec, &inode);
+	int err = tree_inode_add(&ns->tree, ino, rec, &inode);
 
-	if (rc == 0)
-		rc = tree_entry_add(&ns->tree, dir, name, inode, &entry);
-	if (rc < 0)
-		goto err;
+	if (err == 0)
+		err = tree_entry_add(&ns->tree, dir, name, inode, &entry);
+	if (err < 0)
+		goto fail;
 	inode->lookups = 1;
 	touch_dir(&dir_rec, S_ISDIR(rec->mode) ? 1 : 0);
 	record_batch_super(&batch, ino + 1);
@@ -219,41 +219,41 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	record_batch_entry(&batch, dir->ino, name, ino);
 	outcome_add(&ns->outcomes, &batch, ino);
-	rc = ns_change_commit(ns, &batch, false);
-	if (rc < 0)
-		goto err;
+	err = ns_change_commit(ns, &batch, false);
+	if (err < 0)
+		goto fail;
 	ns->next_ino = ino + 1;
 	dir->rec = dir_rec;
 	tree_entry_show(entry);
 	*ret = inode;
 	return 0;
-err:
+fail:
 	tree_entry_remove(&ns->tree, entry);
 	if (inode)
 		tree_inode_take(&ns->tree, inode);
 	tree_inode_free(inode);
-	return rc;
+	return err;
 }
 
 int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid, struct stat *ret)
 {
 	struct tree_inode *dir = NULL, *inode;
 	struct record_inode rec;
-	int rc;
+	int err;
 
 	if (!S_ISREG(mode) && !S_ISDIR(mode))
 		return -EPERM;
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
-	rc = check_place(ns, parent, name, &dir);
-	if (rc == 0) {
+	err = check_place(ns, parent, name, &dir);
+	if (err == 0) {
 		rec = new_record(dir, mode, uid, gid);
-		rc = create_in(ns, dir, name, &rec, &inode);
+		err = create_in(ns, dir, name, &rec, &inode);
 	}
-	if (rc == 0)
+	if (err == 0)
 		ns_stat(ns, inode, ret);
 	ns_change_end(ns);
-	return rc;
+	return err;
 }
 
 static int link_in(struct ns *ns, struct tree_inode *inode, struct tree_inode *dir, const char *name)
@@ -261,10 +261,10 @@ static int link_in(struct ns *ns, struct tree_inode *inode, struct tree_inode *d
 	struct record_batch batch = { .count = 0 };
 	struct record_inode rec = inode->rec, dir_rec = dir->rec;
 	struct tree_entry *entry;
-	int rc = tree_entry_add(&ns->tree, dir, name, inode, &entry);
+	int err = tree_entry_add(&ns->tree, dir, name, inode, &entry);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	rec.nlink++;
 	rec.ctime = ns_now();
 	touch_dir(&dir_rec, 0);
@@ -272,10 +272,10 @@ static int link_in(struct ns *ns, struct tree_inode *inode, struct tree_inode *d
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	record_batch_entry(&batch, dir->ino, name, inode->ino);
 	outcome_add(&ns->outcomes, &batch, inode->ino);
-	rc = ns_change_commit(ns, &batch, false);
-	if (rc < 0) {
+	err = ns_change_commit(ns, &batch, false);
+	if (err < 0) {
 		tree_entry_remove(&ns->tree, entry);
-		return rc;
+		return err;
 	}
 	inode->rec.nlink = rec.nlink;
 	inode->rec.ctime = rec.ctime;
@@ -287,29 +287,29 @@ static int link_in(struct ns *ns, struct tree_inode *inode, struct tree_inode *d
 int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, struct stat *ret)
 {
 	struct tree_inode *dir = NULL, *inode;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
-	rc = ns_find(ns, ino, &inode);
-	if (rc == 0 && S_ISDIR(inode->rec.mode))
-		rc = -EPERM;
-	if (rc == 0 && inode->rec.nlink == 0)
-		rc = -ENOENT; /* its removal is promised to the store already */
-	if (rc == 0 && inode->rec.nlink == UINT32_MAX)
-		rc = -EMLINK;
-	if (rc == 0)
-		rc = check_place(ns, parent, name, &dir);
-	if (rc == 0)
-		rc = link_in(ns, inode, dir, name);
-	if (rc == 0)
+	err = ns_find(ns, ino, &inode);
+	if (err == 0 && S_ISDIR(inode->rec.mode))
+		err = -EPERM;
+	if (err == 0 && inode->rec.nlink == 0)
+		err = -ENOENT; /* its removal is promised to the store already */
+	if (err == 0 && inode->rec.nlink == UINT32_MAX)
+		err = -EMLINK;
+	if (err == 0)
+		err = check_place(ns, parent, name, &dir);
+	if (err == 0)
+		err = link_in(ns, inode, dir, name);
+	if (err == 0)
 		ns_pin(inode);
 	ns_change_end(ns);
-	if (rc == 0) {
+	if (err == 0) {
 		stat_full(ns, inode, ret);
 		ns_unpin(ns, inode);
 	}
-	return rc;
+	return err;
 }
 
 /* ---- removing ---- */
@@ -326,7 +326,7 @@ static int remove_entry(struct ns *ns, struct tree_inode *dir, struct tree_entry
 	struct record_batch batch = { .count = 0 };
 	struct tree_inode *inode = entry->child;
 	struct record_inode rec = inode->rec, dir_rec = dir->rec;
-	int rc;
+	int err;
 
 	drop_link(&rec);
 	touch_dir(&dir_rec, S_ISDIR(rec.mode) ? -1 : 0);
@@ -334,9 +334,9 @@ static int remove_entry(struct ns *ns, struct tree_inode *dir, struct tree_entry
 	record_batch_inode(&batch, inode->ino, &rec);
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	outcome_add(&ns->outcomes, &batch, inode->ino);
-	rc = ns_change_commit(ns, &batch, false);
-	if (rc < 0)
-		return rc;
+	err = ns_change_commit(ns, &batch, false);
+	if (err < 0)
+		return err;
 	tree_entry_remove(&ns->tree, entry);
 	inode->rec.nlink = rec.nlink;
 	inode->rec.ctime = rec.ctime;
@@ -355,22 +355,22 @@ static int ns_remove(struct ns *ns, uint64_t parent, const char *name, bool is_r
 {
 	struct tree_inode *dir, *inode = NULL;
 	struct tree_entry *entry;
-	int rc;
+	int err;
 
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
-	rc = find_entry(ns, parent, name, &dir, &entry);
-	if (rc == 0)
-		rc = check_removable(entry->child, is_rmdir);
-	if (rc == 0) {
+	err = find_entry(ns, parent, name, &dir, &entry);
+	if (err == 0)
+		err = check_removable(entry->child, is_rmdir);
+	if (err == 0) {
 		inode = entry->child;
 		ns_pin(inode);
-		rc = remove_entry(ns, dir, entry);
+		err = remove_entry(ns, dir, entry);
 	}
 	ns_change_end(ns);
 	if (inode)
 		ns_unpin(ns, inode);
-	return rc;
+	return err;
 }
 
 int ns_unlink(struct ns *ns, uint64_t parent, const char *name)
@@ -393,18 +393,18 @@ struct rename {
 
 static int rename_find(struct ns *ns, struct rename *r, uint64_t parent, uint64_t new_parent, unsigned int flags)
 {
-	int rc = find_entry(ns, parent, r->name, &r->dir, &r->from);
+	int err = find_entry(ns, parent, r->name, &r->dir, &r->from);
 
-	if (rc < 0)
-		return rc;
-	rc = find_entry(ns, new_parent, r->new_name, &r->new_dir, &r->to);
-	if (rc == -ENOENT && check_name(r->new_name) == 0 && r->new_dir && r->new_dir->rec.nlink > 0) {
+	if (err < 0)
+		return err;
+	err = find_entry(ns, new_parent, r->new_name, &r->new_dir, &r->to);
+	if (err == -ENOENT && check_name(r->new_name) == 0 && r->new_dir && r->new_dir->rec.nlink > 0) {
 		r->to = NULL;
 		return flags & RENAME_EXCHANGE ? -ENOENT : 0;
 	}
-	if (rc == 0 && (flags & RENAME_NOREPLACE))
-		rc = -EEXIST;
-	return rc;
+	if (err == 0 && (flags & RENAME_NOREPLACE))
+		err = -EEXIST;
+	return err;
 }
 
 static int rename_check(const struct rename *r, unsigned int flags)
@@ -450,15 +450,15 @@ static int rename_exchange(struct ns *ns, const struct rename *r)
 	int a_dir = S_ISDIR(a->rec.mode), b_dir = S_ISDIR(b->rec.mode);
 	struct record_inode dir_rec, new_dir_rec;
 	struct record_batch batch = { .count = 0 };
-	int rc;
+	int err;
 
 	record_batch_entry(&batch, r->dir->ino, r->name, b->ino);
 	record_batch_entry(&batch, r->new_dir->ino, r->new_name, a->ino);
 	rename_batch_dirs(&batch, r, &dir_rec, &new_dir_rec, b_dir - a_dir, a_dir - b_dir);
 	outcome_add(&ns->outcomes, &batch, a->ino);
-	rc = ns_change_commit(ns, &batch, false);
-	if (rc < 0)
-		return rc;
+	err = ns_change_commit(ns, &batch, false);
+	if (err < 0)
+		return err;
 	r->dir->rec = dir_rec;
 	r->new_dir->rec = new_dir_rec;
 	tree_entry_set_child(r->from, b);
@@ -474,12 +474,12 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	struct record_inode dir_rec, new_dir_rec, rec = inode->rec, replaced_rec;
 	struct record_batch batch = { .count = 0 };
 	struct tree_entry *entry = NULL;
-	int rc = 0;
+	int err = 0;
 
 	if (!replaced)
-		rc = tree_entry_add(&ns->tree, r->new_dir, r->new_name, inode, &entry);
-	if (rc < 0)
-		return rc;
+		err = tree_entry_add(&ns->tree, r->new_dir, r->new_name, inode, &entry);
+	if (err < 0)
+		return err;
 	rec.ctime = ns_now();
 	record_batch_drop_entry(&batch, r->dir->ino, r->name);
 	record_batch_entry(&batch, r->new_dir->ino, r->new_name, inode->ino);
@@ -491,10 +491,10 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 		record_batch_inode(&batch, replaced->ino, &replaced_rec);
 	}
 	outcome_add(&ns->outcomes, &batch, inode->ino);
-	rc = ns_change_commit(ns, &batch, false);
-	if (rc < 0) {
+	err = ns_change_commit(ns, &batch, false);
+	if (err < 0) {
 		tree_entry_remove(&ns->tree, entry);
-		return rc;
+		return err;
 	}
 	r->dir->rec = dir_rec;
 	r->new_dir->rec = new_dir_rec;
@@ -515,29 +515,29 @@ int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_par
 {
 	struct rename r = { .name = name, .new_name = new_name };
 	struct tree_inode *replaced = NULL;
-	int rc;
+	int err;
 
 	if (flags & ~(unsigned int)(RENAME_NOREPLACE | RENAME_EXCHANGE) ||
 	    flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
 		return -EINVAL;
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
-	rc = rename_find(ns, &r, parent, new_parent, flags);
-	if (rc == 0)
-		rc = rename_check(&r, flags);
+	err = rename_find(ns, &r, parent, new_parent, flags);
+	if (err == 0)
+		err = rename_check(&r, flags);
 	/* Two names of one file: nothing to do, says POSIX. */
-	if (rc == 0 && !(r.to && r.to->child == r.from->child)) {
+	if (err == 0 && !(r.to && r.to->child == r.from->child)) {
 		if (flags & RENAME_EXCHANGE) {
-			rc = rename_exchange(ns, &r);
+			err = rename_exchange(ns, &r);
 		} else {
 			replaced = r.to ? r.to->child : NULL;
 			if (replaced)
 				ns_pin(replaced);
-			rc = rename_move(ns, &r, replaced);
+			err = rename_move(ns, &r, replaced);
 		}
 	}
 	ns_change_end(ns);
 	if (replaced)
 		ns_unpin(ns, replaced);
-	return rc;
+	return err;
 }

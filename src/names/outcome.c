@@ -131,10 +131,10 @@ static int load_one(void *arg, const void *key, size_t key_len, const void *valu
 	uint32_t session, now = loading->outcomes->session;
 	struct outcome outcome;
 	uint16_t slot;
-	int rc = record_parse_outcome(key, key_len, value, value_len, &session, &slot, &outcome.request, &outcome.ino);
+	int err = record_parse_outcome(key, key_len, value, value_len, &session, &slot, &outcome.request, &outcome.ino);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	if (session >= now || now - session > OUTCOME_SESSIONS)
 		return add_old(loading, session, slot);
 	return add_outcome(loading->outcomes, outcome);
@@ -142,30 +142,30 @@ static int load_one(void *arg, const void *key, size_t key_len, const void *valu
 
 static int remove_old(const struct loading *loading, struct store *store)
 {
-	int rc = 0;
+	int err = 0;
 
-	for (size_t i = 0; i < loading->count && rc == 0;) {
+	for (size_t i = 0; i < loading->count && err == 0;) {
 		struct record_batch batch = { .count = 0 };
 
 		for (; i < loading->count && batch.count < RECORD_BATCH_MAX; i++)
 			record_batch_drop_outcome(&batch, loading->old[i].session, loading->old[i].slot);
-		rc = record_batch_put(&batch, store, false);
+		err = record_batch_put(&batch, store, false);
 	}
-	return rc;
+	return err;
 }
 
 int outcomes_load(struct outcomes *outcomes, struct store *store, uint32_t session)
 {
 	static const char prefix = RECORD_PREFIX_OUTCOME;
 	struct loading loading = { .outcomes = outcomes };
-	int rc;
+	int err;
 
 	outcomes->session = session;
-	rc = store->ops->meta_walk(store, &prefix, 1, load_one, &loading);
-	if (rc == 0)
-		rc = remove_old(&loading, store);
+	err = store->ops->meta_walk(store, &prefix, 1, load_one, &loading);
+	if (err == 0)
+		err = remove_old(&loading, store);
 	free(loading.old);
-	return rc;
+	return err;
 }
 
 void outcomes_fini(struct outcomes *outcomes)

@@ -217,10 +217,10 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 {
 	const uint8_t *v = value;
 	struct record_inode inode;
-	int rc = parse_version(v, value_len, RECORD_INODE_LEN, RECORD_INODE_VERSION);
+	int err = parse_version(v, value_len, RECORD_INODE_LEN, RECORD_INODE_VERSION);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 ||
 	    (v[1] & ~(v[0] == 1 ? FLAGS_1 : FLAGS_KNOWN)) != 0)
 		return -EBADMSG;
@@ -265,10 +265,10 @@ int record_parse_entry(const void *key, size_t key_len, const void *value, size_
 
 int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino)
 {
-	int rc = parse_version(value, value_len, RECORD_SUPER_LEN, RECORD_VERSION);
+	int err = parse_version(value, value_len, RECORD_SUPER_LEN, RECORD_VERSION);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	*ret_next_ino = get64((const uint8_t *)value + 8);
 	return 0;
 }
@@ -279,10 +279,10 @@ int record_parse_outcome(const void *key, size_t key_len, const void *value, siz
 	const uint8_t *v = value;
 	uint32_t session;
 	uint16_t slot;
-	int rc = parse_version(v, value_len, RECORD_OUTCOME_LEN, RECORD_VERSION);
+	int err = parse_version(v, value_len, RECORD_OUTCOME_LEN, RECORD_VERSION);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	if (key_len != OUTCOME_KEY_LEN)
 		return -EBADMSG;
 	memcpy(&session, (const uint8_t *)key + 1, sizeof(session));

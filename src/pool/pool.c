@@ -117,9 +117,9 @@ static int write_whole(int dir_fd, const char *name, const char *tmp, const void
 static int conf_write(int dir_fd, const char *id, uint32_t block_bytes)
 {
 	char text[256];
-	int rc = pool_conf_format(id, block_bytes, text, sizeof(text));
+	int err = pool_conf_format(id, block_bytes, text, sizeof(text));
 
-	return rc < 0 ? rc : write_whole(dir_fd, POOL_CONF, POOL_CONF_TMP, text, strlen(text));
+	return err < 0 ? err : write_whole(dir_fd, POOL_CONF, POOL_CONF_TMP, text, strlen(text));
 }
 
 /* A pool of before there was one, or whose secret was lost, is given a new one. Identities in its store are then of no
@@ -128,17 +128,17 @@ static int ensure_secret(struct pool *pool, int dir_fd)
 {
 	CLEANUP_CLOSE int fd = openat(dir_fd, POOL_SECRET, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	ssize_t len = fd >= 0 ? read(fd, pool->secret, sizeof(pool->secret)) : 0;
-	int rc = fd < 0 && errno != ENOENT ? -errno : len < 0 ? -errno : 0;
+	int err = fd < 0 && errno != ENOENT ? -errno : len < 0 ? -errno : 0;
 
-	if (rc == 0 && len == (ssize_t)sizeof(pool->secret))
+	if (err == 0 && len == (ssize_t)sizeof(pool->secret))
 		return 0;
-	if (rc == 0 && getrandom(pool->secret, sizeof(pool->secret), 0) != (ssize_t)sizeof(pool->secret))
-		rc = -EIO;
-	if (rc == 0)
-		rc = write_whole(dir_fd, POOL_SECRET, POOL_SECRET_TMP, pool->secret, sizeof(pool->secret));
-	if (rc < 0)
-		log_error("%s/%s: cannot read it or make it: %s", pool->dir, POOL_SECRET, strerror(-rc));
-	return rc;
+	if (err == 0 && getrandom(pool->secret, sizeof(pool->secret), 0) != (ssize_t)sizeof(pool->secret))
+		err = -EIO;
+	if (err == 0)
+		err = write_whole(dir_fd, POOL_SECRET, POOL_SECRET_TMP, pool->secret, sizeof(pool->secret));
+	if (err < 0)
+		log_error("%s/%s: cannot read it or make it: %s", pool->dir, POOL_SECRET, strerror(-err));
+	return err;
 }
 
 /* -ENOENT: there is none. */
@@ -147,24 +147,24 @@ static int conf_read(struct pool *pool, int dir_fd, uint32_t asked_block_bytes)
 	CLEANUP_CLOSE int fd = openat(dir_fd, POOL_CONF, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 	char text[POOL_CONF_MAX + 1];
 	ssize_t len;
-	int rc;
+	int err;
 
 	if (fd < 0 && errno == ENOENT)
 		return -ENOENT;
 	if (fd < 0 || (len = read(fd, text, POOL_CONF_MAX)) < 0) {
-		rc = -errno;
-		log_error("%s/%s: cannot read: %s", pool->dir, POOL_CONF, strerror(-rc));
-		return rc;
+		err = -errno;
+		log_error("%s/%s: cannot read: %s", pool->dir, POOL_CONF, strerror(-err));
+		return err;
 	}
 	text[len] = '\0';
-	rc = pool_conf_parse(text, pool->id, &pool->block_bytes);
-	if (rc == -EPROTONOSUPPORT)
+	err = pool_conf_parse(text, pool->id, &pool->block_bytes);
+	if (err == -EPROTONOSUPPORT)
 		log_error("%s: is a pool of another format version; this tierfs knows version %d", pool->dir,
 			  POOL_VERSION);
-	else if (rc < 0)
+	else if (err < 0)
 		log_error("%s/%s: is damaged, or not of a tierfs pool", pool->dir, POOL_CONF);
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	if (asked_block_bytes && asked_block_bytes != pool->block_bytes) {
 		log_error("%s: was created with block=%" PRIu32 "K, and block=%" PRIu32 "K was asked for", pool->dir,
 			  pool->block_bytes / 1024, asked_block_bytes / 1024);
@@ -227,10 +227,10 @@ static int lock_take(struct pool *pool, int dir_fd)
 
 	pool->lock_fd = openat(dir_fd, POOL_LOCK, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (pool->lock_fd < 0) {
-		int rc = -errno;
+		int err = -errno;
 
-		log_error("%s/%s: cannot open: %s", pool->dir, POOL_LOCK, strerror(-rc));
-		return rc;
+		log_error("%s/%s: cannot open: %s", pool->dir, POOL_LOCK, strerror(-err));
+		return err;
 	}
 	while (flock(pool->lock_fd, LOCK_EX | LOCK_NB) < 0) {
 		bool leaving = holder_leaving(pool->lock_fd, &pid);
@@ -278,26 +278,26 @@ static int dir_check_empty(const struct pool *pool)
 {
 	struct dirent *entry;
 	DIR *dir = opendir(pool->dir);
-	int rc = 0;
+	int err = 0;
 
 	if (!dir) {
-		rc = -errno;
-		log_error("%s: cannot read the directory: %s", pool->dir, strerror(-rc));
-		return rc;
+		err = -errno;
+		log_error("%s: cannot read the directory: %s", pool->dir, strerror(-err));
+		return err;
 	}
-	while (rc == 0 && (entry = readdir(dir)))
+	while (err == 0 && (entry = readdir(dir)))
 		if (!entry_harmless(entry->d_name))
-			rc = -ENOTEMPTY;
+			err = -ENOTEMPTY;
 	closedir(dir);
-	if (rc == -ENOTEMPTY)
+	if (err == -ENOTEMPTY)
 		log_error("%s: is neither empty nor a tierfs pool; nothing was changed", pool->dir);
-	return rc;
+	return err;
 }
 
 static int pool_create(struct pool *pool, int dir_fd, uint32_t block_bytes)
 {
 	uint8_t random[POOL_ID_LEN / 2];
-	int rc = 0;
+	int err = 0;
 
 	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return -EIO;
@@ -306,34 +306,34 @@ static int pool_create(struct pool *pool, int dir_fd, uint32_t block_bytes)
 	pool->block_bytes = block_bytes ? block_bytes : POOL_DEFAULT_BLOCK_BYTES;
 	/* Guest memory will lie here: whatever mode an existing empty directory had, it is root's alone from now on. */
 	if (fchmod(dir_fd, 0700) < 0)
-		rc = -errno;
-	if (rc == 0)
-		rc = conf_write(dir_fd, pool->id, pool->block_bytes);
-	if (rc < 0)
-		log_error("%s: cannot create the pool: %s", pool->dir, strerror(-rc));
-	return rc;
+		err = -errno;
+	if (err == 0)
+		err = conf_write(dir_fd, pool->id, pool->block_bytes);
+	if (err < 0)
+		log_error("%s: cannot create the pool: %s", pool->dir, strerror(-err));
+	return err;
 }
 
 /* Opens the directory by its canonical name, making it if it is absent. */
 static int dir_open(struct pool *pool, const char *dir, int *ret_fd)
 {
-	int fd, rc = 0;
+	int fd, err = 0;
 
 	if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-		rc = -errno;
-	if (rc == 0 && !(pool->dir = realpath(dir, NULL)))
-		rc = -errno;
-	if (rc < 0) {
-		log_error("%s: cannot create the pool's directory: %s", dir, strerror(-rc));
-		return rc;
+		err = -errno;
+	if (err == 0 && !(pool->dir = realpath(dir, NULL)))
+		err = -errno;
+	if (err < 0) {
+		log_error("%s: cannot create the pool's directory: %s", dir, strerror(-err));
+		return err;
 	}
 	if (asprintf(&pool->store_dir, "%s/%s", pool->dir, POOL_STORE) < 0)
 		return -ENOMEM;
 	fd = open(pool->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0) {
-		rc = -errno;
-		log_error("%s: cannot open the pool: %s", pool->dir, strerror(-rc));
-		return rc;
+		err = -errno;
+		log_error("%s: cannot open the pool: %s", pool->dir, strerror(-err));
+		return err;
 	}
 	*ret_fd = fd;
 	return 0;
@@ -343,39 +343,39 @@ int pool_open(const char *dir, uint32_t block_bytes, struct pool **ret)
 {
 	struct pool *pool = calloc(1, sizeof(*pool));
 	CLEANUP_CLOSE int dir_fd = -1;
-	int rc;
+	int err;
 
 	if (!pool)
 		return -ENOMEM;
 	pool->lock_fd = pool->run_fd = pool->arena_dir = -1;
-	rc = dir_open(pool, dir, &dir_fd);
-	if (rc < 0)
-		goto err;
+	err = dir_open(pool, dir, &dir_fd);
+	if (err < 0)
+		goto fail;
 	/* Looked at before the lock file is made, so that a foreign directory stays untouched; and again after, when
 	 * nobody else can be making the pool. */
-	rc = conf_read(pool, dir_fd, block_bytes);
-	if (rc == -ENOENT)
-		rc = dir_check_empty(pool);
-	if (rc == 0)
-		rc = lock_take(pool, dir_fd);
-	if (rc < 0)
-		goto err;
-	rc = conf_read(pool, dir_fd, block_bytes);
-	if (rc == -ENOENT)
-		rc = pool_create(pool, dir_fd, block_bytes);
-	if (rc == 0)
-		rc = ensure_secret(pool, dir_fd);
-	if (rc == 0 && mkdirat(dir_fd, POOL_STORE, 0700) < 0 && errno != EEXIST) {
-		rc = -errno;
-		log_error("%s: cannot create: %s", pool->store_dir, strerror(-rc));
+	err = conf_read(pool, dir_fd, block_bytes);
+	if (err == -ENOENT)
+		err = dir_check_empty(pool);
+	if (err == 0)
+		err = lock_take(pool, dir_fd);
+	if (err < 0)
+		goto fail;
+	err = conf_read(pool, dir_fd, block_bytes);
+	if (err == -ENOENT)
+		err = pool_create(pool, dir_fd, block_bytes);
+	if (err == 0)
+		err = ensure_secret(pool, dir_fd);
+	if (err == 0 && mkdirat(dir_fd, POOL_STORE, 0700) < 0 && errno != EEXIST) {
+		err = -errno;
+		log_error("%s: cannot create: %s", pool->store_dir, strerror(-err));
 	}
-	if (rc < 0)
-		goto err;
+	if (err < 0)
+		goto fail;
 	*ret = pool;
 	return 0;
-err:
+fail:
 	pool_close(pool);
-	return rc;
+	return err;
 }
 
 void pool_close(struct pool *pool)
@@ -412,15 +412,15 @@ int pool_find_run_dir(const char *dir, char ret[static TIERFS_RUN_DIR_LEN])
 	char text[POOL_CONF_MAX + 1], id[POOL_ID_LEN + 1];
 	uint32_t block_bytes;
 	ssize_t len;
-	int rc;
+	int err;
 
 	if (fd < 0 || (len = read(fd, text, POOL_CONF_MAX)) < 0)
 		return -errno;
 	text[len] = '\0';
-	rc = pool_conf_parse(text, id, &block_bytes);
-	if (rc == 0)
+	err = pool_conf_parse(text, id, &block_bytes);
+	if (err == 0)
 		run_dir_of(id, ret);
-	return rc;
+	return err;
 }
 
 static int make_dir(const char *path, mode_t mode)
@@ -471,20 +471,20 @@ static int is_mounted(const char *path, int parent_fd, bool *ret)
 static int start_arenas(struct pool *pool, const char *path)
 {
 	bool mounted = false;
-	int rc = make_dir(path, 0700);
+	int err = make_dir(path, 0700);
 
-	if (rc == 0)
-		rc = is_mounted(path, pool->run_fd, &mounted);
-	if (rc == 0 && !mounted)
-		rc = mount_tmpfs(path);
-	if (rc < 0)
-		return rc;
+	if (err == 0)
+		err = is_mounted(path, pool->run_fd, &mounted);
+	if (err == 0 && !mounted)
+		err = mount_tmpfs(path);
+	if (err < 0)
+		return err;
 	pool->arena_dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (pool->arena_dir < 0) {
-		rc = -errno;
+		err = -errno;
 		if (!mounted)
 			umount2(path, 0);
-		return rc;
+		return err;
 	}
 	if (!mounted)
 		return 0;
@@ -500,19 +500,19 @@ static int start_arenas(struct pool *pool, const char *path)
 int pool_start(struct pool *pool)
 {
 	char path[TIERFS_RUN_DIR_LEN + sizeof(POOL_ARENA)];
-	int rc;
+	int err;
 
 	run_dir_of(pool->id, pool->run_dir);
 	snprintf(path, sizeof(path), "%s/%s", pool->run_dir, POOL_ARENA);
-	rc = make_dir(POOL_RUN_ROOT, 0711);
-	if (rc == 0)
-		rc = make_dir(pool->run_dir, 0711);
-	if (rc < 0)
-		goto err;
+	err = make_dir(POOL_RUN_ROOT, 0711);
+	if (err == 0)
+		err = make_dir(pool->run_dir, 0711);
+	if (err < 0)
+		goto fail;
 	pool->run_fd = open(pool->run_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (pool->run_fd < 0) {
-		rc = -errno;
-		goto err;
+		err = -errno;
+		goto fail;
 	}
 	if (flock(pool->run_fd, LOCK_EX | LOCK_NB) < 0) {
 		/* Not ours to clean up. */
@@ -521,13 +521,13 @@ int pool_start(struct pool *pool)
 		log_error("%s: a pool with the same id %s is mounted; one is a copy of the other", pool->dir, pool->id);
 		return -EBUSY;
 	}
-	rc = start_arenas(pool, path);
-	if (rc < 0)
-		goto err;
+	err = start_arenas(pool, path);
+	if (err < 0)
+		goto fail;
 	return 0;
-err:
-	log_error("%s: cannot prepare the runtime directory: %s", pool->run_dir, strerror(-rc));
-	return rc;
+fail:
+	log_error("%s: cannot prepare the runtime directory: %s", pool->run_dir, strerror(-err));
+	return err;
 }
 
 int pool_confirm_arenas(struct pool *pool)
@@ -535,10 +535,10 @@ int pool_confirm_arenas(struct pool *pool)
 	int fd = openat(pool->arena_dir, POOL_MARKER, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
 	if (fd < 0) {
-		int rc = -errno;
+		int err = -errno;
 
-		log_error("%s/%s: cannot create a file: %s", pool->run_dir, POOL_ARENA, strerror(-rc));
-		return rc;
+		log_error("%s/%s: cannot create a file: %s", pool->run_dir, POOL_ARENA, strerror(-err));
+		return err;
 	}
 	close(fd);
 	return 0;
