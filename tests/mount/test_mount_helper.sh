@@ -160,7 +160,7 @@ assert_ok tierfs -o dram=32M "$POOL" "$M"
 usable
 exec 9<"$M/vm0"
 kill -TERM "$pid"
-wait_for 5 unmounted || fail "SIGTERM did not unmount"
+wait_for 30 unmounted || fail "SIGTERM did not unmount"
 alive "$pid" || fail "the daemon left somebody alone"
 cmp - "$T/random" <&9 || fail "an open file after SIGTERM"
 exec 9<&-
@@ -170,7 +170,7 @@ assert_ok tierfs -o dram=32M "$POOL" "$M"
 usable
 exec 9<"$M/vm0"
 kill -TERM "$pid"
-wait_for 5 unmounted || fail "SIGTERM did not unmount"
+wait_for 30 unmounted || fail "SIGTERM did not unmount"
 kill -INT "$pid"
 wait_for 20 gone "$pid" || fail "a second signal did not end the daemon"
 exec 9<&-

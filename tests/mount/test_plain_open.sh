@@ -30,7 +30,7 @@ let_go()
 	exec 9>&-
 	wait_for 10 gone "$holder_pid" || fail "the holder does not end"
 	wait "$holder_pid" || fail "the holder ended with exit $?"
-	wait_for 5 mapping_is "none 0" || fail "still mapped: $(mapping)"
+	wait_for 30 mapping_is "none 0" || fail "still mapped: $(mapping)"
 }
 
 refused() # COMMAND...: at mmap, with ENODEV

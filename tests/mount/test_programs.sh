@@ -53,6 +53,6 @@ cleanup_push rm -f "$file"
 "$PROG_RMW" --seconds 1.5 --size $size --fresh --state "$T/state" "$file" >"$T/out" &
 load=$!
 cleanup_push stop_process "$load"
-wait_for 5 test -s "$T/out"
+wait_for 30 test -s "$T/out"
 "$PROG_RMW" --seconds 0.5 --state "$T/state" --direct-read "$file" >"$T/reader" 2>&1 || fail "the reader: $(cat "$T/reader")"
 wait "$load" || fail "$(cat "$T/out")"

@@ -31,7 +31,7 @@ assert_nothing_left() # RUN-DIRECTORY
 	[ ! -e "$1" ] || fail "left behind: $(find "$1" | tr '\n' ' ')"
 	grep -F " $1" /proc/self/mountinfo && fail "a tmpfs is left"
 	# The kernel lets go of what an io_uring held a moment after its process is gone.
-	wait_for 5 no_socket "$1" || fail "a socket is left: $(grep -F "$1" /proc/net/unix)"
+	wait_for 30 no_socket "$1" || fail "a socket is left: $(grep -F "$1" /proc/net/unix)"
 }
 
 tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=1

@@ -90,7 +90,7 @@ service_start
 [ -z "${TIERFS_TEST_POOLS:-}" ] || sed -n 's/^id //p' "$T/pool/pool.conf" >>"$TIERFS_TEST_POOLS"
 run_dir=/run/tierfs/$(sed -n 's/^id //p' "$T/pool/pool.conf")
 kept() { [ "$(count_of 'stored tierfs-fuse')" = "$1" ] && [ "$(count_of 'stored tierfs-init')" = "$1" ]; }
-wait_for 5 kept 1 || fail "nothing is kept: $(cat "$log")"
+wait_for 30 kept 1 || fail "nothing is kept: $(cat "$log")"
 [ ! -e "$run_dir/holder.sock" ] || fail "there is a holder"
 
 note "a plain load; the daemon is killed, and started again"

