@@ -116,8 +116,8 @@ static void make_huge(uint64_t unit)
 	ck_assert(made);
 	ck_assert_uint_eq(large(unit * UNIT_PAGES, UNIT_PAGES), UNIT_PAGES);
 	ck_assert_int_eq(arena_read(&arena, got, HUGE_BYTES, unit * HUGE_BYTES), 0);
-	for (uint64_t i = 0; i < HUGE_BYTES; i++)
-		ck_assert_uint_eq(got[i], 0);
+	/* Not by an assertion for each byte: Check takes a second for 400,000. */
+	ck_assert(got[0] == 0 && memcmp(got, got + 1, HUGE_BYTES - 1) == 0);
 	for (uint64_t page = 0; page < UNIT_PAGES; page++)
 		memory[unit * HUGE_BYTES + page * PAGE] = (uint8_t)(page + 1);
 }
