@@ -535,17 +535,25 @@ static uint64_t block_end(uint64_t block)
 }
 
 /* What a record says of the content of its block must be so. */
+/* Not by an assertion for each byte: Check takes a second for 400,000. */
+static bool is_zero(const uint8_t *bytes, uint64_t length)
+{
+	return !length || (!bytes[0] && !memcmp(bytes, bytes + 1, length - 1));
+}
+
 static void check_record(const struct tierfs_access_record *record)
 {
 	static uint8_t plain[65536] __attribute__((aligned(64)));
 	uint64_t at = record->block * model.block_bytes, length = block_end(record->block) - at;
 	const uint8_t *payload = access_bytes + record->payload_at;
+	uint64_t reach = record->count * (uint64_t)model.block_bytes;
 	struct codec_info info;
 	struct codec *codec;
 
+	if (reach > model.size - at)
+		reach = model.size - at;
 	if (record->result == TIERFS_ACCESS_HOLE || record->flags & TIERFS_BLOCK_ZERO)
-		for (uint64_t i = 0; i < record->count * (uint64_t)model.block_bytes && at + i < model.size; i++)
-			ck_assert_uint_eq(model.want[at + i], 0);
+		ck_assert(is_zero(model.want + at, reach));
 	if (!record->payload_bytes)
 		return;
 	if (record->form == TIERFS_FORM_PLAIN) {
@@ -561,8 +569,7 @@ static void check_record(const struct tierfs_access_record *record)
 	ck_assert_uint_eq(info.hotness.generation, record->generation);
 	ck_assert(ident_same(info.ident, ident_of(plain, model.block_bytes)));
 	compare(plain, at, length, "cold access, as stored");
-	for (uint64_t i = length; i < model.block_bytes; i++)
-		ck_assert_uint_eq(plain[i], 0); /* behind the end of the file */
+	ck_assert(is_zero(plain + length, model.block_bytes - length)); /* behind the end of the file */
 }
 
 static void no_failures(void)
