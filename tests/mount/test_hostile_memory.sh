@@ -14,7 +14,7 @@ pids=()
 for uid in 1001 1002 1003; do
 	mkdir "$T/mnt/$uid"
 	chown $uid:$uid "$T/mnt/$uid"
-	setpriv --reuid=$uid --regid=$uid --clear-groups -- "$TIERFS_BUILD/tests/lib/prog_rough" thrash "$T/mnt/$uid/f" 150 >>"$T/thrash" 2>&1 &
+	setpriv --reuid=$uid --regid=$uid --clear-groups -- "$TIERFS_BUILD/tests/prog/prog_rough" thrash "$T/mnt/$uid/f" 150 >>"$T/thrash" 2>&1 &
 	pids+=($!)
 	cleanup_push stop_process $!
 done
@@ -34,7 +34,7 @@ hold_their_part()
 wait_for 60 hold_their_part || fail "they do not get what they may have: $(held_bytes), $(cat "$T/thrash")"
 
 note "more memory than there is, by who answers"
-timeout 90 tierctl run "$TIERFS_BUILD/tests/lib/prog_touch" --file "$T/mnt/vm" --size 96M --first-touch --rounds 1 || fail "it does not get room"
+timeout 90 tierctl run "$TIERFS_BUILD/tests/prog/prog_touch" --file "$T/mnt/vm" --size 96M --first-touch --rounds 1 || fail "it does not get room"
 assert_le "$(held_bytes)" $((42 << 20)) "bytes of those who do not answer" # half, and what was on its way
 
 for pid in "${pids[@]}"; do

@@ -32,7 +32,7 @@ start_process "$T/stalled" "$hostile" stall "$T/stall"
 stalled=$started_pid
 cleanup_push unmount "$T/stall"
 wait_for 10 mounted "$T/stall" || fail "no filesystem to wait for: $(cat "$T/stalled")"
-start_process "$T/lock" "${nobody[@]}" "$T/hostile" lock "$T/mnt/home/g" 48 "$T/stall/f"
+start_process "$T/lock" "${nobody[@]}" "$T/hostile" lock "$T/mnt/home/g" 24 "$T/stall/f"
 locker=$started_pid
 cleanup_push stop_process "$stalled" # first: the client cannot end before
 wait_for 60 grep -q stalled "$T/stalled" || fail "the client does not get that far: $(cat "$T/lock" "$T/stalled")"
