@@ -607,8 +607,8 @@ int map_table_add(struct map_table *table, struct mapping *mapping)
 void map_table_remove(struct map_table *table, struct mapping *mapping)
 {
 	leave_table(table, mapping);
-	/* Its process may have come back and have another mapping of the same userfaultfd. A fault that was read for this
-	 * one, and waited for room, brings a new event. */
+	/* Its process may have come back and have another mapping of the same userfaultfd. A fault that was read for
+	 * this one, and waited for room, brings a new event. */
 	mapping_wake_all(mapping);
 	mapping_free(mapping);
 }
