@@ -1,0 +1,179 @@
+/* A mapping that ends while a fault of its process waits for room. The process may have another mapping of the same
+ * userfaultfd by then, after a restart of the daemon: the fault has to come again. The engine and the userfaultfd are
+ * real, the store is in memory. Root only. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <tierfs/protocol.h>
+
+#include "../lib/lib_scratch.h"
+#include "../lib/lib_store_mem.h"
+#include "engine/mappers.h"
+#include "engine/ramfile.h"
+#include "engine/resize.h"
+#include "engine/room.h"
+#include "engine/write.h"
+#include "lib_check.h"
+#include "map/mapping.h"
+#include "map/table.h"
+#include "map/uffd.h"
+#include "policy/tier.h"
+
+#define BLOCK 16384U
+#define BUDGET_BLOCKS 64U
+#define FILE_BYTES (BUDGET_BLOCKS * BLOCK)
+#define WAIT_MS 20000
+
+static struct scratch scratch;
+static int arena_dir;
+static struct store *store;
+static struct tier *tier;
+static struct ramfile *full, *file;
+static struct map_table *table;
+static uint8_t *memory;
+
+static int open_uffd(void)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = TIERFS_UFFD_FEATURES };
+	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd;
+
+	if (device < 0)
+		return -1;
+	fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	close(device);
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api) < 0) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+/* The budget is used but for its reserve, and nobody makes room: there is no demoter. */
+static void setup(void)
+{
+	static uint8_t data[BLOCK];
+	struct tier_config config = {
+		.block_bytes = BLOCK, .dram_bytes = BUDGET_BLOCKS * BLOCK, .min_idle_ns = 1000, .level = 1
+	};
+	int arena;
+
+	scratch_new(&scratch, "ended");
+	ck_assert_int_eq(mount("ended", scratch.path, "tmpfs", 0, "size=16M"), 0);
+	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(store_mem_new(&store), 0);
+	config.store = store;
+	config.arena_dir = arena_dir;
+	ck_assert_int_eq(tier_new(&config, &tier), 0);
+	ck_assert_int_eq(ramfile_load(tier, 7, FILE_BYTES, false, &full), 0);
+	ck_assert_int_eq(ramfile_load(tier, 8, FILE_BYTES, false, &file), 0);
+	for (uint64_t block = 0; block < BUDGET_BLOCKS; block++) {
+		data[0] = (uint8_t)(block + 1);
+		ck_assert_int_eq(ramfile_write(full, data, sizeof(data), block * BLOCK, false), 0);
+	}
+	ck_assert_int_eq(mappers_arena_fd(file, true, &arena), 0);
+	memory = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, arena, 0);
+	ck_assert(memory != MAP_FAILED);
+	close(arena);
+	ck_assert_int_eq(map_table_new(tier, false, &table), 0);
+}
+
+static void teardown(void)
+{
+	map_table_free(table);
+	munmap(memory, FILE_BYTES);
+	ramfile_unload(file);
+	ramfile_unload(full);
+	tier_free(tier);
+	store->ops->free(store);
+	close(arena_dir);
+	ck_assert_int_eq(umount2(scratch.path, MNT_DETACH), 0);
+	scratch_free(&scratch);
+}
+
+static struct mapping *mapping_of(int uffd)
+{
+	struct mapping_spec spec = {
+		.id = 1,
+		.ino = 8,
+		.pid = getpid(),
+		.segment = { .addr = (uintptr_t)memory, .length = FILE_BYTES },
+		.file = file,
+		.block_bytes = BLOCK,
+		.uffd = uffd,
+		.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC),
+		.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0),
+		.sock = -1,
+		.peers = map_table_peers(table),
+		.tier = tier,
+	};
+	struct mapping *mapping;
+
+	ck_assert_int_eq(mapping_new(&spec, &mapping), 0);
+	close(spec.pidfd);
+	return mapping;
+}
+
+static void *touch(void *arg)
+{
+	for (size_t at = 0; at < FILE_BYTES; at += BLOCK)
+		((volatile uint8_t *)arg)[at] = 1;
+	return NULL;
+}
+
+START_TEST(its_fault_comes_again)
+{
+	int uffd = open_uffd(), other = fcntl(uffd, F_DUPFD_CLOEXEC, 0);
+	struct pollfd poll_fd = { .fd = other, .events = POLLIN };
+	struct mapping *mapping;
+	pthread_t thread;
+
+	ck_assert_int_ge(other, 0);
+	ck_assert_int_eq(uffd_register(uffd, (uintptr_t)memory, FILE_BYTES), 0);
+	mapping = mapping_of(uffd);
+	ck_assert_int_eq(map_table_add(table, mapping), 0);
+	ck_assert_int_eq(pthread_create(&thread, NULL, touch, memory), 0);
+	for (int i = 0; i < WAIT_MS && !room_parked(tier); i++)
+		usleep(1000);
+	ck_assert_uint_eq(room_parked(tier), 1);
+	ck_assert_int_eq(poll(&poll_fd, 1, 0), 0); /* it was read */
+	map_table_remove(table, mapping);
+	ck_assert_uint_eq(room_parked(tier), 0);
+	ck_assert_int_eq(poll(&poll_fd, 1, WAIT_MS), 1);
+	/* Its successor has it, as soon as there is room. */
+	mapping = mapping_of(other);
+	ck_assert_int_eq(map_table_add(table, mapping), 0);
+	ck_assert_int_eq(ramfile_truncate(full, 0), 0);
+	pthread_join(thread, NULL);
+	map_table_remove(table, mapping);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("mappings that end");
+	TCase *tcase = tcase_create("ended");
+	int uffd = open_uffd();
+
+	if (uffd < 0) {
+		printf("skipped: there is no userfaultfd with what is needed, or it takes root\n");
+		return check_skip(suite);
+	}
+	close(uffd);
+	tcase_add_checked_fixture(tcase, setup, teardown);
+	tcase_set_timeout(tcase, 60);
+	tcase_add_test(tcase, its_fault_comes_again);
+	suite_add_tcase(suite, tcase);
+	return check_run(suite);
+}
