@@ -348,6 +348,7 @@ static bool fail_one(const struct function *function, enum way way, unsigned int
 	bool hit;
 	int err;
 
+	nth = fail_point(nth);
 	mapped = function->mapped;
 	caches = function->caches;
 	fail_memory_begin();

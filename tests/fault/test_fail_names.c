@@ -270,6 +270,7 @@ static bool fail_one(const struct function *function, bool by_store, unsigned in
 	bool hit;
 	int err;
 
+	nth = fail_point(nth);
 	fail_memory_begin();
 	world_new();
 	descriptors = fail_descriptors();

@@ -437,6 +437,7 @@ static bool try(const struct function *function, unsigned int kinds, unsigned in
 	bool hit;
 	int r;
 
+	nth = fail_point(nth);
 	function->prepare();
 	fail_arm(kinds, nth);
 	r = function->call();
@@ -517,6 +518,7 @@ static bool try_open_warm(unsigned int kinds, unsigned int nth)
 	bool hit;
 	int r;
 
+	nth = fail_point(nth);
 	fail_arm(kinds, nth);
 	r = open_warm();
 	hit = fail_disarm();
@@ -588,6 +590,7 @@ static bool try_open(bool create, unsigned int kinds, unsigned int nth)
 	bool hit;
 	int r;
 
+	nth = fail_point(nth);
 	if (create)
 		make_dir();
 	fail_memory_begin();
