@@ -156,19 +156,42 @@ int conn_wait_closed(const struct conn *conn, int timeout_ms)
 	return rc < 0 ? -errno : rc == 0 ? -ETIMEDOUT : 0;
 }
 
+static int send_all(int sock, const char *bytes, size_t length)
+{
+	while (length) {
+		ssize_t sent = send(sock, bytes, length, MSG_NOSIGNAL);
+
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent < 0)
+			return -errno;
+		bytes += sent;
+		length -= (size_t)sent;
+	}
+	return 0;
+}
+
+/* A daemon that refuses the client hangs up at once: its answer, which is read next, says why. */
 static int send_request(struct conn *conn, const char *op, json_t *params)
 {
 	char token[CONN_TOKEN_TEXT];
 	json_t *request = params ? params : json_object();
-	int rc;
+	char *text;
+	int err;
 
 	conn_token_text(&conn->info, token);
 	conn->token_used = true;
 	json_object_set_new(request, "op", json_string(op));
 	json_object_set_new(request, "token", json_string(token));
-	rc = json_dumpf(request, conn->stream, JSON_COMPACT);
+	text = json_dumps(request, JSON_COMPACT);
 	json_decref(request);
-	return rc || fputc('\n', conn->stream) == EOF || fflush(conn->stream) ? -EPIPE : 0;
+	if (!text)
+		return -ENOMEM;
+	err = send_all(fileno(conn->stream), text, strlen(text));
+	if (!err)
+		err = send_all(fileno(conn->stream), "\n", 1);
+	free(text);
+	return err == -EPIPE ? 0 : err;
 }
 
 /* 1: the result. 0: another line follows. */
@@ -203,8 +226,9 @@ int conn_ask(struct conn *conn, const char *op, json_t *params, conn_line_fn *fn
 		json_decref(params);
 		return rc;
 	}
-	if (send_request(conn, op, params))
-		return set_error(error, -EPIPE, "cannot ask the daemon", "it closed the connection");
+	rc = send_request(conn, op, params);
+	if (rc)
+		return set_error(error, rc, "cannot ask the daemon", strerror(-rc));
 	while (rc == 0) {
 		json_t *line;
 
