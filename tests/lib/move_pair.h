@@ -280,3 +280,15 @@ static inline void move_once(bool two_way)
 	move_must(&move);
 	move_fini(&move);
 }
+
+/* A hook: the connection of hook_breaks ends once the first pool was asked hook_after times. */
+static uint64_t hook_after;
+static struct move *hook_breaks;
+
+static int break_off(enum fake_op op, struct fake_file *file, uint64_t block)
+{
+	(void)block;
+	if (op == FAKE_LIST && file->pool == &fake.pool[0] && hook_after-- == 0)
+		shutdown(hook_breaks->out.in_fd, SHUT_RDWR);
+	return 0;
+}

@@ -291,21 +291,12 @@ START_TEST(the_disk_is_full)
 }
 END_TEST
 
-static uint64_t hook_after;
-
-static int break_off(enum fake_op op, struct fake_file *file, uint64_t block)
-{
-	(void)block;
-	if (op == FAKE_LIST && file->pool == &fake.pool[0] && hook_after-- == 0)
-		shutdown(move.out.in_fd, SHUT_RDWR);
-	return 0;
-}
-
 START_TEST(the_sender_breaks_off)
 {
 	make_mixed(source_path, BLOCKS, 1);
 	make_target(30 * BLOCK, 4000);
 	hook_after = 400;
+	hook_breaks = &move;
 	fake.hook = break_off;
 	move_init(&move, true);
 	move_run(&move);

@@ -141,22 +141,13 @@ END_TEST
 
 /* --- what breaks -------------------------------------------------------------------------------------------------- */
 
-static uint64_t hook_after;
-
-static int break_off(enum fake_op op, struct fake_file *file, uint64_t block)
-{
-	(void)block;
-	if (op == FAKE_LIST && file->pool == &fake.pool[0] && hook_after-- == 0)
-		shutdown(move.out.in_fd, SHUT_RDWR);
-	return 0;
-}
-
 START_TEST(another_connection_goes_on)
 {
 	uint64_t left;
 
 	begin_with_the_rest();
 	hook_after = 100;
+	hook_breaks = &move;
 	fake.hook = break_off;
 	move_run(&move);
 	ck_assert_int_ne(move.sent, 0);
