@@ -30,6 +30,7 @@ export ASAN_OPTIONS="verify_asan_link_order=0 detect_stack_use_after_return=1 ${
 export UBSAN_OPTIONS="print_stacktrace=1 ${UBSAN_OPTIONS:-}"
 
 passed=0 failed=0 skipped=0
+failures=()
 test_dir='' test_mark='' test_pools='' test_pid=''
 
 # gcc's ThreadSanitizer knows only the address layout without much randomization.
@@ -167,6 +168,14 @@ show_log() # NAME STATUS LIMIT
 	sed 's/^/    | /' "$log" | tail -n "${TIERFS_TEST_LINES:-150}"
 }
 
+# The lines that say what was wrong, at most three, or else the last one.
+reasons() # NAME
+{
+	{
+		grep -aE ':[FE]:|(ERROR|SUMMARY|WARNING): [A-Z][A-Za-z]*Sanitizer|runtime error: |^left behind: ' "$log" || tail -n 1 "$log"
+	} | awk '!seen[$0]++' | head -n 3 | sed "s|^|failed: $1: |"
+}
+
 run_test() # TEST
 {
 	local name limit status left cases=1 bad=0 log
@@ -210,6 +219,7 @@ run_test() # TEST
 	else
 		report FAIL "$name" "exit $status; again with: TIERFS_BUILD=$TIERFS_BUILD $1"
 		show_log "$name" "$status" "$limit"
+		failures+=("$(reasons "$name")")
 	fi
 }
 
@@ -220,5 +230,6 @@ for test in "$@"; do
 	esac
 	run_test "$test"
 done
+[ ${#failures[@]} -eq 0 ] || printf '%s\n' "${failures[@]}"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

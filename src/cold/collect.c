@@ -382,8 +382,10 @@ static void *run(void *arg)
 
 int collect_start(struct store_rocks *store)
 {
-	int r = pthread_create(&store->collector, NULL, run, store);
+	int r;
 
+	store->stop = false;
+	r = pthread_create(&store->collector, NULL, run, store);
 	store->collector_runs = r == 0;
 	return -r;
 }

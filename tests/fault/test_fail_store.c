@@ -155,12 +155,13 @@ static unsigned int values_open(void)
 	return count;
 }
 
+/* The collector has references, syncs and unlinks as it likes, so it does not run meanwhile. */
 static void check_segments(void)
 {
 	struct segments *segments = &rocks()->segments;
 	uint64_t live = 0, end = 0, count = 0, dead = 0;
 
-	pthread_mutex_lock(&rocks()->moving); /* the collector rests */
+	collect_stop(rocks());
 	lock_get(&segments->lock);
 	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
 		ck_assert_uint_eq(segment->pending, 0);
@@ -182,7 +183,7 @@ static void check_segments(void)
 	ck_assert_uint_eq(HASH_COUNT(segments->table), values_on_disk());
 	ck_assert_uint_eq(segments->open_files, values_open());
 	lock_put(&segments->lock);
-	pthread_mutex_unlock(&rocks()->moving);
+	ck_assert_int_eq(collect_start(rocks()), 0);
 }
 
 static void check_error(int r, bool hit)
@@ -399,10 +400,12 @@ static void suspect_file(void)
 	struct fail_plan plan = { .kinds = FAIL_SYNC, .nth = 1, .names = "fdatasync" };
 	int r;
 
+	collect_stop(rocks());
 	stored_file();
 	fail_arm_plan(&plan);
 	r = store->ops->sync(store);
 	ck_assert(fail_disarm() && r == -EIO);
+	ck_assert_int_eq(collect_start(rocks()), 0);
 }
 
 static void check_rescued(int r)
