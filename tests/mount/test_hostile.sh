@@ -37,7 +37,7 @@ while [ $SECONDS -lt $end ]; do
 	for uid in 1001 1002; do
 		for _ in 1 2; do
 			thing=${things[seed % ${#things[@]}]}
-			setpriv --reuid=$uid --regid=$uid --clear-groups -- \
+			nice -n 15 setpriv --reuid=$uid --regid=$uid --clear-groups -- \
 				"$hostile" "$thing" "$T/mnt/$uid/$thing" "$((turn - 2))" $seed >>"$T/hostile.log" 2>&1 &
 			pids+=($!)
 			cleanup_push stop_process $!
