@@ -14,6 +14,7 @@
 #include "base/cleanup.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
 #include "engine/stored.h"
@@ -359,6 +360,8 @@ static bool settle(struct ramfile *file, struct target *target)
 		blocks_clear(blocks, block, BLOCK_DAMAGED);
 	}
 	waiters = file_settle(file, block, now);
+	if (!target->err)
+		heal_soon(file, block);
 	if (!target->err && now != BLOCK_HOLE && aged) {
 		heat_set_age(blocks, block, target->hotness.generation);
 		blocks_set_tier(blocks, block, target->hotness.tier);

@@ -21,6 +21,7 @@
 #include "engine/away.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/heal.h"
 #include "engine/hist.h"
 #include "engine/huge.h"
 #include "engine/load.h"
@@ -114,8 +115,8 @@ static uint32_t ahead_blocks(const struct ramfile *file)
 /* --- one cold block --------------------------------------------------------------------------------------- */
 
 /* A read said EIO. Who touches the range waits, and it is tried again; but it is poisoned if its copy is damaged, or
- * could not be read for long enough. */
-static void try_later(struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t length,
+ * could not be read for long enough. True: it was. The block is the caller's. */
+static bool try_later(struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t length,
 		      uint64_t arrived_ns)
 {
 	uint64_t block = offset / file->block_bytes;
@@ -125,11 +126,12 @@ static void try_later(struct ramfile *file, struct mapper *mapper, uint64_t offs
 	damaged = block < file->blocks.count && blocks_has(&file->blocks, block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
 	if (!damaged && retry_later(tier_retry(file->tier), file, mapper, offset, arrived_ns))
-		return;
+		return false;
 	if (!damaged)
 		log_error("file %llu: block %llu cannot be read from the store for now: who touches it gets SIGBUS",
 			  (unsigned long long)file->ino, (unsigned long long)block);
 	poison(file, mapper, offset, length);
+	return true;
 }
 
 /* The block is LOADING and reserved. */
@@ -138,7 +140,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	uint64_t length = file_block_length(file, block);
 	struct codec_info info = { 0 };
 	struct work *work = NULL;
-	bool waiters, there = true;
+	bool waiters, there = true, poisoned;
 	int err;
 
 	err = work_get(tier_works(file->tier), &work);
@@ -147,15 +149,16 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	work_put(tier_works(file->tier), work);
 	if (err)
 		there = info.block_bytes && file_has_pages(file, block);
+	poisoned = err == -EIO && try_later(file, mapper, block * file->block_bytes, length, arrived_ns);
 	lock_get(&file->lock);
 	waiters = there ? load_settle(file, block, &info, err != 0) : file_settle(file, block, BLOCK_COLD);
+	if (poisoned)
+		blocks_set(&file->blocks, block, BLOCK_POISONED);
 	lock_put(&file->lock);
 	if (there)
 		atomic_fetch_add(&file->promotions, 1);
 	else
 		file_release(file, 1);
-	if (err == -EIO)
-		try_later(file, mapper, block * file->block_bytes, length, arrived_ns);
 	if (waiters || (err && err != -EIO))
 		mappers_wake(file, block, 1);
 }
@@ -236,27 +239,41 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 
 /* --- resident --------------------------------------------------------------------------------------------- */
 
-/* An absent page of a resident block that the caller owns: of a partial one it is in the stored copy, else it was
- * discarded, or has come meanwhile. */
-static void refill(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, bool partial,
-		   uint64_t arrived_ns)
+static bool page_is_there(const struct ramfile *file, uint64_t offset)
+{
+	uint64_t data;
+
+	return !arena_next_data(&file->arena, offset, &data, NULL) && data < offset + PAGE_BYTES;
+}
+
+/* An absent page of a resident block that the caller owns and that is not partial: it was discarded, or has come
+ * meanwhile. If the block is damaged nobody knows what belongs there. True: it was poisoned. */
+static bool refill_zero(struct ramfile *file, struct mapper *mapper, uint64_t offset, bool damaged)
+{
+	if (damaged && !page_is_there(file, offset)) {
+		poison(file, mapper, offset, PAGE_BYTES);
+		return true;
+	}
+	if (mapper->ops->fill_zero(mapper, offset, PAGE_BYTES))
+		mapper->ops->wake(mapper, offset, PAGE_BYTES); /* it comes again */
+	return false;
+}
+
+/* Of a partial one it is in the stored copy, which may be readable now. True: it was poisoned. */
+static bool refill_stored(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset,
+			  uint64_t arrived_ns)
 {
 	struct work *work = NULL;
 	int err;
 
-	if (!partial) {
-		if (mapper->ops->fill_zero(mapper, offset, PAGE_BYTES))
-			mapper->ops->wake(mapper, offset, PAGE_BYTES); /* it comes again */
-		return;
-	}
 	err = work_get(tier_works(file->tier), &work);
 	if (!err)
 		err = partial_complete(file, work, block);
 	work_put(tier_works(file->tier), work);
 	if (err == -EIO)
-		try_later(file, mapper, offset, PAGE_BYTES, arrived_ns);
-	else
-		mapper->ops->wake(mapper, offset, PAGE_BYTES);
+		return try_later(file, mapper, offset, PAGE_BYTES, arrived_ns);
+	mapper->ops->wake(mapper, offset, PAGE_BYTES);
+	return false;
 }
 
 /* Called with the lock held and the block RESIDENT, or STORING and to be cancelled; drops the lock. The event is late
@@ -267,12 +284,18 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	uint64_t length = file_block_length(file, block);
 	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;
 	bool partial = blocks_has(&file->blocks, block, BLOCK_PARTIAL);
-	bool waiters;
+	bool damaged = blocks_has(&file->blocks, block, BLOCK_DAMAGED);
+	bool was_poisoned = blocks_has(&file->blocks, block, BLOCK_POISONED);
+	bool waiters, poisoned = false;
+	int heal_err;
 
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	blocks_clear(&file->blocks, block, BLOCK_POISONED);
 	lock_put(&file->lock);
 	if (kind == FAULT_MISSING)
-		refill(file, mapper, block, offset, partial, arrived_ns);
+		poisoned = partial ? refill_stored(file, mapper, block, offset, arrived_ns)
+				   : refill_zero(file, mapper, offset, damaged);
+	heal_err = was_poisoned ? heal_now(file, block, length) : 0;
 	if (cancelled) {
 		atomic_fetch_add(&file->demotions_aborted, 1);
 		mappers_protect(file, block * file->block_bytes, length, false);
@@ -282,6 +305,10 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	lock_get(&file->lock);
 	heat_used(&file->blocks, block);
 	waiters = file_settle(file, block, BLOCK_RESIDENT);
+	if (poisoned || heal_err)
+		blocks_set(&file->blocks, block, BLOCK_POISONED);
+	if (heal_err == -EAGAIN)
+		heal_later(file, mapper, block);
 	lock_put(&file->lock);
 	if (waiters)
 		mappers_wake(file, block, 1);
@@ -323,19 +350,12 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 		refresh(file, mapper, block, offset, kind, arrived_ns);
 		return true;
 	case BLOCK_RESIDENT:
-		/* Nobody knows what belongs to where it is absent. Of a partial one the stored copy may be readable
-		 * now. */
-		if (blocks_has(&file->blocks, block, BLOCK_DAMAGED) && kind == FAULT_MISSING &&
-		    !blocks_has(&file->blocks, block, BLOCK_PARTIAL)) {
-			lock_put(&file->lock);
-			poison(file, mapper, offset, PAGE_BYTES);
-			return true;
-		}
 		refresh(file, mapper, block, offset, kind, arrived_ns);
 		return true;
 	case BLOCK_LOADING:
 	case BLOCK_UPDATING:
 		blocks_set(&file->blocks, block, BLOCK_WAITERS);
+		heal_later(file, mapper, block);
 		lock_put(&file->lock);
 		return false;
 	}

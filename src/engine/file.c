@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "engine/engine.h"
+#include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/room.h"
 
@@ -55,6 +56,8 @@ bool file_settle(struct ramfile *file, uint64_t block, enum block_state state)
 
 	blocks_clear(&file->blocks, block, BLOCK_WAITERS);
 	blocks_set_state(&file->blocks, block, state);
+	if (state != BLOCK_COLD && !blocks_has(&file->blocks, block, BLOCK_PARTIAL))
+		heal_soon(file, block);
 	if (waiters)
 		pthread_cond_broadcast(&file->settled);
 	return waiters;

@@ -43,6 +43,9 @@ struct mapper_ops {
 	int (*wake)(struct mapper *mapper, uint64_t offset, uint64_t length);
 	/* Touching the range raises SIGBUS from now on; wakes the waiters. -EOPNOTSUPP where the kernel cannot. */
 	int (*poison)(struct mapper *mapper, uint64_t offset, uint64_t length);
+	/* Takes poison off: pages of the range that the arena has are mapped. zeros: those that it lacks are given as
+	 * zeros. What is mapped already stays as it is. */
+	int (*heal)(struct mapper *mapper, uint64_t offset, uint64_t length, bool zeros);
 	/* Sets used[i] for each block of [first, first + count) that has a page mapped now; leaves the others as they
 	 * are. What cannot be seen counts as in use: on an error all are set. */
 	int (*look)(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used);

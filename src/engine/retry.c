@@ -202,10 +202,16 @@ bool retry_later(struct retry *retry, struct ramfile *file, struct mapper *mappe
 	return retry && add(retry, &fresh) && !given_up;
 }
 
-void retry_soon(struct retry *retry, struct ramfile *file, struct mapper *mapper, uint64_t offset)
+void retry_heal(struct retry *retry, struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t pause_ns)
 {
 	uint64_t now = clock_ns();
-	struct waiting fresh = { .file = file, .mapper = mapper, .offset = offset, .arrived_ns = now, .due_ns = now };
+	struct waiting fresh = {
+		.file = file,
+		.mapper = mapper,
+		.offset = offset,
+		.arrived_ns = now,
+		.due_ns = now + pause_ns,
+	};
 
 	if (retry)
 		add(retry, &fresh);

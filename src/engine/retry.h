@@ -47,8 +47,9 @@ bool retry_later(struct retry *retry, struct ramfile *file, struct mapper *mappe
 		 uint64_t arrived_ns);
 /* Forgets the faults of a mapper that is leaving. Takes NULL. */
 void retry_forget(struct retry *retry, struct mapper *mapper);
-/* The block can be read again: what was poisoned is brought as soon as may be. */
-void retry_soon(struct retry *retry, struct ramfile *file, struct mapper *mapper, uint64_t offset);
+/* Somebody who was poisoned may be given the block: it is served as a fault after the pause. Takes NULL. A file's lock
+ * may be held. */
+void retry_heal(struct retry *retry, struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t pause_ns);
 /* Takes up again what is due at that time. Returns when the next one is; 0: there is none. */
 uint64_t retry_run(struct retry *retry, uint64_t now_ns);
 /* How long to wait after a failure, so long after the first one. */

@@ -8,8 +8,7 @@
 #include "base/log.h"
 #include "engine/engine.h"
 #include "engine/file.h"
-#include "engine/mappers.h"
-#include "engine/retry.h"
+#include "engine/heal.h"
 
 /* --- reading --------------------------------------------------------------------------------------------- */
 
@@ -34,12 +33,6 @@ int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, vo
 
 	return err ? err : stored_decode(file, work, block, length, plain, ret);
 }
-
-/* Where who waits is to be found. */
-struct load_at {
-	struct ramfile *file;
-	uint64_t offset;
-};
 
 /* What becomes of an error of the two above. */
 int stored_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err)
@@ -67,27 +60,19 @@ int stored_failed(struct ramfile *file, const struct work *work, uint64_t block,
 	return -EIO;
 }
 
-static void bring_soon(void *arg, struct mapper *mapper)
-{
-	const struct load_at *at = arg;
-
-	retry_soon(tier_retry(at->file->tier), at->file, mapper, at->offset);
-}
-
 void stored_readable(struct ramfile *file, uint64_t block)
 {
-	struct load_at at = { file, block * file->block_bytes };
 	bool was_damaged;
 
-	lock_get(&file->lock);
-	was_damaged = block < file->blocks.count && blocks_has(&file->blocks, block, BLOCK_DAMAGED);
-	if (was_damaged)
-		blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
-	lock_put(&file->lock);
-	if (!was_damaged)
+	LOCK_SCOPE(&file->lock);
+	if (block >= file->blocks.count)
 		return;
-	log_info("file %llu: block %llu can be read again", (unsigned long long)file->ino, (unsigned long long)block);
-	mappers_each(file, bring_soon, &at);
+	was_damaged = blocks_has(&file->blocks, block, BLOCK_DAMAGED);
+	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
+	heal_soon(file, block);
+	if (was_damaged)
+		log_info("file %llu: block %llu can be read again", (unsigned long long)file->ino,
+			 (unsigned long long)block);
 }
 
 int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)

@@ -13,6 +13,7 @@
 #include "engine/away.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
 #include "engine/stored.h"
@@ -149,6 +150,8 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 		err = write_cold(file, work, piece, data, was, &now);
 	}
 	file_end_update(file, piece->block, now);
+	if (!err)
+		heal_written(file, piece->block);
 	return err;
 }
 

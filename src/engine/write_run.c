@@ -10,6 +10,7 @@
 #include "engine/crew.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/stored.h"
 #include "engine/work.h"
@@ -152,6 +153,8 @@ static void end_batch(struct ramfile *file, struct write_batch *batch)
 			now = BLOCK_COLD;
 		}
 		waiters |= file_settle(file, block, now);
+		if (batch->written[i])
+			heal_soon(file, block);
 	}
 	lock_put(&file->lock);
 	if (waiters)

@@ -248,16 +248,21 @@ static int do_zero(struct mapping *mapping, uint64_t addr, uint64_t length, void
 	return uffd_zero(mapping->uffd, addr, length);
 }
 
-static int mapping_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t length)
+/* Calls fn on each mapped piece, unless the process is stalled. */
+static int call_pieces(struct mapping *mapping, uint64_t offset, uint64_t length, piece_fn *fn, void *arg)
 {
-	struct mapping *mapping = of(mapper);
 	int err;
 
 	if (!enter(mapping))
 		return -EBUSY;
-	err = each_piece(mapping, offset, length, do_zero, NULL);
+	err = each_piece(mapping, offset, length, fn, arg);
 	peer_leave(mapping->peer);
 	return err;
+}
+
+static int mapping_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t length)
+{
+	return call_pieces(of(mapper), offset, length, do_zero, NULL);
 }
 
 static int do_wake(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
@@ -283,14 +288,19 @@ static int do_poison(struct mapping *mapping, uint64_t addr, uint64_t length, vo
 
 static int mapping_poison(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
-	struct mapping *mapping = of(mapper);
-	int err;
+	int err = call_pieces(of(mapper), offset, length, do_poison, NULL);
 
-	if (!enter(mapping))
-		return 0; /* who touches it waits, and touches it again when the process has recovered */
-	err = each_piece(mapping, offset, length, do_poison, NULL);
-	peer_leave(mapping->peer);
-	return err;
+	return err == -EBUSY ? 0 : err; /* who touches it waits, and touches it again when the process has recovered */
+}
+
+static int do_heal(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)
+{
+	return uffd_heal(mapping->uffd, addr, length, *(bool *)arg);
+}
+
+static int mapping_heal(struct mapper *mapper, uint64_t offset, uint64_t length, bool zeros)
+{
+	return call_pieces(of(mapper), offset, length, do_heal, &zeros);
 }
 
 /* Through the page tables, or into the arena where those are gone. */
@@ -556,6 +566,7 @@ static const struct mapper_ops OPS = {
 	.fill_zero = mapping_fill_zero,
 	.wake = mapping_wake,
 	.poison = mapping_poison,
+	.heal = mapping_heal,
 	.look = mapping_look,
 	.look_runs = mapping_look_runs,
 	.zap = mapping_zap,
@@ -634,35 +645,6 @@ int mapping_offset(struct mapping *mapping, uint64_t addr, uint64_t *ret_offset)
 		}
 	}
 	return -ENOENT;
-}
-
-int mapping_cut(struct mapping *mapping, uint64_t addr, uint64_t length)
-{
-	uint64_t end = addr + length;
-
-	LOCK_SCOPE(&mapping->lock);
-	for (unsigned int i = 0; i < mapping->segments; i++) {
-		struct segment *segment = &mapping->segment[i];
-		uint64_t segment_end = segment->addr + segment->length;
-		struct segment tail = { .addr = end };
-
-		if (end <= segment->addr || addr >= segment_end)
-			continue;
-		if (end < segment_end) {
-			tail.length = segment_end - end;
-			tail.offset = segment->offset + (end - segment->addr);
-		}
-		if (tail.length && addr > segment->addr && mapping->segments == MAPPING_SEGMENTS_MAX)
-			return -E2BIG;
-		segment->length = addr > segment->addr ? addr - segment->addr : 0;
-		if (tail.length && !segment->length)
-			*segment = tail;
-		else if (tail.length)
-			mapping->segment[mapping->segments++] = tail;
-		else if (!segment->length)
-			*segment-- = mapping->segment[--mapping->segments], i--;
-	}
-	return (int)mapping->segments;
 }
 
 bool mapping_zapped(struct mapping *mapping, uint64_t seq)

@@ -93,6 +93,16 @@ static int64_t poison_some(int uffd, uint64_t addr, const void *data, uint64_t l
 	return errno == EINVAL || errno == ENOTTY ? -EOPNOTSUPP : -errno;
 }
 
+/* Maps the page that the file has, also over poison. -EFAULT: it has none. The range need not be registered for minor
+ * faults. */
+static int64_t continue_some(int uffd, uint64_t addr, const void *data, uint64_t length)
+{
+	struct uffdio_continue range = { .range = { .start = addr, .len = length } };
+
+	(void)data;
+	return ioctl(uffd, UFFDIO_CONTINUE, &range) == 0 || range.mapped > 0 ? range.mapped : -errno;
+}
+
 /* A page that is there already stays, and who waits for it goes on. */
 static int fill(int uffd, some_fn *some, uint64_t addr, const uint8_t *data, uint64_t length)
 {
@@ -125,6 +135,18 @@ int uffd_zero(int uffd, uint64_t addr, uint64_t length)
 int uffd_poison(int uffd, uint64_t addr, uint64_t length)
 {
 	return fill(uffd, poison_some, addr, NULL, length);
+}
+
+int uffd_heal(int uffd, uint64_t addr, uint64_t length, bool zeros)
+{
+	int err = 0;
+
+	for (uint64_t end = addr + length; !err && addr < end; addr += PAGE) {
+		err = fill(uffd, continue_some, addr, NULL, PAGE);
+		if (err == -EFAULT)
+			err = zeros ? uffd_zero(uffd, addr, PAGE) : 0;
+	}
+	return err;
 }
 
 int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on)

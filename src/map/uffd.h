@@ -16,6 +16,9 @@ int uffd_zero(int uffd, uint64_t addr, uint64_t length);
 int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on);
 int uffd_wake(int uffd, uint64_t addr, uint64_t length);
 int uffd_poison(int uffd, uint64_t addr, uint64_t length); /* -EOPNOTSUPP: the kernel or the descriptor cannot */
+/* Takes poison off: maps the pages of the range that the file has and that are not mapped, unprotected. zeros: where it
+ * has none, puts one. */
+int uffd_heal(int uffd, uint64_t addr, uint64_t length, bool zeros);
 
 enum uffd_event_kind { UFFD_EVENT_MISSING, UFFD_EVENT_PROTECTED };
 /* Sets O_NONBLOCK again. True: somebody had cleared it; poll(2) then reports an error and no events. */

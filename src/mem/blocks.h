@@ -55,6 +55,7 @@
  *   ZAPPED      x     x     x         x        x        x         has a meaning from a zap to its look
  *   CACHED      x     x     x         x        x        x         says what the kernel has, not what is here
  *   HUGE        x     x     x         x        x        x         of the first block of a unit
+ *   POISONED    x     x     x         x        x        x         says what processes have, not what is here
  *
  * blocks_check() knows the first seven rows.
  *
@@ -90,9 +91,10 @@ enum block_state {
 #define BLOCK_COMMITTING (1U << 9) /* STORING that can not be cancelled any more */
 #define BLOCK_TIER_SHIFT 10
 #define BLOCK_TIER_MASK (3U << BLOCK_TIER_SHIFT)
-#define BLOCK_PARTIAL (1U << 12) /* resident, and its absent pages are in the stored copy */
-#define BLOCK_CACHED (1U << 13)  /* the kernel's page cache may hold pages of it (a plain mapping) */
-#define BLOCK_HUGE (1U << 14)    /* the 2 MiB that begin here may be a huge page, or may have been one */
+#define BLOCK_PARTIAL (1U << 12)  /* resident, and its absent pages are in the stored copy */
+#define BLOCK_CACHED (1U << 13)   /* the kernel's page cache may hold pages of it (a plain mapping) */
+#define BLOCK_HUGE (1U << 14)     /* the 2 MiB that begin here may be a huge page, or may have been one */
+#define BLOCK_POISONED (1U << 15) /* a process may be poisoned where it maps the block (engine/heal.h) */
 #define BLOCK_STATE_MASK 7U
 
 /* A stored copy of this length says that the content is away: on another host, to come later. */

@@ -367,6 +367,8 @@ static bool fail_one(const struct function *function, enum way way, unsigned int
 	ck_assert_msg(hit || !err, "%s, and nothing was failed", what);
 	check_world(what, !err);
 	if (err || !function->again_fails) {
+		if (process)
+			process_map_anew(process); /* what is poisoned stays so, as nothing is tried again here */
 		err = function->call();
 		ck_assert_msg(!err, "%s: once more: %s", what, strerror(-err));
 		check_world(what, true);

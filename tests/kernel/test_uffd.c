@@ -579,6 +579,43 @@ START_TEST(a_copy_goes_over_poison)
 }
 END_TEST
 
+/* Nothing that is done to the file takes poison off, nor a copy that finds the page there. */
+START_TEST(poison_stays_over_a_page_that_came_by_itself)
+{
+	use_poison();
+	ck_assert_int_eq(uffd_poison(mem.uffd, at(2), PAGE), 0);
+	put(2, 1);
+	ck_assert(touch_dies(2));
+	copy(2, 1);
+	ck_assert(touch_dies(2));
+	punch(2, 1);
+	ck_assert(touch_dies(2));
+	expect_no_event();
+}
+END_TEST
+
+/* The range is not registered for minor faults. */
+START_TEST(poison_is_taken_off_where_the_file_has_a_page)
+{
+	use_poison();
+	ck_assert_int_eq(uffd_poison(mem.uffd, at(2), 3 * PAGE), 0);
+	put(2, 1);
+	put(5, 1);
+	ck_assert(!touch_dies(5));
+	ck_assert_int_eq(uffd_heal(mem.uffd, at(2), 4 * PAGE, false), 0);
+	ck_assert(!touch_dies(2));
+	ck_assert_uint_eq(mem.map[2 * PAGE], 1);
+	ck_assert(touch_dies(3));
+	ck_assert(touch_dies(4));
+	ck_assert_int_eq(uffd_heal(mem.uffd, at(3), PAGE, true), 0);
+	ck_assert(!touch_dies(3));
+	ck_assert_uint_eq(mem.map[3 * PAGE], 0);
+	ck_assert(touch_dies(4));
+	mem.map[2 * PAGE] = 9; /* it is writable */
+	expect_no_event();
+}
+END_TEST
+
 /* Every block that was demoted left markers behind. A protection that is taken off takes them away. */
 START_TEST(poison_needs_a_range_without_markers)
 {
@@ -886,6 +923,8 @@ static void add_tests(TCase *tests)
 		tcase_add_test(tests, poison_is_sigbus_to_who_waits);
 		tcase_add_test(tests, poison_needs_a_range_without_markers);
 		tcase_add_test(tests, a_copy_goes_over_poison);
+		tcase_add_test(tests, poison_stays_over_a_page_that_came_by_itself);
+		tcase_add_test(tests, poison_is_taken_off_where_the_file_has_a_page);
 	} else {
 		printf("  without poison: this kernel has none\n");
 	}

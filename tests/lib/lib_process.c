@@ -27,7 +27,7 @@ struct process {
 	struct ramfile *file;
 	int arena;
 	uint64_t pages;
-	uint8_t *mapped, *guarded; /* a page each */
+	uint8_t *mapped, *guarded, *poison; /* a page each */
 	uint32_t block_pages;
 	uint64_t acknowledged, round; /* the agent's: last round answered, last round asked for */
 	bool poisoned;
@@ -81,6 +81,7 @@ static int fill(struct process *process, uint64_t offset, const void *data, uint
 			return -EIO;
 		process->mapped[page] = 1;
 		process->guarded[page] = 0; /* UFFDIO_COPY installs a writable entry over a marker */
+		process->poison[page] = 0;
 	}
 	return 0;
 }
@@ -125,10 +126,30 @@ static int process_wake(struct mapper *mapper, uint64_t offset, uint64_t length)
 
 static int process_poison(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
-	(void)offset;
-	(void)length;
-	of(mapper)->poisoned = true;
+	struct process *process = of(mapper);
+
+	process->poisoned = true;
+	for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE && page < process->pages; page++)
+		if (!process->mapped[page] || !present(process, page))
+			process->poison[page] = 1;
 	return 0;
+}
+
+static int process_heal(struct mapper *mapper, uint64_t offset, uint64_t length, bool zeros)
+{
+	struct process *process = of(mapper);
+	int err = enter(process, PROCESS_HEAL);
+
+	if (!err && zeros)
+		err = process_fill_zero(mapper, offset, length);
+	for (uint64_t page = offset / PAGE; !err && page < (offset + length) / PAGE && page < process->pages; page++) {
+		if (!present(process, page))
+			continue;
+		process->mapped[page] = 1;
+		process->guarded[page] = 0;
+		process->poison[page] = 0;
+	}
+	return err;
 }
 
 static int process_look(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used)
@@ -176,6 +197,7 @@ static const struct mapper_ops OPS = {
 	.fill_zero = process_fill_zero,
 	.wake = process_wake,
 	.poison = process_poison,
+	.heal = process_heal,
 	.look = process_look,
 	.zap = process_zap,
 	.split = process_split,
@@ -196,8 +218,9 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 	process->block_pages = (uint32_t)(figures.block_bytes / PAGE);
 	process->mapped = calloc(process->pages + 1, 1);
 	process->guarded = calloc(process->pages + 1, 1);
+	process->poison = calloc(process->pages + 1, 1);
 	process->arena = -1;
-	err = process->mapped && process->guarded ? 0 : -ENOMEM;
+	err = process->mapped && process->guarded && process->poison ? 0 : -ENOMEM;
 	if (!err)
 		err = mappers_arena_fd(file, true, &process->arena);
 	if (!err)
@@ -209,6 +232,7 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 			close(process->arena);
 		free(process->mapped);
 		free(process->guarded);
+		free(process->poison);
 		free(process);
 		return err;
 	}
@@ -224,6 +248,7 @@ void process_unmap(struct process *process)
 	close(process->arena);
 	free(process->mapped);
 	free(process->guarded);
+	free(process->poison);
 	free(process);
 }
 
@@ -233,11 +258,13 @@ bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t
 
 	process->poisoned = false;
 	for (int tries = 0; tries < TRIES; tries++) {
+		if (process->poison[page]) {
+			process->poisoned = true;
+			return true;
+		}
 		if (!present(process, page)) {
 			process->mapped[page] = 0;
 			fault_serve(process->file, &process->mapper, page * PAGE, FAULT_MISSING, clock_ns());
-			if (process->poisoned)
-				return true;
 			continue;
 		}
 		process->mapped[page] = 1;
@@ -274,6 +301,12 @@ bool process_was_woken(struct process *process, uint64_t offset, uint64_t length
 
 	process->woken_start = process->woken_end = 0;
 	return was;
+}
+
+void process_map_anew(struct process *process)
+{
+	memset(process->mapped, 0, process->pages);
+	memset(process->poison, 0, process->pages);
 }
 
 bool process_poisoned(const struct process *process)

@@ -24,6 +24,8 @@ void process_unmap(struct process *process);
 bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t length, bool write);
 /* True if a page was poisoned when it was touched last. */
 bool process_poisoned(const struct process *process);
+/* Drops all entries, so poison too. */
+void process_map_anew(struct process *process);
 /* The kernel has no memory for the nth page from now on that is filled, once; 0: it has. */
 void process_fail_fill(struct process *process, unsigned int nth);
 /* Calls of the engine into the process. */
@@ -34,6 +36,7 @@ enum process_call {
 	PROCESS_WAKE,
 	PROCESS_LOOK,
 	PROCESS_ZAP,
+	PROCESS_HEAL,
 	PROCESS_CALLS
 };
 /* The nth call of that kind (PROCESS_CALLS: of any) from now on fails before it has any effect, once, with -ENOMEM; 0:

@@ -34,7 +34,7 @@ static int arena_dir;
 static struct store *store;
 static struct tier *tier;
 static struct ramfile *file;
-static struct process *process;
+static struct process *process, *other;
 
 static void setup(void)
 {
@@ -53,10 +53,12 @@ static void setup(void)
 		data[i] = (uint8_t)(i / 100 + i % 7 + 1);
 	ck_assert_int_eq(ramfile_write(file, data, SIZE, 0, true), 0);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(process_map(file, 2, &other), 0);
 }
 
 static void teardown(void)
 {
+	process_unmap(other);
 	if (process)
 		process_unmap(process);
 	file_check(file);
@@ -143,6 +145,86 @@ START_TEST(damage_is_told_at_once)
 }
 END_TEST
 
+/* Both have touched the block and were poisoned. */
+static void poison_both(uint64_t block)
+{
+	uint8_t byte;
+
+	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ INO, block }, 300), 0);
+	touch(block);
+	ck_assert(process_poisoned(process));
+	process_touch(other, block * BLOCK + 5, &byte, 1, false);
+	ck_assert(process_poisoned(other));
+}
+
+/* No page of the block is poison to either any more, and both read what is there. */
+static void expect_healed(uint64_t block, uint8_t first)
+{
+	struct process *each[] = { process, other };
+
+	time_passes();
+	for (int i = 0; i < 2; i++) {
+		for (uint64_t at = block * BLOCK; at < (block + 1) * BLOCK; at += PAGE) {
+			uint8_t got = 99;
+
+			ck_assert(process_touch(each[i], at, &got, 1, false));
+			ck_assert(!process_poisoned(each[i]));
+			if (at == block * BLOCK)
+				ck_assert_uint_eq(got, first);
+		}
+	}
+	ck_assert_uint_eq(retry_run(tier->retry, clock_ns()), 0);
+}
+
+START_TEST(everybody_is_healed_when_it_can_be_read)
+{
+	uint8_t page[PAGE];
+	size_t len;
+
+	poison_both(4);
+	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ INO, 4 }, 300), 0);
+	ck_assert_int_eq(ramfile_read(file, page, PAGE, 4 * BLOCK, &len), 0);
+	expect_healed(4, want_at(4 * BLOCK));
+}
+END_TEST
+
+/* _i: into the store, one block and several; into DRAM. */
+START_TEST(everybody_is_healed_when_it_is_written)
+{
+	static uint8_t data[2 * BLOCK];
+
+	memset(data, 7, sizeof(data));
+	poison_both(4);
+	if (_i == 2) /* of a whole block: nothing of the damaged copy is needed */
+		ck_assert_int_eq(ramfile_discard(file, 4 * BLOCK, BLOCK), 0);
+	ck_assert_int_eq(ramfile_write(file, data, _i == 1 ? 2 * BLOCK : BLOCK, 4 * BLOCK, _i < 2), 0);
+	expect_healed(4, 7);
+}
+END_TEST
+
+START_TEST(everybody_is_healed_when_it_is_discarded)
+{
+	poison_both(4);
+	ck_assert_int_eq(ramfile_discard(file, 4 * BLOCK, BLOCK), 0);
+	expect_healed(4, 0);
+}
+END_TEST
+
+/* One that does not answer is healed later. */
+START_TEST(who_cannot_be_healed_at_once_is_healed_later)
+{
+	static uint8_t data[BLOCK];
+
+	poison_both(4);
+	process_fail_call(other, PROCESS_HEAL, 1);
+	memset(data, 7, sizeof(data));
+	ck_assert_int_eq(ramfile_write(file, data, BLOCK, 4 * BLOCK, true), 0);
+	retry_run(tier->retry, clock_ns() + RETRY_FIRST_NS);
+	ck_assert_uint_ne(retry_run(tier->retry, 1), 0);
+	expect_healed(4, 7);
+}
+END_TEST
+
 START_TEST(a_read_waits_for_the_device)
 {
 	uint8_t page[PAGE];
@@ -177,6 +259,10 @@ int main(void)
 	tcase_add_test(tests, who_touches_waits_for_the_device);
 	tcase_add_test(tests, who_waited_for_long_is_told_and_healed);
 	tcase_add_test(tests, damage_is_told_at_once);
+	tcase_add_test(tests, everybody_is_healed_when_it_can_be_read);
+	tcase_add_loop_test(tests, everybody_is_healed_when_it_is_written, 0, 3);
+	tcase_add_test(tests, everybody_is_healed_when_it_is_discarded);
+	tcase_add_test(tests, who_cannot_be_healed_at_once_is_healed_later);
 	tcase_add_test(tests, a_read_waits_for_the_device);
 	tcase_add_test(tests, a_mapper_that_goes_takes_its_faults_along);
 	suite_add_tcase(suite, tests);
