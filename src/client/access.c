@@ -21,6 +21,8 @@
 #include <tierfs/tierfs.h>
 
 #include "client/client.h"
+#include "client/client_conn.h"
+#include "client/client_filter.h"
 #include "client/client_sys.h"
 #include "wire/wire.h"
 
@@ -107,7 +109,9 @@ static int connect_to(struct tierfs_access *access, const struct tierfs_ioc_info
 		return err;
 	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, info->run_dir,
 		 TIERFS_ACCESS_SOCKET);
-	return connect(access->sock, (struct sockaddr *)&address, sizeof(address)) < 0 ? -ENOTCONN : 0;
+	if (connect(access->sock, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return -ENOTCONN;
+	return client_filter_allows_all(CLIENT_FILTER_PEER) && !client_conn_is_trusted(access->sock) ? -EPERM : 0;
 }
 
 static int hang_up(struct tierfs_access *access)

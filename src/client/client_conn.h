@@ -81,6 +81,11 @@ extern struct client_conn client_conns[CLIENT_CONN_MAX];
 /* The connection to the daemon of run_dir; one in DOWN if there was none. NULL: too many. */
 struct client_conn *client_conn_find(const char *run_dir);
 
+/* Whether the peer of a socket may be the daemon: root, or this user. Any FUSE filesystem answers the ioctl as it
+ * likes, and may name the directory of another daemon. Where a filter does not allow to ask, the path has to do, below
+ * which only root makes sockets. */
+bool client_conn_is_trusted(int fd);
+
 /* Queues a request; the post sends it. False: it is settled already, with call->result. */
 bool client_conn_start_call(struct client_conn *conn, struct client_call *call);
 

@@ -207,6 +207,11 @@ bool client_filter_allows(enum client_filter_need need)
 	return !(atomic_load(&denied_to_threads) & need);
 }
 
+bool client_filter_allows_all(enum client_filter_need need)
+{
+	return !(atomic_load(&denied_by_any) & need);
+}
+
 void client_filter_inherit(void)
 {
 	atomic_store(&denied_to_threads, atomic_load(&denied_by_any));

@@ -28,5 +28,7 @@ void client_filter_add(const struct sock_fprog *filter, bool all_threads);
 bool client_filter_any(void);
 /* True if the library's threads may do it. */
 bool client_filter_allows(enum client_filter_need need);
+/* True if a thread of the program may do it, which may have any of the filters seen. */
+bool client_filter_allows_all(enum client_filter_need need);
 /* The library's threads are about to be started again, from a thread that may have any of the filters seen. */
 void client_filter_inherit(void);

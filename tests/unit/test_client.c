@@ -28,6 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <tierfs/access.h>
 #include <tierfs/protocol.h>
 #include <tierfs/tierfs.h>
 
@@ -719,6 +720,37 @@ START_TEST(test_range_table)
 }
 END_TEST
 
+/* A socket in the right place, by another user: nothing is sent to it, no descriptor and no token. */
+START_TEST(test_stranger)
+{
+	static const char *const names[] = { TIERFS_ATTACH_SOCKET, TIERFS_ACCESS_SOCKET };
+
+	fake_kill();
+	for (int i = 0; i < 2; i++) {
+		struct sockaddr_un address = { .sun_family = AF_UNIX };
+		int listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), fd;
+		struct tierfs_access *access;
+		char byte;
+
+		snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", dir, names[i]);
+		unlink(address.sun_path);
+		ck_assert_int_eq(bind(listen_fd, (struct sockaddr *)&address, sizeof(address)), 0);
+		ck_assert_int_eq(seteuid(65534), 0);
+		ck_assert_int_eq(listen(listen_fd, 8), 0); /* the peer is who listened */
+		ck_assert_int_eq(seteuid(0), 0);
+		ck_assert_int_eq(i ? tierfs_access_open(ram_fd, 0, &access) : attach_error(PROT_READ, 0, PAGE, 0),
+				 -EPERM);
+		fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
+		ck_assert_int_ge(fd, 0);
+		ck_assert_int_eq(read(fd, &byte, 1), 0);
+		close(fd);
+		unlink(address.sun_path);
+		close(listen_fd);
+	}
+	fake_start();
+}
+END_TEST
+
 static bool has_userfaultfd(void)
 {
 	int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
@@ -734,7 +766,7 @@ int main(void)
 	const TTest *tests[] = { test_attach,        test_fixed,       test_bad_wishes,     test_refused,
 				 test_refused_fixed, test_no_daemon,   test_other_version,  test_parts,
 				 test_zap,           test_daemon_dies, test_resume_refused, test_garbage_from_daemon,
-				 test_threads };
+				 test_threads,       test_stranger };
 	Suite *suite = suite_create("client");
 	TCase *table = tcase_create("table"), *daemon = tcase_create("daemon");
 	int failed, skip = !has_userfaultfd();

@@ -69,6 +69,8 @@ static int connect_control(struct conn *conn, struct conn_error *error)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	CLEANUP_CLOSE int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
 
 	if (fd < 0)
 		return set_error(error, -errno, "cannot make a socket", NULL);
@@ -76,6 +78,10 @@ static int connect_control(struct conn *conn, struct conn_error *error)
 		 TIERFS_CONTROL_SOCKET);
 	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return set_error(error, -errno, "cannot reach the daemon", NULL);
+	/* Any FUSE filesystem answers the question where its daemon is as it likes. */
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0 || (peer.uid != 0 && peer.uid != geteuid()))
+		return set_error(error, -EPERM, "cannot ask the daemon",
+				 "who answers on its socket is neither root nor this user");
 	conn->stream = fdopen(fd, "r+");
 	if (!conn->stream)
 		return set_error(error, -errno, "cannot reach the daemon", NULL);
