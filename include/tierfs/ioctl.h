@@ -26,7 +26,7 @@ struct tierfs_ioc_info {
 	__u64 ino;                        /* inode number; 1 is the mount's root */
 	__u64 size_bytes;                 /* 0 for a directory */
 	__u32 block_bytes;                /* unit of tiering of the pool */
-	__u32 reserved;                   /* 0 */
+	__u32 dram_mib;                   /* the mount's budget of DRAM, in MiB, at least 1; 0: an older daemon */
 	char run_dir[TIERFS_RUN_DIR_LEN]; /* absolute path of the daemon's runtime directory, NUL-terminated */
 	__u8 token[TIERFS_TOKEN_LEN]; /* fresh on every call; accepted once, for 60 seconds, by any of the sockets */
 };

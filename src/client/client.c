@@ -28,6 +28,7 @@
 #include "client/client_agent.h"
 #include "client/client_filter.h"
 #include "client/client_range.h"
+#include "client/client_spans.h"
 #include "client/client_sys.h"
 #include "wire/wire.h"
 
@@ -40,7 +41,10 @@
 	(MAP_TYPE | MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_POPULATE | MAP_NONBLOCK | MAP_LOCKED | \
 	 MAP_STACK | MAP_DENYWRITE | MAP_EXECUTABLE)
 
-/* Headers of older kernels lack it. */
+/* Headers of older kernels lack them. */
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
 #ifndef UFFD_FEATURE_POISON
 #define UFFD_FEATURE_POISON (1 << 14)
 #endif
@@ -54,6 +58,7 @@ struct attempt {
 	struct client_conn *conn;
 	uint64_t ino;
 	uint32_t features;
+	bool locked, on_fault; /* MAP_LOCKED, or what mlockall() said */
 	int arena_fd, device_fd, uffd_fd, file_fd;
 	void *addr;
 	char *why;
@@ -270,7 +275,7 @@ static void unplace(struct attempt *attempt, void *addr)
 static int place(struct attempt *attempt, void **ret)
 {
 	const struct client_wish *wish = attempt->wish;
-	int flags = MAP_SHARED | (wish->flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE));
+	int flags = MAP_SHARED | (wish->flags & (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_NORESERVE | MAP_LOCKED));
 	void *addr = wish->addr, *reserved = NULL;
 	long at;
 	int err;
@@ -332,6 +337,8 @@ static int map(struct attempt *attempt, struct client_agent_guard *guard, void *
 	}
 	err = client_agent_call(guard, attempt->conn, &call);
 	if (!err) {
+		if (attempt->locked)
+			client_spans_add((uintptr_t)addr, (uintptr_t)addr + attempt->length_bytes);
 		client_conn_changed(attempt->conn);
 		return 0;
 	}
@@ -343,6 +350,34 @@ static int map(struct attempt *attempt, struct client_agent_guard *guard, void *
 err:
 	unplace(attempt, addr);
 	return err;
+}
+
+/* Memory that is locked from the start: it takes room from what can be locked (client_lock.h). */
+static int begin_lock(struct attempt *attempt)
+{
+	struct client_conn *conn = attempt->conn;
+	uint64_t wanted = attempt->length_bytes + conn->locking_bytes + client_range_locked(conn);
+
+	attempt->locked = (attempt->wish->flags & MAP_LOCKED) || client_spans_future();
+	attempt->on_fault = !(attempt->wish->flags & MAP_LOCKED) && (client_spans_future() & MCL_ONFAULT);
+	conn->dram_bytes = (uint64_t)attempt->info.dram_mib << 20;
+	if (!attempt->locked)
+		return 0;
+	if (wanted > client_conn_lock_max(conn) || !client_spans_has_room()) {
+		if (attempt->why)
+			snprintf(attempt->why, CLIENT_WHY_LEN,
+				 "cannot be locked (MAP_LOCKED, mlockall): " CLIENT_LOCK_WHY, wanted,
+				 client_conn_lock_max(conn));
+		return -ENOMEM;
+	}
+	conn->locking_bytes += attempt->length_bytes;
+	return 0;
+}
+
+static void end_lock(struct attempt *attempt)
+{
+	if (attempt->locked)
+		attempt->conn->locking_bytes -= attempt->length_bytes;
 }
 
 /* From a connection on to memory that is registered; *ret has no access yet. */
@@ -374,7 +409,11 @@ static int attach_to_daemon(struct attempt *attempt)
 	client_agent_enter(&guard);
 	err = client_agent_get(&guard, attempt->info.run_dir, &attempt->conn);
 	if (!err) {
-		err = attach_on(attempt, &guard, &attempt->addr);
+		err = begin_lock(attempt);
+		if (!err) {
+			err = attach_on(attempt, &guard, &attempt->addr);
+			end_lock(attempt);
+		}
 		client_agent_put(attempt->conn);
 	} else if (err == -EPROTO) {
 		say(attempt->why, "the daemon speaks another version of the protocol");
@@ -475,6 +514,9 @@ int client_attach(const struct client_wish *wish, void **ret, char why[CLIENT_WH
 		say(why, "a system-call filter does not allow the library a descriptor table of its own");
 	if (err)
 		return err;
+	/* As for any locked mapping: it is filled, and nobody is told if it cannot be. */
+	if (attempt.locked && !attempt.on_fault && (wish->prot & PROT_READ))
+		client_sys(SYS_madvise, attempt.addr, attempt.length_bytes, MADV_POPULATE_READ);
 	*ret = attempt.addr;
 	return 0;
 }

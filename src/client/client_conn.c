@@ -537,6 +537,19 @@ struct client_conn *client_conn_find(const char *run_dir)
 	return unused;
 }
 
+/* The daemon gives memory that cannot be demoted half of the budget, and a file of which some is locked no more than
+ * that if the program has locked other things, too: what is not locked of it needs room as well. */
+uint64_t client_conn_lock_max(const struct client_conn *conn)
+{
+	return conn->dram_bytes ? conn->dram_bytes / 8 * 3 : UINT64_MAX;
+}
+
+/* More than that is kept free for faults at most. */
+uint64_t client_conn_populate_max(const struct client_conn *conn)
+{
+	return conn->dram_bytes ? conn->dram_bytes / 8 * 7 : UINT64_MAX;
+}
+
 void client_conn_forget(void)
 {
 	for (int i = 0; i < CLIENT_CONN_MAX; i++)

@@ -14,6 +14,7 @@
  */
 #pragma once
 
+#include <inttypes.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -55,6 +56,10 @@ struct client_call {
 
 enum client_conn_state { CLIENT_CONN_FREE, CLIENT_CONN_DOWN, CLIENT_CONN_HELLO, CLIENT_CONN_RESUMING, CLIENT_CONN_UP };
 
+/* Why something cannot be locked: what it came to (uint64_t), and the limit (uint64_t). */
+#define CLIENT_LOCK_WHY \
+	"%" PRIu64 " bytes would be locked, and %" PRIu64 " are the most (three eighths of the mount's dram=)"
+
 TAILQ_HEAD(client_call_list, client_call);
 
 struct client_conn {
@@ -74,12 +79,19 @@ struct client_conn {
 	uint64_t zapped[CLIENT_CONN_ZAPPED_MAX]; /* answers to ZAP that are to be sent */
 	unsigned int zapped_count;
 	uint32_t generation; /* futex: counts changes */
+	uint64_t dram_bytes; /* the mount's budget, as far as known; 0: not */
+	/* Calls of the program that are under way are about to lock so much, and to bring so much into DRAM. */
+	uint64_t locking_bytes, populating_bytes;
 };
 
 extern struct client_conn client_conns[CLIENT_CONN_MAX];
 
 /* The connection to the daemon of run_dir; one in DOWN if there was none. NULL: too many. */
 struct client_conn *client_conn_find(const char *run_dir);
+
+/* How much of this daemon's memory the program may have locked, or bring into DRAM at once. */
+uint64_t client_conn_lock_max(const struct client_conn *conn);
+uint64_t client_conn_populate_max(const struct client_conn *conn);
 
 /* Whether the peer of a socket may be the daemon: root, or this user. Any FUSE filesystem answers the ioctl as it
  * likes, and may name the directory of another daemon. Where a filter does not allow to ask, the path has to do, below

@@ -5,6 +5,8 @@
 #include <stdatomic.h>
 #include <string.h>
 
+#include "client/client_spans.h"
+
 static struct client_range ranges[CLIENT_RANGE_MAX];
 static size_t range_count;
 static struct client_mapping mappings[CLIENT_MAPPING_MAX];
@@ -155,6 +157,7 @@ void client_range_cut(uintptr_t addr, size_t length)
 	size_t before = addr - range->addr;
 	size_t after = range->length_bytes - before - length;
 
+	client_spans_remove(addr, addr + length);
 	if (before && after) {
 		struct client_range tail = *range;
 
@@ -189,8 +192,19 @@ size_t client_range_count(const struct client_conn *conn)
 	return count;
 }
 
+size_t client_range_locked(const struct client_conn *conn)
+{
+	size_t bytes = 0;
+
+	for (size_t i = 0; i < range_count; i++)
+		if (ranges[i].mapping->conn == conn)
+			bytes += client_spans_bytes(ranges[i].addr, ranges[i].addr + ranges[i].length_bytes);
+	return bytes;
+}
+
 void client_range_forget(void)
 {
+	client_spans_forget();
 	memset(mappings, 0, sizeof(mappings));
 	range_count = dropped_count = 0;
 	update_bounds();

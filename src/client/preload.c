@@ -23,11 +23,6 @@
 #include "client/client.h"
 #include "client/client_sys.h"
 
-/* Newer than Debian 12's headers (Linux 6.1). */
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 int preload_fail(int err)
 {
 	errno = -err;
@@ -39,23 +34,30 @@ long preload_result(long result)
 	return result < 0 && result > -4096 ? preload_fail((int)result) : result;
 }
 
-void preload_say(int fd, const char *what, const char *why)
+void preload_say_of(const char *file, const char *what, const char *why)
 {
-	char link[32], path[512], line[800];
-	long length;
-	int printed;
+	char line[800];
+	int printed = snprintf(line, sizeof(line), "tierfs: %s: %s%s%s\n", file[0] ? file : "(unknown file)", what,
+			       why[0] ? ": " : "", why);
 
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = fd < 0 ? -1 : client_sys(SYS_readlinkat, AT_FDCWD, link, path, sizeof(path) - 1);
-	path[length < 0 ? 0 : length] = '\0';
-	printed = snprintf(line, sizeof(line), "tierfs: %s%s%s%s%s\n",
-			   length > 0 ? path
-			   : fd < 0   ? ""
-				      : "(unknown file)",
-			   fd < 0 ? "" : ": ", what, why[0] ? ": " : "", why);
 	if (printed > 0)
 		client_sys(SYS_write, STDERR_FILENO, line,
 			   (size_t)printed < sizeof(line) ? (size_t)printed : sizeof(line) - 1);
+}
+
+void preload_say(int fd, const char *what, const char *why)
+{
+	char link[32], path[512];
+	long length;
+
+	if (fd < 0) {
+		preload_say_of(what, why, "");
+		return;
+	}
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = client_sys(SYS_readlinkat, AT_FDCWD, link, path, sizeof(path) - 1);
+	path[length < 0 ? 0 : length] = '\0';
+	preload_say_of(path, what, why);
 }
 
 static bool is_required(void)
@@ -191,33 +193,6 @@ PRELOAD_EXPORT void *mremap(void *addr, size_t old_length, size_t new_length, in
 		}
 	}
 	return (void *)preload_result(client_sys(SYS_mremap, addr, old_length, new_length, flags, new_addr));
-}
-
-/* MADV_REMOVE would punch the arena behind the daemon's back and leave the block in the cold store. */
-PRELOAD_EXPORT int madvise(void *addr, size_t length, int advice)
-{
-	if ((advice == MADV_REMOVE || advice == MADV_DOFORK) && client_is_attached(addr, length)) {
-		size_t pages = (length + 4095) & ~(size_t)4095;
-		int err;
-
-		if (advice == MADV_DOFORK || (uintptr_t)addr % 4096)
-			return preload_fail(-EINVAL);
-		if (!client_is_all_attached(addr, pages))
-			return preload_fail(-ENOMEM);
-		err = client_discard(addr, pages);
-		return err ? preload_fail(err) : 0;
-	}
-	if (advice == MADV_COLLAPSE && client_is_attached(addr, length))
-		return preload_fail(-EINVAL); /* the daemon decides which pages are huge: it may be demoting some */
-	if (preload_result(client_sys(SYS_madvise, addr, length, advice)) < 0)
-		return -1;
-	if ((advice == MADV_HUGEPAGE || advice == MADV_NOHUGEPAGE) && client_is_attached(addr, length)) {
-		int saved = errno;
-
-		client_advise_huge(addr, length, advice == MADV_HUGEPAGE);
-		errno = saved;
-	}
-	return 0;
 }
 
 /* A daemon that is started again brings a new mount: the VMM's descriptor is of the old one and answers ENOTCONN for

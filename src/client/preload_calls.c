@@ -132,6 +132,16 @@ PRELOAD_EXPORT long syscall(long number, ...)
 		return (long)mremap((void *)a, (size_t)b, (size_t)c, (int)d, (void *)e);
 	case SYS_madvise:
 		return madvise((void *)a, (size_t)b, (int)c);
+	case SYS_mlock:
+		return mlock((const void *)a, (size_t)b);
+	case SYS_mlock2:
+		return preload_mlock2((const void *)a, (size_t)b, (unsigned int)c);
+	case SYS_munlock:
+		return munlock((const void *)a, (size_t)b);
+	case SYS_mlockall:
+		return mlockall((int)a);
+	case SYS_munlockall:
+		return munlockall();
 	case SYS_userfaultfd:
 		return preload_result(has_attached() ? refuse_userfaultfd() : client_sys(number, a));
 	case SYS_ioctl:

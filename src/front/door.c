@@ -332,6 +332,7 @@ int door_seek(const struct door *door, uint64_t ino, uint64_t offset, int whence
 
 int door_info(const struct door *door, uint64_t ino, uint32_t rights, struct tierfs_ioc_info *ret)
 {
+	uint64_t dram_mib = tier_dram_bytes(door->tier) >> 20;
 	struct stat attr;
 	int rc = ns_getattr(door->ns, ino, &attr);
 
@@ -343,6 +344,9 @@ int door_info(const struct door *door, uint64_t ino, uint32_t rights, struct tie
 		.ino = ino,
 		.size_bytes = S_ISDIR(attr.st_mode) ? 0 : (uint64_t)attr.st_size,
 		.block_bytes = tier_block_bytes(door->tier),
+		.dram_mib = dram_mib == 0           ? 1
+			    : dram_mib > UINT32_MAX ? UINT32_MAX
+						    : (uint32_t)dram_mib,
 	};
 	snprintf(ret->run_dir, sizeof(ret->run_dir), "%s", door->run_dir);
 	token_issue(door->tokens, (struct token_grant){ .ino = ino, .rights = rights }, ret->token);

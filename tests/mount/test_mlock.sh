@@ -1,7 +1,8 @@
 #!/bin/bash
 # timeout: 240
-# A program locks far more memory than there is (mlock(2) by itself, no library in the way): it waits, alone. A neighbour works on four times
-# the budget as if it were not there.
+# A program locks far more memory than there is. With mlock(2) by itself, past libtierfs, it waits, alone, and a neighbour works on four times
+# the budget as if it were not there. Through libtierfs it is told ENOMEM at once, by whatever call; what fits is locked, and the rest of the
+# file is used beside it.
 . "$(dirname "$0")/../lib/functions.sh"
 
 need_root
@@ -11,15 +12,16 @@ need_tool jq
 
 cat >"$T/lock.py" <<'PY'
 import ctypes, mmap, sys
-libc = ctypes.CDLL(None, use_errno=True)
 with open(sys.argv[1], "r+b") as file:
     memory = mmap.mmap(file.fileno(), 0)
 address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-SYS_mlock = 149
+code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+code.write(b"\xb8\x95\0\0\0\x0f\x05\xc3")  # mov $149, %eax; syscall; ret
+mlock = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
 print("locks", flush=True)
-libc.syscall(SYS_mlock, ctypes.c_void_p(address), ctypes.c_size_t(len(memory)))
+mlock(address, len(memory))
 PY
-[ "$(uname -m)" = x86_64 ] || skip "knows the number of mlock(2) on x86_64 alone"
+[ "$(uname -m)" = x86_64 ] || skip "makes mlock(2) of x86_64 alone"
 waits() { [ "$(stat_of "$T/mnt" waiting_faults)" -ge 1 ]; }
 
 tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=0.2
@@ -35,6 +37,89 @@ alive "$locker" || fail "who locks has ended: $(cat "$T/lock.log")"
 assert_le "$(stat_of "$T/mnt" resident_bytes)" $((64 << 20)) resident_bytes
 kill -KILL "$locker"
 assert_ok wait_for 30 gone "$locker"
+
+note "through the library"
+cat >"$T/limit.py" <<'PY'
+import ctypes, errno, mmap, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+MIB, ENOMEM = 1 << 20, errno.ENOMEM
+MAP_LOCKED, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 0x2000, 1, 2, 4
+fd = os.open(sys.argv[1], os.O_RDWR)
+
+def call(name, *args):
+    ctypes.set_errno(0)
+    function = getattr(libc, name)
+    return ctypes.get_errno() if function(*args) else 0
+
+def check(what, got, wanted):
+    print(what, got, "bad, not " + str(wanted) if got != wanted else "", flush=True)
+
+def place(mib, length):
+    return ctypes.c_void_p(address + mib * MIB), ctypes.c_size_t(length * MIB)
+
+def attach(mib, flags=0):
+    try:
+        return 0, mmap.mmap(fd, mib * MIB, flags=mmap.MAP_SHARED | flags)
+    except OSError as error:
+        return error.errno, None
+
+def locked():
+    with open("/proc/self/status") as status:
+        return [int(line.split()[1]) // 1024 for line in status if line.startswith("VmLck")][0]
+
+_, memory = attach(256)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+check("mlock of all", call("mlock", *place(0, 256)), ENOMEM)
+check("mlock2 of all", call("mlock2", *place(0, 256), 1), ENOMEM)
+check("syscall of all", call("syscall", 149, *place(0, 256)), ENOMEM)
+check("mlockall now", call("mlockall", MCL_CURRENT), ENOMEM)
+check("mlockall on fault", call("mlockall", MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT), ENOMEM)
+check("MAP_LOCKED of all", attach(256, MAP_LOCKED)[0], ENOMEM)
+check("nothing is locked", locked(), 0)
+check("mlock 16", call("mlock", *place(8, 16)), 0)
+check("the same again", call("mlock", *place(8, 16)), 0)
+check("24 with it", call("mlock", *place(0, 24)), 0)
+check("and a page", call("mlock", ctypes.c_void_p(address + 24 * MIB), ctypes.c_size_t(1)), ENOMEM)
+check("MAP_LOCKED beside it", attach(1, MAP_LOCKED)[0], ENOMEM)
+check("locked", locked(), 24)
+check("munlock 8", call("munlock", *place(8, 8)), 0)
+error, more = attach(8, MAP_LOCKED)
+check("MAP_LOCKED in its place", error, 0)
+check("locked", locked(), 24)
+more.close()
+check("what was unmapped", call("mlock", *place(100, 8)), 0)
+check("munlockall", call("munlockall"), 0)
+check("mlockall later", call("mlockall", MCL_FUTURE), 0)
+check("later and too much", attach(25)[0], ENOMEM)
+error, more = attach(20)
+check("later", error, 0)
+check("locked", locked() >= 20, True)
+check("and more", call("mlock", *place(0, 8)), ENOMEM)
+more.close()
+check("munlockall", call("munlockall"), 0)
+pid = os.fork()
+if not pid:
+    os._exit(call("mlockall", MCL_CURRENT))
+check("mlockall in a child", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), 0)
+memory.madvise(22)
+memory.madvise(23, 0, 256 * MIB)
+memory.madvise(23, 200 * MIB, MIB)
+check("MAP_POPULATE of all", attach(256, 0x8000)[0], 0)
+check("mlock 24", call("mlock", *place(0, 24)), 0)
+for turn in range(2):
+    for page in range(0, 96 * MIB, 4096):
+        if turn and memory[page:page + 16] != b"%016d" % page:
+            check("content", page, "?")
+        memory[page:page + 16] = b"%016d" % page
+print("end")
+PY
+truncate -s 256M "$T/mnt/limit"
+assert_status 0 tierctl run -- python3 "$T/limit.py" "$T/mnt/limit"
+assert_match "$out" "end$" "the last line"
+grep "bad" <<<"$out" && fail "$out"
+assert_match "$out" "tierfs: $T/mnt/limit: cannot be locked: 268435456 bytes would be locked, and 25165824 are the most"
+assert_match "$out" "tierfs: $T/mnt/limit: cannot be mapped: cannot be locked .MAP_LOCKED, mlockall.: "
+assert_match "$out" "tierfs: memory is not filled beyond what the mount's dram= holds"
 
 note "pins: half of the budget, and no more"
 assert_ok tierctl pin "$T/mnt/ram" --length 32M
