@@ -3,7 +3,7 @@
  * What the database may write without being asked to: its logs (two families, each up to its memtables), the tables
  * that the memtables become, one compaction of everything, and its small files. New values need a segment more than
  * that, and as much again for the collector, which has to copy before it can remove. That is the collector's alone:
- * new values do not go to a segment that it made with less than they want (store_rocks_write.c).
+ * new values do not go to a segment that it made with less than they want (store_write.c).
  */
 #include "cold/headroom.h"
 

@@ -152,6 +152,8 @@ int segments_sync(struct segments *segments);
 /* A suspect segment with something live in it; NULL: there is none. (lock) */
 struct segment *segments_suspect(struct segments *segments);
 
-/* Between segments.c and segments_io.c. */
+/* For segments.c and segments_sync.c: segments_io.c knows the files. */
 void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN]);
 int segments_open_file(struct segments *segments, uint32_t id, int flags);
+/* The descriptor of a referenced or pending segment, opened if it must be; it stays open as long. Or -errno. */
+int segments_descriptor(struct segments *segments, struct segment *segment);

@@ -1,4 +1,4 @@
-/* cold/segments_io.c - descriptors of segments, and what is done with them: reading, writing, syncing.
+/* cold/segments_io.c - descriptors of segments, and what is done with them: reading, writing.
  *
  * Descriptors are opened when needed, and those that rest longest are closed beyond OPEN_FILES_MAX. That of a segment
  * that is referenced or pending stays open.
@@ -80,8 +80,7 @@ static int install(struct segments *segments, struct segment *segment, int fd)
 	return r;
 }
 
-/* The descriptor of a segment that is referenced or pending, and so stays open. */
-static int descriptor(struct segments *segments, struct segment *segment)
+int segments_descriptor(struct segments *segments, struct segment *segment)
 {
 	int fd;
 
@@ -94,7 +93,7 @@ static int descriptor(struct segments *segments, struct segment *segment)
 	return fd < 0 ? fd : install(segments, segment, fd);
 }
 
-/* --- reading, writing, syncing --- */
+/* --- reading, writing --- */
 
 static void set_dirty(struct segments *segments, struct segment *segment)
 {
@@ -105,7 +104,7 @@ static void set_dirty(struct segments *segments, struct segment *segment)
 
 int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset)
 {
-	int fd = descriptor(segments, segment);
+	int fd = segments_descriptor(segments, segment);
 
 	for (size_t done = 0; fd >= 0 && done < length;) {
 		ssize_t n = pwrite(fd, (const char *)buf + done, length - done, (off_t)(offset + done));
@@ -124,7 +123,7 @@ int segments_write(struct segments *segments, struct segment *segment, const voi
 int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
 		  size_t *ret_len)
 {
-	int fd = descriptor(segments, segment);
+	int fd = segments_descriptor(segments, segment);
 	size_t done = 0;
 
 	while (fd >= 0 && done < length) {
@@ -195,7 +194,7 @@ static long submit(struct segments *segments, aio_context_t context, struct segm
 
 	memset(request, 0, count * sizeof(*request));
 	for (size_t i = 0; i < count; i++) {
-		int fd = descriptor(segments, reads[i]->segment);
+		int fd = segments_descriptor(segments, reads[i]->segment);
 
 		request[i].aio_data = i;
 		request[i].aio_lio_opcode = IOCB_CMD_PREAD;
@@ -252,109 +251,4 @@ void segments_read_many(struct segments *segments, struct segment_read **reads, 
 	}
 	for (size_t i = (size_t)submitted; i < count; i++)
 		read_one(segments, reads[i]);
-}
-
-/* --- syncing --- */
-
-/* (lock) One segment that has something to sync, referenced. */
-static struct segment *take_dirty(struct segments *segments)
-{
-	LOCK_SCOPE(&segments->lock);
-
-	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
-		if (!segment->dirty || segment->suspect || segment->life != SEGMENT_LIVE)
-			continue;
-		segment->dirty = false;
-		segments_ref(segments, segment);
-		return segment;
-	}
-	return NULL;
-}
-
-/* (lock) True: its end is to be cut off. */
-static bool suspect(struct segments *segments, struct segment *segment)
-{
-	bool was_current = segments_seal(segments, segment);
-
-	segment->suspect = true;
-	segments_check_dead(segments, segment);
-	return was_current;
-}
-
-static int sync_one(struct segments *segments, struct segment *segment)
-{
-	int fd = descriptor(segments, segment);
-	bool cut = false;
-	int r = fd < 0 ? fd : 0;
-
-	if (r == 0 && fdatasync(fd) < 0)
-		r = -errno;
-	lock_get(&segments->lock);
-	if (r < 0 && fd >= 0)
-		cut = suspect(segments, segment);
-	else if (r < 0)
-		segment->dirty = true; /* the kernel was not asked, so it told nothing */
-	lock_put(&segments->lock);
-	if (cut)
-		segments_trim(segments, segment);
-	segments_unref(segments, segment);
-	return r;
-}
-
-/* Those that were made since the names were last synced. */
-static bool begin_names(struct segments *segments)
-{
-	LOCK_SCOPE(&segments->lock);
-	bool dirty = segments->dir_dirty;
-
-	segments->dir_dirty = false;
-	for (struct segment *segment = segments->table; dirty && segment; segment = segment->hh.next)
-		segment->naming = segment->fresh;
-	return dirty;
-}
-
-static void end_names(struct segments *segments, bool synced)
-{
-	LOCK_SCOPE(&segments->lock);
-
-	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
-		if (!segment->naming)
-			continue;
-		segment->naming = false;
-		segment->fresh = false;
-		/* The current one may keep its unused end: the collector empties it soon. */
-		if (!synced && segment->life == SEGMENT_LIVE)
-			suspect(segments, segment);
-	}
-	segments->dir_dirty |= !synced;
-}
-
-static int sync_dir(struct segments *segments)
-{
-	int r;
-
-	if (!begin_names(segments))
-		return 0;
-	r = fsync(segments->dir_fd) < 0 ? -errno : 0;
-	end_names(segments, r == 0);
-	return r;
-}
-
-int segments_sync(struct segments *segments)
-{
-	struct segment *segment;
-	int r = 0;
-
-	while (r == 0 && (segment = take_dirty(segments)))
-		r = sync_one(segments, segment);
-	return r < 0 ? r : sync_dir(segments);
-}
-
-struct segment *segments_suspect(struct segments *segments)
-{
-	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
-		if (segment->suspect && segment->life == SEGMENT_LIVE && segment->live_count)
-			return segment;
-	}
-	return NULL;
 }

@@ -6,10 +6,7 @@ need nm
 build=${TIERFS_BUILD:-build/debug}
 
 # Circles that there are, a module in two or more files each. One that is gone leaves this list too.
-known='cold: segments.c segments_io.c
-cold: collect.c store_rocks.c store_rocks_read.c store_rocks_share.c store_rocks_write.c
-front: control_move.c control_ops.c control_report.c
-front: holder.c holder_main.c
+known='front: holder.c holder_main.c
 map: attached_end.c attached_left.c
 map: mapping.c table.c'
 

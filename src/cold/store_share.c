@@ -1,4 +1,4 @@
-/* cold/store_rocks_share.c - values that several files have.
+/* cold/store_share.c - values that several files have.
  *
  * A file shares a value with another by a record of its own that names the same place. No record says how many do:
  * the table of shares counts them, and is built from the records when the store opens. So a removal, or a put over a
@@ -8,56 +8,22 @@
  * origin. Readers are given the value with a checksum for the key that they asked for, once the stored one was
  * verified (codec_rekey()); nobody above needs to know. The collector copies values as they are.
  */
+#include "cold/store_share.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "cold/codec.h"
 #include "cold/index.h"
-#include "cold/store_rocks_impl.h"
+#include "cold/owners.h"
+#include "cold/records.h"
+#include "cold/store_sync.h"
 
 /* Records in one write: the commit mutex is held for it. */
 #define SHARE_RECORDS 1024U
 
 /* --- counting -------------------------------------------------------------------------------------------------- */
-
-void store_rocks_use(struct store_rocks *store, struct place place)
-{
-	struct share *share = shares_find(&store->shares, place);
-	struct segment *segment = segments_find(&store->segments, place.segment);
-
-	if (share && share->refs++)
-		return;
-	if (segment) /* else it is gone, and a get will say that the value is damaged */
-		segments_add_live(&store->segments, segment, place.offset_bytes, place_span(place.length_bytes));
-}
-
-void store_rocks_drop(struct store_rocks *store, struct place place)
-{
-	struct share *share = shares_find(&store->shares, place);
-	struct segment *segment = segments_find(&store->segments, place.segment);
-
-	if (share && --share->refs)
-		return;
-	if (share)
-		shares_remove(&store->shares, share);
-	if (segment)
-		segments_drop_live(&store->segments, segment, place_span(place.length_bytes));
-}
-
-uint64_t store_rocks_origin(const struct store_rocks *store, struct store_key key, struct place place)
-{
-	const struct share *share = shares_find(&store->shares, place);
-
-	return share ? share->origin : key.ino;
-}
-
-void store_rocks_own(void *value, size_t length_bytes, uint64_t origin, struct store_key key)
-{
-	if (origin != key.ino)
-		codec_rekey(value, length_bytes, (struct store_key){ origin, key.block }, key, NULL);
-}
 
 struct sum {
 	struct store_rocks *store;
@@ -74,7 +40,7 @@ static void add_shared(void *arg, struct store_key key, struct place place)
 		sum->bytes += place.length_bytes;
 }
 
-uint64_t store_rocks_shared_bytes(struct store *base, uint64_t ino)
+uint64_t store_share_bytes(struct store *base, uint64_t ino)
 {
 	struct sum sum = { .store = (struct store_rocks *)base };
 	struct lock *lock = &sum.store->segments.lock;
@@ -172,9 +138,9 @@ static void publish(struct sharing *sharing)
 
 		/* Not in the table so far: its one user is counted. */
 		shares_add(&store->shares, place, sharing->value[i].origin, 1);
-		store_rocks_use(store, place);
+		owners_use(store, place);
 		if (places_set(&store->places, key, place, &old))
-			store_rocks_drop(store, old);
+			owners_drop(store, old);
 	}
 }
 
@@ -182,22 +148,22 @@ static void publish(struct sharing *sharing)
 static int share_some(struct sharing *sharing)
 {
 	struct store_rocks *store = sharing->store;
-	int r = store_rocks_make_sure(store), more = 0;
+	int r = records_make_sure(store), more = 0;
 
 	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
 		uint64_t disk_bytes, memory_bytes;
 
 		rocks_figures(store->rocks, &disk_bytes, &memory_bytes); /* records alone make it grow, too */
 		atomic_store(&store->headroom.index_bytes, disk_bytes);
-		r = store_rocks_room(store, HEADROOM_VALUES);
+		r = store_sync_room(store, HEADROOM_VALUES);
 		if (r == 0)
-			r = store_rocks_upgrade(store);
+			r = records_upgrade(store);
 		if (r == 0)
 			r = more = collect_records(sharing);
 		if (r >= 0)
 			r = reserve(sharing);
 		if (r == 0 && sharing->count)
-			r = store_rocks_write_records(store, sharing->change, sharing->count, false);
+			r = records_write(store, sharing->change, sharing->count, false);
 		if (r == 0) {
 			publish(sharing);
 			return more;
@@ -206,7 +172,7 @@ static int share_some(struct sharing *sharing)
 	return r == -EAGAIN ? store->doubtful_error : r;
 }
 
-int store_rocks_share(struct store *base, const struct store_share *share)
+int store_share_blocks(struct store *base, const struct store_share *share)
 {
 	struct store_rocks *store = (struct store_rocks *)base;
 	CLEANUP_FREE struct sharing *sharing = malloc(sizeof(*sharing));

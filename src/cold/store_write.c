@@ -1,25 +1,25 @@
-/* cold/store_rocks_write.c - changing what is stored: puts, moves of the collector, removals.
+/* cold/store_write.c - changing what is stored: puts, moves of the collector, removals.
  *
  * Append, commit, publish: values are written to segments by each thread for itself; then one thread at a time writes
  * the index records and enters the new places in the table. What was replaced becomes garbage of its segment. A
  * reservation in a segment stays pending from the append until it is published or given up, so that the segment cannot
  * go in between.
  */
+#include "cold/store_write.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "cold/garbage.h"
 #include "cold/index.h"
-#include "cold/store_rocks_impl.h"
+#include "cold/owners.h"
+#include "cold/records.h"
+#include "cold/store_sync.h"
 
 /* A removal of more values than that is one range, of fewer so many records. */
 #define SINGLE_REMOVALS 64U
-
-static struct store_rocks *rocks_of(struct store *store)
-{
-	return (struct store_rocks *)store;
-}
 
 static int failed(struct store_rocks *store, int r, const char *doing)
 {
@@ -28,7 +28,7 @@ static int failed(struct store_rocks *store, int r, const char *doing)
 
 static int may_write(struct store_rocks *store, enum headroom_use use)
 {
-	int r = store_rocks_room(store, use);
+	int r = store_sync_room(store, use);
 
 	if (use == HEADROOM_VALUES)
 		atomic_store(&store->full, r == -ENOSPC);
@@ -47,12 +47,12 @@ struct appended {
 
 struct put {
 	struct store_rocks *store;
-	const struct store_rocks_move *move;
+	const struct store_write *move;
 	struct appended *appended;
 };
 
 /* The value of the item before, under the key of another file: it is moved once for all of them. */
-static bool repeats(const struct store_rocks_move *move, size_t i)
+static bool repeats(const struct store_write *move, size_t i)
 {
 	return i && move->places && place_equal(move->places[i], move->places[i - 1]);
 }
@@ -128,7 +128,7 @@ static void settle(struct store_rocks *store, struct segment *segment)
 {
 	lock_get(&store->segments.lock);
 	segments_settled(&store->segments, segment);
-	collect_poke(store);
+	garbage_poke(store);
 	lock_put(&store->segments.lock);
 }
 
@@ -220,7 +220,7 @@ static size_t select_value(struct put *put, size_t first)
 		records += !put->appended[end].skip;
 		end++;
 	} while (end < put->move->count && repeats(put->move, end));
-	if (share && share->refs != records && share->refs <= STORE_MOVE_VALUES)
+	if (share && share->refs != records && share->refs <= STORE_WRITE_VALUES)
 		for (size_t i = first; i < end; i++)
 			put->appended[i].skip = true;
 	return end - first;
@@ -247,7 +247,7 @@ static int select_values(struct put *put)
 		if (r < 0)
 			return r;
 		if (put->move->places)
-			appended->origin = store_rocks_origin(store, key, put->move->places[i]);
+			appended->origin = owners_origin(store, key, put->move->places[i]);
 		shared += appended->origin != key.ino || repeats(put->move, i);
 	}
 	return shared ? shares_reserve(&store->shares, shared) : 0;
@@ -261,7 +261,7 @@ struct record_room {
 static int write_index(struct put *put, struct rocks_change *changes, struct record_room *room)
 {
 	size_t count = 0, length;
-	int r = store_rocks_upgrade(put->store);
+	int r = records_upgrade(put->store);
 
 	if (r < 0)
 		return r;
@@ -283,7 +283,7 @@ static int write_index(struct put *put, struct rocks_change *changes, struct rec
 		};
 		count++;
 	}
-	return count ? store_rocks_write_records(put->store, changes, count, false) : 0;
+	return count ? records_write(put->store, changes, count, false) : 0;
 }
 
 static void publish(struct put *put)
@@ -304,11 +304,11 @@ static void publish(struct put *put)
 
 		if (appended->skip)
 			continue;
-		store_rocks_use(store, appended->place);
+		owners_use(store, appended->place);
 		if (places_set(&store->places, put->move->items[i].key, appended->place, &old))
-			store_rocks_drop(store, old);
+			owners_drop(store, old);
 	}
-	collect_poke(store);
+	garbage_poke(store);
 }
 
 /* The commit mutex is held. */
@@ -320,9 +320,9 @@ static int commit(struct put *put)
 
 	if (!changes || !room)
 		return -ENOMEM;
-	r = store_rocks_make_sure(put->store);
+	r = records_make_sure(put->store);
 	if (r == 0)
-		r = store_rocks_room(put->store, HEADROOM_RECORDS);
+		r = store_sync_room(put->store, HEADROOM_RECORDS);
 	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
 		r = select_values(put);
 		if (r == 0)
@@ -344,7 +344,7 @@ static void settle_all(struct put *put)
 }
 
 /* A record may become durable at any time from its commit on, and what it named before was durable. */
-static bool must_be_durable(struct store_rocks *store, const struct store_rocks_move *move)
+static bool must_be_durable(struct store_rocks *store, const struct store_write *move)
 {
 	LOCK_SCOPE(&store->segments.lock);
 
@@ -355,7 +355,7 @@ static bool must_be_durable(struct store_rocks *store, const struct store_rocks_
 static int make_durable(struct put *put)
 {
 	struct store_rocks *store = put->store;
-	int r = store_rocks_sync_values(store);
+	int r = store_sync_values(store);
 	LOCK_SCOPE(&store->segments.lock);
 
 	for (size_t i = 0; r == 0 && i < put->move->count; i++) {
@@ -365,7 +365,7 @@ static int make_durable(struct put *put)
 	return r;
 }
 
-int store_rocks_move(struct store_rocks *store, const struct store_rocks_move *move)
+int store_write_move(struct store_rocks *store, const struct store_write *move)
 {
 	CLEANUP_FREE struct appended *appended = calloc(move->count, sizeof(*appended));
 	struct put put = { store, move, appended };
@@ -390,13 +390,13 @@ static void hurry(struct store_rocks *store)
 	LOCK_SCOPE(&store->segments.lock);
 
 	store->hurry = true;
-	collect_poke(store);
+	garbage_poke(store);
 }
 
-int store_rocks_put(struct store *base, const struct store_item *items, size_t count)
+int store_write_put(struct store *base, const struct store_item *items, size_t count)
 {
-	struct store_rocks *store = rocks_of(base);
-	struct store_rocks_move move = { items, NULL, count, HEADROOM_VALUES };
+	struct store_rocks *store = store_rocks_of(base);
+	struct store_write move = { items, NULL, count, HEADROOM_VALUES };
 	uint64_t bytes = 0;
 	int r;
 
@@ -407,7 +407,7 @@ int store_rocks_put(struct store *base, const struct store_item *items, size_t c
 			return -EINVAL;
 		bytes += items[i].length_bytes;
 	}
-	r = store_rocks_move(store, &move);
+	r = store_write_move(store, &move);
 	if (r == -ENOSPC) {
 		atomic_store(&store->full, true);
 		hurry(store);
@@ -455,7 +455,7 @@ static int write_singles(const struct removal *removal)
 		index_key((struct store_key){ removal->ino, removal->blocks[i] }, keys[i]);
 		changes[i] = (struct rocks_change){ ROCKS_INDEX, ROCKS_DELETE, keys[i], sizeof(keys[i]), NULL, 0 };
 	}
-	return store_rocks_write_records(removal->store, changes, removal->count, false);
+	return records_write(removal->store, changes, removal->count, false);
 }
 
 static int write_range(const struct removal *removal)
@@ -466,13 +466,13 @@ static int write_range(const struct removal *removal)
 	index_key((struct store_key){ removal->ino, removal->first }, first);
 	index_key((struct store_key){ removal->ino, removal->last }, end);
 	end[INDEX_KEY_BYTES] = 0; /* right behind the last key, also behind the last there is */
-	return store_rocks_write_records(removal->store, &change, 1, false);
+	return records_write(removal->store, &change, 1, false);
 }
 
 static void drop_place(void *arg, struct store_key key, struct place place)
 {
 	(void)key;
-	store_rocks_drop(arg, place);
+	owners_drop(arg, place);
 }
 
 static void forget_places(struct removal *removal)
@@ -481,19 +481,19 @@ static void forget_places(struct removal *removal)
 	LOCK_SCOPE(&store->segments.lock);
 
 	places_remove(&store->places, removal->ino, removal->first, removal->last, drop_place, store);
-	collect_poke(store);
+	garbage_poke(store);
 }
 
 /* The commit mutex is held. What is not there costs nothing. */
 static int remove_range(struct removal *removal)
 {
-	int r = store_rocks_make_sure(removal->store);
+	int r = records_make_sure(removal->store);
 
 	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
 		find_present(removal);
 		if (!removal->count)
 			return 0;
-		r = store_rocks_room(removal->store, HEADROOM_RECORDS);
+		r = store_sync_room(removal->store, HEADROOM_RECORDS);
 		if (r == 0)
 			r = removal->count <= SINGLE_REMOVALS ? write_singles(removal) : write_range(removal);
 		if (r == 0) {
@@ -504,9 +504,9 @@ static int remove_range(struct removal *removal)
 	return r == -EAGAIN ? removal->store->doubtful_error : r;
 }
 
-int store_rocks_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
+int store_write_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
 {
-	struct store_rocks *store = rocks_of(base);
+	struct store_rocks *store = store_rocks_of(base);
 	struct removal removal = { .store = store, .ino = ino, .first = first };
 	int r;
 

@@ -1,26 +1,24 @@
-/* cold/store_rocks_read.c - reading values: one, or all of a range.
+/* cold/store_read.c - reading values: one, or all of a range.
  *
  * A reader takes the place from the table and a reference on the segment under one lock, and reads without: the bytes
  * at a place never change, and the file stays while it is referenced. Values that were written together lie together,
  * so a walk reads as many at once as one transfer takes and passes over small gaps.
  */
+#include "cold/store_read.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "cold/index.h"
-#include "cold/store_rocks_impl.h"
+#include "cold/owners.h"
 
 /* It is cheaper to read so much than to ask again. */
 #define GAP_BYTES (16U << 10)
 #define BATCH_VALUES 512U
-
-static struct store_rocks *rocks_of(struct store *store)
-{
-	return (struct store_rocks *)store;
-}
 
 static int failed(struct store_rocks *store, int r, struct store_key key)
 {
@@ -30,8 +28,8 @@ static int failed(struct store_rocks *store, int r, struct store_key key)
 	return store_error_note(&store->read_errors, r, store->dir, doing, NULL);
 }
 
-int store_rocks_read(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
-		     void **ret)
+int store_read_at(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
+		  void **ret)
 {
 	uint32_t before = offset % SEGMENT_ALIGN;
 	size_t want = (before + (size_t)length + SEGMENT_ALIGN - 1) & ~(size_t)(SEGMENT_ALIGN - 1), got;
@@ -61,7 +59,7 @@ static int find_value(struct store_rocks *store, struct store_key key, size_t ca
 	if (!segment)
 		return -EBADMSG;
 	segments_ref(&store->segments, segment);
-	*ret_origin = store_rocks_origin(store, key, *ret_place);
+	*ret_origin = owners_origin(store, key, *ret_place);
 	*ret_segment = segment;
 	return 0;
 }
@@ -76,16 +74,16 @@ static int read_value(struct store_rocks *store, struct segment *segment, struct
 	if (place.length_bytes > store->value_max_bytes)
 		r = -EBADMSG;
 	else
-		r = store_rocks_read(store, segment, place.offset_bytes, place.length_bytes, buffer, &value);
+		r = store_read_at(store, segment, place.offset_bytes, place.length_bytes, buffer, &value);
 	if (r == 0)
 		memcpy(buf, value, place.length_bytes);
 	buffers_put(&store->reads, buffer);
 	return r;
 }
 
-int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len)
+int store_read_get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len)
 {
-	struct store_rocks *store = rocks_of(base);
+	struct store_rocks *store = store_rocks_of(base);
 	struct segment *segment = NULL;
 	struct place place;
 	uint64_t origin;
@@ -96,7 +94,7 @@ int store_rocks_get(struct store *base, struct store_key key, void *buf, size_t 
 		segments_unref(&store->segments, segment);
 	}
 	if (r == 0)
-		store_rocks_own(buf, place.length_bytes, origin, key);
+		owners_rekey(buf, place.length_bytes, origin, key);
 	if (r == -ENOENT || r == -ENOBUFS)
 		return r;
 	if (r < 0)
@@ -187,7 +185,7 @@ static bool fill_batch(struct store_rocks *store, struct batch *batch, struct st
 		if (span->segment)
 			span->end = place.offset_bytes + place.length_bytes;
 		batch->value[batch->values].block = key->block;
-		batch->value[batch->values].origin = store_rocks_origin(store, *key, place);
+		batch->value[batch->values].origin = owners_origin(store, *key, place);
 		batch->value[batch->values].place = place;
 		batch->value[batch->values].span = batch->spans - 1;
 		batch->values++;
@@ -239,7 +237,7 @@ static void *find_in_batch(struct store_rocks *store, const struct batch *batch,
 		return NULL;
 	if (read->error == 0 && at + place.length_bytes <= read->got)
 		return (char *)read->buf + at;
-	if (store_rocks_read(store, read->segment, place.offset_bytes, place.length_bytes, single, &value) < 0)
+	if (store_read_at(store, read->segment, place.offset_bytes, place.length_bytes, single, &value) < 0)
 		return NULL;
 	return value;
 }
@@ -258,7 +256,7 @@ static int deliver(struct store_rocks *store, const struct batch *batch, uint64_
 		bytes += length;
 		if (!value)
 			continue;
-		store_rocks_own(value, length, batch->value[i].origin, key);
+		owners_rekey(value, length, batch->value[i].origin, key);
 		r = fn(arg, key, value, length);
 	}
 	buffers_put(&store->reads, single);
@@ -282,9 +280,9 @@ static int walk_from(struct store_rocks *store, struct store_key key, uint64_t l
 	return r;
 }
 
-int store_rocks_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+int store_read_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
 {
-	struct store_rocks *store = rocks_of(base);
+	struct store_rocks *store = store_rocks_of(base);
 	struct store_key key = { ino, first };
 	uint64_t last = count - 1 > UINT64_MAX - first ? UINT64_MAX : first + (count - 1);
 	char *buffer = buffers_get(&store->transfers);
@@ -320,9 +318,9 @@ static int see_head(void *arg, const void *key, size_t key_len, const void *valu
 	return walk->r;
 }
 
-int store_rocks_heads(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+int store_read_heads(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
 {
-	struct store_rocks *store = rocks_of(base);
+	struct store_rocks *store = store_rocks_of(base);
 	struct heads_walk walk = { fn, arg, 0 };
 	uint8_t begin[INDEX_KEY_BYTES], end[INDEX_KEY_BYTES + 1] = { 0 };
 	struct rocks_range range = { begin, sizeof(begin), end, sizeof(end) };
