@@ -1,5 +1,5 @@
 /* front/control_report.c - stat, ls and map of control_ops.h. */
-#include "front/control_ops.h"
+#include "front/control_report.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -155,7 +155,7 @@ int control_report_ls(struct control_request *request, json_t **ret)
 	for (size_t i = 0; !err && i < listing.count; i++) {
 		json_t *object;
 
-		if (!control_ops_wanted(request))
+		if (!control_request_wanted(request))
 			err = -ECANCELED;
 		else if ((object = entry_object(request, &listing.entries[i])))
 			json_array_append_new(files, object);
@@ -285,7 +285,7 @@ static int stat_mount(struct control_request *request, json_t **ret)
 		files.fell_back += listing.entries[i].fell_back;
 		if (!file_figures(request, listing.entries[i].ino, &figures))
 			add_figures(&sum, &figures);
-		if (!control_ops_wanted(request))
+		if (!control_request_wanted(request))
 			err = -ECANCELED;
 	}
 	files.all = listing.count;
@@ -428,7 +428,8 @@ static int map_file(struct control_request *request, struct ramfile *file, uint6
 	while (!err && offset < end) {
 		uint64_t length = end - offset < MAP_PIECE_BYTES ? end - offset : MAP_PIECE_BYTES;
 
-		err = control_ops_wanted(request) ? ramfile_map(file, offset, length, collect_run, &runs) : -ECANCELED;
+		err = control_request_wanted(request) ? ramfile_map(file, offset, length, collect_run, &runs)
+						      : -ECANCELED;
 		offset += length;
 		if (!err && runs.count)
 			err = send_runs(request, &runs, 1, sent);
@@ -446,9 +447,9 @@ int control_report_map(struct control_request *request, json_t **ret)
 	struct ramfile *file;
 	int err;
 
-	err = control_ops_number(request, "offset", 0, &offset);
+	err = control_request_number(request, "offset", 0, &offset);
 	if (!err)
-		err = control_ops_number(request, "length", UINT64_MAX, &length);
+		err = control_request_number(request, "length", UINT64_MAX, &length);
 	if (!err)
 		err = ns_open(request->config->ns, request->ino, &file);
 	if (err)
