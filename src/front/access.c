@@ -370,7 +370,8 @@ int access_start(const struct access_config *config, struct access_server **ret)
 					       .client_thread = "tierfs-reader",
 					       .serve = serve,
 					       .refuse = refuse,
-					       .arg = server };
+					       .arg = server,
+					       .keeper = config->keeper };
 	int err;
 
 	if (!server)

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "base/listener.h"
 #include "names/names.h"
 #include "pool/token.h"
 
@@ -17,7 +18,8 @@ struct access_server;
 struct access_config {
 	struct ns *ns; /* borrowed, as the tokens */
 	struct token_table *tokens;
-	const char *run_dir; /* copied */
+	const char *run_dir;                  /* copied */
+	const struct listener_keeper *keeper; /* of the socket, for access_start(); may be NULL */
 };
 
 int access_start(const struct access_config *config, struct access_server **ret);

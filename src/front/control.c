@@ -85,7 +85,8 @@ int control_start(const struct control_config *config, struct control **ret)
 					.client_thread = "tierfs-client",
 					.serve = serve,
 					.refuse = refuse,
-					.arg = control };
+					.arg = control,
+					.keeper = config->keeper };
 	int err;
 
 	if (!control)

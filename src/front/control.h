@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/listener.h"
 #include "cold/store.h"
 #include "front/door.h"
 #include "names/names.h"
@@ -42,9 +43,10 @@ struct control_config {
 	control_option_fn *option;           /* what "get" answers besides dram and min_idle; may be NULL */
 	control_option_name_fn *option_name; /* may be NULL */
 	void *option_arg;
+	const struct listener_keeper *keeper; /* of the socket, for control_start(); may be NULL */
 };
 
-/* Creates the socket (mode 0666) and starts to answer. 0 or -errno. Replaces a socket that a killed daemon left. */
+/* Listens (front/server.h) and starts to answer. 0 or -errno. */
 int control_start(const struct control_config *config, struct control **ret);
 /* Cancels what runs, ends the threads, removes the socket. Takes NULL. */
 void control_stop(struct control *control);

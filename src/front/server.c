@@ -16,8 +16,6 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -181,24 +179,6 @@ static void *accept_main(void *arg)
 
 /* --- start and stop --------------------------------------------------------------------------------------------- */
 
-static int open_socket(struct server *server)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-
-	if (strlen(server->path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, server->path);
-	server->listen_fd = socket(AF_UNIX, server->config.type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (server->listen_fd < 0)
-		return -errno;
-	unlink(server->path);
-	if (bind(server->listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return -errno;
-	if (chmod(server->path, 0666) < 0 || listen(server->listen_fd, 2 * (int)server->config.clients) < 0)
-		return -errno;
-	return 0;
-}
-
 int server_start(const struct server_config *config, struct server **ret)
 {
 	struct server *server = calloc(1, sizeof(*server));
@@ -217,7 +197,10 @@ int server_start(const struct server_config *config, struct server **ret)
 		goto err;
 	}
 	server->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	err = server->wake_fd < 0 ? -errno : open_socket(server);
+	err = server->wake_fd < 0 ? -errno : 0;
+	if (!err)
+		err = listener_open(config->run_dir, config->name, config->type, 2 * (int)config->clients,
+				    config->keeper, &server->listen_fd);
 	if (err)
 		goto err;
 	err = -pthread_create(&server->thread, NULL, accept_main, server);

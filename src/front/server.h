@@ -10,6 +10,8 @@
 #include <stdatomic.h>
 #include <sys/types.h>
 
+#include "base/listener.h"
+
 struct server;
 
 /* One conversation, on the thread of the client; fd stays the server's. */
@@ -28,9 +30,10 @@ struct server_config {
 	server_serve_fn *serve;
 	server_refuse_fn *refuse;
 	void *arg;
+	const struct listener_keeper *keeper; /* for server_start(); NULL: the socket ends with us */
 };
 
-/* Creates the socket (mode 0666) and starts to answer. 0 or -errno. Replaces a socket that a killed daemon left. */
+/* Listens (base/listener.h) and starts to answer. 0 or -errno. */
 int server_start(const struct server_config *config, struct server **ret);
 /* Ends the conversations and the threads, removes the socket. Takes NULL. */
 void server_stop(struct server *server);

@@ -19,9 +19,7 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <tierfs/protocol.h>
@@ -30,6 +28,7 @@
 #include "base/log.h"
 
 #define CONNECTIONS_MAX 1024
+#define BACKLOG 64
 /* Nobody but root gets the last ones, and no other user more than a part of the rest. */
 #define CONNECTIONS_OF_ROOT 128
 #define CONNECTIONS_OF_USER 256
@@ -294,20 +293,13 @@ static void on_connect(void *arg, int fd, uint32_t events)
 
 static int listen_at(struct attached *attached)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int len;
+	const struct attached_config *config = &attached->config;
+	int rc = listener_open(config->run_dir, TIERFS_ATTACH_SOCKET, SOCK_SEQPACKET, BACKLOG, config->keeper,
+			       &attached->listener);
 
-	len = snprintf(attached->path, sizeof(attached->path), "%s/%s", attached->config.run_dir, TIERFS_ATTACH_SOCKET);
-	if (len < 0 || (size_t)len >= sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	memcpy(addr.sun_path, attached->path, (size_t)len + 1);
-	attached->listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (attached->listener < 0)
-		return -errno;
-	unlink(attached->path); /* of a daemon that was killed; the pool's lock says that it is gone */
-	if (bind(attached->listener, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-	    chmod(attached->path, 0666) < 0 || listen(attached->listener, 64) < 0)
-		return -errno;
+	if (rc < 0)
+		return rc;
+	snprintf(attached->path, sizeof(attached->path), "%s/%s", config->run_dir, TIERFS_ATTACH_SOCKET);
 	return loop_watch(attached->loop, attached->listener, POLLIN, on_connect, attached, &attached->watch);
 }
 
@@ -391,10 +383,10 @@ void attached_stop(struct attached *attached)
 	attached_end_orphans(attached);
 	chores_free(attached->chores);
 	map_table_free(attached->table);
-	if (attached->listener >= 0) {
+	if (attached->listener >= 0)
 		close(attached->listener);
-		unlink(attached->path);
-	}
+	if (attached->thread_runs)
+		unlink(attached->path); /* else it may be kept for another one */
 	if (attached->uffd_device >= 0)
 		close(attached->uffd_device);
 	loop_free(attached->loop);

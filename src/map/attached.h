@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "base/listener.h"
 #include "engine/kept.h"
 #include "names/names.h"
 #include "policy/tier.h"
@@ -17,7 +18,7 @@ struct attached_config {
 	struct tier *tier; /* borrowed, like all below */
 	struct ns *ns;
 	struct token_table *tokens;
-	const char *run_dir; /* attach.sock is made here */
+	const char *run_dir; /* attach.sock is here */
 	bool refuse;         /* map=plain: nobody attaches */
 	bool quick;          /* warm=: most values that faults need are in DRAM */
 
@@ -27,6 +28,7 @@ struct attached_config {
 	/* The mappings that an earlier daemon left, one a call. May be NULL. */
 	bool (*left)(void *arg, struct kept_mapping *ret, int *ret_uffd);
 	void *keep_arg;
+	const struct listener_keeper *keeper; /* of the socket, for attached_start(); may be NULL */
 };
 
 int attached_start(const struct attached_config *config, struct attached **ret);
