@@ -199,6 +199,9 @@ EXPORT int tierfs_access_open(int fd, size_t buffer_bytes, struct tierfs_access 
 	err = make_buffer(access, buffer_bytes);
 	if (!err)
 		err = connect_to(access, &info);
+	/* The connection may wait for another daemon than the one that made the token. */
+	if (!err)
+		err = client_info(fd, &info);
 	if (!err)
 		err = open_at_daemon(access, &info);
 	if (err) {

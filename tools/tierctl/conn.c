@@ -107,6 +107,8 @@ int conn_open(const char *path, bool writing, struct conn **ret, struct conn_err
 		conn_close(conn);
 		return err;
 	}
+	/* The connection may have waited for another daemon than the one that made the token. */
+	conn->token_used = true;
 	*ret = conn;
 	return 0;
 }

@@ -20,6 +20,32 @@ static int await_successor(const char *path, struct conn_error *error)
 	return rc;
 }
 
+static int connect_answered(const char *path, struct conn **ret, struct conn_error *error)
+{
+	json_t *result = NULL;
+	int rc = conn_open(path, false, ret, error);
+
+	if (rc)
+		return rc;
+	rc = conn_ask(*ret, "get", NULL, NULL, NULL, &result, error);
+	json_decref(result);
+	if (rc)
+		conn_close(*ret);
+	return rc;
+}
+
+/* A connection that waits to be served outlives the daemon, and names the one that made the socket listen. So the
+ * daemon that answers on the first is the one that the second is with, and the second ends with it. */
+static int connect_to_living(const char *path, struct conn **ret, struct conn_error *error)
+{
+	int rc = connect_answered(path, ret, error);
+
+	if (rc)
+		return rc;
+	conn_close(*ret);
+	return connect_answered(path, ret, error);
+}
+
 int upgrade_run(const struct command *command, int argc, char **argv)
 {
 	struct conn_error error;
@@ -32,7 +58,7 @@ int upgrade_run(const struct command *command, int argc, char **argv)
 	if (rc)
 		return rc < 0;
 	path = args.operands[0];
-	if (conn_open(path, false, &conn, &error))
+	if (connect_to_living(path, &conn, &error))
 		return fail(path, error.what, error.why);
 	rc = conn_daemon(conn, &daemon);
 	if (rc == 0 && kill(daemon, SIGHUP) < 0)
