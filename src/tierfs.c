@@ -427,6 +427,7 @@ static int served(const struct daemon *d, const char *socket, int rc)
 
 static int start_servers(struct daemon *d)
 {
+	const struct listener_keeper kept = keeper_of_listeners(d->keeper);
 	struct attached_config attached = { .tier = d->tier,
 					    .ns = d->ns,
 					    .tokens = d->tokens,
@@ -436,7 +437,8 @@ static int start_servers(struct daemon *d)
 					    .keep = keeper_stash,
 					    .forget = keeper_unstash,
 					    .left = keeper_next_mapping,
-					    .keep_arg = d->keeper };
+					    .keep_arg = d->keeper,
+					    .keeper = &kept };
 	struct control_config control = { .tier = d->tier,
 					  .ns = d->ns,
 					  .tokens = d->tokens,
@@ -448,8 +450,11 @@ static int start_servers(struct daemon *d)
 					  .pool = d->pool->dir,
 					  .option = option_text,
 					  .option_name = option_name,
-					  .option_arg = (void *)&d->args->options };
-	struct access_config access = { .ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir };
+					  .option_arg = (void *)&d->args->options,
+					  .keeper = &kept };
+	struct access_config access = {
+		.ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir, .keeper = &kept
+	};
 	int rc = served(d, TIERFS_ATTACH_SOCKET, attached_start(&attached, &d->attached));
 
 	if (rc >= 0)
@@ -461,12 +466,7 @@ static int start_servers(struct daemon *d)
 
 static int start_evictor(struct daemon *d)
 {
-	struct plain_config config = {
-		.tier = d->tier,
-		.ns = d->ns,
-		.evict = d->evict,
-		.mountpoint = d->mountpoint,
-	};
+	struct plain_config config = { .tier = d->tier, .ns = d->ns, .evict = d->evict, .mountpoint = d->mountpoint };
 	int rc = plain_start(&config, &d->plain);
 
 	if (rc < 0)

@@ -54,6 +54,16 @@ int holder_receive(int conn, int timeout_ms, struct holder_message *ret, int *re
 	return 0;
 }
 
+const char *holder_listener_name(const struct holder_message *message)
+{
+	const char *name = (const char *)message->init;
+
+	return message->init_len > 1 && message->init_len <= HOLDER_NAME_MAX &&
+			       strnlen(name, message->init_len) == message->init_len - 1
+		       ? name
+		       : NULL;
+}
+
 /* Sends, and waits for the answer, of which the type is returned. */
 static int ask(struct holder *holder, struct holder_message *message, int fd, int *ret_fd)
 {
@@ -220,10 +230,12 @@ void holder_unstash(struct holder *holder, uint64_t id)
 	tell(holder, HOLDER_UNSTASH, &mapping, -1);
 }
 
-int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg)
+/* Calls fn for each answer of that type, with the descriptor. */
+typedef void answer_fn(void *fn_arg, const struct holder_message *message, int fd);
+
+static int fetch(const char *run_dir, enum holder_type question, enum holder_type answer, answer_fn *fn, void *arg)
 {
-	struct holder_message message = { .version = HOLDER_VERSION, .type = HOLDER_FETCH };
-	struct kept_mapping mapping;
+	struct holder_message message = { .version = HOLDER_VERSION, .type = question };
 	CLEANUP_CLOSE int conn = -1;
 	int fd = -1, rc = connect_to(run_dir, &conn);
 
@@ -231,10 +243,9 @@ int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg)
 		rc = holder_send(conn, &message, -1);
 	while (rc == 0) {
 		rc = holder_receive(conn, ANSWER_MS, &message, &fd);
-		if (rc < 0 || message.type != HOLDER_STASH || fd < 0 || message.init_len != sizeof(mapping))
+		if (rc < 0 || message.type != answer || fd < 0)
 			break;
-		memcpy(&mapping, message.init, sizeof(mapping));
-		fn(arg, &mapping, fd);
+		fn(arg, &message, fd);
 		fd = -1;
 	}
 	if (fd >= 0)
@@ -242,6 +253,67 @@ int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg)
 	if (rc < 0)
 		return rc == -EPIPE || rc == -ECONNRESET ? -ENOENT : rc;
 	return message.type == HOLDER_BUSY ? -EBUSY : 0;
+}
+
+struct fetching {
+	holder_fetched_fn *fn;
+	holder_listener_fn *listener_fn;
+	void *arg;
+};
+
+static void on_mapping(void *arg, const struct holder_message *message, int fd)
+{
+	const struct fetching *fetching = arg;
+	struct kept_mapping mapping;
+
+	if (message->init_len != sizeof(mapping)) {
+		close(fd);
+		return;
+	}
+	memcpy(&mapping, message->init, sizeof(mapping));
+	fetching->fn(fetching->arg, &mapping, fd);
+}
+
+int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg)
+{
+	struct fetching fetching = { .fn = fn, .arg = arg };
+
+	return fetch(run_dir, HOLDER_FETCH, HOLDER_STASH, on_mapping, &fetching);
+}
+
+/* ---- sockets ---- */
+
+void holder_keep_listener(struct holder *holder, const char *name, int fd)
+{
+	struct holder_message message = { .version = HOLDER_VERSION, .type = HOLDER_LISTENER };
+	size_t size = strlen(name) + 1;
+	int rc = size > HOLDER_NAME_MAX ? -ENAMETOOLONG : 0;
+
+	if (rc == 0) {
+		message.init_len = (uint32_t)size;
+		memcpy(message.init, name, size);
+		rc = say(holder->conn, &message, fd);
+	}
+	if (rc < 0)
+		log_warn("the holder cannot keep %s: %s", name, strerror(-rc));
+}
+
+static void on_listener(void *arg, const struct holder_message *message, int fd)
+{
+	const struct fetching *fetching = arg;
+	const char *name = holder_listener_name(message);
+
+	if (name)
+		fetching->listener_fn(fetching->arg, name, fd);
+	else
+		close(fd);
+}
+
+int holder_fetch_listeners(const char *run_dir, holder_listener_fn *fn, void *arg)
+{
+	struct fetching fetching = { .listener_fn = fn, .arg = arg };
+
+	return fetch(run_dir, HOLDER_LISTENERS, HOLDER_LISTENER, on_listener, &fetching);
 }
 
 /* ---- the end ---- */

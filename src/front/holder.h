@@ -10,8 +10,8 @@
  *  - Any daemon of root for the same pool and mount point may ask, while there is no other.
  *  - Nobody came within HOLDER_PATIENCE_NS, or the mount is gone: the holder closes the descriptor, and what waits in
  *    the kernel fails. It ends then, or when the last process is gone whose userfaultfd it keeps.
- *  - It keeps a copy of the userfaultfd of each attached mapping. A daemon for the same pool that starts, wherever it
- *    mounts it, fetches them.
+ *  - It keeps a copy of the userfaultfd of each attached mapping, and of the sockets on which the daemon listens. A
+ *    daemon for the same pool that starts, wherever it mounts it, fetches them. Who connects meanwhile waits for it.
  *
  * They talk over RUN_DIR/holder.sock (or, before there is one, a socketpair): SOCK_SEQPACKET, one struct holder_message
  * each, mode 0600, peers of root only. The holder may be of an older version of tierfs than the daemon.
@@ -62,6 +62,11 @@ void holder_unstash(struct holder *holder, uint64_t id);
 typedef void holder_fetched_fn(void *arg, const struct kept_mapping *mapping, int uffd);
 int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg);
 
+/* The same of a socket that listens: name is that of its file. One of that name which was kept is let go. */
+void holder_keep_listener(struct holder *holder, const char *name, int fd);
+typedef void holder_listener_fn(void *arg, const char *name, int fd);
+int holder_fetch_listeners(const char *run_dir, holder_listener_fn *fn, void *arg);
+
 /* The mount is gone, or never was: the holder ends. Takes NULL. */
 void holder_end(struct holder *holder);
 
@@ -83,6 +88,8 @@ enum holder_type {
 	HOLDER_UNSTASH, /* daemon to holder, no answer: the same, the id counts */
 	HOLDER_FETCH, /* daemon to holder, on a connection of its own: answered by HOLDER_STASH for each, and HOLDER_NO
 		       */
+	HOLDER_LISTENER,  /* daemon to holder, no answer; holder to daemon: with the descriptor, the name in init */
+	HOLDER_LISTENERS, /* as HOLDER_FETCH: answered by HOLDER_LISTENER for each, and HOLDER_NO */
 };
 
 struct holder_message {
@@ -95,6 +102,11 @@ struct holder_message {
 	char run_dir[TIERFS_RUN_DIR_LEN];
 	char mountpoint[PATH_MAX];
 };
+
+#define HOLDER_NAME_MAX 64 /* of a socket, with its end */
+
+/* The name in a HOLDER_LISTENER; NULL: there is none. */
+const char *holder_listener_name(const struct holder_message *message);
 
 /* fd -1: none. */
 int holder_send(int conn, const struct holder_message *message, int fd);

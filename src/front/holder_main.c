@@ -39,6 +39,13 @@ struct stash {
 	int fd;
 };
 
+/* A socket on which the daemon listens. */
+struct listener {
+	TAILQ_ENTRY(listener) link;
+	char name[HOLDER_NAME_MAX];
+	int fd;
+};
+
 static struct {
 	const struct holder_config *config;
 
@@ -54,6 +61,7 @@ static struct {
 	struct holder_message kept; /* what HOLDER_KEEP said */
 	uint32_t sessions;
 	TAILQ_HEAD(, stash) stashes;
+	TAILQ_HEAD(, listener) listeners;
 
 	uint64_t restarts_ns[HOLDER_RESTARTS]; /* a ring */
 	unsigned int restarts;
@@ -162,23 +170,78 @@ static void leave_if_empty(void)
 		leave();
 }
 
-/* Who asks has a while for each. */
-static void hand_over(int conn)
+/* ---- sockets ---- */
+
+static struct listener *find_listener(const char *name)
 {
+	struct listener *listener;
+
+	TAILQ_FOREACH(listener, &h.listeners, link)
+		if (strcmp(listener->name, name) == 0)
+			break;
+	return listener;
+}
+
+/* Takes the descriptor. */
+static void keep_listener(const struct holder_message *message, int fd)
+{
+	const char *name = holder_listener_name(message);
+	struct listener *listener = name ? find_listener(name) : NULL;
+
+	if (listener) {
+		close(listener->fd);
+		listener->fd = fd;
+		return;
+	}
+	listener = name ? malloc(sizeof(*listener)) : NULL;
+	if (!listener) {
+		close(fd);
+		return;
+	}
+	snprintf(listener->name, sizeof(listener->name), "%s", name);
+	listener->fd = fd;
+	TAILQ_INSERT_TAIL(&h.listeners, listener, link);
+}
+
+/* ---- handing over ---- */
+
+/* Who asks has a while for each. */
+static bool hand(int conn, enum holder_type type, const void *what, size_t length, int fd)
+{
+	struct holder_message message = { .version = HOLDER_VERSION, .type = type, .init_len = (uint32_t)length };
 	struct pollfd pollfd = { .fd = conn, .events = POLLOUT };
+
+	memcpy(message.init, what, length);
+	return poll(&pollfd, 1, ASK_MS) > 0 && holder_send(conn, &message, fd) == 0;
+}
+
+static bool hand_over_stashes(int conn)
+{
 	struct stash *stash;
 
 	drop_dead();
-	TAILQ_FOREACH(stash, &h.stashes, link) {
-		struct holder_message message = { .version = HOLDER_VERSION,
-						  .type = HOLDER_STASH,
-						  .init_len = sizeof(stash->mapping) };
+	TAILQ_FOREACH(stash, &h.stashes, link)
+		if (!hand(conn, HOLDER_STASH, &stash->mapping, sizeof(stash->mapping), stash->fd))
+			return false;
+	return true;
+}
 
-		memcpy(message.init, &stash->mapping, sizeof(stash->mapping));
-		if (poll(&pollfd, 1, ASK_MS) <= 0 || holder_send(conn, &message, stash->fd) < 0)
-			return;
-	}
-	if (poll(&pollfd, 1, ASK_MS) > 0)
+static bool hand_over_listeners(int conn)
+{
+	struct listener *listener;
+
+	TAILQ_FOREACH(listener, &h.listeners, link)
+		if (!hand(conn, HOLDER_LISTENER, listener->name, strlen(listener->name) + 1, listener->fd))
+			return false;
+	return true;
+}
+
+static void hand_over(int conn, enum holder_type question)
+{
+	struct pollfd pollfd = { .fd = conn, .events = POLLOUT };
+	bool all = question == HOLDER_FETCH ? hand_over_stashes(conn) : hand_over_listeners(conn);
+
+	if (all && poll(&pollfd, 1, ASK_MS) > 0)
 		answer(conn, HOLDER_NO, -1);
 }
 
@@ -236,6 +299,9 @@ static void hear(void)
 		return;
 	} else if (message.type == HOLDER_STASH && fd >= 0) {
 		stash(&message, fd);
+		return;
+	} else if (message.type == HOLDER_LISTENER && fd >= 0) {
+		keep_listener(&message, fd);
 		return;
 	} else if (message.type == HOLDER_UNSTASH) {
 		unstash(&message);
@@ -342,15 +408,15 @@ static void answer_asker(int conn, pid_t pid, const struct holder_message *messa
 	answer(conn, HOLDER_YES, -1);
 }
 
-/* With the mount gone there is nothing else to stay for. */
-static void answer_fetcher(int conn, pid_t pid)
+/* With the mount gone there is nothing to stay for once the userfaultfds were asked for. */
+static void answer_fetcher(int conn, pid_t pid, enum holder_type question)
 {
 	if (pid != h.daemon && !is_dead(DYING_MS))
 		answer(conn, HOLDER_BUSY, -1);
 	else
-		hand_over(conn);
+		hand_over(conn, question);
 	close(conn);
-	if (h.fuse_fd < 0 && h.pidfd < 0)
+	if (question == HOLDER_FETCH && h.fuse_fd < 0 && h.pidfd < 0)
 		leave();
 }
 
@@ -366,8 +432,8 @@ static void on_asker(void)
 	if (getsockopt(conn, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == 0 && peer.pid > 0 &&
 	    holder_receive(conn, ASK_MS, &message, &fd) == 0 && message.type == HOLDER_ASK)
 		answer_asker(conn, peer.pid, &message);
-	else if (message.type == HOLDER_FETCH)
-		answer_fetcher(conn, peer.pid);
+	else if (message.type == HOLDER_FETCH || message.type == HOLDER_LISTENERS)
+		answer_fetcher(conn, peer.pid, message.type);
 	else
 		close(conn);
 	close_fd(&fd);
@@ -426,6 +492,7 @@ _Noreturn void holder_main(int conn, pid_t daemon, const struct holder_config *c
 {
 	h.config = config;
 	TAILQ_INIT(&h.stashes);
+	TAILQ_INIT(&h.listeners);
 	settle_in(conn);
 	watch(daemon);
 	if (h.pidfd < 0 || getppid() != daemon)

@@ -24,15 +24,22 @@ struct left {
 	int uffd;
 };
 
+struct left_listener {
+	STAILQ_ENTRY(left_listener) link;
+	char *name;
+	int fd;
+};
+
 struct keeper {
 	const struct keeper_config *config;
 	struct service *service; /* NULL: no service manager waits for us */
 	struct lock lock;        /* holder, for threads that stash */
 	struct holder *holder;   /* NULL: none */
 	STAILQ_HEAD(, left) left;
-	char *mountpoint;  /* where a session goes on; NULL: nowhere */
-	_Atomic bool kept; /* the session is in other hands as well */
-	bool is_of_holder; /* it was, before we came */
+	STAILQ_HEAD(, left_listener) left_listeners; /* of a holder */
+	char *mountpoint;                            /* where a session goes on; NULL: nowhere */
+	_Atomic bool kept;                           /* the session is in other hands as well */
+	bool is_of_holder;                           /* it was, before we came */
 	uint32_t session;
 };
 
@@ -90,6 +97,32 @@ static void find_mappings(struct keeper *keeper)
 		log_warn("the userfaultfds of attached processes cannot be fetched: %s", strerror(-rc));
 }
 
+static void take_left_listener(void *arg, const char *name, int fd)
+{
+	struct keeper *keeper = arg;
+	struct left_listener *left = calloc(1, sizeof(*left));
+
+	if (left)
+		left->name = strdup(name);
+	if (!left || !left->name) {
+		free(left);
+		close(fd);
+		return;
+	}
+	left->fd = fd;
+	STAILQ_INSERT_TAIL(&keeper->left_listeners, left, link);
+}
+
+/* First of all: a holder that has no mount to give may end when it is asked for one. Without them new ones are made. */
+static void find_listeners(struct keeper *keeper)
+{
+	char run_dir[TIERFS_RUN_DIR_LEN] = "";
+
+	if (pool_find_run_dir(keeper->config->pool_dir, run_dir) == 0 &&
+	    holder_fetch_listeners(run_dir, take_left_listener, keeper) < 0)
+		log_debug("%s: nobody has kept its sockets", run_dir);
+}
+
 static void start_holder(struct keeper *keeper)
 {
 	const struct keeper_config *config = keeper->config;
@@ -117,11 +150,13 @@ int keeper_new(const struct keeper_config *config, struct keeper **ret)
 	keeper->config = config;
 	lock_init(&keeper->lock, LOCK_RANK_LOOP);
 	STAILQ_INIT(&keeper->left);
+	STAILQ_INIT(&keeper->left_listeners);
+	find_listeners(keeper);
 	rc = find_session(keeper);
 	find_mappings(keeper);
 	if (rc < 0 && config->successor) {
 		log_error("%s: there is no mount to take over: %s", config->mountpoint, strerror(-rc));
-		free(keeper);
+		free(keeper); /* and with the process what was left for it */
 		return rc;
 	}
 	if (rc < 0 && !keeper->service)
@@ -237,6 +272,54 @@ bool keeper_next_mapping(void *arg, struct kept_mapping *ret, int *ret_uffd)
 	return true;
 }
 
+/* ---- sockets ---- */
+
+static int drop_left_listener(struct keeper *keeper, struct left_listener *left)
+{
+	int fd = left->fd;
+
+	STAILQ_REMOVE(&keeper->left_listeners, left, left_listener, link);
+	free(left->name);
+	free(left);
+	return fd;
+}
+
+static int take_listener(void *arg, const char *name)
+{
+	struct keeper *keeper = arg;
+	struct left_listener *left, *next;
+	int fd = keeper->service ? service_take_listener(keeper->service, name) : -1;
+
+	for (left = STAILQ_FIRST(&keeper->left_listeners); left; left = next) {
+		next = STAILQ_NEXT(left, link);
+		if (strcmp(left->name, name) != 0)
+			continue;
+		if (fd < 0)
+			fd = drop_left_listener(keeper, left);
+		else
+			close(drop_left_listener(keeper, left));
+	}
+	return fd;
+}
+
+static void keep_listener(void *arg, const char *name, int fd)
+{
+	struct keeper *keeper = arg;
+
+	if (keeper->service)
+		service_keep_listener(keeper->service, name, fd);
+
+	LOCK_SCOPE(&keeper->lock);
+
+	if (keeper->holder)
+		holder_keep_listener(keeper->holder, name, fd);
+}
+
+struct listener_keeper keeper_of_listeners(struct keeper *keeper)
+{
+	return (struct listener_keeper){ .take = take_listener, .keep = keep_listener, .arg = keeper };
+}
+
 /* ---- words ---- */
 
 void keeper_tell_ready(struct keeper *keeper)
@@ -257,6 +340,14 @@ void keeper_tell_leaving(struct keeper *keeper, const char *doing)
 
 /* ---- the end ---- */
 
+static void drop_left_listeners(struct keeper *keeper)
+{
+	struct left_listener *left;
+
+	while ((left = STAILQ_FIRST(&keeper->left_listeners)))
+		close(drop_left_listener(keeper, left));
+}
+
 void keeper_release(struct keeper *keeper)
 {
 	atomic_store(&keeper->kept, false);
@@ -274,6 +365,7 @@ void keeper_free(struct keeper *keeper)
 		return;
 	while (keeper_next_mapping(keeper, &mapping, &uffd))
 		close(uffd);
+	drop_left_listeners(keeper);
 	lock_fini(&keeper->lock);
 	service_free(keeper->service);
 	free(keeper->mountpoint);

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "base/listener.h"
 #include "engine/kept.h"
 #include "front/session.h"
 
@@ -43,6 +44,9 @@ void keeper_stash(void *keeper, const struct kept_mapping *mapping, int uffd);
 void keeper_unstash(void *keeper, uint64_t id);
 /* The mappings that an earlier daemon left, once each: false when there is none. The descriptor is the caller's. */
 bool keeper_next_mapping(void *keeper, struct kept_mapping *ret, int *ret_uffd);
+
+/* Of the sockets on which an earlier daemon listened, and of those for the next one. Either keeper keeps them. */
+struct listener_keeper keeper_of_listeners(struct keeper *keeper);
 
 /* The mount can be used; or it is on its way out, with a few words for people. */
 void keeper_tell_ready(struct keeper *keeper);

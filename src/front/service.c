@@ -43,9 +43,11 @@
 #define FUSE_MINOR 229
 #define KEPT_MAGIC "tierfs-session-1"
 
-enum slot { SLOT_FUSE, SLOT_INIT, SLOTS };
+/* The first two are the session; the rest are sockets. */
+enum slot { SLOT_FUSE, SLOT_INIT, SLOT_ATTACH, SLOT_ACCESS, SLOT_CONTROL, SLOTS, SLOTS_SESSION = SLOT_ATTACH };
 
-static const char *const slot_name[SLOTS] = { SERVICE_FUSE_NAME, SERVICE_INIT_NAME };
+static const char *const slot_name[SLOTS] = { SERVICE_FUSE_NAME, SERVICE_INIT_NAME, TIERFS_ATTACH_SOCKET,
+					      TIERFS_ACCESS_SOCKET, TIERFS_CONTROL_SOCKET };
 
 /* The content of the memfd. */
 struct kept {
@@ -62,7 +64,8 @@ struct service {
 	int socket;
 	struct sockaddr_un address;
 	socklen_t address_len;
-	bool has[SLOTS]; /* else /dev/null has the place */
+	bool has[SLOTS];    /* else /dev/null has the place */
+	bool stored[SLOTS]; /* the service manager was given it */
 	struct kept kept;
 };
 
@@ -114,8 +117,12 @@ static int store(struct service *service, enum slot slot)
 	char state[128];
 	int fd = FIRST_FD + (int)slot;
 
+	int rc;
+
 	snprintf(state, sizeof(state), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", slot_name[slot]);
-	return send_state(service, state, &fd, 1);
+	rc = send_state(service, state, &fd, 1);
+	service->stored[slot] = rc == 0;
+	return rc;
 }
 
 static void forget(struct service *service, enum slot slot)
@@ -126,13 +133,14 @@ static void forget(struct service *service, enum slot slot)
 	service_tell(service, state);
 }
 
-/* ---- the two places ---- */
+/* ---- the places ---- */
 
 static int place(struct service *service, enum slot slot, int fd)
 {
 	if (dup3(fd, FIRST_FD + (int)slot, O_CLOEXEC) < 0)
 		return -errno;
 	service->has[slot] = true;
+	service->stored[slot] = false;
 	return 0;
 }
 
@@ -145,13 +153,13 @@ static int place_nothing(struct service *service, enum slot slot)
 		rc = place(service, slot, null);
 		close(null);
 	}
-	service->has[slot] = false;
+	service->has[slot] = service->stored[slot] = false;
 	return rc;
 }
 
 static void let_go(struct service *service)
 {
-	for (enum slot slot = 0; slot < SLOTS; slot++) {
+	for (enum slot slot = 0; slot < SLOTS_SESSION; slot++) {
 		forget(service, slot);
 		place_nothing(service, slot);
 	}
@@ -188,14 +196,16 @@ static enum slot slot_of(const char *name)
 	return slot;
 }
 
-/* Sorts what was passed into the two places. The rest is closed. */
+/* Sorts what was passed into the places. The rest is closed. */
 static int sort_passed(struct service *service)
 {
 	CLEANUP_FREE char *names = strdup(getenv("LISTEN_FDNAMES") ? getenv("LISTEN_FDNAMES") : "");
 	unsigned int count = passed_count(), strange = 0;
-	int found[SLOTS] = { -1, -1 }, rc = names ? 0 : -ENOMEM;
+	int found[SLOTS], rc = names ? 0 : -ENOMEM;
 	char *rest = names;
 
+	for (enum slot slot = 0; slot < SLOTS; slot++)
+		found[slot] = -1;
 	for (unsigned int i = 0; i < count && rc == 0; i++) {
 		const char *name = strsep(&rest, ":");
 		enum slot slot = slot_of(name ? name : "");
@@ -212,6 +222,7 @@ static int sort_passed(struct service *service)
 	for (enum slot slot = 0; slot < SLOTS; slot++) {
 		if (rc == 0)
 			rc = found[slot] < 0 ? place_nothing(service, slot) : place(service, slot, found[slot]);
+		service->stored[slot] = service->has[slot];
 		if (found[slot] >= 0)
 			close(found[slot]);
 	}
@@ -252,7 +263,7 @@ int service_new(struct service **ret)
 	service = calloc(1, sizeof(*service));
 	if (!service)
 		return -ENOMEM;
-	rc = sort_passed(service); /* first: it makes room for the two */
+	rc = sort_passed(service); /* first: it makes room for them */
 	service->socket = -1;
 	if (rc == 0)
 		rc = set_address(service, name);
@@ -362,6 +373,14 @@ static int fill_kept(struct kept *kept, const char *run_dir, const char *mountpo
 	return rc < 0 ? rc : mountpoint_device(mountpoint, kept->device);
 }
 
+static void store_listener(struct service *service, enum slot slot)
+{
+	int rc = store(service, slot);
+
+	if (rc < 0)
+		log_warn("the service manager cannot keep %s: %s", slot_name[slot], strerror(-rc));
+}
+
 int service_keep(struct service *service, const char *run_dir, const char *mountpoint, const struct session *session)
 {
 	CLEANUP_CLOSE int fd = memfd_create(SERVICE_INIT_NAME, MFD_CLOEXEC);
@@ -375,7 +394,12 @@ int service_keep(struct service *service, const char *run_dir, const char *mount
 		rc = write_kept(service);
 	if (rc == 0)
 		rc = store(service, SLOT_INIT);
-	return rc < 0 ? rc : store(service, SLOT_FUSE);
+	if (rc == 0)
+		rc = store(service, SLOT_FUSE);
+	for (enum slot slot = SLOTS_SESSION; slot < SLOTS && rc == 0; slot++)
+		if (service->has[slot] && !service->stored[slot])
+			store_listener(service, slot);
+	return rc;
 }
 
 int service_take(struct service *service, struct session *ret)
@@ -395,6 +419,40 @@ int service_take(struct service *service, struct session *ret)
 	return 0;
 }
 
+/* ---- sockets ---- */
+
+int service_take_listener(const struct service *service, const char *name)
+{
+	enum slot slot = slot_of(name);
+
+	if (slot < SLOTS_SESSION || slot == SLOTS || !service->has[slot])
+		return -1;
+	return fcntl(FIRST_FD + (int)slot, F_DUPFD_CLOEXEC, FIRST_FD + SLOTS);
+}
+
+static bool is_same(int fd, int other)
+{
+	struct stat one, two;
+
+	return fstat(fd, &one) == 0 && fstat(other, &two) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+void service_keep_listener(struct service *service, const char *name, int fd)
+{
+	enum slot slot = slot_of(name);
+	int rc;
+
+	if (slot < SLOTS_SESSION || slot == SLOTS || (service->has[slot] && is_same(FIRST_FD + (int)slot, fd)))
+		return;
+	if (service->has[slot])
+		forget(service, slot);
+	rc = place(service, slot, fd);
+	if (rc < 0)
+		log_warn("the service manager cannot keep %s: %s", name, strerror(-rc));
+	else if (service->stored[SLOT_FUSE]) /* else with the session */
+		store_listener(service, slot);
+}
+
 /* ---- another program ---- */
 
 static int set_close_on_exec(int flag)
@@ -407,12 +465,17 @@ static int set_close_on_exec(int flag)
 
 int service_pass_on(struct service *service)
 {
-	char pid[16], state[128];
+	char pid[16], count[16], names[128] = "", state[128];
 	struct timespec now;
+	size_t length = 0;
 
+	for (enum slot slot = 0; slot < SLOTS; slot++)
+		length += (size_t)snprintf(names + length, sizeof(names) - length, "%s%s", slot ? ":" : "",
+					   service->has[slot] ? slot_name[slot] : "nothing");
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
-	if (setenv("LISTEN_PID", pid, 1) < 0 || setenv("LISTEN_FDS", "2", 1) < 0 ||
-	    setenv("LISTEN_FDNAMES", SERVICE_FUSE_NAME ":" SERVICE_INIT_NAME, 1) < 0)
+	snprintf(count, sizeof(count), "%d", SLOTS);
+	if (setenv("LISTEN_PID", pid, 1) < 0 || setenv("LISTEN_FDS", count, 1) < 0 ||
+	    setenv("LISTEN_FDNAMES", names, 1) < 0)
 		return -ENOMEM;
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu",

@@ -7,8 +7,10 @@
  * It keeps two for us: the connection to the kernel ("tierfs-fuse"), and a memfd that says whose it is and holds the
  * kernel's first request ("tierfs-init"). It passes both to the next daemon of the service, after a crash or a restart,
  * and closes them when the service is stopped. Whether it has room for them (FileDescriptorStoreMax=) it does not say.
+ * It keeps the sockets on which we listen as well, under the names of their files, and gets them after the two, which
+ * matter more.
  *
- * Both are at fixed numbers in this process, 3 and 4, from service_new() on: so a program that replaces this one finds
+ * All are at fixed numbers in this process, from 3 on, from service_new() on: so a program that replaces this one finds
  * them in the same way.
  */
 #pragma once
@@ -34,6 +36,11 @@ uint32_t service_session(const struct service *service);
 int service_keep(struct service *service, const char *run_dir, const char *mountpoint, const struct session *session);
 /* After service_find(): the session that goes on. The descriptor is the caller's. */
 int service_take(struct service *service, struct session *ret);
+
+/* A socket that an earlier daemon listened on: the caller's. -1: none. It is not trusted. */
+int service_take_listener(const struct service *service, const char *name);
+/* Hands over a socket, at the latest with the session. One of that name which was kept is let go. */
+void service_keep_listener(struct service *service, const char *name, int fd);
 
 /* A state of sd_notify(3), lines with \n between. */
 void service_tell(struct service *service, const char *state);

@@ -89,8 +89,16 @@ note "it is ready, and its mount is kept without a process of ours"
 service_start
 [ -z "${TIERFS_TEST_POOLS:-}" ] || sed -n 's/^id //p' "$T/pool/pool.conf" >>"$TIERFS_TEST_POOLS"
 run_dir=/run/tierfs/$(sed -n 's/^id //p' "$T/pool/pool.conf")
-kept() { [ "$(count_of 'stored tierfs-fuse')" = "$1" ] && [ "$(count_of 'stored tierfs-init')" = "$1" ]; }
-wait_for 30 kept 1 || fail "nothing is kept: $(cat "$log")"
+kept()
+{
+	local name
+	for name in tierfs-fuse tierfs-init attach.sock access.sock control.sock; do
+		[ "$(count_of "stored $name")" = "$1" ] || return 1
+	done
+}
+wait_for 30 kept 1 || fail "not all is kept: $(cat "$log")"
+sockets() { stat -c '%n %i' "$run_dir/attach.sock" "$run_dir/access.sock" "$run_dir/control.sock"; }
+sockets=$(sockets)
 [ ! -e "$run_dir/holder.sock" ] || fail "there is a holder"
 
 note "a plain load; the daemon is killed, and started again"
@@ -121,13 +129,16 @@ service_start
 load_progresses 60
 assert_eq "$(grep -c ', taken over$' "$T/tierfs.log")" $((times + 3)) takeovers
 kept 1 || fail "it was stored again"
+assert_eq "$(sockets)" "$sockets" "files of the sockets"
 
 note "stopped"
 kill -TERM "$load_pid"
 load_finish 60
 load_verify "$M/ram" --direct
 service_kill 15 0
-assert_eq "$(count_of 'removed tierfs-fuse') $(count_of 'removed tierfs-init')" "1 1" "what was given back"
+for name in tierfs-fuse tierfs-init attach.sock access.sock control.sock; do
+	assert_eq "$(count_of "removed $name")" 1 "times that $name was given back"
+done
 assert_eq "$(count_of 'told STOPPING=1' | sed 's/^[1-9][0-9]*$/some/')" some "stops that were told"
 [ ! -e "$run_dir" ] || fail "$run_dir is still there"
 
@@ -143,14 +154,18 @@ order put whatever /dev/null
 order put tierfs-fuse /dev/null
 service_kill 9 -9
 service_start
-assert_eq "$(tail -n "+$said_from" "$T/tierfs.log" | grep -c '2 of 4 descriptors in LISTEN_FDS are not of tierfs')" 1 warnings
+assert_eq "$(tail -n "+$said_from" "$T/tierfs.log" | grep -c '2 of 7 descriptors in LISTEN_FDS are not of tierfs')" 1 warnings
 assert_eq "$(tail -n "+$said_from" "$T/tierfs.log" | grep -c ', taken over$')" 1 takeovers
 service_kill 9 -9
 said_since
 order drop whatever
+order drop attach.sock
+order put attach.sock /dev/null
 order drop tierfs-init
 service_start
 said "tierfs-init is missing"
+said "attach.sock: the socket that was kept is not used: it is of another type"
+assert_eq "$(count_of 'stored attach.sock') $(count_of 'stored access.sock')" "3 2" "sockets that were stored"
 load_verify "$M/ram" --direct
 
 note "what the manager keeps is of a mount that is gone"

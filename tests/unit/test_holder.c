@@ -15,6 +15,7 @@
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/un.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -91,6 +92,21 @@ static int mount_empty(void)
 	return fd;
 }
 
+/* Two that one can tell apart, of which one takes the place of another. */
+static void give_listeners(struct holder *holder)
+{
+	static const struct {
+		const char *name, *path;
+	} files[] = { { "a.sock", "/dev/zero" }, { "b.sock", "/dev/null" }, { "a.sock", "/dev/full" } };
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		int fd = open(files[i].path, O_RDONLY | O_CLOEXEC);
+
+		holder_keep_listener(holder, files[i].name, fd);
+		close(fd);
+	}
+}
+
 /* Mounts, gives the session to a holder, and does what is asked for by a byte. */
 static void be_daemon(const struct holder_config *config, int conn)
 {
@@ -101,6 +117,7 @@ static void be_daemon(const struct holder_config *config, int conn)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (holder_start(config, &holder) < 0)
 		_exit(11);
+	give_listeners(holder);
 	session.fuse_fd = mount_empty();
 	if (holder_keep(holder, scratch.path, dir, &session) < 0)
 		_exit(12);
@@ -282,6 +299,60 @@ START_TEST(a_successor_takes_the_session)
 }
 END_TEST
 
+static void on_listener(void *arg, const char *name, int fd)
+{
+	unsigned int *seen = arg;
+	struct stat attr;
+
+	ck_assert_int_eq(fstat(fd, &attr), 0);
+	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
+	if (strcmp(name, "a.sock") == 0 && attr.st_rdev == makedev(1, 7))
+		*seen += 1;
+	else if (strcmp(name, "b.sock") == 0 && attr.st_rdev == makedev(1, 3))
+		*seen += 0x10;
+	else
+		ck_abort_msg("%s was not kept like this", name);
+	close(fd);
+}
+
+/* Also to one that goes on elsewhere, and again to the one after it. */
+START_TEST(sockets_are_handed_over)
+{
+	struct daemon daemon = start_daemon(true);
+	struct holder *holder;
+	uint32_t session;
+	unsigned int seen = 0;
+
+	ck_assert_int_eq(holder_fetch_listeners(scratch.path, on_listener, &seen), -EBUSY);
+	end_daemon(&daemon, 0);
+	for (unsigned int i = 1; i <= 2; i++) {
+		ck_assert_int_eq(holder_fetch_listeners(scratch.path, on_listener, &seen), 0);
+		ck_assert_uint_eq(seen, 0x11 * i);
+	}
+	ck_assert_int_eq(holder_find(scratch.path, "/elsewhere", &holder, &session), -ENOENT);
+	ck_assert(holder_goes());
+	ck_assert_int_eq(holder_fetch_listeners(scratch.path, on_listener, &seen), -ENOENT);
+}
+END_TEST
+
+START_TEST(names_of_sockets)
+{
+	struct holder_message message = { .type = HOLDER_LISTENER, .init_len = 7, .init = "a.sock" };
+
+	ck_assert_str_eq(holder_listener_name(&message), "a.sock");
+	message.init_len = 6; /* without its end */
+	ck_assert(holder_listener_name(&message) == NULL);
+	message.init_len = 8;
+	ck_assert(holder_listener_name(&message) == NULL);
+	message.init_len = 0;
+	ck_assert(holder_listener_name(&message) == NULL);
+	memset(message.init, 'x', sizeof(message.init));
+	message.init[HOLDER_NAME_MAX] = '\0';
+	message.init_len = HOLDER_NAME_MAX + 1;
+	ck_assert(holder_listener_name(&message) == NULL);
+}
+END_TEST
+
 START_TEST(the_pool_goes_on_elsewhere)
 {
 	struct daemon daemon = start_daemon(true);
@@ -363,9 +434,11 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_add_test(tcase, messages);
 	tcase_add_test(tcase, nobody_holds);
+	tcase_add_test(tcase, names_of_sockets);
 	if (geteuid() == 0 && access("/dev/fuse", W_OK) == 0) {
 		tcase_add_test(tcase, a_daemon_ends_on_purpose);
 		tcase_add_test(tcase, a_successor_takes_the_session);
+		tcase_add_test(tcase, sockets_are_handed_over);
 		tcase_add_test(tcase, the_pool_goes_on_elsewhere);
 		tcase_add_test(tcase, the_mount_is_taken_away);
 		tcase_add_test(tcase, who_talks_nonsense_is_not_answered);
