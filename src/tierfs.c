@@ -28,7 +28,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "base/process.h"
-#include "cold/store.h"
+#include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "front/access.h"
 #include "front/control.h"

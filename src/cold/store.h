@@ -113,21 +113,8 @@ struct store_ops {
 	void (*free)(struct store *store);
 };
 
-/* Every implementation begins with this. */
+/* Every implementation begins with this: store_rocks.h, warm.h, the memory store of the tests
+ * (tests/lib/lib_store_mem.h). */
 struct store {
 	const struct store_ops *ops;
 };
-
-/* The store on RocksDB: src/cold/store_rocks.c. The directory must exist. Other implementations: the memory store of
- * the tests (tests/lib/lib_store_mem.h). */
-struct store_rocks_config {
-	const char *dir; /* POOL/store */
-	bool create;
-	uint32_t block_bytes;        /* largest payload, for sizing buffers */
-	uint64_t cache_bytes;        /* bound for caches of the database; 0: default */
-	uint64_t write_buffer_bytes; /* bound for all memtables together; 0: default */
-	uint32_t segment_bytes; /* size of files of values, a power of two of 1 to 64 MiB; 0: to suit the filesystem */
-};
-
-/* Starts threads: to be called after the last fork() of the process. */
-int store_rocks_open(const struct store_rocks_config *config, struct store **ret);

@@ -14,6 +14,8 @@
  * All changes of places go through one mutex, so the table always says what the database says. Reading is in
  * store_read.c, putting and removing in store_write.c, sharing in store_share.c, what the records say in records.c.
  */
+#include "cold/store_rocks.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

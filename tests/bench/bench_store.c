@@ -27,7 +27,7 @@
 #include <rocksdb/c.h>
 
 #include "base/clock.h"
-#include "cold/store.h"
+#include "cold/store_rocks.h"
 
 #define LOGICAL_BYTES 16384.0
 #define POOL_BYTES (8U << 20)

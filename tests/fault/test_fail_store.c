@@ -21,6 +21,7 @@
 
 #include "../lib/lib_fail.h"
 #include "../lib/lib_scratch.h"
+#include "cold/store_rocks.h"
 #include "cold/collect.h"
 #include "cold/warm_impl.h"
 #include "lib_check.h"

@@ -26,7 +26,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "base/clock.h"
-#include "cold/store.h"
+#include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "lib_check.h"
 

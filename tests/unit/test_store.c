@@ -12,7 +12,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
-#include "cold/store.h"
+#include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "lib_check.h"
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #include "../lib/lib_scratch.h"
-#include "cold/store.h"
+#include "cold/store_rocks.h"
 #include "lib_check.h"
 
 #define BLOCKS 600

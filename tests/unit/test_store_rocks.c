@@ -15,7 +15,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "base/le.h"
-#include "cold/store.h"
+#include "cold/store_rocks.h"
 #include "lib_check.h"
 
 #define VALUE_BYTES 5000U

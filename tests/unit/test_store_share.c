@@ -16,7 +16,7 @@
 #include "../lib/lib_store_mem.h"
 #include "base/cleanup.h"
 #include "cold/codec.h"
-#include "cold/store.h"
+#include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "lib_check.h"
 #include "lib/lib_ident.h"
