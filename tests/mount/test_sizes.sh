@@ -72,9 +72,16 @@ both tar -xSf "$T/sparse.tar"
 both cp --sparse=always "$T/sparse" cp-sparse
 assert_le "$(stat -c %b "$M/cp-sparse")" 400 "a sparse copy takes no room for its holes"
 again "archives"
+back() { rm -rf "$T/back" && mkdir "$T/back" && tar -C "$M" -cSf - data sparse cp-sparse | tar -C "$T/back" -xSf -; }
+back || fail "tar -S of files on the mount"
+assert_same_content "$T/back/data" "$T/data"
+assert_same_content "$T/back/sparse" "$T/sparse"
+assert_same_content "$T/back/cp-sparse" "$T/sparse"
 if command -v rsync >/dev/null; then
 	both rsync -S "$T/sparse" rsync
 	same "rsync -S"
+	assert_ok rsync -S "$M/sparse" "$T/back/rsync"
+	assert_same_content "$T/back/rsync" "$T/sparse"
 else
 	note "no rsync on this host: left out"
 fi
