@@ -404,6 +404,17 @@ int client_agent_take_fd(int fd, int tid, int *ret)
 
 /* --- starting --------------------------------------------------------------------------------------------------- */
 
+/* A root directory that a chroot() of the program leaves alone. pivot_root(2) changes that of every thread which has
+ * the old one, but not where they stand: so the threads stand where the daemons' sockets are. Without it those are not
+ * found afterwards: no more than that. */
+static void stand_in_run_root(void)
+{
+	bool alone = client_sys(SYS_unshare, CLONE_FS) == 0;
+
+	client_conn_stand(alone && client_filter_allows(CLIENT_FILTER_STAND) &&
+			  client_sys(SYS_chdir, TIERFS_RUN_ROOT) == 0);
+}
+
 /* In the agent: a descriptor table and a root directory that are not the program's. -EPERM: not allowed, by a filter;
  * nothing has changed then. */
 static int leave_program(void)
@@ -428,7 +439,7 @@ static int leave_program(void)
 	fd = client_sys(SYS_close_range, first, ~0U, CLOSE_RANGE_UNSHARE);
 	if (fd < 0)
 		return (int)fd;
-	client_sys(SYS_unshare, CLONE_FS); /* without it, a chroot() hides the sockets: no more than that */
+	stand_in_run_root();
 	fd = client_sys(SYS_pidfd_open, getpid(), 0);
 	if (fd < 0)
 		return (int)fd;

@@ -8,7 +8,8 @@
  * the last protection.
  *
  * These threads have a descriptor table of their own, and a root directory of their own. Nothing that the program
- * closes, replaces or counts is one of theirs, by whatever system call; chroot(2) does not take the sockets from them.
+ * closes, replaces or counts is one of theirs, by whatever system call; chroot(2) and pivot_root(2) do not take the
+ * sockets from them.
  * In return no thread of the program has a descriptor of the library: they queue, and wake by futex, which is a call
  * that every system-call filter allows.
  *

@@ -24,6 +24,7 @@
 
 struct client_conn client_conns[CLIENT_CONN_MAX];
 static struct tierfs_msg scratch; /* for sending */
+static bool stands_in_run_root;   /* written before a connection is made */
 
 /* Into a buffer of our own: what prints to a descriptor may allocate. */
 static void debug_conn(const struct client_conn *conn, const char *what, const char *why, int error)
@@ -432,9 +433,33 @@ bool client_conn_is_trusted(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && (peer.uid == 0 || peer.uid == geteuid());
 }
 
-static void try_connect(struct client_conn *conn)
+void client_conn_stand(bool in_run_root)
+{
+	stands_in_run_root = in_run_root;
+}
+
+static bool connects(int fd, const char *run_dir)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, run_dir,
+		 TIERFS_ATTACH_SOCKET);
+	return connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0;
+}
+
+/* By the path from where the threads stand, if they do: the other one may lead nowhere in the program's namespace. But
+ * the directory may also have been removed since, and made anew. */
+static bool reach(int fd, const char *run_dir)
+{
+	static const char root[] = TIERFS_RUN_ROOT "/";
+
+	if (stands_in_run_root && !strncmp(run_dir, root, sizeof(root) - 1) && connects(fd, run_dir + sizeof(root) - 1))
+		return true;
+	return connects(fd, run_dir);
+}
+
+static void try_connect(struct client_conn *conn)
+{
 	int fd, err;
 
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -443,9 +468,7 @@ static void try_connect(struct client_conn *conn)
 		return;
 	}
 	conn->fd = wire_raise_fd(fd);
-	snprintf(address.sun_path, sizeof(address.sun_path), "%.*s/%s", TIERFS_RUN_DIR_LEN - 1, conn->run_dir,
-		 TIERFS_ATTACH_SOCKET);
-	if (connect(conn->fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
+	if (!reach(conn->fd, conn->run_dir)) {
 		client_conn_fail(conn, -ENOTCONN);
 		return;
 	}

@@ -114,5 +114,7 @@ void client_conn_on_packet(struct client_conn *conn, struct wire_packet *packet)
 /* The connection ended, or an attempt did. error: -EPROTO if the daemon speaks another version, -EPERM if it is not to
  * be trusted. */
 void client_conn_fail(struct client_conn *conn, int error);
+/* The working directory of the library's threads is TIERFS_RUN_ROOT, or is not. */
+void client_conn_stand(bool in_run_root);
 /* In a child of fork(), which has none of the descriptors. */
 void client_conn_forget(void);

@@ -43,6 +43,7 @@ static const struct {
 	{ CLIENT_FILTER_COMPARE, SYS_kcmp, {} },
 	{ CLIENT_FILTER_PEER, SYS_getsockopt, {} },
 	{ CLIENT_FILTER_PEER, SYS_geteuid, {} },
+	{ CLIENT_FILTER_STAND, SYS_chdir, {} },
 };
 
 static _Atomic unsigned int denied_by_any; /* needs */

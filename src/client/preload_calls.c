@@ -3,6 +3,7 @@
  *   seccomp(2), prctl(2)   A filter is looked at before it is installed, and the library's threads are started before
  *                          the first one: they are free of it.
  *   chroot(2)              The same: their root directory stays.
+ *   pivot_root(2)          The same: they stand where the daemons' sockets are.
  *   userfaultfd(2)         Refused while anything is attached. A second userfaultfd can have none of that memory, and
  *                          a VMM that asks for its own post-copy or background snapshot had better be told when it
  *                          asks what there is than when the guest is half gone.
@@ -110,6 +111,18 @@ PRELOAD_EXPORT int chroot(const char *path)
 	return (int)preload_result(client_sys(SYS_chroot, path));
 }
 
+/* glibc has none; musl does, and so programs that bring their own declaration. */
+PRELOAD_EXPORT int pivot_root(const char *new_root, const char *put_old);
+
+int pivot_root(const char *new_root, const char *put_old)
+{
+	int saved = errno;
+
+	client_agent_start();
+	errno = saved;
+	return (int)preload_result(client_sys(SYS_pivot_root, new_root, put_old));
+}
+
 PRELOAD_EXPORT long syscall(long number, ...)
 {
 	long a, b, c, d, e, f;
@@ -153,6 +166,8 @@ PRELOAD_EXPORT long syscall(long number, ...)
 		return preload_result(do_seccomp((unsigned long)a, (unsigned long)b, (const struct sock_fprog *)c));
 	case SYS_chroot:
 		return chroot((const char *)a);
+	case SYS_pivot_root:
+		return pivot_root((const char *)a, (const char *)b);
 	}
 	return preload_result(client_sys(number, a, b, c, d, e, f));
 }
