@@ -1,3 +1,4 @@
+/* link: @tests/lib/lib_fail.flags */
 /* A listening socket that somebody keeps: it is used if it is the one that it says, and else another one is made. */
 #include <check.h>
 #include <dirent.h>
@@ -11,9 +12,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/listener.h"
 #include "base/log.h"
 #include "lib_check.h"
+#include "lib_fail.h"
 #include "lib_scratch.h"
 
 #define NAME "test.sock"
@@ -226,6 +229,67 @@ START_TEST(with_another_file)
 }
 END_TEST
 
+/* Who may not see the file goes by its path. */
+START_TEST(without_the_right)
+{
+	ino_t inode;
+	int fd = -1, rc;
+
+	kept = open_listener(NAME, SOCK_SEQPACKET, NULL);
+	inode = inode_of(NAME);
+	ck_assert_int_eq(chmod(scratch.path, 0755), 0);
+	ck_assert_int_eq(seteuid(65534), 0);
+	rc = listener_open(scratch.path, NAME, SOCK_SEQPACKET, 4, &keeper, &fd);
+	ck_assert_int_eq(seteuid(0), 0);
+	ck_assert_int_eq(rc, 0);
+	ck_assert_uint_eq(inode_of(NAME), inode);
+	check_serves(fd, connect_to(SOCK_SEQPACKET));
+	close(fd);
+}
+END_TEST
+
+static int take_plainly(void *arg, const char *name)
+{
+	(void)arg;
+	(void)name;
+	return fcntl(kept, F_DUPFD_CLOEXEC, 0);
+}
+
+static void keep_nothing(void *arg, const char *name, int fd)
+{
+	(void)arg;
+	(void)name;
+	(void)fd;
+}
+
+/* Whatever fails: it serves, or there is an error and no descriptor. */
+START_TEST(calls_fail)
+{
+	const struct listener_keeper plain = { .take = take_plainly, .keep = keep_nothing };
+	unsigned int nth, errors = 0;
+	bool hit = true;
+
+	for (nth = 1; hit; nth++) {
+		int fd = -1, rc;
+
+		kept = open_listener(NAME, SOCK_SEQPACKET, NULL);
+		fail_arm(FAIL_ANY, nth);
+		rc = listener_open(scratch.path, NAME, SOCK_SEQPACKET, 4, &plain, &fd);
+		hit = fail_disarm();
+		ck_assert_msg(rc == 0 || hit, "error %d without a failure", rc);
+		errors += rc < 0;
+		if (rc == 0) {
+			check_serves(fd, connect_to(SOCK_SEQPACKET));
+			close(fd);
+		}
+		close(STEAL_FD(kept));
+		ck_assert_msg(count_fds() == fds_before, "%s fails, and a descriptor is left", fail_what());
+	}
+	ck_assert_uint_ge(nth, 8);
+	ck_assert_uint_ge(errors, 1);
+}
+END_TEST
+
 START_TEST(no_place)
 {
 	static char name[sizeof(((struct sockaddr_un *)0)->sun_path)];
@@ -253,8 +317,11 @@ int main(void)
 	tcase_add_test(tcase, without_listening);
 	tcase_add_test(tcase, of_another_place);
 	tcase_add_test(tcase, without_a_file);
-	if (geteuid() == 0)
+	if (geteuid() == 0) {
 		tcase_add_test(tcase, with_another_file);
+		tcase_add_test(tcase, without_the_right);
+	}
+	tcase_add_test(tcase, calls_fail);
 	tcase_add_test(tcase, no_place);
 	suite_add_tcase(suite, tcase);
 	return check_run(suite);
