@@ -33,8 +33,8 @@ truncate -s 16M "$T/mnt/memory"
 mkdir "$T/share"
 for sandbox in chroot namespace; do
 	note "$sandbox"
-	options=(-f -o source="$T/share" -o sandbox=$sandbox)
-	[ "$virtiofsd" = /usr/lib/qemu/virtiofsd ] || options=(--shared-dir="$T/share" --sandbox=$sandbox)
+	options=(-f -o source="$T/share" -o sandbox="$sandbox")
+	[ "$virtiofsd" = /usr/lib/qemu/virtiofsd ] || options=(--shared-dir="$T/share" --sandbox="$sandbox")
 	rm -f "$T/sock" "$T/go"
 	mkfifo "$T/go"
 	exec 8<>"$T/go"
