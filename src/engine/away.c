@@ -47,6 +47,13 @@ void away_want(struct ramfile *file, uint64_t block)
 	pthread_cond_broadcast(&away->wanted);
 }
 
+void away_want_all(struct ramfile *file, uint64_t first, uint64_t last)
+{
+	for (uint64_t block = first; file->blocks.away && block <= last && block < file->blocks.count; block++)
+		if (blocks_away(&file->blocks, block) && !blocks_passing(&file->blocks, block))
+			away_want(file, block);
+}
+
 int away_wait(struct ramfile *file, uint64_t block, enum away_for what)
 {
 	_Atomic unsigned int *threads = tier_away_waits(file->tier);

@@ -50,6 +50,9 @@ struct away {
 
 /* Under lock: the block, which is away and at rest, shall be brought. */
 void away_want(struct ramfile *file, uint64_t block);
+/* Under lock: so shall those of first to last that are away and at rest. A call that needs them all would else want
+ * one after the other. */
+void away_want_all(struct ramfile *file, uint64_t first, uint64_t last);
 
 enum away_for { AWAY_FOR_CALL, AWAY_FOR_FILL, AWAY_FOR_WRITE_BACK };
 

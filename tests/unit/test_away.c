@@ -227,6 +227,30 @@ START_TEST(reads_wait_for_what_is_away)
 }
 END_TEST
 
+/* Not one after the other. */
+START_TEST(a_read_wants_all_that_it_needs)
+{
+	struct call call = { .kind = CALL_READ, .offset = 4096, .length = 2 * BLOCK - 4096 };
+	uint64_t wanted[4], supplier = 0, away;
+	size_t count;
+
+	for (uint64_t block = 0; block < 3; block++)
+		make_away(block);
+	call_start(&call);
+	ck_assert_int_eq(away_wanted(file, &supplier, 0, wanted, 4, &count, &away), 0);
+	ck_assert_uint_eq(count, 2);
+	ck_assert_uint_eq(wanted[0], 0);
+	ck_assert_uint_eq(wanted[1], 1);
+	ck_assert_int_eq(bring(1, 1)->result, TIERFS_ACCESS_WRITE_OK);
+	ck_assert_int_eq(bring(0, 0)->result, TIERFS_ACCESS_WRITE_OK);
+	ck_assert_int_eq(call_end(&call), 0);
+	ck_assert_mem_eq(call.data, content_of(0) + 4096, BLOCK - 4096);
+	ck_assert_mem_eq(call.data + BLOCK - 4096, content_of(1), BLOCK);
+	ck_assert_uint_eq(figures().wanted_blocks, 0);
+	ck_assert_int_eq(bring(2, 2)->result, TIERFS_ACCESS_WRITE_OK);
+}
+END_TEST
+
 START_TEST(parts_wait_and_are_merged)
 {
 	static const struct {
@@ -470,6 +494,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_set_timeout(tests, 60);
 	tcase_add_loop_test(tests, reads_wait_for_what_is_away, 0, 2);
+	tcase_add_test(tests, a_read_wants_all_that_it_needs);
 	tcase_add_loop_test(tests, parts_wait_and_are_merged, 0, 3);
 	tcase_add_loop_test(tests, a_wait_can_be_given_up, CALL_READ, CALL_WRITE_BACK);
 	tcase_add_test(tests, only_what_is_away_is_replaced);
