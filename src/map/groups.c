@@ -57,8 +57,9 @@ struct entry {
 	TAILQ_ENTRY(entry) link;
 	pid_t pid;
 	struct ramfile *file;
-	unsigned int mappings; /* under lock */
-	unsigned int users;    /* under lock: turns that work with it */
+	unsigned int mappings;          /* under lock */
+	unsigned int users;             /* under lock: turns that work with it */
+	_Atomic uint64_t granted_bytes; /* so much of what the process locks has its place in the budget */
 };
 
 TAILQ_HEAD(entry_list, entry);
@@ -297,30 +298,74 @@ static bool is_unmovable(const struct subject *subject)
 	return subject->locked_bytes >= LOCKED_MIN;
 }
 
-/* What cannot be demoted gets half of the budget, however many have some. */
+static bool is_first_of_process(const struct turn *turn, size_t i)
+{
+	for (size_t k = 0; k < i; k++)
+		if (turn->subject[k].entry->pid == turn->subject[i].entry->pid)
+			return false;
+	return true;
+}
+
+/* A process has its grant with each file that it maps. */
+static void grant(const struct turn *turn, pid_t pid, uint64_t bytes)
+{
+	for (size_t i = 0; i < turn->count; i++)
+		if (turn->subject[i].entry->pid == pid)
+			atomic_store(&turn->subject[i].entry->granted_bytes, bytes);
+}
+
+/* The most that a file of the process counts as, and what of it has its place. */
+static void sum_up(const struct turn *turn, size_t first, uint64_t *ret_locked, uint64_t *ret_granted)
+{
+	*ret_locked = *ret_granted = 0;
+	for (size_t i = first; i < turn->count; i++) {
+		uint64_t granted = atomic_load(&turn->subject[i].entry->granted_bytes);
+
+		if (turn->subject[i].entry->pid != turn->subject[first].entry->pid)
+			continue;
+		if (is_unmovable(&turn->subject[i]) && turn->subject[i].locked_bytes > *ret_locked)
+			*ret_locked = turn->subject[i].locked_bytes;
+		if (granted > *ret_granted)
+			*ret_granted = granted;
+	}
+	if (*ret_granted > *ret_locked)
+		*ret_granted = *ret_locked;
+}
+
+/* What cannot be demoted gets half of the budget, however many have some. Who has all of it granted is not limited:
+ * what it does not lock can be demoted. Others share what is left, and take nothing from who was there before. */
 static void look_at_locks(struct turn *turn)
 {
-	uint64_t most = tier_dram_bytes(turn->groups->tier) / 2, locked = 0, files = 0;
+	uint64_t most = tier_dram_bytes(turn->groups->tier) / 2, given = 0, held = 0, files = 0, locked, granted;
 
-	for (size_t i = 0; i < turn->count; i++) {
-		const struct entry *entry = turn->subject[i].entry;
-		bool same_process = false;
-
-		if (scan_is_stuck(entry->file, STUCK_NS))
-			turn->subject[i].locked_bytes = UINT64_MAX / 2;
-		if (!is_unmovable(&turn->subject[i]))
-			continue;
-		files++;
-		for (size_t k = 0; k < i; k++)
-			same_process |= turn->subject[k].entry->pid == entry->pid;
-		if (!same_process)
-			locked += turn->subject[i].locked_bytes < most * 2 ? turn->subject[i].locked_bytes : most * 2;
-	}
-	if (locked <= most)
-		return;
 	for (size_t i = 0; i < turn->count; i++)
-		if (is_unmovable(&turn->subject[i]))
-			lower(&turn->subject[i], most / files);
+		if (scan_is_stuck(turn->subject[i].entry->file, STUCK_NS))
+			turn->subject[i].locked_bytes = UINT64_MAX / 2;
+	for (size_t i = 0; i < turn->count; i++) {
+		sum_up(turn, i, &locked, &granted);
+		if (!is_first_of_process(turn, i))
+			continue;
+		grant(turn, turn->subject[i].entry->pid, granted);
+		given += granted;
+	}
+	for (size_t i = 0; i < turn->count; i++)
+		if (is_unmovable(&turn->subject[i]) && turn->subject[i].locked_bytes > most)
+			held += room_taken_by(turn->subject[i].entry->file);
+	for (size_t i = 0; i < turn->count; i++) {
+		sum_up(turn, i, &locked, &granted);
+		if (!is_first_of_process(turn, i) || locked - granted > most || given + held + locked - granted > most)
+			continue;
+		grant(turn, turn->subject[i].entry->pid, locked);
+		given += locked - granted;
+	}
+	for (size_t i = 0; i < turn->count; i++)
+		files += turn->subject[i].locked_bytes > atomic_load(&turn->subject[i].entry->granted_bytes) &&
+			 is_unmovable(&turn->subject[i]);
+	for (size_t i = 0; i < turn->count; i++) {
+		granted = atomic_load(&turn->subject[i].entry->granted_bytes);
+		if (is_unmovable(&turn->subject[i]) && turn->subject[i].locked_bytes > granted)
+			lower(&turn->subject[i], granted + (most > given ? most - given : 0) / files);
+	}
 }
 
 static void look_at_process(const struct groups *groups, struct subject *subject)

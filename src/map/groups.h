@@ -5,11 +5,11 @@
  * it, and its part of what is free in the tightest group of its mappers, versions 1 and 2, with a margin.
  *
  * Memory that a process locks (mlock(2)), or whose agent does not answer, cannot be demoted. Half of the budget, over
- * all who do, is all that such memory gets; beyond it their faults wait, and nobody else's. Whether an agent answers is
- * known only afterwards: what came to a file since its mappers last acknowledged a zap is not proven yet, and nothing
- * of it is if they owe one for a second. All unproven memory together stays within the same half. A file that needs
- * more gets a round at once, and goes on with its answer; who never answers stays where it is, and others have the
- * rest.
+ * all who do, is all that such memory gets. Who locks while there is room keeps it; beyond it their faults wait, and
+ * nobody else's. Whether an agent answers is known only afterwards: what came to a file since its mappers last
+ * acknowledged a zap is not proven yet, and nothing of it is if they owe one for a second. All unproven memory together
+ * stays within the same half. A file that needs more gets a round at once, and goes on with its answer; who never
+ * answers stays where it is, and others have the rest.
  *
  * Looked at when a mapping is added, and a few times a second by a thread. Thread-safe. 0 or -errno.
  */

@@ -38,6 +38,34 @@ assert_le "$(stat_of "$T/mnt" resident_bytes)" $((64 << 20)) resident_bytes
 kill -KILL "$locker"
 assert_ok wait_for 30 gone "$locker"
 
+note "who locked before, and less than there is, goes on in the rest of its memory"
+cat >"$T/modest.py" <<'PY'
+import ctypes, itertools, mmap, sys
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 0)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert ctypes.CDLL(None).mlock(ctypes.c_void_p(address), ctypes.c_size_t(24 << 20)) == 0
+for turn in itertools.count():
+    for page in range(0, len(memory), 4096):
+        if turn:
+            assert memory[page:page + 16] == b"%016d" % page, page
+        memory[page:page + 16] = b"%016d" % page
+    print("turn", turn, flush=True)
+PY
+turns() { grep -c turn "$T/modest.log"; }
+turned() { [ "$(turns)" -ge "$1" ]; }
+truncate -s 96M "$T/mnt/modest"
+start_process "$T/modest.log" tierctl run -- python3 "$T/modest.py" "$T/mnt/modest"
+modest=$started_pid
+assert_ok wait_for 60 turned 2
+start_process "$T/lock.log" tierctl run -- python3 "$T/lock.py" "$T/mnt/locked"
+locker=$started_pid
+assert_ok wait_for 30 waits
+wait_for 60 turned $(($(turns) + 3)) || fail "it waits: $(cat "$T/modest.log") $(tierctl stat --json "$T/mnt/modest")"
+kill -KILL "$locker" "$modest"
+assert_ok wait_for 30 gone "$locker"
+assert_ok wait_for 30 gone "$modest"
+
 note "through the library"
 cat >"$T/limit.py" <<'PY'
 import ctypes, errno, mmap, os, sys

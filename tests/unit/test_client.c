@@ -35,6 +35,7 @@
 #include "base/clock.h"
 #include "client/client.h"
 #include "client/client_range.h"
+#include "client/client_spans.h"
 #include "wire/wire.h"
 #include "lib_check.h"
 
@@ -720,6 +721,43 @@ START_TEST(test_range_table)
 }
 END_TEST
 
+START_TEST(test_spans)
+{
+	static bool plain[64];
+	unsigned int seed = 7;
+
+	for (int i = 0; i < 20000; i++) {
+		uintptr_t from = (uintptr_t)rand_r(&seed) % 63, end = from + 1 + (uintptr_t)rand_r(&seed) % (63 - from);
+		bool on = rand_r(&seed) % 2;
+		size_t bytes = 0;
+
+		if (on)
+			client_spans_add(from, end);
+		else
+			client_spans_remove(from, end);
+		for (uintptr_t at = from; at < end; at++)
+			plain[at] = on;
+		from = (uintptr_t)rand_r(&seed) % 63;
+		for (uintptr_t at = from; at < 50; at++)
+			bytes += plain[at];
+		ck_assert_uint_eq(client_spans_bytes(from, 50), bytes);
+	}
+	client_spans_set_future(1);
+	client_range_forget();
+	ck_assert_uint_eq(client_spans_bytes(0, UINTPTR_MAX), 0);
+	ck_assert_int_eq(client_spans_future(), 0);
+	/* Each stands alone, until there is no room. */
+	for (uintptr_t at = 0; at < CLIENT_RANGE_MAX; at++) {
+		ck_assert(client_spans_has_room());
+		client_spans_add(3 * at, 3 * at + 2);
+	}
+	ck_assert(!client_spans_has_room());
+	client_spans_add(2, 3); /* joins two */
+	ck_assert(client_spans_has_room());
+	client_spans_forget();
+}
+END_TEST
+
 /* A socket in the right place, by another user: nothing is sent to it, no descriptor and no token. */
 START_TEST(test_stranger)
 {
@@ -772,6 +810,7 @@ int main(void)
 	int failed, skip = !has_userfaultfd();
 
 	tcase_add_test(table, test_range_table);
+	tcase_add_test(table, test_spans);
 	suite_add_tcase(suite, table);
 	tcase_add_checked_fixture(daemon, setup, teardown);
 	tcase_set_timeout(daemon, 30);
