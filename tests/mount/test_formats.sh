@@ -7,7 +7,9 @@
 need_tool zstd
 
 zstd -qdc "$TIERFS_SRC/tests/data/format_1.tar.zst" | tar -xf - -C "$T" || fail "the archive"
-[ -f "$T/pool/pool.conf" ] && [ -f "$T/stream" ] || fail "the archive is incomplete"
+for file in pool/pool.conf stream; do
+	[ -f "$T/$file" ] || fail "the archive has no $file"
+done
 
 text=3af1224c13ef4c953f591a09925c8db6e241d4f4021d2cd2af8b2c04bbaef4ce
 pages=a4503d8f10e3ef6361712dfa33f2d5e0ab2afd7257542eeffe48370cbea92404
