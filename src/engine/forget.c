@@ -1,5 +1,5 @@
 /* What the kernel caches of a file that is about to be attached has to go: attach_add() asks for it here, and
- * the door that can tell the kernel so (front/fuse_session.c) does it.
+ * the door that can tell the kernel so (front/fuse.c) does it.
  *
  * The door may be gone before the last file is attached: an unmounted daemon serves mappings to the end. So calls are
  * counted, and the door waits for them when it leaves.

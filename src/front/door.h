@@ -1,6 +1,7 @@
 /* front/door.h - what the calls on a mount do, without FUSE: size and alignment rules, modes of new files, tokens.
  *
- * front/fuse.c translates requests into these and answers them; names/names.h and engine/ramfile.h do the work.
+ * front/fuse_operations.c translates requests into these and answers them; names/names.h and engine/ramfile.h do the
+ * work.
  * Functions return 0 or -errno with the values of the system call they serve. Thread-safety: all functions.
  */
 #pragma once

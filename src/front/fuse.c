@@ -1,4 +1,4 @@
-/* front/fuse_session.c - see fuse.h: how a session begins, with a new mount or one that it takes over, runs, and ends.
+/* front/fuse.c - see fuse.h: how a session begins, with a new mount or one that it takes over, runs, and ends.
  *
  * A session that takes over cannot know how often an inode is open. So a descriptor carries the number of its session
  * (door.h), and those of earlier ones are not counted. An inherited inode, with a name or without, stays until the
@@ -8,7 +8,7 @@
  * There is one descriptor of /dev/fuse: a cloned one that closes fails its requests. The loop is libfuse's low-level
  * one: the high-level one keeps paths, and RAM files have hard links and may lose their names.
  */
-#include "front/fuse_impl.h"
+#include "front/fuse_operations.h"
 
 #include <errno.h>
 #include <poll.h>

@@ -1,4 +1,4 @@
-/* front/fuse.c - see fuse_impl.h: the operations. Each x() below answers its request exactly once, last, with
+/* front/fuse_operations.c - the operations. Each x() below answers its request exactly once, last, with
  * no lock held; what the request does is in door.c, names/ and engine/.
  *
  * An open is of one of two kinds (door_open()). FOPEN_DIRECT_IO: the kernel caches no content, read and write come here
@@ -16,7 +16,7 @@
  */
 #include "front/fuse.h"
 
-#include "front/fuse_impl.h"
+#include "front/fuse_operations.h"
 #include "names/names.h"
 
 #include <errno.h>

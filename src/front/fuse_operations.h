@@ -1,6 +1,4 @@
-/* front/fuse_impl.h - what fuse.c (the operations) and fuse_session.c (the session they are called in) share. For them
- * alone.
- */
+/* front/fuse_operations.h - the operations that FUSE asks for, and the door that they find in their user data. */
 #pragma once
 
 #define FUSE_USE_VERSION 314
