@@ -1,4 +1,4 @@
-/* front/holder.c - see holder.h: the daemon's side, and the messages. */
+/* front/holder.c - see holder.h: the daemon's side. */
 #include "front/holder.h"
 
 #include <errno.h>
@@ -13,6 +13,8 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "front/holder_main.h"
+#include "front/holder_message.h"
 #include "wire/wire.h"
 
 #define ANSWER_MS 5000
@@ -23,46 +25,7 @@ struct holder {
 	pid_t child; /* 0: somebody else's */
 };
 
-/* ---- messages ---- */
-
-int holder_send(int conn, const struct holder_message *message, int fd)
-{
-	return wire_send_bytes(conn, message, sizeof(*message), &fd, fd >= 0, MSG_DONTWAIT);
-}
-
-int holder_receive(int conn, int timeout_ms, struct holder_message *ret, int *ret_fd)
-{
-	struct pollfd pollfd = { .fd = conn, .events = POLLIN };
-	int fds[WIRE_FDS_MAX], fd_count, rc;
-	size_t length;
-
-	while (poll(&pollfd, 1, timeout_ms) < 0)
-		if (errno != EINTR)
-			return -errno;
-	rc = wire_recv_bytes(conn, ret, sizeof(*ret), fds, &fd_count, MSG_DONTWAIT, &length);
-	if (rc < 0)
-		return rc == -EAGAIN ? -ETIMEDOUT : rc == -ECONNRESET ? -EPIPE : rc;
-	if (length != sizeof(*ret) || ret->version != HOLDER_VERSION || ret->init_len > SESSION_INIT_MAX ||
-	    fd_count > 1) {
-		for (int i = 0; i < fd_count; i++)
-			close(fds[i]);
-		return -EPROTO;
-	}
-	ret->run_dir[sizeof(ret->run_dir) - 1] = '\0';
-	ret->mountpoint[sizeof(ret->mountpoint) - 1] = '\0';
-	*ret_fd = fds[0];
-	return 0;
-}
-
-const char *holder_listener_name(const struct holder_message *message)
-{
-	const char *name = (const char *)message->init;
-
-	return message->init_len > 1 && message->init_len <= HOLDER_NAME_MAX &&
-			       strnlen(name, message->init_len) == message->init_len - 1
-		       ? name
-		       : NULL;
-}
+/* ---- asking ---- */
 
 /* Sends, and waits for the answer, of which the type is returned. */
 static int ask(struct holder *holder, struct holder_message *message, int fd, int *ret_fd)
@@ -70,9 +33,9 @@ static int ask(struct holder *holder, struct holder_message *message, int fd, in
 	int rc;
 
 	message->version = HOLDER_VERSION;
-	rc = holder_send(holder->conn, message, fd);
+	rc = holder_message_send(holder->conn, message, fd);
 	if (rc == 0)
-		rc = holder_receive(holder->conn, ANSWER_MS, message, ret_fd);
+		rc = holder_message_receive(holder->conn, ANSWER_MS, message, ret_fd);
 	return rc < 0 ? rc : (int)message->type;
 }
 
@@ -200,10 +163,10 @@ int holder_take(struct holder *holder, struct session *ret)
 static int say(int conn, struct holder_message *message, int fd)
 {
 	struct pollfd pollfd = { .fd = conn, .events = POLLOUT };
-	int rc = holder_send(conn, message, fd);
+	int rc = holder_message_send(conn, message, fd);
 
 	if (rc == -EAGAIN && poll(&pollfd, 1, SAY_MS) > 0)
-		rc = holder_send(conn, message, fd);
+		rc = holder_message_send(conn, message, fd);
 	return rc;
 }
 
@@ -240,9 +203,9 @@ static int fetch(const char *run_dir, enum holder_type question, enum holder_typ
 	int fd = -1, rc = connect_to(run_dir, &conn);
 
 	if (rc == 0)
-		rc = holder_send(conn, &message, -1);
+		rc = holder_message_send(conn, &message, -1);
 	while (rc == 0) {
-		rc = holder_receive(conn, ANSWER_MS, &message, &fd);
+		rc = holder_message_receive(conn, ANSWER_MS, &message, &fd);
 		if (rc < 0 || message.type != answer || fd < 0)
 			break;
 		fn(arg, &message, fd);
@@ -301,7 +264,7 @@ void holder_keep_listener(struct holder *holder, const char *name, int fd)
 static void on_listener(void *arg, const struct holder_message *message, int fd)
 {
 	const struct fetching *fetching = arg;
-	const char *name = holder_listener_name(message);
+	const char *name = holder_message_listener(message);
 
 	if (name)
 		fetching->listener_fn(fetching->arg, name, fd);
@@ -326,8 +289,8 @@ void holder_end(struct holder *holder)
 	if (!holder)
 		return;
 	/* It closes when its socket file is gone. A hung one is not waited for. */
-	if (holder_send(holder->conn, &message, -1) == 0 &&
-	    holder_receive(holder->conn, ANSWER_MS, &message, &fd) == -EPIPE && holder->child > 0)
+	if (holder_message_send(holder->conn, &message, -1) == 0 &&
+	    holder_message_receive(holder->conn, ANSWER_MS, &message, &fd) == -EPIPE && holder->child > 0)
 		while (waitpid(holder->child, NULL, 0) < 0 && errno == EINTR)
 			;
 	if (fd >= 0)

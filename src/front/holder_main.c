@@ -25,8 +25,9 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "front/holder.h"
+#include "front/holder_main.h"
 #include "front/mountpoint.h"
+#include "front/holder_message.h"
 
 #define ASK_MS 1000  /* a peer that connects has its question ready */
 #define DYING_MS 300 /* a daemon that was killed takes a moment to be gone */
@@ -110,7 +111,7 @@ static void answer(int conn, enum holder_type type, int fd)
 		message.init_len = h.kept.init_len;
 		memcpy(message.init, h.kept.init, h.kept.init_len);
 	}
-	if (holder_send(conn, &message, fd) < 0)
+	if (holder_message_send(conn, &message, fd) < 0)
 		log_debug("whoever asked the holder is gone");
 }
 
@@ -185,7 +186,7 @@ static struct listener *find_listener(const char *name)
 /* Takes the descriptor. */
 static void keep_listener(const struct holder_message *message, int fd)
 {
-	const char *name = holder_listener_name(message);
+	const char *name = holder_message_listener(message);
 	struct listener *listener = name ? find_listener(name) : NULL;
 
 	if (listener) {
@@ -212,7 +213,7 @@ static bool hand(int conn, enum holder_type type, const void *what, size_t lengt
 	struct pollfd pollfd = { .fd = conn, .events = POLLOUT };
 
 	memcpy(message.init, what, length);
-	return poll(&pollfd, 1, ASK_MS) > 0 && holder_send(conn, &message, fd) == 0;
+	return poll(&pollfd, 1, ASK_MS) > 0 && holder_message_send(conn, &message, fd) == 0;
 }
 
 static bool hand_over_stashes(int conn)
@@ -286,7 +287,7 @@ static void keep(const struct holder_message *message, int fuse_fd)
 static void hear(void)
 {
 	struct holder_message message;
-	int fd = -1, rc = holder_receive(h.conn, 0, &message, &fd);
+	int fd = -1, rc = holder_message_receive(h.conn, 0, &message, &fd);
 
 	if (rc == -ETIMEDOUT)
 		return;
@@ -430,7 +431,7 @@ static void on_asker(void)
 	if (conn < 0)
 		return;
 	if (getsockopt(conn, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.uid == 0 && peer.pid > 0 &&
-	    holder_receive(conn, ASK_MS, &message, &fd) == 0 && message.type == HOLDER_ASK)
+	    holder_message_receive(conn, ASK_MS, &message, &fd) == 0 && message.type == HOLDER_ASK)
 		answer_asker(conn, peer.pid, &message);
 	else if (message.type == HOLDER_FETCH || message.type == HOLDER_LISTENERS)
 		answer_fetcher(conn, peer.pid, message.type);

@@ -24,6 +24,7 @@
 
 #include "base/log.h"
 #include "front/holder.h"
+#include "front/holder_message.h"
 #include "lib_check.h"
 #include "lib_scratch.h"
 
@@ -207,29 +208,29 @@ START_TEST(messages)
 	int pair[2], fd = -1;
 
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
-	ck_assert_int_eq(holder_receive(pair[0], 1, &got, &fd), -ETIMEDOUT);
+	ck_assert_int_eq(holder_message_receive(pair[0], 1, &got, &fd), -ETIMEDOUT);
 	memset(message.mountpoint, 'x', sizeof(message.mountpoint));
-	ck_assert_int_eq(holder_send(pair[1], &message, STDIN_FILENO), 0);
-	ck_assert_int_eq(holder_receive(pair[0], 1000, &got, &fd), 0);
+	ck_assert_int_eq(holder_message_send(pair[1], &message, STDIN_FILENO), 0);
+	ck_assert_int_eq(holder_message_receive(pair[0], 1000, &got, &fd), 0);
 	ck_assert_uint_eq(got.type, HOLDER_ASK);
 	ck_assert_uint_eq(strlen(got.mountpoint), sizeof(got.mountpoint) - 1);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
 	close(fd);
-	ck_assert_int_eq(holder_send(pair[1], &message, -1), 0);
-	ck_assert_int_eq(holder_receive(pair[0], 1000, &got, &fd), 0);
+	ck_assert_int_eq(holder_message_send(pair[1], &message, -1), 0);
+	ck_assert_int_eq(holder_message_receive(pair[0], 1000, &got, &fd), 0);
 	ck_assert_int_eq(fd, -1);
 	message.init_len = SESSION_INIT_MAX + 1;
-	ck_assert_int_eq(holder_send(pair[1], &message, -1), 0);
-	ck_assert_int_eq(holder_receive(pair[0], 1000, &got, &fd), -EPROTO);
+	ck_assert_int_eq(holder_message_send(pair[1], &message, -1), 0);
+	ck_assert_int_eq(holder_message_receive(pair[0], 1000, &got, &fd), -EPROTO);
 	message.init_len = 0;
 	message.version++;
-	ck_assert_int_eq(holder_send(pair[1], &message, -1), 0);
-	ck_assert_int_eq(holder_receive(pair[0], 1000, &got, &fd), -EPROTO);
+	ck_assert_int_eq(holder_message_send(pair[1], &message, -1), 0);
+	ck_assert_int_eq(holder_message_receive(pair[0], 1000, &got, &fd), -EPROTO);
 	ck_assert_int_eq(send(pair[1], &message, 5, 0), 5);
-	ck_assert_int_eq(holder_receive(pair[0], 1000, &got, &fd), -EPROTO);
+	ck_assert_int_eq(holder_message_receive(pair[0], 1000, &got, &fd), -EPROTO);
 	close(pair[1]);
-	ck_assert_int_eq(holder_receive(pair[0], 1000, &got, &fd), -EPIPE);
+	ck_assert_int_eq(holder_message_receive(pair[0], 1000, &got, &fd), -EPIPE);
 	close(pair[0]);
 }
 END_TEST
@@ -339,17 +340,17 @@ START_TEST(names_of_sockets)
 {
 	struct holder_message message = { .type = HOLDER_LISTENER, .init_len = 7, .init = "a.sock" };
 
-	ck_assert_str_eq(holder_listener_name(&message), "a.sock");
+	ck_assert_str_eq(holder_message_listener(&message), "a.sock");
 	message.init_len = 6; /* without its end */
-	ck_assert(holder_listener_name(&message) == NULL);
+	ck_assert(holder_message_listener(&message) == NULL);
 	message.init_len = 8;
-	ck_assert(holder_listener_name(&message) == NULL);
+	ck_assert(holder_message_listener(&message) == NULL);
 	message.init_len = 0;
-	ck_assert(holder_listener_name(&message) == NULL);
+	ck_assert(holder_message_listener(&message) == NULL);
 	memset(message.init, 'x', sizeof(message.init));
 	message.init[HOLDER_NAME_MAX] = '\0';
 	message.init_len = HOLDER_NAME_MAX + 1;
-	ck_assert(holder_listener_name(&message) == NULL);
+	ck_assert(holder_message_listener(&message) == NULL);
 }
 END_TEST
 
