@@ -8,7 +8,9 @@
  * mapping ends when its process unmaps it, or when its address space is gone (checked when the connection ends, when
  * the process ends, and every second for those without an agent).
  */
-#include "map/attached_impl.h"
+#include "map/attached_end.h"
+#include "map/attached_left.h"
+#include "map/attached_serve.h"
 
 #include <errno.h>
 #include <fcntl.h>

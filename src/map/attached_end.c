@@ -3,7 +3,8 @@
  * What a mapping's end waits for is with its process, and on a disk. Those of a process that is gone end one after the
  * other, by a chore.
  */
-#include "map/attached_impl.h"
+
+#include "map/attached_end.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -22,29 +23,6 @@ void attached_end_mapping(struct attached *attached, struct mapping *mapping)
 	log_info("file %llu: process %d has unmapped it", (unsigned long long)ino, (int)mapping->pid);
 	map_table_remove(attached->table, mapping);
 	ns_put(attached->config.ns, ino);
-}
-
-void attached_keep(struct attached *attached, struct mapping *mapping)
-{
-	struct kept_mapping kept = {
-		.id = mapping->id, .ino = mapping->ino, .pid = mapping->pid, .started = attached_started(mapping->pid)
-	};
-	struct segment segment[MAPPING_SEGMENTS_MAX];
-	unsigned int segments;
-
-	if (!attached->config.keep)
-		return;
-	lock_get(&mapping->lock);
-	segments = mapping->segments;
-	memcpy(segment, mapping->segment, segments * sizeof(segment[0]));
-	lock_put(&mapping->lock);
-	attached->config.forget(attached->config.keep_arg, mapping->id);
-	for (unsigned int i = 0; i < segments; i++) {
-		kept.addr = segment[i].addr;
-		kept.length_bytes = segment[i].length;
-		kept.offset = segment[i].offset;
-		attached->config.keep(attached->config.keep_arg, &kept, mapping->uffd);
-	}
 }
 
 /* --- the dead ----------------------------------------------------------------------------------------------- */

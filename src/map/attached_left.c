@@ -1,6 +1,8 @@
 /* Mappings that an earlier daemon left. Their processes may have lost their own userfaultfds, or the way to the socket
  * (a change of root): faults are resolved all the same, through the copies that somebody kept. Until the process comes
  * back by itself it is like one whose agent is gone: its memory works, and stays resident. */
+#include "map/attached_left.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -13,29 +15,11 @@
 #include "base/log.h"
 #include "engine/engine.h"
 #include "engine/kept.h"
-#include "map/attached_impl.h"
+#include "map/attached_end.h"
+#include "map/attached_keep.h"
+#include "map/mapping_ops.h"
 #include "map/uffd.h"
 #include "names/names.h"
-
-uint64_t attached_started(pid_t pid)
-{
-	char path[64], text[1024], *at;
-	unsigned long long started = 0;
-	CLEANUP_CLOSE int fd = -1;
-	ssize_t got;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-	if (got < 0)
-		return 0;
-	text[got] = '\0';
-	at = strrchr(text, ')'); /* the name of the program may have anything in it */
-	/* The 22nd field; the second has just ended. */
-	for (int field = 2; at && field < 22; field++)
-		at = strchr(at + 1, ' ');
-	return at && sscanf(at, "%llu", &started) == 1 ? started : 0;
-}
 
 /* Two parts of a mapping have one number there, and one each here. */
 static uint64_t id_for(struct attached *attached, const struct kept_mapping *kept)
@@ -63,7 +47,7 @@ static int open_process(const struct kept_mapping *kept, struct mapping_spec *sp
 	if (spec->pagemap < 0)
 		return -errno;
 	/* Both are of the process that mapped the file if it is that one still. */
-	return attached_started(kept->pid) == kept->started ? 0 : -ESRCH;
+	return attached_keep_started(kept->pid) == kept->started ? 0 : -ESRCH;
 }
 
 static int add(struct attached *attached, struct mapping_spec *spec)
@@ -72,7 +56,7 @@ static int add(struct attached *attached, struct mapping_spec *spec)
 	int err = link ? uffd_register(spec->uffd, spec->segment.addr, spec->segment.length) : -ENOMEM;
 
 	if (!err)
-		err = mapping_new(spec, &link->mapping);
+		err = mapping_ops_new(spec, &link->mapping);
 	if (err) {
 		free(link);
 		return err;

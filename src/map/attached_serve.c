@@ -7,7 +7,11 @@
  * (mem/arena.h). Then the mapper joins its file, which waits until no batch is at work: a batch does not know the
  * newcomer and has not protected it. Resident blocks become generation 0, with their age as a guess (mem/heat.h). Last
  * the userfaultfd joins the epoll sets of the fault workers. */
-#include "map/attached_impl.h"
+#include "map/attached_serve.h"
+
+#include "map/attached_end.h"
+#include "map/attached_keep.h"
+#include "map/mapping_ops.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -240,7 +244,7 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 	if (err)
 		return err;
 	spec.pagemap = pagemap;
-	err = mapping_new(&spec, ret);
+	err = mapping_ops_new(&spec, ret);
 	if (err)
 		return err;
 	packet->fds[uffd_index] = -1;
@@ -405,7 +409,7 @@ static int do_zapped(struct connection *connection, struct wire_packet *packet)
 
 	/* Called by who the connection belongs to: nobody else changes the list. */
 	TAILQ_FOREACH(link, &connection->mappings, link)
-		if (mapping_zapped(link->mapping, packet->msg.seq))
+		if (mapping_ops_zapped(link->mapping, packet->msg.seq))
 			break;
 	return 0;
 }

@@ -1,5 +1,5 @@
-/* map/attached_impl.h - what attached.c (connections), attached_end.c (the end of mappings) and attached_serve.c
- * (requests) share. For them alone.
+/* map/attached_state.h - connections of agents, and the mappings that came by them. The files attached*.c share it,
+ * and nobody else.
  *
  * A connection belongs to the server thread, or to the chore that serves a request of it meanwhile. Lists of mappings
  * are under the lock, as is what belongs to all.
@@ -75,32 +75,3 @@ struct attached {
 	bool orphan_timer;                    /* it runs */
 	struct link_list dead;                /* those to be ended */
 };
-
-/* --- attached_end.c --- */
-void attached_end_init(struct attached *attached);
-/* The mapping is in no list any more. Waits for whoever is at work in its process. */
-void attached_end_mapping(struct attached *attached, struct mapping *mapping);
-
-/* Somebody keeps a copy of its userfaultfd, of each part that is mapped now. */
-void attached_keep(struct attached *attached, struct mapping *mapping);
-/* Its connection is gone, and its process lives. From the server thread, or before it runs. */
-void attached_orphan(struct attached *attached, struct link *link);
-/* The connection has none any more: they are orphans, or are ended. From the server thread. */
-void attached_end_mappings(struct attached *attached, struct connection *connection);
-/* All orphans are to be ended. Once the server thread has ended. */
-void attached_end_orphans(struct attached *attached);
-/* The mapping that the process had at the address before its connection broke, if this daemon knew it. */
-void attached_end_predecessor(struct attached *attached, pid_t pid, uint64_t addr);
-
-/* --- attached_left.c --- */
-/* Goes on with the mappings that an earlier daemon left. Before the server runs. */
-void attached_take_left(struct attached *attached);
-/* When a process began, as /proc/PID/stat has it; 0: it is gone. */
-uint64_t attached_started(pid_t pid);
-
-/* --- attached_serve.c --- */
-/* The request waits for nobody. */
-bool attached_is_quick(const struct connection *connection, const struct wire_packet *packet);
-/* Does what the packet asks for, and answers. An error ends the connection; -EPROTO: the packet breaks the rules. */
-int attached_serve(struct connection *connection, struct wire_packet *packet);
-int attached_answer_error(struct connection *connection, uint64_t seq, int err, const char *text);

@@ -66,6 +66,7 @@ struct mapping_spec {
 	struct tier *tier;
 };
 
+/* Without calls: mapping_ops_new() gives it some. */
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret);
 void mapping_free(struct mapping *mapping); /* takes NULL; closes, does not touch the file */
 
@@ -76,8 +77,6 @@ uint64_t mapping_addr(struct mapping *mapping);
 /* The process unmaps the range. Returns the number of segments that are left; -E2BIG: it would be cut in too many
  * pieces. */
 int mapping_cut(struct mapping *mapping, uint64_t addr, uint64_t length);
-/* The agent has done a ZAP. Seqs of other mappings are ignored: returns false. */
-bool mapping_zapped(struct mapping *mapping, uint64_t seq);
 /* The agent is gone: no ZAP will be sent or acknowledged. */
 void mapping_orphan(struct mapping *mapping);
 /* The process would have huge pages in this range of the file; length 0: nowhere. */

@@ -7,7 +7,7 @@
  * Calls that take the lock of the process's address space are made by threads that can be replaced, or by an arm
  * (map/peers.h). Where the process is stalled, content goes into the arena and not through its page tables, and the
  * rest is refused. */
-#include "map/mapping.h"
+#include "map/mapping_ops.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -573,81 +573,7 @@ static const struct mapper_ops OPS = {
 	.split = mapping_split,
 };
 
-/* --- life --------------------------------------------------------------------------------------------------- */
-
-int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
-{
-	struct mapping *mapping = calloc(1, sizeof(*mapping));
-	int err;
-
-	if (!mapping)
-		return -ENOMEM;
-	mapping->uffd = mapping->pagemap = mapping->pidfd = -1;
-	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
-	mapping->sock = spec->sock < 0 ? -1 : fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
-	err = spec->sock >= 0 && mapping->sock < 0 ? -errno : 0;
-	if (!err) {
-		mapping->pidfd = fcntl(spec->pidfd, F_DUPFD_CLOEXEC, 0);
-		err = mapping->pidfd < 0 ? -errno : 0;
-	}
-	if (!err)
-		err = peers_get(spec->peers, spec->pid, &mapping->peer);
-	if (err) {
-		mapping_free(mapping);
-		return err;
-	}
-	mapping->mapper = (struct mapper){ .ops = &OPS, .holder = spec->id };
-	mapping->id = spec->id;
-	mapping->pid = spec->pid;
-	mapping->ino = spec->ino;
-	mapping->file = spec->file;
-	mapping->uffd = spec->uffd;
-	mapping->pagemap = spec->pagemap;
-	mapping->peers = spec->peers;
-	mapping->tier = spec->tier;
-	mapping->block_bytes = spec->block_bytes;
-	mapping->segment[0] = spec->segment;
-	mapping->segments = 1;
-	mapping->refs = 1;
-	*ret = mapping;
-	return 0;
-}
-
-static void close_fd(int fd)
-{
-	if (fd >= 0)
-		close(fd);
-}
-
-void mapping_free(struct mapping *mapping)
-{
-	if (!mapping)
-		return;
-	close_fd(mapping->uffd);
-	close_fd(mapping->pagemap);
-	close_fd(mapping->pidfd);
-	close_fd(mapping->sock);
-	peers_put(mapping->peer);
-	lock_fini(&mapping->lock);
-	free(mapping);
-}
-
-int mapping_offset(struct mapping *mapping, uint64_t addr, uint64_t *ret_offset)
-{
-	LOCK_SCOPE(&mapping->lock);
-
-	for (unsigned int i = 0; i < mapping->segments; i++) {
-		const struct segment *segment = &mapping->segment[i];
-
-		if (addr >= segment->addr && addr - segment->addr < segment->length) {
-			*ret_offset = segment->offset + (addr - segment->addr);
-			return 0;
-		}
-	}
-	return -ENOENT;
-}
-
-bool mapping_zapped(struct mapping *mapping, uint64_t seq)
+bool mapping_ops_zapped(struct mapping *mapping, uint64_t seq)
 {
 	uint64_t round;
 	bool over;
@@ -665,12 +591,11 @@ bool mapping_zapped(struct mapping *mapping, uint64_t seq)
 	return true;
 }
 
-void mapping_orphan(struct mapping *mapping)
+int mapping_ops_new(const struct mapping_spec *spec, struct mapping **ret)
 {
-	LOCK_SCOPE(&mapping->lock);
+	int err = mapping_new(spec, ret);
 
-	if (mapping->sock >= 0)
-		close(mapping->sock);
-	mapping->sock = -1;
-	mapping->round_ends = false;
+	if (!err)
+		(*ret)->mapper.ops = &OPS;
+	return err;
 }

@@ -26,7 +26,7 @@
 #include "engine/room.h"
 #include "engine/write.h"
 #include "lib_check.h"
-#include "map/mapping.h"
+#include "map/mapping_ops.h"
 #include "map/table.h"
 #include "map/uffd.h"
 #include "policy/tier.h"
@@ -120,7 +120,7 @@ static struct mapping *mapping_of(int uffd)
 	};
 	struct mapping *mapping;
 
-	ck_assert_int_eq(mapping_new(&spec, &mapping), 0);
+	ck_assert_int_eq(mapping_ops_new(&spec, &mapping), 0);
 	close(spec.pidfd);
 	return mapping;
 }

@@ -1,0 +1,7 @@
+/* map/attached_left.h - mappings that an earlier daemon left. */
+#pragma once
+
+#include "map/attached_state.h"
+
+/* Goes on with the mappings that an earlier daemon left. Before the server runs. */
+void attached_take_left(struct attached *attached);
