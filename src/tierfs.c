@@ -1,4 +1,4 @@
-/* tierfs.c - the daemon: reads the command line, builds the parts from the bottom up, serves, and takes them down in
+/* tierfs.c - the daemon: builds the parts from the bottom up, serves, and takes them down in
  * reverse. The only place where the parts are wired together.
  *
  * tierfs comes back to its caller when the mount can be used: the parent of the daemon waits on a pipe for one byte
@@ -15,7 +15,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -31,6 +30,7 @@
 #include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "front/access.h"
+#include "front/arguments.h"
 #include "front/control.h"
 #include "front/fuse.h"
 #include "front/keeper.h"
@@ -42,20 +42,13 @@
 #include "map/pins.h"
 #include "map/plain.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/pool.h"
 #include "pool/token.h"
 
 #define POLL_US 100000
-#define WARM_DIR "warm" /* in the tmpfs of the arenas */
-#define SUCCESSOR "successor"
+#define WARM_DIR "warm"    /* in the tmpfs of the arenas */
 #define END_SIGNAL SIGUSR1 /* ends the signal thread */
-
-struct arguments {
-	struct options options;
-	char *option_text; /* of all -o together; -s counts wherever it stands */
-	struct keeper_config start;
-};
 
 struct daemon {
 	const struct arguments *args;
@@ -66,7 +59,7 @@ struct daemon {
 	struct pool *pool;
 	struct store *store;
 	int warm_fd; /* directory of warm values; -1: none */
-	struct tier *tier;
+	struct engine *engine;
 	struct ns *ns;
 	struct token_table *tokens;
 	struct attached *attached;
@@ -83,111 +76,6 @@ struct daemon {
 	bool signals_started;
 	_Atomic unsigned int signals; /* that asked for the end */
 };
-
-/* ---- the command line ---- */
-
-static void print_help(void)
-{
-	printf("Usage: tierfs [-f] [-o OPTIONS] POOL MOUNTPOINT\n"
-	       "       mount -t tierfs POOL MOUNTPOINT -o OPTIONS\n"
-	       "\n"
-	       "Mounts the pool of RAM files in the directory POOL (made if it is absent).\n"
-	       "\n"
-	       "  -f             stay in the foreground, log to standard error\n"
-	       "  -s             ignore unknown options, as mount -s\n"
-	       "  -o OPTIONS     comma-separated, see below; may be given more than once\n"
-	       "  -h, --help     print this and exit\n"
-	       "  -V, --version  print the version and exit\n"
-	       "\n"
-	       "Options (sizes take K, M, G, T):\n");
-	options_help(stdout);
-}
-
-static bool join_options(char **joined, const char *more)
-{
-	char *text;
-
-	if (asprintf(&text, "%s,%s", *joined ? *joined : "", more) < 0)
-		return false;
-	free(*joined);
-	*joined = text;
-	return true;
-}
-
-/* False: there is nothing to mount; *ret_status is the exit status. */
-static bool parse_arguments(int argc, char **argv, struct arguments *args, int *ret_status)
-{
-	static const struct option words[] = {
-		{ "help", no_argument, NULL, 'h' },
-		{ "version", no_argument, NULL, 'V' },
-		{ SUCCESSOR, no_argument, NULL, 'S' }, /* not for people: the holder's, and our own */
-		{ NULL, 0, NULL, 0 },
-	};
-	int c;
-
-	*ret_status = EXIT_FAILURE;
-	options_init(&args->options);
-	while ((c = getopt_long(argc, argv, "fsho:V", words, NULL)) != -1) {
-		switch (c) {
-		case 'f':
-			args->start.foreground = true;
-			break;
-		case 's':
-			args->options.sloppy = true;
-			break;
-		case 'o':
-			if (!join_options(&args->option_text, optarg))
-				return false;
-			break;
-		case 'S':
-			args->start.successor = true;
-			break;
-		case 'h':
-			print_help();
-			*ret_status = EXIT_SUCCESS;
-			return false;
-		case 'V':
-			printf("tierfs %s\n", TIERFS_VERSION);
-			*ret_status = EXIT_SUCCESS;
-			return false;
-		default:
-			return false; /* getopt_long() has said it */
-		}
-	}
-	if (argc - optind != 2) {
-		log_error("POOL and MOUNTPOINT are needed, and nothing else; see tierfs --help");
-		return false;
-	}
-	args->start.pool_dir = argv[optind];
-	args->start.mountpoint = argv[optind + 1];
-	if (args->option_text && options_parse(&args->options, args->option_text) < 0)
-		return false;
-	if (options_finish(&args->options) < 0)
-		return false;
-	if (geteuid() != 0) {
-		log_error("must be run as root: it mounts filesystems and hands out /dev/userfaultfd");
-		return false;
-	}
-	return true;
-}
-
-/* What a successor is started with. Before getopt_long(), which changes the order. */
-static int note_program(int argc, char **argv, struct arguments *args)
-{
-	char **copy = calloc((size_t)argc + 2, sizeof(*argv));
-	int count = 0;
-
-	args->start.program = realpath("/proc/self/exe", NULL);
-	if (!copy || !args->start.program)
-		return -errno;
-	copy[count++] = argv[0];
-	copy[count++] = (char *)"--" SUCCESSOR;
-	for (int i = 1; i < argc; i++)
-		if (strcmp(argv[i], "--" SUCCESSOR) != 0)
-			copy[count++] = argv[i];
-	args->start.argv = copy;
-	return 0;
-}
 
 /* ---- what answers tierctl get ---- */
 
@@ -361,7 +249,7 @@ static int start_core(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
 	uint64_t given_ns = options->value[OPTION_MIN_IDLE], idle_ns = d->pins ? IDLE_SEEN_NS : IDLE_UNSEEN_NS;
-	struct tier_config tier = {
+	struct engine_config engine = {
 		.arena_dir = d->pool->arena_dir,
 		.block_bytes = d->pool->block_bytes,
 		.dram_bytes = options->value[OPTION_DRAM] - options->value[OPTION_WARM],
@@ -384,14 +272,14 @@ static int start_core(struct daemon *d)
 
 	if (rc < 0)
 		return rc;
-	memcpy(tier.secret, d->pool->secret, sizeof(tier.secret));
-	tier.store = ns.store = d->store;
-	rc = tier_new(&tier, &d->tier);
+	memcpy(engine.secret, d->pool->secret, sizeof(engine.secret));
+	engine.store = ns.store = d->store;
+	rc = tiering_new(&engine, &d->engine);
 	if (rc < 0) {
 		log_error("cannot start the tier engine: %s", strerror(-rc));
 		return rc;
 	}
-	ns.tier = d->tier;
+	ns.engine = d->engine;
 	rc = ns_load(&ns, &d->ns);
 	return rc < 0 ? rc : pool_confirm_arenas(d->pool);
 }
@@ -428,7 +316,7 @@ static int served(const struct daemon *d, const char *socket, int rc)
 static int start_servers(struct daemon *d)
 {
 	const struct listener_keeper kept = keeper_of_listeners(d->keeper);
-	struct attached_config attached = { .tier = d->tier,
+	struct attached_config attached = { .engine = d->engine,
 					    .ns = d->ns,
 					    .tokens = d->tokens,
 					    .run_dir = d->pool->run_dir,
@@ -439,7 +327,7 @@ static int start_servers(struct daemon *d)
 					    .left = keeper_next_mapping,
 					    .keep_arg = d->keeper,
 					    .keeper = &kept };
-	struct control_config control = { .tier = d->tier,
+	struct control_config control = { .engine = d->engine,
 					  .ns = d->ns,
 					  .tokens = d->tokens,
 					  .store = d->store,
@@ -466,7 +354,9 @@ static int start_servers(struct daemon *d)
 
 static int start_evictor(struct daemon *d)
 {
-	struct plain_config config = { .tier = d->tier, .ns = d->ns, .evict = d->evict, .mountpoint = d->mountpoint };
+	struct plain_config config = {
+		.engine = d->engine, .ns = d->ns, .evict = d->evict, .mountpoint = d->mountpoint
+	};
 	int rc = plain_start(&config, &d->plain);
 
 	if (rc < 0)
@@ -487,7 +377,7 @@ static int start_fuse(struct daemon *d)
 	struct fusedoor_config config = {
 		.door = {
 			.ns = d->ns,
-			.tier = d->tier,
+			.engine = d->engine,
 			.tokens = d->tokens,
 			.options = &d->args->options,
 			.run_dir = d->pool->run_dir,
@@ -629,7 +519,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 		pthread_join(d->signal_thread, NULL);
 	}
 	ns_free(d->ns);
-	tier_free(d->tier);
+	tiering_free(d->engine);
 	if (d->store) {
 		/* The tmpfs may go only when nothing is left there alone. */
 		settled = d->store->ops->sync(d->store) == 0 && settled;
@@ -689,9 +579,9 @@ int main(int argc, char **argv)
 	int status = EXIT_FAILURE;
 
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_INFO);
-	if (note_program(argc, argv, &args) < 0)
+	if (arguments_note_program(argc, argv, &args) < 0)
 		log_error("cannot find out what program this is: %s", strerror(errno));
-	else if (parse_arguments(argc, argv, &args, &status))
+	else if (arguments_parse(argc, argv, &args, &status))
 		status = serve(&args);
 	free(args.option_text);
 	free((char *)args.start.program);

@@ -1,7 +1,7 @@
 /* engine/access.h - cold access: blocks are read and written where they are, with one result for each.
  *
  * Records, flags and results are those of include/tierfs/access.h. None of these calls promotes a block, changes a
- * generation or tier, or counts as a use of memory, but for those that are asked to set an age.
+ * generation or engine, or counts as a use of memory, but for those that are asked to set an age.
  *
  * Records and payload may lie in memory that somebody else writes to at the same time: every record is read once and
  * copied, payload is copied before it is judged, and what is written there is never read back.
@@ -31,7 +31,7 @@ struct access_buffer {
  * first block without one. -ENOBUFS: no room for the payload of a single block. */
 int access_read(struct ramfile *file, uint32_t flags, uint64_t first, uint64_t count,
 		const struct access_buffer *buffer, size_t *ret_records, uint64_t *ret_next);
-/* The blocks that the records name; each answers in its record. write: their content, set: generation and tier. */
+/* The blocks that the records name; each answers in its record. write: their content, set: generation and engine. */
 int access_read_list(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
 int access_write(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
 int access_set(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);

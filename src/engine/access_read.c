@@ -255,7 +255,7 @@ static void read_alone(struct reader *reader, struct tierfs_access_record *recor
 
 static int read_cold(struct reader *reader)
 {
-	struct store *store = tier_store(reader->file->tier);
+	struct store *store = engine_store(reader->file->engine);
 	uint64_t i = 0;
 	int err;
 
@@ -470,11 +470,11 @@ int access_read(struct ramfile *file, uint32_t flags, uint64_t first, uint64_t c
 		return -EIO;
 	if (!count)
 		return -EINVAL;
-	err = work_get(tier_works(file->tier), &reader.work);
+	err = work_get(engine_works(file->engine), &reader.work);
 	if (err)
 		return err;
 	err = read_range(&reader, first, end, &output, ret_next);
-	work_put(tier_works(file->tier), reader.work);
+	work_put(engine_works(file->engine), reader.work);
 	if (!err)
 		*ret_records = output.count;
 	return err;
@@ -502,7 +502,7 @@ int access_read_list(struct ramfile *file, uint32_t flags, const struct access_b
 
 	if (atomic_load(&file->lost))
 		return -EIO;
-	err = work_get(tier_works(file->tier), &reader.work);
+	err = work_get(engine_works(file->engine), &reader.work);
 	for (size_t i = 0; i < buffer->records && !err;) {
 		uint64_t first;
 		size_t run = run_at(buffer, i, &first);
@@ -523,7 +523,7 @@ int access_read_list(struct ramfile *file, uint32_t flags, const struct access_b
 		}
 		i += run;
 	}
-	work_put(tier_works(file->tier), reader.work);
+	work_put(engine_works(file->engine), reader.work);
 	return err;
 }
 
@@ -546,7 +546,7 @@ static void identify(struct ramfile *file, struct work *work, const struct acces
 int access_identify(struct ramfile *file, const struct access_buffer *buffer)
 {
 	struct work *work;
-	int err = work_get(tier_works(file->tier), &work);
+	int err = work_get(engine_works(file->engine), &work);
 
 	if (err)
 		return err;
@@ -556,7 +556,7 @@ int access_identify(struct ramfile *file, const struct access_buffer *buffer)
 		identify(file, work, buffer, &record);
 		buffer->record[i] = record;
 	}
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	return 0;
 }
 
@@ -564,10 +564,10 @@ int access_identify(struct ramfile *file, const struct access_buffer *buffer)
 
 void access_ages(struct ramfile *file, struct tierfs_access_ages *ret)
 {
-	struct budget *budget = tier_budget(file->tier);
+	struct budget *budget = engine_budget(file->engine);
 	uint64_t now_ns = clock_ns();
 
-	*ret = (struct tierfs_access_ages){ .promotions = atomic_load(&file->promotions),
+	*ret = (struct tierfs_access_ages){ .promotions = atomic_load(&file->counts.promotions),
 					    .budget_bytes = atomic_load(&budget->limit_bytes),
 					    .budget_used_bytes = budget_used(budget),
 					    .uptime_ns = now_ns - file->loaded_ns };

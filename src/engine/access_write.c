@@ -83,7 +83,7 @@ static bool is_left_alone(const struct ramfile *file, const struct tierfs_access
 	/* The kernel may be about to cache a block that is away: it waits for it. */
 	if (record->flags & TIERFS_BLOCK_AWAY)
 		return !blocks_away(blocks, record->block);
-	return blocks_has(blocks, record->block, BLOCK_CACHED) || file->cache_unknown ||
+	return blocks_has(blocks, record->block, BLOCK_CACHED) || file->cache.unknown ||
 	       (blocks_state(blocks, record->block) == BLOCK_RESIDENT && !(record->flags & TIERFS_BLOCK_IN_PLACE));
 }
 
@@ -319,7 +319,7 @@ static int prepare(struct writer *writer, struct target *target)
 
 static void store_batch(struct writer *writer)
 {
-	struct store *store = tier_store(writer->file->tier);
+	struct store *store = engine_store(writer->file->engine);
 	int err = writer->items ? store->ops->put(store, writer->item, writer->items) : 0;
 
 	for (size_t i = 0; i < writer->count; i++) {
@@ -424,7 +424,7 @@ int access_write(struct ramfile *file, uint32_t flags, const struct access_buffe
 	writer->flags = flags;
 	writer->buffer = buffer;
 	writer->values = values;
-	err = work_get(tier_works(file->tier), &writer->work);
+	err = work_get(engine_works(file->engine), &writer->work);
 	if (err)
 		return err;
 	err = file_begin_change(file);
@@ -432,7 +432,7 @@ int access_write(struct ramfile *file, uint32_t flags, const struct access_buffe
 		write_records(writer);
 		file_end_change(file);
 	}
-	work_put(tier_works(file->tier), writer->work);
+	work_put(engine_works(file->engine), writer->work);
 	return err;
 }
 

@@ -45,7 +45,7 @@ static void bring_piece(const struct piece *piece)
 		if (load_run(file, piece->mapper, block, end - block, BUDGET_OPTIONAL, &loaded))
 			break;
 	}
-	stage_end(tier_stages(file->tier), STAGE_AHEAD, file->ino, piece->first, start_ns);
+	stage_end(engine_stages(file->engine), STAGE_AHEAD, file->ino, piece->first, start_ns);
 }
 
 static void *bring_pieces(void *arg)

@@ -22,30 +22,30 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 		return err;
 	}
 	lock_get(&file->lock);
-	if (file->cached_opens) {
+	if (file->cache.opens) {
 		lock_put(&file->lock);
 		file_end_change(file);
 		return -EBUSY;
 	}
 	file->attaching++;
-	file->cache_stale = true;
+	file->cache.stale = true;
 	pthread_cond_broadcast(&file->settled); /* fills that wait are refused now */
 	lock_put(&file->lock);
-	forget_ask(file->tier, file->ino);
+	forget_ask(file->engine, file->ino);
 	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
 	 */
 	lock_get(&file->lock);
 	while (file->batches)
 		lock_wait(&file->lock, &file->settled);
-	lock_get(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
 	mapper->users = 0;
 	mapper->leaving = false;
 	/* Of a round whose zaps are still being sent it gets those that are left, and its end. */
-	mapper->zapped_round = file->heat.round + (file->zapping && file->zap_sent);
-	mapper->next = file->mappers;
-	file->mappers = mapper;
-	file->mapper_count++;
-	lock_put(&file->mapper_lock);
+	mapper->zapped_round = file->heat.round + (file->rounds.zapping && file->rounds.zap_sent);
+	mapper->next = file->mappers.list;
+	file->mappers.list = mapper;
+	file->mappers.count++;
+	lock_put(&file->mappers.lock);
 	/* What was absent for long may be mapped by the newcomer without a zap in between. */
 	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
 	     block++)
@@ -62,18 +62,18 @@ void attach_remove(struct ramfile *file, struct mapper *mapper)
 	struct mapper **at;
 	uint64_t round;
 
-	lock_get(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
 	mapper->leaving = true;
-	lock_put(&file->mapper_lock);
-	parked_forget(file->tier, mapper);
-	lock_get(&file->mapper_lock);
+	lock_put(&file->mappers.lock);
+	parked_forget(file->engine, mapper);
+	lock_get(&file->mappers.lock);
 	while (mapper->users)
-		lock_wait(&file->mapper_lock, &file->mapper_idle);
-	for (at = &file->mappers; *at != mapper; at = &(*at)->next)
+		lock_wait(&file->mappers.lock, &file->mappers.idle);
+	for (at = &file->mappers.list; *at != mapper; at = &(*at)->next)
 		;
 	*at = mapper->next;
-	file->mapper_count--;
-	lock_put(&file->mapper_lock);
+	file->mappers.count--;
+	lock_put(&file->mappers.lock);
 	file_end_change(file);
 	/* A zap round may have waited for this one. */
 	lock_get(&file->lock);

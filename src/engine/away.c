@@ -56,7 +56,7 @@ void away_want_all(struct ramfile *file, uint64_t first, uint64_t last)
 
 int away_wait(struct ramfile *file, uint64_t block, enum away_for what)
 {
-	_Atomic unsigned int *threads = tier_away_waits(file->tier);
+	_Atomic unsigned int *threads = engine_away_waits(file->engine);
 	int err = 0;
 
 	if (what == AWAY_FOR_CALL && atomic_fetch_add(threads, 1) >= THREADS_MAX)

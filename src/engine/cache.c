@@ -53,18 +53,18 @@ enum cache_kind cache_open_file(struct ramfile *file)
 	unsigned int mappers;
 
 	LOCK_SCOPE(&file->lock);
-	lock_get(&file->mapper_lock);
-	mappers = file->mapper_count;
-	lock_put(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
+	mappers = file->mappers.count;
+	lock_put(&file->mappers.lock);
 	/* One that has not come back to a daemon that was restarted counts, too: it would be refused then. */
-	if (mappers || file->attaching || (!file->cached_opens && mappers_have_arena(file)))
+	if (mappers || file->attaching || (!file->cache.opens && mappers_have_arena(file)))
 		return CACHE_NO;
-	if (!file->cached_opens && arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true) < 0)
+	if (!file->cache.opens && arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true) < 0)
 		return CACHE_NO;
-	answer = file->cached_opens || !file->cache_stale ? CACHE_KEEP : CACHE_FRESH;
-	file->cached_opens++;
-	tier_set_demand(file->tier, file);
-	file->cache_stale = false;
+	answer = file->cache.opens || !file->cache.stale ? CACHE_KEEP : CACHE_FRESH;
+	file->cache.opens++;
+	engine_set_demand(file->engine, file);
+	file->cache.stale = false;
 	return answer;
 }
 
@@ -72,8 +72,8 @@ void cache_close_file(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	if (file->cached_opens && --file->cached_opens == 0) {
-		tier_set_demand(file->tier, file);
+	if (file->cache.opens && --file->cache.opens == 0) {
+		engine_set_demand(file->engine, file);
 		arena_set_mark(&file->arena, ARENA_MARK_PLAIN,
 			       false); /* left behind, it keeps others from attaching, and no more */
 	}
@@ -85,14 +85,14 @@ bool cache_inherit(struct ramfile *file, bool inherited)
 
 	LOCK_SCOPE(&file->lock);
 	if (plain) {
-		file->cached_opens = 1;
-		tier_set_demand(file->tier, file);
+		file->cache.opens = 1;
+		engine_set_demand(file->engine, file);
 	} else
 		arena_set_mark(&file->arena, ARENA_MARK_PLAIN, false);
 	/* Whatever the kernel has cached of a file that nobody had open for it: an attached mapping may have come
 	 * since. */
-	file->cache_stale = inherited && !plain;
-	file->cache_unknown = inherited;
+	file->cache.stale = inherited && !plain;
+	file->cache.unknown = inherited;
 	return plain;
 }
 
@@ -100,14 +100,14 @@ bool cache_inherit(struct ramfile *file, bool inherited)
 
 static void mark_cached(struct ramfile *file, uint64_t block)
 {
-	file->marks[block % CACHE_MARKS]++;
+	file->cache.marks[block % CACHE_MARKS]++;
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
-		atomic_store(&file->was_cached, true);
-		budget_force(tier_budget(file->tier), file->block_bytes);
+		atomic_store(&file->cache.was_cached, true);
+		budget_force(engine_budget(file->engine), file->block_bytes);
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {
 			heat_promoted(&file->heat, &file->blocks, block);
-			atomic_fetch_add(&file->promotions, 1);
+			atomic_fetch_add(&file->counts.promotions, 1);
 		}
 	}
 	heat_used(&file->blocks, block);
@@ -120,7 +120,7 @@ int cache_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, siz
 	bool refused;
 	int err;
 
-	room_wait(file->tier, len, started_ns + FILL_WAIT_NS);
+	room_wait(file->engine, len, started_ns + FILL_WAIT_NS);
 	lock_get(&file->lock);
 	refused = mappers_attached(file);
 	for (uint64_t block = first; !refused && block < file->blocks.count && block * file->block_bytes < offset + len;
@@ -129,7 +129,7 @@ int cache_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, siz
 	lock_put(&file->lock);
 	if (refused)
 		return -EINVAL;
-	room_used(file->tier);
+	room_used(file->engine);
 	err = read_for(file, AWAY_FOR_FILL, buf, len, offset, ret_len);
 	hist_add(&file->faults, clock_ns() - started_ns);
 	return err;
@@ -146,7 +146,7 @@ static int take_for_write_back(struct ramfile *file, uint64_t block)
 			return -EFBIG;
 		state = blocks_state(&file->blocks, block);
 		if (state == BLOCK_STORING && !blocks_has(&file->blocks, block, BLOCK_COMMITTING)) {
-			atomic_fetch_add(&file->demotions_aborted, 1);
+			atomic_fetch_add(&file->counts.demotions_aborted, 1);
 			state = BLOCK_RESIDENT;
 			break;
 		}
@@ -168,7 +168,7 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 		return was;
 	if (was != BLOCK_RESIDENT) {
 		atomic_fetch_add(&file->dram_blocks, 1);
-		budget_force(tier_budget(file->tier), file->block_bytes);
+		budget_force(engine_budget(file->engine), file->block_bytes);
 	}
 	if (was == BLOCK_HOLE)
 		err = stored_cover_key(file, block);
@@ -208,8 +208,8 @@ int cache_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t
 	err = file_begin_change(file);
 	if (err)
 		return err;
-	room_wait_staged(file->tier, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
-	room_begin_write_back(file->tier, written, cache_is_plain(file));
+	room_wait_staged(file->engine, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
+	room_begin_write_back(file->engine, written, cache_is_plain(file));
 	while (!err && len) {
 		uint64_t block = offset / file->block_bytes;
 		uint64_t length = (block + 1) * file->block_bytes - offset;
@@ -221,9 +221,9 @@ int cache_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t
 		offset += length;
 		len -= length;
 	}
-	room_end_write_back(file->tier, written);
+	room_end_write_back(file->engine, written);
 	file_end_change(file);
-	room_used(file->tier);
+	room_used(file->engine);
 	return err;
 }
 
@@ -289,7 +289,7 @@ void cache_marks(struct ramfile *file, uint64_t ret[static CACHE_MARKS])
 {
 	LOCK_SCOPE(&file->lock);
 
-	memcpy(ret, file->marks, sizeof(file->marks));
+	memcpy(ret, file->cache.marks, sizeof(file->cache.marks));
 }
 
 void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached, const uint64_t *since)
@@ -302,42 +302,42 @@ void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8
 		uint64_t slot = (first + i) % CACHE_MARKS;
 
 		if (cached[i] && !since)
-			file->marks[slot]++;
-		if (was == (bool)cached[i] || (was && since && since[slot] != file->marks[slot]))
+			file->cache.marks[slot]++;
+		if (was == (bool)cached[i] || (was && since && since[slot] != file->cache.marks[slot]))
 			continue;
 		blocks_set_cached(&file->blocks, first + i, cached[i]);
 		gone += was;
 		found += !was;
 		if (!was)
-			atomic_store(&file->was_cached, true);
+			atomic_store(&file->cache.was_cached, true);
 		/* Left the kernel's cache: demoted, if it is not in the arena. */
 		if (was && blocks_state(&file->blocks, first + i) == BLOCK_COLD)
-			atomic_fetch_add(&file->demotions, 1);
+			atomic_fetch_add(&file->counts.demotions, 1);
 	}
 	lock_put(&file->lock);
-	budget_force(tier_budget(file->tier), found * file->block_bytes);
-	room_release(file->tier, gone * file->block_bytes);
+	budget_force(engine_budget(file->engine), found * file->block_bytes);
+	room_release(file->engine, gone * file->block_bytes);
 }
 
 void cache_measured(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	file->cache_unknown = false;
+	file->cache.unknown = false;
 }
 
 bool cache_evict_wanted(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	return file->evict_wanted;
+	return file->cache.evict_wanted;
 }
 
 void cache_evicted(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	file->evict_wanted = false;
+	file->cache.evict_wanted = false;
 	pthread_cond_broadcast(&file->settled);
 }
 
@@ -345,5 +345,5 @@ bool cache_is_plain(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	return file->cached_opens > 0;
+	return file->cache.opens > 0;
 }

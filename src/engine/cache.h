@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -12,6 +13,19 @@
 struct ramfile;
 
 enum cache_kind { CACHE_NO, CACHE_FRESH, CACHE_KEEP };
+
+#define CACHE_MARKS 256 /* blocks share a mark by their number */
+
+/* A file's part. Under its lock. */
+struct cached {
+	uint64_t marks[CACHE_MARKS]; /* counts how often a block of the slot came to the kernel's cache */
+	unsigned int opens;          /* whose content the kernel may cache: the file is mapped plain */
+	bool evict_wanted;           /* the evictor shall take all of it out of the kernel's cache */
+	bool stale;                  /* the kernel may hold pages from before the file was attached */
+	bool unknown; /* loaded under a mount that was taken over, and not measured since: the kernel may hold any page,
+		       * and BLOCK_CACHED does not say which */
+	_Atomic bool was_cached; /* the kernel may hold some of it; cleared by the demoter */
+};
 
 /* Asks for an open whose content the kernel may cache. NO: the file is attached. FRESH: yes, and nothing that the
  * kernel still holds from before may be used. Each that is not NO is given back by cache_close_file(). */
@@ -49,8 +63,6 @@ void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8
 uint64_t cache_next(struct ramfile *file, uint64_t offset);
 /* All of the file was measured: from here on it is known what the kernel holds. */
 void cache_measured(struct ramfile *file);
-
-#define CACHE_MARKS 256 /* blocks share a mark by their number */
 
 /* For since: to be taken before what the kernel holds is looked at. */
 void cache_marks(struct ramfile *file, uint64_t ret[static CACHE_MARKS]);

@@ -203,7 +203,7 @@ static int encode(struct clone *clone, size_t i)
 static int put(struct clone *clone)
 {
 	struct ramfile *file = clone->file;
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	int err = clone->items ? store->ops->put(store, clone->item, clone->items) : 0;
 
 	/* After an error each is old or new. */
@@ -262,7 +262,7 @@ static void set_age(void *arg, uint64_t block, uint8_t head[static STORE_HEAD_BY
 
 static int share(struct clone *clone)
 {
-	struct store *store = tier_store(clone->file->tier);
+	struct store *store = engine_store(clone->file->engine);
 	struct store_share share = { .from = clone->file->ino,
 				     .to = clone->to,
 				     .first = clone->first,
@@ -327,10 +327,10 @@ int ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress,
 	clone->residents_max = most;
 	clone->item = item;
 	clone->values = values;
-	err = work_get(tier_works(file->tier), &clone->work);
+	err = work_get(engine_works(file->engine), &clone->work);
 	if (!err)
 		err = clone_all(clone, progress, arg);
-	work_put(tier_works(file->tier), clone->work);
+	work_put(engine_works(file->engine), clone->work);
 	if (!err)
 		*ret = clone->done;
 	return err;
@@ -382,7 +382,7 @@ static int store_all(struct clone *store)
 int ramfile_store(struct ramfile *file)
 {
 	CLEANUP_FREE struct clone *store = calloc(1, sizeof(*store));
-	struct store *into = tier_store(file->tier);
+	struct store *into = engine_store(file->engine);
 	size_t most = CLONE_BYTES / file->block_bytes;
 	CLEANUP_FREE struct store_item *item = calloc(most, sizeof(*item));
 	CLEANUP_FREE uint8_t *values = malloc(most * codec_bound(file->block_bytes));
@@ -400,10 +400,10 @@ int ramfile_store(struct ramfile *file)
 	store->residents_max = most;
 	store->item = item;
 	store->values = values;
-	err = work_get(tier_works(file->tier), &store->work);
+	err = work_get(engine_works(file->engine), &store->work);
 	if (!err)
 		err = store_all(store);
-	work_put(tier_works(file->tier), store->work);
+	work_put(engine_works(file->engine), store->work);
 	return err;
 }
 

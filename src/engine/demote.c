@@ -86,9 +86,9 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 	file->batches++; /* no mapper comes in from here on */
 	lock_put(&file->lock);
 	stranger = mappers_stranger(file) || huge_is_opaque(file);
-	lock_get(&file->mapper_lock);
-	batch->mapped = file->mapper_count > 0;
-	lock_put(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
+	batch->mapped = file->mappers.count > 0;
+	lock_put(&file->mappers.lock);
 
 	lock_get(&file->lock);
 	for (size_t i = 0; i < count && !stranger; i++) {
@@ -199,7 +199,7 @@ static void look_referenced(struct batch *batch, uint8_t *referenced)
 {
 	for (size_t i = 0, run; i < batch->count; i += run) {
 		run = neighbours(batch, i);
-		tier_look_pins(batch->file->tier, batch->file, true, batch->member[i].block, run, &referenced[i]);
+		engine_look_pins(batch->file->engine, batch->file, true, batch->member[i].block, run, &referenced[i]);
 	}
 }
 
@@ -208,7 +208,7 @@ static void look_referenced(struct batch *batch, uint8_t *referenced)
 static void drop_referenced(struct batch *batch)
 {
 	struct ramfile *file = batch->file;
-	uint64_t long_ns = tier_referenced_idle(file->tier);
+	uint64_t long_ns = engine_referenced_idle(file->engine);
 	uint8_t referenced[BATCH_BLOCKS] = { 0 };
 	unsigned int idle_long;
 
@@ -249,7 +249,7 @@ static void drop_used(struct batch *batch)
 		run = unused(batch, i);
 		if (!run)
 			continue;
-		tier_look_pins(batch->file->tier, batch->file, false, batch->member[i].block, run, &batch->held[i]);
+		engine_look_pins(batch->file->engine, batch->file, false, batch->member[i].block, run, &batch->held[i]);
 		if (memchr(&batch->held[i], 1, run))
 			huge_split_blocks(batch->file, batch->member[i].block, run, &batch->held[i]);
 		for (size_t k = i; k < i + run; k++)
@@ -258,7 +258,7 @@ static void drop_used(struct batch *batch)
 	for (size_t i = 0; i < batch->count; i++)
 		batch->member[i].plan = batch->used[i] || batch->held[i] ? PLAN_SKIP : PLAN_STORE;
 	if (held)
-		tier_count_pinned(batch->file->tier, held);
+		engine_count_pinned(batch->file->engine, held);
 	drop_referenced(batch);
 }
 
@@ -308,7 +308,7 @@ static int encode_plain(struct batch *batch, const struct member *member, struct
 /* The stored copy of a clean block may lie far. If it may be wanted again soon, one is put near. */
 static int encode_copy(struct batch *batch, const struct member *member, struct codec_hotness hotness)
 {
-	struct store *store = tier_store(batch->file->tier);
+	struct store *store = engine_store(batch->file->engine);
 	int err;
 
 	if (!batch->soon || !store->ops->renew ||
@@ -355,7 +355,7 @@ static int encode_member(struct batch *batch, struct member *member)
 static int forget_zero(struct batch *batch, struct member *member)
 {
 	struct ramfile *file = batch->file;
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	bool stored;
 	int err;
 
@@ -376,7 +376,7 @@ static int forget_zero(struct batch *batch, struct member *member)
 static int write_out(struct batch *batch)
 {
 	struct ramfile *file = batch->file;
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	int err = 0;
 
 	for (size_t i = 0; i < batch->count && !err; i++) {
@@ -473,12 +473,12 @@ static void finish(struct batch *batch, struct demote_result *ret)
 		waiters |= file_settle(file, block, member->plan == PLAN_ZERO ? BLOCK_HOLE : BLOCK_COLD);
 	}
 	file->batches--;
-	file->changes++;
+	file->changes.ended++;
 	pthread_cond_broadcast(&file->settled);
 	lock_put(&file->lock);
-	atomic_fetch_add(&file->demotions, demoted);
-	atomic_fetch_add(&file->clean_demotions, clean);
-	atomic_fetch_add(&file->demotions_aborted, aborted);
+	atomic_fetch_add(&file->counts.demotions, demoted);
+	atomic_fetch_add(&file->counts.clean_demotions, clean);
+	atomic_fetch_add(&file->counts.demotions_aborted, aborted);
 	ret->demoted += demoted;
 	ret->aborted += aborted;
 	if (waiters)
@@ -566,7 +566,7 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 		most = BATCH_BLOCKS;
 	if (!batch)
 		return -ENOMEM;
-	err = work_batch_get(tier_works(file->tier), most, &buffers);
+	err = work_batch_get(engine_works(file->engine), most, &buffers);
 	if (err)
 		return err;
 	batch->file = file;
@@ -574,7 +574,7 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 	batch->plain = buffers->plain;
 	batch->soon = soon;
 	batch->work = NULL;
-	err = work_get(tier_works(file->tier), &batch->work);
+	err = work_get(engine_works(file->engine), &batch->work);
 	while (!err && count) {
 		size_t now = count < most ? count : most;
 
@@ -582,7 +582,7 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 		block += now;
 		count -= now;
 	}
-	work_put(tier_works(file->tier), batch->work);
-	work_batch_put(tier_works(file->tier), buffers);
+	work_put(engine_works(file->engine), batch->work);
+	work_batch_put(engine_works(file->engine), buffers);
 	return err;
 }

@@ -10,65 +10,65 @@
 /* With less of them left the budget is near. */
 #define NEAR_RESERVES 4
 
-_Atomic unsigned int *tier_away_waits(struct tier *tier)
+_Atomic unsigned int *engine_away_waits(struct engine *engine)
 {
-	return &tier->away_waits;
+	return &engine->away_waits;
 }
 
 /* --- the list of files ----------------------------------------------------------------------------------- */
 
-static void each_file(struct tier *tier, bool resident, tier_file_fn *fn, void *arg)
+static void each_file(struct engine *engine, bool resident, engine_file_fn *fn, void *arg)
 {
 	struct ramfile *file, *next;
 
-	lock_get(&tier->lock);
-	for (file = TAILQ_FIRST(&tier->files); file; file = next) {
-		if (resident && !atomic_load(&file->dram_blocks) && !atomic_load(&file->was_cached)) {
+	lock_get(&engine->lock);
+	for (file = TAILQ_FIRST(&engine->files); file; file = next) {
+		if (resident && !atomic_load(&file->dram_blocks) && !atomic_load(&file->cache.was_cached)) {
 			next = TAILQ_NEXT(file, link);
 			continue;
 		}
 		file->visits++;
-		lock_put(&tier->lock);
+		lock_put(&engine->lock);
 		fn(arg, file);
-		lock_get(&tier->lock);
+		lock_get(&engine->lock);
 		next = TAILQ_NEXT(file, link);
 		if (--file->visits == 0)
-			pthread_cond_broadcast(&tier->unvisited);
+			pthread_cond_broadcast(&engine->unvisited);
 	}
-	lock_put(&tier->lock);
+	lock_put(&engine->lock);
 }
 
-void tier_each_file(struct tier *tier, tier_file_fn *fn, void *arg)
+void engine_each_file(struct engine *engine, engine_file_fn *fn, void *arg)
 {
-	each_file(tier, false, fn, arg);
+	each_file(engine, false, fn, arg);
 }
 
-void tier_each_resident(struct tier *tier, tier_file_fn *fn, void *arg)
+void engine_each_resident(struct engine *engine, engine_file_fn *fn, void *arg)
 {
-	each_file(tier, true, fn, arg);
+	each_file(engine, true, fn, arg);
 }
 
-int tier_add_file(struct tier *tier, struct ramfile *file)
+int engine_add_file(struct engine *engine, struct ramfile *file)
 {
 	lock_get(&file->lock);
-	tier_set_demand(tier, file);
+	engine_set_demand(engine, file);
 	lock_put(&file->lock);
-	lock_get(&tier->lock);
-	TAILQ_INSERT_TAIL(&tier->files, file, link);
+	lock_get(&engine->lock);
+	TAILQ_INSERT_TAIL(&engine->files, file, link);
 	file->listed = true;
-	lock_put(&tier->lock);
-	tier_kick(tier);
+	lock_put(&engine->lock);
+	engine_kick(engine);
 	return 0;
 }
 
-int tier_pin(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t end)
+int engine_pin(struct engine *engine, struct ramfile *file, uint64_t first, uint64_t end)
 {
-	uint64_t most = tier_dram_bytes(tier) / 2 / tier->config.block_bytes, pinned = 0;
+	uint64_t most = engine_dram_bytes(engine) / 2 / engine->config.block_bytes, pinned = 0;
 	struct ramfile *other;
 	uint64_t last;
 
-	LOCK_SCOPE(&tier->lock); /* one pin at a time */
-	TAILQ_FOREACH(other, &tier->files, link) {
+	LOCK_SCOPE(&engine->lock); /* one pin at a time */
+	TAILQ_FOREACH(other, &engine->files, link) {
 		lock_get(&other->lock);
 		pinned += other->blocks.pinned;
 		lock_put(&other->lock);
@@ -89,89 +89,89 @@ int tier_pin(struct tier *tier, struct ramfile *file, uint64_t first, uint64_t e
 	return pinned <= most ? 0 : -ENOMEM;
 }
 
-void tier_remove_file(struct tier *tier, struct ramfile *file)
+void engine_remove_file(struct engine *engine, struct ramfile *file)
 {
-	lock_get(&tier->lock);
+	lock_get(&engine->lock);
 	while (file->visits)
-		lock_wait(&tier->lock, &tier->unvisited);
+		lock_wait(&engine->lock, &engine->unvisited);
 	if (file->listed)
-		TAILQ_REMOVE(&tier->files, file, link);
+		TAILQ_REMOVE(&engine->files, file, link);
 	file->listed = false;
-	lock_put(&tier->lock);
+	lock_put(&engine->lock);
 	lock_get(&file->lock);
-	atomic_fetch_sub(&tier->demand_bytes, file->demand_bytes);
+	atomic_fetch_sub(&engine->demand_bytes, file->demand_bytes);
 	file->demand_bytes = 0;
 	lock_put(&file->lock);
 }
 
 /* --- what is common -------------------------------------------------------------------------------------- */
 
-struct store *tier_store(struct tier *tier)
+struct store *engine_store(struct engine *engine)
 {
-	return tier->config.store;
+	return engine->config.store;
 }
 
-struct budget *tier_budget(struct tier *tier)
+struct budget *engine_budget(struct engine *engine)
 {
-	return &tier->budget;
+	return &engine->budget;
 }
 
-struct work_pool *tier_works(struct tier *tier)
+struct work_pool *engine_works(struct engine *engine)
 {
-	return &tier->works;
+	return &engine->works;
 }
 
-struct crew *tier_crew(struct tier *tier)
+struct crew *engine_crew(struct engine *engine)
 {
-	return tier->crew;
+	return engine->crew;
 }
 
-struct retry *tier_retry(struct tier *tier)
+struct retry *engine_retry(struct engine *engine)
 {
-	return tier->retry;
+	return engine->retry;
 }
 
-struct ahead *tier_ahead(struct tier *tier)
+struct ahead *engine_ahead(struct engine *engine)
 {
-	return tier->ahead;
+	return engine->ahead;
 }
 
-struct stages *tier_stages(struct tier *tier)
+struct stages *engine_stages(struct engine *engine)
 {
-	return &tier->stages;
+	return &engine->stages;
 }
 
-bool tier_sees_pins(const struct tier *tier)
+bool engine_sees_pins(const struct engine *engine)
 {
-	return tier->config.pins;
+	return engine->config.pins;
 }
 
-void tier_count_pinned(struct tier *tier, uint64_t blocks)
+void engine_count_pinned(struct engine *engine, uint64_t blocks)
 {
-	atomic_fetch_add(&tier->pinned_blocks, blocks);
+	atomic_fetch_add(&engine->pinned_blocks, blocks);
 }
 
-void tier_count_visited(struct tier *tier, uint64_t blocks)
+void engine_count_visited(struct engine *engine, uint64_t blocks)
 {
-	atomic_fetch_add(&tier->visited_blocks, blocks);
+	atomic_fetch_add(&engine->visited_blocks, blocks);
 }
 
-uint64_t tier_near_bytes(struct tier *tier)
+uint64_t engine_near_bytes(struct engine *engine)
 {
-	return tier_fits(tier) ? 0 : NEAR_RESERVES * budget_reserve_bytes(&tier->budget);
+	return engine_fits(engine) ? 0 : NEAR_RESERVES * budget_reserve_bytes(&engine->budget);
 }
 
-void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
-		    uint8_t *held)
+void engine_look_pins(struct engine *engine, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
+		      uint8_t *held)
 {
 	uint8_t pinned[SCAN_BLOCKS];
 	uint64_t pages = file->block_bytes / PAGE_BYTES, at_once = SCAN_BLOCKS / pages;
 
-	for (uint64_t done = 0; tier->config.pins && done < count; done += at_once) {
+	for (uint64_t done = 0; engine->config.pins && done < count; done += at_once) {
 		uint64_t blocks = count - done < at_once ? count - done : at_once;
 
-		if (tier->config.pins(tier->config.pins_arg, referenced, file->arena.fd, (first + done) * pages,
-				      blocks * pages, pinned))
+		if (engine->config.pins(engine->config.pins_arg, referenced, file->arena.fd, (first + done) * pages,
+					blocks * pages, pinned))
 			memset(pinned, 1, blocks * pages);
 		for (uint64_t page = 0; page < blocks * pages; page++)
 			if (pinned[page])
@@ -179,58 +179,58 @@ void tier_look_pins(struct tier *tier, struct ramfile *file, bool referenced, ui
 	}
 }
 
-int tier_arena_dir(struct tier *tier)
+int engine_arena_dir(struct engine *engine)
 {
-	return tier->config.arena_dir;
+	return engine->config.arena_dir;
 }
 
-uint32_t tier_block_bytes(const struct tier *tier)
+uint32_t engine_block_bytes(const struct engine *engine)
 {
-	return tier->config.block_bytes;
+	return engine->config.block_bytes;
 }
 
-uint64_t tier_dram_bytes(struct tier *tier)
+uint64_t engine_dram_bytes(struct engine *engine)
 {
-	return atomic_load(&tier->budget.limit_bytes);
+	return atomic_load(&engine->budget.limit_bytes);
 }
 
-uint64_t tier_min_idle(const struct tier *tier)
+uint64_t engine_min_idle(const struct engine *engine)
 {
-	return atomic_load(&tier->min_idle_ns);
+	return atomic_load(&engine->min_idle_ns);
 }
 
-uint64_t tier_referenced_idle(const struct tier *tier)
+uint64_t engine_referenced_idle(const struct engine *engine)
 {
-	return atomic_load(&tier->referenced_idle_ns);
+	return atomic_load(&engine->referenced_idle_ns);
 }
 
 /* --- what the files want, and the demoter ---------------------------------------------------------------- */
 
-bool tier_fits(struct tier *tier)
+bool engine_fits(struct engine *engine)
 {
-	return atomic_load(&tier->demand_bytes) <= atomic_load(&tier->budget.limit_bytes);
+	return atomic_load(&engine->demand_bytes) <= atomic_load(&engine->budget.limit_bytes);
 }
 
-void tier_set_demand(struct tier *tier, struct ramfile *file)
+void engine_set_demand(struct engine *engine, struct ramfile *file)
 {
 	/* What is mapped plain may be in the kernel's cache and, for a while, in the arena too. */
-	uint64_t bytes = file->blocks.count * file->block_bytes * (file->cached_opens ? 2 : 1);
+	uint64_t bytes = file->blocks.count * file->block_bytes * (file->cache.opens ? 2 : 1);
 
-	atomic_fetch_add(&tier->demand_bytes, bytes - file->demand_bytes);
+	atomic_fetch_add(&engine->demand_bytes, bytes - file->demand_bytes);
 	file->demand_bytes = bytes;
 }
 
-/* Under parked_lock. */
-void tier_wake_demoter(struct tier *tier)
+/* Under the lock of room.h. */
+void engine_wake_demoter(struct engine *engine)
 {
-	tier->kicked = true;
-	pthread_cond_signal(&tier->wakeup);
+	engine->room.kicked = true;
+	pthread_cond_signal(&engine->room.wakeup);
 }
 
-void tier_kick(struct tier *tier)
+void engine_kick(struct engine *engine)
 {
-	lock_get(&tier->parked_lock);
-	tier_wake_demoter(tier);
-	pthread_cond_signal(&tier->squeeze);
-	lock_put(&tier->parked_lock);
+	lock_get(&engine->room.lock);
+	engine_wake_demoter(engine);
+	pthread_cond_signal(&engine->room.squeeze);
+	lock_put(&engine->room.lock);
 }

@@ -64,7 +64,7 @@ static void tell_waiting(struct mapper *mapper, bool on)
 static int bring(struct ramfile *file, struct mapper *mapper, struct work *work, uint64_t block, uint64_t length,
 		 struct codec_info *ret)
 {
-	struct stages *stages = tier_stages(file->tier);
+	struct stages *stages = engine_stages(file->engine);
 	uint64_t at = clock_ns();
 	size_t value_length = 0;
 	int err;
@@ -92,7 +92,7 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 /* Two ranges: what lies before the mark, and what lies behind it. */
 static void read_ahead(struct ramfile *file, struct mapper *mapper, const struct sequence_plan *plan)
 {
-	struct ahead *ahead = tier_ahead(file->tier);
+	struct ahead *ahead = engine_ahead(file->engine);
 	uint64_t end = plan->first + plan->count;
 	uint64_t mark = plan->mark < end ? plan->mark : end;
 
@@ -103,7 +103,7 @@ static void read_ahead(struct ramfile *file, struct mapper *mapper, const struct
 
 static uint32_t ahead_blocks(const struct ramfile *file)
 {
-	uint64_t bytes = atomic_load(&tier_budget(file->tier)->limit_bytes) / AHEAD_DIVISOR;
+	uint64_t bytes = atomic_load(&engine_budget(file->engine)->limit_bytes) / AHEAD_DIVISOR;
 
 	if (bytes < AHEAD_MIN_BYTES)
 		bytes = AHEAD_MIN_BYTES;
@@ -125,7 +125,7 @@ static bool try_later(struct ramfile *file, struct mapper *mapper, uint64_t offs
 	lock_get(&file->lock);
 	damaged = block < file->blocks.count && blocks_has(&file->blocks, block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
-	if (!damaged && retry_later(tier_retry(file->tier), file, mapper, offset, arrived_ns))
+	if (!damaged && retry_later(engine_retry(file->engine), file, mapper, offset, arrived_ns))
 		return false;
 	if (!damaged)
 		log_error("file %llu: block %llu cannot be read from the store for now: who touches it gets SIGBUS",
@@ -143,10 +143,10 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	bool waiters, there = true, poisoned;
 	int err;
 
-	err = work_get(tier_works(file->tier), &work);
+	err = work_get(engine_works(file->engine), &work);
 	if (!err)
 		err = bring(file, mapper, work, block, length, &info);
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	if (err)
 		there = info.block_bytes && file_has_pages(file, block);
 	poisoned = err == -EIO && try_later(file, mapper, block * file->block_bytes, length, arrived_ns);
@@ -156,7 +156,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 		blocks_set(&file->blocks, block, BLOCK_POISONED);
 	lock_put(&file->lock);
 	if (there)
-		atomic_fetch_add(&file->promotions, 1);
+		atomic_fetch_add(&file->counts.promotions, 1);
 	else
 		file_release(file, 1);
 	if (waiters || (err && err != -EIO))
@@ -167,7 +167,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
  * itself: who touched it has come to the end of what was brought, or waits there, and the threads have run dry. */
 static void cold_fault(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t arrived_ns)
 {
-	struct stages *stages = tier_stages(file->tier);
+	struct stages *stages = engine_stages(file->engine);
 	struct sequence_plan plan = { 0 };
 	bool ahead = sequences_touch(&mapper->cold, block, ahead_blocks(file), &plan);
 	bool ahead_first = ahead && plan.mark != SEQUENCE_NO_MARK;
@@ -189,8 +189,8 @@ static void cold_fault(struct ramfile *file, struct mapper *mapper, uint64_t blo
  * so the piece that is filled at once doubles with every hit, while the budget is far. */
 static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
-	struct budget *budget = tier_budget(file->tier);
-	bool far = tier_fits(file->tier) || budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
+	struct budget *budget = engine_budget(file->engine);
+	bool far = engine_fits(file->engine) || budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
 	uint64_t most = far ? ZERO_WINDOW_BYTES / file->block_bytes : 1;
 	uint64_t window, count = 1, length, failed = 0;
 	bool waiters = false, key_left;
@@ -230,7 +230,7 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	file_release(file, failed);
 	if (err && err != -EBUSY) {
 		log_error("file %llu: fresh memory cannot be given: %s", (unsigned long long)file->ino, strerror(-err));
-		atomic_fetch_add(&file->errors, 1);
+		atomic_fetch_add(&file->counts.errors, 1);
 	}
 	/* After -EBUSY the mapper wakes who waits in it when it has recovered. */
 	if (waiters || (err && err != -EBUSY))
@@ -266,10 +266,10 @@ static bool refill_stored(struct ramfile *file, struct mapper *mapper, uint64_t 
 	struct work *work = NULL;
 	int err;
 
-	err = work_get(tier_works(file->tier), &work);
+	err = work_get(engine_works(file->engine), &work);
 	if (!err)
 		err = partial_complete(file, work, block);
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	if (err == -EIO)
 		return try_later(file, mapper, offset, PAGE_BYTES, arrived_ns);
 	mapper->ops->wake(mapper, offset, PAGE_BYTES);
@@ -297,7 +297,7 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 				   : refill_zero(file, mapper, offset, damaged);
 	heal_err = was_poisoned ? heal_now(file, block, length) : 0;
 	if (cancelled) {
-		atomic_fetch_add(&file->demotions_aborted, 1);
+		atomic_fetch_add(&file->counts.demotions_aborted, 1);
 		mappers_protect(file, block * file->block_bytes, length, false);
 	} else if (kind == FAULT_PROTECTED) {
 		mappers_protect_in(mapper, block * file->block_bytes, length, false);
@@ -332,7 +332,7 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			file_visit(file, clock_ns());
 		if (!file_reserve(file, 1, BUDGET_MUST)) {
 			lock_put(&file->lock);
-			parked_add(file->tier, file, mapper, offset, kind, arrived_ns);
+			parked_add(file->engine, file, mapper, offset, kind, arrived_ns);
 			return false;
 		}
 		if (blocks_state(&file->blocks, block) == BLOCK_HOLE) {
@@ -379,25 +379,25 @@ void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, e
 		hist_add(&file->faults, clock_ns() - arrived_ns);
 }
 
-bool fault_resume(struct tier *tier)
+bool fault_resume(struct engine *engine)
 {
 	struct parked *parked;
 
-	if (budget_free(&tier->budget) < tier->config.block_bytes)
+	if (budget_free(&engine->budget) < engine->config.block_bytes)
 		return false;
-	lock_get(&tier->parked_lock);
-	TAILQ_FOREACH(parked, &tier->parked, link)
-		if (room_allows(parked->file, tier->config.block_bytes, BUDGET_MUST))
+	lock_get(&engine->room.lock);
+	TAILQ_FOREACH(parked, &engine->room.parked, link)
+		if (room_allows(parked->file, engine->config.block_bytes, BUDGET_MUST))
 			break;
 	if (parked) {
-		TAILQ_REMOVE(&tier->parked, parked, link);
-		tier->parked_count--;
-		tier->parked_own -= parked->own;
+		TAILQ_REMOVE(&engine->room.parked, parked, link);
+		engine->room.parked_count--;
+		engine->room.parked_own -= parked->own;
 	}
-	lock_put(&tier->parked_lock);
+	lock_put(&engine->room.lock);
 	if (!parked)
 		return false;
-	stage_end(&tier->stages, STAGE_ROOM, parked->file->ino, parked->offset / tier->config.block_bytes,
+	stage_end(&engine->stages, STAGE_ROOM, parked->file->ino, parked->offset / engine->config.block_bytes,
 		  parked->arrived_ns);
 	fault_serve(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
 	mappers_drop(parked->file, parked->mapper);

@@ -11,7 +11,7 @@
 
 struct mapper;
 struct ramfile;
-struct tier;
+struct engine;
 
 /* A thread of the mapper waits at offset. Not called after or during attach_remove(). Resolves it and wakes the
  * thread, now or later (when there is room). arrived_ns: when the event was read, for the latency figures. Never fails:
@@ -19,4 +19,4 @@ struct tier;
 void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
 		 uint64_t arrived_ns);
 /* Takes up the next fault that waited for room (parked.h). False: there is none for which there is room. */
-bool fault_resume(struct tier *tier);
+bool fault_resume(struct engine *engine);

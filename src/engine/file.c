@@ -90,14 +90,14 @@ bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 {
 	if (!room_allows(file, blocks * file->block_bytes, need))
 		return false;
-	if (need == BUDGET_OPTIONAL && tier_fits(file->tier))
+	if (need == BUDGET_OPTIONAL && engine_fits(file->engine))
 		need = BUDGET_MUST;
-	if (!budget_reserve(tier_budget(file->tier), blocks * file->block_bytes, need))
+	if (!budget_reserve(engine_budget(file->engine), blocks * file->block_bytes, need))
 		return false;
 	atomic_fetch_add(&file->dram_blocks, blocks);
-	room_used(file->tier);
-	if (room_missing_of(file) && !atomic_exchange(&file->limit_near, true))
-		tier_kick(file->tier);
+	room_used(file->engine);
+	if (room_missing_of(file) && !atomic_exchange(&file->limit.near, true))
+		engine_kick(file->engine);
 	return true;
 }
 
@@ -106,7 +106,7 @@ void file_release(struct ramfile *file, uint64_t blocks)
 	if (!blocks)
 		return;
 	atomic_fetch_sub(&file->dram_blocks, blocks);
-	room_release(file->tier, blocks * file->block_bytes);
+	room_release(file->engine, blocks * file->block_bytes);
 }
 
 int file_begin_change(struct ramfile *file)
@@ -117,7 +117,7 @@ int file_begin_change(struct ramfile *file)
 		return -EIO;
 	/* Counted first: from here on the file cannot be marked clean. */
 	lock_get(&file->lock);
-	file->changing++;
+	file->changes.at_work++;
 	lock_put(&file->lock);
 	if (!atomic_load(&file->dirty)) {
 		err = file->on_dirty ? file->on_dirty(file->on_dirty_arg, file->ino) : 0;
@@ -133,8 +133,8 @@ void file_end_change(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	file->changing--;
-	file->changes++;
+	file->changes.at_work--;
+	file->changes.ended++;
 }
 
 /* --- small things ---------------------------------------------------------------------------------------- */
@@ -159,8 +159,8 @@ void file_on_dirty(struct ramfile *file, file_dirty_fn *fn, void *arg)
 
 void file_count_direct(struct ramfile *file, uint64_t read_bytes, uint64_t write_bytes)
 {
-	atomic_fetch_add(&file->direct_read_bytes, read_bytes);
-	atomic_fetch_add(&file->direct_write_bytes, write_bytes);
+	atomic_fetch_add(&file->counts.direct_read_bytes, read_bytes);
+	atomic_fetch_add(&file->counts.direct_write_bytes, write_bytes);
 }
 
 bool file_has_pages(const struct ramfile *file, uint64_t block)
@@ -182,7 +182,7 @@ void file_visit(struct ramfile *file, uint64_t now_ns)
 
 bool file_may_be_dirty(const struct ramfile *file, uint64_t block)
 {
-	return file->cached_opens && (file->cache_unknown || blocks_has(&file->blocks, block, BLOCK_CACHED));
+	return file->cache.opens && (file->cache.unknown || blocks_has(&file->blocks, block, BLOCK_CACHED));
 }
 
 /* --- checks ---------------------------------------------------------------------------------------------- */
@@ -232,6 +232,6 @@ void file_check_idle(struct ramfile *file)
 		check_failed(file, 0, "a block is in a passing state for ever");
 	if (atomic_load(&file->dram_blocks) != blocks->in_state[BLOCK_RESIDENT])
 		check_failed(file, 0, "blocks were reserved in DRAM that are not there");
-	if (file->batches || file->attaching || file->changing != file->mapper_count)
+	if (file->batches || file->attaching || file->changes.at_work != file->mappers.count)
 		check_failed(file, 0, "a change never ended");
 }

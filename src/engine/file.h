@@ -20,13 +20,17 @@
 #include "engine/away.h"
 #include "engine/cache.h"
 #include "engine/hist.h"
+#include "engine/huge.h"
 #include "engine/mapper.h"
+#include "engine/mappers.h"
+#include "engine/room.h"
+#include "engine/rounds.h"
 #include "mem/arena.h"
 #include "mem/blocks.h"
 #include "mem/budget.h"
 #include "mem/heat.h"
 
-struct tier;
+struct engine;
 
 #define PAGE_BYTES 4096U
 #define PUNCH_SLOTS 256
@@ -39,76 +43,56 @@ struct tier;
  * resident. */
 typedef int file_dirty_fn(void *arg, uint64_t ino);
 
+/* Changes of content, and how many of them are durable. All under the file's lock. */
+struct file_changes {
+	unsigned int at_work; /* mappers included */
+	uint64_t ended, synced;
+};
+
+/* What happened to it so far. */
+struct file_counts {
+	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
+	_Atomic uint64_t direct_read_bytes, direct_write_bytes, errors;
+};
+
 struct ramfile {
-	struct tier *tier;       /* immutable */
+	struct engine *engine;   /* immutable */
 	uint64_t ino;            /* immutable */
 	uint32_t block_bytes;    /* immutable */
 	struct arena arena;      /* immutable */
 	file_dirty_fn *on_dirty; /* set before the file is used */
 	void *on_dirty_arg;
+	uint64_t loaded_ns; /* immutable */
+	bool loaded;        /* immutable: the table is what arena and store have */
 
 	struct lock lock;
-	pthread_cond_t settled;      /* a passing state that had waiters ended, or batches became 0, or a look ended */
-	uint64_t size_bytes;         /* under lock; the arena's is file_memory_bytes() */
-	bool nothing_beyond;         /* owned by who changes the size: the store has no key beyond the end */
-	struct blocks blocks;        /* under lock */
-	struct heat heat;            /* under lock */
-	uint64_t marks[CACHE_MARKS]; /* under lock: counts how often a block of the slot came to the kernel's cache */
+	pthread_cond_t settled; /* a passing state that had waiters ended, or batches became 0, or a look ended */
+	uint64_t size_bytes;    /* under lock; the arena's is file_memory_bytes() */
+	bool nothing_beyond;    /* owned by who changes the size: the store has no key beyond the end */
+	struct blocks blocks;   /* under lock */
+	struct heat heat;       /* under lock */
 	uint64_t punches[PUNCH_SLOTS]; /* under lock: counts how often a block of the slot lost pages of the arena */
 	unsigned int batches;          /* under lock: demotion batches at work */
 	unsigned int attaching;        /* under lock: mappers that wait for batches to end */
-	bool zapping;                  /* under lock: a zap round is out */
-	bool zap_sent, zap_done;       /* under lock: all of it is; every mapper has acknowledged it */
-	uint64_t scan_marked;          /* under lock: blocks that the zap that is out dropped */
-	uint64_t scanned_marked;       /* under lock: the same of the last finished round */
-	uint64_t scanned_returned;     /* under lock: of those, blocks that were in use */
-	uint64_t zap_sent_ns;          /* under lock: when zap_sent became true */
-	uint64_t zap_bytes;            /* under lock: what was in DRAM when the zap that is out began */
-	uint64_t proven_bytes;         /* under lock: the same of the last one that every mapper acknowledged */
-	bool proof_wanted;             /* under lock: a round shall come soon, for the file's growth waits for one */
-	uint64_t loaded_ns;            /* immutable */
-	bool loaded;                   /* immutable: the table is what arena and store have */
-	uint64_t rest_until_ns;        /* demoter thread only: nothing of it could be demoted, for its own limit */
-	uint64_t next_scan_ns;         /* demoter thread only */
 	uint64_t visited_ns;           /* under lock: when it was last seen awake */
-	enum { SCAN_REST, SCAN_ZAP, SCAN_WAIT, SCAN_LOOK } scan; /* demoter thread only: what the round is at */
-	uint64_t scan_block;                                     /* demoter thread only: where its next step begins */
-	struct heat_seen scan_seen;                              /* demoter thread only */
-	uint64_t hand;                    /* demoter thread only: block from which on the next are picked */
-	uint64_t scan_wanted;             /* under lock: how many callers wait for quick rounds */
-	unsigned int changing;            /* under lock: changes at work, mappers included */
-	uint64_t changes, synced_changes; /* under lock: how many changes ended, and how many of them are durable */
-
-	bool huge_marked;          /* under lock: the arena may have huge pages, and says so to a later daemon */
-	uint64_t next_split_ns;    /* demoter thread only */
-	unsigned int cached_opens; /* under lock: opens whose content the kernel may cache: the file is mapped plain */
-	bool evict_wanted;         /* under lock: the evictor shall take all of it out of the kernel's cache */
-	bool cache_stale;          /* under lock: the kernel may hold pages from before the file was attached */
-	bool cache_unknown;        /* under lock: loaded under a mount that was taken over, and not measured since: the
-				    * kernel may hold any page, and BLOCK_CACHED does not say which */
-
+	uint64_t demand_bytes;         /* under lock: see engine_set_demand() */
+	struct file_changes changes;   /* under lock */
+	struct rounds rounds;
+	struct huge huge;
+	struct cached cache;
 	struct away away; /* under lock */
 
-	struct lock mapper_lock;
-	pthread_cond_t mapper_idle; /* a mapper's users became 0 */
-	struct mapper *mappers;     /* under mapper_lock */
-	unsigned int mapper_count;  /* under mapper_lock */
-
+	struct mappers mappers;
+	struct room_limit limit;
+	_Atomic uint64_t dram_blocks; /* reserved in the budget for this file */
 	_Atomic bool lost, dirty;
-	_Atomic bool was_cached; /* the kernel may hold some of it; set under lock, and cleared there by the demoter */
-	_Atomic bool kept;       /* stored copies are what an fsync promised: see ramfile_store() */
-	_Atomic uint64_t dram_blocks;  /* reserved in the budget for this file */
-	_Atomic uint64_t limit_bytes;  /* room_set_limit() */
-	_Atomic uint64_t growth_bytes; /* room_set_growth() */
-	_Atomic bool limit_near;       /* the demoter was told that it is */
-	uint64_t demand_bytes;         /* under lock: see tier_set_demand() */
-	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
-	_Atomic uint64_t direct_read_bytes, direct_write_bytes, errors;
+	_Atomic bool kept; /* stored copies are what an fsync promised: see ramfile_store() */
+	struct file_counts counts;
 	struct hist faults;
 
-	TAILQ_ENTRY(ramfile) link; /* under the tier's lock */
-	bool listed;               /* under the tier's lock */
-	unsigned int visits;       /* under the tier's lock: by the demoter, and by who sums; unload waits for 0 */
+	TAILQ_ENTRY(ramfile) link; /* under the engine's lock */
+	bool listed;               /* under the engine's lock */
+	unsigned int visits;       /* under the engine's lock: by the demoter, and by who sums; unload waits for 0 */
 };
 
 /* Progress of a long call: returns false to cancel it. */

@@ -9,39 +9,51 @@
 #include "base/cleanup.h"
 #include "engine/engine.h"
 
-void forget_on(struct tier *tier, forget_fn *fn, void *arg)
+void forget_init(struct forgetting *forgetting)
 {
-	LOCK_SCOPE(&tier->forget_lock);
-
-	tier->forget = fn;
-	tier->forget_arg = arg;
+	lock_init(&forgetting->lock, LOCK_RANK_STATS); /* a leaf */
+	lock_cond_init(&forgetting->none);
 }
 
-void forget_ask(struct tier *tier, uint64_t ino)
+void forget_fini(struct forgetting *forgetting)
+{
+	pthread_cond_destroy(&forgetting->none);
+	lock_fini(&forgetting->lock);
+}
+
+void forget_on(struct engine *engine, forget_fn *fn, void *arg)
+{
+	LOCK_SCOPE(&engine->forgetting.lock);
+
+	engine->forgetting.fn = fn;
+	engine->forgetting.arg = arg;
+}
+
+void forget_ask(struct engine *engine, uint64_t ino)
 {
 	forget_fn *fn;
 	void *arg;
 
-	lock_get(&tier->forget_lock);
-	fn = tier->forget;
-	arg = tier->forget_arg;
-	tier->forgets += fn != NULL;
-	lock_put(&tier->forget_lock);
+	lock_get(&engine->forgetting.lock);
+	fn = engine->forgetting.fn;
+	arg = engine->forgetting.arg;
+	engine->forgetting.calls += fn != NULL;
+	lock_put(&engine->forgetting.lock);
 	if (!fn)
 		return;
 	fn(arg, ino);
-	lock_get(&tier->forget_lock);
-	if (--tier->forgets == 0)
-		pthread_cond_broadcast(&tier->forgotten);
-	lock_put(&tier->forget_lock);
+	lock_get(&engine->forgetting.lock);
+	if (--engine->forgetting.calls == 0)
+		pthread_cond_broadcast(&engine->forgetting.none);
+	lock_put(&engine->forgetting.lock);
 }
 
-bool forget_wait(struct tier *tier, uint64_t deadline_ns)
+bool forget_wait(struct engine *engine, uint64_t deadline_ns)
 {
-	LOCK_SCOPE(&tier->forget_lock);
+	LOCK_SCOPE(&engine->forgetting.lock);
 
-	while (tier->forgets)
-		if (lock_wait_until(&tier->forget_lock, &tier->forgotten, deadline_ns))
+	while (engine->forgetting.calls)
+		if (lock_wait_until(&engine->forgetting.lock, &engine->forgetting.none, deadline_ns))
 			break;
-	return !tier->forgets;
+	return !engine->forgetting.calls;
 }

@@ -20,7 +20,7 @@ static void bring_soon(void *arg, struct mapper *mapper)
 {
 	const struct healing *healing = arg;
 
-	retry_heal(tier_retry(healing->file->tier), healing->file, mapper, healing->offset, 0);
+	retry_heal(engine_retry(healing->file->engine), healing->file, mapper, healing->offset, 0);
 }
 
 void heal_soon(struct ramfile *file, uint64_t block)
@@ -44,7 +44,7 @@ void heal_written(struct ramfile *file, uint64_t block)
 void heal_later(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
 	if (blocks_has(&file->blocks, block, BLOCK_POISONED))
-		retry_heal(tier_retry(file->tier), file, mapper, block * file->block_bytes, RETRY_MOST_NS);
+		retry_heal(engine_retry(file->engine), file, mapper, block * file->block_bytes, RETRY_MOST_NS);
 }
 
 static void heal_one(void *arg, struct mapper *mapper)

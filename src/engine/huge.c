@@ -39,12 +39,12 @@ static uint64_t unit_blocks(const struct ramfile *file)
 /* Under lock: all of the unit is fresh, and the process wants it huge. */
 static bool is_wanted(struct ramfile *file, struct mapper *mapper, uint64_t first)
 {
-	struct budget *budget = tier_budget(file->tier);
+	struct budget *budget = engine_budget(file->engine);
 	uint64_t start = first * file->block_bytes, end = start + HUGE_BYTES;
 
 	if (start < atomic_load(&mapper->huge_start) || end > atomic_load(&mapper->huge_end) ||
-	    end > file->size_bytes || !tier_sees_pins(file->tier) ||
-	    budget_free(budget) < tier_near_bytes(file->tier) + HUGE_BYTES)
+	    end > file->size_bytes || !engine_sees_pins(file->engine) ||
+	    budget_free(budget) < engine_near_bytes(file->engine) + HUGE_BYTES)
 		return false;
 	for (uint64_t block = first; block < first + unit_blocks(file); block++)
 		if (blocks_state(&file->blocks, block) != BLOCK_HOLE ||
@@ -56,9 +56,9 @@ static bool is_wanted(struct ramfile *file, struct mapper *mapper, uint64_t firs
 /* A later daemon must know, before it demotes a part of one. */
 static bool mark_arena(struct ramfile *file)
 {
-	if (!file->huge_marked)
-		file->huge_marked = arena_set_mark(&file->arena, ARENA_MARK_HUGE, true) == 0;
-	return file->huge_marked;
+	if (!file->huge.marked)
+		file->huge.marked = arena_set_mark(&file->arena, ARENA_MARK_HUGE, true) == 0;
+	return file->huge.marked;
 }
 
 bool huge_zero_unit(struct ramfile *file, struct mapper *mapper, uint64_t block)
@@ -137,7 +137,7 @@ void huge_split_blocks(struct ramfile *file, uint64_t first, uint64_t count, uin
 			huge_split(&file->arena, offset, length < end - offset ? length : end - offset);
 		}
 		memset(held, 0, count);
-		tier_look_pins(file->tier, file, false, first, count, held);
+		engine_look_pins(file->engine, file, false, first, count, held);
 	}
 }
 
@@ -197,7 +197,7 @@ static void split_taken(struct ramfile *file, struct unit *unit)
 static bool is_held(struct ramfile *file, struct unit *unit)
 {
 	memset(unit->held, 0, unit->count);
-	tier_look_pins(file->tier, file, false, unit->first, unit->count, unit->held);
+	engine_look_pins(file->engine, file, false, unit->first, unit->count, unit->held);
 	return memchr(unit->held, 1, unit->count);
 }
 
@@ -277,10 +277,10 @@ bool huge_split_some(struct ramfile *file, uint64_t now_ns)
 {
 	uint64_t done;
 
-	if (now_ns < file->next_split_ns)
+	if (now_ns < file->huge.next_split_ns)
 		return false;
 	done = huge_split_units(file, 0, UINT32_MAX, SPLIT_UNITS);
-	file->next_split_ns = done == SPLIT_UNITS ? now_ns : now_ns + RETRY_NS;
+	file->huge.next_split_ns = done == SPLIT_UNITS ? now_ns : now_ns + RETRY_NS;
 	return done == SPLIT_UNITS;
 }
 
@@ -290,8 +290,8 @@ void huge_load(struct ramfile *file)
 {
 	uint64_t per = unit_blocks(file);
 
-	file->huge_marked = arena_has_mark(&file->arena, ARENA_MARK_HUGE);
-	if (!file->huge_marked)
+	file->huge.marked = arena_has_mark(&file->arena, ARENA_MARK_HUGE);
+	if (!file->huge.marked)
 		return;
 	for (uint64_t unit = 0; (unit = blocks_next(&file->blocks, unit, BLOCKS_IN_DRAM)) + per <= file->blocks.count;
 	     unit += per) {
@@ -301,7 +301,7 @@ void huge_load(struct ramfile *file)
 			there |= blocks_state(&file->blocks, block) == BLOCK_RESIDENT;
 		blocks_set_huge(&file->blocks, unit, there);
 	}
-	if (!tier_sees_pins(file->tier))
+	if (!engine_sees_pins(file->engine))
 		log_warn("file %llu: has huge pages of an earlier daemon, and this one cannot see which: it stays in "
 			 "DRAM",
 			 (unsigned long long)file->ino);
@@ -309,5 +309,5 @@ void huge_load(struct ramfile *file)
 
 bool huge_is_opaque(const struct ramfile *file)
 {
-	return file->huge_marked && !tier_sees_pins(file->tier);
+	return file->huge.marked && !engine_sees_pins(file->engine);
 }

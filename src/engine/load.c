@@ -133,7 +133,7 @@ static uint64_t end_load(struct load *load)
 		loaded++;
 	}
 	lock_put(&file->lock);
-	atomic_fetch_add(&file->promotions, loaded);
+	atomic_fetch_add(&file->counts.promotions, loaded);
 	file_release(file, load->count - loaded);
 	if (waiters)
 		mappers_wake(file, load->first, load->count);
@@ -143,12 +143,12 @@ static uint64_t end_load(struct load *load)
 int load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
 	     uint64_t *ret_blocks)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	struct load load = { .file = file, .mapper = mapper };
 	uint64_t last_bytes = 0;
 	int err;
 
-	err = work_get(tier_works(file->tier), &load.work);
+	err = work_get(engine_works(file->engine), &load.work);
 	if (err)
 		return err;
 	err = work_run(load.work);
@@ -159,7 +159,7 @@ int load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64
 		place_decoded(&load, last_bytes);
 	}
 	*ret_blocks = load.count ? end_load(&load) : 0;
-	work_put(tier_works(file->tier), load.work);
+	work_put(engine_works(file->engine), load.work);
 	return err;
 }
 

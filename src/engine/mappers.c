@@ -16,19 +16,19 @@ unsigned int mappers_each(struct ramfile *file, mappers_fn *fn, void *arg)
 	struct mapper *mapper, *next;
 	unsigned int called = 0;
 
-	lock_get(&file->mapper_lock);
-	for (mapper = file->mappers; mapper; mapper = next) {
+	lock_get(&file->mappers.lock);
+	for (mapper = file->mappers.list; mapper; mapper = next) {
 		mapper->users++;
-		lock_put(&file->mapper_lock);
+		lock_put(&file->mappers.lock);
 		fn(arg, mapper);
 		called++;
-		lock_get(&file->mapper_lock);
+		lock_get(&file->mappers.lock);
 		/* A mapper in use stays in the list, so next is read after the call. */
 		next = mapper->next;
 		if (--mapper->users == 0)
-			pthread_cond_broadcast(&file->mapper_idle);
+			pthread_cond_broadcast(&file->mappers.idle);
 	}
-	lock_put(&file->mapper_lock);
+	lock_put(&file->mappers.lock);
 	return called;
 }
 
@@ -132,7 +132,7 @@ void mappers_look_runs(struct ramfile *file, const struct mapper_run *run, size_
 
 bool mappers_hold(struct ramfile *file, struct mapper *mapper)
 {
-	LOCK_SCOPE(&file->mapper_lock);
+	LOCK_SCOPE(&file->mappers.lock);
 
 	if (mapper->leaving)
 		return false;
@@ -142,24 +142,24 @@ bool mappers_hold(struct ramfile *file, struct mapper *mapper)
 
 bool mappers_leaves(struct ramfile *file, const struct mapper *mapper)
 {
-	LOCK_SCOPE(&file->mapper_lock);
+	LOCK_SCOPE(&file->mappers.lock);
 
 	return mapper->leaving;
 }
 
 void mappers_drop(struct ramfile *file, struct mapper *mapper)
 {
-	LOCK_SCOPE(&file->mapper_lock);
+	LOCK_SCOPE(&file->mappers.lock);
 
 	if (--mapper->users == 0)
-		pthread_cond_broadcast(&file->mapper_idle);
+		pthread_cond_broadcast(&file->mappers.idle);
 }
 
 static bool all_zapped(struct ramfile *file, uint64_t round)
 {
-	LOCK_SCOPE(&file->mapper_lock);
+	LOCK_SCOPE(&file->mappers.lock);
 
-	for (struct mapper *mapper = file->mappers; mapper; mapper = mapper->next)
+	for (struct mapper *mapper = file->mappers.list; mapper; mapper = mapper->next)
 		if (mapper->zapped_round < round)
 			return false;
 	return true;
@@ -170,23 +170,24 @@ void mappers_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 	bool proof = false;
 
 	if (mapper) {
-		lock_get(&file->mapper_lock);
+		lock_get(&file->mappers.lock);
 		if (round > mapper->zapped_round)
 			mapper->zapped_round = round;
-		lock_put(&file->mapper_lock);
+		lock_put(&file->mappers.lock);
 	}
 	lock_get(&file->lock);
-	if (file->zap_sent && round == file->heat.round + 1 && !file->zap_done && all_zapped(file, round)) {
+	if (file->rounds.zap_sent && round == file->heat.round + 1 && !file->rounds.zap_done &&
+	    all_zapped(file, round)) {
 		heat_zapped(&file->heat, clock_ns());
-		file->zap_done = true;
-		file->proven_bytes = file->zap_bytes;
-		proof = file->proof_wanted;
-		file->proof_wanted = false;
+		file->rounds.zap_done = true;
+		file->rounds.proven_bytes = file->rounds.zap_bytes;
+		proof = file->rounds.proof_wanted;
+		file->rounds.proof_wanted = false;
 	}
 	lock_put(&file->lock);
-	tier_kick(file->tier);
+	engine_kick(file->engine);
 	if (proof)
-		room_look_at_limits(file->tier);
+		room_look_at_limits(file->engine);
 }
 
 /* --- who has the arena ----------------------------------------------------------------------------------- */
@@ -212,9 +213,9 @@ bool mappers_have_arena(const struct ramfile *file)
 
 static bool known_holder(struct ramfile *file, uint64_t holder)
 {
-	LOCK_SCOPE(&file->mapper_lock);
+	LOCK_SCOPE(&file->mappers.lock);
 
-	for (struct mapper *mapper = file->mappers; mapper; mapper = mapper->next)
+	for (struct mapper *mapper = file->mappers.list; mapper; mapper = mapper->next)
 		if (mapper->holder == holder)
 			return true;
 	return false;
@@ -237,12 +238,12 @@ bool mappers_attached(struct ramfile *file)
 {
 	unsigned int mappers;
 
-	if (file->cached_opens)
+	if (file->cache.opens)
 		return false;
 	if (file->attaching)
 		return true;
-	lock_get(&file->mapper_lock);
-	mappers = file->mapper_count;
-	lock_put(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
+	mappers = file->mappers.count;
+	lock_put(&file->mappers.lock);
 	return mappers || mappers_have_arena(file);
 }

@@ -6,13 +6,23 @@
  */
 #pragma once
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/lock.h"
 #include "engine/mapper.h"
 
 struct ramfile;
+
+/* A file's part. */
+struct mappers {
+	struct lock lock;
+	pthread_cond_t idle; /* the users of one became 0 */
+	struct mapper *list; /* under lock */
+	unsigned int count;  /* under lock */
+};
 
 /* Calls fn on every mapper of the file, without a lock. Returns how many. */
 typedef void mappers_fn(void *arg, struct mapper *mapper);

@@ -13,7 +13,7 @@
 #include "engine/mapper.h"
 
 struct ramfile;
-struct tier;
+struct engine;
 
 enum fault_kind { FAULT_MISSING, FAULT_PROTECTED };
 
@@ -32,7 +32,7 @@ TAILQ_HEAD(parked_list, parked);
 
 /* The fault found no room: it waits, and the demoter is kicked. Without memory for it, the toucher is woken to come
  * again. offset: in the file; arrived_ns as of fault_serve(). */
-void parked_add(struct tier *tier, struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
-		uint64_t arrived_ns);
+void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapper, uint64_t offset,
+		enum fault_kind kind, uint64_t arrived_ns);
 /* The mapper is leaving: its faults are forgotten, also those of read-ahead and of retries. */
-void parked_forget(struct tier *tier, struct mapper *mapper);
+void parked_forget(struct engine *engine, struct mapper *mapper);

@@ -91,7 +91,7 @@ int partial_complete_all(struct ramfile *file)
 {
 	struct work *work;
 	uint64_t block = 0;
-	int err = work_get(tier_works(file->tier), &work);
+	int err = work_get(engine_works(file->engine), &work);
 
 	if (err)
 		return err;
@@ -104,6 +104,6 @@ int partial_complete_all(struct ramfile *file)
 			block++;
 		}
 	}
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	return err;
 }

@@ -57,7 +57,7 @@ static int load_key(void *arg, struct store_key key, const void *value, uint32_t
 /* What the store has of the file. */
 static int load_keys(struct ramfile *file, struct blocks *blocks)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 
 	return store->ops->heads(store, file->ino, 0, UINT64_MAX, load_key, blocks);
 }
@@ -75,7 +75,7 @@ static int load_arena(struct ramfile *file, struct work *work)
 			if (blocks_state(&file->blocks, block) != BLOCK_RESIDENT) {
 				blocks_place(&file->blocks, block, BLOCK_RESIDENT);
 				file->blocks.generation[block] = 0;
-				budget_force(tier_budget(file->tier), file->block_bytes);
+				budget_force(engine_budget(file->engine), file->block_bytes);
 				atomic_fetch_add(&file->dram_blocks, 1);
 			}
 			if (blocks_away(&file->blocks, block)) {
@@ -109,7 +109,7 @@ static int load_table(struct ramfile *file)
 
 	if (atomic_load(&file->lost))
 		return 0;
-	err = work_get(tier_works(file->tier), &work);
+	err = work_get(engine_works(file->engine), &work);
 	if (err)
 		return err;
 	err = load_keys(file, &file->blocks);
@@ -117,7 +117,7 @@ static int load_table(struct ramfile *file)
 		err = load_arena(file, work);
 	if (!err)
 		huge_load(file);
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	return err;
 }
 
@@ -126,36 +126,36 @@ static int size_check(const struct ramfile *file, uint64_t size_bytes)
 	return size_bytes / file->block_bytes < MAX_BLOCKS && size_bytes <= INT64_MAX ? 0 : -EFBIG;
 }
 
-int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret)
+int ramfile_load(struct engine *engine, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret)
 {
 	struct ramfile *file = calloc(1, sizeof(*file));
 	int err;
 
 	if (!file)
 		return -ENOMEM;
-	file->tier = tier;
+	file->engine = engine;
 	file->ino = ino;
-	file->block_bytes = tier_block_bytes(tier);
+	file->block_bytes = engine_block_bytes(engine);
 	file->size_bytes = size_bytes;
 	file->loaded_ns = clock_ns();
 	atomic_init(&file->lost, lost);
-	atomic_init(&file->limit_bytes, UINT64_MAX);
-	atomic_init(&file->growth_bytes, UINT64_MAX);
+	atomic_init(&file->limit.bytes, UINT64_MAX);
+	atomic_init(&file->limit.growth_bytes, UINT64_MAX);
 	lock_init(&file->lock, LOCK_RANK_FILE);
-	lock_init(&file->mapper_lock, LOCK_RANK_MAPPERS);
+	lock_init(&file->mappers.lock, LOCK_RANK_MAPPERS);
 	lock_cond_init(&file->settled);
-	lock_cond_init(&file->mapper_idle);
+	lock_cond_init(&file->mappers.idle);
 	lock_cond_init(&file->away.wanted);
 	file->arena.fd = -1;
 	err = size_check(file, size_bytes);
 	if (!err)
 		err = blocks_init(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
 	if (!err)
-		err = arena_init(&file->arena, tier_arena_dir(tier), ino, file_whole_pages(size_bytes));
+		err = arena_init(&file->arena, engine_arena_dir(engine), ino, file_whole_pages(size_bytes));
 	if (!err)
 		err = load_table(file);
 	if (!err)
-		err = tier_add_file(tier, file);
+		err = engine_add_file(engine, file);
 	if (err) {
 		ramfile_unload(file);
 		return err;
@@ -186,7 +186,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	old = file->blocks;
 	file->blocks = fresh;
 	file->size_bytes = size_bytes;
-	tier_set_demand(file->tier, file);
+	engine_set_demand(file->engine, file);
 	lock_put(&file->lock);
 	blocks_fini(&old);
 	return 0;
@@ -205,21 +205,21 @@ void ramfile_unload(struct ramfile *file)
 {
 	if (!file)
 		return;
-	tier_remove_file(file->tier, file);
+	engine_remove_file(file->engine, file);
 #ifdef TIERFS_DEBUG
 	if (file->loaded && file->arena.fd >= 0 && file->blocks.count <= CHECK_BLOCKS_MAX)
 		file_check_idle(file);
 #endif
-	budget_release(tier_budget(file->tier),
+	budget_release(engine_budget(file->engine),
 		       (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
 	if (may_remove_arena(file))
 		arena_remove(&file->arena);
 	arena_fini(&file->arena);
 	blocks_fini(&file->blocks);
 	pthread_cond_destroy(&file->settled);
-	pthread_cond_destroy(&file->mapper_idle);
+	pthread_cond_destroy(&file->mappers.idle);
 	pthread_cond_destroy(&file->away.wanted);
-	lock_fini(&file->mapper_lock);
+	lock_fini(&file->mappers.lock);
 	lock_fini(&file->lock);
 	free(file);
 }
@@ -228,8 +228,8 @@ int ramfile_destroy(struct ramfile *file)
 {
 	int err, arena_err;
 
-	tier_remove_file(file->tier, file); /* a batch at work ends: it may be about to put */
-	err = tier_store(file->tier)->ops->remove(tier_store(file->tier), file->ino, 0, UINT64_MAX);
+	engine_remove_file(file->engine, file); /* a batch at work ends: it may be about to put */
+	err = engine_store(file->engine)->ops->remove(engine_store(file->engine), file->ino, 0, UINT64_MAX);
 	/* Also after an error: nobody needs the content any more, and its DRAM is given back now. */
 	arena_err = arena_remove(&file->arena);
 	ramfile_unload(file);
@@ -244,7 +244,7 @@ static bool clean_locked(const struct ramfile *file)
 {
 	const uint64_t *in_state = file->blocks.in_state;
 
-	return !file->changing && file->changes == file->synced_changes && !in_state[BLOCK_RESIDENT] &&
+	return !file->changes.at_work && file->changes.ended == file->changes.synced && !in_state[BLOCK_RESIDENT] &&
 	       !in_state[BLOCK_LOADING] && !in_state[BLOCK_STORING] && !in_state[BLOCK_UPDATING];
 }
 
@@ -253,9 +253,9 @@ int ramfile_is_clean(struct ramfile *file, bool *ret_clean)
 	unsigned int mappers;
 	uint64_t holder;
 
-	lock_get(&file->mapper_lock);
-	mappers = file->mapper_count;
-	lock_put(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
+	mappers = file->mappers.count;
+	lock_put(&file->mappers.lock);
 	lock_get(&file->lock);
 	*ret_clean = !mappers && clean_locked(file) && arena_next_holder(&file->arena, 0, &holder) == -ENOENT;
 	lock_put(&file->lock);
@@ -276,21 +276,21 @@ int ramfile_sync(struct ramfile *file)
 	int err;
 
 	lock_get(&file->lock);
-	changes = file->changes;
+	changes = file->changes.ended;
 	lock_put(&file->lock);
-	err = tier_store(file->tier)->ops->sync(tier_store(file->tier));
+	err = engine_store(file->engine)->ops->sync(engine_store(file->engine));
 	if (err)
 		return err;
 	lock_get(&file->lock);
-	if (changes > file->synced_changes)
-		file->synced_changes = changes;
+	if (changes > file->changes.synced)
+		file->changes.synced = changes;
 	lock_put(&file->lock);
 	return 0;
 }
 
 uint64_t ramfile_shared_bytes(const struct ramfile *file)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 
 	return store->ops->shared_bytes(store, file->ino);
 }
@@ -318,15 +318,15 @@ static void count_tiers(const struct ramfile *file, struct ramfile_figures *ret)
 void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 {
 	struct ramfile_figures figures = { .block_bytes = file->block_bytes };
-	lock_get(&file->mapper_lock);
-	figures.mappers = file->mapper_count;
-	lock_put(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
+	figures.mappers = file->mappers.count;
+	lock_put(&file->mappers.lock);
 	lock_get(&file->lock);
 	figures.size_bytes = file->size_bytes;
 	figures.arena_bytes = atomic_load(&file->dram_blocks) * file->block_bytes;
 	figures.cached_bytes = file->blocks.cached * file->block_bytes;
-	figures.cached_opens = file->cached_opens;
-	figures.cache_unknown = file->cached_opens && file->cache_unknown;
+	figures.cached_opens = file->cache.opens;
+	figures.cache_unknown = file->cache.opens && file->cache.unknown;
 	count_tiers(file, &figures);
 	figures.stored_bytes = file->blocks.stored_total_bytes;
 	figures.pinned_bytes = file->blocks.pinned * file->block_bytes;
@@ -334,12 +334,12 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	figures.wanted_blocks = away_count_wanted(file);
 	figures.huge_bytes = file->blocks.huge * HUGE_BYTES;
 	lock_put(&file->lock);
-	figures.promotions = atomic_load(&file->promotions);
-	figures.demotions = atomic_load(&file->demotions);
-	figures.demotions_aborted = atomic_load(&file->demotions_aborted);
-	figures.direct_read_bytes = atomic_load(&file->direct_read_bytes);
-	figures.direct_write_bytes = atomic_load(&file->direct_write_bytes);
-	figures.errors = atomic_load(&file->errors);
+	figures.promotions = atomic_load(&file->counts.promotions);
+	figures.demotions = atomic_load(&file->counts.demotions);
+	figures.demotions_aborted = atomic_load(&file->counts.demotions_aborted);
+	figures.direct_read_bytes = atomic_load(&file->counts.direct_read_bytes);
+	figures.direct_write_bytes = atomic_load(&file->counts.direct_write_bytes);
+	figures.errors = atomic_load(&file->counts.errors);
 	figures.fault_count = atomic_load(&file->faults.count);
 	figures.fault_p50_ns = hist_percentile(&file->faults, 50);
 	figures.fault_p99_ns = hist_percentile(&file->faults, 99);
@@ -451,7 +451,7 @@ int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on)
 	/* Pinned memory is out of everybody's reach: all of it together gets half of the budget. Only an unpin may be
 	 * of far more blocks than that. */
 	if (on)
-		return tier_pin(file->tier, file, first, end);
+		return engine_pin(file->engine, file, first, end);
 	LOCK_SCOPE(&file->lock);
 	for (uint64_t block = blocks_next(&file->blocks, first, BLOCKS_USED);
 	     block < file->blocks.count && block * file->block_bytes < end;

@@ -15,11 +15,11 @@
 #include <stdint.h>
 
 struct ramfile;
-struct tier;
+struct engine;
 
 /* The file comes into being in DRAM: its table is rebuilt from the arena and the store's keys. One struct per inode at
  * a time; names/ sees to that. lost: reads and writes answer EIO until truncated to 0. */
-int ramfile_load(struct tier *tier, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret);
+int ramfile_load(struct engine *engine, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret);
 /* Drops the struct from memory; the arena and the store stay as they are. No mapper may be left. */
 void ramfile_unload(struct ramfile *file);
 /* Removes content everywhere (arena and store) and unloads, also when something could not be removed. */
@@ -33,7 +33,7 @@ int ramfile_is_clean(struct ramfile *file, bool *ret_clean);
 /* If it is clean still. The next change calls file_dirty_fn again. */
 void ramfile_mark_clean(struct ramfile *file);
 
-/* Pinned blocks are never demoted; those that are cold stay cold. on: -ENOMEM as of tier_pin(). */
+/* Pinned blocks are never demoted; those that are cold stay cold. on: -ENOMEM as of engine_pin(). */
 int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on);
 
 /* An empty file that nobody changes the size of: grows, and what is stored beyond its end is its content. */

@@ -183,17 +183,17 @@ static void read_piece(void *arg, unsigned int piece)
 {
 	struct read_run *run = arg;
 	struct ramfile *file = run->file;
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	struct reader reader = { .run = run };
 	uint64_t first = piece * run->piece_blocks, count = run->count - first;
 	int none = 0;
-	int err = work_get(tier_works(file->tier), &reader.work);
+	int err = work_get(engine_works(file->engine), &reader.work);
 
 	if (count > run->piece_blocks)
 		count = run->piece_blocks;
 	if (!err)
 		err = store->ops->walk(store, file->ino, run->first + first, count, read_value, &reader);
-	work_put(tier_works(file->tier), reader.work);
+	work_put(engine_works(file->engine), reader.work);
 	if (err)
 		atomic_compare_exchange_strong(&run->error, &none, err);
 }
@@ -202,7 +202,7 @@ static void read_piece(void *arg, unsigned int piece)
 static int walk_run(struct read_run *run)
 {
 	struct ramfile *file = run->file;
-	struct crew *crew = tier_crew(file->tier);
+	struct crew *crew = engine_crew(file->engine);
 
 	run->piece_blocks = PIECE_BYTES / file->block_bytes;
 	if (run->count <= run->piece_blocks || !crew_spare(crew))
@@ -215,7 +215,7 @@ static int walk_run(struct read_run *run)
 static int read_cold(struct read_run *run)
 {
 	struct ramfile *file = run->file;
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	int err;
 
 	memset(run->done, 0, run->count);
@@ -304,7 +304,7 @@ static bool wait_for_device(struct ramfile *file, const struct read_run *run, ui
 	lock_put(&file->lock);
 	if (!*failed_ns)
 		*failed_ns = now;
-	if (damaged || !tier_retry(file->tier) || now - *failed_ns >= RETRY_READ_NS)
+	if (damaged || !engine_retry(file->engine) || now - *failed_ns >= RETRY_READ_NS)
 		return false;
 	pause = retry_pause_ns(now - *failed_ns);
 	nanosleep(&(struct timespec){ .tv_sec = (time_t)(pause / NS_PER_S), .tv_nsec = (long)(pause % NS_PER_S) },
@@ -321,7 +321,7 @@ int read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, ui
 
 	if (atomic_load(&file->lost))
 		return -EIO;
-	err = work_get(tier_works(file->tier), &run.work);
+	err = work_get(engine_works(file->engine), &run.work);
 	if (err)
 		return err;
 	while (done < len) {
@@ -338,7 +338,7 @@ int read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, ui
 			break;
 		done += run.length;
 	}
-	work_put(tier_works(file->tier), run.work);
+	work_put(engine_works(file->engine), run.work);
 	if (err && err != -ENODATA)
 		return err;
 	*ret_len = done;
@@ -365,7 +365,7 @@ int ramfile_seek(struct ramfile *file, uint64_t offset, int whence, uint64_t *re
 	LOCK_SCOPE(&file->lock);
 	if (offset >= file->size_bytes)
 		return -ENXIO;
-	if (want_hole && file->cached_opens && file->cache_unknown)
+	if (want_hole && file->cache.opens && file->cache.unknown)
 		block = file->blocks.count;
 	while (block < file->blocks.count && is_hole(file, block) != want_hole)
 		block = want_hole ? block + 1 : blocks_next(&file->blocks, block + 1, BLOCKS_USED);

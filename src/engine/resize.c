@@ -37,7 +37,7 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count,
 	blocks_resize(&file->blocks, count);
 	*ret_cached = cached - file->blocks.cached;
 	file->size_bytes = size_bytes;
-	tier_set_demand(file->tier, file);
+	engine_set_demand(file->engine, file);
 	return true;
 }
 
@@ -76,7 +76,7 @@ static int shrink(struct ramfile *file, uint64_t size_bytes)
 	}
 	if (err)
 		give_back_length(file, old);
-	room_release(file->tier, cached * file->block_bytes);
+	room_release(file->engine, cached * file->block_bytes);
 	return err;
 }
 
@@ -120,7 +120,7 @@ static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, e
 static int make_room(struct ramfile *file, uint64_t size_bytes, uint64_t fresh, uint8_t *left)
 {
 	uint64_t old_blocks = (file_size(file) + file->block_bytes - 1) / file->block_bytes;
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	int err = 0;
 
 	/* A truncate that was cut short may have left keys beyond the end. */
@@ -149,12 +149,12 @@ static int grow_table(struct ramfile *file, uint64_t size_bytes, uint64_t fresh,
 	if (err)
 		return err;
 	file->size_bytes = size_bytes;
-	tier_set_demand(file->tier, file);
+	engine_set_demand(file->engine, file);
 	for (uint64_t i = 0; i < fresh; i++) {
 		if (!left[i])
 			continue;
 		blocks_place(&file->blocks, old_blocks + i, BLOCK_RESIDENT);
-		budget_force(tier_budget(file->tier), file->block_bytes);
+		budget_force(engine_budget(file->engine), file->block_bytes);
 		atomic_fetch_add(&file->dram_blocks, 1);
 	}
 	return 0;
@@ -188,7 +188,7 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 
 	if (old % file->block_bytes == 0)
 		return extend_owned(file, size_bytes);
-	err = work_get(tier_works(file->tier), &work);
+	err = work_get(engine_works(file->engine), &work);
 	if (err)
 		return err;
 	lock_get(&file->lock);
@@ -200,7 +200,7 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 	if (!err)
 		err = extend_owned(file, size_bytes);
 	file_end_update(file, block, now);
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	return err;
 }
 
@@ -221,7 +221,7 @@ static int change_size(struct ramfile *file, uint64_t old, uint64_t size_bytes)
 /* Nothing of the old content is left to be read as zeros, or it is lost still. */
 static int truncate_lost(struct ramfile *file)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	int err = store->ops->remove(store, file->ino, 0, UINT64_MAX);
 
 	if (err)

@@ -5,6 +5,7 @@
  */
 #include "engine/room.h"
 
+#include <stdlib.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -20,16 +21,16 @@
 #define WRITE_TELL_NS (2 * NS_PER_S)
 #define WRITE_GIVE_UP_NS (5 * NS_PER_S)
 
-static bool less_free_than(struct tier *tier, unsigned int divisor)
+static bool less_free_than(struct engine *engine, unsigned int divisor)
 {
-	return budget_free(&tier->budget) < budget_reserve_bytes(&tier->budget) / divisor && !tier_fits(tier);
+	return budget_free(&engine->budget) < budget_reserve_bytes(&engine->budget) / divisor && !engine_fits(engine);
 }
 
 /* Half of the reserve is used: it is refilled whole. One walk over the tables then serves many blocks; refilling each
  * block as it is taken would cost a walk each. Where everything fits nobody needs a reserve. */
-static bool reserve_used(struct tier *tier)
+static bool reserve_used(struct engine *engine)
 {
-	return less_free_than(tier, 2);
+	return less_free_than(engine, 2);
 }
 
 /* --- a file's own limit ------------------------------------------------------------------------------------ */
@@ -38,24 +39,24 @@ void room_set_limit(struct ramfile *file, uint64_t bytes)
 {
 	uint64_t before;
 
-	if (bytes >= tier_dram_bytes(file->tier))
+	if (bytes >= engine_dram_bytes(file->engine))
 		bytes = UINT64_MAX; /* the budget is less */
-	before = atomic_exchange(&file->limit_bytes, bytes);
+	before = atomic_exchange(&file->limit.bytes, bytes);
 	if (before == UINT64_MAX && bytes != UINT64_MAX)
 		log_info("file %llu: its mappers may have no more than %llu bytes of it in DRAM, by their memory "
 			 "cgroup or "
 			 "because they lock memory",
 			 (unsigned long long)file->ino, (unsigned long long)bytes);
 	if (bytes > before)
-		room_announce(file->tier);
+		room_announce(file->engine);
 	if (room_missing_of(file))
-		tier_kick(file->tier);
+		engine_kick(file->engine);
 }
 
 void room_set_growth(struct ramfile *file, uint64_t bytes)
 {
-	if (atomic_exchange(&file->growth_bytes, bytes) < bytes)
-		room_announce(file->tier);
+	if (atomic_exchange(&file->limit.growth_bytes, bytes) < bytes)
+		room_announce(file->engine);
 }
 
 uint64_t room_taken_by(struct ramfile *file)
@@ -73,23 +74,23 @@ static uint64_t kept_of(uint64_t limit)
 
 bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
 {
-	uint64_t limit = atomic_load(&file->limit_bytes);
+	uint64_t limit = atomic_load(&file->limit.bytes);
 	uint64_t kept = need == BUDGET_MUST ? 0 : kept_of(limit);
 
-	if (room_taken_by(file) + bytes > atomic_load(&file->growth_bytes) && !tier_fits(file->tier))
+	if (room_taken_by(file) + bytes > atomic_load(&file->limit.growth_bytes) && !engine_fits(file->engine))
 		return false;
 	return limit == UINT64_MAX || room_taken_by(file) + bytes + kept <= limit;
 }
 
 uint64_t room_missing_of(struct ramfile *file)
 {
-	uint64_t limit = atomic_load(&file->limit_bytes), kept = kept_of(limit), has;
+	uint64_t limit = atomic_load(&file->limit.bytes), kept = kept_of(limit), has;
 
 	if (limit == UINT64_MAX)
 		return 0;
 	has = room_taken_by(file);
 	if (has + kept / 2 <= limit) {
-		atomic_store(&file->limit_near, false);
+		atomic_store(&file->limit.near, false);
 		return 0;
 	}
 	return has + kept - limit;
@@ -97,54 +98,77 @@ uint64_t room_missing_of(struct ramfile *file)
 
 /* --- who waits ----------------------------------------------------------------------------------------------- */
 
-void room_used(struct tier *tier)
+void room_used(struct engine *engine)
 {
-	if (reserve_used(tier) && !atomic_exchange(&tier->pressed, true))
-		tier_kick(tier);
+	if (reserve_used(engine) && !atomic_exchange(&engine->room.pressed, true))
+		engine_kick(engine);
 }
 
-void room_on_room(struct tier *tier, room_fn *fn, void *arg)
+void room_init(struct room *room)
 {
-	LOCK_SCOPE(&tier->parked_lock);
-
-	tier->on_room = fn;
-	tier->on_room_arg = arg;
+	lock_init(&room->lock, LOCK_RANK_BUDGET);
+	lock_cond_init(&room->wakeup);
+	lock_cond_init(&room->freed);
+	lock_cond_init(&room->squeeze);
+	TAILQ_INIT(&room->parked);
 }
 
-void room_on_limit(struct tier *tier, room_fn *fn, void *arg)
+void room_fini(struct room *room)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	struct parked *parked;
 
-	tier->on_limit = fn;
-	tier->on_limit_arg = arg;
+	while ((parked = TAILQ_FIRST(&room->parked))) {
+		TAILQ_REMOVE(&room->parked, parked, link);
+		free(parked);
+	}
+	pthread_cond_destroy(&room->wakeup);
+	pthread_cond_destroy(&room->freed);
+	pthread_cond_destroy(&room->squeeze);
+	lock_fini(&room->lock);
 }
 
-void room_look_at_limits(struct tier *tier)
+void room_on_room(struct engine *engine, room_fn *fn, void *arg)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
-	if (tier->parked_own && tier->on_limit)
-		tier->on_limit(tier->on_limit_arg);
+	engine->room.on_room = fn;
+	engine->room.on_room_arg = arg;
 }
 
-void room_announce(struct tier *tier)
+void room_on_limit(struct engine *engine, room_fn *fn, void *arg)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
-	if (tier->parked_count && tier->on_room)
-		tier->on_room(tier->on_room_arg);
+	engine->room.on_limit = fn;
+	engine->room.on_limit_arg = arg;
 }
 
-void room_release(struct tier *tier, uint64_t bytes)
+void room_look_at_limits(struct engine *engine)
+{
+	LOCK_SCOPE(&engine->room.lock);
+
+	if (engine->room.parked_own && engine->room.on_limit)
+		engine->room.on_limit(engine->room.on_limit_arg);
+}
+
+void room_announce(struct engine *engine)
+{
+	LOCK_SCOPE(&engine->room.lock);
+
+	if (engine->room.parked_count && engine->room.on_room)
+		engine->room.on_room(engine->room.on_room_arg);
+}
+
+void room_release(struct engine *engine, uint64_t bytes)
 {
 	if (!bytes)
 		return;
-	budget_release(&tier->budget, bytes);
-	room_announce(tier);
-	lock_get(&tier->parked_lock);
-	if (tier->room_waiters)
-		pthread_cond_broadcast(&tier->room);
-	lock_put(&tier->parked_lock);
+	budget_release(&engine->budget, bytes);
+	room_announce(engine);
+	lock_get(&engine->room.lock);
+	if (engine->room.waiters)
+		pthread_cond_broadcast(&engine->room.freed);
+	lock_put(&engine->room.lock);
 }
 
 static void sum_arenas(void *arg, struct ramfile *file)
@@ -152,61 +176,61 @@ static void sum_arenas(void *arg, struct ramfile *file)
 	*(uint64_t *)arg += atomic_load(&file->dram_blocks) * file->block_bytes;
 }
 
-void room_wait(struct tier *tier, uint64_t bytes, uint64_t deadline_ns)
+void room_wait(struct engine *engine, uint64_t bytes, uint64_t deadline_ns)
 {
 	bool late = false;
 
-	if (budget_free(&tier->budget) >= bytes || !tier->thread_runs)
+	if (budget_free(&engine->budget) >= bytes || !engine->thread_runs)
 		return;
-	atomic_fetch_add(&tier->waited_faults, 1);
-	LOCK_SCOPE(&tier->parked_lock);
-	tier_wake_demoter(tier);
-	tier->room_waiters++;
-	while (!late && budget_free(&tier->budget) < bytes)
-		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
-	tier->room_waiters--;
+	atomic_fetch_add(&engine->room.waited_faults, 1);
+	LOCK_SCOPE(&engine->room.lock);
+	engine_wake_demoter(engine);
+	engine->room.waiters++;
+	while (!late && budget_free(&engine->budget) < bytes)
+		late = lock_wait_until(&engine->room.lock, &engine->room.freed, deadline_ns) != 0;
+	engine->room.waiters--;
 }
 
-void room_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns)
+void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t deadline_ns)
 {
-	uint64_t most = atomic_load(&tier->budget.limit_bytes) / divisor;
+	uint64_t most = atomic_load(&engine->budget.limit_bytes) / divisor;
 	uint64_t staged = 0;
 	bool late = false;
 
-	if (!tier->thread_runs) /* nobody would make room */
+	if (!engine->thread_runs) /* nobody would make room */
 		return;
-	tier_each_resident(tier, sum_arenas, &staged);
-	while (!late && staged > most && reserve_used(tier)) {
-		lock_get(&tier->parked_lock);
-		tier_wake_demoter(tier);
-		tier->room_waiters++;
-		late = lock_wait_until(&tier->parked_lock, &tier->room, deadline_ns) != 0;
-		tier->room_waiters--;
-		lock_put(&tier->parked_lock);
+	engine_each_resident(engine, sum_arenas, &staged);
+	while (!late && staged > most && reserve_used(engine)) {
+		lock_get(&engine->room.lock);
+		engine_wake_demoter(engine);
+		engine->room.waiters++;
+		late = lock_wait_until(&engine->room.lock, &engine->room.freed, deadline_ns) != 0;
+		engine->room.waiters--;
+		lock_put(&engine->room.lock);
 		staged = 0;
-		tier_each_resident(tier, sum_arenas, &staged);
+		engine_each_resident(engine, sum_arenas, &staged);
 	}
 }
 
 /* Copies of what plain mappings have written back. */
 static void sum_staged(void *arg, struct ramfile *file)
 {
-	if (atomic_load(&file->was_cached))
+	if (atomic_load(&file->cache.was_cached))
 		*(uint64_t *)arg += room_taken_by(file);
 }
 
-/* Under parked_lock: there is room for it now, by what the arenas had just before. */
-static bool let_in(struct tier *tier, uint64_t bytes, uint64_t staged, bool anyway)
+/* Under the lock of room.h: there is room for it now, by what the arenas had just before. */
+static bool let_in(struct engine *engine, uint64_t bytes, uint64_t staged, bool anyway)
 {
-	uint64_t others = staged + tier->writing_bytes;
+	uint64_t others = staged + engine->room.writing_bytes;
 
-	if (!anyway && others && others + bytes > tier_dram_bytes(tier) / 2)
+	if (!anyway && others && others + bytes > engine_dram_bytes(engine) / 2)
 		return false;
-	tier->writing_bytes += bytes;
+	engine->room.writing_bytes += bytes;
 	return true;
 }
 
-void room_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
+void room_begin_write_back(struct engine *engine, uint64_t bytes, bool held)
 {
 	uint64_t began_ns = clock_ns();
 	bool in = false, waits = false, tell;
@@ -214,22 +238,22 @@ void room_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
 	while (!in) {
 		uint64_t staged = 0;
 
-		tier_each_resident(tier, sum_staged, &staged);
-		lock_get(&tier->parked_lock);
-		in = let_in(tier, bytes, tier->thread_runs ? staged : 0,
-			    !reserve_used(tier) || (!held && clock_ns() >= began_ns + WRITE_GIVE_UP_NS));
-		tier->waiting_writes += !in && !waits;
-		tier->waiting_writes -= in && waits;
+		engine_each_resident(engine, sum_staged, &staged);
+		lock_get(&engine->room.lock);
+		in = let_in(engine, bytes, engine->thread_runs ? staged : 0,
+			    !reserve_used(engine) || (!held && clock_ns() >= began_ns + WRITE_GIVE_UP_NS));
+		engine->room.waiting_writes += !in && !waits;
+		engine->room.waiting_writes -= in && waits;
 		waits = !in;
-		tell = waits && !tier->write_told && clock_ns() >= began_ns + WRITE_TELL_NS;
-		tier->write_told = tier->waiting_writes && (tier->write_told || tell);
+		tell = waits && !engine->room.write_told && clock_ns() >= began_ns + WRITE_TELL_NS;
+		engine->room.write_told = engine->room.waiting_writes && (engine->room.write_told || tell);
 		if (waits) {
-			tier_wake_demoter(tier);
-			tier->room_waiters++;
-			lock_wait_until(&tier->parked_lock, &tier->room, clock_ns() + WRITE_LOOK_NS);
-			tier->room_waiters--;
+			engine_wake_demoter(engine);
+			engine->room.waiters++;
+			lock_wait_until(&engine->room.lock, &engine->room.freed, clock_ns() + WRITE_LOOK_NS);
+			engine->room.waiters--;
 		}
-		lock_put(&tier->parked_lock);
+		lock_put(&engine->room.lock);
 		if (tell)
 			log_warn("what plain mappings wrote has to wait: half of the budget is in copies that the "
 				 "store has not "
@@ -237,54 +261,54 @@ void room_begin_write_back(struct tier *tier, uint64_t bytes, bool held)
 	}
 }
 
-void room_end_write_back(struct tier *tier, uint64_t bytes)
+void room_end_write_back(struct engine *engine, uint64_t bytes)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
-	tier->writing_bytes -= bytes;
-	if (tier->room_waiters)
-		pthread_cond_broadcast(&tier->room);
+	engine->room.writing_bytes -= bytes;
+	if (engine->room.waiters)
+		pthread_cond_broadcast(&engine->room.freed);
 }
 
-uint64_t room_wait_squeeze(struct tier *tier, uint64_t deadline_ns)
+uint64_t room_wait_squeeze(struct engine *engine, uint64_t deadline_ns)
 {
 	uint64_t reserve, free_bytes;
 	bool late = false;
 
-	atomic_store(&tier->evictor_tid, gettid());
-	LOCK_SCOPE(&tier->parked_lock);
+	atomic_store(&engine->room.evictor_tid, gettid());
+	LOCK_SCOPE(&engine->room.lock);
 	for (;;) {
-		reserve = budget_reserve_bytes(&tier->budget);
-		free_bytes = budget_free(&tier->budget);
-		if (free_bytes < reserve || late || tier->squeeze_ends)
+		reserve = budget_reserve_bytes(&engine->budget);
+		free_bytes = budget_free(&engine->budget);
+		if (free_bytes < reserve || late || engine->room.squeeze_ends)
 			break;
-		late = lock_wait_until(&tier->parked_lock, &tier->squeeze, deadline_ns) != 0;
+		late = lock_wait_until(&engine->room.lock, &engine->room.squeeze, deadline_ns) != 0;
 	}
-	tier->squeeze_ends = false;
+	engine->room.squeeze_ends = false;
 	return free_bytes < reserve ? reserve - free_bytes : 0;
 }
 
-void room_set_evictor(struct tier *tier, bool on)
+void room_set_evictor(struct engine *engine, bool on)
 {
-	atomic_store(&tier->evictor, on);
+	atomic_store(&engine->room.evictor, on);
 }
 
-bool room_has_evictor(struct tier *tier)
+bool room_has_evictor(struct engine *engine)
 {
-	return atomic_load(&tier->evictor);
+	return atomic_load(&engine->room.evictor);
 }
 
-bool room_is_evictor(struct tier *tier)
+bool room_is_evictor(struct engine *engine)
 {
-	return atomic_load(&tier->evictor_tid) == gettid();
+	return atomic_load(&engine->room.evictor_tid) == gettid();
 }
 
-void room_end_squeeze(struct tier *tier)
+void room_end_squeeze(struct engine *engine)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
-	tier->squeeze_ends = true;
-	pthread_cond_broadcast(&tier->squeeze);
+	engine->room.squeeze_ends = true;
+	pthread_cond_broadcast(&engine->room.squeeze);
 }
 
 struct plain_list {
@@ -297,42 +321,42 @@ static void list_plain(void *arg, struct ramfile *file)
 	struct plain_list *list = arg;
 
 	LOCK_SCOPE(&file->lock);
-	if ((file->cached_opens || file->blocks.cached || file->cache_unknown) && list->count < list->max)
+	if ((file->cache.opens || file->blocks.cached || file->cache.unknown) && list->count < list->max)
 		list->ino[list->count++] = file->ino;
 }
 
-size_t room_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max)
+size_t room_plain_files(struct engine *engine, uint64_t *ret_ino, size_t max)
 {
 	struct plain_list list = { .ino = ret_ino, .max = max };
 
-	tier_each_file(tier, list_plain, &list);
+	engine_each_file(engine, list_plain, &list);
 	return list.count;
 }
 
-uint64_t room_parked(struct tier *tier)
+uint64_t room_parked(struct engine *engine)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
-	return tier->parked_count;
+	return engine->room.parked_count;
 }
 
-uint64_t room_waiting_writes(struct tier *tier)
+uint64_t room_waiting_writes(struct engine *engine)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
-	return tier->waiting_writes;
+	return engine->room.waiting_writes;
 }
 
-bool room_wanted(struct tier *tier)
+bool room_wanted(struct engine *engine)
 {
-	if (less_free_than(tier, 4))
+	if (less_free_than(engine, 4))
 		return true;
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
-	return tier->parked_count > tier->parked_own || tier->room_waiters;
+	return engine->room.parked_count > engine->room.parked_own || engine->room.waiters;
 }
 
-bool room_pressed(struct tier *tier)
+bool room_pressed(struct engine *engine)
 {
-	return reserve_used(tier) || room_wanted(tier);
+	return reserve_used(engine) || room_wanted(engine);
 }

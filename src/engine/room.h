@@ -7,40 +7,83 @@
  */
 #pragma once
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
+#include "base/lock.h"
+#include "engine/parked.h"
 #include "mem/budget.h"
 
 struct ramfile;
-struct tier;
+struct engine;
 
 /* Called, on any thread, when a fault that waits for room may go on: somebody shall call fault_resume() until it
  * returns false. fn must not block. */
 typedef void room_fn(void *arg);
+
+/* The engine's part: who waits, and who is told. */
+struct room {
+	struct lock lock;
+	room_fn *on_room; /* under lock, also while it is called, and so is on_limit */
+	void *on_room_arg;
+	room_fn *on_limit;
+	void *on_limit_arg;
+	struct parked_list parked; /* under lock */
+	uint64_t parked_count;     /* under lock */
+	uint64_t parked_own;       /* under lock: of those, faults of a file that is at its own limit */
+	uint64_t writing_bytes;    /* under lock: write back that was let in and is not done */
+	uint64_t waiting_writes;   /* under lock: requests of it that were not */
+	bool write_told;           /* under lock: the log says that some wait */
+	pthread_cond_t wakeup;     /* with lock, of the demoter: kicked or stopping */
+	bool kicked, stopping;     /* under lock */
+	unsigned int waiters;      /* under lock: threads in room_wait() and room_wait_staged() */
+	pthread_cond_t freed;      /* with lock: budget was given back */
+	pthread_cond_t squeeze;    /* with lock: the reserve may be used, or squeeze_ends */
+	bool squeeze_ends;         /* under lock */
+
+	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
+	_Atomic pid_t evictor_tid;
+	_Atomic bool pressed; /* the demoter was told that the reserve is used */
+	_Atomic uint64_t waited_faults;
+};
+
+/* A file's part: limits of its own, beside the budget. */
+struct room_limit {
+	_Atomic uint64_t bytes;        /* room_set_limit() */
+	_Atomic uint64_t growth_bytes; /* room_set_growth() */
+	_Atomic bool near;             /* the demoter was told that it is */
+};
+
+/* Of zeroed memory. fini: nobody waits; faults that are parked are forgotten. */
+void room_init(struct room *room);
+void room_fini(struct room *room);
+
 /* NULL: nobody is told. */
-void room_on_room(struct tier *tier, room_fn *fn, void *arg);
+void room_on_room(struct engine *engine, room_fn *fn, void *arg);
 /* The same when a fault waits for a limit of its file's own. fn must not block. */
-void room_on_limit(struct tier *tier, room_fn *fn, void *arg);
+void room_on_limit(struct engine *engine, room_fn *fn, void *arg);
 
 /* --- is there enough --- */
 
 /* Half of the reserve is used, or somebody waits: room has to be made. */
-bool room_pressed(struct tier *tier);
+bool room_pressed(struct engine *engine);
 /* Somebody waits, or will soon: of the reserve less than a quarter is left. */
-bool room_wanted(struct tier *tier);
+bool room_wanted(struct engine *engine);
 /* Faults that wait now, and requests of write back that do. */
-uint64_t room_parked(struct tier *tier);
-uint64_t room_waiting_writes(struct tier *tier);
+uint64_t room_parked(struct engine *engine);
+uint64_t room_waiting_writes(struct engine *engine);
 /* Some was made: parked faults may go on. */
-void room_announce(struct tier *tier);
+void room_announce(struct engine *engine);
 /* Waits until that many bytes are free, or the deadline. Returns at once if no demoter runs. */
-void room_wait(struct tier *tier, uint64_t bytes, uint64_t deadline_ns);
+void room_wait(struct engine *engine, uint64_t bytes, uint64_t deadline_ns);
 /* After a reservation: kicks the demoter if half of the reserve is used. */
-void room_used(struct tier *tier);
+void room_used(struct engine *engine);
 /* Gives back budget, and wakes who waits. */
-void room_release(struct tier *tier, uint64_t bytes);
+void room_release(struct engine *engine, uint64_t bytes);
 
 /* --- a file's own limit --- */
 
@@ -50,7 +93,7 @@ void room_set_limit(struct ramfile *file, uint64_t bytes);
 /* Whoever knows what the mappers are up to wants to be asked again (room_on_limit()) before more than this is there. */
 void room_set_growth(struct ramfile *file, uint64_t bytes);
 /* Who asked is asked again, if a fault waits for its file's own limit, which may be more now. */
-void room_look_at_limits(struct tier *tier);
+void room_look_at_limits(struct engine *engine);
 /* What of the file is in DRAM, or reserved for it. */
 uint64_t room_taken_by(struct ramfile *file);
 /* The file's own limit, and its growth, allow so many bytes more. Reserves nothing. */
@@ -61,21 +104,21 @@ uint64_t room_missing_of(struct ramfile *file);
 /* --- plain mappings: copies in the arena, and the evictor --- */
 
 /* There is somebody who empties the kernel's cache; the calling thread is that. */
-bool room_has_evictor(struct tier *tier);
-bool room_is_evictor(struct tier *tier);
+bool room_has_evictor(struct engine *engine);
+bool room_is_evictor(struct engine *engine);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
-void room_wait_staged(struct tier *tier, unsigned int divisor, uint64_t deadline_ns);
+void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t deadline_ns);
 /* A write back of so many bytes waits until the copies that plain mappings have left in the arenas are few enough for
  * it, and begins; without bound while somebody maps the file (held), for a while if not. */
-void room_begin_write_back(struct tier *tier, uint64_t bytes, bool held);
+void room_begin_write_back(struct engine *engine, uint64_t bytes, bool held);
 /* It is done. */
-void room_end_write_back(struct tier *tier, uint64_t bytes);
+void room_end_write_back(struct engine *engine, uint64_t bytes);
 /* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns
  * the bytes that are missing. */
-uint64_t room_wait_squeeze(struct tier *tier, uint64_t deadline_ns);
+uint64_t room_wait_squeeze(struct engine *engine, uint64_t deadline_ns);
 /* The evictor says that it is there, and that it ends. */
-void room_set_evictor(struct tier *tier, bool on);
+void room_set_evictor(struct engine *engine, bool on);
 /* Ends room_wait_squeeze() early. */
-void room_end_squeeze(struct tier *tier);
+void room_end_squeeze(struct engine *engine);
 /* Inode numbers of the files that the kernel caches pages of, or may. Returns how many, at most max. */
-size_t room_plain_files(struct tier *tier, uint64_t *ret_ino, size_t max);
+size_t room_plain_files(struct engine *engine, uint64_t *ret_ino, size_t max);

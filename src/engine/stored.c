@@ -14,7 +14,7 @@
 
 int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 
 	return store->ops->get(store, (struct store_key){ file->ino, block }, work->value, work->value_cap, ret_length);
 }
@@ -56,7 +56,7 @@ int stored_failed(struct ramfile *file, const struct work *work, uint64_t block,
 		log_error("file %llu: block %llu cannot be read from the store: %s", (unsigned long long)file->ino,
 			  (unsigned long long)block, strerror(-err));
 	} /* else the store has said it, and it may pass */
-	atomic_fetch_add(&file->errors, 1);
+	atomic_fetch_add(&file->counts.errors, 1);
 	return -EIO;
 }
 
@@ -94,7 +94,7 @@ int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *
 
 int stored_forget(struct ramfile *file, uint64_t block)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	bool stored;
 	int err;
 
@@ -145,7 +145,7 @@ void stored_put_failed(struct ramfile *file, uint64_t block, uint32_t length_byt
 
 int stored_put(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, enum block_state *ret)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	struct store_key key = { .ino = file->ino, .block = block };
 	struct codec_hotness hotness;
 	struct store_item item = { .key = key, .value = work->value };

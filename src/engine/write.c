@@ -86,7 +86,7 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 	heat_promoted(&file->heat, &file->blocks, block);
 	lock_put(&file->lock);
-	atomic_fetch_add(&file->promotions, 1);
+	atomic_fetch_add(&file->counts.promotions, 1);
 	return true;
 }
 
@@ -98,7 +98,7 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 	bool there;
 
 	if (!file_reserve(file, 1, BUDGET_OPTIONAL)) {
-		tier_kick(file->tier);
+		engine_kick(file->engine);
 		return false;
 	}
 	lock_get(&file->lock);
@@ -161,12 +161,12 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 	size_t done = 0;
 	int err;
 
-	err = work_get(tier_works(file->tier), &work);
+	err = work_get(engine_works(file->engine), &work);
 	if (err)
 		return err;
 	err = file_begin_change(file);
 	if (err) {
-		work_put(tier_works(file->tier), work);
+		work_put(engine_works(file->engine), work);
 		return err;
 	}
 	while (!err && done < len) {
@@ -182,7 +182,7 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 		done += run;
 	}
 	file_end_change(file);
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	return err;
 }
 
@@ -284,7 +284,7 @@ int write_find_left(struct ramfile *file, uint64_t first, uint64_t count, uint8_
 /* Whole blocks, many at a time: one key range, one punch. */
 static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	bool stored = false, forgotten, waiters = false;
 	uint64_t in_dram = 0, kept = 0;
 	CLEANUP_FREE uint8_t *was = calloc(count, 1);
@@ -382,12 +382,12 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 		return 0;
 	/* Up to the end, the rest of the last page goes as well: else it would stay in DRAM. */
 	end = len >= size - offset ? memory_end : offset + len;
-	err = work_get(tier_works(file->tier), &work);
+	err = work_get(engine_works(file->engine), &work);
 	if (err)
 		return err;
 	err = file_begin_change(file);
 	if (err) {
-		work_put(tier_works(file->tier), work);
+		work_put(engine_works(file->engine), work);
 		return err;
 	}
 	first_whole = (offset + file->block_bytes - 1) / file->block_bytes;
@@ -405,6 +405,6 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 		offset += piece.length;
 	}
 	file_end_change(file);
-	work_put(tier_works(file->tier), work);
+	work_put(engine_works(file->engine), work);
 	return err;
 }

@@ -81,18 +81,18 @@ static void encode_piece(void *arg, unsigned int piece)
 	struct write_batch *batch = arg;
 	uint64_t from = batch->count * piece / batch->pieces, to = batch->count * (piece + 1) / batch->pieces;
 	struct work *work = NULL;
-	int none = 0, err = work_get(tier_works(batch->file->tier), &work);
+	int none = 0, err = work_get(engine_works(batch->file->engine), &work);
 
 	for (uint64_t i = from; !err && i < to; i++)
 		err = encode_block(batch, work, i);
-	work_put(tier_works(batch->file->tier), work);
+	work_put(engine_works(batch->file->engine), work);
 	if (err)
 		atomic_compare_exchange_strong(&batch->error, &none, err);
 }
 
 static int encode_batch(struct write_batch *batch, size_t *ret_items)
 {
-	struct crew *crew = tier_crew(batch->file->tier);
+	struct crew *crew = engine_crew(batch->file->engine);
 	size_t bound = codec_bound(batch->file->block_bytes), items = 0;
 	int err;
 
@@ -117,7 +117,7 @@ static int encode_batch(struct write_batch *batch, size_t *ret_items)
  * rest: the table says what the store has. */
 static int write_batch(struct ramfile *file, struct write_batch *batch, size_t items)
 {
-	struct store *store = tier_store(file->tier);
+	struct store *store = engine_store(file->engine);
 	int err = items ? store->ops->put(store, batch->item, items) : 0;
 
 	if (err) {

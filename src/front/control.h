@@ -17,7 +17,7 @@
 #include "cold/store.h"
 #include "front/door.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/token.h"
 
 #define CONTROL_CLIENTS_MAX 16
@@ -31,7 +31,7 @@ typedef int control_option_fn(void *arg, const char *name, char *buf, size_t cap
 typedef const char *control_option_name_fn(void *arg, size_t index);
 
 struct control_config {
-	struct tier *tier; /* borrowed, as all of these: they outlive the control socket */
+	struct engine *engine; /* borrowed, as all of these: they outlive the control socket */
 	struct ns *ns;
 	struct token_table *tokens;
 	struct store *store;

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/size.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 #define VALUE_LEN 512
 
@@ -28,14 +28,14 @@ static int get_value(const struct control_request *request, const char *name, ch
 	const struct control_config *config = request->config;
 
 	if (!strcmp(name, "dram")) {
-		struct tier_figures figures;
+		struct tiering_figures figures;
 
-		tier_figures(config->tier, &figures);
+		tiering_figures(config->engine, &figures);
 		format_bytes(figures.dram_bytes + config->warm_bytes, buf, cap);
 		return 0;
 	}
 	if (!strcmp(name, "min_idle")) {
-		snprintf(buf, cap, "%.9g", (double)tier_min_idle(config->tier) / (double)NS_PER_S);
+		snprintf(buf, cap, "%.9g", (double)engine_min_idle(config->engine) / (double)NS_PER_S);
 		return 0;
 	}
 	return config->option ? config->option(config->option_arg, name, buf, cap) : -ENOENT;
@@ -89,11 +89,11 @@ int control_options_set(struct control_request *request, json_t **ret)
 		if (!err && warm_bytes && number / 2 <= warm_bytes)
 			err = -EINVAL;
 		if (!err)
-			err = tier_set_dram(request->config->tier, number - warm_bytes);
+			err = tiering_set_dram(request->config->engine, number - warm_bytes);
 	} else if (!strcmp(name, "min_idle")) {
 		err = duration_parse(value, &number);
 		if (!err)
-			err = tier_set_min_idle(request->config->tier, number);
+			err = tiering_set_min_idle(request->config->engine, number);
 	} else if (!get_value(request, name, unused, sizeof(unused))) {
 		return control_request_fail(request, -EBUSY, "%.64s: cannot be changed while mounted", name);
 	} else {

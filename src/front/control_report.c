@@ -14,7 +14,7 @@
 #include "engine/ramfile.h"
 #include "engine/stages.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 /* A map is asked for in pieces of this many bytes, so that its runs need bounded memory however large the file is. */
 #define MAP_PIECE_BYTES (UINT64_C(1) << 30)
@@ -233,15 +233,15 @@ static json_t *stages_object(struct stages *stages)
 }
 
 /* How many files there are, and how many of them the host's end has left so. */
-struct file_counts {
+struct files_counted {
 	size_t all, lost, fell_back;
 };
 
 static int mount_object(const struct control_request *request, const struct ramfile_figures *sum,
-			const struct file_counts *files, json_t **ret)
+			const struct files_counted *files, json_t **ret)
 {
 	const struct control_config *config = request->config;
-	struct tier_figures tier;
+	struct tiering_figures engine;
 	json_t *object = figures_object(config->mountpoint, sum);
 	json_t *more;
 	const struct door_counts *counts = config->counts;
@@ -249,17 +249,17 @@ static int mount_object(const struct control_request *request, const struct ramf
 	uint64_t refused_fills = counts ? atomic_load(&counts->refused_fills) : 0;
 	uint64_t write_back_bytes = counts ? atomic_load(&counts->write_back_bytes) : 0;
 
-	tier_figures(config->tier, &tier);
+	tiering_figures(config->engine, &engine);
 	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
-			 "dram_bytes", (json_int_t)tier.dram_bytes, "metadata_bytes", (json_int_t)tier.metadata_bytes,
-			 "waiting_faults", (json_int_t)tier.waiting_faults, "waiting_writes",
-			 (json_int_t)tier.waiting_writes, "waited_faults", (json_int_t)tier.waited_faults, "scans",
-			 (json_int_t)tier.scans, "min_idle_ns", (json_int_t)tier_min_idle(config->tier), "files",
-			 (json_int_t)files->all, "lost_files", (json_int_t)files->lost, "fell_back_files",
-			 (json_int_t)files->fell_back, "fill_bytes", (json_int_t)fill_bytes, "refused_fills",
-			 (json_int_t)refused_fills, "write_back_bytes", (json_int_t)write_back_bytes, "pool",
-			 path_string(config->pool), "store", store_object(config->store), "fault_stages",
-			 stages_object(tier_stages(config->tier)));
+			 "dram_bytes", (json_int_t)engine.dram_bytes, "metadata_bytes",
+			 (json_int_t)engine.metadata_bytes, "waiting_faults", (json_int_t)engine.waiting_faults,
+			 "waiting_writes", (json_int_t)engine.waiting_writes, "waited_faults",
+			 (json_int_t)engine.waited_faults, "scans", (json_int_t)engine.scans, "min_idle_ns",
+			 (json_int_t)engine_min_idle(config->engine), "files", (json_int_t)files->all, "lost_files",
+			 (json_int_t)files->lost, "fell_back_files", (json_int_t)files->fell_back, "fill_bytes",
+			 (json_int_t)fill_bytes, "refused_fills", (json_int_t)refused_fills, "write_back_bytes",
+			 (json_int_t)write_back_bytes, "pool", path_string(config->pool), "store",
+			 store_object(config->store), "fault_stages", stages_object(engine_stages(config->engine)));
 	if (!object || !more || json_object_update(object, more) < 0) {
 		json_decref(object);
 		json_decref(more);
@@ -273,9 +273,9 @@ static int mount_object(const struct control_request *request, const struct ramf
 /* The sums are over all files, whoever asks: they say nothing about any one of them. */
 static int stat_mount(struct control_request *request, json_t **ret)
 {
-	struct ramfile_figures sum = { .block_bytes = tier_block_bytes(request->config->tier) };
+	struct ramfile_figures sum = { .block_bytes = engine_block_bytes(request->config->engine) };
 	struct listing listing = {};
-	struct file_counts files = { 0 };
+	struct files_counted files = { 0 };
 	int err = ns_files(request->config->ns, collect, &listing);
 
 	for (size_t i = 0; !err && i < listing.count; i++) {
@@ -465,7 +465,7 @@ int control_report_map(struct control_request *request, json_t **ret)
 		return err;
 	full_path(request, path, sizeof(path));
 	*ret = json_pack("{s:o, s:I, s:I, s:I}", "path", path_string(path), "size_bytes", (json_int_t)size,
-			 "block_bytes", (json_int_t)tier_block_bytes(request->config->tier), "run_count",
+			 "block_bytes", (json_int_t)engine_block_bytes(request->config->engine), "run_count",
 			 (json_int_t)sent);
 	return *ret ? 0 : -ENOMEM;
 }

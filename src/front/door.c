@@ -218,7 +218,7 @@ static int write_open(const struct door *door, struct ramfile *file, uint64_t in
 
 static void mark_cached(const struct door *door, struct ramfile *file, size_t len, uint64_t offset)
 {
-	uint64_t block_bytes = tier_block_bytes(door->tier), first = offset / block_bytes;
+	uint64_t block_bytes = engine_block_bytes(door->engine), first = offset / block_bytes;
 	uint64_t count = (offset + len + block_bytes - 1) / block_bytes - first;
 	uint8_t cached[BLOCKS_A_WRITE];
 
@@ -230,7 +230,7 @@ static void mark_cached(const struct door *door, struct ramfile *file, size_t le
 static void unmark_cached(const struct door *door, struct ramfile *file, uint64_t offset, uint64_t len)
 {
 	static const uint8_t none[BLOCKS_A_WRITE];
-	uint64_t block_bytes = tier_block_bytes(door->tier), size = file_size(file);
+	uint64_t block_bytes = engine_block_bytes(door->engine), size = file_size(file);
 	uint64_t end = offset + len < size ? (offset + len) / block_bytes : (size + block_bytes - 1) / block_bytes;
 
 	for (uint64_t first = (offset + block_bytes - 1) / block_bytes; first < end; first += BLOCKS_A_WRITE)
@@ -332,7 +332,7 @@ int door_seek(const struct door *door, uint64_t ino, uint64_t offset, int whence
 
 int door_info(const struct door *door, uint64_t ino, uint32_t rights, struct tierfs_ioc_info *ret)
 {
-	uint64_t dram_mib = tier_dram_bytes(door->tier) >> 20;
+	uint64_t dram_mib = engine_dram_bytes(door->engine) >> 20;
 	struct stat attr;
 	int rc = ns_getattr(door->ns, ino, &attr);
 
@@ -343,7 +343,7 @@ int door_info(const struct door *door, uint64_t ino, uint32_t rights, struct tie
 		.rights = rights,
 		.ino = ino,
 		.size_bytes = S_ISDIR(attr.st_mode) ? 0 : (uint64_t)attr.st_size,
-		.block_bytes = tier_block_bytes(door->tier),
+		.block_bytes = engine_block_bytes(door->engine),
 		.dram_mib = dram_mib == 0           ? 1
 			    : dram_mib > UINT32_MAX ? UINT32_MAX
 						    : (uint32_t)dram_mib,
@@ -356,7 +356,7 @@ int door_info(const struct door *door, uint64_t ino, uint32_t rights, struct tie
 /* The room of the filesystem that the pool is on; how much guest memory fits in depends on how it compresses. */
 int door_statfs(const struct door *door, struct statvfs *ret)
 {
-	uint64_t block_bytes = tier_block_bytes(door->tier);
+	uint64_t block_bytes = engine_block_bytes(door->engine);
 	struct statvfs fs;
 
 	if (statvfs(door->pool_dir, &fs) < 0)

@@ -17,7 +17,7 @@
 
 #include "front/options.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/token.h"
 
 #define DOOR_PAGE_BYTES 4096U
@@ -40,7 +40,7 @@ typedef pid_t door_helper_fn(void *arg);
 /* Immutable; what it points to outlives the mount. */
 struct door {
 	struct ns *ns;
-	struct tier *tier;
+	struct engine *engine;
 	struct token_table *tokens;
 	const struct options *options;
 	const char *run_dir;

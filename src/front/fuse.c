@@ -101,8 +101,8 @@ static void forget_cache(void *arg, uint64_t ino)
 /* True: nobody uses the session any more. */
 static bool end_telling(struct fusedoor *door)
 {
-	forget_on(door->door.tier, NULL, NULL);
-	return forget_wait(door->door.tier, clock_ns() + TELL_NS);
+	forget_on(door->door.engine, NULL, NULL);
+	return forget_wait(door->door.engine, clock_ns() + TELL_NS);
 }
 
 int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
@@ -138,7 +138,7 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 		fusedoor_free(door);
 		return rc;
 	}
-	forget_on(door->door.tier, forget_cache, door);
+	forget_on(door->door.engine, forget_cache, door);
 	*ret = door;
 	return 0;
 }

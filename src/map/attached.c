@@ -343,7 +343,7 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 	err = chores_new(attached->loop, &attached->chores);
 	if (err)
 		goto err;
-	err = map_table_new(config->tier, config->quick, &attached->table);
+	err = map_table_new(config->engine, config->quick, &attached->table);
 	if (err)
 		goto err;
 	err = listen_at(attached);

@@ -9,13 +9,13 @@
 #include "base/listener.h"
 #include "engine/kept.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/token.h"
 
 struct attached;
 
 struct attached_config {
-	struct tier *tier; /* borrowed, like all below */
+	struct engine *engine; /* borrowed, like all below */
 	struct ns *ns;
 	struct token_table *tokens;
 	const char *run_dir; /* attach.sock is here */

@@ -82,13 +82,13 @@ static int take(struct attached *attached, const struct kept_mapping *kept, int 
 		.ino = kept->ino,
 		.pid = kept->pid,
 		.segment = { .addr = kept->addr, .length = kept->length_bytes, .offset = kept->offset },
-		.block_bytes = tier_block_bytes(attached->config.tier),
+		.block_bytes = engine_block_bytes(attached->config.engine),
 		.uffd = uffd,
 		.pagemap = -1,
 		.pidfd = -1,
 		.sock = -1,
 		.peers = map_table_peers(attached->table),
-		.tier = attached->config.tier,
+		.engine = attached->config.engine,
 	};
 	int err = open_process(kept, &spec);
 

@@ -85,7 +85,7 @@ static int do_hello(struct connection *connection, struct wire_packet *packet)
 		return -EPROTO;
 	connection->greeted = true;
 	msg.u.welcome.abi_version = TIERFS_ABI_VERSION;
-	msg.u.welcome.block_bytes = tier_block_bytes(connection->attached->config.tier);
+	msg.u.welcome.block_bytes = engine_block_bytes(connection->attached->config.engine);
 	return answer(connection, &msg, packet->msg.seq, NULL, 0);
 }
 
@@ -218,12 +218,12 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 		.pid = connection->pid,
 		.file = file,
 		.segment = { .addr = msg->u.map.addr, .length = msg->u.map.length_bytes, .offset = msg->u.map.offset },
-		.block_bytes = tier_block_bytes(attached->config.tier),
+		.block_bytes = engine_block_bytes(attached->config.engine),
 		.uffd = packet->fds[uffd_index],
 		.pidfd = connection->pidfd,
 		.sock = connection->sock,
 		.peers = map_table_peers(attached->table),
-		.tier = attached->config.tier,
+		.engine = attached->config.engine,
 	};
 	CLEANUP_CLOSE int pagemap = -1;
 	int flags, err;

@@ -65,7 +65,7 @@ struct entry {
 TAILQ_HEAD(entry_list, entry);
 
 struct groups {
-	struct tier *tier;
+	struct engine *engine;
 	char root[2][PATH_MAX];  /* of version 1 (memory), and 2; empty: not mounted. Immutable */
 	char below[2][PATH_MAX]; /* what part of the hierarchy is mounted there */
 	struct lock lock;
@@ -336,7 +336,7 @@ static void sum_up(const struct turn *turn, size_t first, uint64_t *ret_locked, 
  * what it does not lock can be demoted. Others share what is left, and take nothing from who was there before. */
 static void look_at_locks(struct turn *turn)
 {
-	uint64_t most = tier_dram_bytes(turn->groups->tier) / 2, given = 0, held = 0, files = 0, locked, granted;
+	uint64_t most = engine_dram_bytes(turn->groups->engine) / 2, given = 0, held = 0, files = 0, locked, granted;
 
 	for (size_t i = 0; i < turn->count; i++)
 		if (scan_is_stuck(turn->subject[i].entry->file, STUCK_NS))
@@ -385,7 +385,7 @@ static void look_at_process(const struct groups *groups, struct subject *subject
  * together that is half of the budget, whoever they are. */
 static uint64_t growth_of_each(const struct turn *turn)
 {
-	uint64_t most = tier_dram_bytes(turn->groups->tier) / 2, unproven = 0, files = 0, each;
+	uint64_t most = engine_dram_bytes(turn->groups->engine) / 2, unproven = 0, files = 0, each;
 
 	for (size_t i = 0; i < turn->count; i++) {
 		struct ramfile *file = turn->subject[i].entry->file;
@@ -425,7 +425,7 @@ static void set_growth(struct ramfile *file, uint64_t dram, uint64_t most)
 /* The lowest limit of all that map it. */
 static void set_limits(const struct turn *turn)
 {
-	uint64_t dram = tier_dram_bytes(turn->groups->tier), each = growth_of_each(turn);
+	uint64_t dram = engine_dram_bytes(turn->groups->engine), each = growth_of_each(turn);
 
 	for (size_t i = 0; i < turn->count; i++) {
 		struct ramfile *file = turn->subject[i].entry->file;
@@ -516,14 +516,14 @@ static void want_look(void *arg)
 
 /* --- life ------------------------------------------------------------------------------------------------------- */
 
-int groups_new(struct tier *tier, struct groups **ret)
+int groups_new(struct engine *engine, struct groups **ret)
 {
 	struct groups *groups = calloc(1, sizeof(*groups));
 	int err;
 
 	if (!groups)
 		return -ENOMEM;
-	groups->tier = tier;
+	groups->engine = engine;
 	TAILQ_INIT(&groups->entries);
 	lock_init(&groups->lock, LOCK_RANK_ATTACH);
 	lock_cond_init(&groups->changed);
@@ -538,7 +538,7 @@ int groups_new(struct tier *tier, struct groups **ret)
 	}
 	groups->thread_runs = true;
 	pthread_setname_np(groups->thread, "tierfs-groups");
-	room_on_limit(tier, want_look, groups);
+	room_on_limit(engine, want_look, groups);
 	*ret = groups;
 	return 0;
 }
@@ -548,7 +548,7 @@ void groups_free(struct groups *groups)
 	if (!groups)
 		return;
 	if (groups->thread_runs) {
-		room_on_limit(groups->tier, NULL, NULL);
+		room_on_limit(groups->engine, NULL, NULL);
 		atomic_store(&groups->stopping, true);
 		want_look(groups);
 		pthread_join(groups->thread, NULL);

@@ -18,11 +18,11 @@
 #include <sys/types.h>
 
 #include "engine/ramfile.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 struct groups;
 
-int groups_new(struct tier *tier, struct groups **ret);
+int groups_new(struct engine *engine, struct groups **ret);
 void groups_free(struct groups *groups); /* all mappings must have been removed. Takes NULL */
 
 /* The process maps the file, once more, which stays until groups_remove(). Returns when the file's limit is known. */

@@ -35,7 +35,7 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 	mapping->uffd = spec->uffd;
 	mapping->pagemap = spec->pagemap;
 	mapping->peers = spec->peers;
-	mapping->tier = spec->tier;
+	mapping->engine = spec->engine;
 	mapping->block_bytes = spec->block_bytes;
 	mapping->segment[0] = spec->segment;
 	mapping->segments = 1;

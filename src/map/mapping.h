@@ -34,7 +34,7 @@ struct mapping {
 	int uffd, pagemap, pidfd;
 	int sock; /* the agent; -1 once it is gone. Under lock */
 	uint32_t block_bytes;
-	struct tier *tier;
+	struct engine *engine;
 	struct peers *peers;
 	struct peer *peer;       /* its process */
 	struct map_table *table; /* once it is in there */
@@ -63,7 +63,7 @@ struct mapping_spec {
 	int uffd, pagemap; /* taken over on success */
 	int pidfd, sock;   /* duplicated. sock -1: no agent */
 	struct peers *peers;
-	struct tier *tier;
+	struct engine *engine;
 };
 
 /* Without calls: mapping_ops_new() gives it some. */

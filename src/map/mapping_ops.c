@@ -25,7 +25,7 @@
 #include "engine/mappers.h"
 #include "map/table.h"
 #include "map/uffd.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "wire/wire.h"
 
 #define PAGE 4096U
@@ -180,14 +180,14 @@ static int run_errand(struct errand **errand)
 
 static void read_ahead_late(void *arg, bool late)
 {
-	tier_ahead_late(arg, late);
+	tiering_ahead_late(arg, late);
 }
 
 /* For calls whose late end would be no use to anybody, since what they do must happen or not: threads of read-ahead,
  * beside the fault workers. */
 static bool enter(struct mapping *mapping)
 {
-	if (peers_enlist(mapping->peers, read_ahead_late, mapping->tier))
+	if (peers_enlist(mapping->peers, read_ahead_late, mapping->engine))
 		return false;
 	return peer_enter(mapping->peer);
 }

@@ -254,8 +254,8 @@ static void *evictor(void *arg)
 	uint64_t ino[FILES_MAX];
 
 	while (!atomic_load(&plain->stopping)) {
-		uint64_t missing = room_wait_squeeze(plain->config.tier, clock_ns() + TURN_NS);
-		size_t files = room_plain_files(plain->config.tier, ino, FILES_MAX);
+		uint64_t missing = room_wait_squeeze(plain->config.engine, clock_ns() + TURN_NS);
+		size_t files = room_plain_files(plain->config.engine, ino, FILES_MAX);
 		uint64_t now = clock_ns();
 
 		if (atomic_load(&plain->stopping))
@@ -306,7 +306,7 @@ int plain_start(const struct plain_config *config, struct plain **ret)
 	}
 	pthread_setname_np(plain->thread, "tierfs-evictor");
 	plain->thread_runs = true;
-	room_set_evictor(config->tier, true);
+	room_set_evictor(config->engine, true);
 	*ret = plain;
 	return 0;
 }
@@ -316,8 +316,8 @@ void plain_stop(struct plain *plain)
 	if (!plain)
 		return;
 	atomic_store(&plain->stopping, true);
-	room_set_evictor(plain->config.tier, false);
-	room_end_squeeze(plain->config.tier);
+	room_set_evictor(plain->config.engine, false);
+	room_end_squeeze(plain->config.engine);
 	if (plain->thread_runs)
 		pthread_join(plain->thread, NULL);
 	free(plain->cached);

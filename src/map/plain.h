@@ -8,12 +8,12 @@
 
 #include "map/evict.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 struct plain;
 
 struct plain_config {
-	struct tier *tier; /* borrowed, like all below */
+	struct engine *engine; /* borrowed, like all below */
 	struct ns *ns;
 	struct evict *evict;
 	const char *mountpoint;

@@ -71,7 +71,7 @@ struct worker {
 };
 
 struct map_table {
-	struct tier *tier;
+	struct engine *engine;
 	struct groups *groups; /* immutable */
 	int room;              /* eventfd */
 	_Atomic bool stopping;
@@ -239,7 +239,7 @@ static bool unblocked(struct mapping *mapping)
 static void serve_mapping(struct worker *worker, const struct epoll_event *event, uint64_t woken_ns)
 {
 	struct map_table *table = worker->table;
-	struct stages *stages = tier_stages(table->tier);
+	struct stages *stages = engine_stages(table->engine);
 	struct mapping *mapping = begin_turn(table, event->data.u64, worker->set);
 	enum uffd_event_kind kind;
 	uint64_t addr;
@@ -275,7 +275,7 @@ static void serve_room(struct map_table *table)
 
 	if (read(table->room, &count, sizeof(count)) < 0)
 		return; /* another worker took it */
-	while (fault_resume(table->tier))
+	while (fault_resume(table->engine))
 		;
 }
 
@@ -418,7 +418,7 @@ static unsigned int workers_for(unsigned int cpus, bool each)
 	return workers < WORKERS_MIN ? WORKERS_MIN : workers > WORKERS_MAX ? WORKERS_MAX : workers;
 }
 
-int map_table_new(struct tier *tier, bool quick, struct map_table **ret)
+int map_table_new(struct engine *engine, bool quick, struct map_table **ret)
 {
 	struct map_table *table;
 	unsigned int count = 0, workers;
@@ -433,12 +433,12 @@ int map_table_new(struct tier *tier, bool quick, struct map_table **ret)
 	table = calloc(1, sizeof(*table));
 	if (!table)
 		return -ENOMEM;
-	table->tier = tier;
+	table->engine = engine;
 	table->wanted = workers;
 	table->room = -1;
 	lock_init(&table->lock, LOCK_RANK_ATTACH);
 	lock_cond_init(&table->unused);
-	err = groups_new(tier, &table->groups);
+	err = groups_new(engine, &table->groups);
 	if (!err)
 		err = peers_new(on_recovered, table, &table->peers);
 	if (!err)
@@ -451,7 +451,7 @@ int map_table_new(struct tier *tier, bool quick, struct map_table **ret)
 		map_table_free(table);
 		return err;
 	}
-	room_on_room(tier, on_room, table);
+	room_on_room(engine, on_room, table);
 	*ret = table;
 	return 0;
 }
@@ -460,7 +460,7 @@ void map_table_free(struct map_table *table)
 {
 	if (!table)
 		return;
-	room_on_room(table->tier, NULL, NULL);
+	room_on_room(table->engine, NULL, NULL);
 	groups_free(table->groups);
 	atomic_store(&table->stopping, true);
 	for (unsigned int i = 0; i < table->workers; i++) {

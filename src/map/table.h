@@ -19,12 +19,12 @@
 #include <stdint.h>
 
 #include "map/mapping.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 struct map_table;
 
 /* quick: most values that faults need are in DRAM. */
-int map_table_new(struct tier *tier, bool quick, struct map_table **ret);
+int map_table_new(struct engine *engine, bool quick, struct map_table **ret);
 void map_table_free(struct map_table *table); /* stops the workers; the table must be empty. Takes NULL */
 
 /* Adds it to its file and to the table: from here on faults are resolved. On an error nothing has changed. */

@@ -187,7 +187,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	kept = inode->rec.kept;
 	inherited = inode->inherited;
 	lock_put(&ns->lock);
-	err = ramfile_load(ns->tier, inode->ino, size_bytes, lost, &file);
+	err = ramfile_load(ns->engine, inode->ino, size_bytes, lost, &file);
 	if (err == 0) {
 		file_on_dirty(file, on_dirty, ns);
 		ramfile_set_kept(file, kept);
@@ -334,7 +334,7 @@ int ns_open_by_arena(struct ns *ns, int arena_fd, uint64_t *ret_ino, struct ramf
 	int err;
 
 	/* Anybody may send anything: nothing is loaded for what cannot be an arena of this mount. */
-	if (fstat(arena_fd, &attr) < 0 || fstat(tier_arena_dir(ns->tier), &dir) < 0)
+	if (fstat(arena_fd, &attr) < 0 || fstat(engine_arena_dir(ns->engine), &dir) < 0)
 		return -errno;
 	if (attr.st_dev != dir.st_dev || !S_ISREG(attr.st_mode))
 		return -ENOENT;

@@ -142,7 +142,7 @@ static int destroy_content(struct ns *ns, struct tree_inode *inode)
 	if (!S_ISREG(inode->rec.mode))
 		return 0;
 	if (!inode->file)
-		err = ramfile_load(ns->tier, inode->ino, 0, true, &inode->file);
+		err = ramfile_load(ns->engine, inode->ino, 0, true, &inode->file);
 	return err < 0 ? err : ramfile_destroy(inode->file);
 }
 

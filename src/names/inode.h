@@ -22,7 +22,7 @@
 
 struct ns {
 	struct store *store;      /* immutable */
-	struct tier *tier;        /* immutable */
+	struct engine *engine;    /* immutable */
 	uint32_t block_bytes;     /* immutable */
 	struct outcomes outcomes; /* immutable */
 	struct lock lock;

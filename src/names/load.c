@@ -17,7 +17,7 @@
 #include "names/record.h"
 #include "names/tree.h"
 #include "policy/demand.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 #define NS_PROGRESS_NS NS_PER_S
 #define NS_CLOSE_TRIES 5
@@ -315,8 +315,8 @@ int ns_load(const struct ns_config *config, struct ns **ret)
 	if (!ns)
 		return -ENOMEM;
 	ns->store = config->store;
-	ns->tier = config->tier;
-	ns->block_bytes = tier_block_bytes(config->tier);
+	ns->engine = config->engine;
+	ns->block_bytes = engine_block_bytes(config->engine);
 	lock_init(&ns->lock, LOCK_RANK_NAMESPACE);
 	lock_cond_init(&ns->cond);
 	tree_init(&ns->tree);
@@ -449,13 +449,13 @@ struct closing {
 static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 {
 	struct closing *closing = arg;
-	struct tier_figures figures;
+	struct tiering_figures figures;
 
 	(void)done_bytes;
 	(void)total_bytes;
 	if (!closing->progress || clock_ns() - closing->told_ns < NS_PROGRESS_NS)
 		return true;
-	tier_figures(closing->ns->tier, &figures);
+	tiering_figures(closing->ns->engine, &figures);
 	closing->progress(closing->arg, figures.resident_bytes);
 	closing->told_ns = clock_ns();
 	return true;

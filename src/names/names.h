@@ -19,16 +19,16 @@
 #include "cold/store.h"
 #include "engine/clone.h"
 #include "engine/ramfile.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 struct ns;
 
 #define NS_ROOT_INO UINT64_C(1)
 
 struct ns_config {
-	struct store *store; /* borrowed */
-	struct tier *tier;   /* borrowed */
-	uid_t uid;           /* owner of the root when the pool is new */
+	struct store *store;   /* borrowed */
+	struct engine *engine; /* borrowed */
+	uid_t uid;             /* owner of the root when the pool is new */
 	gid_t gid;
 	mode_t root_mode;
 	bool arenas_survived; /* the arenas' tmpfs was already there: the daemon was killed, the host was not */

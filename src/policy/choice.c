@@ -26,10 +26,10 @@ static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64
 
 	if (!blocks_next_part(&file->blocks, first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count))
 		filter.first = file->blocks.count;
-	tier_count_visited(file->tier, filter.count);
-	lock_get(&file->mapper_lock);
-	filter.mapped = file->mapper_count > 0;
-	lock_put(&file->mapper_lock);
+	engine_count_visited(file->engine, filter.count);
+	lock_get(&file->mappers.lock);
+	filter.mapped = file->mappers.count > 0;
+	lock_put(&file->mappers.lock);
 	return filter;
 }
 
@@ -45,12 +45,12 @@ static void count_file(void *arg, struct ramfile *file)
 	} while (filter.count);
 }
 
-static void take_census(struct choice *choice, struct tier *tier)
+static void take_census(struct choice *choice, struct engine *engine)
 {
 	uint64_t began_ns = clock_ns(), cost_ns;
 
-	choice->census = (struct census){ .min_idle_ns = tier_min_idle(tier) };
-	tier_each_resident(tier, count_file, &choice->census);
+	choice->census = (struct census){ .min_idle_ns = engine_min_idle(engine) };
+	engine_each_resident(engine, count_file, &choice->census);
 	choice->census.taken_ns = clock_ns();
 	cost_ns = choice->census.taken_ns - began_ns;
 	choice->census.lasts_ns = cost_ns * CENSUS_SHARE > CENSUS_NS ? cost_ns * CENSUS_SHARE : CENSUS_NS;
@@ -74,18 +74,18 @@ static size_t pick_some(struct sweep *sweep, struct ramfile *file, uint64_t *vis
 		size_t found;
 
 		LOCK_SCOPE(&file->lock);
-		filter = filter_of(file, file->hand, tier_min_idle(file->tier));
+		filter = filter_of(file, file->rounds.hand, engine_min_idle(file->engine));
 		found = heat_pick(&file->heat, &file->blocks, &filter, sweep->lowest_class, choice->pick + count,
 				  max - count);
 		heat_leave(&file->heat, &file->blocks, choice->pick + count, found);
 		count += found;
-		*visited += filter.first + filter.count - file->hand;
-		file->hand = filter.first + filter.count;
+		*visited += filter.first + filter.count - file->rounds.hand;
+		file->rounds.hand = filter.first + filter.count;
 		if (count == max)
-			file->hand = choice->pick[count - 1] + 1U;
+			file->rounds.hand = choice->pick[count - 1] + 1U;
 	} while (count < max && filter.count);
 	if (!filter.count) {
-		file->hand = 0;
+		file->rounds.hand = 0;
 		*visited += 1; /* an empty file has been gone through, too */
 	}
 	return count;
@@ -116,14 +116,14 @@ static void sweep_file(void *arg, struct ramfile *file)
 	}
 }
 
-static uint64_t demote_some(struct choice *choice, struct tier *tier, uint64_t needed, int *ret_err)
+static uint64_t demote_some(struct choice *choice, struct engine *engine, uint64_t needed, int *ret_err)
 {
 	struct census *census = &choice->census;
 	uint64_t most = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS, left;
 	struct sweep sweep = { .choice = choice, .wanted = most };
 
 	sweep.lowest_class = heat_threshold(census->in_class, needed);
-	tier_each_resident(tier, sweep_file, &sweep);
+	engine_each_resident(engine, sweep_file, &sweep);
 	/* What was not found where all was gone through is not there any more. */
 	left = sweep.picked < most ? UINT64_MAX : sweep.picked;
 	for (unsigned int class = HEAT_CLASSES; class -- > sweep.lowest_class;) {
@@ -138,7 +138,7 @@ static uint64_t demote_some(struct choice *choice, struct tier *tier, uint64_t n
 
 int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t needed, uint64_t *ret_demoted)
 {
-	struct census census = { .min_idle_ns = tier_min_idle(file->tier) };
+	struct census census = { .min_idle_ns = engine_min_idle(file->engine) };
 	struct sweep sweep = { .choice = choice, .wanted = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS };
 
 	count_file(&census, file);
@@ -148,17 +148,17 @@ int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t neede
 	return sweep.err;
 }
 
-int choice_demote(struct choice *choice, struct tier *tier, uint64_t needed, uint64_t *ret_demoted)
+int choice_demote(struct choice *choice, struct engine *engine, uint64_t needed, uint64_t *ret_demoted)
 {
 	bool old = clock_ns() >= choice->census.taken_ns + choice->census.lasts_ns;
 	int err;
 
 	if (old)
-		take_census(choice, tier);
-	*ret_demoted = demote_some(choice, tier, needed, &err);
+		take_census(choice, engine);
+	*ret_demoted = demote_some(choice, engine, needed, &err);
 	if (*ret_demoted || err || old)
 		return err;
-	take_census(choice, tier);
-	*ret_demoted = demote_some(choice, tier, needed, &err);
+	take_census(choice, engine);
+	*ret_demoted = demote_some(choice, engine, needed, &err);
 	return err;
 }

@@ -7,7 +7,7 @@
 #include "mem/heat.h"
 
 struct ramfile;
-struct tier;
+struct engine;
 
 /* Blocks that are demoted in one step. */
 #define CHOICE_BLOCKS 512
@@ -27,6 +27,6 @@ struct choice {
 
 /* Demotes some blocks, of the oldest ones of which there are needed. *ret_demoted: how many, 0 if none is idle. Returns
  * the error of a store that refused them; then, too, some may have been demoted. */
-int choice_demote(struct choice *choice, struct tier *tier, uint64_t needed, uint64_t *ret_demoted);
+int choice_demote(struct choice *choice, struct engine *engine, uint64_t needed, uint64_t *ret_demoted);
 /* The same among the blocks of one file. */
 int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t needed, uint64_t *ret_demoted);

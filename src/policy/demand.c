@@ -33,7 +33,7 @@ static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *firs
 {
 	struct ramfile *file = demand->file;
 	uint64_t end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
-	struct heat_filter filter = { .min_idle_ns = tier_min_idle(file->tier),
+	struct heat_filter filter = { .min_idle_ns = engine_min_idle(file->engine),
 				      .now_ns = clock_ns(),
 				      .mapped = mapped };
 
@@ -85,7 +85,7 @@ static bool demand_met(struct demand *demand, uint64_t deadline_ns)
 	now = clock_ns();
 	if (!atomic_load(&file->dram_blocks))
 		return true; /* nobody scans it */
-	if (file->heat.round >= demand->round && now >= zapped + tier_min_idle(file->tier))
+	if (file->heat.round >= demand->round && now >= zapped + engine_min_idle(file->engine))
 		return true;
 	return lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS) && clock_ns() > deadline_ns;
 }
@@ -111,13 +111,13 @@ static void want_scan(struct demand *demand, bool on)
 
 	lock_get(&file->lock);
 	if (on) {
-		demand->round = file->heat.round + (file->zapping ? 2 : 1);
-		file->scan_wanted++;
+		demand->round = file->heat.round + (file->rounds.zapping ? 2 : 1);
+		file->rounds.wanted++;
 	} else {
-		file->scan_wanted--;
+		file->rounds.wanted--;
 	}
 	lock_put(&file->lock);
-	tier_kick(file->tier);
+	engine_kick(file->engine);
 }
 
 /* Pages in the kernel's cache go first: the evictor is asked, and has come back when it did what it can. */
@@ -125,17 +125,17 @@ static void want_evicted(struct ramfile *file)
 {
 	uint64_t deadline_ns = clock_ns() + EVICT_WAIT_NS;
 
-	assert(!room_is_evictor(file->tier)); /* it would wait for itself */
-	if (!room_has_evictor(file->tier))
+	assert(!room_is_evictor(file->engine)); /* it would wait for itself */
+	if (!room_has_evictor(file->engine))
 		return;
 	lock_get(&file->lock);
-	file->evict_wanted = file->blocks.cached > 0;
+	file->cache.evict_wanted = file->blocks.cached > 0;
 	lock_put(&file->lock);
-	room_end_squeeze(file->tier);
+	room_end_squeeze(file->engine);
 	lock_get(&file->lock);
-	while (file->evict_wanted && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
+	while (file->cache.evict_wanted && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
 		;
-	file->evict_wanted = false;
+	file->cache.evict_wanted = false;
 	lock_put(&file->lock);
 }
 
@@ -172,14 +172,14 @@ int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_prog
 	want_evicted(file);
 	huge_split_units(file, demand.offset / file->block_bytes, demand.len / file->block_bytes + 1, UINT64_MAX);
 	total = resident_in(&demand);
-	lock_get(&file->mapper_lock);
-	mapped = file->mapper_count > 0;
-	lock_put(&file->mapper_lock);
+	lock_get(&file->mappers.lock);
+	mapped = file->mappers.count > 0;
+	lock_put(&file->mappers.lock);
 	if (mapped)
 		want_scan(&demand, true);
 	while (!err && !done) {
 		/* Asked first, so that the last pass comes after the wait. */
-		done = !mapped || demand_met(&demand, started_ns + 2 * tier_min_idle(file->tier) + 5 * NS_PER_S);
+		done = !mapped || demand_met(&demand, started_ns + 2 * engine_min_idle(file->engine) + 5 * NS_PER_S);
 		if (progress && !progress(arg, demand.moved.moved_bytes, total))
 			err = -ECANCELED;
 		if (!err)

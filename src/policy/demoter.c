@@ -26,32 +26,32 @@
 #define RETRY_NS (500 * NS_PER_MS)
 
 /* Refills the reserve, until a scan is due; by one batch in any case, so that nothing that is always due stops it. */
-static void relieve(struct tier *tier, uint64_t until_ns)
+static void relieve(struct engine *engine, uint64_t until_ns)
 {
-	uint64_t target = budget_reserve_bytes(&tier->budget);
+	uint64_t target = budget_reserve_bytes(&engine->budget);
 	bool first = true;
 
-	for (; budget_free(&tier->budget) < target; first = false) {
-		uint64_t needed = (target - budget_free(&tier->budget)) / tier->config.block_bytes + 1;
+	for (; budget_free(&engine->budget) < target; first = false) {
+		uint64_t needed = (target - budget_free(&engine->budget)) / engine->config.block_bytes + 1;
 		uint64_t now = clock_ns(), demoted;
 		int err;
 
-		if (now < tier->demoter->retry_ns || (!first && now >= until_ns))
+		if (now < engine->demoter->retry_ns || (!first && now >= until_ns))
 			break;
-		err = choice_demote(&tier->demoter->choice, tier, needed, &demoted);
+		err = choice_demote(&engine->demoter->choice, engine, needed, &demoted);
 		if (err) /* The store says why, once. Blocks stay resident, and it goes on by itself. */
-			tier->demoter->retry_ns = clock_ns() + RETRY_NS;
+			engine->demoter->retry_ns = clock_ns() + RETRY_NS;
 		if (!demoted) { /* a large table is not counted all the time */
-			tier->demoter->rest_until_ns = clock_ns() + REST_NS + 4 * (clock_ns() - now);
+			engine->demoter->rest_until_ns = clock_ns() + REST_NS + 4 * (clock_ns() - now);
 			break;
 		}
 	}
-	if (budget_free(&tier->budget) >= tier->config.block_bytes)
-		room_announce(tier);
+	if (budget_free(&engine->budget) >= engine->config.block_bytes)
+		room_announce(engine);
 }
 
 struct turn {
-	struct tier *tier;
+	struct engine *engine;
 	struct scan_pace pace;
 	uint64_t next_ns;
 	uint64_t relieved_ns; /* when room was last made, if it had to be */
@@ -60,12 +60,12 @@ struct turn {
 /* Among scans and splits, which may take long. */
 static void relieve_between(struct turn *turn)
 {
-	struct tier *tier = turn->tier;
+	struct engine *engine = turn->engine;
 	uint64_t now = clock_ns();
 
-	if (now < turn->relieved_ns + SLICE_NS || now < tier->demoter->rest_until_ns || !room_pressed(tier))
+	if (now < turn->relieved_ns + SLICE_NS || now < engine->demoter->rest_until_ns || !room_pressed(engine))
 		return;
-	relieve(tier, 0);
+	relieve(engine, 0);
 	turn->relieved_ns = clock_ns();
 }
 
@@ -81,44 +81,44 @@ static void scan_file(void *arg, struct ramfile *file)
 	lock_get(&file->lock);
 	file_visit(file, now);
 	if (!file->blocks.cached)
-		atomic_store(&file->was_cached, false);
-	wanted = file->scan_wanted || pace.hurry;
-	if (file->proof_wanted || (wanted && file->next_scan_ns > now + turn->pace.quick_ns))
-		file->next_scan_ns = now;
+		atomic_store(&file->cache.was_cached, false);
+	wanted = file->rounds.wanted || pace.hurry;
+	if (file->rounds.proof_wanted || (wanted && file->rounds.next_ns > now + turn->pace.quick_ns))
+		file->rounds.next_ns = now;
 	/* The answer to a zap comes with a kick: the look is due a pace after it. */
-	if (file->zapping && file->zap_done && wanted)
-		file->next_scan_ns = now;
+	if (file->rounds.zapping && file->rounds.zap_done && wanted)
+		file->rounds.next_ns = now;
 	lock_put(&file->lock);
-	if (now >= file->next_scan_ns)
-		atomic_fetch_add(&turn->tier->scans, 1);
-	while (now >= file->next_scan_ns) {
-		file->next_scan_ns = scan_step(file, now, &pace);
+	if (now >= file->rounds.next_ns)
+		atomic_fetch_add(&turn->engine->scans, 1);
+	while (now >= file->rounds.next_ns) {
+		file->rounds.next_ns = scan_step(file, now, &pace);
 		relieve_between(turn);
 	}
-	if (file->next_scan_ns < turn->next_ns)
-		turn->next_ns = file->next_scan_ns;
+	if (file->rounds.next_ns < turn->next_ns)
+		turn->next_ns = file->rounds.next_ns;
 }
 
 /* A file that has come near to its own limit gives up blocks of its own. */
 static void relieve_file(void *arg, struct ramfile *file)
 {
 	struct turn *turn = arg;
-	struct tier *tier = turn->tier;
+	struct engine *engine = turn->engine;
 	uint64_t now = clock_ns(), missing = room_missing_of(file), demoted;
 	int err;
 
 	if (!missing)
 		return;
-	if (now >= file->rest_until_ns && now >= tier->demoter->retry_ns) {
-		err = choice_demote_of(&tier->demoter->choice, file, missing / file->block_bytes + 1, &demoted);
+	if (now >= file->rounds.rest_until_ns && now >= engine->demoter->retry_ns) {
+		err = choice_demote_of(&engine->demoter->choice, file, missing / file->block_bytes + 1, &demoted);
 		if (err)
-			tier->demoter->retry_ns = clock_ns() + RETRY_NS;
+			engine->demoter->retry_ns = clock_ns() + RETRY_NS;
 		if (!demoted)
-			file->rest_until_ns = clock_ns() + turn->pace.quick_ns / 2;
+			file->rounds.rest_until_ns = clock_ns() + turn->pace.quick_ns / 2;
 		if (demoted)
-			room_announce(tier);
+			room_announce(engine);
 	}
-	now = room_missing_of(file) && file->rest_until_ns > now ? file->rest_until_ns : now;
+	now = room_missing_of(file) && file->rounds.rest_until_ns > now ? file->rounds.rest_until_ns : now;
 	if (room_missing_of(file) && now < turn->next_ns)
 		turn->next_ns = now;
 }
@@ -134,50 +134,50 @@ static void split_file(void *arg, struct ramfile *file)
 	relieve_between(turn);
 }
 
-void demoter_step(struct tier *tier)
+void demoter_step(struct engine *engine)
 {
-	uint64_t quick = atomic_load(&tier->min_idle_ns) / 2;
-	struct turn turn = { .tier = tier, .relieved_ns = clock_ns() };
-	bool near = budget_free(&tier->budget) < tier_near_bytes(tier);
+	uint64_t quick = atomic_load(&engine->min_idle_ns) / 2;
+	struct turn turn = { .engine = engine, .relieved_ns = clock_ns() };
+	bool near = budget_free(&engine->budget) < engine_near_bytes(engine);
 
-	atomic_store(&tier->pressed, false);
+	atomic_store(&engine->room.pressed, false);
 	if (quick < QUICK_MIN_NS)
 		quick = QUICK_MIN_NS;
 	if (quick > QUICK_MAX_NS)
 		quick = QUICK_MAX_NS;
 	turn.pace = (struct scan_pace){ .quick_ns = quick,
 					.slow_ns = near ? NEAR_NS : SLOW_NS,
-					.hurry = room_pressed(tier),
-					.wanted = room_wanted(tier) };
+					.hurry = room_pressed(engine),
+					.wanted = room_wanted(engine) };
 	turn.next_ns = turn.relieved_ns + SLOW_NS;
 	if (near)
-		tier_each_resident(tier, split_file, &turn);
-	tier_each_resident(tier, scan_file, &turn);
-	tier_each_resident(tier, relieve_file, &turn);
-	if (room_pressed(tier))
-		relieve(tier, turn.next_ns);
-	if (room_pressed(tier) && turn.next_ns > clock_ns() + quick)
+		engine_each_resident(engine, split_file, &turn);
+	engine_each_resident(engine, scan_file, &turn);
+	engine_each_resident(engine, relieve_file, &turn);
+	if (room_pressed(engine))
+		relieve(engine, turn.next_ns);
+	if (room_pressed(engine) && turn.next_ns > clock_ns() + quick)
 		turn.next_ns = clock_ns() + quick;
-	tier->demoter->next_step_ns = turn.next_ns;
+	engine->demoter->next_step_ns = turn.next_ns;
 }
 
 void *demoter_run(void *arg)
 {
-	struct tier *tier = arg;
+	struct engine *engine = arg;
 
 	thread_set_slice(THREAD_SLICE_LONG_NS);
-	lock_get(&tier->parked_lock);
-	while (!tier->stopping) {
-		lock_put(&tier->parked_lock);
-		demoter_step(tier);
-		lock_get(&tier->parked_lock);
-		while (!tier->stopping && clock_ns() < tier->demoter->rest_until_ns)
-			lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->demoter->rest_until_ns);
-		while (!tier->kicked && !tier->stopping)
-			if (lock_wait_until(&tier->parked_lock, &tier->wakeup, tier->demoter->next_step_ns))
+	lock_get(&engine->room.lock);
+	while (!engine->room.stopping) {
+		lock_put(&engine->room.lock);
+		demoter_step(engine);
+		lock_get(&engine->room.lock);
+		while (!engine->room.stopping && clock_ns() < engine->demoter->rest_until_ns)
+			lock_wait_until(&engine->room.lock, &engine->room.wakeup, engine->demoter->rest_until_ns);
+		while (!engine->room.kicked && !engine->room.stopping)
+			if (lock_wait_until(&engine->room.lock, &engine->room.wakeup, engine->demoter->next_step_ns))
 				break;
-		tier->kicked = false;
+		engine->room.kicked = false;
 	}
-	lock_put(&tier->parked_lock);
+	lock_put(&engine->room.lock);
 	return NULL;
 }

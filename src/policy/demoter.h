@@ -9,7 +9,7 @@
 
 #include "policy/choice.h"
 
-struct tier;
+struct engine;
 
 /* Of the demoter's thread, or of who calls demoter_step(). */
 struct demoter {
@@ -17,10 +17,10 @@ struct demoter {
 	uint64_t next_step_ns;  /* when something is due */
 	uint64_t rest_until_ns; /* nothing can be demoted, kicks or not */
 	struct choice choice;
-	pthread_t thread; /* if tier->thread_runs */
+	pthread_t thread; /* if engine->thread_runs */
 };
 
 /* One turn of the demoter: scan what is due, demote what the budget asks for. */
-void demoter_step(struct tier *tier);
-/* The demoter's thread; arg: the tier. */
+void demoter_step(struct engine *engine);
+/* The demoter's thread; arg: the engine. */
 void *demoter_run(void *arg);

@@ -70,19 +70,19 @@ static bool zap_some(struct ramfile *file)
 
 	lock_get(&file->lock);
 	part.round = file->heat.round + 1;
-	more = next_part(file, &part, file->scan_block);
+	more = next_part(file, &part, file->rounds.block);
 	if (more)
 		marked = heat_mark(&file->blocks, part.first, part.count, marks);
-	file->scan_marked += marked;
-	file->zap_sent = !more;
-	file->zap_sent_ns = clock_ns();
+	file->rounds.marked += marked;
+	file->rounds.zap_sent = !more;
+	file->rounds.zap_sent_ns = clock_ns();
 	lock_put(&file->lock);
 	if (marked)
 		mappers_each(file, zap_one, &part);
 	if (!more)
 		end_zap(file, part.round);
-	tier_count_visited(file->tier, part.count);
-	file->scan_block = part.first + part.count;
+	engine_count_visited(file->engine, part.count);
+	file->rounds.block = part.first + part.count;
 	return more;
 }
 
@@ -94,17 +94,17 @@ static bool look_some(struct ramfile *file)
 	bool more;
 
 	lock_get(&file->lock);
-	more = next_part(file, &part, file->scan_block);
+	more = next_part(file, &part, file->rounds.block);
 	lock_put(&file->lock);
 	if (!more)
 		return false;
 	memset(used, 0, part.count);
 	mappers_each(file, look_one, &part);
-	tier_count_visited(file->tier, part.count);
-	file->scan_block = part.first + part.count;
+	engine_count_visited(file->engine, part.count);
+	file->rounds.block = part.first + part.count;
 	lock_get(&file->lock);
 	if (part.first + part.count <= file->blocks.count) /* else truncated meanwhile */
-		heat_look(&file->blocks, part.first, part.count, used, &file->scan_seen);
+		heat_look(&file->blocks, part.first, part.count, used, &file->rounds.seen);
 	lock_put(&file->lock);
 	return true;
 }
@@ -114,9 +114,9 @@ static void end_look(struct ramfile *file)
 	LOCK_SCOPE(&file->lock);
 
 	heat_looked(&file->heat, &file->blocks);
-	file->zapping = file->zap_sent = file->zap_done = false;
-	file->scanned_marked = file->scan_marked;
-	file->scanned_returned = file->scan_seen.returned;
+	file->rounds.zapping = file->rounds.zap_sent = file->rounds.zap_done = false;
+	file->rounds.last_marked = file->rounds.marked;
+	file->rounds.last_returned = file->rounds.seen.returned;
 	pthread_cond_broadcast(&file->settled);
 }
 
@@ -126,9 +126,9 @@ static uint64_t expected_ns(const struct ramfile *file)
 {
 	uint64_t cost_ns;
 
-	if (file->scanned_marked)
-		return price_ns(file, file->scan_marked * file->scanned_returned / file->scanned_marked);
-	cost_ns = price_ns(file, file->scan_marked);
+	if (file->rounds.last_marked)
+		return price_ns(file, file->rounds.marked * file->rounds.last_returned / file->rounds.last_marked);
+	cost_ns = price_ns(file, file->rounds.marked);
 	return cost_ns < FIRST_MOST_NS / SCAN_SHARE ? cost_ns : FIRST_MOST_NS / SCAN_SHARE;
 }
 
@@ -137,13 +137,13 @@ static uint64_t round_ns(const struct ramfile *file, const struct scan_pace *pac
 {
 	uint64_t least_ns = pace->slow_ns, by_cost_ns = expected_ns(file) * SCAN_SHARE;
 
-	if (file->proof_wanted && pace->quick_ns > PROOF_NS)
+	if (file->rounds.proof_wanted && pace->quick_ns > PROOF_NS)
 		return PROOF_NS;
-	if (file->scan_wanted || pace->wanted)
+	if (file->rounds.wanted || pace->wanted)
 		return pace->quick_ns;
 	if (pace->hurry) {
 		least_ns = pace->quick_ns;
-		by_cost_ns = price_ns(file, file->scanned_returned) * HURRY_SHARE;
+		by_cost_ns = price_ns(file, file->rounds.last_returned) * HURRY_SHARE;
 		if (by_cost_ns > HURRY_MOST_NS)
 			by_cost_ns = HURRY_MOST_NS;
 	}
@@ -154,10 +154,10 @@ static void begin_zap(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
-	file->zapping = true;
-	file->scan_marked = 0;
-	file->scan_block = 0;
-	file->zap_bytes = room_taken_by(file);
+	file->rounds.zapping = true;
+	file->rounds.marked = 0;
+	file->rounds.block = 0;
+	file->rounds.zap_bytes = room_taken_by(file);
 }
 
 /* When the look is due, or when to ask again. */
@@ -167,7 +167,7 @@ static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct sca
 
 	LOCK_SCOPE(&file->lock);
 	pace_ns = round_ns(file, pace);
-	if (!file->zap_done) /* an agent has not answered; mappers_zapped() kicks the demoter */
+	if (!file->rounds.zap_done) /* an agent has not answered; mappers_zapped() kicks the demoter */
 		return now_ns + pace_ns;
 	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
 }
@@ -176,28 +176,28 @@ uint64_t scan_step(struct ramfile *file, uint64_t now_ns, const struct scan_pace
 {
 	uint64_t due_ns;
 
-	switch (file->scan) {
+	switch (file->rounds.step) {
 	case SCAN_REST:
 		begin_zap(file);
-		file->scan = SCAN_ZAP;
+		file->rounds.step = SCAN_ZAP;
 		return now_ns;
 	case SCAN_ZAP:
 		if (!zap_some(file))
-			file->scan = SCAN_WAIT;
+			file->rounds.step = SCAN_WAIT;
 		return now_ns;
 	case SCAN_WAIT:
 		due_ns = look_due(file, now_ns, pace);
 		if (now_ns < due_ns)
 			return due_ns;
-		file->scan = SCAN_LOOK;
-		file->scan_block = 0;
-		file->scan_seen = (struct heat_seen){ 0 };
+		file->rounds.step = SCAN_LOOK;
+		file->rounds.block = 0;
+		file->rounds.seen = (struct heat_seen){ 0 };
 		return now_ns;
 	case SCAN_LOOK:
 		if (look_some(file))
 			return now_ns;
 		end_look(file);
-		file->scan = SCAN_REST;
+		file->rounds.step = SCAN_REST;
 		return now_ns;
 	}
 	return now_ns;
@@ -210,29 +210,29 @@ uint64_t scan_unproven_bytes(struct ramfile *file, uint64_t late_ns)
 
 	LOCK_SCOPE(&file->lock);
 	if (stuck) {
-		file->proven_bytes = 0;
-		file->proof_wanted = false; /* it was asked */
+		file->rounds.proven_bytes = 0;
+		file->rounds.proof_wanted = false; /* it was asked */
 	}
-	return has > file->proven_bytes ? has - file->proven_bytes : 0;
+	return has > file->rounds.proven_bytes ? has - file->rounds.proven_bytes : 0;
 }
 
 void scan_want_proof(struct ramfile *file)
 {
 	bool news;
 
-	if (tier_fits(file->tier))
+	if (engine_fits(file->engine))
 		return;
 	lock_get(&file->lock);
-	news = !file->proof_wanted;
-	file->proof_wanted = true;
+	news = !file->rounds.proof_wanted;
+	file->rounds.proof_wanted = true;
 	lock_put(&file->lock);
 	if (news)
-		tier_kick(file->tier);
+		engine_kick(file->engine);
 }
 
 bool scan_is_stuck(struct ramfile *file, uint64_t for_ns)
 {
 	LOCK_SCOPE(&file->lock);
 
-	return file->zap_sent && !file->zap_done && clock_ns() > file->zap_sent_ns + for_ns;
+	return file->rounds.zap_sent && !file->rounds.zap_done && clock_ns() > file->rounds.zap_sent_ns + for_ns;
 }

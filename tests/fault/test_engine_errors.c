@@ -38,7 +38,7 @@
 #include "engine/work.h"
 #include "engine/write.h"
 #include "policy/demand.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib/lib_ident.h"
 #include "lib_check.h"
 
@@ -51,22 +51,22 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *file;
 static uint8_t got[BLOCKS * BLOCK];
 
 static int load(void)
 {
-	return ramfile_load(tier, INO, SIZE, false, &file);
+	return ramfile_load(engine, INO, SIZE, false, &file);
 }
 
 static void new_engine(void)
 {
-	struct tier_config config = {
+	struct engine_config config = {
 		.store = store, .arena_dir = arena_dir, .block_bytes = BLOCK, .dram_bytes = 4 * SIZE, .level = 1
 	};
 
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
 }
 
 static void setup(void)
@@ -82,8 +82,8 @@ static void stop(void)
 {
 	file_check(file);
 	ramfile_unload(file);
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
-	tier_free(tier);
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 0);
+	tiering_free(engine);
 }
 
 static void teardown(void)
@@ -99,7 +99,7 @@ static void teardown(void)
 static void restart(void)
 {
 	struct ramfile *old = file;
-	struct tier *old_tier = tier;
+	struct engine *old_tier = engine;
 
 	new_engine();
 	ck_assert_int_eq(load(), 0);
@@ -107,7 +107,7 @@ static void restart(void)
 	close(old->arena.fd);
 	old->arena.fd = -1;
 	ramfile_unload(old);
-	tier_free(old_tier);
+	tiering_free(old_tier);
 }
 
 static const uint8_t *content(uint8_t which)
@@ -188,13 +188,13 @@ START_TEST(a_load_that_fails_leaves_the_arena)
 	put(3, 1, false);
 	put(4, 2, true);
 	store_mem_fail_nth(store, STORE_MEM_WALK, 1, EIO);
-	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &other), -EIO);
+	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &other), -EIO);
 	ck_assert(has_arena());
 	for (nth = 1; hit; nth++) {
 		int err;
 
 		fail_arm(FAIL_ANY, nth);
-		err = ramfile_load(tier, INO, SIZE, false, &other);
+		err = ramfile_load(engine, INO, SIZE, false, &other);
 		hit = fail_disarm();
 		ck_assert_msg(has_arena(), "after a failure of %s", fail_what());
 		if (!err)
@@ -212,10 +212,10 @@ START_TEST(a_load_that_fails_leaves_no_new_arena)
 	struct ramfile *other;
 
 	store_mem_fail_nth(store, STORE_MEM_WALK, 1, EIO);
-	ck_assert_int_eq(ramfile_load(tier, INO + 1, SIZE, false, &other), -EIO);
+	ck_assert_int_eq(ramfile_load(engine, INO + 1, SIZE, false, &other), -EIO);
 	ck_assert_int_ne(faccessat(arena_dir, "8", F_OK, 0), 0);
 	fail_arm(FAIL_SPACE, 1);
-	ck_assert_int_ne(ramfile_load(tier, INO + 1, SIZE, false, &other), 0);
+	ck_assert_int_ne(ramfile_load(engine, INO + 1, SIZE, false, &other), 0);
 	ck_assert(fail_disarm());
 	ck_assert_int_ne(faccessat(arena_dir, "8", F_OK, 0), 0);
 }
@@ -241,7 +241,7 @@ START_TEST(a_removed_file_gives_its_memory_back)
 	store_mem_fail_nth(store, STORE_MEM_REMOVE, 1, EIO);
 	ck_assert_int_eq(ramfile_destroy(file), -EIO);
 	ck_assert(!has_arena());
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 0);
 	ck_assert_int_eq(load(), 0);
 }
 END_TEST
@@ -250,7 +250,7 @@ START_TEST(a_lost_file_stays_lost_until_it_is_empty)
 {
 	put(1, 1, true);
 	ramfile_unload(file);
-	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, true, &file), 0);
+	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, true, &file), 0);
 	fail_arm(FAIL_SPACE, 1);
 	ck_assert_int_ne(ramfile_truncate(file, 0), 0);
 	ck_assert(fail_disarm());
@@ -530,7 +530,7 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 		ck_assert_int_eq(process_map(file, 1, &process), -ENOMEM);
 	}
 	lock_get(&file->lock);
-	ck_assert_uint_eq(file->changing, 0);
+	ck_assert_uint_eq(file->changes.at_work, 0);
 	lock_put(&file->lock);
 	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &(struct file_moved){ 0 }), 0);
 	ck_assert_int_eq(ramfile_sync(file), 0);
@@ -594,7 +594,7 @@ END_TEST
 
 static unsigned int works_idle(void)
 {
-	struct work_pool *pool = tier_works(tier);
+	struct work_pool *pool = engine_works(engine);
 	unsigned int idle = 0;
 
 	for (struct work *work = pool->idle; work; work = work->next)
@@ -611,21 +611,21 @@ START_TEST(work_buffers_come_back)
 	put(1, 1, false);
 	put(2, 5, true);
 	ck_assert_int_eq(cache_write_back(file, content(6), PAGE, 2 * BLOCK), 0);
-	ck_assert_uint_eq(works_idle(), tier_works(tier)->made);
+	ck_assert_uint_eq(works_idle(), engine_works(engine)->made);
 	store_mem_fail_nth(store, STORE_MEM_GET, 1, ENOMEM);
 	ck_assert_int_eq(process_map(file, 1, &process), -ENOMEM);
-	ck_assert_uint_eq(works_idle(), tier_works(tier)->made);
+	ck_assert_uint_eq(works_idle(), engine_works(engine)->made);
 	/* Without one in the pool, at each allocation. */
 	for (unsigned int nth = 1;; nth++) {
 		bool hit;
 		int err;
 
-		work_pool_fini(tier_works(tier));
-		work_pool_init(tier_works(tier), BLOCK, 1, secret);
+		work_pool_fini(engine_works(engine));
+		work_pool_init(engine_works(engine), BLOCK, 1, secret);
 		fail_arm(FAIL_ALLOC, nth);
 		err = demote(&result, 1, 1);
 		hit = fail_disarm();
-		ck_assert_uint_eq(works_idle(), tier_works(tier)->made);
+		ck_assert_uint_eq(works_idle(), engine_works(engine)->made);
 		if (!hit) {
 			ck_assert_int_eq(err, 0);
 			break;
@@ -643,11 +643,11 @@ START_TEST(a_cut_gives_back_what_the_cache_had)
 	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ck_assert_int_eq(cache_fill(file, got, 8 * BLOCK, 0, &length), 0);
 	ck_assert_int_eq(cache_write_back(file, content(1), BLOCK, 3 * BLOCK), 0);
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 9 * BLOCK);
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 9 * BLOCK);
 	ck_assert_int_eq(ramfile_truncate(file, (uint64_t)2 * BLOCK), 0);
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 2 * BLOCK);
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 2 * BLOCK);
 	ck_assert_int_eq(ramfile_truncate(file, 0), 0);
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 0);
 	cache_close_file(file);
 }
 END_TEST
@@ -713,7 +713,7 @@ static pthread_barrier_t barrier;
 /* Holds up both who parks and who looks for what is parked. */
 static void *hold_main(void *arg)
 {
-	LOCK_SCOPE(&tier->parked_lock);
+	LOCK_SCOPE(&engine->room.lock);
 
 	(void)arg;
 	pthread_barrier_wait(&barrier);
@@ -735,9 +735,9 @@ static void wait_for_mapper(unsigned int users, bool leaving)
 	bool reached = false;
 
 	while (!reached) {
-		lock_get(&file->mapper_lock);
-		reached = file->mappers->users == users && file->mappers->leaving == leaving;
-		lock_put(&file->mapper_lock);
+		lock_get(&file->mappers.lock);
+		reached = file->mappers.list->users == users && file->mappers.list->leaving == leaving;
+		lock_put(&file->mappers.lock);
 	}
 }
 
@@ -769,18 +769,18 @@ START_TEST(a_mapper_leaves_while_its_fault_is_being_parked)
 	signal(SIGUSR1, wait_at_gate);
 	put(1, 1, true);
 	process = map(1);
-	budget_force(tier_budget(tier), 4 * SIZE);
+	budget_force(engine_budget(engine), 4 * SIZE);
 	pthread_barrier_init(&barrier, NULL, 2);
 	ck_assert_int_eq(pthread_create(&holder, NULL, hold_main, NULL), 0);
 	pthread_barrier_wait(&barrier);
-	ck_assert_int_eq(pthread_create(&toucher, NULL, fault_main, file->mappers), 0);
+	ck_assert_int_eq(pthread_create(&toucher, NULL, fault_main, file->mappers.list), 0);
 	wait_for_mapper(2, false);
 	pthread_kill(toucher, SIGUSR1); /* it waits for the lock behind the other one then */
 	ck_assert_int_eq(pthread_create(&leaver, NULL, unmap_main, process), 0);
 	wait_for_mapper(2, true);
-	wait_asleep(atomic_load(&leaver_tid), &tier->parked_lock, true);
+	wait_asleep(atomic_load(&leaver_tid), &engine->room.lock, true);
 	pthread_barrier_wait(&barrier);
-	wait_asleep(atomic_load(&leaver_tid), &tier->parked_lock, false);
+	wait_asleep(atomic_load(&leaver_tid), &engine->room.lock, false);
 	ck_assert_int_eq(write(gate[1], "", 1), 1);
 	pthread_join(holder, NULL);
 	pthread_join(toucher, NULL);
@@ -788,7 +788,7 @@ START_TEST(a_mapper_leaves_while_its_fault_is_being_parked)
 	pthread_barrier_destroy(&barrier);
 	close(gate[0]);
 	close(gate[1]);
-	budget_release(tier_budget(tier), 4 * SIZE);
+	budget_release(engine_budget(engine), 4 * SIZE);
 }
 END_TEST
 #endif

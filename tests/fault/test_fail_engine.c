@@ -40,7 +40,7 @@
 #include "policy/demand.h"
 #include "policy/demoter.h"
 #include "policy/scan.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib/lib_ident.h"
 #include "lib_check.h"
 
@@ -77,7 +77,7 @@ enum {
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *file;
 static struct process *process; /* NULL: nobody maps the file */
 static bool mapped, caches;
@@ -123,13 +123,13 @@ static void leave_key(uint64_t block)
 	store_mem_fail_nth(store, STORE_MEM_REMOVE, 0, 0);
 }
 
-static void new_tier(struct tier **ret)
+static void new_tier(struct engine **ret)
 {
-	struct tier_config config = {
+	struct engine_config config = {
 		.store = store, .arena_dir = arena_dir, .block_bytes = BLOCK, .dram_bytes = 16 * SIZE, .level = 1
 	};
 
-	ck_assert_int_eq(tier_new(&config, ret), 0);
+	ck_assert_int_eq(tiering_new(&config, ret), 0);
 }
 
 static void fill_file(void)
@@ -169,8 +169,8 @@ static void world_new(void)
 	scratch_new(&scratch, "fail");
 	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ck_assert_int_eq(store_mem_new(&store), 0);
-	new_tier(&tier);
-	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
+	new_tier(&engine);
+	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &file), 0);
 	process = NULL;
 	if (caches)
 		ck_assert_int_ne(cache_open_file(file), CACHE_NO);
@@ -193,8 +193,8 @@ static void world_free(void)
 		file_check_idle(file);
 	ramfile_unload(file);
 	file = NULL;
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
-	tier_free(tier);
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 0);
+	tiering_free(engine);
 	store->ops->free(store);
 	close(arena_dir);
 	scratch_free(&scratch);
@@ -215,15 +215,15 @@ static void read_all(struct ramfile *of, uint8_t *to)
 /* Buffers have to be made anew. */
 static void drain_works(void)
 {
-	work_pool_fini(tier_works(tier));
-	work_pool_init(tier_works(tier), BLOCK, 1, (const uint8_t[MAC_KEY_BYTES]){ 0 });
+	work_pool_fini(engine_works(engine));
+	work_pool_init(engine_works(engine), BLOCK, 1, (const uint8_t[MAC_KEY_BYTES]){ 0 });
 }
 
 static unsigned int works_idle(void)
 {
 	unsigned int idle = 0;
 
-	for (struct work *work = tier_works(tier)->idle; work; work = work->next)
+	for (struct work *work = engine_works(engine)->idle; work; work = work->next)
 		idle++;
 	return idle;
 }
@@ -242,7 +242,7 @@ static void check_restart(const char *what)
 {
 	static uint8_t again[SIZE_MAX_BYTES];
 	struct ramfile *other;
-	struct tier *next;
+	struct engine *next;
 
 	new_tier(&next);
 	ck_assert_int_eq(ramfile_load(next, INO, file_size(file), false, &other), 0);
@@ -255,7 +255,7 @@ static void check_restart(const char *what)
 	close(other->arena.fd);
 	other->arena.fd = -1;
 	ramfile_unload(other);
-	tier_free(next);
+	tiering_free(next);
 }
 
 static void check_content(const char *what, bool done)
@@ -278,8 +278,9 @@ static void check_content(const char *what, bool done)
 static void check_world(const char *what, bool done)
 {
 	file_check_idle(file);
-	ck_assert_msg(works_idle() == tier_works(tier)->made, "%s: a work buffer is lost", what);
-	ck_assert_msg(budget_used(tier_budget(tier)) == (atomic_load(&file->dram_blocks) + file->blocks.cached) * BLOCK,
+	ck_assert_msg(works_idle() == engine_works(engine)->made, "%s: a work buffer is lost", what);
+	ck_assert_msg(budget_used(engine_budget(engine)) ==
+			      (atomic_load(&file->dram_blocks) + file->blocks.cached) * BLOCK,
 		      "%s: the budget is not what the file has", what);
 	check_content(what, done);
 	check_restart(what);
@@ -563,7 +564,7 @@ static int clone_all(void)
 	if (!err)
 		err = ramfile_clone(file, CLONE, NULL, NULL, &cloned);
 	if (!err)
-		err = ramfile_load(tier, CLONE, 0, false, &to);
+		err = ramfile_load(engine, CLONE, 0, false, &to);
 	if (!err)
 		err = ramfile_adopt(to, cloned.size_bytes);
 	if (!err) {
@@ -590,12 +591,12 @@ static int count_run(void *arg, const struct ramfile_run *run)
 static int describe(void)
 {
 	struct ramfile_figures figures;
-	struct tier_figures all;
+	struct tiering_figures all;
 	uint64_t bytes = 0;
 	int err = ramfile_map(file, 0, SIZE, count_run, &bytes);
 
 	ramfile_figures(file, &figures);
-	tier_figures(tier, &all);
+	tiering_figures(engine, &all);
 	ramfile_shared_bytes(file);
 	return err ? err : bytes == SIZE ? 0 : -ERANGE;
 }
@@ -670,14 +671,14 @@ static int fault_for_write(void)
 /* There is no room: the fault is parked, and taken up again when there is. */
 static int fault_without_room(void)
 {
-	uint64_t used = 16 * SIZE - budget_used(tier_budget(tier));
+	uint64_t used = 16 * SIZE - budget_used(engine_budget(engine));
 	bool done;
 	uint8_t byte;
 
-	budget_force(tier_budget(tier), used);
+	budget_force(engine_budget(engine), used);
 	done = process_touch(process, COLD * BLOCK, &byte, 1, false);
-	budget_release(tier_budget(tier), used);
-	while (fault_resume(tier))
+	budget_release(engine_budget(engine), used);
+	while (fault_resume(engine))
 		;
 	/* If it could not even be parked it was woken, and comes again. */
 	for (int tries = 0; !done && tries < 2; tries++)
@@ -688,18 +689,18 @@ static int fault_without_room(void)
 /* Two rounds of scanning, and what the demoter makes of a budget that is used. */
 static int turn_demoter(void)
 {
-	uint64_t limit = atomic_load(&tier->budget.limit_bytes);
+	uint64_t limit = atomic_load(&engine->budget.limit_bytes);
 
-	atomic_store(&tier->budget.limit_bytes, 10 * BLOCK);
+	atomic_store(&engine->budget.limit_bytes, 10 * BLOCK);
 	for (int i = 0; process && i < 6; i++) { /* two generations, if all is zapped and looked at */
 		static const struct scan_pace pace = { .quick_ns = 1, .slow_ns = 1, .hurry = true, .wanted = true };
 
 		scan_step(file, clock_ns(), &pace);
 		process_run_agent(process);
 	}
-	tier->demoter->retry_ns = tier->demoter->rest_until_ns = 0;
-	demoter_step(tier);
-	atomic_store(&tier->budget.limit_bytes, limit);
+	engine->demoter->retry_ns = engine->demoter->rest_until_ns = 0;
+	demoter_step(engine);
+	atomic_store(&engine->budget.limit_bytes, limit);
 	return 0; /* it answers to nobody */
 }
 
@@ -897,7 +898,7 @@ START_TEST(a_load_fails_at_every_point)
 			unsigned int nth = points[by_store] + 1, descriptors = fail_descriptors();
 			uint64_t calls = store_mem_calls(store, STORE_MEM_CALLS);
 			struct ramfile *other = NULL;
-			struct tier *next;
+			struct engine *next;
 			int err;
 
 			new_tier(&next);
@@ -913,9 +914,9 @@ START_TEST(a_load_fails_at_every_point)
 				other->arena.fd = -1;
 				ramfile_unload(other);
 			}
-			ck_assert_uint_eq(budget_used(tier_budget(next)), 0);
+			ck_assert_uint_eq(budget_used(engine_budget(next)), 0);
 			ck_assert_uint_eq(fail_descriptors(), descriptors);
-			tier_free(next);
+			tiering_free(next);
 			check_restart("ramfile_load");
 		}
 	}
@@ -949,7 +950,7 @@ START_TEST(a_removal_fails_at_every_point)
 			file = NULL;
 			if (err) { /* what is left is removed by who loads it as if it had nothing */
 				ck_assert(hit);
-				ck_assert_int_eq(ramfile_load(tier, INO, 0, true, &file), 0);
+				ck_assert_int_eq(ramfile_load(engine, INO, 0, true, &file), 0);
 				ck_assert_int_eq(ramfile_destroy(file), 0);
 				file = NULL;
 			}
@@ -972,26 +973,26 @@ START_TEST(an_engine_fails_to_start_at_every_point)
 
 	ck_assert_int_eq(store_mem_new(&store), 0);
 	for (bool hit = true; hit; points += hit) {
-		struct tier_config config = { .store = store,
-					      .arena_dir = -1,
-					      .block_bytes = BLOCK,
-					      .dram_bytes = 16 * SIZE,
-					      .level = 1,
-					      .run_demoter = true };
+		struct engine_config config = { .store = store,
+						.arena_dir = -1,
+						.block_bytes = BLOCK,
+						.dram_bytes = 16 * SIZE,
+						.level = 1,
+						.run_demoter = true };
 		int err;
 
 		fail_memory_begin();
 		fail_arm(FAIL_ANY, points + 1);
-		err = tier_new(&config, &tier);
+		err = tiering_new(&config, &engine);
 		hit = fail_disarm();
 		ck_assert_int_eq(err != 0, hit);
 		if (!err)
-			tier_free(tier);
+			tiering_free(engine);
 		ck_assert_uint_eq(fail_memory_left(0), 0);
 		fail_memory_end();
 	}
 	ck_assert_uint_ge(points, 4);
-	printf("%-28s %4u calls\n", "tier_new", points);
+	printf("%-28s %4u calls\n", "tiering_new", points);
 	fflush(stdout);
 	store->ops->free(store);
 }

@@ -28,7 +28,7 @@
 #include "engine/read.h"
 #include "engine/write.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
@@ -36,7 +36,7 @@
 
 static struct scratch scratch;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ns *ns;
 static int arena_dir;
 static uint64_t dir, hot, cold, empty; /* inode numbers */
@@ -49,19 +49,19 @@ static uint8_t data[4 * BLOCK], got[8 * BLOCK];
 static int load(bool survived)
 {
 	struct ns_config config = { .root_mode = 0755, .arenas_survived = survived };
-	struct tier_config tier_config = {
+	struct engine_config engine_config = {
 		.store = store, .arena_dir = arena_dir, .block_bytes = BLOCK, .dram_bytes = 8 << 20, .level = 1
 	};
-	int rc = tier_new(&tier_config, &tier);
+	int rc = tiering_new(&engine_config, &engine);
 
 	if (rc < 0)
 		return rc;
 	config.store = store;
-	config.tier = tier;
+	config.engine = engine;
 	rc = ns_load(&config, &ns);
 	if (rc < 0) {
-		tier_free(tier);
-		tier = NULL;
+		tiering_free(engine);
+		engine = NULL;
 		ns = NULL;
 	}
 	return rc;
@@ -71,9 +71,9 @@ static void unload(void)
 {
 	ns_free(ns);
 	ns = NULL;
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
-	tier_free(tier);
-	tier = NULL;
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 0);
+	tiering_free(engine);
+	engine = NULL;
 }
 
 static uint64_t make(uint64_t parent, const char *name, mode_t mode)

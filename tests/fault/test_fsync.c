@@ -19,14 +19,14 @@
 #include "lib/lib_store_mem.h"
 #include "lib_check.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 #define BLOCK 16384U
 #define SIZE (UINT64_C(6) << 20) /* several puts */
 
 static struct scratch scratch;
 static struct store *store, *hooked;
-static struct tier *tier;
+static struct engine *engine;
 static struct ns *ns;
 static int arena_dir;
 
@@ -42,7 +42,7 @@ static void after_put(void *arg, enum store_hook_moment moment)
 
 static void load(void)
 {
-	struct tier_config tier_config = {
+	struct engine_config engine_config = {
 		.store = hooked,
 		.arena_dir = arena_dir,
 		.block_bytes = BLOCK,
@@ -52,8 +52,8 @@ static void load(void)
 	};
 	struct ns_config config = { .root_mode = 0755, .store = hooked };
 
-	ck_assert_int_eq(tier_new(&tier_config, &tier), 0);
-	config.tier = tier;
+	ck_assert_int_eq(tiering_new(&engine_config, &engine), 0);
+	config.engine = engine;
 	ck_assert_int_eq(ns_load(&config, &ns), 0);
 }
 
@@ -61,8 +61,8 @@ static void unload(void)
 {
 	ns_free(ns);
 	ns = NULL;
-	tier_free(tier);
-	tier = NULL;
+	tiering_free(engine);
+	engine = NULL;
 }
 
 static void setup(void)

@@ -18,7 +18,7 @@
 #include "engine/file.h"
 #include "front/access.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/token.h"
 #include "wire/wire.h"
 #include "lib/lib_ident.h"
@@ -47,7 +47,7 @@ static void cleanup(void)
 /* One engine for all inputs: what one leaves behind is the next one's start. */
 static void setup(void)
 {
-	struct tier_config tier_config = { .block_bytes = BLOCK, .dram_bytes = 1 << 20, .level = 1 };
+	struct engine_config engine_config = { .block_bytes = BLOCK, .dram_bytes = 1 << 20, .level = 1 };
 	struct ns_config ns = { .root_mode = 0755 };
 	struct ns_setattr change = { .set_size = true, .size_bytes = BLOCKS * BLOCK };
 	struct stat attr;
@@ -55,11 +55,11 @@ static void setup(void)
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_ERROR);
 	scratch_new(&scratch, "fuzz-access");
 	atexit(cleanup);
-	tier_config.arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	engine_config.arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store_mem_new(&store) || token_table_new(&config.tokens) || codec_new(BLOCK, 1, &codec))
 		abort();
-	tier_config.store = ns.store = store;
-	if (tier_new(&tier_config, &ns.tier))
+	engine_config.store = ns.store = store;
+	if (tiering_new(&engine_config, &ns.engine))
 		abort();
 	if (ns_load(&ns, &config.ns) || ns_create(config.ns, NS_ROOT_INO, "vm0", S_IFREG | 0600, 0, 0, &attr) ||
 	    ns_setattr(config.ns, attr.st_ino, &change, &attr) || ns_open(config.ns, attr.st_ino, &file))

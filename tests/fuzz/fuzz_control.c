@@ -17,7 +17,7 @@
 #include "front/control_line.h"
 #include "front/control_ops.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/token.h"
 
 #define BLOCK 4096U
@@ -36,7 +36,7 @@ static void cleanup(void)
 /* One engine for all inputs: what one leaves behind is the next one's start. */
 static void setup(void)
 {
-	struct tier_config tier = { .block_bytes = BLOCK, .dram_bytes = 1 << 20, .level = 1 };
+	struct engine_config engine = { .block_bytes = BLOCK, .dram_bytes = 1 << 20, .level = 1 };
 	struct ns_config ns = { .root_mode = 0755 };
 	struct ns_setattr change = { .set_size = true, .size_bytes = 64 * BLOCK };
 	struct stat attr;
@@ -44,13 +44,13 @@ static void setup(void)
 	log_init(LOG_TARGET_STDERR, LOG_LEVEL_ERROR);
 	scratch_new(&scratch, "fuzz-control");
 	atexit(cleanup);
-	tier.arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	engine.arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (store_mem_new(&config.store) || token_table_new(&config.tokens))
 		abort();
-	tier.store = ns.store = config.store;
-	if (tier_new(&tier, &config.tier))
+	engine.store = ns.store = config.store;
+	if (tiering_new(&engine, &config.engine))
 		abort();
-	ns.tier = config.tier;
+	ns.engine = config.engine;
 	if (ns_load(&ns, &config.ns) || ns_create(config.ns, NS_ROOT_INO, "vm0", S_IFREG | 0600, 0, 0, &attr) ||
 	    ns_setattr(config.ns, attr.st_ino, &change, &attr))
 		abort();

@@ -49,7 +49,7 @@
 #include "engine/write.h"
 #include "map/pins.h"
 #include "policy/demoter.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 #include "lib/lib_ident.h"
 
@@ -82,7 +82,7 @@ struct model {
 	struct scratch scratch;
 	int arena_dir;
 	struct store *mem, *store;
-	struct tier *tier;
+	struct engine *engine;
 	struct ramfile *file;
 	uint64_t ino, next_ino;
 	struct other other;
@@ -189,9 +189,9 @@ static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t firs
 			 held);
 }
 
-static struct tier *new_tier(struct store *store, int arena_dir)
+static struct engine *new_tier(struct store *store, int arena_dir)
 {
-	struct tier_config config = {
+	struct engine_config config = {
 		.store = store,
 		.arena_dir = arena_dir,
 		.block_bytes = model.block_bytes,
@@ -201,10 +201,10 @@ static struct tier *new_tier(struct store *store, int arena_dir)
 		.min_idle_ns = 0,
 		.level = 1,
 	};
-	struct tier *tier;
+	struct engine *engine;
 
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	return tier;
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	return engine;
 }
 
 /* The block, if it is away, comes as it is on the other host. */
@@ -232,7 +232,7 @@ static void bring(struct ramfile *file, uint64_t block)
 }
 
 /* What is left of a file, in an engine of its own. */
-static void check_copy(struct tier *tier, struct store *store, int dir, const struct other *of)
+static void check_copy(struct engine *engine, struct store *store, int dir, const struct other *of)
 {
 	static uint8_t got[BYTES_MAX];
 	struct ramfile *file;
@@ -240,7 +240,7 @@ static void check_copy(struct tier *tier, struct store *store, int dir, const st
 
 	ck_assert_int_eq(model.mem->ops->walk(model.mem, of->ino, 0, UINT64_MAX, copy_value, store), 0);
 	copy_arena(model.arena_dir, dir, of->ino);
-	ck_assert_int_eq(ramfile_load(tier, of->ino, of->size, false, &file), 0);
+	ck_assert_int_eq(ramfile_load(engine, of->ino, of->size, false, &file), 0);
 	file_check(file);
 	for (uint64_t block = 0; file->blocks.away && block < file->blocks.count; block++)
 		bring(file, block);
@@ -258,18 +258,18 @@ static void check_crash(void)
 	struct other own = { .ino = model.ino, .size = model.size, .want = model.want };
 	struct scratch scratch;
 	struct store *copy;
-	struct tier *tier;
+	struct engine *engine;
 	int dir;
 
 	model.crashes++;
 	scratch_new(&scratch, "model-crash");
 	dir = open(scratch.path, O_RDONLY | O_DIRECTORY);
 	ck_assert_int_eq(store_mem_new(&copy), 0);
-	tier = new_tier(copy, dir);
-	check_copy(tier, copy, dir, &own);
+	engine = new_tier(copy, dir);
+	check_copy(engine, copy, dir, &own);
 	if (model.other.file)
-		check_copy(tier, copy, dir, &model.other);
-	tier_free(tier);
+		check_copy(engine, copy, dir, &model.other);
+	tiering_free(engine);
 	copy->ops->free(copy);
 	close(dir);
 	scratch_free(&scratch);
@@ -653,7 +653,7 @@ static void op_access_read(void)
 {
 	static struct tierfs_access_record before[PAGES_MAX], after[PAGES_MAX];
 	uint64_t blocks = (model.size + model.block_bytes - 1) / model.block_bytes, next = 0;
-	uint64_t promotions = atomic_load(&model.file->promotions), seen;
+	uint64_t promotions = atomic_load(&model.file->counts.promotions), seen;
 	struct access_buffer buffer = access_buffer(PAGES_MAX);
 	uint32_t flags = (uint32_t)rnd(64);
 	size_t records = 0;
@@ -675,7 +675,7 @@ static void op_access_read(void)
 		seen += buffer.record[i].count;
 	}
 	ck_assert_uint_eq(seen, blocks);
-	ck_assert_uint_eq(atomic_load(&model.file->promotions), promotions);
+	ck_assert_uint_eq(atomic_load(&model.file->counts.promotions), promotions);
 	for (uint64_t block = 0; block < blocks; block++) {
 		access_look(model.file, block, &after[block]);
 		ck_assert_int_eq(memcmp(&before[block], &after[block], sizeof(before[block])), 0);
@@ -770,11 +770,11 @@ static void op_step(void)
 {
 	/* A few turns: zap, acknowledge, look, demote. The pace between zap and look is real time, and short. */
 	for (int i = 0; i < 3; i++) {
-		demoter_step(model.tier);
+		demoter_step(model.engine);
 		for (int p = 0; p < PROCESSES; p++)
 			if (model.process[p])
 				process_run_agent(model.process[p]);
-		while (fault_resume(model.tier))
+		while (fault_resume(model.engine))
 			;
 	}
 }
@@ -852,7 +852,7 @@ static void op_map(void)
 static void op_dram(void)
 {
 	model.dram_bytes = rnd(2) ? BYTES_MAX / 3 : 4 * BYTES_MAX;
-	ck_assert_int_eq(tier_set_dram(model.tier, model.dram_bytes), 0);
+	ck_assert_int_eq(tiering_set_dram(model.engine, model.dram_bytes), 0);
 }
 
 /* Memory is as fresh as at the start, and there is plenty. */
@@ -863,7 +863,7 @@ static void op_fresh(void)
 	ck_assert_int_eq(ramfile_discard(model.file, 0, model.size), 0);
 	end_pending(true);
 	model.dram_bytes = 4 * BYTES_MAX;
-	ck_assert_int_eq(tier_set_dram(model.tier, model.dram_bytes), 0);
+	ck_assert_int_eq(tiering_set_dram(model.engine, model.dram_bytes), 0);
 	if (!mapped())
 		op_map();
 	for (int i = 0; i < 8; i++)
@@ -950,11 +950,11 @@ static void op_restart(void)
 	supply_stop();
 	ramfile_unload(model.file);
 	ramfile_unload(other->file);
-	tier_free(model.tier);
-	model.tier = new_tier(model.store, model.arena_dir);
-	ck_assert_int_eq(ramfile_load(model.tier, model.ino, model.size, false, &model.file), 0);
+	tiering_free(model.engine);
+	model.engine = new_tier(model.store, model.arena_dir);
+	ck_assert_int_eq(ramfile_load(model.engine, model.ino, model.size, false, &model.file), 0);
 	if (other->file)
-		ck_assert_int_eq(ramfile_load(model.tier, other->ino, other->size, false, &other->file), 0);
+		ck_assert_int_eq(ramfile_load(model.engine, other->ino, other->size, false, &other->file), 0);
 	supply_start();
 }
 
@@ -980,7 +980,7 @@ static void make_other(void)
 	pthread_mutex_lock(&model.bringing);
 	if (rnd(2) && model.file->blocks.away)
 		bring_all();
-	ck_assert_int_eq(ramfile_load(model.tier, ino, 0, false, &file), 0);
+	ck_assert_int_eq(ramfile_load(model.engine, ino, 0, false, &file), 0);
 	ramfile_figures(model.file, &before);
 	model.cloning = true;
 	err = ramfile_clone(model.file, ino, NULL, NULL, &cloned);
@@ -1164,8 +1164,8 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	ck_assert_int_eq(store_mem_new(&model.mem), 0);
 	store_mem_tear_puts(model.mem, seed | 1);
 	ck_assert_int_eq(store_hook_new(model.mem, hook, NULL, &model.store), 0);
-	model.tier = new_tier(model.store, model.arena_dir);
-	ck_assert_int_eq(ramfile_load(model.tier, model.ino, 0, false, &model.file), 0);
+	model.engine = new_tier(model.store, model.arena_dir);
+	ck_assert_int_eq(ramfile_load(model.engine, model.ino, 0, false, &model.file), 0);
 	model.supplier = pthread_self();
 	op_truncate();
 	supply_start();
@@ -1201,7 +1201,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	ck_assert_int_eq(ramfile_destroy(model.file), 0);
 	drop_other();
 	ck_assert_uint_eq(store_mem_count(model.mem, 0), 0);
-	tier_free(model.tier);
+	tiering_free(model.engine);
 	model.store->ops->free(model.store);
 	model.mem->ops->free(model.mem);
 	close(model.arena_dir);

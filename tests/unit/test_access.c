@@ -22,7 +22,7 @@
 #include "engine/write.h"
 #include "front/access.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/token.h"
 #include "wire/wire.h"
 #include "lib_check.h"
@@ -37,7 +37,7 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ns *ns;
 static struct token_table *tokens;
 static struct access_server *server;
@@ -48,7 +48,7 @@ static uint8_t content[BLOCK] __attribute__((aligned(4096)));
 
 static void setup(void)
 {
-	struct tier_config tier_config = {
+	struct engine_config engine_config = {
 		.block_bytes = BLOCK, .dram_bytes = 16 * BLOCK, .min_idle_ns = NS_PER_S, .level = 1
 	};
 	struct ns_config ns_config = { .root_mode = 0755 };
@@ -59,10 +59,10 @@ static void setup(void)
 	scratch_new(&scratch, "access");
 	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ck_assert_int_eq(store_mem_new(&store), 0);
-	tier_config.store = ns_config.store = store;
-	tier_config.arena_dir = arena_dir;
-	ck_assert_int_eq(tier_new(&tier_config, &tier), 0);
-	ns_config.tier = tier;
+	engine_config.store = ns_config.store = store;
+	engine_config.arena_dir = arena_dir;
+	ck_assert_int_eq(tiering_new(&engine_config, &engine), 0);
+	ns_config.engine = engine;
 	ck_assert_int_eq(ns_load(&ns_config, &ns), 0);
 	ck_assert_int_eq(token_table_new(&tokens), 0);
 	ck_assert_int_eq(ns_create(ns, NS_ROOT_INO, "vm0", S_IFREG | 0600, 0, 0, &attr), 0);
@@ -82,7 +82,7 @@ static void teardown(void)
 	token_table_free(tokens);
 	ns_close(ns, NULL, NULL);
 	ns_free(ns);
-	tier_free(tier);
+	tiering_free(engine);
 	store->ops->free(store);
 	close(arena_dir);
 	scratch_free(&scratch);
@@ -188,7 +188,7 @@ START_TEST(reads_say_where_a_block_is)
 	ck_assert_uint_eq(r->result, TIERFS_ACCESS_RESIDENT);
 	ck_assert_mem_eq(memory + r->payload_at, content, BLOCK);
 	ck_assert_int_eq(state_of(1), BLOCK_COLD);
-	ck_assert_uint_eq(atomic_load(&file->promotions), 0);
+	ck_assert_uint_eq(atomic_load(&file->counts.promotions), 0);
 }
 END_TEST
 
@@ -240,12 +240,12 @@ START_TEST(writes_to_dram_until_the_budget_says_no)
 	ck_assert_uint_eq(r->generation, 17);
 	ck_assert_uint_eq(store_mem_count(store, ino), 0);
 	ck_assert_mem_eq(memory + read_one(0, TIERFS_ACCESS_ALSO_RESIDENT)->payload_at, content, BLOCK);
-	ck_assert_int_eq(tier_set_dram(tier, 1 << 20), 0);
-	budget_force(tier_budget(tier), 1 << 20);
+	ck_assert_int_eq(tiering_set_dram(engine, 1 << 20), 0);
+	budget_force(engine_budget(engine), 1 << 20);
 	r = write_one(1, TIERFS_FORM_PLAIN, content, BLOCK, TIERFS_BLOCK_TO_DRAM);
 	ck_assert_uint_eq(r->result, TIERFS_ACCESS_WRITE_OK);
 	ck_assert_uint_eq(r->state, TIERFS_STATE_COLD);
-	budget_release(tier_budget(tier), 1 << 20);
+	budget_release(engine_budget(engine), 1 << 20);
 }
 END_TEST
 

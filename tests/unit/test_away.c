@@ -22,7 +22,7 @@
 #include "engine/read.h"
 #include "engine/resize.h"
 #include "engine/write.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 #include "lib/lib_ident.h"
 
@@ -34,28 +34,28 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *file;
 static uint8_t memory[1 << 20] __attribute__((aligned(64)));
 
 static void start(void)
 {
-	struct tier_config config = { .store = store,
-				      .arena_dir = arena_dir,
-				      .block_bytes = BLOCK,
-				      .dram_bytes = BLOCKS * BLOCK,
-				      .min_idle_ns = NS_PER_S,
-				      .level = 1 };
+	struct engine_config config = { .store = store,
+					.arena_dir = arena_dir,
+					.block_bytes = BLOCK,
+					.dram_bytes = BLOCKS * BLOCK,
+					.min_idle_ns = NS_PER_S,
+					.level = 1 };
 
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(ramfile_load(tier, INO, BLOCKS * BLOCK, false, &file), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	ck_assert_int_eq(ramfile_load(engine, INO, BLOCKS * BLOCK, false, &file), 0);
 }
 
 static void stop(void)
 {
 	file_check(file);
 	ramfile_unload(file);
-	tier_free(tier);
+	tiering_free(engine);
 }
 
 static void setup(void)

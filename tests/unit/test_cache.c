@@ -24,7 +24,7 @@
 #include "engine/read.h"
 #include "engine/write.h"
 #include "policy/demand.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 
 #define INO 7
@@ -35,7 +35,7 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *below, *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *file;
 static void (*in_put)(void);
 
@@ -48,7 +48,7 @@ static void on_store(void *arg, enum store_hook_moment moment)
 
 static void setup(void)
 {
-	struct tier_config config = {
+	struct engine_config config = {
 		.block_bytes = BLOCK, .dram_bytes = 2 * SIZE, .min_idle_ns = NS_PER_MS, .level = 1
 	};
 
@@ -58,8 +58,8 @@ static void setup(void)
 	ck_assert_int_eq(store_hook_new(below, on_store, NULL, &store), 0);
 	config.store = store;
 	config.arena_dir = arena_dir;
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &file), 0);
 	in_put = NULL;
 }
 
@@ -68,7 +68,7 @@ static void teardown(void)
 	in_put = NULL;
 	file_check(file);
 	ramfile_unload(file);
-	tier_free(tier);
+	tiering_free(engine);
 	store->ops->free(store);
 	below->ops->free(below);
 	close(arena_dir);
@@ -133,7 +133,7 @@ START_TEST(who_attaches_has_the_kernel_forget)
 	struct process *process;
 
 	forgotten = 0;
-	forget_on(tier, on_forget, NULL);
+	forget_on(engine, on_forget, NULL);
 	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ck_assert_int_eq(process_map(file, 1, &process), -EBUSY);
 	ck_assert_uint_eq(forgotten, 0); /* of a plain mapping it is the content */
@@ -142,8 +142,8 @@ START_TEST(who_attaches_has_the_kernel_forget)
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_uint_eq(forgotten, 1);
 	process_unmap(process);
-	forget_on(tier, NULL, NULL);
-	ck_assert(forget_wait(tier, 0));
+	forget_on(engine, NULL, NULL);
+	ck_assert(forget_wait(engine, 0));
 }
 END_TEST
 
@@ -181,12 +181,12 @@ START_TEST(a_fill_that_waits_is_refused_when_somebody_attaches)
 	ck_assert_int_eq(pthread_create(&filler, NULL, fill_thread, &result), 0);
 	while (!somebody_waits(1))
 		clock_sleep(NS_PER_MS);
-	forget_on(tier, wait_for_filler, NULL);
+	forget_on(engine, wait_for_filler, NULL);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 	ck_assert_int_eq(result, -EINVAL);
 	file_end_update(file, 1, BLOCK_HOLE);
 	process_unmap(process);
-	forget_on(tier, NULL, NULL);
+	forget_on(engine, NULL, NULL);
 }
 END_TEST
 
@@ -271,7 +271,7 @@ START_TEST(after_a_takeover_every_hole_may_be)
 
 	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
 	ramfile_unload(file); /* as it is when the daemon dies: the mark stays */
-	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
+	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &file), 0);
 	ck_assert_int_eq(arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true), 0);
 	ck_assert(cache_inherit(file, true));
 	ck_assert_uint_eq(seek(SEEK_DATA), 0);

@@ -25,7 +25,7 @@
 #include "front/control.h"
 #include "front/control_line.h"
 #include "names/names.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "pool/token.h"
 #include "lib_check.h"
 
@@ -36,7 +36,7 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ns *ns;
 static struct token_table *tokens;
 static struct control *control;
@@ -78,7 +78,7 @@ static uint64_t create(const char *name, uid_t uid, char fill)
 static void start(void)
 {
 	struct control_config config = {
-		.tier = tier,
+		.engine = engine,
 		.ns = ns,
 		.tokens = tokens,
 		.store = store,
@@ -94,7 +94,7 @@ static void start(void)
 
 static void setup(void)
 {
-	struct tier_config tier_config = {
+	struct engine_config engine_config = {
 		.block_bytes = BLOCK, .dram_bytes = 64 << 20, .min_idle_ns = NS_PER_S, .level = 1
 	};
 	struct ns_config ns_config = { .uid = 0, .gid = 0, .root_mode = 0755 };
@@ -104,10 +104,10 @@ static void setup(void)
 	ck_assert_int_ge(arena_dir, 0);
 	ck_assert_int_eq(chmod(scratch.path, 0755), 0);
 	ck_assert_int_eq(store_mem_new(&store), 0);
-	tier_config.store = ns_config.store = store;
-	tier_config.arena_dir = arena_dir;
-	ck_assert_int_eq(tier_new(&tier_config, &tier), 0);
-	ns_config.tier = tier;
+	engine_config.store = ns_config.store = store;
+	engine_config.arena_dir = arena_dir;
+	ck_assert_int_eq(tiering_new(&engine_config, &engine), 0);
+	ns_config.engine = engine;
 	ck_assert_int_eq(ns_load(&ns_config, &ns), 0);
 	ck_assert_int_eq(token_table_new(&tokens), 0);
 	ino = create("vm0", NOBODY, 'a');
@@ -121,7 +121,7 @@ static void teardown(void)
 	token_table_free(tokens);
 	ns_close(ns, NULL, NULL);
 	ns_free(ns);
-	tier_free(tier);
+	tiering_free(engine);
 	store->ops->free(store);
 	close(arena_dir);
 	scratch_free(&scratch);
@@ -430,7 +430,7 @@ START_TEST(test_root)
 			 "128M");
 	json_decref(line);
 	json_decref(ask(stream, "{\"op\": \"set\", \"name\": \"min_idle\", \"value\": \"2.5\"}"));
-	ck_assert_uint_eq(tier_min_idle(tier), 2500 * NS_PER_MS);
+	ck_assert_uint_eq(engine_min_idle(engine), 2500 * NS_PER_MS);
 	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"set\", \"name\": \"dram\", \"value\": \"much\"}")), EINVAL);
 	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"set\", \"name\": \"level\", \"value\": \"3\"}")), EBUSY);
 	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"set\", \"name\": \"colour\", \"value\": \"3\"}")), ENOENT);

@@ -29,7 +29,7 @@
 #include "map/mapping_ops.h"
 #include "map/table.h"
 #include "map/uffd.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 
 #define BLOCK 16384U
 #define BUDGET_BLOCKS 64U
@@ -39,7 +39,7 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *full, *file;
 static struct map_table *table;
 static uint8_t *memory;
@@ -64,7 +64,7 @@ static int open_uffd(void)
 static void setup(void)
 {
 	static uint8_t data[BLOCK];
-	struct tier_config config = {
+	struct engine_config config = {
 		.block_bytes = BLOCK, .dram_bytes = BUDGET_BLOCKS * BLOCK, .min_idle_ns = 1000, .level = 1
 	};
 	int arena;
@@ -75,9 +75,9 @@ static void setup(void)
 	ck_assert_int_eq(store_mem_new(&store), 0);
 	config.store = store;
 	config.arena_dir = arena_dir;
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(ramfile_load(tier, 7, FILE_BYTES, false, &full), 0);
-	ck_assert_int_eq(ramfile_load(tier, 8, FILE_BYTES, false, &file), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	ck_assert_int_eq(ramfile_load(engine, 7, FILE_BYTES, false, &full), 0);
+	ck_assert_int_eq(ramfile_load(engine, 8, FILE_BYTES, false, &file), 0);
 	for (uint64_t block = 0; block < BUDGET_BLOCKS; block++) {
 		data[0] = (uint8_t)(block + 1);
 		ck_assert_int_eq(ramfile_write(full, data, sizeof(data), block * BLOCK, false), 0);
@@ -86,7 +86,7 @@ static void setup(void)
 	memory = mmap(NULL, FILE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, arena, 0);
 	ck_assert(memory != MAP_FAILED);
 	close(arena);
-	ck_assert_int_eq(map_table_new(tier, false, &table), 0);
+	ck_assert_int_eq(map_table_new(engine, false, &table), 0);
 }
 
 static void teardown(void)
@@ -95,7 +95,7 @@ static void teardown(void)
 	munmap(memory, FILE_BYTES);
 	ramfile_unload(file);
 	ramfile_unload(full);
-	tier_free(tier);
+	tiering_free(engine);
 	store->ops->free(store);
 	close(arena_dir);
 	ck_assert_int_eq(umount2(scratch.path, MNT_DETACH), 0);
@@ -116,7 +116,7 @@ static struct mapping *mapping_of(int uffd)
 		.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0),
 		.sock = -1,
 		.peers = map_table_peers(table),
-		.tier = tier,
+		.engine = engine,
 	};
 	struct mapping *mapping;
 
@@ -144,12 +144,12 @@ START_TEST(its_fault_comes_again)
 	mapping = mapping_of(uffd);
 	ck_assert_int_eq(map_table_add(table, mapping), 0);
 	ck_assert_int_eq(pthread_create(&thread, NULL, touch, memory), 0);
-	for (int i = 0; i < WAIT_MS && !room_parked(tier); i++)
+	for (int i = 0; i < WAIT_MS && !room_parked(engine); i++)
 		usleep(1000);
-	ck_assert_uint_eq(room_parked(tier), 1);
+	ck_assert_uint_eq(room_parked(engine), 1);
 	ck_assert_int_eq(poll(&poll_fd, 1, 0), 0); /* it was read */
 	map_table_remove(table, mapping);
-	ck_assert_uint_eq(room_parked(tier), 0);
+	ck_assert_uint_eq(room_parked(engine), 0);
 	ck_assert_int_eq(poll(&poll_fd, 1, WAIT_MS), 1);
 	/* Its successor has it, as soon as there is room. */
 	mapping = mapping_of(other);

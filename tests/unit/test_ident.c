@@ -21,7 +21,7 @@
 #include "engine/read.h"
 #include "engine/write.h"
 #include "policy/demand.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib/lib_ident.h"
 #include "lib_check.h"
 
@@ -36,7 +36,7 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *file;
 static uint8_t memory[1 << 20] __attribute__((aligned(64)));
 static uint8_t x[BLOCK] __attribute__((aligned(64))), y[BLOCK] __attribute__((aligned(64)));
@@ -61,22 +61,22 @@ static void make_pair(void)
 
 static void start(void)
 {
-	struct tier_config config = { .store = store,
-				      .arena_dir = arena_dir,
-				      .block_bytes = BLOCK,
-				      .dram_bytes = 2 * BLOCKS * BLOCK,
-				      .min_idle_ns = NS_PER_S,
-				      .level = 1 };
+	struct engine_config config = { .store = store,
+					.arena_dir = arena_dir,
+					.block_bytes = BLOCK,
+					.dram_bytes = 2 * BLOCKS * BLOCK,
+					.min_idle_ns = NS_PER_S,
+					.level = 1 };
 
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(ramfile_load(tier, INO, BLOCKS * BLOCK, false, &file), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	ck_assert_int_eq(ramfile_load(engine, INO, BLOCKS * BLOCK, false, &file), 0);
 }
 
 static void stop(void)
 {
 	file_check(file);
 	ramfile_unload(file);
-	tier_free(tier);
+	tiering_free(engine);
 }
 
 static void setup(void)
@@ -195,9 +195,9 @@ START_TEST(a_demotion_sees_the_difference)
 	expect(1, y);
 	promote(1);
 	expect(1, y);
-	ck_assert_uint_eq(atomic_load(&file->clean_demotions), 0);
+	ck_assert_uint_eq(atomic_load(&file->counts.clean_demotions), 0);
 	demote(1);
-	ck_assert_uint_eq(atomic_load(&file->clean_demotions), 1);
+	ck_assert_uint_eq(atomic_load(&file->counts.clean_demotions), 1);
 	expect(1, y);
 }
 END_TEST
@@ -211,11 +211,11 @@ START_TEST(a_demotion_is_clean_after_a_restart)
 	start();
 	promote(1);
 	demote(1);
-	ck_assert_uint_eq(atomic_load(&file->clean_demotions), 1);
+	ck_assert_uint_eq(atomic_load(&file->counts.clean_demotions), 1);
 	promote(1);
 	write_dram(1, y);
 	demote(1);
-	ck_assert_uint_eq(atomic_load(&file->clean_demotions), 1);
+	ck_assert_uint_eq(atomic_load(&file->counts.clean_demotions), 1);
 	expect(1, y);
 }
 END_TEST
@@ -355,7 +355,7 @@ static uint32_t old_value(uint64_t block, uint8_t kind, const void *payload, uin
 	ret[0] = 1;
 	ret[1] = kind;
 	ret[2] = 5; /* generation */
-	ret[3] = 1; /* tier */
+	ret[3] = 1; /* engine */
 	ret[4] = 14;
 	put_le(ret + 5, length, 3);
 	put_le(ret + 8, hash, 8);
@@ -414,12 +414,12 @@ START_TEST(old_values_are_equal_to_nothing)
 	ck_assert(!ident_known(list_one(1, TIERFS_ACCESS_NO_PAYLOAD, IDENT_NONE)->ident));
 	promote(1);
 	demote(1);
-	ck_assert_uint_eq(atomic_load(&file->clean_demotions), 0);
+	ck_assert_uint_eq(atomic_load(&file->counts.clean_demotions), 0);
 	expect(1, x);
 	ck_assert(ident_same(list_one(1, TIERFS_ACCESS_NO_PAYLOAD, IDENT_NONE)->ident, ident_of(x, BLOCK)));
 	promote(1);
 	demote(1);
-	ck_assert_uint_eq(atomic_load(&file->clean_demotions), 1);
+	ck_assert_uint_eq(atomic_load(&file->counts.clean_demotions), 1);
 
 	stop();
 	put_old(1, CODEC_RAW, x, BLOCK, codec_checksum(x, BLOCK));

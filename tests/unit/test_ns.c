@@ -22,21 +22,21 @@
 #include "lib/lib_store_mem.h"
 #include "names/record.h"
 #include "policy/demand.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
 
 static struct scratch scratch;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ns *ns;
 static int arena_dir;
 
 static int load(bool survived)
 {
 	struct ns_config config = { .uid = 10, .gid = 20, .root_mode = 0755, .arenas_survived = survived };
-	struct tier_config tier_config = {
+	struct engine_config engine_config = {
 		.store = store,
 		.arena_dir = arena_dir,
 		.block_bytes = BLOCK,
@@ -45,9 +45,9 @@ static int load(bool survived)
 		.level = 1,
 	};
 
-	ck_assert_int_eq(tier_new(&tier_config, &tier), 0);
+	ck_assert_int_eq(tiering_new(&engine_config, &engine), 0);
 	config.store = store;
-	config.tier = tier;
+	config.engine = engine;
 	return ns_load(&config, &ns);
 }
 
@@ -55,8 +55,8 @@ static void unload(void)
 {
 	ns_free(ns);
 	ns = NULL;
-	tier_free(tier);
-	tier = NULL;
+	tiering_free(engine);
+	engine = NULL;
 }
 
 static void setup(void)
@@ -906,7 +906,7 @@ static int damaged(const void *key, size_t key_len, const void *value, size_t va
 	if (rc < 0) {
 		/* For the teardown, and the next damage. */
 		put_raw(key, key_len, NULL, 0);
-		tier_free(tier);
+		tiering_free(engine);
 		ck_assert_int_eq(load(true), 0);
 	}
 	return rc;
@@ -978,7 +978,7 @@ START_TEST(a_directory_in_itself_is_found)
 	put_raw("D\0\0\0\0\0\0\0\1a", 10, NULL, 0);
 	put_raw("D\0\0\0\0\0\0\0\3a", 10, "\0\0\0\0\0\0\0\2", 8);
 	ck_assert_int_eq(load(true), -EBADMSG);
-	tier_free(tier);
+	tiering_free(engine);
 	put_raw("D\0\0\0\0\0\0\0\3a", 10, NULL, 0);
 	put_raw("D\0\0\0\0\0\0\0\1a", 10, "\0\0\0\0\0\0\0\2", 8);
 	ck_assert_int_eq(load(true), 0);

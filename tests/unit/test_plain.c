@@ -11,7 +11,7 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/ramfile.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
@@ -39,18 +39,18 @@ START_TEST(what_comes_while_it_is_measured_stays_cached)
 {
 	static const uint8_t none[BLOCKS];
 	struct scratch scratch;
-	struct tier_config config = {
+	struct engine_config config = {
 		.block_bytes = BLOCK, .dram_bytes = BLOCKS * BLOCK, .min_idle_ns = NS_PER_S, .level = 1
 	};
 	uint64_t marks[CACHE_MARKS];
 	struct ramfile *file;
-	struct tier *tier;
+	struct engine *engine;
 
 	scratch_new(&scratch, "plain");
 	config.arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ck_assert_int_eq(store_mem_new(&config.store), 0);
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(ramfile_load(tier, 7, BLOCKS * BLOCK, false, &file), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	ck_assert_int_eq(ramfile_load(engine, 7, BLOCKS * BLOCK, false, &file), 0);
 	fill(file, 1);
 	fill(file, 2);
 	ck_assert_uint_eq(cached_bytes(file), 2 * BLOCK);
@@ -66,7 +66,7 @@ START_TEST(what_comes_while_it_is_measured_stays_cached)
 
 	file_check(file);
 	ramfile_unload(file);
-	tier_free(tier);
+	tiering_free(engine);
 	config.store->ops->free(config.store);
 	close(config.arena_dir);
 	scratch_free(&scratch);

@@ -15,7 +15,7 @@
 #include "names/names.h"
 #include "names/outcome.h"
 #include "names/record.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 #include "lib_scratch.h"
 #include "lib_store_mem.h"
@@ -25,14 +25,14 @@
 
 static struct scratch scratch;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ns *ns;
 static uint32_t session;
 static int arena_dir, device[2];
 
 static void load(bool takes_over)
 {
-	struct tier_config tier_config = {
+	struct engine_config engine_config = {
 		.store = store,
 		.arena_dir = arena_dir,
 		.block_bytes = BLOCK,
@@ -48,15 +48,15 @@ static void load(bool takes_over)
 		.session = session,
 	};
 
-	ck_assert_int_eq(tier_new(&tier_config, &tier), 0);
-	config.tier = tier;
+	ck_assert_int_eq(tiering_new(&engine_config, &engine), 0);
+	config.engine = engine;
 	ck_assert_int_eq(ns_load(&config, &ns), 0);
 }
 
 static void unload(void)
 {
 	ns_free(ns);
-	tier_free(tier);
+	tiering_free(engine);
 	store_mem_crash(store);
 }
 

@@ -20,7 +20,7 @@
 #include "engine/read.h"
 #include "engine/retry.h"
 #include "engine/write.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 
 #define INO 5
@@ -32,23 +32,23 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *file;
 static struct process *process, *other;
 
 static void setup(void)
 {
 	static uint8_t data[SIZE];
-	struct tier_config config = { .block_bytes = BLOCK, .dram_bytes = 4 * SIZE, .level = 1 };
+	struct engine_config config = { .block_bytes = BLOCK, .dram_bytes = 4 * SIZE, .level = 1 };
 
 	scratch_new(&scratch, "retry");
 	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ck_assert_int_eq(store_mem_new(&store), 0);
 	config.store = store;
 	config.arena_dir = arena_dir;
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(retry_new(fault_serve, false, &tier->retry), 0);
-	ck_assert_int_eq(ramfile_load(tier, INO, SIZE, false, &file), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	ck_assert_int_eq(retry_new(fault_serve, false, &engine->retry), 0);
+	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &file), 0);
 	for (size_t i = 0; i < SIZE; i++)
 		data[i] = (uint8_t)(i / 100 + i % 7 + 1);
 	ck_assert_int_eq(ramfile_write(file, data, SIZE, 0, true), 0);
@@ -63,8 +63,8 @@ static void teardown(void)
 		process_unmap(process);
 	file_check(file);
 	ramfile_unload(file);
-	ck_assert_uint_eq(budget_used(tier_budget(tier)), 0);
-	tier_free(tier);
+	ck_assert_uint_eq(budget_used(engine_budget(engine)), 0);
+	tiering_free(engine);
 	store->ops->free(store);
 	close(arena_dir);
 	scratch_free(&scratch);
@@ -88,7 +88,7 @@ static bool touch(uint64_t block)
 /* Everything that waits is due. */
 static void time_passes(void)
 {
-	retry_run(tier->retry, clock_ns() + 2 * RETRY_HEAL_NS);
+	retry_run(engine->retry, clock_ns() + 2 * RETRY_HEAL_NS);
 }
 
 START_TEST(who_touches_waits_for_the_device)
@@ -97,17 +97,17 @@ START_TEST(who_touches_waits_for_the_device)
 	store_mem_fail_all(store, STORE_MEM_WALK, EIO);
 	ck_assert(!touch(2));
 	ck_assert(!process_poisoned(process));
-	ck_assert_uint_ne(retry_run(tier->retry, 1), 0); /* not yet */
-	ck_assert(!touch(2));                            /* another thread: waits for the same */
-	retry_run(tier->retry, clock_ns() + RETRY_FIRST_NS);
+	ck_assert_uint_ne(retry_run(engine->retry, 1), 0); /* not yet */
+	ck_assert(!touch(2));                              /* another thread: waits for the same */
+	retry_run(engine->retry, clock_ns() + RETRY_FIRST_NS);
 	ck_assert(!touch(2));
 	ck_assert(!process_poisoned(process));
 	store_mem_fail_all(store, STORE_MEM_GET, 0);
 	store_mem_fail_all(store, STORE_MEM_WALK, 0);
-	retry_run(tier->retry, clock_ns() + RETRY_MOST_NS);
+	retry_run(engine->retry, clock_ns() + RETRY_MOST_NS);
 	ck_assert(touch(2));
 	ck_assert(!process_poisoned(process));
-	ck_assert_uint_eq(retry_run(tier->retry, clock_ns()), 0); /* nothing waits */
+	ck_assert_uint_eq(retry_run(engine->retry, clock_ns()), 0); /* nothing waits */
 }
 END_TEST
 
@@ -132,7 +132,7 @@ START_TEST(damage_is_told_at_once)
 	ck_assert_int_eq(store_mem_damage(store, (struct store_key){ INO, 4 }, 300), 0);
 	touch(4);
 	ck_assert(process_poisoned(process));
-	ck_assert_uint_eq(retry_run(tier->retry, clock_ns()), 0);
+	ck_assert_uint_eq(retry_run(engine->retry, clock_ns()), 0);
 	ck_assert_int_eq(ramfile_read(file, page, PAGE, 4 * BLOCK, &len), -EIO);
 
 	/* The same bit again: the value is good. A read finds out, and who was poisoned gets it. */
@@ -173,7 +173,7 @@ static void expect_healed(uint64_t block, uint8_t first)
 				ck_assert_uint_eq(got, first);
 		}
 	}
-	ck_assert_uint_eq(retry_run(tier->retry, clock_ns()), 0);
+	ck_assert_uint_eq(retry_run(engine->retry, clock_ns()), 0);
 }
 
 START_TEST(everybody_is_healed_when_it_can_be_read)
@@ -219,8 +219,8 @@ START_TEST(who_cannot_be_healed_at_once_is_healed_later)
 	process_fail_call(other, PROCESS_HEAL, 1);
 	memset(data, 7, sizeof(data));
 	ck_assert_int_eq(ramfile_write(file, data, BLOCK, 4 * BLOCK, true), 0);
-	retry_run(tier->retry, clock_ns() + RETRY_FIRST_NS);
-	ck_assert_uint_ne(retry_run(tier->retry, 1), 0);
+	retry_run(engine->retry, clock_ns() + RETRY_FIRST_NS);
+	ck_assert_uint_ne(retry_run(engine->retry, 1), 0);
 	expect_healed(4, 7);
 }
 END_TEST
@@ -244,7 +244,7 @@ START_TEST(a_mapper_that_goes_takes_its_faults_along)
 	ck_assert(!touch(6));
 	process_unmap(process);
 	process = NULL;
-	ck_assert_uint_eq(retry_run(tier->retry, clock_ns() + 2 * RETRY_HEAL_NS), 0);
+	ck_assert_uint_eq(retry_run(engine->retry, clock_ns() + 2 * RETRY_HEAL_NS), 0);
 	store_mem_fail_all(store, STORE_MEM_GET, 0);
 }
 END_TEST

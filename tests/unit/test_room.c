@@ -23,7 +23,7 @@
 #include "engine/room.h"
 #include "engine/write.h"
 #include "policy/demoter.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 
 #define BLOCK 16384U
@@ -36,11 +36,11 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 
 static void setup(void)
 {
-	struct tier_config config = {
+	struct engine_config config = {
 		.block_bytes = BLOCK, .dram_bytes = BUDGET_BLOCKS * BLOCK, .min_idle_ns = MIN_IDLE_NS, .level = 1
 	};
 
@@ -49,12 +49,12 @@ static void setup(void)
 	ck_assert_int_eq(store_mem_new(&store), 0);
 	config.store = store;
 	config.arena_dir = arena_dir;
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
 }
 
 static void teardown(void)
 {
-	tier_free(tier);
+	tiering_free(engine);
 	store->ops->free(store);
 	close(arena_dir);
 	scratch_free(&scratch);
@@ -64,7 +64,7 @@ static struct ramfile *file_of(uint64_t ino, uint64_t size_bytes)
 {
 	struct ramfile *file;
 
-	ck_assert_int_eq(ramfile_load(tier, ino, size_bytes, false, &file), 0);
+	ck_assert_int_eq(ramfile_load(engine, ino, size_bytes, false, &file), 0);
 	return file;
 }
 
@@ -95,16 +95,16 @@ START_TEST(address_space_is_not_work)
 {
 	const uint64_t size = 8 * TIB, blocks = size / BLOCK, at[] = { 0, blocks / 3, blocks / 2, blocks - 1 };
 	struct ramfile *file = file_of(7, size);
-	struct tier_figures before, after;
+	struct tiering_figures before, after;
 	uint64_t offset;
 
 	for (size_t i = 0; i < 4; i++)
 		write_blocks(file, at[i], 1);
 	ck_assert_uint_eq(figures_of(file).resident_bytes, 4 * BLOCK);
-	tier_figures(tier, &before);
+	tiering_figures(engine, &before);
 	for (int i = 0; i < 4; i++)
-		demoter_step(tier);
-	tier_figures(tier, &after);
+		demoter_step(engine);
+	tiering_figures(engine, &after);
 	/* A zap and a look of each, and a count and a choice. */
 	ck_assert_uint_le(after.visited_blocks - before.visited_blocks, 4 * 4 * 4 * BLOCKS_CHUNK);
 	ck_assert_int_eq(ramfile_seek(file, BLOCK, SEEK_DATA, &offset), 0);
@@ -159,14 +159,14 @@ END_TEST
 START_TEST(unused_files_cost_nothing)
 {
 	struct ramfile *file[64];
-	struct tier_figures before, after;
+	struct tiering_figures before, after;
 
 	for (uint64_t i = 0; i < 64; i++)
 		file[i] = file_of(100 + i, 4 * GIB);
-	tier_figures(tier, &before);
+	tiering_figures(engine, &before);
 	for (int i = 0; i < 4; i++)
-		demoter_step(tier);
-	tier_figures(tier, &after);
+		demoter_step(engine);
+	tiering_figures(engine, &after);
 	ck_assert_uint_eq(after.visited_blocks, before.visited_blocks);
 	ck_assert_uint_eq(after.scans, before.scans);
 	for (uint64_t i = 0; i < 64; i++)
@@ -243,7 +243,7 @@ START_TEST(slow_scans_do_not_stop_it)
 	for (int i = 0; i < 2; i++)
 		make_slow(process[i]);
 	for (int i = 0; i < 12; i++) {
-		demoter_step(tier);
+		demoter_step(engine);
 		for (int k = 0; k < 2; k++)
 			process_run_agent(process[k]);
 		clock_sleep(QUICK_NS + QUICK_NS / 4);
@@ -278,7 +278,7 @@ START_TEST(a_limit_is_its_files_alone)
 {
 	struct ramfile *file = file_of(7, 256 * BLOCK), *other = file_of(8, 64 * BLOCK);
 	struct process *process, *neighbour;
-	struct tier_figures figures;
+	struct tiering_figures figures;
 	uint64_t done;
 
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
@@ -287,19 +287,19 @@ START_TEST(a_limit_is_its_files_alone)
 	done = touch_blocks(process, 0, 256);
 	ck_assert_uint_eq(done, LIMIT_BLOCKS);
 	ck_assert_uint_eq(touch_blocks(neighbour, 0, 64), 64);
-	ck_assert(!fault_resume(tier)); /* and does not turn round for ever */
-	tier_figures(tier, &figures);
+	ck_assert(!fault_resume(engine)); /* and does not turn round for ever */
+	tiering_figures(engine, &figures);
 	ck_assert_uint_ge(figures.waiting_faults, 1);
 	for (int i = 0; i < 200 && !figures_of(file).demotions; i++) {
-		demoter_step(tier);
+		demoter_step(engine);
 		process_run_agent(process);
 		process_run_agent(neighbour);
 		clock_sleep(QUICK_NS / 2);
 	}
 	ck_assert_uint_gt(figures_of(file).demotions, 0);
 	ck_assert_uint_eq(figures_of(other).demotions, 0);
-	ck_assert(fault_resume(tier));
-	while (fault_resume(tier))
+	ck_assert(fault_resume(engine));
+	while (fault_resume(engine))
 		;
 	ck_assert_uint_ge(touch_blocks(process, done, 1), 1);
 	room_set_limit(file, UINT64_MAX);
@@ -362,7 +362,7 @@ void __wrap_lock_get(struct lock *lock)
 START_TEST(a_mapper_leaves_while_its_fault_is_parked)
 {
 	struct process *process;
-	struct tier_figures figures;
+	struct tiering_figures figures;
 
 	leaving_file = file_of(7, 2 * BUDGET_BLOCKS * BLOCK);
 	ck_assert_int_eq(process_map(leaving_file, 1, &process), 0);
@@ -372,7 +372,7 @@ START_TEST(a_mapper_leaves_while_its_fault_is_parked)
 	ck_assert_uint_eq(touch_blocks(process, BUDGET_BLOCKS, 1), 0);
 	ck_assert(!atomic_load(&armed));
 	ck_assert_int_eq(pthread_join(leaver, NULL), 0);
-	tier_figures(tier, &figures);
+	tiering_figures(engine, &figures);
 	ck_assert_uint_eq(figures.waiting_faults, 0);
 	ck_assert_int_eq(attach_add(leaving_file, leaving_mapper), 0);
 	process_unmap(process);

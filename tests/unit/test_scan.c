@@ -12,7 +12,7 @@
 #include "engine/engine.h"
 #include "engine/ramfile.h"
 #include "policy/demoter.h"
-#include "policy/tier.h"
+#include "policy/tiering.h"
 #include "lib_check.h"
 
 #define INO 7
@@ -29,13 +29,13 @@
 static struct scratch scratch;
 static int arena_dir;
 static struct store *store;
-static struct tier *tier;
+static struct engine *engine;
 static struct ramfile *file;
 static struct process *process;
 
 static void setup(void)
 {
-	struct tier_config config = {
+	struct engine_config config = {
 		.block_bytes = BLOCK, .dram_bytes = BUDGET_BLOCKS * BLOCK, .min_idle_ns = MIN_IDLE_NS, .level = 1
 	};
 
@@ -44,8 +44,8 @@ static void setup(void)
 	ck_assert_int_eq(store_mem_new(&store), 0);
 	config.store = store;
 	config.arena_dir = arena_dir;
-	ck_assert_int_eq(tier_new(&config, &tier), 0);
-	ck_assert_int_eq(ramfile_load(tier, INO, BLOCKS * BLOCK, false, &file), 0);
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	ck_assert_int_eq(ramfile_load(engine, INO, BLOCKS * BLOCK, false, &file), 0);
 	ck_assert_int_eq(process_map(file, 1, &process), 0);
 }
 
@@ -53,7 +53,7 @@ static void teardown(void)
 {
 	process_unmap(process);
 	ramfile_unload(file);
-	tier_free(tier);
+	tiering_free(engine);
 	store->ops->free(store);
 	close(arena_dir);
 	scratch_free(&scratch);
@@ -79,7 +79,7 @@ static uint64_t demotions(void)
 /* One step of the demoter, and the agent's answer to a zap. */
 static void step(void)
 {
-	demoter_step(tier);
+	demoter_step(engine);
 	process_run_agent(process);
 }
 

@@ -1,8 +1,8 @@
-/* policy/tier.h - the tier engine of one mount: budget, demoter, and the RAM files.
+/* policy/tiering.h - the tier engine of one mount: budget, demoter, and the RAM files.
  *
  * Wired together by tierfs.c: a store, a directory for arenas, a configuration. The doors (front/) use names.h for
  * names and ramfile.h, with the headers that it names, for content; the mapping code (map/) brings mappers and faults.
- * Thread-safety: all functions but tier_new() and tier_free(), without a lock.
+ * Thread-safety: all functions but tiering_new() and tiering_free(), without a lock.
  */
 #pragma once
 
@@ -11,7 +11,7 @@
 
 #include "engine/engine.h"
 
-struct tier_figures {
+struct tiering_figures {
 	uint64_t dram_bytes; /* the budget */
 	uint64_t resident_bytes;
 	uint64_t metadata_bytes; /* tables and buffers of the engine */
@@ -25,17 +25,17 @@ struct tier_figures {
 };
 
 /* Starts the threads. -EINVAL: a configuration out of range; -ENOMEM; those of a thread that cannot be made. */
-int tier_new(const struct tier_config *config, struct tier **ret);
+int tiering_new(const struct engine_config *config, struct engine **ret);
 /* Stops the threads. All RAM files must have been put. Takes NULL. */
-void tier_free(struct tier *tier);
+void tiering_free(struct engine *engine);
 
 /* A thread of read-ahead does not come back from a mapper (late), and another one shall take its place; or is back. */
-void tier_ahead_late(struct tier *tier, bool late);
+void tiering_ahead_late(struct engine *engine, bool late);
 
 /* What is known without I/O. */
-void tier_figures(struct tier *tier, struct tier_figures *ret);
+void tiering_figures(struct engine *engine, struct tiering_figures *ret);
 
 /* Settings that may change while mounted. -EINVAL: out of range. dram: the budget. */
-int tier_set_dram(struct tier *tier, uint64_t bytes);
+int tiering_set_dram(struct engine *engine, uint64_t bytes);
 /* Given explicitly, it is what protects pages that are referenced and not pinned. */
-int tier_set_min_idle(struct tier *tier, uint64_t ns);
+int tiering_set_min_idle(struct engine *engine, uint64_t ns);

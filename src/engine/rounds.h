@@ -1,0 +1,29 @@
+/* engine/rounds.h - where a file stands in the rounds of zap and look that find its idle blocks. policy/scan.c makes
+ * them, policy/choice.c goes on from the hand; the engine says what mappers answered.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "mem/heat.h"
+
+struct rounds {
+	bool zapping;            /* under the file's lock, as all up to wanted: a zap round is out */
+	bool zap_sent, zap_done; /* all of it is; every mapper has acknowledged it */
+	uint64_t zap_sent_ns;    /* when zap_sent became true */
+	uint64_t marked;         /* blocks that the zap that is out dropped */
+	uint64_t last_marked;    /* the same of the last finished round */
+	uint64_t last_returned;  /* of those, blocks that were in use */
+	uint64_t zap_bytes;      /* what was in DRAM when the zap that is out began */
+	uint64_t proven_bytes;   /* the same of the last one that every mapper acknowledged */
+	bool proof_wanted;       /* a round shall come soon, for the file's growth waits for one */
+	uint64_t wanted;         /* how many callers wait for quick rounds */
+
+	enum { SCAN_REST, SCAN_ZAP, SCAN_WAIT, SCAN_LOOK } step; /* the demoter's thread only, as all that follows */
+	uint64_t block;                                          /* where the next step begins */
+	struct heat_seen seen;
+	uint64_t next_ns;       /* when the next step is due */
+	uint64_t rest_until_ns; /* nothing of it could be demoted, for its own limit */
+	uint64_t hand;          /* block from which on the next are picked */
+};
