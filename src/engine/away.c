@@ -47,7 +47,7 @@ void away_want(struct ramfile *file, uint64_t block)
 	pthread_cond_broadcast(&away->wanted);
 }
 
-void away_want_all(struct ramfile *file, uint64_t first, uint64_t last)
+static void want_all(struct ramfile *file, uint64_t first, uint64_t last)
 {
 	for (uint64_t block = first; file->blocks.away && block <= last && block < file->blocks.count; block++)
 		if (blocks_away(&file->blocks, block) && !blocks_passing(&file->blocks, block))
@@ -55,6 +55,11 @@ void away_want_all(struct ramfile *file, uint64_t first, uint64_t last)
 }
 
 int away_wait(struct ramfile *file, uint64_t block, enum away_for what)
+{
+	return away_wait_run(file, block, block, what);
+}
+
+int away_wait_run(struct ramfile *file, uint64_t block, uint64_t last, enum away_for what)
 {
 	_Atomic unsigned int *threads = engine_away_waits(file->engine);
 	int err = 0;
@@ -74,7 +79,7 @@ int away_wait(struct ramfile *file, uint64_t block, enum away_for what)
 		if (blocks_passing(&file->blocks, block))
 			blocks_set(&file->blocks, block, BLOCK_WAITERS);
 		else
-			away_want(file, block);
+			want_all(file, block, last);
 		lock_wait_until(&file->lock, &file->settled, clock_ns() + LOOK_NS);
 	}
 	if (what == AWAY_FOR_CALL)

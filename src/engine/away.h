@@ -50,9 +50,6 @@ struct away {
 
 /* Under lock: the block, which is away and at rest, shall be brought. */
 void away_want(struct ramfile *file, uint64_t block);
-/* Under lock: so shall those of first to last that are away and at rest. A call that needs them all would else want
- * one after the other. */
-void away_want_all(struct ramfile *file, uint64_t first, uint64_t last);
 
 enum away_for { AWAY_FOR_CALL, AWAY_FOR_FILL, AWAY_FOR_WRITE_BACK };
 
@@ -60,5 +57,7 @@ enum away_for { AWAY_FOR_CALL, AWAY_FOR_FILL, AWAY_FOR_WRITE_BACK };
  * -EREMOTE: too many threads wait already for calls, which may fail; -EINVAL: the fill is to be refused now, see
  * cache_fill(). */
 int away_wait(struct ramfile *file, uint64_t block, enum away_for what);
+/* The same; it wants all up to last, which the caller needs next, meanwhile. */
+int away_wait_run(struct ramfile *file, uint64_t block, uint64_t last, enum away_for what);
 /* Under lock: blocks that are away and wanted. */
 uint64_t away_count_wanted(const struct ramfile *file);

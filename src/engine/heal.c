@@ -64,7 +64,7 @@ int heal_now(struct ramfile *file, uint64_t block, uint64_t length)
 	healing.zeros = !blocks_has(&file->blocks, block, BLOCK_PARTIAL | BLOCK_DAMAGED);
 	lock_put(&file->lock);
 	mappers_each(file, heal_one, &healing);
-	if (healing.err == -EBUSY || healing.err == -ENOMEM)
+	if (healing.err == -EBUSY || healing.err == -ENOMEM || healing.err == -ENOSPC)
 		return -EAGAIN;
 	if (healing.err) {
 		log_error("file %llu: block %llu is well, and this kernel cannot take poison off (%s): who was "

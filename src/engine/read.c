@@ -93,10 +93,8 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	LOCK_SCOPE(&file->lock);
 	run->first = run->offset / file->block_bytes;
 	err = wait_rest(run, run->first, false);
-	if (!err && run->first < file->blocks.count && blocks_away(&file->blocks, run->first)) {
-		away_want_all(file, run->first, (run->offset + len - 1) / file->block_bytes);
-		err = away_wait(file, run->first, run->what);
-	}
+	if (!err && run->first < file->blocks.count && blocks_away(&file->blocks, run->first))
+		err = away_wait_run(file, run->first, (run->offset + len - 1) / file->block_bytes, run->what);
 	if (err)
 		return err;
 	if (run->offset >= file->size_bytes)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <sys/queue.h>
 
+#include "base/log.h"
 #include "engine/file.h"
 #include "engine/mappers.h"
 #include "engine/parked.h"
@@ -213,8 +214,10 @@ void retry_heal(struct retry *retry, struct ramfile *file, struct mapper *mapper
 		.due_ns = now + pause_ns,
 	};
 
-	if (retry)
-		add(retry, &fresh);
+	if (retry && !add(retry, &fresh) && !mappers_leaves(file, mapper))
+		log_warn("file %llu: too much waits to be read again: who was poisoned at block %llu stays so until "
+			 "that is written, or loaded again",
+			 (unsigned long long)file->ino, (unsigned long long)(offset / file->block_bytes));
 }
 
 void retry_forget(struct retry *retry, struct mapper *mapper)

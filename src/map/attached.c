@@ -30,7 +30,10 @@
 #include "base/log.h"
 
 #define CONNECTIONS_MAX 1024
-#define BACKLOG 64
+#define BACKLOG 512 /* also for as long as no daemon runs */
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 /* Nobody but root gets the last ones, and no other user more than a part of the rest. */
 #define CONNECTIONS_OF_ROOT 128
 #define CONNECTIONS_OF_USER 256
@@ -157,6 +160,21 @@ static void hello_timer(void *arg)
 	attached->hello_timer = more && !loop_after(attached->loop, HELLO_CHECK_NS, hello_timer, attached);
 }
 
+/* The process that connected. It may have waited long in the queue for a daemon, and its number may be another's by now;
+ * kernels before 6.5 know no more than the number. */
+static int open_peer(int sock, pid_t pid)
+{
+	socklen_t length = sizeof(int);
+	int pidfd;
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) == 0)
+		return pidfd;
+	if (errno != ENOPROTOOPT)
+		return -errno;
+	pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	return pidfd < 0 ? -errno : pidfd;
+}
+
 static int connection_new(struct attached *attached, int sock, const struct ucred *peer)
 {
 	struct connection *connection = calloc(1, sizeof(*connection));
@@ -173,9 +191,9 @@ static int connection_new(struct attached *attached, int sock, const struct ucre
 	connection->chore = (struct chore){ .go = serve, .done = on_served, .arg = connection };
 	TAILQ_INIT(&connection->grants);
 	TAILQ_INIT(&connection->mappings);
-	connection->pidfd = (int)syscall(SYS_pidfd_open, peer->pid, 0);
+	connection->pidfd = open_peer(sock, peer->pid);
 	if (connection->pidfd < 0) {
-		err = -errno;
+		err = connection->pidfd;
 		goto err;
 	}
 	err = loop_watch(attached->loop, sock, POLLIN, on_packet, connection, &connection->watch);

@@ -28,6 +28,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "engine/engine.h"
+#include "engine/file.h"
 #include "engine/room.h"
 #include "policy/scan.h"
 
@@ -57,9 +58,9 @@ struct entry {
 	TAILQ_ENTRY(entry) link;
 	pid_t pid;
 	struct ramfile *file;
-	unsigned int mappings;          /* under lock */
-	unsigned int users;             /* under lock: turns that work with it */
-	_Atomic uint64_t granted_bytes; /* so much of what the process locks has its place in the budget */
+	unsigned int mappings;  /* under lock */
+	bool used;              /* under lock: the turn works with it */
+	uint64_t granted_bytes; /* the turn's: so much of what the process locks has its place in the budget */
 };
 
 TAILQ_HEAD(entry_list, entry);
@@ -70,7 +71,8 @@ struct groups {
 	char below[2][PATH_MAX]; /* what part of the hierarchy is mounted there */
 	struct lock lock;
 	struct entry_list entries; /* under lock */
-	pthread_cond_t changed;    /* an entry's users fell */
+	bool turning;              /* under lock: a turn is at work */
+	pthread_cond_t changed;    /* an entry's users fell, a turn ended */
 	_Atomic bool stopping;
 	int wanted; /* eventfd: a fault waits for a limit, or stopping */
 	pthread_t thread;
@@ -311,7 +313,18 @@ static void grant(const struct turn *turn, pid_t pid, uint64_t bytes)
 {
 	for (size_t i = 0; i < turn->count; i++)
 		if (turn->subject[i].entry->pid == pid)
-			atomic_store(&turn->subject[i].entry->granted_bytes, bytes);
+			turn->subject[i].entry->granted_bytes = bytes;
+}
+
+/* What it locks beyond that is not ours. */
+static uint64_t mapped_by(const struct turn *turn, pid_t pid)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < turn->count; i++)
+		if (turn->subject[i].entry->pid == pid)
+			bytes += file_memory_bytes(turn->subject[i].entry->file);
+	return bytes;
 }
 
 /* The most that a file of the process counts as, and what of it has its place. */
@@ -319,7 +332,7 @@ static void sum_up(const struct turn *turn, size_t first, uint64_t *ret_locked, 
 {
 	*ret_locked = *ret_granted = 0;
 	for (size_t i = first; i < turn->count; i++) {
-		uint64_t granted = atomic_load(&turn->subject[i].entry->granted_bytes);
+		uint64_t granted = turn->subject[i].entry->granted_bytes;
 
 		if (turn->subject[i].entry->pid != turn->subject[first].entry->pid)
 			continue;
@@ -339,12 +352,17 @@ static void look_at_locks(struct turn *turn)
 	uint64_t most = engine_dram_bytes(turn->groups->engine) / 2, given = 0, held = 0, files = 0, locked, granted;
 
 	for (size_t i = 0; i < turn->count; i++)
+		if (turn->subject[i].locked_bytes > mapped_by(turn, turn->subject[i].entry->pid))
+			turn->subject[i].locked_bytes = mapped_by(turn, turn->subject[i].entry->pid);
+	for (size_t i = 0; i < turn->count; i++)
 		if (scan_is_stuck(turn->subject[i].entry->file, STUCK_NS))
 			turn->subject[i].locked_bytes = UINT64_MAX / 2;
 	for (size_t i = 0; i < turn->count; i++) {
 		sum_up(turn, i, &locked, &granted);
 		if (!is_first_of_process(turn, i))
 			continue;
+		if (granted > most - given) /* the budget was more */
+			granted = most - given;
 		grant(turn, turn->subject[i].entry->pid, granted);
 		given += granted;
 	}
@@ -359,12 +377,12 @@ static void look_at_locks(struct turn *turn)
 		given += locked - granted;
 	}
 	for (size_t i = 0; i < turn->count; i++)
-		files += turn->subject[i].locked_bytes > atomic_load(&turn->subject[i].entry->granted_bytes) &&
+		files += turn->subject[i].locked_bytes > turn->subject[i].entry->granted_bytes &&
 			 is_unmovable(&turn->subject[i]);
 	for (size_t i = 0; i < turn->count; i++) {
-		granted = atomic_load(&turn->subject[i].entry->granted_bytes);
+		granted = turn->subject[i].entry->granted_bytes;
 		if (is_unmovable(&turn->subject[i]) && turn->subject[i].locked_bytes > granted)
-			lower(&turn->subject[i], granted + (most > given ? most - given : 0) / files);
+			lower(&turn->subject[i], granted + (most - given) / files);
 	}
 }
 
@@ -440,7 +458,8 @@ static void set_limits(const struct turn *turn)
 	}
 }
 
-/* The entries of this moment, held. */
+/* The entries of this moment, held. One turn goes on at a time: what is granted to one is what the others may not
+ * have. */
 static int hold(struct groups *groups, struct turn *ret)
 {
 	struct entry *entry;
@@ -448,13 +467,16 @@ static int hold(struct groups *groups, struct turn *ret)
 
 	*ret = (struct turn){ .groups = groups };
 	LOCK_SCOPE(&groups->lock);
+	while (groups->turning)
+		lock_wait(&groups->lock, &groups->changed);
 	TAILQ_FOREACH(entry, &groups->entries, link)
 		count++;
 	ret->subject = calloc(count ? count : 1, sizeof(*ret->subject));
 	if (!ret->subject)
 		return -ENOMEM;
+	groups->turning = true;
 	TAILQ_FOREACH(entry, &groups->entries, link) {
-		entry->users++;
+		entry->used = true;
 		ret->subject[ret->count++].entry = entry;
 	}
 	return 0;
@@ -464,7 +486,8 @@ static void let_go(struct turn *turn)
 {
 	lock_get(&turn->groups->lock);
 	for (size_t i = 0; i < turn->count; i++)
-		turn->subject[i].entry->users--;
+		turn->subject[i].entry->used = false;
+	turn->groups->turning = false;
 	pthread_cond_broadcast(&turn->groups->changed);
 	lock_put(&turn->groups->lock);
 	free(turn->subject);
@@ -618,7 +641,7 @@ void groups_remove(struct groups *groups, pid_t pid, struct ramfile *file)
 	if (!entry || --entry->mappings)
 		return;
 	TAILQ_REMOVE(&groups->entries, entry, link);
-	while (entry->users)
+	while (entry->used)
 		lock_wait(&groups->lock, &groups->changed);
 	for (struct entry *other = TAILQ_FIRST(&groups->entries); other && last; other = TAILQ_NEXT(other, link))
 		last = other->file != file;
