@@ -160,8 +160,8 @@ static void hello_timer(void *arg)
 	attached->hello_timer = more && !loop_after(attached->loop, HELLO_CHECK_NS, hello_timer, attached);
 }
 
-/* The process that connected. It may have waited long in the queue for a daemon, and its number may be another's by now;
- * kernels before 6.5 know no more than the number. */
+/* The process that connected. It may have waited long in the queue for a daemon, and its number be another's by now.
+ * Kernels before 6.5 know no more than the number. */
 static int open_peer(int sock, pid_t pid)
 {
 	socklen_t length = sizeof(int);

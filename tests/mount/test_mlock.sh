@@ -66,6 +66,29 @@ kill -KILL "$locker" "$modest"
 assert_ok wait_for 30 gone "$locker"
 assert_ok wait_for 30 gone "$modest"
 
+note "what a process locks of its own memory takes nothing of the mount's"
+cat >"$T/own.py" <<'PY'
+import ctypes, mmap, sys, time
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 0)
+memory[0] = 1
+own = mmap.mmap(-1, 30 << 20)
+address = ctypes.addressof(ctypes.c_char.from_buffer(own))
+assert ctypes.CDLL(None).mlock(ctypes.c_void_p(address), ctypes.c_size_t(30 << 20)) == 0
+print("locks", flush=True)
+time.sleep(1000)
+PY
+truncate -s 1M "$T/mnt/small"
+start_process "$T/own.log" tierctl run -- python3 "$T/own.py" "$T/mnt/small"
+own=$started_pid
+assert_ok wait_for 30 grep -q locks "$T/own.log"
+start_process "$T/modest.log" tierctl run -- python3 "$T/modest.py" "$T/mnt/modest"
+modest=$started_pid
+wait_for 60 turned 2 || fail "it waits: $(cat "$T/modest.log") $(tierctl stat --json "$T/mnt/modest")"
+kill -KILL "$own" "$modest"
+assert_ok wait_for 30 gone "$own"
+assert_ok wait_for 30 gone "$modest"
+
 note "through the library"
 cat >"$T/limit.py" <<'PY'
 import ctypes, errno, mmap, os, sys
