@@ -52,7 +52,7 @@ for turn in itertools.count():
         memory[page:page + 16] = b"%016d" % page
     print("turn", turn, flush=True)
 PY
-turns() { grep -c turn "$T/modest.log"; }
+turns() { grep -sc turn "$T/modest.log"; }
 turned() { [ "$(turns)" -ge "$1" ]; }
 truncate -s 96M "$T/mnt/modest"
 start_process "$T/modest.log" tierctl run -- python3 "$T/modest.py" "$T/mnt/modest"
@@ -82,6 +82,7 @@ truncate -s 1M "$T/mnt/small"
 start_process "$T/own.log" tierctl run -- python3 "$T/own.py" "$T/mnt/small"
 own=$started_pid
 assert_ok wait_for 30 grep -q locks "$T/own.log"
+rm "$T/modest.log"
 start_process "$T/modest.log" tierctl run -- python3 "$T/modest.py" "$T/mnt/modest"
 modest=$started_pid
 wait_for 60 turned 2 || fail "it waits: $(cat "$T/modest.log") $(tierctl stat --json "$T/mnt/modest")"
