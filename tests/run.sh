@@ -172,7 +172,7 @@ show_log() # NAME STATUS LIMIT
 reasons() # NAME
 {
 	{
-		grep -aE ':[FE]:|(ERROR|SUMMARY|WARNING): [A-Z][A-Za-z]*Sanitizer|runtime error: |^left behind: ' "$log" || tail -n 1 "$log"
+		grep -aE '^FAILED: |:[FE]:|(ERROR|SUMMARY|WARNING): [A-Z][A-Za-z]*Sanitizer|runtime error: |^left behind: ' "$log" || tail -n 1 "$log"
 	} | awk '!seen[$0]++' | head -n 3 | sed "s|^|failed: $1: |"
 }
 
