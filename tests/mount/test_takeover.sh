@@ -130,6 +130,19 @@ for i in 1 2; do
 	note "replaced: the longest pause was $(stall_since "$line") ms"
 done
 alive "$tierfs_pid" || fail "tierfs has not the same process number"
+case $TIERFS_MODE in
+asan | tsan) ;; # a sanitizer's runtime is the first that may be preloaded
+*)
+	note "a process that has the number of a daemon that is dead is not told"
+	start_process "$T/stranger.log" sleep 1000
+	ready_before=$(grep -c ', taken over$' "$T/tierfs.log")
+	LD_PRELOAD=$TIERFS_BUILD/tests/lib/interpose_tierctl.so TIERFS_TEST_PEER=$started_pid assert_ok tierctl upgrade "$M"
+	wait_for 30 ready || fail "tierfs was not replaced: $(tail "$T/tierfs.log")"
+	alive "$started_pid" || fail "the stranger was told"
+	kill -KILL "$started_pid"
+	load_progresses 30
+	;;
+esac
 kill -TERM "$load_pid"
 load_finish 60
 load_verify "$M/ram" --direct
