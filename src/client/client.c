@@ -5,6 +5,9 @@
  * protection: nobody can touch an absent page while it would still read as zeros. Unmapping is the reverse:
  * inaccessible memory replaces the range in one step, then the daemon is told, then the address is free.
  *
+ * A token is good for one request to the daemon that made it. The connection may be with its successor: who connects
+ * while there is no daemon waits in the socket for the next one. So the token is taken anew once the connection stands.
+ *
  * All of an attach is done by the hand (client_agent.h), whose table the descriptors are in; detaching is done by the
  * caller, as far as it is memory that goes.
  */
@@ -63,6 +66,10 @@ struct attempt {
 	void *addr;
 	char *why;
 };
+
+static const char why_no_fds[] =
+	"the limit of open files (RLIMIT_NOFILE, ulimit -n) is too low: attached memory takes three for each mapping";
+static const char why_version[] = "the daemon speaks another version of the protocol";
 
 static void *sys_mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
 {
@@ -212,9 +219,6 @@ static int open_arena(struct attempt *attempt, struct client_agent_guard *guard)
 	}
 	return 0;
 }
-
-static const char why_no_fds[] =
-	"the limit of open files (RLIMIT_NOFILE, ulimit -n) is too low: attached memory takes three for each mapping";
 
 static int new_userfaultfd(struct attempt *attempt)
 {
@@ -401,6 +405,43 @@ static int attach_on(struct attempt *attempt, struct client_agent_guard *guard, 
 	return err;
 }
 
+/* A token of the daemon that serves now. */
+static int ask_daemon(struct attempt *attempt)
+{
+	int err = client_info(attempt->file_fd, &attempt->info);
+
+	if (err || attempt->info.abi_version == TIERFS_ABI_VERSION)
+		return err;
+	say(attempt->why, why_version);
+	return -EPROTO;
+}
+
+/* The same once the connection stands. It may be with another daemon than the one that was asked before. */
+static int ask_again(struct attempt *attempt, struct client_agent_guard *guard)
+{
+	int err;
+
+	client_agent_leave(guard);
+	err = ask_daemon(attempt);
+	if (!err)
+		err = check_rights(attempt);
+	client_agent_enter(guard);
+	return err || !strcmp(attempt->info.run_dir, attempt->conn->run_dir) ? err : -ENOTCONN;
+}
+
+static int attach_connected(struct attempt *attempt, struct client_agent_guard *guard)
+{
+	int err = ask_again(attempt, guard);
+
+	if (!err)
+		err = begin_lock(attempt);
+	if (err)
+		return err;
+	err = attach_on(attempt, guard, &attempt->addr);
+	end_lock(attempt);
+	return err;
+}
+
 static int attach_to_daemon(struct attempt *attempt)
 {
 	struct client_agent_guard guard;
@@ -409,14 +450,10 @@ static int attach_to_daemon(struct attempt *attempt)
 	client_agent_enter(&guard);
 	err = client_agent_get(&guard, attempt->info.run_dir, &attempt->conn);
 	if (!err) {
-		err = begin_lock(attempt);
-		if (!err) {
-			err = attach_on(attempt, &guard, &attempt->addr);
-			end_lock(attempt);
-		}
+		err = attach_connected(attempt, &guard);
 		client_agent_put(attempt->conn);
 	} else if (err == -EPROTO) {
-		say(attempt->why, "the daemon speaks another version of the protocol");
+		say(attempt->why, why_version);
 	} else if (err == -EPERM) {
 		say(attempt->why, "who answers on the daemon's socket is neither root nor this user");
 	} else {
@@ -432,14 +469,9 @@ static int attach(struct attempt *attempt)
 	const struct client_wish *wish = attempt->wish;
 	int err;
 
-	err = client_info(attempt->file_fd, &attempt->info);
-	if (err)
-		return err;
-	if (attempt->info.abi_version != TIERFS_ABI_VERSION) {
-		say(attempt->why, "the daemon speaks another version of the protocol");
-		return -EPROTO;
-	}
-	err = check_wish(attempt);
+	err = ask_daemon(attempt);
+	if (!err)
+		err = check_wish(attempt);
 	if (!err)
 		err = check_rights(attempt);
 	if (!err)

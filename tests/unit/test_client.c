@@ -34,6 +34,8 @@
 
 #include "base/clock.h"
 #include "client/client.h"
+#include "client/client_agent.h"
+#include "client/client_lock.h"
 #include "client/client_range.h"
 #include "client/client_spans.h"
 #include "wire/wire.h"
@@ -51,6 +53,11 @@ static const char *run_dir = dir;
 static int ram_fd;   /* stands for the RAM file */
 static int arena_fd; /* outlives the daemon, as the arenas' tmpfs does */
 static uint32_t rights = TIERFS_RIGHT_READ | TIERFS_RIGHT_WRITE;
+static _Atomic uint32_t dram_mib;
+static _Atomic int questions;         /* asked of the mount */
+static _Atomic uint8_t daemon_number; /* makes its tokens */
+/* After the next answer of the mount there is another daemon, and it may be in another place. */
+static _Atomic bool is_succeeded, is_moved;
 
 /* --- the mount's answers ------------------------------------------------------------------------------------------ */
 
@@ -64,13 +71,18 @@ long __wrap_client_sys6(long number, long a, long b, long c, long d, long e, lon
 	if (number == SYS_ioctl && (unsigned long)b == TIERFS_IOC_INFO) {
 		struct tierfs_ioc_info *info = (struct tierfs_ioc_info *)c;
 
+		questions++;
 		*info = (struct tierfs_ioc_info){ .abi_version = TIERFS_ABI_VERSION,
 						  .rights = rights,
+						  .dram_mib = dram_mib,
 						  .ino = INO,
 						  .size_bytes = FILE_BYTES,
 						  .block_bytes = 16384 };
 		strcpy(info->run_dir, run_dir);
-		memset(info->token, 7, sizeof(info->token));
+		memset(info->token, daemon_number, sizeof(info->token));
+		daemon_number += atomic_exchange(&is_succeeded, false);
+		if (atomic_exchange(&is_moved, false))
+			run_dir = TIERFS_RUN_ROOT "/elsewhere";
 		return 0;
 	}
 	result = __real_client_sys6(number, a, b, c, d, e, f);
@@ -172,6 +184,14 @@ static void fake_answer(int fd, struct wire_packet *packet)
 		close(fds[1]);
 }
 
+/* The code of the refusal, or 0. */
+static int fake_refuses(const struct tierfs_msg *msg)
+{
+	if (msg->type == TIERFS_MSG_OPEN && msg->u.open.token[0] != daemon_number)
+		return EACCES;
+	return (int)msg->type == fake.refuse_type ? fake.refuse_code : 0;
+}
+
 static void fake_packet(_Atomic int *fd)
 {
 	static struct wire_packet packet;
@@ -188,10 +208,10 @@ static void fake_packet(_Atomic int *fd)
 	if ((int)packet.msg.type == fake.hang_up_on) {
 		close(*fd);
 		*fd = -1;
-	} else if ((int)packet.msg.type == fake.refuse_type) {
+	} else if (fake_refuses(&packet.msg)) {
 		struct tierfs_msg reply = { .type = TIERFS_MSG_ERROR, .seq = packet.msg.seq };
 
-		reply.u.error.code = fake.refuse_code;
+		reply.u.error.code = fake_refuses(&packet.msg);
 		strcpy(reply.u.error.text, "the test says no");
 		fake_reply(*fd, &reply, NULL, 0);
 	} else {
@@ -486,6 +506,19 @@ START_TEST(test_other_version)
 {
 	fake.abi_version = TIERFS_ABI_VERSION + 1;
 	ck_assert_int_eq(attach_error(PROT_READ, 0, PAGE, 0), -EPROTO);
+}
+END_TEST
+
+START_TEST(test_another_daemon)
+{
+	is_succeeded = true;
+	attach(PAGE, 0);
+	is_succeeded = true;
+	attach(PAGE, 0);
+	ck_assert_int_eq(fake_got(TIERFS_MSG_OPEN, NULL), 2);
+	is_moved = true;
+	ck_assert_int_eq(attach_error(PROT_READ, 0, PAGE, 0), -ENOTCONN);
+	ck_assert_int_eq(fake_got(TIERFS_MSG_OPEN, NULL), 2);
 }
 END_TEST
 
@@ -801,10 +834,21 @@ static bool has_userfaultfd(void)
 
 int main(void)
 {
-	const TTest *tests[] = { test_attach,        test_fixed,       test_bad_wishes,     test_refused,
-				 test_refused_fixed, test_no_daemon,   test_other_version,  test_parts,
-				 test_zap,           test_daemon_dies, test_resume_refused, test_garbage_from_daemon,
-				 test_threads,       test_stranger };
+	const TTest *tests[] = { test_attach,
+				 test_fixed,
+				 test_bad_wishes,
+				 test_refused,
+				 test_refused_fixed,
+				 test_no_daemon,
+				 test_other_version,
+				 test_another_daemon,
+				 test_parts,
+				 test_zap,
+				 test_daemon_dies,
+				 test_resume_refused,
+				 test_garbage_from_daemon,
+				 test_threads,
+				 test_stranger };
 	Suite *suite = suite_create("client");
 	TCase *table = tcase_create("table"), *daemon = tcase_create("daemon");
 	int failed, skip = !has_userfaultfd();
