@@ -62,7 +62,8 @@ static struct client_range *find_of(const struct request *request, const struct 
 	return NULL;
 }
 
-/* A budget can be changed, and a daemon may have a successor. */
+/* A budget can be changed, and a daemon may have a successor. Nobody waits for one here: the hand is needed for other
+ * mounts, and what the last one said is as good. */
 static void ask_budget(const struct request *request, struct client_conn *conn)
 {
 	struct client_agent_guard guard;
@@ -71,7 +72,7 @@ static void ask_budget(const struct request *request, struct client_conn *conn)
 	long fd = -1;
 
 	client_agent_enter(&guard);
-	range = conn->state == CLIENT_CONN_FREE ? NULL : find_of(request, conn);
+	range = conn->state == CLIENT_CONN_UP ? find_of(request, conn) : NULL;
 	if (range)
 		fd = client_sys(SYS_fcntl, range->mapping->file_fd, F_DUPFD_CLOEXEC, 0);
 	client_agent_leave(&guard);
@@ -79,7 +80,9 @@ static void ask_budget(const struct request *request, struct client_conn *conn)
 		return;
 	if (client_info((int)fd, &info) == 0) {
 		client_agent_enter(&guard);
-		conn->dram_bytes = (uint64_t)info.dram_mib << 20;
+		/* It may have become the connection of another mount meanwhile. */
+		if (conn->state != CLIENT_CONN_FREE && !strcmp(conn->run_dir, info.run_dir))
+			conn->dram_bytes = (uint64_t)info.dram_mib << 20;
 		client_agent_leave(&guard);
 	}
 	close((int)fd);

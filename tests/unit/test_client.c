@@ -691,6 +691,65 @@ END_TEST
 
 #endif /* __SANITIZE_THREAD__ */
 
+static bool is_up(uint64_t *ret_dram_bytes)
+{
+	struct client_agent_guard guard;
+	bool up;
+
+	client_agent_enter(&guard);
+	up = client_conns[0].state == CLIENT_CONN_UP;
+	*ret_dram_bytes = client_conns[0].dram_bytes;
+	client_agent_leave(&guard);
+	return up;
+}
+
+static void wait_until_up(bool up)
+{
+	uint64_t dram_bytes;
+
+	for (int i = 0; is_up(&dram_bytes) != up; i++) {
+		ck_assert_msg(i < 5000, "the connection does not change");
+		usleep(1000); /* a poll, not a guess: the loop ends when it has changed */
+	}
+}
+
+static void lock_a_page(void *memory)
+{
+	struct client_refusal why;
+	struct client_claim claim;
+
+	ck_assert_int_eq(client_lock_begin(memory, PAGE, &claim, &why), 0);
+	client_lock_end(memory, PAGE, &claim, false);
+}
+
+START_TEST(test_budget)
+{
+	void *memory = attach(PAGE, 0);
+	uint64_t dram_bytes;
+	int asked;
+
+	dram_mib = 5;
+	lock_a_page(memory);
+	ck_assert(is_up(&dram_bytes));
+	ck_assert_uint_eq(dram_bytes, 5 << 20);
+	/* Nobody waits for the next daemon to say what its budget is. */
+	fake_kill();
+	wait_until_up(false);
+	asked = questions;
+	lock_a_page(memory);
+	ck_assert_int_eq(questions, asked);
+	fake_start();
+	wait_until_up(true);
+	/* The budget of another mount. */
+	run_dir = TIERFS_RUN_ROOT "/elsewhere";
+	dram_mib = 6;
+	lock_a_page(memory);
+	ck_assert_int_eq(questions, asked + 1);
+	ck_assert(is_up(&dram_bytes));
+	ck_assert_uint_eq(dram_bytes, 5 << 20);
+}
+END_TEST
+
 static void *attach_loop(void *arg)
 {
 	for (int i = 0; i < 50; i++) {
@@ -847,6 +906,7 @@ int main(void)
 				 test_daemon_dies,
 				 test_resume_refused,
 				 test_garbage_from_daemon,
+				 test_budget,
 				 test_threads,
 				 test_stranger };
 	Suite *suite = suite_create("client");
