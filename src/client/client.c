@@ -356,18 +356,33 @@ err:
 	return err;
 }
 
+/* So much of what it replaces is locked, and goes before it comes. */
+static uint64_t replaced_locked(const struct attempt *attempt)
+{
+	uintptr_t from = (uintptr_t)attempt->wish->addr;
+
+	if (!is_replacing(attempt->wish) || from > UINTPTR_MAX - attempt->length_bytes)
+		return 0;
+	return client_range_locked_in(attempt->conn, from, from + attempt->length_bytes);
+}
+
 /* Memory that is locked from the start: it takes room from what can be locked (client_lock.h). */
 static int begin_lock(struct attempt *attempt)
 {
 	struct client_conn *conn = attempt->conn;
 	uint64_t wanted = attempt->length_bytes + conn->locking_bytes + client_range_locked(conn);
 
+	wanted -= replaced_locked(attempt);
 	attempt->locked = (attempt->wish->flags & MAP_LOCKED) || client_spans_future();
 	attempt->on_fault = !(attempt->wish->flags & MAP_LOCKED) && (client_spans_future() & MCL_ONFAULT);
 	conn->dram_bytes = (uint64_t)attempt->info.dram_mib << 20;
 	if (!attempt->locked)
 		return 0;
-	if (wanted > client_conn_lock_max(conn) || !client_spans_has_room()) {
+	if (!client_spans_has_room()) {
+		say(attempt->why, "cannot be locked (MAP_LOCKED, mlockall): " CLIENT_LOCK_PIECES);
+		return -ENOMEM;
+	}
+	if (wanted > client_conn_lock_max(conn)) {
 		if (attempt->why)
 			snprintf(attempt->why, CLIENT_WHY_LEN,
 				 "cannot be locked (MAP_LOCKED, mlockall): " CLIENT_LOCK_WHY, wanted,

@@ -60,6 +60,8 @@ enum client_conn_state { CLIENT_CONN_FREE, CLIENT_CONN_DOWN, CLIENT_CONN_HELLO, 
 #define CLIENT_LOCK_WHY \
 	"%" PRIu64 " bytes would be locked, and %" PRIu64 " are the most (three eighths of the mount's dram=)"
 
+#define CLIENT_LOCK_PIECES "too many pieces are locked already that do not touch"
+
 TAILQ_HEAD(client_call_list, client_call);
 
 struct client_conn {

@@ -192,14 +192,22 @@ size_t client_range_count(const struct client_conn *conn)
 	return count;
 }
 
-size_t client_range_locked(const struct client_conn *conn)
+size_t client_range_locked_in(const struct client_conn *conn, uintptr_t from, uintptr_t end)
 {
 	size_t bytes = 0;
 
-	for (size_t i = 0; i < range_count; i++)
+	for (size_t i = lower_bound(from); i < range_count && ranges[i].addr < end; i++) {
+		uintptr_t low = ranges[i].addr, high = low + ranges[i].length_bytes;
+
 		if (ranges[i].mapping->conn == conn)
-			bytes += client_spans_bytes(ranges[i].addr, ranges[i].addr + ranges[i].length_bytes);
+			bytes += client_spans_bytes(low > from ? low : from, high < end ? high : end);
+	}
 	return bytes;
+}
+
+size_t client_range_locked(const struct client_conn *conn)
+{
+	return client_range_locked_in(conn, 0, UINTPTR_MAX);
 }
 
 void client_range_forget(void)

@@ -74,8 +74,9 @@ void client_range_cut(uintptr_t addr, size_t length);
 /* The index-th range in order of addresses, or NULL. */
 struct client_range *client_range_at(size_t index);
 size_t client_range_count(const struct client_conn *conn);
-/* So much of what is attached through the connection is locked (client_spans.h). */
+/* So much of what is attached through the connection is locked (client_spans.h); of what lies in [from, end). */
 size_t client_range_locked(const struct client_conn *conn);
+size_t client_range_locked_in(const struct client_conn *conn, uintptr_t from, uintptr_t end);
 
 /* False only if nothing attached overlaps; needs no lock. */
 bool client_range_maybe(uintptr_t addr, size_t length);

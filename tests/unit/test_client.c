@@ -691,6 +691,38 @@ END_TEST
 
 #endif /* __SANITIZE_THREAD__ */
 
+static size_t locked_bytes(const void *addr, size_t length)
+{
+	struct client_agent_guard guard;
+	size_t bytes;
+
+	client_agent_enter(&guard);
+	bytes = client_spans_bytes((uintptr_t)addr, (uintptr_t)addr + length);
+	client_agent_leave(&guard);
+	return bytes;
+}
+
+/* Three eighths of a MiB can be locked: the file and half of it. */
+START_TEST(test_lock_replaced)
+{
+	void *memory = NULL, *again = NULL;
+
+	dram_mib = 1;
+	ck_assert_int_eq(tierfs_attach(ram_fd, NULL, FILE_BYTES, PROT_READ, MAP_LOCKED, 0, &memory), 0);
+	ck_assert_uint_eq(locked_bytes(memory, FILE_BYTES), FILE_BYTES);
+	ck_assert_int_eq(attach_error(PROT_READ, MAP_LOCKED, FILE_BYTES, 0), -ENOMEM);
+	ck_assert_int_eq(tierfs_attach(ram_fd, memory, FILE_BYTES, PROT_READ, MAP_LOCKED | MAP_FIXED, 0, &again), 0);
+	ck_assert_ptr_eq(again, memory);
+	ck_assert_uint_eq(locked_bytes(memory, FILE_BYTES), FILE_BYTES);
+	/* A part of what is there, and no more room beside it than there was. */
+	ck_assert_int_eq(tierfs_attach(ram_fd, (char *)memory + PAGE, FILE_BYTES / 2, PROT_READ, MAP_LOCKED | MAP_FIXED,
+				       0, &again),
+			 0);
+	ck_assert_int_eq(attach_error(PROT_READ, MAP_LOCKED, FILE_BYTES / 2 + PAGE, 0), -ENOMEM);
+	ck_assert_int_eq(tierfs_attach(ram_fd, NULL, FILE_BYTES / 2, PROT_READ, MAP_LOCKED, 0, &again), 0);
+}
+END_TEST
+
 static bool is_up(uint64_t *ret_dram_bytes)
 {
 	struct client_agent_guard guard;
@@ -906,6 +938,7 @@ int main(void)
 				 test_daemon_dies,
 				 test_resume_refused,
 				 test_garbage_from_daemon,
+				 test_lock_replaced,
 				 test_budget,
 				 test_threads,
 				 test_stranger };
