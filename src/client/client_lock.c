@@ -107,6 +107,7 @@ static void explain(const struct request *request, const struct client_conn *con
 		length = client_sys(SYS_readlinkat, AT_FDCWD, link, request->why->file, CLIENT_LOCK_NAME_LEN - 1);
 	}
 	request->why->file[length > 0 ? length : 0] = '\0';
+	request->why->no_room = !client_spans_has_room();
 	request->why->wanted_bytes = wanted;
 	request->why->limit_bytes = client_conn_lock_max(conn);
 }
@@ -130,9 +131,9 @@ static int run_lock(void *arg)
 	}
 	for (int i = 0; i < CLIENT_CONN_MAX && !request->result; i++) {
 		uint64_t wanted = claim->bytes[i] + client_range_locked(&client_conns[i]);
+		uint64_t limit = client_conn_lock_max(&client_conns[i]);
 
-		if (!claim->bytes[i] ||
-		    wanted + client_conns[i].locking_bytes <= client_conn_lock_max(&client_conns[i]))
+		if (!claim->bytes[i] || (wanted + client_conns[i].locking_bytes <= limit && client_spans_has_room()))
 			continue;
 		explain(request, &client_conns[i], wanted);
 		request->result = -ENOMEM;

@@ -25,6 +25,7 @@ struct client_claim {
 /* Why not. */
 struct client_refusal {
 	char file[CLIENT_LOCK_NAME_LEN]; /* empty: not known */
+	bool no_room;                    /* for one more piece (client_spans.h), whatever its length */
 	uint64_t wanted_bytes;           /* with what is locked already */
 	uint64_t limit_bytes;
 };

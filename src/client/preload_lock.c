@@ -33,7 +33,7 @@ static int lock_by(long number, const void *addr, size_t length, long a, long b,
 
 	if (client_lock_begin(addr, length, &claim, &why) < 0) {
 		snprintf(text, sizeof(text), CLIENT_LOCK_WHY, why.wanted_bytes, why.limit_bytes);
-		preload_say_of(why.file, "cannot be locked", text);
+		preload_say_of(why.file, "cannot be locked", why.no_room ? CLIENT_LOCK_PIECES : text);
 		return preload_fail(-ENOMEM);
 	}
 	err = client_sys(number, a, b, c);

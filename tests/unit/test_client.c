@@ -723,6 +723,32 @@ START_TEST(test_lock_replaced)
 }
 END_TEST
 
+/* One that is too many cannot be counted, so it is not locked. */
+START_TEST(test_lock_pieces)
+{
+	struct client_wish wish = { ram_fd, NULL, PAGE, PROT_READ, MAP_SHARED | MAP_LOCKED, 0 };
+	void *memory = attach(2 * PAGE, 0), *other;
+	struct client_agent_guard guard;
+	struct client_refusal refusal;
+	struct client_claim claim;
+	char why[CLIENT_WHY_LEN];
+
+	ck_assert_int_eq(client_lock_begin(memory, PAGE, &claim, &refusal), 0);
+	client_lock_end(memory, PAGE, &claim, true);
+	client_agent_enter(&guard);
+	for (uintptr_t at = 1; client_spans_has_room(); at++)
+		client_spans_add(3 * at, 3 * at + 2);
+	client_agent_leave(&guard);
+	ck_assert_int_eq(client_lock_begin(memory, 2 * PAGE, &claim, &refusal), -ENOMEM);
+	ck_assert(refusal.no_room);
+	ck_assert_int_eq(client_attach(&wish, &other, why), -ENOMEM);
+	ck_assert_ptr_nonnull(strstr(why, CLIENT_LOCK_PIECES));
+	/* Nothing is added by what is locked already. */
+	ck_assert_int_eq(client_lock_begin(memory, PAGE, &claim, &refusal), 0);
+	client_lock_end(memory, PAGE, &claim, true);
+}
+END_TEST
+
 static bool is_up(uint64_t *ret_dram_bytes)
 {
 	struct client_agent_guard guard;
@@ -939,6 +965,7 @@ int main(void)
 				 test_resume_refused,
 				 test_garbage_from_daemon,
 				 test_lock_replaced,
+				 test_lock_pieces,
 				 test_budget,
 				 test_threads,
 				 test_stranger };
