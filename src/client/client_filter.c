@@ -44,6 +44,7 @@ static const struct {
 	{ CLIENT_FILTER_PEER, SYS_getsockopt, {} },
 	{ CLIENT_FILTER_PEER, SYS_geteuid, {} },
 	{ CLIENT_FILTER_STAND, SYS_chdir, {} },
+	{ CLIENT_FILTER_LOCKED, SYS_msync, { 0, 0, MS_INVALIDATE } },
 };
 
 static _Atomic unsigned int denied_by_any; /* needs */

@@ -21,6 +21,7 @@ enum client_filter_need {
 	CLIENT_FILTER_COMPARE = 1 << 3, /* whether two descriptors are of one open file */
 	CLIENT_FILTER_PEER = 1 << 4,    /* who is at the other end of a socket */
 	CLIENT_FILTER_STAND = 1 << 5,   /* a working directory of their own */
+	CLIENT_FILTER_LOCKED = 1 << 6,  /* whether memory is locked */
 };
 
 /* A filter is about to be installed, on the calling thread or on all. */

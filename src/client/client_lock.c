@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "client/client.h"
@@ -161,6 +162,22 @@ static void give_back(uint64_t *from, uint64_t bytes)
 	*from -= bytes < *from ? bytes : *from;
 }
 
+/* Whether any of it is. Where a filter may forbid the question, rather too much is counted than too little. */
+static bool is_locked(uintptr_t from, uintptr_t end)
+{
+	return !client_filter_allows_all(CLIENT_FILTER_LOCKED) ||
+	       client_sys(SYS_msync, from, end - from, MS_INVALIDATE) == -EBUSY;
+}
+
+/* A call that fails at a hole, or could not fill what it locked, leaves locked what it came to before. It goes on from
+ * low addresses to high ones: where the first page is not locked that was not before, none is. */
+static bool was_reached(uintptr_t from, uintptr_t end)
+{
+	uintptr_t first = client_spans_after(from);
+
+	return first < end && is_locked(first, first + PAGE_BYTES);
+}
+
 void client_lock_end(const void *addr, size_t length, const struct client_claim *claim, bool done)
 {
 	struct request request = request_of(addr, length);
@@ -172,20 +189,24 @@ void client_lock_end(const void *addr, size_t length, const struct client_claim 
 	client_agent_enter(&guard);
 	for (int i = 0; i < CLIENT_CONN_MAX; i++)
 		give_back(&client_conns[i].locking_bytes, claim->bytes[i]);
-	for (uintptr_t from = request.from; done && next_part(&from, request.end, &to); from = to)
-		client_spans_add(from, to);
+	for (uintptr_t from = request.from; next_part(&from, request.end, &to); from = to)
+		if (done || was_reached(from, to))
+			client_spans_add(from, to);
 	client_agent_leave(&guard);
 }
 
-void client_lock_drop(const void *addr, size_t length)
+void client_lock_drop(const void *addr, size_t length, bool done)
 {
 	struct request request = request_of(addr, length);
 	struct client_agent_guard guard;
+	uintptr_t to;
 
 	if (!client_range_maybe(request.from, request.end - request.from))
 		return;
 	client_agent_enter(&guard);
-	client_spans_remove(request.from, request.end);
+	for (uintptr_t from = request.from; next_part(&from, request.end, &to); from = to)
+		if (done || !is_locked(from, to))
+			client_spans_remove(from, to);
 	client_agent_leave(&guard);
 }
 

@@ -33,9 +33,10 @@ struct client_refusal {
 /* All of [addr, addr + length) that is attached is about to be locked: 0, and client_lock_end() must follow; or
  * -ENOMEM. */
 int client_lock_begin(const void *addr, size_t length, struct client_claim *ret, struct client_refusal *why);
-/* done: it is locked now. */
+/* done: it is locked now; else the call failed, and may have locked a part. */
 void client_lock_end(const void *addr, size_t length, const struct client_claim *claim, bool done);
-void client_lock_drop(const void *addr, size_t length);
+/* done: none of it is locked now; else the call failed, and may have unlocked a part. */
+void client_lock_drop(const void *addr, size_t length, bool done);
 
 /* What mlockall(2) said of later mappings: MCL_FUTURE, MCL_ONFAULT; 0: nothing. */
 void client_lock_set_future(int flags);

@@ -68,6 +68,13 @@ void client_spans_remove(uintptr_t from, uintptr_t end)
 		replace(index, count, left, left_count);
 }
 
+uintptr_t client_spans_after(uintptr_t addr)
+{
+	size_t index = first_at(addr);
+
+	return index < span_count && spans[index].from <= addr ? spans[index].end : addr;
+}
+
 size_t client_spans_bytes(uintptr_t from, uintptr_t end)
 {
 	size_t bytes = 0;

@@ -13,6 +13,8 @@ bool client_spans_has_room(void);
 void client_spans_add(uintptr_t from, uintptr_t end);
 /* A span that would be split, and finds no room for its second half, stays whole: too much is counted then. */
 void client_spans_remove(uintptr_t from, uintptr_t end);
+/* The first address from addr on that is not locked. */
+uintptr_t client_spans_after(uintptr_t addr);
 /* So much of [from, end) is locked. */
 size_t client_spans_bytes(uintptr_t from, uintptr_t end);
 

@@ -55,8 +55,7 @@ PRELOAD_EXPORT int munlock(const void *addr, size_t length)
 {
 	long err = client_sys(SYS_munlock, addr, length);
 
-	if (!err)
-		client_lock_drop(addr, length);
+	client_lock_drop(addr, length, err == 0);
 	return (int)preload_result(err);
 }
 
@@ -74,7 +73,7 @@ PRELOAD_EXPORT int munlockall(void)
 	long err = client_sys(SYS_munlockall);
 
 	if (!err) {
-		client_lock_drop(NULL, SIZE_MAX);
+		client_lock_drop(NULL, SIZE_MAX, true);
 		client_lock_set_future(0);
 	}
 	return (int)preload_result(err);

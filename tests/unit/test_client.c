@@ -749,6 +749,37 @@ START_TEST(test_lock_pieces)
 }
 END_TEST
 
+/* What the kernel locks and unlocks before it comes to a hole is counted. */
+START_TEST(test_lock_failed)
+{
+	char *place = mmap(NULL, 8 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct client_refusal why;
+	struct client_claim claim;
+	void *memory;
+
+	ck_assert_int_eq(tierfs_attach(ram_fd, place, 4 * PAGE, PROT_READ, MAP_FIXED, 0, &memory), 0);
+	ck_assert_int_eq(tierfs_attach(ram_fd, place + 6 * PAGE, PAGE, PROT_READ, MAP_FIXED, 0, &memory), 0);
+	munmap(place + 5 * PAGE, PAGE);
+	ck_assert_int_eq(client_lock_begin(place, 7 * PAGE, &claim, &why), 0);
+	ck_assert_int_eq(syscall(SYS_mlock2, place, 7 * PAGE, 0x80), -1);
+	client_lock_end(place, 7 * PAGE, &claim, false);
+	ck_assert_uint_eq(locked_bytes(place, 8 * PAGE), 0);
+	ck_assert_int_eq(client_lock_begin(place, 7 * PAGE, &claim, &why), 0);
+	ck_assert_int_eq(syscall(SYS_mlock, place, 7 * PAGE), -1);
+	ck_assert_int_eq(errno, ENOMEM);
+	client_lock_end(place, 7 * PAGE, &claim, false);
+	ck_assert_uint_eq(locked_bytes(place, 8 * PAGE), 4 * PAGE);
+	/* The end that is locked stays, the beginning goes. */
+	ck_assert_int_eq(client_lock_begin(place + 6 * PAGE, PAGE, &claim, &why), 0);
+	ck_assert_int_eq(syscall(SYS_mlock, place + 6 * PAGE, PAGE), 0);
+	client_lock_end(place + 6 * PAGE, PAGE, &claim, true);
+	ck_assert_int_eq(syscall(SYS_munlock, place, 7 * PAGE), -1);
+	client_lock_drop(place, 7 * PAGE, false);
+	ck_assert_uint_eq(locked_bytes(place, 8 * PAGE), PAGE);
+	ck_assert_uint_eq(locked_bytes(place + 6 * PAGE, PAGE), PAGE);
+}
+END_TEST
+
 static bool is_up(uint64_t *ret_dram_bytes)
 {
 	struct client_agent_guard guard;
@@ -891,6 +922,9 @@ START_TEST(test_spans)
 		for (uintptr_t at = from; at < 50; at++)
 			bytes += plain[at];
 		ck_assert_uint_eq(client_spans_bytes(from, 50), bytes);
+		end = client_spans_after(from);
+		ck_assert(!plain[end]);
+		ck_assert_uint_eq(client_spans_bytes(from, end), end - from);
 	}
 	client_spans_set_future(1);
 	client_range_forget();
@@ -966,6 +1000,7 @@ int main(void)
 				 test_garbage_from_daemon,
 				 test_lock_replaced,
 				 test_lock_pieces,
+				 test_lock_failed,
 				 test_budget,
 				 test_threads,
 				 test_stranger };
