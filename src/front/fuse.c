@@ -218,7 +218,9 @@ int fusedoor_run(struct fusedoor *door)
 	rc = fuse_session_loop_mt(door->session, config);
 	atomic_store(&door->running, false);
 	fuse_loop_cfg_destroy(config);
-	return rc;
+	/* The connection ended while a thread was about to take a request from it; a moment later it is ENODEV, which
+	 * libfuse knows. */
+	return rc == -ECONNABORTED ? 0 : rc;
 }
 
 void fusedoor_unmount(struct fusedoor *door)

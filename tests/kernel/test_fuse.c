@@ -166,6 +166,7 @@ static void serve(int device, int command_fd)
 	struct fuse_args args = FUSE_ARGS_INIT(1, argv);
 	struct commands commands = { .fd = command_fd };
 	pthread_t thread;
+	int rc;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	snprintf(path, sizeof(path), "/dev/fd/%d", device);
@@ -174,7 +175,9 @@ static void serve(int device, int command_fd)
 		_exit(1);
 	if (pthread_create(&thread, NULL, run_commands, &commands))
 		_exit(1);
-	_exit(fuse_session_loop(commands.session) ? 1 : 0);
+	rc = fuse_session_loop(commands.session);
+	/* The kernel says so instead of ENODEV to who was about to take a request as the connection ended. */
+	_exit(rc && rc != -ECONNABORTED);
 }
 
 /* --- its mount ------------------------------------------------------------------------------------------------ */
