@@ -316,15 +316,16 @@ static void grant(const struct turn *turn, pid_t pid, uint64_t bytes)
 			turn->subject[i].entry->granted_bytes = bytes;
 }
 
-/* What it locks beyond that is not ours. */
-static uint64_t mapped_by(const struct turn *turn, pid_t pid)
+/* What a process locks beyond what it maps is not ours. */
+static void leave_to_others(const struct turn *turn, struct subject *subject)
 {
-	uint64_t bytes = 0;
+	uint64_t mapped = 0;
 
 	for (size_t i = 0; i < turn->count; i++)
-		if (turn->subject[i].entry->pid == pid)
-			bytes += file_memory_bytes(turn->subject[i].entry->file);
-	return bytes;
+		if (turn->subject[i].entry->pid == subject->entry->pid)
+			mapped += file_memory_bytes(turn->subject[i].entry->file);
+	if (subject->locked_bytes > mapped)
+		subject->locked_bytes = mapped;
 }
 
 /* The most that a file of the process counts as, and what of it has its place. */
@@ -352,8 +353,8 @@ static void look_at_locks(struct turn *turn)
 	uint64_t most = engine_dram_bytes(turn->groups->engine) / 2, given = 0, held = 0, files = 0, locked, granted;
 
 	for (size_t i = 0; i < turn->count; i++)
-		if (turn->subject[i].locked_bytes > mapped_by(turn, turn->subject[i].entry->pid))
-			turn->subject[i].locked_bytes = mapped_by(turn, turn->subject[i].entry->pid);
+		if (is_unmovable(&turn->subject[i]))
+			leave_to_others(turn, &turn->subject[i]);
 	for (size_t i = 0; i < turn->count; i++)
 		if (scan_is_stuck(turn->subject[i].entry->file, STUCK_NS))
 			turn->subject[i].locked_bytes = UINT64_MAX / 2;
