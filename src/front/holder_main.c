@@ -26,8 +26,8 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "front/holder_main.h"
-#include "front/mountpoint.h"
 #include "front/holder_message.h"
+#include "front/mountpoint.h"
 
 #define ASK_MS 1000  /* a peer that connects has its question ready */
 #define DYING_MS 300 /* a daemon that was killed takes a moment to be gone */

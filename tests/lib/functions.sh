@@ -315,3 +315,35 @@ stat_of() # PATH KEY
 {
 	tierctl stat "$1" --json | jq -r --arg key "$2" '.[$key]'
 }
+
+# --- what befalls a daemon and its pool ---
+
+kill_daemon() # PID
+{
+	kill -KILL "$1"
+	wait "$1" 2>/dev/null
+	wait_for 10 gone "$1" || fail "the daemon survives SIGKILL"
+}
+
+daemon_pid() # what the lock file of $T/pool says
+{
+	sed 's/ .*//' "$T/pool/lock"
+}
+
+is_replaced() # PID: another daemon serves
+{
+	local pid
+	pid=$(daemon_pid)
+	[ -n "$pid" ] && [ "$pid" != "$1" ] && alive "$pid"
+}
+
+damage_values() # POOL: every value on the disk is overwritten
+{
+	local values file
+	values=$(find "$1/store/values" -type f)
+	[ -n "$values" ] || fail "no files of values"
+	for file in $values; do
+		dd if=/dev/urandom of="$file" bs=1M count=$((($(stat -c %s "$file") >> 20) + 1)) conv=notrunc status=none
+		sync "$file"
+	done
+}

@@ -24,12 +24,7 @@ cold()
 wait_for 30 cold || fail "the memory of an idle program is not demoted"
 
 note "values overwritten on the disk"
-values=$(find "$T/pool/store/values" -type f)
-[ -n "$values" ] || fail "no files of values"
-for file in $values; do
-	dd if=/dev/urandom of="$file" bs=1M count=$((($(stat -c %s "$file") >> 20) + 1)) conv=notrunc status=none
-	sync "$file"
-done
+damage_values "$T/pool"
 echo verify >&9
 gone() { ! kill -0 "$program" 2>/dev/null; }
 wait_for 15 gone || fail "who touches a damaged block hangs"

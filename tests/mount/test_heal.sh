@@ -24,12 +24,7 @@ head -c 1M /dev/urandom >"$T/data"
 dd if="$T/data" of="$T/mnt/ram" bs=64K oflag=direct status=none
 
 note "values overwritten on the disk"
-values=$(find "$T/pool/store/values" -type f)
-[ -n "$values" ] || fail "no files of values"
-for file in $values; do
-	dd if=/dev/urandom of="$file" bs=1M count=$((($(stat -c %s "$file") >> 20) + 1)) conv=notrunc status=none
-	sync "$file"
-done
+damage_values "$T/pool"
 to=() from=() program=()
 for number in 0 1; do
 	mkfifo "$T/to$number" "$T/from$number"

@@ -50,25 +50,6 @@ while not os.path.exists(sys.argv[2]):
     print(answers, lost, flush=True)
 PY
 
-kill_daemon() # PID
-{
-	kill -KILL "$1"
-	wait "$1" 2>/dev/null
-	wait_for 10 gone "$1" || fail "the daemon survives SIGKILL"
-}
-
-daemon_pid() # what the lock file says
-{
-	sed 's/ .*//' "$T/pool/lock"
-}
-
-is_replaced() # PID: another daemon serves
-{
-	local pid
-	pid=$(daemon_pid)
-	[ -n "$pid" ] && [ "$pid" != "$1" ] && alive "$pid"
-}
-
 # The holder of this mount: the one that listens there.
 holder_fds()
 {

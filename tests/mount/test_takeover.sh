@@ -10,25 +10,6 @@ M=$T/mnt
 times=$(load_or_long 5 20)
 options=dram=64M,min_idle=1
 
-kill_daemon() # PID
-{
-	kill -KILL "$1"
-	wait "$1" 2>/dev/null
-	wait_for 10 gone "$1" || fail "the daemon survives SIGKILL"
-}
-
-daemon_pid() # what the lock file says
-{
-	sed 's/ .*//' "$T/pool/lock"
-}
-
-is_replaced() # PID: another daemon serves
-{
-	local pid
-	pid=$(daemon_pid)
-	[ -n "$pid" ] && [ "$pid" != "$1" ] && alive "$pid"
-}
-
 # The longest that an operation took since line LINE of the load's log, in ms.
 stall_since() # LINE
 {
