@@ -13,11 +13,6 @@ M=$T/mnt
 prog_plain=$TIERFS_BUILD/tests/prog/prog_plain
 mkdir "$M"
 
-daemon_pid() # what the lock file says
-{
-	sed 's/ .*//' "$T/pool/lock"
-}
-
 give_back()
 {
 	[ ! -d "$T/store" ] || { rm -f "$T/pool/store" && mv "$T/store" "$T/pool/store"; }
