@@ -492,10 +492,13 @@ err_fd:
 
 static void *agent_main(void *arg)
 {
+	int err;
+
 	client_sys(SYS_prctl, PR_SET_NAME, "tierfs-agent");
-	agent.start_error = start_others();
-	futex_raise(&agent.started);
-	while (!agent.start_error)
+	err = agent.start_error = start_others();
+	futex_raise(
+		&agent.started); /* from here on start_error may be that of a later start, which has another thread */
+	while (!err)
 		serve();
 	return arg;
 }
