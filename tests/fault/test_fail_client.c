@@ -541,8 +541,8 @@ END_TEST
 #ifndef __SANITIZE_THREAD__ /* it allows no new thread in the child of a process with threads */
 enum { FAILED = 1, CANNOT_START, WRONG_DESCRIPTORS, WRONG_THREADS, CANNOT_ATTACH, SUCCEEDED };
 
-/* In a child: tierfs_start() with the nth call failing, and once more with none. The thread of the first start learns of
- * nothing before the second one has ended: it must end all the same.
+/* In a child: tierfs_start() with the nth call failing, and once more with none. The thread of the first start learns
+ * of nothing before the second one has ended: it must end all the same.
  */
 static int start_twice(bool system_calls, unsigned int nth, unsigned int descriptors)
 {

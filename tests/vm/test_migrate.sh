@@ -18,6 +18,12 @@ guest_start guest0 "$T/one/vm0" "$(load_or_long 512M 1024M)" \
 vm_wait 'GUEST: window' 120
 note "$(tierctl migrate --dry-run "$T/one/vm0")"
 
+note "a target that does not answer: nobody begins to receive"
+assert_status 1 tierctl migrate --qmp "$T/guest0.qmp" --target-qmp "$T/none.qmp" --uri "unix:$T/none.devices" \
+	--via "touch $T/began" "$T/one/vm0"
+assert_match "$out" "not moved: .*none.qmp"
+[ ! -e "$T/began" ] || fail "a receiver was begun before the target answered"
+
 note "a receiver that fails: the guest goes on where it is"
 guest_pid=$vm_pid guest_console=$vm_console
 guest_start refused "$T/two/refused" 512M "" -incoming defer

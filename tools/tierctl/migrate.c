@@ -233,10 +233,8 @@ static int go_on_with_rest(struct migrate *migrate, struct sender *sender)
 
 static int move(struct migrate *migrate, struct sender *sender)
 {
-	int err = meet(migrate);
+	int err;
 
-	if (err)
-		return err;
 	sender->pause = stop_source;
 	sender->pause_arg = migrate;
 	err = sender_talk(sender);
@@ -402,8 +400,12 @@ static int run_move(struct migrate *migrate, struct source *source)
 		.post_copy = migrate->args->post_copy,
 		.downtime_ns = migrate->args->downtime_ns,
 	};
-	int rc = send_open_channel(migrate->args, true, &channel);
+	int rc;
 
+	/* Before a receiver is begun: a QEMU that answers has made its RAM's file as large as it shall be. */
+	if (meet(migrate))
+		return fail(migrate->path, "not moved", migrate->why);
+	rc = send_open_channel(migrate->args, true, &channel);
 	if (rc)
 		return rc;
 	progress_start(&progress, "moved");
