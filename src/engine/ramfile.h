@@ -40,8 +40,7 @@ int ramfile_pin(struct ramfile *file, uint64_t offset, uint64_t len, bool on);
 int ramfile_adopt(struct ramfile *file, uint64_t size_bytes);
 
 struct ramfile_figures {
-	uint64_t size_bytes, block_bytes;
-	unsigned int mappers;
+	uint64_t size_bytes, block_bytes, mappers;
 	uint64_t resident_bytes, cold_bytes, hole_bytes, stored_bytes, pinned_bytes;
 	uint64_t shared_bytes;              /* not by ramfile_figures(): ramfile_shared_bytes() takes its time */
 	uint64_t huge_bytes;                /* in units that may be huge pages */

@@ -13,6 +13,7 @@
 #include "engine/hist.h"
 #include "engine/ramfile.h"
 #include "engine/stages.h"
+#include "front/figures.h"
 #include "names/names.h"
 #include "policy/tiering.h"
 
@@ -43,25 +44,30 @@ static json_t *path_string(const char *path)
 	return string;
 }
 
-/* The keys of one RAM file or of a sum, in the order of the format document. */
-static json_t *figures_object(const char *path, const struct ramfile_figures *f)
+/* What is told as mappers: of a file that is mapped plain, the opens. */
+static struct ramfile_figures shown(const struct ramfile_figures *figures)
 {
-	return json_pack("{s:o, s:I, s:I, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, "
-			 "s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
-			 "path", path_string(path), "size_bytes", (json_int_t)f->size_bytes, "block_bytes",
-			 (json_int_t)f->block_bytes, "mapping", mapping_name(f), "mappers",
-			 (json_int_t)(f->mappers ? f->mappers : f->cached_opens), "resident_bytes",
-			 (json_int_t)f->resident_bytes, "cold_bytes", (json_int_t)f->cold_bytes, "hole_bytes",
-			 (json_int_t)f->hole_bytes, "stored_bytes", (json_int_t)f->stored_bytes, "pinned_bytes",
-			 (json_int_t)f->pinned_bytes, "promotions", (json_int_t)f->promotions, "demotions",
-			 (json_int_t)f->demotions, "demotions_aborted", (json_int_t)f->demotions_aborted,
-			 "direct_read_bytes", (json_int_t)f->direct_read_bytes, "direct_write_bytes",
-			 (json_int_t)f->direct_write_bytes, "fault_count", (json_int_t)f->fault_count, "fault_p50_ns",
-			 (json_int_t)f->fault_p50_ns, "fault_p99_ns", (json_int_t)f->fault_p99_ns, "errors",
-			 (json_int_t)f->errors, "arena_bytes", (json_int_t)f->arena_bytes, "cached_bytes",
-			 (json_int_t)f->cached_bytes, "huge_bytes", (json_int_t)f->huge_bytes, "away_bytes",
-			 (json_int_t)f->away_bytes, "wanted_blocks", (json_int_t)f->wanted_blocks, "shared_bytes",
-			 (json_int_t)f->shared_bytes);
+	struct ramfile_figures copy = *figures;
+
+	if (!copy.mappers)
+		copy.mappers = copy.cached_opens;
+	return copy;
+}
+
+#define BEFORE_MAPPING 2 /* figures, in the order of the format document */
+
+/* The keys of one RAM file or of a sum, in the order of the format document. NULL: no memory. */
+static json_t *figures_object(const char *path, const struct ramfile_figures *figures)
+{
+	json_t *object = json_pack("{s:o}", "path", path_string(path));
+	struct ramfile_figures values = shown(figures);
+
+	if (!object)
+		return NULL;
+	figures_json(&figures_of_file, &values, 0, BEFORE_MAPPING, object);
+	json_object_set_new(object, "mapping", json_string(mapping_name(figures)));
+	figures_json(&figures_of_file, &values, BEFORE_MAPPING, SIZE_MAX, object);
+	return object;
 }
 
 /* --- lists of files --------------------------------------------------------------------------------------------- */
@@ -171,49 +177,16 @@ int control_report_ls(struct control_request *request, json_t **ret)
 
 /* --- stat ------------------------------------------------------------------------------------------------------- */
 
-static void add_figures(struct ramfile_figures *sum, const struct ramfile_figures *f)
-{
-	sum->size_bytes += f->size_bytes;
-	sum->mappers += f->mappers ? f->mappers : f->cached_opens;
-	sum->arena_bytes += f->arena_bytes;
-	sum->cached_bytes += f->cached_bytes;
-	sum->resident_bytes += f->resident_bytes;
-	sum->cold_bytes += f->cold_bytes;
-	sum->hole_bytes += f->hole_bytes;
-	sum->stored_bytes += f->stored_bytes;
-	sum->shared_bytes += f->shared_bytes;
-	sum->pinned_bytes += f->pinned_bytes;
-	sum->huge_bytes += f->huge_bytes;
-	sum->away_bytes += f->away_bytes;
-	sum->wanted_blocks += f->wanted_blocks;
-	sum->promotions += f->promotions;
-	sum->demotions += f->demotions;
-	sum->demotions_aborted += f->demotions_aborted;
-	sum->direct_read_bytes += f->direct_read_bytes;
-	sum->direct_write_bytes += f->direct_write_bytes;
-	sum->fault_count += f->fault_count;
-	/* Percentiles cannot be added: the worst file stands for the mount. */
-	if (f->fault_p50_ns > sum->fault_p50_ns)
-		sum->fault_p50_ns = f->fault_p50_ns;
-	if (f->fault_p99_ns > sum->fault_p99_ns)
-		sum->fault_p99_ns = f->fault_p99_ns;
-	sum->errors += f->errors;
-}
-
 static json_t *store_object(struct store *store)
 {
-	struct store_figures f = {};
+	json_t *object = json_object();
+	struct store_figures figures = { 0 };
 
 	if (!store)
-		return json_object();
-	store->ops->figures(store, &f);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I}", "disk_bytes",
-			 (json_int_t)f.disk_bytes, "memory_bytes", (json_int_t)f.memory_bytes, "put_blocks",
-			 (json_int_t)f.put_blocks, "put_bytes", (json_int_t)f.put_bytes, "get_blocks",
-			 (json_int_t)f.get_blocks, "get_bytes", (json_int_t)f.get_bytes, "errors", (json_int_t)f.errors,
-			 "full", (int)f.full, "warm_limit_bytes", (json_int_t)f.warm_limit_bytes, "warm_bytes",
-			 (json_int_t)f.warm_bytes, "warm_blocks", (json_int_t)f.warm_blocks, "warm_hits",
-			 (json_int_t)f.warm_hits, "warm_moved_blocks", (json_int_t)f.warm_moved_blocks);
+		return object;
+	store->ops->figures(store, &figures);
+	figures_json(&figures_of_store, &figures, 0, SIZE_MAX, object);
+	return object;
 }
 
 static json_t *stages_object(struct stages *stages)
@@ -232,40 +205,26 @@ static json_t *stages_object(struct stages *stages)
 	return object;
 }
 
-/* How many files there are, and how many of them the host's end has left so. */
-struct files_counted {
-	size_t all, lost, fell_back;
-};
-
 static int mount_object(const struct control_request *request, const struct ramfile_figures *sum,
-			const struct files_counted *files, json_t **ret)
+			struct figures_mount *figures, json_t **ret)
 {
 	const struct control_config *config = request->config;
-	struct tiering_figures engine;
-	json_t *object = figures_object(config->mountpoint, sum);
-	json_t *more;
 	const struct door_counts *counts = config->counts;
-	uint64_t fill_bytes = counts ? atomic_load(&counts->fill_bytes) : 0;
-	uint64_t refused_fills = counts ? atomic_load(&counts->refused_fills) : 0;
-	uint64_t write_back_bytes = counts ? atomic_load(&counts->write_back_bytes) : 0;
+	json_t *object = figures_object(config->mountpoint, sum);
 
-	tiering_figures(config->engine, &engine);
-	more = json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
-			 "dram_bytes", (json_int_t)engine.dram_bytes, "metadata_bytes",
-			 (json_int_t)engine.metadata_bytes, "waiting_faults", (json_int_t)engine.waiting_faults,
-			 "waiting_writes", (json_int_t)engine.waiting_writes, "waited_faults",
-			 (json_int_t)engine.waited_faults, "scans", (json_int_t)engine.scans, "min_idle_ns",
-			 (json_int_t)engine_min_idle(config->engine), "files", (json_int_t)files->all, "lost_files",
-			 (json_int_t)files->lost, "fell_back_files", (json_int_t)files->fell_back, "fill_bytes",
-			 (json_int_t)fill_bytes, "refused_fills", (json_int_t)refused_fills, "write_back_bytes",
-			 (json_int_t)write_back_bytes, "pool", path_string(config->pool), "store",
-			 store_object(config->store), "fault_stages", stages_object(engine_stages(config->engine)));
-	if (!object || !more || json_object_update(object, more) < 0) {
-		json_decref(object);
-		json_decref(more);
+	if (!object)
 		return -ENOMEM;
+	tiering_figures(config->engine, &figures->engine);
+	figures->min_idle_ns = engine_min_idle(config->engine);
+	if (counts) {
+		figures->fill_bytes = atomic_load(&counts->fill_bytes);
+		figures->refused_fills = atomic_load(&counts->refused_fills);
+		figures->write_back_bytes = atomic_load(&counts->write_back_bytes);
 	}
-	json_decref(more);
+	figures_json(&figures_of_mount, figures, 0, SIZE_MAX, object);
+	json_object_set_new(object, "pool", path_string(config->pool));
+	json_object_set_new(object, "store", store_object(config->store));
+	json_object_set_new(object, "fault_stages", stages_object(engine_stages(config->engine)));
 	*ret = object;
 	return 0;
 }
@@ -275,22 +234,24 @@ static int stat_mount(struct control_request *request, json_t **ret)
 {
 	struct ramfile_figures sum = { .block_bytes = engine_block_bytes(request->config->engine) };
 	struct listing listing = {};
-	struct files_counted files = { 0 };
+	struct figures_mount mount = { .files = 0 };
 	int err = ns_files(request->config->ns, collect, &listing);
 
 	for (size_t i = 0; !err && i < listing.count; i++) {
 		struct ramfile_figures figures;
 
-		files.lost += listing.entries[i].lost;
-		files.fell_back += listing.entries[i].fell_back;
-		if (!file_figures(request, listing.entries[i].ino, &figures))
-			add_figures(&sum, &figures);
+		mount.lost_files += listing.entries[i].lost;
+		mount.fell_back_files += listing.entries[i].fell_back;
+		if (!file_figures(request, listing.entries[i].ino, &figures)) {
+			figures = shown(&figures);
+			figures_add(&figures_of_file, &sum, &figures);
+		}
 		if (!control_request_wanted(request))
 			err = -ECANCELED;
 	}
-	files.all = listing.count;
+	mount.files = listing.count;
 	if (!err)
-		err = mount_object(request, &sum, &files, ret);
+		err = mount_object(request, &sum, &mount, ret);
 	free_listing(&listing);
 	return err;
 }
