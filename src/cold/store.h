@@ -1,7 +1,6 @@
-/* cold/store.h - the cold side of one pool: block payloads and the pool's small records.
+/* cold/store.h - the cold side of one pool: block payloads. Its other contract, small records, is cold/meta.h.
  *
- * The store keeps opaque values under (file, block) and small metadata records under short string keys. It knows
- * nothing of DRAM, generations or FUSE. "Safe" means: survives kill -9 of the daemon. "Durable" means: survives loss of
+ * The store keeps opaque values under (file, block). It knows nothing of DRAM, generations or FUSE. "Safe" means: survives kill -9 of the daemon. "Durable" means: survives loss of
  * power.
  *
  * Thread-safety: every function may be called from any thread at any time. Functions may block on I/O; call them
@@ -19,6 +18,7 @@
 #include <stdint.h>
 
 struct store;
+struct meta_ops;
 
 struct store_key {
 	uint64_t ino;   /* file, never reused in the life of a pool */
@@ -49,15 +49,6 @@ struct store_figures {
 /* Called for each value found, in block order; value is valid during the call. Non-zero ends the walk and is returned.
  */
 typedef int store_walk_fn(void *arg, struct store_key key, const void *value, uint32_t length_bytes);
-typedef int store_meta_fn(void *arg, const void *key, size_t key_len, const void *value, size_t value_len);
-
-/* One change of a metadata batch; value NULL removes the key. Keys are 1 to 512 bytes, values up to 64 KiB. */
-struct store_meta_change {
-	const void *key;
-	size_t key_len;
-	const void *value;
-	size_t value_len;
-};
 
 /* A range of one file whose values another file shall have as well. */
 struct store_share {
@@ -89,9 +80,6 @@ struct store_ops {
 	int (*share)(struct store *store, const struct store_share *share);
 	/* Bytes of a file's values that other files have, too. No I/O. */
 	uint64_t (*shared_bytes)(struct store *store, uint64_t ino);
-	/* Metadata: atomic batch, safe on return; durable as well if asked for. */
-	int (*meta_put)(struct store *store, const struct store_meta_change *changes, size_t count, bool durable);
-	int (*meta_walk)(struct store *store, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg);
 	/* Optional: both are NULL in a store that has no part that is nearer. They are called when a clean block is
 	 * demoted that may be needed again soon; the caller sees to it that nobody else changes its key meanwhile.
 	 * renew: the value counts as new in the nearer part. False: it does not lie there.
@@ -117,4 +105,5 @@ struct store_ops {
  * (tests/lib/lib_store_mem.h). */
 struct store {
 	const struct store_ops *ops;
+	const struct meta_ops *meta;
 };

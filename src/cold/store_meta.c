@@ -17,7 +17,7 @@ static int failed(struct store_rocks *store, int r, const char *doing)
 	return store_error_note(&store->errors, r, store->dir, doing, NULL);
 }
 
-static bool meta_valid(const struct store_meta_change *change)
+static bool meta_valid(const struct meta_change *change)
 {
 	return change->key_len && change->key_len <= META_KEY_MAX && change->value_len <= META_VALUE_MAX;
 }
@@ -39,7 +39,7 @@ static int meta_write(struct store_rocks *store, const struct rocks_change *chan
 	return r == -EAGAIN ? store->doubtful_error : r;
 }
 
-int store_meta_put(struct store *base, const struct store_meta_change *changes, size_t count, bool durable)
+static int put(struct store *base, const struct meta_change *changes, size_t count, bool durable)
 {
 	struct store_rocks *store = store_rocks_of(base);
 	CLEANUP_FREE struct rocks_change *records = calloc(count ? count : 1, sizeof(*records));
@@ -69,7 +69,7 @@ int store_meta_put(struct store *base, const struct store_meta_change *changes, 
 struct prefix_walk {
 	const void *prefix;
 	size_t prefix_len;
-	store_meta_fn *fn;
+	meta_fn *fn;
 	void *arg;
 	int r;
 };
@@ -84,7 +84,7 @@ static int see_meta(void *arg, const void *key, size_t key_len, const void *valu
 	return walk->r;
 }
 
-int store_meta_walk(struct store *base, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg)
+static int walk_prefix(struct store *base, const void *prefix, size_t prefix_len, meta_fn *fn, void *arg)
 {
 	struct store_rocks *store = store_rocks_of(base);
 	struct prefix_walk walk = { prefix, prefix_len, fn, arg, 0 };
@@ -95,3 +95,5 @@ int store_meta_walk(struct store *base, const void *prefix, size_t prefix_len, s
 		return walk.r;
 	return failed(store, r, "cannot read metadata");
 }
+
+const struct meta_ops store_meta_ops = { .put = put, .walk = walk_prefix };

@@ -1,7 +1,6 @@
-/* cold/store_meta.h - metadata in the database. As store.h says. */
+/* cold/store_meta.h - cold/meta.h on the database of the store. */
 #pragma once
 
-#include "cold/store_state.h"
+#include "cold/meta.h"
 
-int store_meta_put(struct store *base, const struct store_meta_change *changes, size_t count, bool durable);
-int store_meta_walk(struct store *base, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg);
+extern const struct meta_ops store_meta_ops;

@@ -105,8 +105,6 @@ static const struct store_ops rocks_ops = {
 	.remove = store_write_remove,
 	.share = store_share_blocks,
 	.shared_bytes = store_share_bytes,
-	.meta_put = store_meta_put,
-	.meta_walk = store_meta_walk,
 	.keep = rocks_keep,
 	.sync = rocks_sync_op,
 	.figures = rocks_figures_op,
@@ -161,6 +159,7 @@ int store_rocks_open(const struct store_rocks_config *config, struct store **ret
 	if (!store)
 		return -ENOMEM;
 	store->base.ops = &rocks_ops;
+	store->base.meta = &store_meta_ops;
 	pthread_mutex_init(&store->commit, NULL);
 	pthread_mutex_init(&store->sync, NULL);
 	pthread_mutex_init(&store->moving, NULL);

@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "cold/codec.h"
+#include "cold/meta.h"
 
 #define SEGMENT_MIN_BYTES (UINT64_C(256) << 10)
 #define SEGMENT_MAX_BYTES (UINT64_C(4) << 20)
@@ -189,18 +190,18 @@ static uint64_t shared_bytes(struct store *base, uint64_t ino)
 	return below->ops->shared_bytes(below, ino);
 }
 
-static int meta_put(struct store *base, const struct store_meta_change *changes, size_t count, bool durable)
+static int meta_put(struct store *base, const struct meta_change *changes, size_t count, bool durable)
 {
 	struct store *below = warm_of(base)->below;
 
-	return below->ops->meta_put(below, changes, count, durable);
+	return below->meta->put(below, changes, count, durable);
 }
 
-static int meta_walk(struct store *base, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg)
+static int meta_walk(struct store *base, const void *prefix, size_t prefix_len, meta_fn *fn, void *arg)
 {
 	struct store *below = warm_of(base)->below;
 
-	return below->ops->meta_walk(below, prefix, prefix_len, fn, arg);
+	return below->meta->walk(below, prefix, prefix_len, fn, arg);
 }
 
 static int sync_all(struct store *base)
@@ -294,6 +295,8 @@ static void free_store(struct store *base)
 	below->ops->free(below);
 }
 
+static const struct meta_ops warm_meta_ops = { .put = meta_put, .walk = meta_walk };
+
 static const struct store_ops warm_ops = {
 	.get = get,
 	.walk = warm_walk,
@@ -304,8 +307,6 @@ static const struct store_ops warm_ops = {
 	.remove = remove_range,
 	.share = share,
 	.shared_bytes = shared_bytes,
-	.meta_put = meta_put,
-	.meta_walk = meta_walk,
 	.keep = keep_below,
 	.sync = sync_all,
 	.figures = figures,
@@ -336,6 +337,7 @@ static int open_parts(const struct store_warm_config *config, struct warm **ret)
 		return -ENOMEM;
 	memset(warm, 0, sizeof(*warm));
 	warm->base.ops = &warm_ops;
+	warm->base.meta = &warm_meta_ops;
 	warm->below = config->below;
 	warm->dir_fd = config->dir_fd;
 	warm->bytes = config->bytes;

@@ -109,7 +109,7 @@ static int load_tree(struct ns *ns)
 {
 	static const struct {
 		char prefix;
-		store_meta_fn *fn;
+		meta_fn *fn;
 	} step[] = {
 		{ RECORD_PREFIX_SUPER, load_super },
 		{ RECORD_PREFIX_INODE, load_inode },
@@ -118,7 +118,7 @@ static int load_tree(struct ns *ns)
 	int err = 0;
 
 	for (size_t i = 0; i < sizeof(step) / sizeof(step[0]) && err == 0; i++)
-		err = ns->store->ops->meta_walk(ns->store, &step[i].prefix, 1, step[i].fn, ns);
+		err = ns->store->meta->walk(ns->store, &step[i].prefix, 1, step[i].fn, ns);
 	return err;
 }
 

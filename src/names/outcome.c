@@ -161,7 +161,7 @@ int outcomes_load(struct outcomes *outcomes, struct store *store, uint32_t sessi
 	int err;
 
 	outcomes->session = session;
-	err = store->ops->meta_walk(store, &prefix, 1, load_one, &loading);
+	err = store->meta->walk(store, &prefix, 1, load_one, &loading);
 	if (err == 0)
 		err = remove_old(&loading, store);
 	free(loading.old);

@@ -62,30 +62,30 @@ static uint64_t get_key64(const uint8_t *at)
 
 /* ---- batches ---- */
 
-static struct store_meta_change *batch_add(struct record_batch *batch, char prefix, uint8_t **ret_value)
+static struct meta_change *batch_add(struct record_batch *batch, char prefix, uint8_t **ret_value)
 {
 	size_t i = batch->count++;
 
 	assert(i < RECORD_BATCH_MAX);
 	batch->key[i][0] = (uint8_t)prefix;
-	batch->change[i] = (struct store_meta_change){ .key = batch->key[i], .key_len = 1 };
+	batch->change[i] = (struct meta_change){ .key = batch->key[i], .key_len = 1 };
 	*ret_value = batch->value[i];
 	return &batch->change[i];
 }
 
-static struct store_meta_change *batch_add_inode(struct record_batch *batch, uint64_t ino, uint8_t **ret_value)
+static struct meta_change *batch_add_inode(struct record_batch *batch, uint64_t ino, uint8_t **ret_value)
 {
-	struct store_meta_change *change = batch_add(batch, RECORD_PREFIX_INODE, ret_value);
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_INODE, ret_value);
 
 	put_key64((uint8_t *)change->key + 1, ino);
 	change->key_len += 8;
 	return change;
 }
 
-static struct store_meta_change *batch_add_entry(struct record_batch *batch, uint64_t parent, const char *name,
-						 uint8_t **ret_value)
+static struct meta_change *batch_add_entry(struct record_batch *batch, uint64_t parent, const char *name,
+					   uint8_t **ret_value)
 {
-	struct store_meta_change *change = batch_add(batch, RECORD_PREFIX_ENTRY, ret_value);
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_ENTRY, ret_value);
 	size_t len = strlen(name);
 
 	assert(len <= NAME_MAX);
@@ -98,7 +98,7 @@ static struct store_meta_change *batch_add_entry(struct record_batch *batch, uin
 void record_batch_inode(struct record_batch *batch, uint64_t ino, const struct record_inode *inode)
 {
 	uint8_t *value;
-	struct store_meta_change *change = batch_add_inode(batch, ino, &value);
+	struct meta_change *change = batch_add_inode(batch, ino, &value);
 
 	memset(value, 0, RECORD_INODE_LEN);
 	value[0] = RECORD_INODE_VERSION;
@@ -130,7 +130,7 @@ void record_batch_drop_inode(struct record_batch *batch, uint64_t ino)
 void record_batch_entry(struct record_batch *batch, uint64_t parent, const char *name, uint64_t child)
 {
 	uint8_t *value;
-	struct store_meta_change *change = batch_add_entry(batch, parent, name, &value);
+	struct meta_change *change = batch_add_entry(batch, parent, name, &value);
 
 	put_key64(value, child);
 	change->value = value;
@@ -147,7 +147,7 @@ void record_batch_drop_entry(struct record_batch *batch, uint64_t parent, const 
 void record_batch_super(struct record_batch *batch, uint64_t next_ino)
 {
 	uint8_t *value;
-	struct store_meta_change *change = batch_add(batch, RECORD_PREFIX_SUPER, &value);
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_SUPER, &value);
 
 	memset(value, 0, RECORD_SUPER_LEN);
 	value[0] = RECORD_VERSION;
@@ -156,10 +156,10 @@ void record_batch_super(struct record_batch *batch, uint64_t next_ino)
 	change->value_len = RECORD_SUPER_LEN;
 }
 
-static struct store_meta_change *batch_add_outcome(struct record_batch *batch, uint32_t session, uint16_t slot,
-						   uint8_t **ret_value)
+static struct meta_change *batch_add_outcome(struct record_batch *batch, uint32_t session, uint16_t slot,
+					     uint8_t **ret_value)
 {
-	struct store_meta_change *change = batch_add(batch, RECORD_PREFIX_OUTCOME, ret_value);
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_OUTCOME, ret_value);
 
 	session = htobe32(session);
 	slot = htobe16(slot);
@@ -172,7 +172,7 @@ static struct store_meta_change *batch_add_outcome(struct record_batch *batch, u
 void record_batch_outcome(struct record_batch *batch, uint32_t session, uint16_t slot, uint64_t request, uint64_t ino)
 {
 	uint8_t *value;
-	struct store_meta_change *change = batch_add_outcome(batch, session, slot, &value);
+	struct meta_change *change = batch_add_outcome(batch, session, slot, &value);
 
 	memset(value, 0, RECORD_OUTCOME_LEN);
 	value[0] = RECORD_VERSION;
@@ -191,7 +191,7 @@ void record_batch_drop_outcome(struct record_batch *batch, uint32_t session, uin
 
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable)
 {
-	return store->ops->meta_put(store, batch->change, batch->count, durable);
+	return store->meta->put(store, batch->change, batch->count, durable);
 }
 
 /* ---- parsing ---- */

@@ -13,7 +13,7 @@
 #include <sys/types.h>
 #include <time.h>
 
-#include "cold/store.h"
+#include "cold/meta.h"
 
 /* What of an inode persists. */
 struct record_inode {
@@ -43,7 +43,7 @@ struct record_inode {
 
 /* One atomic change of the namespace. Zeroed is empty. */
 struct record_batch {
-	struct store_meta_change change[RECORD_BATCH_MAX];
+	struct meta_change change[RECORD_BATCH_MAX];
 	uint8_t key[RECORD_BATCH_MAX][RECORD_KEY_MAX];
 	uint8_t value[RECORD_BATCH_MAX][RECORD_INODE_LEN];
 	size_t count;

@@ -23,6 +23,7 @@
 #include "../lib/lib_scratch.h"
 #include "cold/store_rocks.h"
 #include "cold/collect.h"
+#include "cold/meta.h"
 #include "cold/warm_impl.h"
 #include "lib_check.h"
 
@@ -356,9 +357,9 @@ static uint32_t meta_version;
 static int call_meta_put(void)
 {
 	uint32_t version = meta_version + 1;
-	struct store_meta_change change = { "key", 3, &version, sizeof(version) };
+	struct meta_change change = { "key", 3, &version, sizeof(version) };
 
-	return store->ops->meta_put(store, &change, 1, true);
+	return store->meta->put(store, &change, 1, true);
 }
 
 static int see_meta(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
@@ -373,7 +374,7 @@ static void check_meta(int r)
 {
 	uint32_t version = 0;
 
-	ck_assert_int_eq(store->ops->meta_walk(store, "key", 3, see_meta, &version), 0);
+	ck_assert_int_eq(store->meta->walk(store, "key", 3, see_meta, &version), 0);
 	ck_assert(version == meta_version + 1 || (r < 0 && version == meta_version));
 	meta_version = version;
 }
@@ -382,7 +383,7 @@ static int call_meta_walk(void)
 {
 	uint32_t version = 0;
 
-	return store->ops->meta_walk(store, "key", 3, see_meta, &version);
+	return store->meta->walk(store, "key", 3, see_meta, &version);
 }
 
 static void check_nothing(int r)

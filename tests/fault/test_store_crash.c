@@ -26,6 +26,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "base/clock.h"
+#include "cold/meta.h"
 #include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "lib_check.h"
@@ -147,14 +148,14 @@ static int do_meta(struct store *store, const struct step *step)
 {
 	char key[16], value[16];
 	uint32_t slot = step->first % METAS;
-	struct store_meta_change change = {
+	struct meta_change change = {
 		key,
 		(size_t)snprintf(key, sizeof(key), "k%u", slot),
 		value,
 		(size_t)snprintf(value, sizeof(value), "%u", step->version),
 	};
 
-	return store->ops->meta_put(store, &change, 1, step->version % 64 == 0);
+	return store->meta->put(store, &change, 1, step->version % 64 == 0);
 }
 
 static int do_step(struct store *store, const struct step *step)
@@ -294,7 +295,7 @@ static void looking_child(struct model *model)
 		wrong(model, "%u heads, %u blocks", heads.count, stored);
 	for (uint32_t i = 0; i < METAS; i++)
 		records += model->meta[i] || model->meta_maybe[i];
-	if (store->ops->meta_walk(store, "k", 1, see_meta, &metas) < 0 || metas.count > records ||
+	if (store->meta->walk(store, "k", 1, see_meta, &metas) < 0 || metas.count > records ||
 	    metas.count + 1 < records)
 		wrong(model, "%u records of %u", metas.count, records);
 	if (!warm || model->version[0] % 2) /* else its files go on as they are */

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "../lib/lib_scratch.h"
+#include "cold/meta.h"
 #include "cold/store_rocks.h"
 #include "lib_check.h"
 
@@ -135,9 +136,9 @@ static uint64_t free_bytes(const char *path)
 
 static int put_meta(uint32_t version, bool durable)
 {
-	struct store_meta_change change = { "key", 3, &version, sizeof(version) };
+	struct meta_change change = { "key", 3, &version, sizeof(version) };
 
-	return store->ops->meta_put(store, &change, 1, durable);
+	return store->meta->put(store, &change, 1, durable);
 }
 
 static void open_store(const char *path, bool create)

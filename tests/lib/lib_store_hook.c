@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "cold/meta.h"
+
 struct store_hook {
 	struct store store;
 	struct store *below;
@@ -68,14 +70,14 @@ static uint64_t hook_shared_bytes(struct store *store, uint64_t ino)
 	return of(store)->below->ops->shared_bytes(of(store)->below, ino);
 }
 
-static int hook_meta_put(struct store *store, const struct store_meta_change *changes, size_t count, bool durable)
+static int hook_meta_put(struct store *store, const struct meta_change *changes, size_t count, bool durable)
 {
-	return of(store)->below->ops->meta_put(of(store)->below, changes, count, durable);
+	return of(store)->below->meta->put(of(store)->below, changes, count, durable);
 }
 
-static int hook_meta_walk(struct store *store, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg)
+static int hook_meta_walk(struct store *store, const void *prefix, size_t prefix_len, meta_fn *fn, void *arg)
 {
-	return of(store)->below->ops->meta_walk(of(store)->below, prefix, prefix_len, fn, arg);
+	return of(store)->below->meta->walk(of(store)->below, prefix, prefix_len, fn, arg);
 }
 
 static void hook_keep(struct store *store, uint64_t ino, bool keep)
@@ -99,6 +101,8 @@ static void hook_free(struct store *store)
 	free(store);
 }
 
+static const struct meta_ops META = { .put = hook_meta_put, .walk = hook_meta_walk };
+
 static const struct store_ops OPS = {
 	.get = hook_get,
 	.walk = hook_walk,
@@ -107,8 +111,6 @@ static const struct store_ops OPS = {
 	.remove = hook_remove,
 	.share = hook_share,
 	.shared_bytes = hook_shared_bytes,
-	.meta_put = hook_meta_put,
-	.meta_walk = hook_meta_walk,
 	.keep = hook_keep,
 	.sync = hook_sync,
 	.figures = hook_figures,
@@ -122,6 +124,7 @@ int store_hook_new(struct store *below, store_hook_fn *fn, void *arg, struct sto
 	if (!hook)
 		return -ENOMEM;
 	hook->store.ops = &OPS;
+	hook->store.meta = &META;
 	hook->below = below;
 	hook->fn = fn;
 	hook->arg = arg;

@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "cold/codec.h"
+#include "cold/meta.h"
 
 #define KEY_MAX 512
 #define VALUE_MAX (64 * 1024)
@@ -448,7 +449,7 @@ static uint64_t mem_shared_bytes(struct store *store, uint64_t ino)
 	return 0;
 }
 
-static int meta_apply(struct entry **table, const struct store_meta_change *change)
+static int meta_apply(struct entry **table, const struct meta_change *change)
 {
 	struct entry *entry;
 
@@ -460,7 +461,7 @@ static int meta_apply(struct entry **table, const struct store_meta_change *chan
 	return 0;
 }
 
-static int mem_meta_put(struct store *store, const struct store_meta_change *changes, size_t count, bool durable)
+static int mem_meta_put(struct store *store, const struct meta_change *changes, size_t count, bool durable)
 {
 	struct store_mem *mem = mem_of(store);
 	int r = begin(mem, STORE_MEM_META_PUT);
@@ -489,7 +490,7 @@ static int collect_prefix(struct store_mem *mem, const void *prefix, size_t pref
 	return r;
 }
 
-static int mem_meta_walk(struct store *store, const void *prefix, size_t prefix_len, store_meta_fn *fn, void *arg)
+static int mem_meta_walk(struct store *store, const void *prefix, size_t prefix_len, meta_fn *fn, void *arg)
 {
 	__attribute__((cleanup(copies_fini))) struct copies copies = { 0 };
 	int r = collect_prefix(mem_of(store), prefix, prefix_len, &copies);
@@ -542,6 +543,8 @@ static void mem_free(struct store *store)
 	free(mem);
 }
 
+static const struct meta_ops META = { .put = mem_meta_put, .walk = mem_meta_walk };
+
 static const struct store_ops mem_ops = {
 	.get = mem_get,
 	.walk = mem_walk,
@@ -552,8 +555,6 @@ static const struct store_ops mem_ops = {
 	.remove = mem_remove,
 	.share = mem_share,
 	.shared_bytes = mem_shared_bytes,
-	.meta_put = mem_meta_put,
-	.meta_walk = mem_meta_walk,
 	.sync = mem_sync,
 	.figures = mem_figures,
 	.free = mem_free,
@@ -566,6 +567,7 @@ int store_mem_new(struct store **ret)
 	if (!mem)
 		return -ENOMEM;
 	mem->base.ops = &mem_ops;
+	mem->base.meta = &META;
 	pthread_mutex_init(&mem->mutex, NULL);
 	*ret = &mem->base;
 	return 0;

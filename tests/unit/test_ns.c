@@ -886,14 +886,14 @@ END_TEST
 
 static void put_raw(const void *key, size_t key_len, const void *value, size_t value_len)
 {
-	struct store_meta_change change = {
+	struct meta_change change = {
 		.key = key,
 		.key_len = key_len,
 		.value = value,
 		.value_len = value_len,
 	};
 
-	ck_assert_int_eq(store->ops->meta_put(store, &change, 1, true), 0);
+	ck_assert_int_eq(store->meta->put(store, &change, 1, true), 0);
 }
 
 static int damaged(const void *key, size_t key_len, const void *value, size_t value_len)

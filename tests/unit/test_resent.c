@@ -219,7 +219,7 @@ static unsigned int outcomes_stored(void)
 	static const char prefix = RECORD_PREFIX_OUTCOME;
 	unsigned int count = 0;
 
-	ck_assert_int_eq(store->ops->meta_walk(store, &prefix, 1, count_one, &count), 0);
+	ck_assert_int_eq(store->meta->walk(store, &prefix, 1, count_one, &count), 0);
 	return count;
 }
 

@@ -12,6 +12,7 @@
 
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
+#include "cold/meta.h"
 #include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "lib_check.h"
@@ -390,11 +391,11 @@ END_TEST
 
 START_TEST(content_survives_a_reopen)
 {
-	static const struct store_meta_change change = { "name", 4, "value", 5 };
+	static const struct meta_change change = { "name", 4, "value", 5 };
 
 	put_range(1, 0, 700, 3);
 	ck_assert_int_eq(store->ops->remove(store, 1, 300, 100), 0);
-	ck_assert_int_eq(store->ops->meta_put(store, &change, 1, false), 0);
+	ck_assert_int_eq(store->meta->put(store, &change, 1, false), 0);
 	kind->reopen();
 	ck_assert_uint_eq(walk_count(1, 0, UINT64_MAX), 600);
 	expect((struct store_key){ 1, 699 }, 3, VALUE_BYTES);
@@ -424,19 +425,19 @@ static void meta_expect(const char *prefix, const char *want)
 {
 	struct meta_seen seen = { 0 };
 
-	ck_assert_int_eq(store->ops->meta_walk(store, prefix, strlen(prefix), meta_see, &seen), 0);
+	ck_assert_int_eq(store->meta->walk(store, prefix, strlen(prefix), meta_see, &seen), 0);
 	ck_assert_str_eq(seen.text, want);
 }
 
 START_TEST(metadata_batches_and_prefixes)
 {
-	static const struct store_meta_change add[] = {
+	static const struct meta_change add[] = {
 		{ "b/2", 3, "two", 3 },
 		{ "a/1", 3, "one", 3 },
 		{ "b/10", 4, "ten", 3 },
 		{ "b", 1, "", 0 },
 	};
-	static const struct store_meta_change change[] = {
+	static const struct meta_change change[] = {
 		{ "b/2", 3, NULL, 0 },
 		{ "a/1", 3, "eins", 4 },
 		{ "nothing", 7, NULL, 0 },
@@ -445,14 +446,14 @@ START_TEST(metadata_batches_and_prefixes)
 	struct meta_seen seen = { .stop_after = 1 };
 
 	meta_expect("", "");
-	ck_assert_int_eq(store->ops->meta_put(store, add, 4, false), 0);
+	ck_assert_int_eq(store->meta->put(store, add, 4, false), 0);
 	meta_expect("", "a/1=one;b=;b/10=ten;b/2=two;");
 	meta_expect("b/", "b/10=ten;b/2=two;");
 	meta_expect("b/1", "b/10=ten;");
 	meta_expect("z", "");
-	ck_assert_int_eq(store->ops->meta_put(store, change, 4, true), 0);
+	ck_assert_int_eq(store->meta->put(store, change, 4, true), 0);
 	meta_expect("", "a/1=eins;b=;b/10=ten;c=see;");
-	ck_assert_int_eq(store->ops->meta_walk(store, "b", 1, meta_see, &seen), 7);
+	ck_assert_int_eq(store->meta->walk(store, "b", 1, meta_see, &seen), 7);
 	ck_assert_int_eq(seen.count, 1);
 	kind->reopen();
 	meta_expect("", "a/1=eins;b=;b/10=ten;c=see;");
@@ -462,17 +463,17 @@ END_TEST
 START_TEST(metadata_limits)
 {
 	static char big[64 * 1024 + 1];
-	struct store_meta_change change = { big, 512, big, 64 * 1024 };
+	struct meta_change change = { big, 512, big, 64 * 1024 };
 
 	memset(big, 'x', sizeof(big));
-	ck_assert_int_eq(store->ops->meta_put(store, &change, 1, false), 0);
+	ck_assert_int_eq(store->meta->put(store, &change, 1, false), 0);
 	change.key_len = 513;
-	ck_assert_int_eq(store->ops->meta_put(store, &change, 1, false), -EINVAL);
+	ck_assert_int_eq(store->meta->put(store, &change, 1, false), -EINVAL);
 	change.key_len = 0;
-	ck_assert_int_eq(store->ops->meta_put(store, &change, 1, false), -EINVAL);
+	ck_assert_int_eq(store->meta->put(store, &change, 1, false), -EINVAL);
 	change.key_len = 1;
 	change.value_len = 64 * 1024 + 1;
-	ck_assert_int_eq(store->ops->meta_put(store, &change, 1, false), -EINVAL);
+	ck_assert_int_eq(store->meta->put(store, &change, 1, false), -EINVAL);
 }
 END_TEST
 
