@@ -1,10 +1,10 @@
-/* cold/warm.c - the contract of the store, over the parts named in warm_impl.h.
+/* cold/warm.c - the contract of the store, over the parts named in warm_state.h.
  *
  * A get looks into one shard of the index, holds on to the segment and copies, without a lock. A put is one write of
  * memory under the commit mutex. Order of a remove: first below, then here, so that a failure below leaves the newest
  * value where it was; meanwhile nothing of the range can go below.
  */
-#include "cold/warm_impl.h"
+#include "cold/warm_state.h"
 
 #include <errno.h>
 #include <inttypes.h>

@@ -3,7 +3,7 @@
  * A shard has whole regions of neighbouring blocks, so a walk stays in one shard for long and finds the next region by
  * asking each of them once.
  */
-#include "cold/warm_impl.h"
+#include "cold/warm_state.h"
 
 #include <string.h>
 

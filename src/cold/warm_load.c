@@ -2,7 +2,7 @@
  *
  * Segments are read in the order of their numbers; what comes later counts. The last one is gone on with.
  */
-#include "cold/warm_impl.h"
+#include "cold/warm_state.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -5,7 +5,7 @@
  * A write that failed in a living process is cut off the file at once; where even that fails the segment takes no more,
  * and the sequence numbers tell what is left of it from what came later.
  */
-#include "cold/warm_impl.h"
+#include "cold/warm_state.h"
 
 #include <errno.h>
 #include <fcntl.h>

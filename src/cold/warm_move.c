@@ -11,7 +11,7 @@
  * Only the oldest segment with records of removals may go, as these are what keeps older records from counting again
  * after a kill; one that has none may go whenever the index names nothing in it.
  */
-#include "cold/warm_impl.h"
+#include "cold/warm_state.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -3,7 +3,7 @@
  * The range is gone through in windows of so many warm values. They are looked up before below is asked, so a value
  * that moves meanwhile is seen at least once, and only once as it has one key.
  */
-#include "cold/warm_impl.h"
+#include "cold/warm_state.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -24,7 +24,7 @@
 #include "cold/store_rocks.h"
 #include "cold/collect.h"
 #include "cold/meta.h"
-#include "cold/warm_impl.h"
+#include "cold/warm_state.h"
 #include "lib_check.h"
 
 #define BLOCKS 60U /* with VALUE_BYTES nearly a segment: every put makes one */

@@ -1,4 +1,4 @@
-/* cold/warm_impl.h - between the files of the warm store: warm.c (the contract), warm_index.c (what lies where),
+/* cold/warm_state.h - between the files of the warm store: warm.c (the contract), warm_index.c (what lies where),
  * warm_log.c (the files), warm_load.c (found again), warm_move.c (the way below), warm_walk.c.
  *
  * Locks, in the order in which they are taken:
