@@ -1,6 +1,6 @@
 /* engine/mapper.h - what the engine asks of a process that maps a RAM file.
  *
- * Two implementations: map/mapping_ops.c (userfaultfd and an agent in the process) and the tests' simulated process. All
+ * Two implementations: map/mapping_ops.c (userfaultfd and an agent in the process) and the tests' process. All
  * offsets are bytes in the file, multiples of 4 KiB. Calls return 0 or -errno and may block for microseconds, never on
  * I/O; the engine holds no lock across them. Parts of a range that the process does not map (any more) are skipped
  * silently, so a mapper that is going away is not an error.
