@@ -1,7 +1,7 @@
 /* cold/store.h - the cold side of one pool: block payloads. Its other contract, small records, is cold/meta.h.
  *
- * The store keeps opaque values under (file, block). It knows nothing of DRAM, generations or FUSE. "Safe" means: survives kill -9 of the daemon. "Durable" means: survives loss of
- * power.
+ * The store keeps opaque values under (file, block). It knows nothing of DRAM, generations or FUSE. "Safe" means:
+ * survives kill -9 of the daemon. "Durable" means: survives loss of power.
  *
  * Thread-safety: every function may be called from any thread at any time. Functions may block on I/O; call them
  * without locks. They return 0 or -errno, errors of the database being mapped in one place:
