@@ -7,6 +7,8 @@
 # A test gets a private directory (TIERFS_TEST_DIR) and a mark in its environment. What it leaves behind, a mount, a process,
 # a runtime directory or a cgroup (tierfs-test-MARK), is removed and makes it fail.
 #
+# Runs that are given the same empty directory as TIERFS_TEST_CLAIMS divide the tests among them: each is run by whoever comes to it first.
+#
 # A script sets its own time limit with a line "# timeout: SECONDS" among its first 20; a program with "/* timeout: SECONDS */".
 set -u
 export LC_ALL=C
@@ -228,6 +230,7 @@ for test in "$@"; do
 	/*) ;;
 	*) test=$PWD/$test ;;
 	esac
+	[ -z "${TIERFS_TEST_CLAIMS:-}" ] || mkdir "$TIERFS_TEST_CLAIMS/${test//\//_}" 2>/dev/null || continue
 	run_test "$test"
 done
 [ ${#failures[@]} -eq 0 ] || printf '%s\n' "${failures[@]}"
