@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/partial.h"
@@ -110,7 +111,7 @@ static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, e
 	for (size_t at = start; at < file->block_bytes; at++) {
 		if (work->plain[at]) {
 			memset(work->plain + start, 0, file->block_bytes - start);
-			return stored_put(file, work, block, was, ret);
+			return batch_store_one(file, work, block, was, ret);
 		}
 	}
 	return 0;

@@ -39,5 +39,3 @@ int stored_cover_key(struct ramfile *file, uint64_t block);
 /* A put for a block that the caller owns failed, so its key is old or new. A hole shall stay one after a crash, too:
  * its key is removed. If that fails as well the table remembers that there may be a key. */
 void stored_put_failed(struct ramfile *file, uint64_t block, uint32_t length_bytes);
-/* Stores work->plain as the content of a block that the caller owns and that is not in DRAM. */
-int stored_put(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, enum block_state *ret);

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "engine/away.h"
+#include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/heal.h"
@@ -62,7 +63,7 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 		memcpy(work->plain + piece->start, data, piece->length);
 	else
 		memset(work->plain + piece->start, 0, piece->length);
-	return stored_put(file, work, piece->block, was, ret);
+	return batch_store_one(file, work, piece->block, was, ret);
 }
 
 /* The content of a cold block that the caller owns comes into the arena, which has nothing of it. Returns true if some
@@ -209,7 +210,7 @@ static int cover_stored(struct ramfile *file, struct work *work, const struct pi
 		return err;
 	memset(work->plain + content, 0, file->block_bytes - content);
 	memset(work->plain + piece->start, 0, piece->length);
-	return stored_put(file, work, piece->block, BLOCK_RESIDENT, &ignored);
+	return batch_store_one(file, work, piece->block, BLOCK_RESIDENT, &ignored);
 }
 
 /* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for

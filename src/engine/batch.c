@@ -1,0 +1,274 @@
+/* The steps of who stores content. batch.h has the design. */
+#include "engine/batch.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/heal.h"
+#include "engine/mappers.h"
+#include "engine/partial.h"
+#include "engine/stored.h"
+
+int batch_init(struct batch *batch, struct ramfile *file, size_t blocks, size_t values)
+{
+	*batch = (struct batch){ .file = file, .most = blocks, .most_values = values };
+	batch->block = calloc(blocks, sizeof(*batch->block));
+	batch->run = calloc(blocks, sizeof(*batch->run));
+	batch->item = calloc(values, sizeof(*batch->item));
+	batch->values = malloc(values * codec_bound(file->block_bytes));
+	return batch->block && batch->run && batch->item && batch->values ? 0 : -ENOMEM;
+}
+
+void batch_fini(struct batch *batch)
+{
+	free(batch->block);
+	free(batch->run);
+	free(batch->item);
+	free(batch->values);
+}
+
+void batch_clear(struct batch *batch)
+{
+	batch->count = 0;
+	atomic_store(&batch->values_used, 0);
+}
+
+/* --- taking ------------------------------------------------------------------------------------------------- */
+
+void batch_begin(struct batch *batch)
+{
+	struct ramfile *file = batch->file;
+
+	while (file->attaching)
+		lock_wait(&file->lock, &file->settled);
+	file->batches++;
+}
+
+void batch_end(struct batch *batch)
+{
+	batch->file->batches--;
+	pthread_cond_broadcast(&batch->file->settled);
+}
+
+struct batch_block *batch_take(struct batch *batch, uint64_t block, enum block_state passing)
+{
+	struct ramfile *file = batch->file;
+	struct blocks *blocks = &file->blocks;
+	struct batch_block *one = &batch->block[batch->count];
+	bool in_dram = blocks_state(blocks, block) == BLOCK_RESIDENT;
+
+	assert(batch->count < batch->most && !blocks_passing(blocks, block) && !blocks_has(blocks, block, BLOCK_OWNED));
+	batch->count++;
+	*one = (struct batch_block){ .block = block,
+				     .length = file_block_length(file, block),
+				     .content = file_block_content(file, block),
+				     .was = blocks_state(blocks, block),
+				     .hotness = { .generation = heat_age(blocks, block),
+						  .tier = blocks_tier(blocks, block) },
+				     .partial = blocks_has(blocks, block, BLOCK_PARTIAL),
+				     .damaged = blocks_has(blocks, block, BLOCK_DAMAGED) };
+	if (in_dram && blocks_has(blocks, block, BLOCK_STORED))
+		one->stored = blocks->ident[block];
+	blocks_set_state(blocks, block, passing);
+	return one;
+}
+
+size_t batch_runs(const struct batch *batch, batch_pick *pick, struct mapper_run *run)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct batch_block *one = &batch->block[i];
+		uint64_t offset = one->block * batch->file->block_bytes;
+
+		if (!pick(one))
+			continue;
+		if (count && run[count - 1].offset + run[count - 1].length == offset)
+			run[count - 1].length += one->length;
+		else
+			run[count++] = (struct mapper_run){ .offset = offset, .length = one->length };
+	}
+	return count;
+}
+
+int batch_protect(struct batch *batch, batch_pick *pick, bool on)
+{
+	return mappers_protect_runs(batch->file, batch->run, batch_runs(batch, pick, batch->run), on);
+}
+
+/* --- content ------------------------------------------------------------------------------------------------ */
+
+int batch_read(struct batch *batch, struct work *work, const struct batch_block *one, uint8_t *plain)
+{
+	struct ramfile *file = batch->file;
+	int err;
+
+	if (one->partial)
+		err = partial_read(file, work, one->block, plain);
+	else
+		err = arena_read(&file->arena, plain, one->length, one->block * file->block_bytes);
+	memset(plain + one->content, 0, file->block_bytes - one->content);
+	return err;
+}
+
+uint8_t *batch_slot(struct batch *batch, struct batch_block *one)
+{
+	size_t slot;
+
+	if (one->value)
+		return one->value;
+	slot = atomic_fetch_add(&batch->values_used, 1);
+	assert(slot < batch->most_values);
+	one->value = batch->values + slot * codec_bound(batch->file->block_bytes);
+	return one->value;
+}
+
+int batch_encode(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain)
+{
+	struct ramfile *file = batch->file;
+	struct store_key key = { .ino = file->ino, .block = one->block };
+	size_t length;
+	int err;
+
+	if (codec_is_zero(plain, file->block_bytes)) {
+		one->verdict = BATCH_ZERO;
+		return 0;
+	}
+	one->ident = mac_of(work->mac, plain, file->block_bytes);
+	if (ident_same(one->stored, one->ident)) {
+		one->verdict = BATCH_SAME;
+		return 0;
+	}
+	err = codec_encode(work->codec, key, one->hotness, plain, one->ident, batch_slot(batch, one),
+			   codec_bound(file->block_bytes), &length);
+	if (err)
+		return err;
+	one->value_bytes = (uint32_t)length;
+	one->verdict = BATCH_STORE;
+	return 0;
+}
+
+/* --- the store ---------------------------------------------------------------------------------------------- */
+
+/* Under lock. Of a block that is not in DRAM an error is noted by stored_put_failed(). */
+static void note_put(struct batch *batch, struct batch_block *one, int err)
+{
+	struct blocks *blocks = &batch->file->blocks;
+
+	one->done = !err;
+	if (!err || one->was == BLOCK_RESIDENT)
+		blocks_set_stored(blocks, one->block, one->value_bytes, err ? IDENT_NONE : one->ident);
+	if (!err)
+		blocks_clear(blocks, one->block, BLOCK_DAMAGED);
+}
+
+int batch_put(struct batch *batch)
+{
+	struct ramfile *file = batch->file;
+	struct store *store = engine_store(file->engine);
+	size_t items = 0;
+	int err;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct batch_block *one = &batch->block[i];
+
+		if (one->verdict == BATCH_STORE)
+			batch->item[items++] = (struct store_item){ .key = { .ino = file->ino, .block = one->block },
+								    .value = one->value,
+								    .length_bytes = one->value_bytes };
+	}
+	err = items ? store->ops->put(store, batch->item, items) : 0;
+	lock_get(&file->lock);
+	for (size_t i = 0; i < batch->count; i++)
+		if (batch->block[i].verdict == BATCH_STORE)
+			note_put(batch, &batch->block[i], err);
+	lock_put(&file->lock);
+	for (size_t i = 0; i < batch->count && err; i++)
+		if (batch->block[i].verdict == BATCH_STORE && batch->block[i].was != BLOCK_RESIDENT)
+			stored_put_failed(file, batch->block[i].block, batch->block[i].value_bytes);
+	return err;
+}
+
+int batch_forget(struct batch *batch)
+{
+	struct ramfile *file = batch->file;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		struct batch_block *one = &batch->block[i];
+		int err;
+
+		if (one->verdict != BATCH_ZERO)
+			continue;
+		err = stored_forget(file, one->block);
+		if (err)
+			return err;
+		one->done = true;
+		if (!one->partial)
+			continue;
+		/* What it lacked was zeros, and is so without the key. */
+		lock_get(&file->lock);
+		blocks_clear(&file->blocks, one->block, BLOCK_PARTIAL);
+		lock_put(&file->lock);
+		one->partial = false;
+	}
+	return 0;
+}
+
+/* --- settling ----------------------------------------------------------------------------------------------- */
+
+enum block_state batch_state(const struct batch_block *one)
+{
+	if (!one->done)
+		return one->was;
+	return one->verdict == BATCH_ZERO ? BLOCK_HOLE : BLOCK_COLD;
+}
+
+void batch_settle(struct batch *batch, struct batch_block *one, enum block_state now)
+{
+	one->waiters = file_settle(batch->file, one->block, now);
+	/* New content that lies in the store alone: nothing else tells who was poisoned. */
+	if (one->done && now == BLOCK_COLD && one->was != BLOCK_RESIDENT)
+		heal_soon(batch->file, one->block);
+}
+
+void batch_wake(const struct batch *batch)
+{
+	for (size_t i = 0, run; i < batch->count; i += run ? run : 1) {
+		const struct batch_block *one = &batch->block[i];
+
+		for (run = 0; i + run < batch->count && one[run].waiters && one[run].block == one->block + run; run++)
+			;
+		if (run)
+			mappers_wake(batch->file, one->block, run);
+	}
+}
+
+int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
+		    enum block_state *ret)
+{
+	struct batch_block one = { .block = block, .was = was };
+	struct store_item item;
+	struct batch batch = { .file = file,
+			       .count = 1,
+			       .most = 1,
+			       .block = &one,
+			       .most_values = 1,
+			       .item = &item,
+			       .values = work->value };
+	int err;
+
+	lock_get(&file->lock);
+	one.hotness = (struct codec_hotness){ .generation = file->blocks.generation[block],
+					      .tier = blocks_tier(&file->blocks, block) };
+	lock_put(&file->lock);
+	err = batch_encode(&batch, work, &one, work->plain);
+	if (!err)
+		err = one.verdict == BATCH_ZERO ? batch_forget(&batch) : batch_put(&batch);
+	*ret = batch_state(&one);
+	return err;
+}
