@@ -1,191 +1,116 @@
 /* Whole blocks that are not in DRAM, written in batches: compressed by several threads, put together. */
 #include "engine/write_run.h"
 
-#include <errno.h>
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
+#include "engine/batch.h"
 #include "engine/crew.h"
 #include "engine/engine.h"
 #include "engine/file.h"
-#include "engine/heal.h"
-#include "engine/mappers.h"
-#include "engine/stored.h"
 #include "engine/work.h"
 
 /* Compressed by one thread at a time: to give away less is not worth waking a thread. */
 #define PIECE_BLOCKS 8U
 
-struct write_batch {
-	struct ramfile *file;
-	const uint8_t *data; /* of the first block */
-	uint64_t first, count;
-	enum block_state was[RUN_BLOCKS];
-	struct store_item item[RUN_BLOCKS];
-	struct tierfs_ident ident[RUN_BLOCKS];
-	uint8_t zero[RUN_BLOCKS];
-	uint8_t written[RUN_BLOCKS]; /* the store has it */
-	uint8_t *values;             /* codec_bound() for each block */
-	uint32_t length[RUN_BLOCKS]; /* of the value; of zeros none */
+struct write_run {
+	struct batch batch; /* neighbours */
+	const uint8_t *data;
 	unsigned int pieces;
 	_Atomic int error; /* of compression: the first one */
 };
 
 /* Takes the run of whole blocks at first that are at rest and not in DRAM. */
-static void begin_batch(struct ramfile *file, struct write_batch *batch, uint64_t first, uint64_t most)
+static void take(struct batch *batch, uint64_t first, uint64_t most)
 {
+	struct ramfile *file = batch->file;
+
 	LOCK_SCOPE(&file->lock);
-
-	batch->first = first;
-	batch->count = 0;
-	while (batch->count < most && batch->count < RUN_BLOCKS) {
-		uint64_t block = first + batch->count;
-
+	for (uint64_t block = first; block < first + most && batch->count < RUN_BLOCKS; block++) {
 		if ((block + 1) * file->block_bytes > file->size_bytes || blocks_passing(&file->blocks, block) ||
 		    blocks_has(&file->blocks, block, BLOCK_OWNED) ||
 		    blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
 			break;
-		batch->was[batch->count++] = file_begin_update(file, block);
+		batch_take(batch, block, BLOCK_UPDATING)->hotness = (struct codec_hotness){ 0 };
 	}
 }
 
-static int encode_block(struct write_batch *batch, struct work *work, uint64_t i)
+static int encode_block(struct write_run *run, struct work *work, uint64_t i)
 {
-	struct ramfile *file = batch->file;
-	struct store_key key = { .ino = file->ino, .block = batch->first + i };
-	const uint8_t *plain = batch->data + i * file->block_bytes;
-	size_t bound = codec_bound(file->block_bytes), length;
-	struct codec_hotness hotness = { 0 };
-	int err;
+	size_t block_bytes = run->batch.file->block_bytes;
+	const uint8_t *plain = run->data + i * block_bytes;
 
 	/* The codec reads words, and the caller's buffer may lie anywhere. */
 	if ((uintptr_t)plain % sizeof(uint64_t)) {
-		memcpy(work->plain, plain, file->block_bytes);
+		memcpy(work->plain, plain, block_bytes);
 		plain = work->plain;
 	}
-	batch->zero[i] = codec_is_zero(plain, file->block_bytes);
-	if (batch->zero[i])
-		return 0;
-	batch->ident[i] = mac_of(work->mac, plain, file->block_bytes);
-	err = codec_encode(work->codec, key, hotness, plain, batch->ident[i], batch->values + i * bound, bound,
-			   &length);
-	if (!err)
-		batch->length[i] = (uint32_t)length;
-	return err;
+	return batch_encode(&run->batch, work, &run->batch.block[i], plain);
 }
 
 static void encode_piece(void *arg, unsigned int piece)
 {
-	struct write_batch *batch = arg;
-	uint64_t from = batch->count * piece / batch->pieces, to = batch->count * (piece + 1) / batch->pieces;
+	struct write_run *run = arg;
+	struct work_pool *works = engine_works(run->batch.file->engine);
+	uint64_t from = run->batch.count * piece / run->pieces, to = run->batch.count * (piece + 1) / run->pieces;
 	struct work *work = NULL;
-	int none = 0, err = work_get(engine_works(batch->file->engine), &work);
+	int none = 0, err = work_get(works, &work);
 
 	for (uint64_t i = from; !err && i < to; i++)
-		err = encode_block(batch, work, i);
-	work_put(engine_works(batch->file->engine), work);
+		err = encode_block(run, work, i);
+	work_put(works, work);
 	if (err)
-		atomic_compare_exchange_strong(&batch->error, &none, err);
+		atomic_compare_exchange_strong(&run->error, &none, err);
 }
 
-static int encode_batch(struct write_batch *batch, size_t *ret_items)
+static int encode(struct write_run *run)
 {
-	struct crew *crew = engine_crew(batch->file->engine);
-	size_t bound = codec_bound(batch->file->block_bytes), items = 0;
-	int err;
+	struct crew *crew = engine_crew(run->batch.file->engine);
 
-	batch->pieces = crew_spare(crew) ? (unsigned int)((batch->count + PIECE_BLOCKS - 1) / PIECE_BLOCKS) : 1;
-	atomic_init(&batch->error, 0);
-	crew_run(crew, batch->pieces, encode_piece, batch);
-	err = atomic_load(&batch->error);
-	if (err)
-		return err;
-	for (uint64_t i = 0; i < batch->count; i++)
-		if (!batch->zero[i])
-			batch->item[items++] = (struct store_item){
-				.key = { .ino = batch->file->ino, .block = batch->first + i },
-				.value = batch->values + i * bound,
-				.length_bytes = batch->length[i],
-			};
-	*ret_items = items;
-	return 0;
+	run->pieces = crew_spare(crew) ? (unsigned int)((run->batch.count + PIECE_BLOCKS - 1) / PIECE_BLOCKS) : 1;
+	atomic_init(&run->error, 0);
+	crew_run(crew, run->pieces, encode_piece, run);
+	return atomic_load(&run->error);
 }
 
-/* The put takes all of the batch or fails; a removal takes a block. What was written shows, whatever became of the
- * rest: the table says what the store has. */
-static int write_batch(struct ramfile *file, struct write_batch *batch, size_t items)
+/* What was written shows, whatever became of the rest: the table says what the store has. */
+static void settle(struct batch *batch)
 {
-	struct store *store = engine_store(file->engine);
-	int err = items ? store->ops->put(store, batch->item, items) : 0;
+	lock_get(&batch->file->lock);
+	for (size_t i = 0; i < batch->count; i++)
+		batch_settle(batch, &batch->block[i], batch_state(&batch->block[i]));
+	lock_put(&batch->file->lock);
+	batch_wake(batch);
+}
 
-	if (err) {
-		for (size_t item = 0; item < items; item++)
-			stored_put_failed(file, batch->item[item].key.block, batch->item[item].length_bytes);
-		return err;
-	}
-	for (uint64_t i = 0; i < batch->count; i++)
-		batch->written[i] = !batch->zero[i];
-	for (uint64_t i = 0; !err && i < batch->count; i++) {
-		if (!batch->zero[i])
-			continue;
-		err = stored_forget(file, batch->first + i);
-		batch->written[i] = !err;
-	}
+static int write_batch(struct write_run *run)
+{
+	int err = encode(run);
+
+	/* The put takes all of the batch or fails; a removal takes a block. */
+	if (!err)
+		err = batch_put(&run->batch);
+	if (!err)
+		err = batch_forget(&run->batch);
+	settle(&run->batch);
 	return err;
-}
-
-static void end_batch(struct ramfile *file, struct write_batch *batch)
-{
-	bool waiters = false;
-
-	lock_get(&file->lock);
-	for (uint64_t i = 0; i < batch->count; i++) {
-		uint64_t block = batch->first + i;
-		enum block_state now = batch->was[i];
-
-		if (batch->written[i] && batch->zero[i]) {
-			now = BLOCK_HOLE;
-		} else if (batch->written[i]) {
-			blocks_set_stored(&file->blocks, block, batch->length[i], batch->ident[i]);
-			blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
-			now = BLOCK_COLD;
-		}
-		waiters |= file_settle(file, block, now);
-		if (batch->written[i])
-			heal_soon(file, block);
-	}
-	lock_put(&file->lock);
-	if (waiters)
-		mappers_wake(file, batch->first, batch->count);
 }
 
 int write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes)
 {
-	CLEANUP_FREE struct write_batch *batch = NULL;
-	CLEANUP_FREE uint8_t *values = NULL;
-	size_t items = 0;
+	struct write_run run = { .data = data };
 	int err;
 
 	*ret_bytes = 0;
 	if (offset % file->block_bytes || len < 2ULL * file->block_bytes)
 		return 0;
-	batch = calloc(1, sizeof(*batch));
-	values = malloc(RUN_BLOCKS * codec_bound(file->block_bytes));
-	if (!batch || !values)
-		return -ENOMEM;
-	batch->file = file;
-	batch->data = data;
-	batch->values = values;
-	begin_batch(file, batch, offset / file->block_bytes, len / file->block_bytes);
-	if (!batch->count)
-		return 0;
-	err = encode_batch(batch, &items);
+	err = batch_init(&run.batch, file, RUN_BLOCKS, RUN_BLOCKS);
 	if (!err)
-		err = write_batch(file, batch, items);
-	end_batch(file, batch);
+		take(&run.batch, offset / file->block_bytes, len / file->block_bytes);
+	if (!err && run.batch.count)
+		err = write_batch(&run);
 	if (!err)
-		*ret_bytes = batch->count * file->block_bytes;
+		*ret_bytes = run.batch.count * file->block_bytes;
+	batch_fini(&run.batch);
 	return err;
 }
