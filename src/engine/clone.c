@@ -17,45 +17,26 @@
 #include "engine/clone.h"
 
 #include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "base/cleanup.h"
+#include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/mappers.h"
-#include "engine/partial.h"
-#include "engine/stored.h"
 #include "engine/work.h"
 
 #define CLONE_BLOCKS 1024
 /* Plain bytes of resident blocks: those who wait for them do not wait long. */
 #define CLONE_BYTES (UINT64_C(2) << 20)
 
-struct member {
-	enum block_state was;
-	struct codec_hotness hotness;
-	uint64_t length;  /* bytes of the block that are in the arena */
-	uint64_t content; /* of those, bytes that are in the file */
-	struct tierfs_ident ident;
-	bool partial; /* absent pages are in the stored copy */
-	bool damaged;
-	size_t item; /* where it is in items, plus 1; 0: nothing to write */
-};
-
 struct clone {
-	struct ramfile *file;
+	struct batch batch; /* neighbours, from first on */
 	uint64_t to;
 	struct work *work;
 	uint64_t first; /* block */
-	size_t count, residents, residents_max;
+	size_t residents;
 	bool only_store; /* for ramfile_store(): no other file */
 	bool stale;      /* a hole may have a key */
 	bool away;       /* some of the content is on another host, and would not come to the clone */
-	struct member member[CLONE_BLOCKS];
-	struct store_item *item;
-	size_t items;
-	uint8_t *values; /* a slot of codec_bound() for each resident block */
 	struct ramfile_cloned done;
 };
 
@@ -64,190 +45,102 @@ struct clone {
 /* Under lock, the block is at rest. */
 static void take_block(struct clone *clone, uint64_t block)
 {
-	struct blocks *blocks = &clone->file->blocks;
-	struct member *member = &clone->member[clone->count++];
+	bool has_key = blocks_has(&clone->batch.file->blocks, block, BLOCK_STORED);
+	struct batch_block *one = batch_take(&clone->batch, block, BLOCK_UPDATING);
 
-	*member = (struct member){ .was = blocks_state(blocks, block),
-				   .hotness = { .generation = heat_age(blocks, block),
-						.tier = blocks_tier(blocks, block) },
-				   .length = file_block_length(clone->file, block),
-				   .content = file_block_content(clone->file, block),
-				   .partial = blocks_has(blocks, block, BLOCK_PARTIAL),
-				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED) };
-	clone->residents += member->was == BLOCK_RESIDENT;
-	clone->stale |= member->was == BLOCK_HOLE && blocks_has(blocks, block, BLOCK_STORED);
-	blocks_set_state(blocks, block, BLOCK_UPDATING);
+	clone->residents += one->was == BLOCK_RESIDENT;
+	if (one->was != BLOCK_HOLE)
+		return;
+	one->verdict = BATCH_ZERO;
+	clone->stale |= has_key;
 }
 
 /* Up to `end`. Waits for the first block alone: nobody waits while he holds some. */
 static void take(struct clone *clone, uint64_t end)
 {
-	struct ramfile *file = clone->file;
+	struct batch *batch = &clone->batch;
+	struct ramfile *file = batch->file;
 	const struct blocks *blocks = &file->blocks;
 
-	clone->count = clone->residents = clone->items = 0;
+	batch_clear(batch);
+	clone->residents = 0;
 	clone->stale = false;
 	LOCK_SCOPE(&file->lock);
-	while (file->attaching)
-		lock_wait(&file->lock, &file->settled);
-	file->batches++; /* no mapper comes in from here on */
+	batch_begin(batch);
 	file_wait_owner(file, clone->first);
 	clone->away = blocks->away > 0;
-	for (uint64_t block = clone->first; block < end && block < blocks->count && clone->count < CLONE_BLOCKS;
+	for (uint64_t block = clone->first; block < end && block < blocks->count && batch->count < batch->most;
 	     block++) {
 		if (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED) ||
-		    clone->residents == clone->residents_max ||
+		    clone->residents == batch->most_values ||
 		    (clone->only_store && blocks_state(blocks, block) != BLOCK_RESIDENT))
 			break;
 		take_block(clone, block);
 	}
 }
 
-static int each_resident_run(struct clone *clone, bool on)
+static bool is_resident(const struct batch_block *one)
 {
-	struct ramfile *file = clone->file;
-	int err, first_err = 0;
-
-	for (size_t i = 0, run; i < clone->count; i += run ? run : 1) {
-		uint64_t length = 0;
-
-		for (run = 0; i + run < clone->count && clone->member[i + run].was == BLOCK_RESIDENT; run++)
-			length += clone->member[i + run].length;
-		err = run ? mappers_protect(file, (clone->first + i) * file->block_bytes, length, on) : 0;
-		if (err && !first_err)
-			first_err = err;
-	}
-	return first_err;
+	return one->was == BLOCK_RESIDENT;
 }
 
 static void settle(struct clone *clone)
 {
-	struct ramfile *file = clone->file;
-	bool waiters = false;
+	struct batch *batch = &clone->batch;
+	struct ramfile *file = batch->file;
 
 	lock_get(&file->lock);
-	for (size_t i = 0; i < clone->count; i++) {
-		clone->done.shared_bytes += file->blocks.stored_bytes[clone->first + i];
-		waiters |= file_settle(file, clone->first + i, clone->member[i].was);
+	for (size_t i = 0; i < batch->count; i++) {
+		struct batch_block *one = &batch->block[i];
+
+		clone->done.shared_bytes += file->blocks.stored_bytes[one->block];
+		if (one->verdict == BATCH_STORE && one->done)
+			clone->done.stored_bytes += one->value_bytes;
+		batch_settle(batch, one, one->was);
 	}
-	file->batches--;
-	pthread_cond_broadcast(&file->settled);
+	batch_end(batch);
 	lock_put(&file->lock);
-	if (waiters)
-		mappers_wake(file, clone->first, clone->count);
+	batch_wake(batch);
 }
 
 /* --- resident blocks get a stored copy ------------------------------------------------------------------------- */
 
-static int read_content(struct clone *clone, size_t i)
+static int encode(struct clone *clone, struct batch_block *one)
 {
-	const struct member *member = &clone->member[i];
-	struct ramfile *file = clone->file;
-	struct work *work = clone->work;
+	uint8_t *plain = clone->work->plain;
+	int err = one->damaged ? -EIO : batch_read(&clone->batch, clone->work, one, plain);
 
-	int err;
-
-	if (member->damaged)
-		return -EIO;
-	if (member->partial)
-		err = partial_read(file, work, clone->first + i, work->plain);
-	else
-		err = arena_read(&file->arena, work->plain, member->length, (clone->first + i) * file->block_bytes);
-	memset(work->plain + member->content, 0, file->block_bytes - member->content);
-	return err;
-}
-
-/* Nothing is stored for zeros; what a partial block lacked was zeros, and is so without the key. */
-static int forget(struct clone *clone, size_t i)
-{
-	struct ramfile *file = clone->file;
-	int err = stored_forget(file, clone->first + i);
-
-	if (!err) {
-		lock_get(&file->lock);
-		blocks_clear(&file->blocks, clone->first + i, BLOCK_PARTIAL);
-		lock_put(&file->lock);
-	}
-	return err;
-}
-
-static int encode(struct clone *clone, size_t i)
-{
-	struct ramfile *file = clone->file;
-	struct member *member = &clone->member[i];
-	struct store_key key = { .ino = file->ino, .block = clone->first + i };
-	size_t bound = codec_bound(file->block_bytes), length;
-	uint8_t *value = clone->values + clone->items * bound;
-	struct work *work = clone->work;
-	struct tierfs_ident stored;
-	int err = read_content(clone, i);
-
-	if (err)
-		return err;
-	member->ident = mac_of(work->mac, work->plain, file->block_bytes);
-	lock_get(&file->lock);
-	stored = blocks_has(&file->blocks, key.block, BLOCK_STORED) ? file->blocks.ident[key.block] : IDENT_NONE;
-	lock_put(&file->lock);
-	if (ident_same(stored, member->ident))
-		return 0;
-	if (codec_is_zero(work->plain, file->block_bytes))
-		return forget(clone, i);
-	err = codec_encode(work->codec, key, member->hotness, work->plain, member->ident, value, bound, &length);
-	if (err)
-		return err;
-	clone->item[clone->items++] = (struct store_item){ key, value, (uint32_t)length };
-	member->item = clone->items;
-	return 0;
-}
-
-static int put(struct clone *clone)
-{
-	struct ramfile *file = clone->file;
-	struct store *store = engine_store(file->engine);
-	int err = clone->items ? store->ops->put(store, clone->item, clone->items) : 0;
-
-	/* After an error each is old or new. */
-	lock_get(&file->lock);
-	for (size_t i = 0; i < clone->count; i++) {
-		const struct member *member = &clone->member[i];
-		uint32_t length = member->item ? clone->item[member->item - 1].length_bytes : 0;
-
-		if (!member->item)
-			continue;
-		blocks_set_stored(&file->blocks, clone->first + i, length, err ? IDENT_NONE : member->ident);
-		clone->done.stored_bytes += err ? 0 : length;
-	}
-	lock_put(&file->lock);
-	return err;
+	return err ? err : batch_encode(&clone->batch, clone->work, one, plain);
 }
 
 static int make_stored(struct clone *clone)
 {
+	struct batch *batch = &clone->batch;
 	int err = 0;
 
-	for (size_t i = 0; i < clone->count && !err; i++) {
-		if (clone->member[i].was == BLOCK_RESIDENT)
-			err = encode(clone, i);
-		else if (clone->member[i].was == BLOCK_HOLE)
-			err = stored_forget(clone->file, clone->first + i);
-	}
-	return err ? err : put(clone);
+	for (size_t i = 0; i < batch->count && !err; i++)
+		if (is_resident(&batch->block[i]))
+			err = encode(clone, &batch->block[i]);
+	if (!err)
+		err = batch_put(batch);
+	return err ? err : batch_forget(batch);
 }
 
 static int change(struct clone *clone)
 {
+	struct ramfile *file = clone->batch.file;
 	int err;
 
 	if (!clone->residents && !clone->stale)
 		return 0;
-	err = file_begin_change(clone->file);
+	err = file_begin_change(file);
 	if (err)
 		return err;
-	err = each_resident_run(clone, true);
+	err = batch_protect(&clone->batch, is_resident, true);
 	if (!err)
 		err = make_stored(clone);
-	each_resident_run(clone, false);
-	file_end_change(clone->file);
+	batch_protect(&clone->batch, is_resident, false);
+	file_end_change(file);
 	return err;
 }
 
@@ -257,21 +150,22 @@ static void set_age(void *arg, uint64_t block, uint8_t head[static STORE_HEAD_BY
 {
 	const struct clone *clone = arg;
 
-	codec_set_hotness(head, clone->member[block - clone->first].hotness);
+	codec_set_hotness(head, clone->batch.block[block - clone->first].hotness);
 }
 
 static int share(struct clone *clone)
 {
-	struct store *store = engine_store(clone->file->engine);
-	struct store_share share = { .from = clone->file->ino,
+	const struct batch *batch = &clone->batch;
+	struct store *store = engine_store(batch->file->engine);
+	struct store_share share = { .from = batch->file->ino,
 				     .to = clone->to,
 				     .first = clone->first,
-				     .count = clone->count,
+				     .count = batch->count,
 				     .edit = set_age,
 				     .arg = clone };
 
-	for (size_t i = 0; i < clone->count; i++)
-		if (clone->member[i].was != BLOCK_HOLE)
+	for (size_t i = 0; i < batch->count; i++)
+		if (batch->block[i].was != BLOCK_HOLE)
 			return store->ops->share(store, &share);
 	return 0;
 }
@@ -282,7 +176,7 @@ static int clone_batch(struct clone *clone, uint64_t end)
 
 	take(clone, end);
 	err = clone->away ? -EREMOTE : 0;
-	if (!err && clone->residents && mappers_stranger(clone->file))
+	if (!err && clone->residents && mappers_stranger(clone->batch.file))
 		err = -EBUSY;
 	if (!err)
 		err = change(clone);
@@ -294,45 +188,50 @@ static int clone_batch(struct clone *clone, uint64_t end)
 
 static int clone_all(struct clone *clone, file_progress_fn *progress, void *arg)
 {
-	struct ramfile *file = clone->file;
+	struct ramfile *file = clone->batch.file;
 	uint64_t size = file_size(file), end = (size + file->block_bytes - 1) / file->block_bytes;
 	int err = 0;
 
 	clone->done.size_bytes = size;
 	while (!err && clone->first < end) {
 		err = clone_batch(clone, end);
-		if (!clone->count && !err)
+		if (!clone->batch.count && !err)
 			break; /* it was cut meanwhile: what is gone is a hole */
-		clone->first += clone->count;
+		clone->first += clone->batch.count;
 		if (!err && progress && !progress(arg, clone->first * file->block_bytes, end * file->block_bytes))
 			err = -ECANCELED;
 	}
 	return err;
 }
 
+/* Room for CLONE_BYTES of resident blocks, among up to `most` others. */
+static int clone_init(struct clone *clone, struct ramfile *file, size_t most)
+{
+	size_t residents = CLONE_BYTES / file->block_bytes;
+	int err = batch_init(&clone->batch, file, most > residents ? most : residents, residents);
+
+	return err ? err : work_get(engine_works(file->engine), &clone->work);
+}
+
+static void clone_fini(struct clone *clone)
+{
+	work_put(engine_works(clone->batch.file->engine), clone->work);
+	batch_fini(&clone->batch);
+}
+
 int ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg, struct ramfile_cloned *ret)
 {
-	CLEANUP_FREE struct clone *clone = calloc(1, sizeof(*clone));
-	size_t most = CLONE_BYTES / file->block_bytes;
-	CLEANUP_FREE struct store_item *item = calloc(most, sizeof(*item));
-	CLEANUP_FREE uint8_t *values = malloc(most * codec_bound(file->block_bytes));
+	struct clone clone = { .to = to };
 	int err;
 
-	if (!clone || !item || !values)
-		return -ENOMEM;
 	if (atomic_load(&file->lost))
 		return -EIO;
-	clone->file = file;
-	clone->to = to;
-	clone->residents_max = most;
-	clone->item = item;
-	clone->values = values;
-	err = work_get(engine_works(file->engine), &clone->work);
+	err = clone_init(&clone, file, CLONE_BLOCKS);
 	if (!err)
-		err = clone_all(clone, progress, arg);
-	work_put(engine_works(file->engine), clone->work);
+		err = clone_all(&clone, progress, arg);
+	clone_fini(&clone);
 	if (!err)
-		*ret = clone->done;
+		*ret = clone.done;
 	return err;
 }
 
@@ -356,7 +255,7 @@ static int store_batch(struct clone *store)
 	int err = 0;
 
 	take(store, UINT64_MAX);
-	if (store->count)
+	if (store->batch.count)
 		err = make_stored(store);
 	settle(store);
 	return err;
@@ -364,46 +263,39 @@ static int store_batch(struct clone *store)
 
 static int store_all(struct clone *store)
 {
+	struct ramfile *file = store->batch.file;
 	int err;
 
-	if (next_resident(store->file, 0) == UINT64_MAX)
+	if (next_resident(file, 0) == UINT64_MAX)
 		return 0;
-	err = file_begin_change(store->file);
+	err = file_begin_change(file);
 	if (err)
 		return err;
-	while (!err && (store->first = next_resident(store->file, store->first)) != UINT64_MAX) {
+	while (!err && (store->first = next_resident(file, store->first)) != UINT64_MAX) {
 		err = store_batch(store);
-		store->first += store->count ? store->count : 1; /* none: it was on its way, and is not resident now */
+		/* None: it was on its way, and is not resident now. */
+		store->first += store->batch.count ? store->batch.count : 1;
 	}
-	file_end_change(store->file);
+	file_end_change(file);
 	return err;
 }
 
 int ramfile_store(struct ramfile *file)
 {
-	CLEANUP_FREE struct clone *store = calloc(1, sizeof(*store));
 	struct store *into = engine_store(file->engine);
-	size_t most = CLONE_BYTES / file->block_bytes;
-	CLEANUP_FREE struct store_item *item = calloc(most, sizeof(*item));
-	CLEANUP_FREE uint8_t *values = malloc(most * codec_bound(file->block_bytes));
+	struct clone store = { .only_store = true };
 	int err;
 
-	if (!store || !item || !values)
-		return -ENOMEM;
 	if (atomic_load(&file->lost))
 		return -EIO;
-	atomic_store(&file->kept, true);
-	if (into->ops->keep)
-		into->ops->keep(into, file->ino, true);
-	store->file = file;
-	store->only_store = true;
-	store->residents_max = most;
-	store->item = item;
-	store->values = values;
-	err = work_get(engine_works(file->engine), &store->work);
-	if (!err)
-		err = store_all(store);
-	work_put(engine_works(file->engine), store->work);
+	err = clone_init(&store, file, 0);
+	if (!err) {
+		atomic_store(&file->kept, true);
+		if (into->ops->keep)
+			into->ops->keep(into, file->ino, true);
+		err = store_all(&store);
+	}
+	clone_fini(&store);
 	return err;
 }
 
