@@ -11,58 +11,14 @@
 #include "base/log.h"
 #include "base/size.h"
 
-#define KIB UINT64_C(1024)
-/* Less is not worth a file. */
-#define WARM_MIN (4096 * KIB)
-#define ID_MAX (UINT32_MAX - 1) /* the last one means "unchanged" to chown(2) */
-
-static const char *const map_words[] = { "auto", "attached", "plain", NULL };
+#define OPTION_KIB UINT64_C(1024)
+#define OPTION_MIB (1024 * OPTION_KIB)
+#define OPTION_ID_MAX (UINT32_MAX - 1) /* the last one means "unchanged" to chown(2) */
 
 const struct option_spec option_table[OPTION_COUNT] = {
-	[OPTION_DRAM] = {
-		.name = "dram", .kind = OPTION_KIND_SIZE, .min = 1024 * KIB, .max = INT64_MAX, .required = true,
-		.argument = "SIZE",
-		.help = "DRAM that blocks may use, for all files together",
-	},
-	[OPTION_BLOCK] = {
-		.name = "block", .kind = OPTION_KIND_SIZE, .fallback = 16 * KIB, .min = 4 * KIB, .max = 64 * KIB,
-		.power_of_two = true, .argument = "SIZE",
-		.help = "unit of tiering, 4K to 64K; fixed when the pool is created",
-	},
-	[OPTION_LEVEL] = {
-		.name = "level", .kind = OPTION_KIND_NUMBER, .fallback = 1, .max = 19, .argument = "N",
-		.help = "compression: 1 to 19 are levels of zstd, 0 is LZ4, faster and larger; 0 with warm=",
-	},
-	[OPTION_MAP] = {
-		.name = "map", .kind = OPTION_KIND_CHOICE, .fallback = OPTION_MAP_AUTO, .max = OPTION_MAP_PLAIN,
-		.choices = map_words, .argument = "auto|attached|plain",
-		.help = "how files may be mapped",
-	},
-	[OPTION_MIN_IDLE] = {
-		.name = "min_idle", .kind = OPTION_KIND_DURATION, .min = NS_PER_S / 10,
-		.max = 24 * 3600 * NS_PER_S, .argument = "SECONDS",
-		.help = "idle time before a mapped block is demoted (default 0.2 where the kernel shows pins, else 30)",
-	},
-	[OPTION_WARM] = {
-		.name = "warm", .kind = OPTION_KIND_SIZE, .max = INT64_MAX, .argument = "SIZE",
-		.help = "part of dram for compressed blocks in front of the SSD, 4M to less than half",
-	},
-	[OPTION_ALLOW_OTHER] = {
-		.name = "allow_other", .kind = OPTION_KIND_FLAG, .max = 1,
-		.help = "let other users than root in; file modes then decide",
-	},
-	[OPTION_UID] = {
-		.name = "uid", .kind = OPTION_KIND_NUMBER, .max = ID_MAX, .argument = "N",
-		.help = "owner of the root directory and of new files, instead of who makes them",
-	},
-	[OPTION_GID] = {
-		.name = "gid", .kind = OPTION_KIND_NUMBER, .max = ID_MAX, .argument = "N",
-		.help = "group of the root directory and of new files, instead of that of who makes them",
-	},
-	[OPTION_MODE] = {
-		.name = "mode", .kind = OPTION_KIND_OCTAL, .fallback = 0600, .max = 0777, .argument = "OCTAL",
-		.help = "mode of new files, whatever the program asks for",
-	},
+#define OPTION(id, ...) [OPTION_##id] = { __VA_ARGS__ },
+#include "front/options.def"
+#undef OPTION
 };
 
 /* What mount(8), fstab(5) and systemd put among the options of every filesystem. The mount is nosuid,nodev,noexec and
@@ -146,10 +102,10 @@ static void format_value(const struct option_spec *spec, uint64_t value, char *b
 	switch (spec->kind) {
 	case OPTION_KIND_SIZE:
 		/* Exact where rounding would change it. */
-		if (value % KIB == 0 && value < 1000 * KIB)
+		if (value % OPTION_KIB == 0 && value < 1000 * OPTION_KIB)
 			snprintf(buf, cap, "%s", size_format(value, size));
-		else if (value % (KIB * KIB) == 0)
-			snprintf(buf, cap, "%" PRIu64 "M", value / (KIB * KIB));
+		else if (value % OPTION_MIB == 0)
+			snprintf(buf, cap, "%" PRIu64 "M", value / OPTION_MIB);
 		else
 			snprintf(buf, cap, "%" PRIu64, value);
 		return;
@@ -185,6 +141,7 @@ static int set_value(struct options *options, enum option_id id, const char *tex
 {
 	const struct option_spec *spec = &option_table[id];
 	uint64_t value = 0;
+	char min[32];
 	int rc;
 
 	rc = parse_value(spec, text, &value);
@@ -200,8 +157,9 @@ static int set_value(struct options *options, enum option_id id, const char *tex
 		log_error("option %s=%s: must be a power of two", spec->name, text);
 		return -EINVAL;
 	}
-	if (id == OPTION_WARM && value != 0 && value < WARM_MIN) {
-		log_error("option warm=%s: must be 0, or at least 4M", text);
+	if (value != 0 && value < spec->min_if_any) {
+		format_value(spec, spec->min_if_any, min, sizeof(min));
+		log_error("option %s=%s: must be 0, or at least %s", spec->name, text, min);
 		return -EINVAL;
 	}
 	options->value[id] = value;
@@ -290,8 +248,7 @@ int options_format(const struct options *options, const char *name, char *buf, s
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		if (strcmp(option_table[i].name, name) != 0)
 			continue;
-		/* An owner that was not given is not 0, which is root. */
-		if (!options->given[i] && (i == OPTION_UID || i == OPTION_GID))
+		if (!options->given[i] && option_table[i].unset)
 			text[0] = '\0';
 		else
 			format_value(&option_table[i], options->value[i], text, sizeof(text));

@@ -1,4 +1,4 @@
-/* front/options.h - the mount options: one table that parses them, prints the help, and answers "get".
+/* front/options.h - the mount options: one table (options.def) that parses them, prints the help, and answers "get".
  *
  * The man page tierfs(8) lists the same names; a test compares. Pure, but for the one line that options_parse() logs.
  */
@@ -14,16 +14,9 @@
 #define IDLE_UNSEEN_NS UINT64_C(30000000000)
 
 enum option_id {
-	OPTION_DRAM,
-	OPTION_BLOCK,
-	OPTION_LEVEL,
-	OPTION_MAP,
-	OPTION_MIN_IDLE,
-	OPTION_WARM,
-	OPTION_ALLOW_OTHER,
-	OPTION_UID,
-	OPTION_GID,
-	OPTION_MODE,
+#define OPTION(id, ...) OPTION_##id,
+#include "front/options.def"
+#undef OPTION
 	OPTION_COUNT,
 };
 
@@ -43,8 +36,10 @@ struct option_spec {
 	enum option_kind kind;
 	uint64_t fallback; /* value when it is not given */
 	uint64_t min, max;
+	uint64_t min_if_any; /* less than that, but 0, is refused */
 	bool power_of_two;
 	bool required;
+	bool unset; /* not given it is nothing, not its fallback: an owner that was not given is not 0, which is root */
 	const char *const *choices; /* NULL-terminated */
 	const char *argument;       /* for the help: "SIZE" */
 	const char *help;

@@ -2,6 +2,7 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,10 +22,39 @@ static void setup(void)
 	options_init(&options);
 }
 
+/* As one would type it. */
+static void give(int id, uint64_t value)
+{
+	const struct option_spec *spec = &option_table[id];
+	char text[128], out[64];
+
+	options.value[id] = value;
+	options.given[id] = true;
+	ck_assert_int_eq(options_format(&options, spec->name, out, sizeof(out)), 0);
+	options.value[id] = ~value;
+	snprintf(text, sizeof(text), spec->kind == OPTION_KIND_FLAG ? "%s" : "%s=%s", spec->name, out);
+	ck_assert_msg(options_parse(&options, text) == 0, "%s", text);
+	ck_assert_uint_eq(options.value[id], value);
+}
+
+static void refuse(const struct option_spec *spec, uint64_t value)
+{
+	char text[128];
+
+	if (spec->kind == OPTION_KIND_DURATION)
+		snprintf(text, sizeof(text), "%s=%.9f", spec->name, (double)value / 1e9);
+	else
+		snprintf(text, sizeof(text), spec->kind == OPTION_KIND_OCTAL ? "%s=%" PRIo64 : "%s=%" PRIu64,
+			 spec->name, value);
+	ck_assert_msg(options_parse(&options, text) == -EINVAL, "%s", text);
+}
+
 START_TEST(values_of_every_kind)
 {
 	ck_assert_int_eq(options_parse(&options, "dram=1.5G,block=64K,level=3,map=plain,min_idle=0.5"), 0);
 	ck_assert_int_eq(options_parse(&options, "allow_other,uid=7,gid=8,mode=0640,warm=0"), 0);
+	for (int i = OPTION_MODE + 1; i < OPTION_COUNT; i++)
+		give(i, option_table[i].max);
 	ck_assert_int_eq(options_finish(&options), 0);
 	ck_assert_uint_eq(options.value[OPTION_DRAM], UINT64_C(3) << 29);
 	ck_assert_uint_eq(options.value[OPTION_BLOCK], 65536);
@@ -64,6 +94,34 @@ START_TEST(warm_is_less_than_half_of_dram)
 	ck_assert_int_eq(options_finish(&options), -EINVAL);
 	ck_assert_int_eq(options_parse(&options, "warm=0"), 0);
 	ck_assert_int_eq(options_finish(&options), 0);
+}
+END_TEST
+
+/* Of each row: what it takes at both ends, and that one more or less is refused. A new row needs nothing here. */
+START_TEST(every_row_keeps_its_limits)
+{
+	const struct option_spec *spec = &option_table[_i];
+	const uint64_t ends[] = { spec->min, spec->max == INT64_MAX ? UINT64_C(1) << 62 : spec->max };
+
+	ck_assert_msg(spec->help && *spec->help, "%s", spec->name);
+	for (int i = 0; i < _i; i++)
+		ck_assert_str_ne(option_table[i].name, spec->name);
+	if (spec->kind == OPTION_KIND_FLAG) {
+		give(_i, 1);
+		return;
+	}
+	ck_assert_ptr_nonnull(spec->argument);
+	ck_assert(spec->required || (spec->fallback <= spec->max && (spec->fallback >= spec->min || !spec->fallback)));
+	for (size_t i = 0; i < 2; i++)
+		give(_i, ends[i]);
+	if (spec->kind == OPTION_KIND_CHOICE)
+		ck_assert_ptr_null(spec->choices[spec->max + 1]);
+	else if (spec->max != INT64_MAX)
+		refuse(spec, spec->max + 1);
+	if (spec->min)
+		refuse(spec, spec->min - 1);
+	if (spec->min_if_any)
+		refuse(spec, spec->min_if_any - 1);
 }
 END_TEST
 
@@ -211,6 +269,7 @@ int main(void)
 	tcase_add_test(tcase, values_of_every_kind);
 	tcase_add_test(tcase, defaults);
 	tcase_add_test(tcase, warm_is_less_than_half_of_dram);
+	tcase_add_loop_test(tcase, every_row_keeps_its_limits, 0, OPTION_COUNT);
 	tcase_add_test(tcase, the_last_one_wins);
 	tcase_add_loop_test(tcase, bad_ones_are_refused, 0, sizeof(bad) / sizeof(bad[0]));
 	tcase_add_test(tcase, sloppy_ignores_unknown_ones_alone);
