@@ -23,19 +23,70 @@ static void format_bytes(uint64_t bytes, char *buf, size_t cap)
 		snprintf(buf, cap, "%llu", (unsigned long long)bytes);
 }
 
+/* --- what can be set while mounted: a row each ------------------------------------------------------------------- */
+
+struct live {
+	const char *name;
+	void (*get)(const struct control_config *config, char *buf, size_t cap); /* as it is now, not as it was given */
+	int (*set)(const struct control_config *config, const char *text);       /* -errno: no value for it */
+};
+
+static void get_dram(const struct control_config *config, char *buf, size_t cap)
+{
+	struct tiering_figures figures;
+
+	tiering_figures(config->engine, &figures);
+	format_bytes(figures.dram_bytes + config->warm_bytes, buf, cap);
+}
+
+static int set_dram(const struct control_config *config, const char *text)
+{
+	uint64_t bytes;
+	int err = size_parse(text, &bytes);
+
+	if (err)
+		return err;
+	if (config->warm_bytes && bytes / 2 <= config->warm_bytes)
+		return -EINVAL;
+	return tiering_set_dram(config->engine, bytes - config->warm_bytes);
+}
+
+static void get_min_idle(const struct control_config *config, char *buf, size_t cap)
+{
+	snprintf(buf, cap, "%.9g", (double)engine_min_idle(config->engine) / (double)NS_PER_S);
+}
+
+static int set_min_idle(const struct control_config *config, const char *text)
+{
+	uint64_t ns;
+	int err = duration_parse(text, &ns);
+
+	return err ? err : tiering_set_min_idle(config->engine, ns);
+}
+
+static const struct live live[] = {
+	{ "dram", get_dram, set_dram },
+	{ "min_idle", get_min_idle, set_min_idle },
+};
+#define LIVE_COUNT (sizeof(live) / sizeof(live[0]))
+
+static const struct live *find_live(const char *name)
+{
+	for (size_t i = 0; i < LIVE_COUNT; i++)
+		if (!strcmp(name, live[i].name))
+			return &live[i];
+	return NULL;
+}
+
+/* --- the operations ---------------------------------------------------------------------------------------------- */
+
 static int get_value(const struct control_request *request, const char *name, char *buf, size_t cap)
 {
 	const struct control_config *config = request->config;
+	const struct live *row = find_live(name);
 
-	if (!strcmp(name, "dram")) {
-		struct tiering_figures figures;
-
-		tiering_figures(config->engine, &figures);
-		format_bytes(figures.dram_bytes + config->warm_bytes, buf, cap);
-		return 0;
-	}
-	if (!strcmp(name, "min_idle")) {
-		snprintf(buf, cap, "%.9g", (double)engine_min_idle(config->engine) / (double)NS_PER_S);
+	if (row) {
+		row->get(config, buf, cap);
 		return 0;
 	}
 	return config->option ? config->option(config->option_arg, name, buf, cap) : -ENOENT;
@@ -43,15 +94,14 @@ static int get_value(const struct control_request *request, const char *name, ch
 
 static int get_all(const struct control_request *request, json_t **ret)
 {
-	static const char *const own[] = { "dram", "min_idle" };
 	const struct control_config *config = request->config;
 	json_t *options = json_object();
 	char value[VALUE_LEN];
 	const char *name;
 
-	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
-		if (!get_value(request, own[i], value, sizeof(value)))
-			json_object_set_new(options, own[i], json_string(value));
+	for (size_t i = 0; i < LIVE_COUNT; i++)
+		if (!get_value(request, live[i].name, value, sizeof(value)))
+			json_object_set_new(options, live[i].name, json_string(value));
 	for (size_t i = 0; config->option_name && (name = config->option_name(config->option_arg, i)); i++)
 		if (!json_object_get(options, name) && !get_value(request, name, value, sizeof(value)))
 			json_object_set_new(options, name, json_string(value));
@@ -78,27 +128,17 @@ int control_options_set(struct control_request *request, json_t **ret)
 {
 	const char *name = control_request_string(request, "name");
 	const char *value = control_request_string(request, "value");
-	uint64_t warm_bytes = request->config->warm_bytes, number;
+	const struct live *row = name ? find_live(name) : NULL;
 	char unused[VALUE_LEN];
 	int err;
 
 	if (!name || !value)
 		return control_request_fail(request, -EINVAL, "set needs a name and a value, both strings");
-	if (!strcmp(name, "dram")) {
-		err = size_parse(value, &number);
-		if (!err && warm_bytes && number / 2 <= warm_bytes)
-			err = -EINVAL;
-		if (!err)
-			err = tiering_set_dram(request->config->engine, number - warm_bytes);
-	} else if (!strcmp(name, "min_idle")) {
-		err = duration_parse(value, &number);
-		if (!err)
-			err = tiering_set_min_idle(request->config->engine, number);
-	} else if (!get_value(request, name, unused, sizeof(unused))) {
+	if (!row && !get_value(request, name, unused, sizeof(unused)))
 		return control_request_fail(request, -EBUSY, "%.64s: cannot be changed while mounted", name);
-	} else {
+	if (!row)
 		return control_request_fail(request, -ENOENT, "%.64s: no such option", name);
-	}
+	err = row->set(request->config, value);
 	if (err)
 		return control_request_fail(request, err, "%.64s: %.64s: not a value it can have", name, value);
 	return control_options_get(request, ret);
