@@ -88,6 +88,8 @@ DAEMON_SRC := $(BASE_SRC) $(wildcard $(addsuffix /*.c,$(addprefix src/,wire mem 
 # No daemon in it: tierctl and tests link it.
 STREAM_SRC := $(wildcard src/stream/*.c)
 MOVE_SRC := $(wildcard src/move/*.c)
+# Values as they are stored: what is moved goes as it lies there.
+VALUE_SRC := $(wildcard src/cold/cod*.c) src/cold/mac.c
 CLIENT_SRC := $(filter-out src/client/preload%,$(wildcard src/client/*.c)) src/wire/wire.c
 PRELOAD_SRC := $(wildcard src/client/*.c) src/wire/wire.c
 TIERCTL_SRC := $(wildcard tools/tierctl/*.c)
@@ -196,7 +198,7 @@ $(DAEMON_LIB): $(call obj,$(DAEMON_SRC))
 	$(archive)
 $(BASE_LIB): $(call obj,$(BASE_SRC))
 	$(archive)
-$(STREAM_LIB): $(call obj,$(STREAM_SRC) src/cold/codec.c src/cold/mac.c)
+$(STREAM_LIB): $(call obj,$(STREAM_SRC) $(VALUE_SRC))
 	$(archive)
 $(MOVE_LIB): $(call obj,$(MOVE_SRC))
 	$(archive)

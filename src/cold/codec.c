@@ -1,4 +1,4 @@
-/* cold/codec.c - one block to one value and back. The only file that includes <lz4.h>, <zstd.h> and <xxhash.h>.
+/* cold/codec.c - one block to one value and back. What compresses is in coder.h.
  *
  * The header is written byte by byte, little-endian, so that neither padding nor the host shows in it. Its checksum is
  * the hash of (file, block number, the header before it, hash of the payload): a value that was damaged, cut, or
@@ -14,21 +14,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <lz4.h>
 #include <xxhash.h>
 #ifdef __x86_64__
 #include <xxh_x86dispatch.h> /* the same hashes, with what this processor has: two to four times as fast */
 #endif
-#include <zstd.h>
 
 #include "base/le.h"
+#include "cold/coder.h"
 
 #define CODEC_VERSION 2
 #define CODEC_VERSION_OLD 1
 #define CODEC_BLOCK_SHIFT_MIN 12
 #define CODEC_BLOCK_SHIFT_MAX 21
-#define CODEC_LEVEL_MIN 0
-#define CODEC_LEVEL_MAX 19
 
 /* Offsets in the header. */
 enum {
@@ -46,23 +43,54 @@ _Static_assert(AT_CHECKSUM == STORE_HEAD_BYTES, "what a peek needs is what the s
 _Static_assert(AT_CHECKSUM + 8 == CODEC_HEADER_BYTES && AT_OLD_CHECKSUM + 8 == CODEC_OLD_HEADER_BYTES,
 	       "the checksum ends the header");
 
+static const struct coder_row {
+	enum codec_kind kind;
+	int level_first, level_last;
+	const struct coder *coder;
+} coders[] = {
+#define CODER(id, number, first, last, room) { CODEC_##id, first, last, &coder_##room },
+#include "cold/coders.def"
+#undef CODER
+};
+#define CODER_COUNT (sizeof(coders) / sizeof(coders[0]))
+
 struct codec {
-	uint32_t block_bytes; /* immutable, and so are the next two */
+	uint32_t block_bytes; /* immutable, and so are the next three */
 	uint8_t block_shift;
 	int level;
-	void *lz4; /* made when first used, and so are the next two: many codecs only decode */
-	ZSTD_CCtx *compress;
-	ZSTD_DCtx *decompress;
+	size_t coder;                /* what encodes, in coders[] */
+	void *compress[CODER_COUNT]; /* made when first used, and so are the next: many codecs only decode */
+	void *expand[CODER_COUNT];
 };
+
+/* Index in coders[], or CODER_COUNT. */
+static size_t coder_of_level(int level)
+{
+	size_t i = 0;
+
+	while (i < CODER_COUNT && (level < coders[i].level_first || level > coders[i].level_last))
+		i++;
+	return i;
+}
+
+static size_t coder_of_kind(unsigned int kind)
+{
+	size_t i = 0;
+
+	while (i < CODER_COUNT && kind != coders[i].kind)
+		i++;
+	return i;
+}
 
 int codec_new(uint32_t block_bytes, int level, struct codec **ret)
 {
 	unsigned int shift = block_bytes ? (unsigned int)__builtin_ctz(block_bytes) : 0;
+	size_t coder = coder_of_level(level);
 	struct codec *codec;
 
 	if (shift < CODEC_BLOCK_SHIFT_MIN || shift > CODEC_BLOCK_SHIFT_MAX || block_bytes != UINT32_C(1) << shift)
 		return -EINVAL;
-	if (level < CODEC_LEVEL_MIN || level > CODEC_LEVEL_MAX)
+	if (coder == CODER_COUNT)
 		return -EINVAL;
 
 	codec = calloc(1, sizeof(*codec));
@@ -71,6 +99,7 @@ int codec_new(uint32_t block_bytes, int level, struct codec **ret)
 	codec->block_bytes = block_bytes;
 	codec->block_shift = (uint8_t)shift;
 	codec->level = level;
+	codec->coder = coder;
 	*ret = codec;
 	return 0;
 }
@@ -79,9 +108,10 @@ void codec_free(struct codec *codec)
 {
 	if (!codec)
 		return;
-	free(codec->lz4);
-	ZSTD_freeCCtx(codec->compress);
-	ZSTD_freeDCtx(codec->decompress);
+	for (size_t i = 0; i < CODER_COUNT; i++) {
+		coders[i].coder->free_compress(codec->compress[i]);
+		coders[i].coder->free_expand(codec->expand[i]);
+	}
 	free(codec);
 }
 
@@ -152,46 +182,15 @@ static bool verify(struct store_key key, const uint8_t *header, uint64_t payload
 	return checksum_of(key, header, payload_hash) == get_le(header + checksum_at(header), 8);
 }
 
-static int compress_lz4(struct codec *codec, const void *plain, void *out, size_t worth, size_t *ret_len)
-{
-	int len;
-
-	if (!codec->lz4) {
-		codec->lz4 = malloc((size_t)LZ4_sizeofState());
-		if (!codec->lz4)
-			return -ENOMEM;
-	}
-	len = LZ4_compress_fast_extState(codec->lz4, plain, out, (int)codec->block_bytes, (int)worth, 1);
-	if (len <= 0)
-		return -E2BIG;
-	*ret_len = (size_t)len;
-	return 0;
-}
-
-static int compress_zstd(struct codec *codec, const void *plain, void *out, size_t worth, size_t *ret_len)
-{
-	size_t len;
-
-	if (!codec->compress) {
-		codec->compress = ZSTD_createCCtx();
-		if (!codec->compress)
-			return -ENOMEM;
-	}
-	len = ZSTD_compressCCtx(codec->compress, out, worth, plain, codec->block_bytes, codec->level);
-	if (ZSTD_isError(len))
-		return -E2BIG;
-	*ret_len = len;
-	return 0;
-}
-
 /* 0 and *ret_len, or -E2BIG when compression does not save a sixteenth: it gives up as soon as it sees that. */
 static int compress(struct codec *codec, const void *plain, void *out, enum codec_kind *ret_kind, size_t *ret_len)
 {
+	const struct coder_row *row = &coders[codec->coder];
 	size_t worth = codec->block_bytes - codec->block_bytes / 16;
 
-	*ret_kind = codec->level ? CODEC_ZSTD : CODEC_LZ4;
-	return codec->level ? compress_zstd(codec, plain, out, worth, ret_len)
-			    : compress_lz4(codec, plain, out, worth, ret_len);
+	*ret_kind = row->kind;
+	return row->coder->compress(&codec->compress[codec->coder], codec->level, plain, codec->block_bytes, out, worth,
+				    ret_len);
 }
 
 /* All but the checksum. */
@@ -253,6 +252,11 @@ void codec_encode_away(uint32_t block_bytes, struct store_key key, struct codec_
 	put_checksum(key, header, XXH3_64bits(NULL, 0));
 }
 
+static bool is_known(unsigned int kind)
+{
+	return kind == CODEC_RAW || kind == CODEC_PATTERN || kind == CODEC_AWAY || coder_of_kind(kind) < CODER_COUNT;
+}
+
 int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_info)
 {
 	const uint8_t *header = value;
@@ -261,7 +265,7 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 	if (length_bytes < CODEC_OLD_HEADER_BYTES)
 		return -EBADMSG;
 	if ((header[AT_VERSION] != CODEC_VERSION && header[AT_VERSION] != CODEC_VERSION_OLD) ||
-	    header[AT_KIND] > CODEC_AWAY)
+	    !is_known(header[AT_KIND]))
 		return -EPROTONOSUPPORT;
 	info.header_bytes = header[AT_VERSION] == CODEC_VERSION ? CODEC_HEADER_BYTES : CODEC_OLD_HEADER_BYTES;
 	if (length_bytes < info.header_bytes)
@@ -281,38 +285,19 @@ int codec_peek(const void *value, size_t length_bytes, struct codec_info *ret_in
 	return 0;
 }
 
-static int decompress_lz4(const struct codec *codec, const void *payload, size_t payload_bytes, void *out)
-{
-	int len = LZ4_decompress_safe(payload, out, (int)payload_bytes, (int)codec->block_bytes);
-
-	return len < 0 || (uint32_t)len != codec->block_bytes ? -EBADMSG : 0;
-}
-
-static int decompress_zstd(struct codec *codec, const void *payload, size_t payload_bytes, void *out)
-{
-	size_t len;
-
-	if (!codec->decompress) {
-		codec->decompress = ZSTD_createDCtx();
-		if (!codec->decompress)
-			return -ENOMEM;
-	}
-	len = ZSTD_decompressDCtx(codec->decompress, out, codec->block_bytes, payload, payload_bytes);
-	return ZSTD_isError(len) || len != codec->block_bytes ? -EBADMSG : 0;
-}
-
 static int unpack(struct codec *codec, const struct codec_info *info, const uint8_t *payload, void *out)
 {
+	size_t i = coder_of_kind(info->kind);
+
+	if (i < CODER_COUNT)
+		return coders[i].coder->expand(&codec->expand[i], payload, info->payload_bytes, out,
+					       codec->block_bytes);
 	switch (info->kind) {
 	case CODEC_RAW:
 		if (info->payload_bytes != codec->block_bytes)
 			return -EBADMSG;
 		memcpy(out, payload, codec->block_bytes);
 		return 0;
-	case CODEC_ZSTD:
-		return decompress_zstd(codec, payload, info->payload_bytes, out);
-	case CODEC_LZ4:
-		return decompress_lz4(codec, payload, info->payload_bytes, out);
 	case CODEC_PATTERN:
 		if (info->payload_bytes != sizeof(uint64_t))
 			return -EBADMSG;
@@ -321,8 +306,9 @@ static int unpack(struct codec *codec, const struct codec_info *info, const uint
 		return 0;
 	case CODEC_AWAY:
 		return -EREMOTE;
+	default: /* codec_peek() has refused it */
+		return -EPROTONOSUPPORT;
 	}
-	return -EPROTONOSUPPORT;
 }
 
 int codec_decode(struct codec *codec, struct store_key key, const void *value, size_t length_bytes, void *out,

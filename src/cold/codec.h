@@ -1,10 +1,10 @@
 /* cold/codec.h - a block as it lies in the store: header, then payload. Format: docs/format/store.md.
  *
  * Encoding finds all-zero blocks (which are not stored at all) and blocks filled with one 8-byte pattern, and
- * compresses the rest with LZ4 or zstd, or keeps them raw when that does not pay. A codec decodes every kind, whatever
- * it encodes. The header carries a format version, the codec, hotness, the identity of the plain content (mac.h), and a
- * checksum that covers header, payload and the block's identity, so that a damaged, misplaced or stale-format value is
- * detected.
+ * compresses the rest with what coders.def has for its level, or keeps them raw when that does not pay. A codec decodes
+ * every kind, whatever it encodes. The header carries a format version, the codec, hotness, the identity of the plain
+ * content (mac.h), and a checksum that covers header, payload and the block's identity, so that a damaged, misplaced or
+ * stale-format value is detected.
  *
  * Thread-safety: a struct codec belongs to one thread at a time. codec_checksum() and codec_peek() are pure.
  */
@@ -23,12 +23,14 @@ struct codec;
 /* Of values of before there were identities. They are read, and their content has no identity. */
 #define CODEC_OLD_HEADER_BYTES 24
 
+/* The numbers are on disk. */
 enum codec_kind {
 	CODEC_RAW = 0,
-	CODEC_ZSTD = 1,
 	CODEC_PATTERN = 2, /* payload is the 8 bytes that fill the block */
-	CODEC_LZ4 = 3,
-	CODEC_AWAY = 4, /* no payload: the block has content, which is elsewhere and will come */
+	CODEC_AWAY = 4,    /* no payload: the block has content, which is elsewhere and will come */
+#define CODER(id, number, first, last, room) CODEC_##id = (number),
+#include "cold/coders.def"
+#undef CODER
 };
 
 struct codec_hotness {
@@ -45,7 +47,7 @@ struct codec_info {
 	struct tierfs_ident ident; /* of the plain content */
 };
 
-/* block_bytes: a power of two, 4 KiB to 2 MiB; level: 0 for LZ4, 1 to 19 for zstd. Else -EINVAL. */
+/* block_bytes: a power of two, 4 KiB to 2 MiB; level: one that coders.def has. Else -EINVAL. */
 int codec_new(uint32_t block_bytes, int level, struct codec **ret);
 void codec_free(struct codec *codec); /* takes NULL */
 

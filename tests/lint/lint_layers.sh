@@ -53,8 +53,8 @@ owner()
 	done < <(grep -rHE "^#include <$header>" src tools --include='*.[ch]' 2>/dev/null)
 }
 owner 'liburing\.h' src/base/loop.c tools/tierctl/copier.c
-owner 'zstd[a-z_]*\.h' src/cold/codec.c
-owner 'lz4[a-z_]*\.h' src/cold/codec.c
+owner 'zstd[a-z_]*\.h' src/cold/coder_zstd.c
+owner 'lz4[a-z_]*\.h' src/cold/coder_lz4.c
 owner 'xxhash\.h' src/cold/codec.c src/stream/stream.c
 owner 'openssl/.*' src/cold/mac.c
 owner 'rocksdb/.*' src/cold/rocks.c

@@ -133,6 +133,59 @@ START_TEST(round_trip_of_every_kind_size_and_level)
 }
 END_TEST
 
+/* Every flipped bit is noticed, whatever kind of value it is in. */
+static void check_flips(struct box *box, size_t step)
+{
+	for (size_t bit = 0; bit < box->len * 8; bit += bit < 512 ? 1 : step) {
+		int r;
+
+		box->value[bit / 8] ^= (uint8_t)(1 << bit % 8);
+		r = codec_decode(box->codec, KEY, box->value, box->len, box->back, NULL);
+		ck_assert_msg(r == -EBADMSG || r == -EPROTONOSUPPORT, "bit %zu: %d", bit, r);
+		box->value[bit / 8] ^= (uint8_t)(1 << bit % 8);
+	}
+	check_back(box, BLOCK);
+}
+
+/* What compresses, as coders.def has it. */
+static const struct {
+	enum codec_kind kind;
+	int first, last;
+} rows[] = {
+#define CODER(id, number, first, last, room) { CODEC_##id, first, last },
+#include "cold/coders.def"
+#undef CODER
+};
+
+/* Of each row, at both ends of its levels: what it writes says so, is read by one of any other level, and damage to it
+ * is noticed. A new row needs nothing here. */
+START_TEST(every_row_writes_its_kind)
+{
+	struct box other = box_new(BLOCK, rows[(_i + 1) % (sizeof(rows) / sizeof(rows[0]))].first);
+
+	for (int i = 0; i < _i; i++) {
+		ck_assert_int_ne(rows[i].kind, rows[_i].kind);
+		ck_assert(rows[i].last < rows[_i].first || rows[i].first > rows[_i].last);
+	}
+	ck_assert(rows[_i].kind != CODEC_RAW && rows[_i].kind != CODEC_PATTERN && rows[_i].kind != CODEC_AWAY);
+	for (int level = rows[_i].first; level <= rows[_i].last; level++) {
+		struct box box;
+
+		if (level != rows[_i].first && level != rows[_i].last)
+			continue;
+		box = box_new(BLOCK, level);
+		fill_records(box.plain, BLOCK);
+		ck_assert_int_eq(encode(&box, BLOCK).kind, rows[_i].kind);
+		check_back(&box, BLOCK);
+		ck_assert_int_eq(codec_decode(other.codec, KEY, box.value, box.len, other.back, NULL), 0);
+		ck_assert_mem_eq(other.back, box.plain, BLOCK);
+		check_flips(&box, 61);
+		box_free(&box);
+	}
+	box_free(&other);
+}
+END_TEST
+
 static void check_broken_pattern(int level, enum codec_kind kind)
 {
 	struct box box = box_new(BLOCK, level);
@@ -245,20 +298,6 @@ START_TEST(bad_configurations_are_refused)
 	codec_free(NULL);
 }
 END_TEST
-
-/* Every flipped bit is noticed, whatever kind of value it is in. */
-static void check_flips(struct box *box, size_t step)
-{
-	for (size_t bit = 0; bit < box->len * 8; bit += bit < 512 ? 1 : step) {
-		int r;
-
-		box->value[bit / 8] ^= (uint8_t)(1 << bit % 8);
-		r = codec_decode(box->codec, KEY, box->value, box->len, box->back, NULL);
-		ck_assert_msg(r == -EBADMSG || r == -EPROTONOSUPPORT, "bit %zu: %d", bit, r);
-		box->value[bit / 8] ^= (uint8_t)(1 << bit % 8);
-	}
-	check_back(box, BLOCK);
-}
 
 START_TEST(damage_is_detected)
 {
@@ -394,6 +433,7 @@ int main(void)
 
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, round_trip_of_every_kind_size_and_level);
+	tcase_add_loop_test(tests, every_row_writes_its_kind, 0, sizeof(rows) / sizeof(rows[0]));
 	tcase_add_test(tests, one_byte_breaks_a_pattern);
 	tcase_add_test(tests, little_gain_is_kept_raw);
 	tcase_add_test(tests, every_codec_reads_what_another_wrote);
