@@ -72,12 +72,11 @@ LDFLAGS_SHARED := -shared $(if $(SANITIZE),,-Wl,-z,defs)
 LDFLAGS_ALL := $(SANITIZE) $(LDFLAGS_BASE)
 
 FUSE_CFLAGS := $(call pkg_cflags,fuse3)
-DAEMON_LIBS := $(call pkg_libs,fuse3,-lfuse3) $(call pkg_libs,liburing,-luring) $(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,liblz4,-llz4) \
-	-lrocksdb $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,libxxhash,-lxxhash) \
-	$(call pkg_libs,libbpf,-lbpf) $(call pkg_libs,libcrypto,-lcrypto)
-TIERCTL_LIBS := $(call pkg_libs,smartcols,-lsmartcols) $(call pkg_libs,jansson,-ljansson) $(call pkg_libs,liburing,-luring) \
-	$(call pkg_libs,libzstd,-lzstd) $(call pkg_libs,liblz4,-llz4) $(call pkg_libs,libxxhash,-lxxhash) \
-	$(call pkg_libs,libcrypto,-lcrypto)
+# Of tools/libraries, those that a program is linked with.
+libs_of = $(shell while read -r _ name link who _; do \
+	case ",$$who," in (*,$(1),*) $(PKG_CONFIG) --libs "$$name" 2>/dev/null || echo " $$link" ;; esac; done <tools/libraries)
+DAEMON_LIBS := $(call libs_of,daemon)
+TIERCTL_LIBS := $(call libs_of,tierctl)
 CHECK_LIBS := $(call pkg_libs,check,-lcheck)
 CPPFLAGS_ALL += $(FUSE_CFLAGS) $(call pkg_cflags,smartcols)
 

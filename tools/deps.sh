@@ -3,28 +3,16 @@
 # Quick when nothing is missing: it asks dpkg's database, not the network.
 set -eu
 
-# One line a package: "#: PACKAGE  what for".
-packages=$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0")
+# One line a package: "#: PACKAGE  what for". Libraries have a list of their own.
+packages="$(sed -n 's/^#: \([^ ]*\) .*/\1/p' "$0") $(sed -n 's/^\([a-z][^ ]*\) .*/\1/p' "$(dirname "$0")/libraries")"
 
 #: gcc                        compiler
 #: libc6-dev                  C library headers
 #: pkg-config                 flags of the libraries
-#: libfuse3-dev               the FUSE door
 #: fuse3                      fusermount3, for tests that unmount
-#: liburing-dev               event loop, tierctl copy
-#: librocksdb-dev             the cold store
-#: libzstd-dev                compression of blocks
-#: liblz4-dev                 compression of blocks
-#: libxxhash-dev              checksums
-#: libssl-dev                 identities of content (libcrypto)
-#: libjansson-dev             JSON of the control socket and of tierctl
-#: uthash-dev                 hash tables
-#: libbpf-dev                 sees which pages a device is using
-#: libsmartcols-dev           tables of tierctl
 #: check                      unit tests
 #: mount                      mount(8) and umount(8), for tests
 #: procps                     ps, for tests
-#: systemtap-sdt-dev          static probes: a header
 #: python3                    make bench
 #: gnuplot-nox                plots of make bench
 #: memcached                  a service that make bench loads

@@ -52,15 +52,12 @@ owner()
 		[[ " $* " == *" $file "* ]] || finding "$file includes <$header>: only $* may"
 	done < <(grep -rHE "^#include <$header>" src tools --include='*.[ch]' 2>/dev/null)
 }
-owner 'liburing\.h' src/base/loop.c tools/tierctl/copier.c
-owner 'zstd[a-z_]*\.h' src/cold/coder_zstd.c
-owner 'lz4[a-z_]*\.h' src/cold/coder_lz4.c
-owner 'xxhash\.h' src/cold/codec.c src/stream/stream.c
-owner 'openssl/.*' src/cold/mac.c
-owner 'rocksdb/.*' src/cold/rocks.c
-owner 'fuse[a-z_]*\.h' "$(echo src/front/fuse*.c src/front/fuse*.h)"
 owner 'fuse3/.*' nobody
-owner 'bpf/.*' src/map/pins_prog.c
+while read -r _ _ _ _ headers owners _; do
+	[ "$owners" != any ] || continue
+	# shellcheck disable=SC2086 # may be patterns
+	owner "$headers" ${owners//,/ }
+done < <(grep -v '^#' tools/libraries)
 
 # libtierfs runs inside other people's programs: system headers and its own only.
 while IFS=: read -r file include; do
