@@ -12,10 +12,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/file.h"
-#include "engine/heal.h"
-#include "engine/mappers.h"
 #include "engine/partial.h"
 #include "engine/stored.h"
 #include "engine/work.h"
@@ -24,21 +23,14 @@
 
 #define TAIL_ALIGN 64U
 
-enum plan { PLAN_HOLE, PLAN_COLD, PLAN_DRAM };
-
 /* A block that is ours. */
 struct target {
 	struct tierfs_access_record record; /* a copy of the request, then the answer */
 	size_t index;                       /* of the record in the buffer */
-	uint64_t length;                    /* bytes of the block that are in the file */
-	enum block_state was;
-	bool damaged, away;
+	struct batch_block *block;
 	struct tierfs_ident away_ident; /* what must come, if it is known: of the pool that has it */
 	struct tierfs_ident said;       /* what has come, as who brings it says; of the same pool */
-	enum plan plan;
-	struct tierfs_ident ident;
-	uint32_t value_bytes;
-	struct codec_hotness hotness;
+	bool away;
 	int err;
 };
 
@@ -47,11 +39,8 @@ struct writer {
 	struct work *work;
 	uint32_t flags;
 	const struct access_buffer *buffer;
-	struct target target[RUN_BLOCKS];
-	size_t count;
-	size_t items;
-	struct store_item item[RUN_BLOCKS];
-	uint8_t *values; /* a slot of codec_bound() for each target */
+	struct batch batch;
+	struct target target[RUN_BLOCKS]; /* of each block of the batch */
 };
 
 /* --- taking ---------------------------------------------------------------------------------------------------- */
@@ -87,19 +76,31 @@ static bool is_left_alone(const struct ramfile *file, const struct tierfs_access
 	       (blocks_state(blocks, record->block) == BLOCK_RESIDENT && !(record->flags & TIERFS_BLOCK_IN_PLACE));
 }
 
+/* Under lock: what a block at rest will have for its age. */
+static struct codec_hotness hotness_of(const struct blocks *blocks, const struct tierfs_access_record *record)
+{
+	if (record->flags & TIERFS_BLOCK_SET_AGE)
+		return (struct codec_hotness){ .generation = record->generation, .tier = record->tier };
+	if (blocks_state(blocks, record->block) == BLOCK_COLD)
+		return (struct codec_hotness){ .generation = blocks->generation[record->block],
+					       .tier = blocks_tier(blocks, record->block) };
+	return (struct codec_hotness){ 0 };
+}
+
 /* Under lock, which is dropped where it waits. */
 static enum took take_locked(struct writer *writer, struct tierfs_access_record *record, struct target *target)
 {
 	struct ramfile *file = writer->file;
 	const struct blocks *blocks = &file->blocks;
 	uint64_t block = record->block;
+	struct codec_hotness hotness;
 
 	if (block < blocks->count && (blocks_passing(blocks, block) || blocks_has(blocks, block, BLOCK_OWNED))) {
-		for (size_t i = 0; i < writer->count; i++)
-			if (writer->target[i].record.block == block)
+		for (size_t i = 0; i < writer->batch.count; i++)
+			if (writer->batch.block[i].block == block)
 				return NOT_NOW; /* named twice */
 		if (writer->flags & TIERFS_ACCESS_WAIT) {
-			if (writer->count)
+			if (writer->batch.count)
 				return NOT_NOW;
 			file_wait_owner(file, block);
 		}
@@ -117,18 +118,12 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 		return ANSWERED;
 	}
 	*target = (struct target){ .record = *record,
-				   .length = file_block_content(file, block),
-				   .was = blocks_state(blocks, block),
-				   .damaged = blocks_has(blocks, block, BLOCK_DAMAGED),
 				   .away = blocks_away(blocks, block),
 				   .away_ident = record->flags & TIERFS_BLOCK_AWAY ? blocks->ident[block]
 										   : IDENT_NONE };
-	if (record->flags & TIERFS_BLOCK_SET_AGE)
-		target->hotness = (struct codec_hotness){ .generation = record->generation, .tier = record->tier };
-	else if (target->was == BLOCK_COLD)
-		target->hotness = (struct codec_hotness){ .generation = blocks->generation[block],
-							  .tier = blocks_tier(blocks, block) };
-	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	hotness = hotness_of(blocks, record);
+	target->block = batch_take(&writer->batch, block, BLOCK_UPDATING);
+	target->block->hotness = hotness;
 	return TOOK;
 }
 
@@ -136,6 +131,7 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 static enum took take(struct writer *writer, size_t i)
 {
 	struct tierfs_access_record record = access_copy_record(writer->buffer, i);
+	struct target *target = &writer->target[writer->batch.count];
 	enum took took = ANSWERED;
 	int err;
 
@@ -153,12 +149,12 @@ static enum took take(struct writer *writer, size_t i)
 		access_fail(&record, err);
 	} else {
 		LOCK_SCOPE(&writer->file->lock);
-		took = take_locked(writer, &record, &writer->target[writer->count]);
+		took = take_locked(writer, &record, target);
 	}
 	if (took == ANSWERED)
 		writer->buffer->record[i] = record;
 	if (took == TOOK)
-		writer->target[writer->count++].index = i;
+		target->index = i;
 	return took;
 }
 
@@ -167,7 +163,7 @@ static enum took take(struct writer *writer, size_t i)
 static bool tail_is_zero(const struct writer *writer, const struct target *target)
 {
 	const uint8_t *plain = writer->work->plain;
-	size_t block_bytes = writer->file->block_bytes, at = target->length;
+	size_t block_bytes = writer->file->block_bytes, at = target->block->content;
 
 	/* The codec looks at whole words, and several at a time. */
 	while (at < block_bytes && at % TAIL_ALIGN && !plain[at])
@@ -180,38 +176,42 @@ static int write_resident(struct writer *writer, struct target *target)
 {
 	struct ramfile *file = writer->file;
 
-	return arena_write(&file->arena, writer->work->plain, target->length, target->record.block * file->block_bytes);
+	return arena_write(&file->arena, writer->work->plain, target->block->content,
+			   target->block->block * file->block_bytes);
 }
 
 /* The content into work->plain; a value that came as stored is checked as a whole, and stays in its slot. */
-static int read_payload(struct writer *writer, struct target *target, uint8_t *slot)
+static int read_payload(struct writer *writer, struct target *target)
 {
 	const struct tierfs_access_record *record = &target->record;
+	struct batch_block *one = target->block;
 	const uint8_t *payload = writer->buffer->base + record->payload_at;
 	struct work *work = writer->work;
 	uint32_t block_bytes = writer->file->block_bytes;
 	struct store_key away = { .ino = 0, .block = record->block };
 	struct codec_info info;
+	uint8_t *slot;
 	int err;
 
 	if (record->form == TIERFS_FORM_PLAIN) {
-		if (record->payload_bytes != target->length)
+		if (record->payload_bytes != one->content)
 			return -EINVAL;
-		memcpy(work->plain, payload, target->length);
-		memset(work->plain + target->length, 0, block_bytes - target->length);
+		memcpy(work->plain, payload, one->content);
+		memset(work->plain + one->content, 0, block_bytes - one->content);
 		target->said = record->ident;
-		target->ident = mac_of(work->mac, work->plain, block_bytes);
+		one->ident = mac_of(work->mac, work->plain, block_bytes);
 		return 0;
 	}
 	if (record->payload_bytes < CODEC_HEADER_BYTES || record->payload_bytes > codec_bound(block_bytes))
 		return -EBADMSG;
+	slot = batch_slot(&writer->batch, one);
 	memcpy(slot, payload, record->payload_bytes);
 	err = codec_decode(work->codec, away, slot, record->payload_bytes, work->plain, &info);
 	if (err)
 		return err;
 	/* A demotion takes the identity for proof that memory equals its copy, so it is never what somebody says. */
 	target->said = info.ident;
-	target->ident = mac_of(work->mac, work->plain, block_bytes);
+	one->ident = mac_of(work->mac, work->plain, block_bytes);
 	return tail_is_zero(writer, target) ? 0 : -EBADMSG;
 }
 
@@ -223,19 +223,19 @@ static void forget_hash(struct ramfile *file, uint64_t block)
 	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], IDENT_NONE);
 }
 
-static int fill_dram(struct writer *writer, struct target *target)
+static int fill_dram(struct writer *writer, struct batch_block *one)
 {
 	struct ramfile *file = writer->file;
-	uint64_t block = target->record.block, offset = block * file->block_bytes;
+	uint64_t block = one->block, offset = block * file->block_bytes;
 	int err = 0;
 
 	/* Pages that the arena lacks would be those of the key. */
-	if (target->was == BLOCK_HOLE)
+	if (one->was == BLOCK_HOLE)
 		err = stored_forget(file, block);
 	if (!err)
-		err = arena_write(&file->arena, writer->work->plain, target->length, offset);
+		err = arena_write(&file->arena, writer->work->plain, one->content, offset);
 	/* Not before the content is there, without which it would be a hole. */
-	if (!err && target->damaged && stored_forget(file, block))
+	if (!err && one->damaged && stored_forget(file, block))
 		forget_hash(file, block);
 	if (!err)
 		return 0;
@@ -245,159 +245,133 @@ static int fill_dram(struct writer *writer, struct target *target)
 	}
 	/* Who maps the file may have changed what came already. */
 	lock_get(&file->lock);
-	if (target->was == BLOCK_COLD)
+	if (one->was == BLOCK_COLD)
 		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
 	lock_put(&file->lock);
-	target->was = BLOCK_RESIDENT;
+	one->was = BLOCK_RESIDENT;
 	return err;
 }
 
-static int make_value(struct writer *writer, struct target *target, uint8_t *slot)
+static int make_value(struct writer *writer, struct target *target)
 {
-	struct work *work = writer->work;
-	struct store_key key = { .ino = writer->file->ino, .block = target->record.block };
-	struct store_key away = { .ino = 0, .block = target->record.block };
-	size_t length = target->record.payload_bytes;
+	struct batch_block *one = target->block;
+	struct store_key key = { .ino = writer->file->ino, .block = one->block };
+	struct store_key away = { .ino = 0, .block = one->block };
+	size_t bound = codec_bound(writer->file->block_bytes), length = target->record.payload_bytes;
+	uint8_t *slot = batch_slot(&writer->batch, one);
 	int err = 0;
 
 	if (target->record.form == TIERFS_FORM_AWAY) {
-		codec_encode_away(writer->file->block_bytes, key, target->hotness, target->ident, slot);
-		length = CODEC_HEADER_BYTES;
+		one->ident = target->record.ident;
+		codec_encode_away(writer->file->block_bytes, key, one->hotness, one->ident, slot);
+		one->value_bytes = CODEC_HEADER_BYTES;
 	} else if (target->record.form == TIERFS_FORM_STORED) {
-		err = codec_adopt(slot, length, codec_bound(writer->file->block_bytes), away, key, &target->hotness,
-				  target->ident, &length);
+		err = codec_adopt(slot, length, bound, away, key, &one->hotness, one->ident, &length);
+		one->value_bytes = (uint32_t)length;
 	} else {
-		err = codec_encode(work->codec, key, target->hotness, work->plain, target->ident, slot,
-				   codec_bound(writer->file->block_bytes), &length);
+		err = batch_make_value(&writer->batch, writer->work, one, writer->work->plain);
 	}
-	if (err)
-		return err;
-	target->value_bytes = (uint32_t)length;
-	writer->item[writer->items++] =
-		(struct store_item){ .key = key, .value = slot, .length_bytes = target->value_bytes };
-	return 0;
+	if (!err)
+		one->verdict = BATCH_STORE;
+	return err;
 }
 
+/* The verdict is LEFT for what comes into DRAM, and after an error. */
 static int prepare(struct writer *writer, struct target *target)
 {
 	struct ramfile *file = writer->file;
-	uint8_t *slot = writer->values + (size_t)(target - writer->target) * codec_bound(file->block_bytes);
+	struct batch_block *one = target->block;
 	int err;
 
-	target->plan = PLAN_HOLE;
-	if (target->was == BLOCK_RESIDENT) {
-		target->plan = PLAN_DRAM;
+	if (one->was == BLOCK_RESIDENT) {
 		err = target->record.form == TIERFS_FORM_NONE ? -EINVAL : 0;
 		if (!err)
-			err = partial_complete(file, writer->work, target->record.block);
+			err = partial_complete(file, writer->work, one->block);
 		if (!err)
-			err = read_payload(writer, target, slot);
+			err = read_payload(writer, target);
 		return err ? err : write_resident(writer, target);
 	}
-	if (target->record.form == TIERFS_FORM_NONE)
+	if (target->record.form == TIERFS_FORM_NONE) {
+		one->verdict = BATCH_ZERO;
 		return 0;
-	if (target->record.form == TIERFS_FORM_AWAY) {
-		target->plan = PLAN_COLD;
-		target->ident = target->record.ident;
-		return make_value(writer, target, slot);
 	}
-	err = read_payload(writer, target, slot);
+	if (target->record.form == TIERFS_FORM_AWAY)
+		return make_value(writer, target);
+	err = read_payload(writer, target);
 	if (!err && ident_known(target->away_ident) && !ident_equal(target->away_ident, target->said))
 		err = -ESTALE;
-	if (err || codec_is_zero(writer->work->plain, file->block_bytes))
+	if (err)
 		return err;
-	/* In DRAM a key that is away would be left. */
-	if (target->record.flags & TIERFS_BLOCK_TO_DRAM && !target->away && file_reserve(file, 1, BUDGET_OPTIONAL)) {
-		target->plan = PLAN_DRAM;
-		return fill_dram(writer, target);
+	if (codec_is_zero(writer->work->plain, file->block_bytes)) {
+		one->verdict = BATCH_ZERO;
+		return 0;
 	}
-	target->plan = PLAN_COLD;
-	return make_value(writer, target, slot);
+	/* In DRAM a key that is away would be left. */
+	if (target->record.flags & TIERFS_BLOCK_TO_DRAM && !target->away && file_reserve(file, 1, BUDGET_OPTIONAL))
+		return fill_dram(writer, one);
+	return make_value(writer, target);
 }
 
 /* --- the batch ------------------------------------------------------------------------------------------------- */
 
-static void store_batch(struct writer *writer)
-{
-	struct store *store = engine_store(writer->file->engine);
-	int err = writer->items ? store->ops->put(store, writer->item, writer->items) : 0;
-
-	for (size_t i = 0; i < writer->count; i++) {
-		struct target *target = &writer->target[i];
-
-		if (target->err)
-			continue;
-		if (target->plan == PLAN_COLD && err) {
-			target->err = err;
-			stored_put_failed(writer->file, target->record.block, target->value_bytes);
-		} else if (target->plan == PLAN_HOLE) {
-			target->err = stored_forget(writer->file, target->record.block);
-		}
-	}
-}
-
-/* Under lock. Returns true if somebody waits for the block. */
-static bool settle(struct ramfile *file, struct target *target)
+/* Under lock. */
+static void settle(struct writer *writer, struct target *target)
 {
 	struct tierfs_access_record *record = &target->record;
-	struct blocks *blocks = &file->blocks;
-	uint64_t block = record->block;
-	enum block_state now = target->was;
+	struct batch_block *one = target->block;
+	struct blocks *blocks = &writer->file->blocks;
+	enum block_state now = one->was;
 	/* A change in place by itself says nothing about use. */
-	bool aged = target->was != BLOCK_RESIDENT || record->flags & TIERFS_BLOCK_SET_AGE;
-	bool waiters;
+	bool aged = one->was != BLOCK_RESIDENT || record->flags & TIERFS_BLOCK_SET_AGE;
 
 	if (!target->err) {
 		if (aged)
-			heat_used(blocks, block);
-		now = BLOCK_HOLE;
-		if (target->plan == PLAN_COLD) {
-			now = BLOCK_COLD;
-			blocks_set_stored(blocks, block, target->value_bytes, target->ident);
-		} else if (target->plan == PLAN_DRAM) {
-			now = BLOCK_RESIDENT;
-		}
-		blocks_clear(blocks, block, BLOCK_DAMAGED);
+			heat_used(blocks, one->block);
+		now = one->verdict == BATCH_LEFT ? BLOCK_RESIDENT : batch_state(one);
+		blocks_clear(blocks, one->block, BLOCK_DAMAGED);
 	}
-	waiters = file_settle(file, block, now);
-	if (!target->err)
-		heal_soon(file, block);
+	batch_settle(&writer->batch, one, now);
 	if (!target->err && now != BLOCK_HOLE && aged) {
-		heat_set_age(blocks, block, target->hotness.generation);
-		blocks_set_tier(blocks, block, target->hotness.tier);
+		heat_set_age(blocks, one->block, one->hotness.generation);
+		blocks_set_tier(blocks, one->block, one->hotness.tier);
 	}
-	access_look(file, block, record);
+	access_look(writer->file, one->block, record);
 	record->result = TIERFS_ACCESS_WRITE_OK;
 	if (target->err)
 		access_fail(record, target->err);
-	return waiters;
 }
 
 static void end_batch(struct writer *writer)
 {
 	struct ramfile *file = writer->file;
 
-	for (size_t i = 0; i < writer->count; i++) {
-		struct target *target = &writer->target[i];
-		bool waiters;
-
-		lock_get(&file->lock);
-		waiters = settle(file, target);
-		lock_put(&file->lock);
-		if (waiters)
-			mappers_wake(file, target->record.block, 1);
-		writer->buffer->record[target->index] = target->record;
-	}
+	lock_get(&file->lock);
+	for (size_t i = 0; i < writer->batch.count; i++)
+		settle(writer, &writer->target[i]);
+	lock_put(&file->lock);
+	batch_wake(&writer->batch);
+	for (size_t i = 0; i < writer->batch.count; i++)
+		writer->buffer->record[writer->target[i].index] = writer->target[i].record;
+	batch_clear(&writer->batch);
 }
 
+/* A block that fails is left out, the others go on. */
 static void write_batch(struct writer *writer)
 {
-	writer->items = 0;
-	for (size_t i = 0; i < writer->count; i++)
+	struct batch *batch = &writer->batch;
+
+	for (size_t i = 0; i < batch->count; i++)
 		writer->target[i].err = prepare(writer, &writer->target[i]);
-	store_batch(writer);
+	batch_put(batch);
+	for (size_t i = 0; i < batch->count; i++) {
+		struct batch_block *one = &batch->block[i];
+
+		if (one->verdict == BATCH_ZERO)
+			batch_forget_one(batch, one);
+		if (!writer->target[i].err)
+			writer->target[i].err = one->err;
+	}
 	end_batch(writer);
-	writer->count = 0;
 }
 
 static void write_records(struct writer *writer)
@@ -406,7 +380,7 @@ static void write_records(struct writer *writer)
 		enum took took = take(writer, i);
 
 		i += took != NOT_NOW;
-		if (took == NOT_NOW || writer->count == RUN_BLOCKS)
+		if (took == NOT_NOW || writer->batch.count == RUN_BLOCKS)
 			write_batch(writer);
 	}
 	write_batch(writer);
@@ -415,24 +389,24 @@ static void write_records(struct writer *writer)
 int access_write(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer)
 {
 	CLEANUP_FREE struct writer *writer = calloc(1, sizeof(*writer));
-	CLEANUP_FREE uint8_t *values = malloc(RUN_BLOCKS * codec_bound(file->block_bytes));
 	int err;
 
-	if (!writer || !values)
+	if (!writer)
 		return -ENOMEM;
 	writer->file = file;
 	writer->flags = flags;
 	writer->buffer = buffer;
-	writer->values = values;
-	err = work_get(engine_works(file->engine), &writer->work);
-	if (err)
-		return err;
-	err = file_begin_change(file);
+	err = batch_init(&writer->batch, file, RUN_BLOCKS, RUN_BLOCKS);
+	if (!err)
+		err = work_get(engine_works(file->engine), &writer->work);
+	if (!err)
+		err = file_begin_change(file);
 	if (!err) {
 		write_records(writer);
 		file_end_change(file);
 	}
 	work_put(engine_works(file->engine), writer->work);
+	batch_fini(&writer->batch);
 	return err;
 }
 

@@ -128,29 +128,35 @@ uint8_t *batch_slot(struct batch *batch, struct batch_block *one)
 	return one->value;
 }
 
+int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain)
+{
+	struct store_key key = { .ino = batch->file->ino, .block = one->block };
+	size_t length = 0;
+	int err = codec_encode(work->codec, key, one->hotness, plain, one->ident, batch_slot(batch, one),
+			       codec_bound(batch->file->block_bytes), &length);
+
+	one->value_bytes = (uint32_t)length;
+	return err;
+}
+
 int batch_encode(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain)
 {
-	struct ramfile *file = batch->file;
-	struct store_key key = { .ino = file->ino, .block = one->block };
-	size_t length;
+	uint32_t block_bytes = batch->file->block_bytes;
 	int err;
 
-	if (codec_is_zero(plain, file->block_bytes)) {
+	if (codec_is_zero(plain, block_bytes)) {
 		one->verdict = BATCH_ZERO;
 		return 0;
 	}
-	one->ident = mac_of(work->mac, plain, file->block_bytes);
+	one->ident = mac_of(work->mac, plain, block_bytes);
 	if (ident_same(one->stored, one->ident)) {
 		one->verdict = BATCH_SAME;
 		return 0;
 	}
-	err = codec_encode(work->codec, key, one->hotness, plain, one->ident, batch_slot(batch, one),
-			   codec_bound(file->block_bytes), &length);
-	if (err)
-		return err;
-	one->value_bytes = (uint32_t)length;
-	one->verdict = BATCH_STORE;
-	return 0;
+	err = batch_make_value(batch, work, one, plain);
+	if (!err)
+		one->verdict = BATCH_STORE;
+	return err;
 }
 
 /* --- the store ---------------------------------------------------------------------------------------------- */
@@ -161,6 +167,7 @@ static void note_put(struct batch *batch, struct batch_block *one, int err)
 	struct blocks *blocks = &batch->file->blocks;
 
 	one->done = !err;
+	one->err = err;
 	if (!err || one->was == BLOCK_RESIDENT)
 		blocks_set_stored(blocks, one->block, one->value_bytes, err ? IDENT_NONE : one->ident);
 	if (!err)
@@ -194,29 +201,29 @@ int batch_put(struct batch *batch)
 	return err;
 }
 
-int batch_forget(struct batch *batch)
+int batch_forget_one(struct batch *batch, struct batch_block *one)
 {
 	struct ramfile *file = batch->file;
 
-	for (size_t i = 0; i < batch->count; i++) {
-		struct batch_block *one = &batch->block[i];
-		int err;
-
-		if (one->verdict != BATCH_ZERO)
-			continue;
-		err = stored_forget(file, one->block);
-		if (err)
-			return err;
-		one->done = true;
-		if (!one->partial)
-			continue;
-		/* What it lacked was zeros, and is so without the key. */
+	one->err = stored_forget(file, one->block);
+	one->done = !one->err;
+	if (one->done && one->partial) { /* what it lacked was zeros, and is so without the key */
 		lock_get(&file->lock);
 		blocks_clear(&file->blocks, one->block, BLOCK_PARTIAL);
 		lock_put(&file->lock);
 		one->partial = false;
 	}
-	return 0;
+	return one->err;
+}
+
+int batch_forget(struct batch *batch)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < batch->count && !err; i++)
+		if (batch->block[i].verdict == BATCH_ZERO)
+			err = batch_forget_one(batch, &batch->block[i]);
+	return err;
 }
 
 /* --- settling ----------------------------------------------------------------------------------------------- */

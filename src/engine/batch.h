@@ -16,11 +16,11 @@
  *
  * Ownership. From take to settle nobody else changes the key of a block, its stored copy or what the table says of it.
  * Its content changes only by who maps the file and is not protected. The caller settles every block that it took,
- * whatever failed. A caller whose blocks can be taken back (STORING) sees to that itself: see demote.c.
+ * whatever failed. Demotion has steps of its own (demote.c): its blocks can be taken back meanwhile.
  *
  * Errors. 0 or -errno, of the store: -ENOSPC, -EIO. -ENOMEM. After an error the blocks are the caller's still.
  *
- * Thread-safety: a batch belongs to one thread, but for batch_encode() and batch_slot(), which several may call for
+ * Thread-safety: a batch belongs to one thread, but for the three that make values, which several may call for
  * different blocks. "Under lock" is that of the file; all others are called without a lock, and block on I/O.
  */
 #pragma once
@@ -58,6 +58,7 @@ struct batch_block {
 	bool partial; /* pages that the arena lacks are in the stored copy */
 	bool damaged; /* the stored copy cannot be read */
 	bool done;    /* ZERO: it has no key now. STORE: the store has the value */
+	int err;      /* of put or forget */
 	bool waiters; /* somebody waited when it settled */
 };
 
@@ -82,7 +83,7 @@ void batch_clear(struct batch *batch);
 void batch_begin(struct batch *batch);
 void batch_end(struct batch *batch);
 
-/* Under lock: the block becomes UPDATING or STORING. It is at rest, nobody owns it, and there is room in the batch. */
+/* Under lock: the block comes into that state. It is at rest, nobody owns it, and there is room in the batch. */
 struct batch_block *batch_take(struct batch *batch, uint64_t block, enum block_state passing);
 
 typedef bool batch_pick(const struct batch_block *one);
@@ -94,10 +95,11 @@ int batch_protect(struct batch *batch, batch_pick *pick, bool on);
 /* The content of a resident block, with zeros behind the end of the file. -EIO: pages that the arena lacks cannot be
  * read. */
 int batch_read(struct batch *batch, struct work *work, const struct batch_block *one, uint8_t *plain);
-/* plain: the content, aligned to 8 bytes, or BATCH_ZERO is all that comes of it. */
+/* The verdict, and a value if one is to be put. plain: the content, aligned to 8 bytes. */
 int batch_encode(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain);
-/* Where the value of the block goes, codec_bound() bytes: for who makes it himself, with ident, value_bytes and the
- * verdict. */
+/* A value whatever it is, for who has found out ident and says the verdict himself. */
+int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain);
+/* Where the value of the block goes, codec_bound() bytes: for who makes it without the codec, and sets value_bytes. */
 uint8_t *batch_slot(struct batch *batch, struct batch_block *one);
 /* All that are BATCH_STORE, which are `done` if it returns 0. Else each key is old or new. Then the table says that a
  * resident block has a key that equals nothing. A hole shall stay one after a crash, too, so its key is removed; if
@@ -105,6 +107,7 @@ uint8_t *batch_slot(struct batch *batch, struct batch_block *one);
 int batch_put(struct batch *batch);
 /* All that are BATCH_ZERO, each of which is then `done`, up to one that fails. */
 int batch_forget(struct batch *batch);
+int batch_forget_one(struct batch *batch, struct batch_block *one);
 
 /* What a block is now that is not in DRAM: by its verdict if that is done, else what it was. */
 enum block_state batch_state(const struct batch_block *one);

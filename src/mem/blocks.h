@@ -30,15 +30,15 @@
  *   HOLE to LOADING      fault: zero_run(); huge: huge_zero_unit(), a whole unit
  *   COLD to LOADING      fault: cold_fault(); load: begin_load(), for read-ahead and promotion
  *   RESIDENT to STORING  demote: take()
- *   any to UPDATING      file: file_begin_update(), for write, resize; batch: batch_take(), for write_run, clone;
- *                        access_write: take_locked(); cache: take_for_write_back()
+ *   any to UPDATING      file: file_begin_update(), for write, resize; batch: batch_take(), for write_run, clone,
+ *                        access_write; cache: take_for_write_back()
  *   COLD to UPDATING     access_read: read_alone(); read: missing_copy()
  *   RESIDENT to UPDATING fault: refresh(); huge: take_unit(); partial: take_partial(); read: complete_first()
  *   STORING to UPDATING  fault: refresh(); cache: take_for_write_back(). The batch loses the block
  *   out of LOADING       fault: zero_run(), load_one(); load: end_load(); huge: huge_zero_unit()
  *   out of STORING       demote: finish()
  *   out of UPDATING      file: file_end_update(), for most; write: discard_run(); batch: batch_settle();
- *                        access_write: settle(); huge: give_back(); fault: refresh(); cache: write_back_block()
+ *                        huge: give_back(); fault: refresh(); cache: write_back_block()
  *
  * Flags beside the states. x: may be set; !: is set; -: never.
  *
