@@ -69,25 +69,6 @@ int fail_errno(const char *path, const char *what, int err);
 /* Prints and frees. 0 or 1. */
 int print_json(json_t *value);
 
-int list_run(const struct command *command, int argc, char **argv);
-int ls_run(const struct command *command, int argc, char **argv);
-int stat_run(const struct command *command, int argc, char **argv);
-int map_run(const struct command *command, int argc, char **argv);
-int demote_run(const struct command *command, int argc, char **argv);
-int promote_run(const struct command *command, int argc, char **argv);
-int snapshot_run(const struct command *command, int argc, char **argv);
-int clone_run(const struct command *command, int argc, char **argv);
-int pin_run(const struct command *command, int argc, char **argv);
-int copy_run(const struct command *command, int argc, char **argv);
-int set_run(const struct command *command, int argc, char **argv);
-int get_run(const struct command *command, int argc, char **argv);
-int run_run(const struct command *command, int argc, char **argv);
-int access_run(const struct command *command, int argc, char **argv);
-int hotness_run(const struct command *command, int argc, char **argv);
-int wss_run(const struct command *command, int argc, char **argv);
-int upgrade_run(const struct command *command, int argc, char **argv);
-int send_run(const struct command *command, int argc, char **argv);
-int recv_run(const struct command *command, int argc, char **argv);
-int migrate_run(const struct command *command, int argc, char **argv);
-int stamp_run(const struct command *command, int argc, char **argv);
-int doctor_run(const struct command *command, int argc, char **argv);
+#define COMMAND(name, ...) int name##_run(const struct command *command, int argc, char **argv);
+#include "commands.def"
+#undef COMMAND
