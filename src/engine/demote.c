@@ -43,6 +43,7 @@
 #define BATCH_BLOCKS 256
 /* Plain bytes of a batch: small enough that somebody who waits for room is served soon. */
 #define BATCH_BYTES (UINT64_C(2) << 20)
+#define READ_BYTES (128U << 10)
 
 enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
 
@@ -262,16 +263,37 @@ static void drop_used(struct batch *batch)
 	drop_referenced(batch);
 }
 
-/* The content of the block: what the arena has, and where that is only a part of it, the stored copy below. */
-static int read_member(struct batch *batch, const struct member *member, uint8_t *plain)
+/* How many members from i on are read at once: neighbours that are whole, as far as a processor's cache takes them. */
+static size_t readable(const struct batch *batch, size_t i)
 {
+	size_t most = neighbours(batch, i), run = 1;
+
+	if (most > READ_BYTES / batch->file->block_bytes)
+		most = READ_BYTES / batch->file->block_bytes;
+	while (run < most && !batch->member[i].partial && !batch->member[i + run].partial &&
+	       batch->member[i + run].plan != PLAN_SKIP)
+		run++;
+	return run;
+}
+
+/* The content of the member and of those that are read with it, a slot for each: what the arena has, and where that is
+ * only a part of a block, the stored copy below. ret_count: of how many; also after an error. */
+static int read_members(struct batch *batch, size_t i, uint8_t *plain, size_t *ret_count)
+{
+	struct ramfile *file = batch->file;
+	const struct member *first = &batch->member[i], *last;
+	uint64_t block_bytes = file->block_bytes;
+	size_t count = *ret_count = readable(batch, i);
 	int err;
 
-	if (member->partial)
-		err = partial_read(batch->file, batch->work, member->block, plain);
+	last = first + count - 1;
+	if (first->partial)
+		err = partial_read(file, batch->work, first->block, plain);
 	else
-		err = arena_read(&batch->file->arena, plain, member->length, member->block * batch->file->block_bytes);
-	memset(plain + member->content, 0, batch->file->block_bytes - member->content);
+		err = arena_read(&file->arena, plain, (count - 1) * block_bytes + last->length,
+				 first->block * block_bytes);
+	plain += (count - 1) * block_bytes; /* only the file's last block is not all of the file */
+	memset(plain + last->content, 0, block_bytes - last->content);
 	return err;
 }
 
@@ -320,10 +342,9 @@ static int encode_copy(struct batch *batch, const struct member *member, struct 
 	return err;
 }
 
-static int encode_member(struct batch *batch, struct member *member)
+static int encode_member(struct batch *batch, struct member *member, const uint8_t *plain)
 {
 	uint32_t block_bytes = batch->file->block_bytes;
-	uint8_t *plain = batch->plain + (size_t)(member - batch->member) * block_bytes;
 	struct codec_hotness hotness;
 	struct tierfs_ident stored;
 	int err;
@@ -331,9 +352,6 @@ static int encode_member(struct batch *batch, struct member *member)
 	inspect(batch, member, &stored, &hotness);
 	if (member->plan == PLAN_SKIP)
 		return 0;
-	err = read_member(batch, member, plain);
-	if (err)
-		return err;
 	member->plain = plain;
 	if (codec_is_zero(plain, block_bytes)) {
 		member->plan = PLAN_ZERO;
@@ -373,21 +391,37 @@ static int forget_zero(struct batch *batch, struct member *member)
 	return err;
 }
 
+static int encode(struct batch *batch)
+{
+	size_t block_bytes = batch->file->block_bytes, run;
+
+	for (size_t i = 0; i < batch->count; i += run) {
+		uint8_t *plain = batch->plain + i * block_bytes;
+		int err;
+
+		run = 1;
+		if (batch->member[i].plan == PLAN_SKIP)
+			continue;
+		err = read_members(batch, i, plain, &run);
+		if (err == -EIO && batch->member[i].partial) {
+			batch->member[i].plan =
+				PLAN_SKIP; /* what it lacks cannot be read: it stays, and the others go */
+			continue;
+		}
+		for (size_t k = 0; k < run && !err; k++)
+			err = encode_member(batch, &batch->member[i + k], plain + k * block_bytes);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
 static int write_out(struct batch *batch)
 {
 	struct ramfile *file = batch->file;
 	struct store *store = engine_store(file->engine);
-	int err = 0;
+	int err = encode(batch);
 
-	for (size_t i = 0; i < batch->count && !err; i++) {
-		struct member *member = &batch->member[i];
-
-		err = member->plan == PLAN_SKIP ? 0 : encode_member(batch, member);
-		if (err == -EIO && member->partial) { /* what it lacks cannot be read: it stays, and the others go */
-			member->plan = PLAN_SKIP;
-			err = 0;
-		}
-	}
 	if (err)
 		return err;
 	if (batch->items)
@@ -426,14 +460,25 @@ static void commit(struct batch *batch)
 		}
 	}
 	lock_put(&file->lock);
-	for (size_t i = 0; i < batch->count; i++) {
-		struct member *member = &batch->member[i];
+}
 
+/* What was encoded is still the content. It is read to where the values were, which are in the store now. */
+static void verify(struct batch *batch)
+{
+	size_t block_bytes = batch->file->block_bytes, run;
+
+	for (size_t i = 0; i < batch->count; i += run) {
+		struct member *member = &batch->member[i];
+		int err;
+
+		run = 1;
 		/* Where nobody maps the arena only the daemon writes to it. */
-		if (member->plan != PLAN_SKIP && (batch->mapped || !member->partial) &&
-		    (read_member(batch, member, batch->work->plain) ||
-		     memcmp(batch->work->plain, member->plain, file->block_bytes) != 0))
-			member->plan = PLAN_SKIP;
+		if (member->plan == PLAN_SKIP || (!batch->mapped && member->partial))
+			continue;
+		err = read_members(batch, i, batch->values, &run);
+		for (size_t k = 0; k < run; k++)
+			if (err || memcmp(batch->values + k * block_bytes, member[k].plain, block_bytes) != 0)
+				member[k].plan = PLAN_SKIP;
 	}
 }
 
@@ -535,6 +580,7 @@ static int run(struct batch *batch)
 			leave(&batch->member[i]);
 	} else {
 		commit(batch);
+		verify(batch);
 		err = punch(batch);
 	}
 	protect_skipped(batch, false);
