@@ -1,13 +1,10 @@
-/* Blocks of which the arena has a part: a promotion was cut short, or the kernel had written back some pages of a cold
- * block. The other pages are in the stored copy, by the page rule (file.h). */
 #include "engine/partial.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "engine/engine.h"
-#include "engine/file.h"
 #include "engine/stored.h"
-#include "engine/work.h"
 
 /* plain has the content of the stored copy. Pages that the arena has are read over it; or, into_arena, those that the
  * arena lacks are written there. */
@@ -37,26 +34,50 @@ static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool in
 	return 0;
 }
 
+void partial_leave(struct ramfile *file, uint64_t block)
+{
+	if (blocks_has(&file->blocks, block, BLOCK_STORED))
+		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+}
+
+void partial_end(struct ramfile *file, uint64_t block)
+{
+	blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
+}
+
 int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *plain)
 {
+	uint64_t length, content;
 	struct codec_info info;
-	int err = stored_fetch(file, work, block, plain, &info);
+	bool partial;
+	int err;
 
-	return err ? err : overlay(file, block, plain, false);
+	lock_get(&file->lock);
+	partial = partial_is(file, block);
+	length = file_block_length(file, block);
+	content = file_block_content(file, block);
+	lock_put(&file->lock);
+	if (partial) {
+		err = stored_fetch(file, work, block, plain, &info);
+		if (!err)
+			err = overlay(file, block, plain, false);
+	} else {
+		err = arena_read(&file->arena, plain, length, block * file->block_bytes);
+	}
+	memset((uint8_t *)plain + content, 0, file->block_bytes - content);
+	return err;
 }
 
 int partial_complete(struct ramfile *file, struct work *work, uint64_t block)
 {
 	struct codec_info info;
-	bool stored, whole;
+	bool partial;
 	int err;
 
-	/* At load the flag is not there yet: the table is being made from the page rule. */
 	lock_get(&file->lock);
-	stored = blocks_has(&file->blocks, block, BLOCK_STORED);
-	whole = blocks_passing(&file->blocks, block) && !blocks_has(&file->blocks, block, BLOCK_PARTIAL);
+	partial = partial_is(file, block);
 	lock_put(&file->lock);
-	if (whole || !stored)
+	if (!partial)
 		return 0;
 	err = stored_fetch(file, work, block, work->plain, &info);
 	if (!err)
@@ -64,25 +85,36 @@ int partial_complete(struct ramfile *file, struct work *work, uint64_t block)
 	if (err)
 		return err;
 	lock_get(&file->lock);
-	blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
+	partial_end(file, block);
 	lock_put(&file->lock);
 	return 0;
 }
 
-/* Takes the next partial block at or after *block. */
-static bool take_partial(struct ramfile *file, uint64_t *block)
+int partial_complete_at_rest(struct ramfile *file, struct work *work, uint64_t block)
 {
-	LOCK_SCOPE(&file->lock);
+	bool mine = block < file->blocks.count && partial_is(file, block) &&
+		    blocks_state(&file->blocks, block) == BLOCK_RESIDENT;
+	int err;
 
+	if (mine)
+		blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
+	lock_put(&file->lock);
+	if (!mine)
+		return 0;
+	err = partial_complete(file, work, block);
+	file_end_update(file, block, BLOCK_RESIDENT);
+	return err;
+}
+
+/* Under lock: waits for the next partial block at or after *block. False: there is none. */
+static bool next_partial(struct ramfile *file, uint64_t *block)
+{
 	for (; (*block = blocks_next(&file->blocks, *block, BLOCKS_IN_DRAM)) < file->blocks.count; ++*block) {
-		if (!blocks_has(&file->blocks, *block, BLOCK_PARTIAL))
+		if (!partial_is(file, *block))
 			continue;
 		file_wait_owner(file, *block);
-		if (*block < file->blocks.count && blocks_has(&file->blocks, *block, BLOCK_PARTIAL) &&
-		    blocks_state(&file->blocks, *block) == BLOCK_RESIDENT) {
-			blocks_set_state(&file->blocks, *block, BLOCK_UPDATING);
+		if (*block < file->blocks.count && partial_is(file, *block))
 			return true;
-		}
 	}
 	return false;
 }
@@ -95,15 +127,14 @@ int partial_complete_all(struct ramfile *file)
 
 	if (err)
 		return err;
-	while (!err && take_partial(file, &block)) {
-		err = partial_complete(file, work, block);
-		file_end_update(file, block, BLOCK_RESIDENT);
-		if (err ==
-		    -EIO) { /* it stays partial: a fault on a page that it lacks tries again, or is refused alone */
+	lock_get(&file->lock);
+	for (; !err && next_partial(file, &block); block++) {
+		err = partial_complete_at_rest(file, work, block);
+		if (err == -EIO) /* a fault on a page that it lacks tries again, or is refused alone */
 			err = 0;
-			block++;
-		}
+		lock_get(&file->lock);
 	}
+	lock_put(&file->lock);
 	work_put(engine_works(file->engine), work);
 	return err;
 }

@@ -87,14 +87,13 @@ static int load_arena(struct ramfile *file, struct work *work)
 			}
 			if (whole)
 				blocks_clear(&file->blocks, block, BLOCK_DAMAGED); /* nothing is needed of its key */
-			if (whole || !blocks_has(&file->blocks, block, BLOCK_STORED))
+			if (whole)
 				continue;
+			partial_leave(file, block);
 			/* A promotion was cut short, or the kernel had written back a part of the block. What cannot be
 			 * read now may be readable when it is needed. */
 			err = partial_complete(file, work, block);
-			if (err == -EIO)
-				blocks_set(&file->blocks, block, BLOCK_PARTIAL);
-			else if (err)
+			if (err && err != -EIO)
 				return err;
 		}
 		offset = end;

@@ -33,7 +33,7 @@
  *   any to UPDATING      file: file_begin_update(), for write, resize; batch: batch_take(), for write_run, clone,
  *                        access_write; cache: take_for_write_back()
  *   COLD to UPDATING     access_read: read_alone(); read: missing_copy()
- *   RESIDENT to UPDATING fault: refresh(); huge: take_unit(); partial: take_partial(); read: complete_first()
+ *   RESIDENT to UPDATING fault: refresh(); huge: take_unit(); partial: partial_complete_at_rest()
  *   STORING to UPDATING  fault: refresh(); cache: take_for_write_back(). The batch loses the block
  *   out of LOADING       fault: zero_run(), load_one(); load: end_load(); huge: huge_zero_unit()
  *   out of STORING       demote: finish()
@@ -48,7 +48,7 @@
  *   OWNED       -     -     x         -        x        x
  *   COMMITTING  -     -     -         -        x        -
  *   STORED      x     !     x         x        x        x
- *   PARTIAL     -     -     x         x        x        x         only with STORED
+ *   PARTIAL     -     -     x         x        x        x         only with STORED: engine/partial.h
  *   away        -     x     -         x        -        x         BLOCK_AWAY_BYTES
  *   DAMAGED     x     x     x         x        x        x         of the stored copy, whatever the block is
  *   ZAPPED      x     x     x         x        x        x         has a meaning from a zap to its look
