@@ -84,7 +84,7 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 	lock_get(&file->lock);
 	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.ident);
 	if (err) /* who maps the file may have changed what came already */
-		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+		partial_leave(file, block);
 	heat_promoted(&file->heat, &file->blocks, block);
 	lock_put(&file->lock);
 	atomic_fetch_add(&file->counts.promotions, 1);
@@ -316,7 +316,8 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 		/* Without the key absent pages are zeros, also where the punch failed then. */
 		if (forgotten) {
 			blocks_set_stored(&file->blocks, first + i, 0, IDENT_NONE);
-			blocks_clear(&file->blocks, first + i, BLOCK_DAMAGED | BLOCK_PARTIAL);
+			blocks_clear(&file->blocks, first + i, BLOCK_DAMAGED);
+			partial_end(file, first + i);
 		}
 		if (!err) {
 			blocks_set_tier(&file->blocks, first + i, 0);
