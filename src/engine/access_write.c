@@ -246,7 +246,7 @@ static int fill_dram(struct writer *writer, struct batch_block *one)
 	/* Who maps the file may have changed what came already. */
 	lock_get(&file->lock);
 	if (one->was == BLOCK_COLD)
-		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+		partial_leave(file, block);
 	lock_put(&file->lock);
 	one->was = BLOCK_RESIDENT;
 	return err;
