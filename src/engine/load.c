@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/mappers.h"
+#include "engine/partial.h"
 #include "engine/work.h"
 
 int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length)
@@ -111,7 +112,7 @@ bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 	heat_promoted(&file->heat, &file->blocks, block);
 	if (partly)
-		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+		partial_leave(file, block);
 	return file_settle(file, block, BLOCK_RESIDENT);
 }
 
