@@ -33,6 +33,7 @@
 #include "engine/file.h"
 #include "engine/hist.h"
 #include "engine/mappers.h"
+#include "engine/partial.h"
 #include "engine/read.h"
 #include "engine/room.h"
 #include "engine/stored.h"
@@ -177,9 +178,9 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 	there = !err || was == BLOCK_RESIDENT || file_has_pages(file, block);
 	lock_get(&file->lock);
 	if (offset % file->block_bytes == 0 && length >= file_block_content(file, block) && !err)
-		blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
+		partial_end(file, block);
 	else if (was == BLOCK_COLD && there)
-		blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+		partial_leave(file, block);
 	mark_cached(file, block);
 	waiters = file_settle(file, block, there ? BLOCK_RESIDENT : (enum block_state)was);
 	lock_put(&file->lock);
