@@ -62,7 +62,7 @@ static enum block_state state_of(const struct ramfile *file, uint64_t block)
 {
 	enum block_state state = blocks_state(&file->blocks, block);
 
-	return state == BLOCK_STORING && !blocks_has(&file->blocks, block, BLOCK_COMMITTING | BLOCK_PARTIAL)
+	return state == BLOCK_STORING && !blocks_has(&file->blocks, block, BLOCK_COMMITTING) && !partial_is(file, block)
 		       ? BLOCK_RESIDENT
 		       : state;
 }
@@ -106,13 +106,13 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 	run->count = 1;
 	/* A resident block that could not be completed after a crash. */
 	run->damaged = blocks_has(&file->blocks, run->first, BLOCK_DAMAGED);
-	if (run->state == BLOCK_RESIDENT && blocks_has(&file->blocks, run->first, BLOCK_PARTIAL))
+	if (run->state == BLOCK_RESIDENT && partial_is(file, run->first))
 		return -EREMCHG;
 	if (run->state == BLOCK_RESIDENT && run->damaged)
 		return -EIO;
 	while (run->first + run->count <= last && run->count < RUN_BLOCKS &&
-	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED | BLOCK_PARTIAL) &&
-	       !blocks_away(&file->blocks, run->first + run->count) &&
+	       !blocks_has(&file->blocks, run->first + run->count, BLOCK_DAMAGED) &&
+	       !partial_is(file, run->first + run->count) && !blocks_away(&file->blocks, run->first + run->count) &&
 	       state_of(file, run->first + run->count) == run->state)
 		run->count++;
 	if (run->first + run->count <= last)
@@ -275,19 +275,14 @@ static int read_run(struct ramfile *file, struct read_run *run)
 /* The first block of the run lacks pages that are in its stored copy. */
 static int complete_first(struct ramfile *file, struct read_run *run)
 {
-	bool mine;
 	int err;
 
 	lock_get(&file->lock);
 	err = wait_rest(run, run->first, true);
-	mine = !err && run->first < file->blocks.count && blocks_state(&file->blocks, run->first) == BLOCK_RESIDENT;
-	if (mine)
-		blocks_set_state(&file->blocks, run->first, BLOCK_UPDATING);
-	lock_put(&file->lock);
-	if (mine) {
-		err = partial_complete(file, run->work, run->first);
-		file_end_update(file, run->first, BLOCK_RESIDENT);
-	}
+	if (err)
+		lock_put(&file->lock);
+	else
+		err = partial_complete_at_rest(file, run->work, run->first);
 	return err ? err : -EAGAIN;
 }
 
