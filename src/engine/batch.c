@@ -70,7 +70,7 @@ struct batch_block *batch_take(struct batch *batch, uint64_t block, enum block_s
 				     .was = blocks_state(blocks, block),
 				     .hotness = { .generation = heat_age(blocks, block),
 						  .tier = blocks_tier(blocks, block) },
-				     .partial = blocks_has(blocks, block, BLOCK_PARTIAL),
+				     .partial = partial_is(batch->file, block),
 				     .damaged = blocks_has(blocks, block, BLOCK_DAMAGED) };
 	if (in_dram && blocks_has(blocks, block, BLOCK_STORED))
 		one->stored = blocks->ident[block];
@@ -105,15 +105,7 @@ int batch_protect(struct batch *batch, batch_pick *pick, bool on)
 
 int batch_read(struct batch *batch, struct work *work, const struct batch_block *one, uint8_t *plain)
 {
-	struct ramfile *file = batch->file;
-	int err;
-
-	if (one->partial)
-		err = partial_read(file, work, one->block, plain);
-	else
-		err = arena_read(&file->arena, plain, one->length, one->block * file->block_bytes);
-	memset(plain + one->content, 0, file->block_bytes - one->content);
-	return err;
+	return partial_read(batch->file, work, one->block, plain);
 }
 
 uint8_t *batch_slot(struct batch *batch, struct batch_block *one)
@@ -209,7 +201,7 @@ int batch_forget_one(struct batch *batch, struct batch_block *one)
 	one->done = !one->err;
 	if (one->done && one->partial) { /* what it lacked was zeros, and is so without the key */
 		lock_get(&file->lock);
-		blocks_clear(&file->blocks, one->block, BLOCK_PARTIAL);
+		partial_end(file, one->block);
 		lock_put(&file->lock);
 		one->partial = false;
 	}
