@@ -52,7 +52,7 @@ struct member {
 	uint64_t content;       /* of those, bytes that are in the file */
 	struct tierfs_ident ident;
 	const uint8_t *plain; /* what was read of it, in the batch */
-	bool partial;         /* absent pages are in the stored copy */
+	bool partial;         /* some of it was in the stored copy alone */
 	bool rests;           /* left alone, and no less idle for it */
 	bool torn;            /* some of its pages may have gone, and are in the stored copy */
 	enum plan plan;
@@ -103,7 +103,7 @@ static int take(struct batch *batch, const uint32_t *block, size_t count)
 		*member = (struct member){ .block = block[i],
 					   .length = file_block_length(file, block[i]),
 					   .content = file_block_content(file, block[i]),
-					   .partial = blocks_has(&file->blocks, block[i], BLOCK_PARTIAL) };
+					   .partial = partial_is(file, block[i]) };
 		batch->count++;
 	}
 	lock_put(&file->lock);
@@ -276,8 +276,8 @@ static size_t readable(const struct batch *batch, size_t i)
 	return run;
 }
 
-/* The content of the member and of those that are read with it, a slot for each: what the arena has, and where that is
- * only a part of a block, the stored copy below. ret_count: of how many; also after an error. */
+/* The content of the member and of those that are read with it, a slot for each. ret_count: of how many; also after an
+ * error. */
 static int read_members(struct batch *batch, size_t i, uint8_t *plain, size_t *ret_count)
 {
 	struct ramfile *file = batch->file;
@@ -384,7 +384,7 @@ static int forget_zero(struct batch *batch, struct member *member)
 	if (!err && stored) {
 		lock_get(&file->lock);
 		blocks_set_stored(&file->blocks, member->block, 0, IDENT_NONE);
-		blocks_clear(&file->blocks, member->block, BLOCK_PARTIAL); /* what it lacked was zeros, and is so now */
+		partial_end(file, member->block); /* what it lacked was zeros, and is so now */
 		lock_put(&file->lock);
 		member->partial = false;
 	}
@@ -507,7 +507,7 @@ static void finish(struct batch *batch, struct demote_result *ret)
 			if (!member->rests)
 				heat_used(&file->blocks, block);
 			if (member->torn)
-				blocks_set(&file->blocks, block, BLOCK_PARTIAL);
+				partial_leave(file, block);
 			waiters |= file_settle(file, block, BLOCK_RESIDENT);
 			aborted++;
 			continue;
