@@ -283,7 +283,7 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 {
 	uint64_t length = file_block_length(file, block);
 	bool cancelled = blocks_state(&file->blocks, block) == BLOCK_STORING;
-	bool partial = blocks_has(&file->blocks, block, BLOCK_PARTIAL);
+	bool partial = partial_is(file, block);
 	bool damaged = blocks_has(&file->blocks, block, BLOCK_DAMAGED);
 	bool was_poisoned = blocks_has(&file->blocks, block, BLOCK_POISONED);
 	bool waiters, poisoned = false;

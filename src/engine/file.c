@@ -10,6 +10,7 @@
 #include "engine/engine.h"
 #include "engine/heal.h"
 #include "engine/mappers.h"
+#include "engine/partial.h"
 #include "engine/room.h"
 
 /* A round of a file that sleeps, because nothing of it is in DRAM. */
@@ -56,7 +57,7 @@ bool file_settle(struct ramfile *file, uint64_t block, enum block_state state)
 
 	blocks_clear(&file->blocks, block, BLOCK_WAITERS);
 	blocks_set_state(&file->blocks, block, state);
-	if (state != BLOCK_COLD && !blocks_has(&file->blocks, block, BLOCK_PARTIAL))
+	if (state != BLOCK_COLD && !partial_is(file, block))
 		heal_soon(file, block);
 	if (waiters)
 		pthread_cond_broadcast(&file->settled);

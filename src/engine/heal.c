@@ -7,6 +7,7 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/mappers.h"
+#include "engine/partial.h"
 #include "engine/retry.h"
 
 struct healing {
@@ -61,7 +62,7 @@ int heal_now(struct ramfile *file, uint64_t block, uint64_t length)
 	struct healing healing = { .file = file, .offset = block * file->block_bytes, .length = length };
 
 	lock_get(&file->lock);
-	healing.zeros = !blocks_has(&file->blocks, block, BLOCK_PARTIAL | BLOCK_DAMAGED);
+	healing.zeros = !partial_is(file, block) && !blocks_has(&file->blocks, block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
 	mappers_each(file, heal_one, &healing);
 	if (healing.err == -EBUSY || healing.err == -ENOMEM || healing.err == -ENOSPC)
