@@ -59,6 +59,11 @@ while read -r _ _ _ _ headers owners _; do
 	owner "$headers" ${owners//,/ }
 done < <(grep -v '^#' tools/libraries)
 
+# What a block lacks and how it comes is known in one place.
+while IFS= read -r file; do
+	finding "$file names BLOCK_PARTIAL: engine/partial.h has what there is to ask and to say of it"
+done < <(grep -rlw BLOCK_PARTIAL src tools | grep -vE '^src/(engine/partial|mem/blocks)\.[ch]$')
+
 # libtierfs runs inside other people's programs: system headers and its own only.
 while IFS=: read -r file include; do
 	case $include in
