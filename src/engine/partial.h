@@ -16,7 +16,7 @@
  * Who needs the whole block asks for it here, partial or not: partial_read() leaves the arena as it is,
  * partial_complete() makes the block an ordinary one.
  *
- * 0 or -errno: -EIO the copy cannot be read, as of stored_fetch(), or the arena cannot; -ENOMEM, -ENOSPC. After an error
+ * 0 or -errno: -EIO the copy cannot be read, as of stored_fetch(), or the arena; -ENOMEM, -ENOSPC. After an error
  * the block is as partial as before. "Under lock" is under file->lock. The others are called without it and block on
  * I/O, and use work->value; partial_complete() also work->plain.
  */
@@ -34,7 +34,7 @@ static inline bool partial_is(const struct ramfile *file, uint64_t block)
 {
 	return blocks_has(&file->blocks, block, BLOCK_PARTIAL);
 }
-/* Under lock, the caller owns the block: the arena has some of its pages, and its stored copy the content of the others.
+/* Under lock, the caller owns the block: the arena has some of its pages, and its stored copy the content of others.
  * Without a key those are zeros, and the block is whole. */
 void partial_leave(struct ramfile *file, uint64_t block);
 /* Under lock, the caller owns the block: nothing of it is in the stored copy alone. All its pages are in the arena, or
