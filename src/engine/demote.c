@@ -38,6 +38,7 @@
 #include "engine/mapper.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
+#include "engine/stored.h"
 #include "engine/work.h"
 
 #define BATCH_BLOCKS 256
@@ -281,17 +282,14 @@ static size_t readable(const struct batch *batch, size_t i)
 static int read_members(struct batch *batch, size_t i, uint8_t *plain, size_t *ret_count)
 {
 	struct ramfile *file = batch->file;
-	const struct member *first = &batch->member[i], *last;
 	uint64_t block_bytes = file->block_bytes;
 	size_t count = *ret_count = readable(batch, i);
+	const struct member *first = &batch->member[i], *last = first + count - 1;
 	int err;
 
-	last = first + count - 1;
-	if (first->partial)
-		err = partial_read(file, batch->work, first->block, plain);
-	else
-		err = arena_read(&file->arena, plain, (count - 1) * block_bytes + last->length,
-				 first->block * block_bytes);
+	if (count == 1)
+		return partial_read(file, batch->work, first->block, plain);
+	err = arena_read(&file->arena, plain, (count - 1) * block_bytes + last->length, first->block * block_bytes);
 	plain += (count - 1) * block_bytes; /* only the file's last block is not all of the file */
 	memset(plain + last->content, 0, block_bytes - last->content);
 	return err;
@@ -373,17 +371,10 @@ static int encode_member(struct batch *batch, struct member *member, const uint8
 static int forget_zero(struct batch *batch, struct member *member)
 {
 	struct ramfile *file = batch->file;
-	struct store *store = engine_store(file->engine);
-	bool stored;
-	int err;
+	int err = stored_forget(file, member->block);
 
-	lock_get(&file->lock);
-	stored = blocks_has(&file->blocks, member->block, BLOCK_STORED);
-	lock_put(&file->lock);
-	err = stored ? store->ops->remove(store, file->ino, member->block, 1) : 0;
-	if (!err && stored) {
+	if (!err && member->partial) {
 		lock_get(&file->lock);
-		blocks_set_stored(&file->blocks, member->block, 0, IDENT_NONE);
 		partial_end(file, member->block); /* what it lacked was zeros, and is so now */
 		lock_put(&file->lock);
 		member->partial = false;
@@ -404,8 +395,8 @@ static int encode(struct batch *batch)
 			continue;
 		err = read_members(batch, i, plain, &run);
 		if (err == -EIO && batch->member[i].partial) {
-			batch->member[i].plan =
-				PLAN_SKIP; /* what it lacks cannot be read: it stays, and the others go */
+			/* What it lacks cannot be read: it stays, and the others go. */
+			batch->member[i].plan = PLAN_SKIP;
 			continue;
 		}
 		for (size_t k = 0; k < run && !err; k++)
