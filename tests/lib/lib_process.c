@@ -1,6 +1,7 @@
 #include "lib_process.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@ struct process {
 	struct ramfile *file;
 	int arena;
 	uint64_t pages;
+	pthread_mutex_t lock; /* guards what follows: the engine calls from threads of its own, too */
 	uint8_t *mapped, *guarded, *poison; /* a page each */
 	uint32_t block_pages;
 	uint64_t acknowledged, round; /* the agent's: last round answered, last round asked for */
@@ -43,6 +45,21 @@ static struct process *of(struct mapper *mapper)
 	return (struct process *)mapper;
 }
 
+static void unlock(pthread_mutex_t **lock)
+{
+	pthread_mutex_unlock(*lock);
+}
+
+static pthread_mutex_t *locked(struct process *process)
+{
+	pthread_mutex_lock(&process->lock);
+	return &process->lock;
+}
+
+/* Until the end of the scope. */
+#define LOCKED(process) __attribute__((cleanup(unlock), unused)) pthread_mutex_t *lock = locked(process)
+
+/* Under lock. */
 static int enter(struct process *process, enum process_call call)
 {
 	process->calls++;
@@ -61,6 +78,7 @@ static bool present(const struct process *process, uint64_t page)
 static int process_protect(struct mapper *mapper, uint64_t offset, uint64_t length, bool on)
 {
 	struct process *process = of(mapper);
+	LOCKED(process);
 	int err = enter(process, PROCESS_PROTECT);
 
 	for (uint64_t page = offset / PAGE; !err && page < (offset + length) / PAGE && page < process->pages; page++)
@@ -68,6 +86,7 @@ static int process_protect(struct mapper *mapper, uint64_t offset, uint64_t leng
 	return err;
 }
 
+/* Under lock. */
 static int fill(struct process *process, uint64_t offset, const void *data, uint64_t length)
 {
 	for (uint64_t at = 0; at < length; at += PAGE) {
@@ -89,15 +108,16 @@ static int fill(struct process *process, uint64_t offset, const void *data, uint
 static int process_fill(struct mapper *mapper, uint64_t offset, const void *data, uint64_t length)
 {
 	struct process *process = of(mapper);
+	LOCKED(process);
 	int err = enter(process, PROCESS_FILL);
 
 	return err ? err : fill(process, offset, data, length);
 }
 
-static int process_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t length)
+/* Under lock. */
+static int fill_zero(struct process *process, uint64_t offset, uint64_t length)
 {
 	static const char zeros[PAGE];
-	struct process *process = of(mapper);
 	int err = enter(process, PROCESS_FILL_ZERO);
 
 	for (uint64_t at = 0; !err && at < length; at += PAGE)
@@ -105,9 +125,18 @@ static int process_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t le
 	return err;
 }
 
+static int process_fill_zero(struct mapper *mapper, uint64_t offset, uint64_t length)
+{
+	struct process *process = of(mapper);
+	LOCKED(process);
+
+	return fill_zero(process, offset, length);
+}
+
 static int process_wake(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
 	struct process *process = of(mapper);
+	LOCKED(process);
 	int err = enter(process, PROCESS_WAKE);
 
 	/* Touches are tried again by the test. */
@@ -127,6 +156,7 @@ static int process_wake(struct mapper *mapper, uint64_t offset, uint64_t length)
 static int process_poison(struct mapper *mapper, uint64_t offset, uint64_t length)
 {
 	struct process *process = of(mapper);
+	LOCKED(process);
 
 	process->poisoned = true;
 	for (uint64_t page = offset / PAGE; page < (offset + length) / PAGE && page < process->pages; page++)
@@ -138,10 +168,11 @@ static int process_poison(struct mapper *mapper, uint64_t offset, uint64_t lengt
 static int process_heal(struct mapper *mapper, uint64_t offset, uint64_t length, bool zeros)
 {
 	struct process *process = of(mapper);
+	LOCKED(process);
 	int err = enter(process, PROCESS_HEAL);
 
 	if (!err && zeros)
-		err = process_fill_zero(mapper, offset, length);
+		err = fill_zero(process, offset, length);
 	for (uint64_t page = offset / PAGE; !err && page < (offset + length) / PAGE && page < process->pages; page++) {
 		if (!present(process, page))
 			continue;
@@ -155,6 +186,7 @@ static int process_heal(struct mapper *mapper, uint64_t offset, uint64_t length,
 static int process_look(struct mapper *mapper, uint64_t first, uint64_t count, uint8_t *used)
 {
 	struct process *process = of(mapper);
+	LOCKED(process);
 	int err = enter(process, PROCESS_LOOK);
 
 	if (err)
@@ -171,6 +203,7 @@ static int process_look(struct mapper *mapper, uint64_t first, uint64_t count, u
 static int process_zap(struct mapper *mapper, uint64_t first, uint64_t count, const uint8_t *mark, uint64_t round)
 {
 	struct process *process = of(mapper);
+	LOCKED(process);
 	bool fails = enter(process, PROCESS_ZAP); /* what is not zapped stays mapped; the round ends all the same */
 
 	for (uint64_t i = 0; !fails && i < count * process->block_pages; i++)
@@ -220,6 +253,7 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 	process->guarded = calloc(process->pages + 1, 1);
 	process->poison = calloc(process->pages + 1, 1);
 	process->arena = -1;
+	pthread_mutex_init(&process->lock, NULL);
 	err = process->mapped && process->guarded && process->poison ? 0 : -ENOMEM;
 	if (!err)
 		err = mappers_arena_fd(file, true, &process->arena);
@@ -246,57 +280,73 @@ void process_unmap(struct process *process)
 		return;
 	attach_remove(process->file, &process->mapper);
 	close(process->arena);
+	pthread_mutex_destroy(&process->lock);
 	free(process->mapped);
 	free(process->guarded);
 	free(process->poison);
 	free(process);
 }
 
+enum touched { TOUCHED, TOUCHED_MISSING, TOUCHED_PROTECTED, TOUCHED_FAILED };
+
+/* What the processor does: nobody protects the page between the look at its entry and the access. */
+static enum touched try_touch(struct process *process, uint64_t offset, void *buf, uint64_t length, bool write)
+{
+	LOCKED(process);
+	uint64_t page = offset / PAGE;
+	ssize_t done;
+
+	process->poisoned = process->poison[page];
+	if (process->poisoned)
+		return TOUCHED;
+	process->mapped[page] = present(process, page);
+	if (!process->mapped[page])
+		return TOUCHED_MISSING;
+	if (write && process->guarded[page])
+		return TOUCHED_PROTECTED;
+	done = write ? process_pwrite(process->arena, buf, length, (off_t)offset)
+		     : process_pread(process->arena, buf, length, (off_t)offset);
+	return done == (ssize_t)length ? TOUCHED : TOUCHED_FAILED;
+}
+
 bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t length, bool write)
 {
-	uint64_t page = offset / PAGE;
-
-	process->poisoned = false;
 	for (int tries = 0; tries < TRIES; tries++) {
-		if (process->poison[page]) {
-			process->poisoned = true;
-			return true;
-		}
-		if (!present(process, page)) {
-			process->mapped[page] = 0;
-			fault_serve(process->file, &process->mapper, page * PAGE, FAULT_MISSING, clock_ns());
-			continue;
-		}
-		process->mapped[page] = 1;
-		if (write && process->guarded[page]) {
-			fault_serve(process->file, &process->mapper, page * PAGE, FAULT_PROTECTED, clock_ns());
-			continue;
-		}
-		if (write)
-			return process_pwrite(process->arena, buf, length, (off_t)offset) == (ssize_t)length;
-		return process_pread(process->arena, buf, length, (off_t)offset) == (ssize_t)length;
+		enum touched touched = try_touch(process, offset, buf, length, write);
+
+		if (touched == TOUCHED || touched == TOUCHED_FAILED)
+			return touched == TOUCHED;
+		fault_serve(process->file, &process->mapper, offset / PAGE * PAGE,
+			    touched == TOUCHED_PROTECTED ? FAULT_PROTECTED : FAULT_MISSING, clock_ns());
 	}
 	return false;
 }
 
 void process_fail_fill(struct process *process, unsigned int nth)
 {
+	LOCKED(process);
+
 	process->fail_fill = nth;
 }
 
 void process_fail_call(struct process *process, enum process_call call, unsigned int nth)
 {
+	LOCKED(process);
+
 	process->fail_kind = call;
 	process->fail_call = nth;
 }
 
-uint64_t process_calls(const struct process *process)
+uint64_t process_calls(struct process *process)
 {
+	LOCKED(process);
+
 	return process->calls;
 }
 
 bool process_was_woken(struct process *process, uint64_t offset, uint64_t length)
 {
+	LOCKED(process);
 	bool was = process->woken_start <= offset && offset + length <= process->woken_end;
 
 	process->woken_start = process->woken_end = 0;
@@ -305,6 +355,8 @@ bool process_was_woken(struct process *process, uint64_t offset, uint64_t length
 
 void process_map_anew(struct process *process)
 {
+	LOCKED(process);
+
 	memset(process->mapped, 0, process->pages);
 	memset(process->poison, 0, process->pages);
 }

@@ -4,7 +4,7 @@
  * is an entry that is mapped or not, and write-protected or not (a protection outlives the entry, as on shmem). A touch
  * of an absent page is a missing fault, a write to a protected one a protect fault; both go to fault_serve() on the
  * caller's thread and the touch is tried again. A fault that is not resolved at once leaves the toucher waiting:
- * process_touch() says so. Single-threaded use.
+ * process_touch() says so. One thread uses it; the engine may call from others.
  */
 #pragma once
 
@@ -43,7 +43,7 @@ enum process_call {
  * none does. */
 void process_fail_call(struct process *process, enum process_call call, unsigned int nth);
 /* Calls of any kind so far. */
-uint64_t process_calls(const struct process *process);
+uint64_t process_calls(struct process *process);
 /* Bytes of the range were woken since the last call of this. */
 bool process_was_woken(struct process *process, uint64_t offset, uint64_t length);
 /* Zaps are acknowledged when this is called, as a slow agent would. */
