@@ -4,16 +4,32 @@
 
 #include <errno.h>
 
+#include "base/clock.h"
 #include "engine/file.h"
 #include "engine/forget.h"
 #include "engine/mappers.h"
 #include "engine/parked.h"
 #include "engine/partial.h"
 
+/* close(2) returns before the kernel's word of it has been read here, so who opened the file, closed it and attaches it
+ * may come first. */
+#define CLOSING_NS (1 * NS_PER_S)
+
+static void await_close(struct ramfile *file)
+{
+	uint64_t deadline_ns = clock_ns() + CLOSING_NS;
+
+	LOCK_SCOPE(&file->lock);
+	while (file->cache.opens && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
+		;
+}
+
 int attach_add(struct ramfile *file, struct mapper *mapper)
 {
-	int err = file_begin_change(file);
+	int err;
 
+	await_close(file);
+	err = file_begin_change(file);
 	if (err)
 		return err;
 	err = partial_complete_all(file);

@@ -77,6 +77,7 @@ void cache_close_file(struct ramfile *file)
 		engine_set_demand(file->engine, file);
 		arena_set_mark(&file->arena, ARENA_MARK_PLAIN,
 			       false); /* left behind, it keeps others from attaching, and no more */
+		pthread_cond_broadcast(&file->settled); /* who attaches waits for it */
 	}
 }
 

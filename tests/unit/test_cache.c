@@ -147,6 +147,28 @@ START_TEST(who_attaches_has_the_kernel_forget)
 }
 END_TEST
 
+static void *close_thread(void *arg)
+{
+	(void)arg;
+	usleep(50 * 1000);
+	cache_close_file(file);
+	return NULL;
+}
+
+/* The kernel tells of a close(2) after it has returned. */
+START_TEST(who_attaches_waits_for_a_close_that_is_under_way)
+{
+	struct process *process;
+	pthread_t thread;
+
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
+	ck_assert_int_eq(pthread_create(&thread, NULL, close_thread, NULL), 0);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	process_unmap(process);
+}
+END_TEST
+
 static void *fill_thread(void *arg)
 {
 	*(int *)arg = fill(1);
@@ -296,6 +318,7 @@ int main(void)
 	tcase_add_test(tests, nothing_is_cached_of_an_attached_file);
 	tcase_add_test(tests, a_holder_that_is_not_back_counts);
 	tcase_add_test(tests, who_attaches_has_the_kernel_forget);
+	tcase_add_test(tests, who_attaches_waits_for_a_close_that_is_under_way);
 	tcase_add_test(tests, a_fill_that_waits_is_refused_when_somebody_attaches);
 	tcase_add_test(tests, a_read_does_not_wait_for_a_block_that_is_stored);
 	tcase_add_test(tests, a_hole_that_a_plain_mapping_may_have_written_is_data);
