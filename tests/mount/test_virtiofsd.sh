@@ -28,6 +28,11 @@ both_are_back()
 	[ "$(stat_of "$T/mnt/memory" mappers)" = 2 ]
 }
 
+none_is_left()
+{
+	[ "$(stat_of "$T/mnt/memory" mappers)" = 0 ]
+}
+
 start
 truncate -s 16M "$T/mnt/memory"
 mkdir "$T/share"
@@ -52,6 +57,8 @@ for sandbox in chroot namespace; do
 	wait_for 30 both_are_back || fail "$sandbox: who has the memory does not come to a new daemon: $(cat "$T/virtiofsd")"
 	echo >&8
 	wait_for 20 gone "$program" || fail "$sandbox: virtiofsd does not end"
+	wait_for 20 gone "$front" || fail "$sandbox: who has shared the memory does not end"
+	wait_for 20 none_is_left || fail "$sandbox: who has ended counts as a mapper still"
 	exec 8>&-
 done
 tierfs_stop "$T/mnt"
