@@ -284,7 +284,7 @@ check check-unit check-root: deps
 
 .PHONY: run-check run-check-unit run-check-root
 run-check: tests
-	@$(RUN_TESTS) $(UNIT_TESTS) $(ROOT_TESTS)
+	@TIERFS_TEST_LANES=2 $(RUN_TESTS) $(UNIT_TESTS) $(ROOT_TESTS)
 run-check-unit: $(TESTS) $(REPLAYS)
 	@$(RUN_TESTS) $(UNIT_TESTS)
 run-check-root: tests

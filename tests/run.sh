@@ -8,6 +8,7 @@
 # a runtime directory or a cgroup (tierfs-test-MARK), is removed and makes it fail.
 #
 # Runs that are given the same empty directory as TIERFS_TEST_CLAIMS divide the tests among them: each is run by whoever comes to it first.
+# With TIERFS_TEST_LANES=2 a run divides its programs so with a second one that it starts itself. A script runs alone.
 #
 # A script sets its own time limit with a line "# timeout: SECONDS" among its first 20; a program with "/* timeout: SECONDS */".
 set -u
@@ -34,6 +35,7 @@ export UBSAN_OPTIONS="print_stacktrace=1 ${UBSAN_OPTIONS:-}"
 passed=0 failed=0 skipped=0
 failures=()
 test_dir='' test_mark='' test_pools='' test_pid=''
+lane='' lane_dir=''
 
 # gcc's ThreadSanitizer knows only the address layout without much randomization.
 launcher=()
@@ -124,6 +126,11 @@ sweep()
 
 interrupted()
 {
+	if [ -n "$lane" ]; then
+		kill -TERM "$lane" 2>/dev/null
+		wait "$lane" 2>/dev/null
+	fi
+	[ -z "$lane_dir" ] || rm -rf "$lane_dir"
 	if [ -n "$test_pid" ]; then
 		kill -TERM "$test_pid" 2>/dev/null
 		wait "$test_pid" 2>/dev/null
@@ -225,14 +232,55 @@ run_test() # TEST
 	fi
 }
 
+# --- the second lane ---
+
+start_lane() # TEST...
+{
+	local programs=() test
+	for test in "$@"; do
+		[[ $test == *.sh ]] || programs+=("$test")
+	done
+	[ ${#programs[@]} -gt 1 ] || return 0
+	lane_dir=$(mktemp -d "${TMPDIR:-/tmp}/tierfs-lane.XXXXXX") || exit 1
+	export TIERFS_TEST_CLAIMS=$lane_dir/claims
+	mkdir "$TIERFS_TEST_CLAIMS"
+	TIERFS_TEST_LANES=1 "$0" "${programs[@]}" >"$lane_dir/log" 2>&1 &
+	lane=$!
+}
+
+end_lane()
+{
+	local sum
+	[ -n "$lane" ] || return 0
+	wait "$lane"
+	lane=''
+	sum=$(tail -n 1 "$lane_dir/log")
+	if [[ $sum =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+		passed=$((passed + BASH_REMATCH[1]))
+		failed=$((failed + BASH_REMATCH[2]))
+		skipped=$((skipped + BASH_REMATCH[3]))
+	else
+		failed=$((failed + 1))
+		failures+=("failed: the second lane: $sum")
+	fi
+	grep -av -e '^failed: ' -e "^$sum\$" "$lane_dir/log"
+	mapfile -t -O "${#failures[@]}" failures < <(grep -a '^failed: ' "$lane_dir/log")
+	rm -rf "$lane_dir"
+	lane_dir=''
+	unset TIERFS_TEST_CLAIMS
+}
+
+[ "${TIERFS_TEST_LANES:-1}" -eq 1 ] || [ -n "${TIERFS_TEST_CLAIMS:-}" ] || start_lane "$@"
 for test in "$@"; do
 	case $test in
 	/*) ;;
 	*) test=$PWD/$test ;;
 	esac
+	[[ $test != *.sh ]] || end_lane
 	[ -z "${TIERFS_TEST_CLAIMS:-}" ] || mkdir "$TIERFS_TEST_CLAIMS/${test//\//_}" 2>/dev/null || continue
 	run_test "$test"
 done
+end_lane
 [ ${#failures[@]} -eq 0 ] || printf '%s\n' "${failures[@]}"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
