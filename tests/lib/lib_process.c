@@ -28,7 +28,7 @@ struct process {
 	struct ramfile *file;
 	int arena;
 	uint64_t pages;
-	pthread_mutex_t lock; /* guards what follows: the engine calls from threads of its own, too */
+	pthread_mutex_t lock;               /* guards what follows: the engine calls from threads of its own, too */
 	uint8_t *mapped, *guarded, *poison; /* a page each */
 	uint32_t block_pages;
 	uint64_t acknowledged, round; /* the agent's: last round answered, last round asked for */
