@@ -94,6 +94,7 @@ void attach_remove(struct ramfile *file, struct mapper *mapper)
 	/* A zap round may have waited for this one. */
 	lock_get(&file->lock);
 	round = file->heat.round + 1;
+	pthread_cond_broadcast(&file->settled); /* an open may wait for it */
 	lock_put(&file->lock);
 	mappers_zapped(file, NULL, round);
 }

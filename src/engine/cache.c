@@ -45,8 +45,19 @@
 /* A write back waits while this part of the budget is in copies that are not stored yet. */
 #define STAGED_DIVISOR 4
 #define STAGED_WAIT_NS (2 * NS_PER_S)
+/* How long an open waits for mappers whose processes have ended. Memory that another process shares stays attached. */
+#define ENDING_NS (1 * NS_PER_S)
 
 /* --- opens --------------------------------------------------------------------------------------------------- */
+
+/* Under lock. That a process has ended is seen here later than by who waited for it. */
+static void await_end(struct ramfile *file)
+{
+	uint64_t deadline_ns = clock_ns() + ENDING_NS;
+
+	while (mappers_all_end(file) && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
+		;
+}
 
 enum cache_kind cache_open_file(struct ramfile *file)
 {
@@ -54,6 +65,7 @@ enum cache_kind cache_open_file(struct ramfile *file)
 	unsigned int mappers;
 
 	LOCK_SCOPE(&file->lock);
+	await_end(file);
 	lock_get(&file->mappers.lock);
 	mappers = file->mappers.count;
 	lock_put(&file->mappers.lock);

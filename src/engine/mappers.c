@@ -234,6 +234,16 @@ bool mappers_stranger(struct ramfile *file)
 	return err != -ENOENT;
 }
 
+bool mappers_all_end(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->mappers.lock);
+
+	for (struct mapper *mapper = file->mappers.list; mapper; mapper = mapper->next)
+		if (!mapper->leaving && (!mapper->ops->ended || !mapper->ops->ended(mapper)))
+			return false;
+	return file->mappers.list != NULL;
+}
+
 bool mappers_attached(struct ramfile *file)
 {
 	unsigned int mappers;

@@ -31,6 +31,8 @@ unsigned int mappers_each(struct ramfile *file, mappers_fn *fn, void *arg);
  * mapper is leaving. */
 bool mappers_hold(struct ramfile *file, struct mapper *mapper);
 void mappers_drop(struct ramfile *file, struct mapper *mapper);
+/* There is a mapper, and of each it is known that it is about to be removed. */
+bool mappers_all_end(struct ramfile *file);
 /* attach_remove() was called. */
 bool mappers_leaves(struct ramfile *file, const struct mapper *mapper);
 /* Every thread of the mappers that waits for the blocks tries again. */

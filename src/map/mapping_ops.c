@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -558,6 +559,13 @@ static int mapping_split(struct mapper *mapper, uint64_t offset, uint64_t length
 	return err;
 }
 
+static bool mapping_ended(struct mapper *mapper)
+{
+	struct pollfd ended = { .fd = of(mapper)->pidfd, .events = POLLIN };
+
+	return poll(&ended, 1, 0) == 1;
+}
+
 static const struct mapper_ops OPS = {
 	.waiting = mapping_waiting,
 	.protect = mapping_protect,
@@ -571,6 +579,7 @@ static const struct mapper_ops OPS = {
 	.look_runs = mapping_look_runs,
 	.zap = mapping_zap,
 	.split = mapping_split,
+	.ended = mapping_ended,
 };
 
 bool mapping_ops_zapped(struct mapping *mapping, uint64_t seq)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -28,6 +29,7 @@ struct process {
 	struct ramfile *file;
 	int arena;
 	uint64_t pages;
+	_Atomic bool ended;
 	pthread_mutex_t lock;               /* guards what follows: the engine calls from threads of its own, too */
 	uint8_t *mapped, *guarded, *poison; /* a page each */
 	uint32_t block_pages;
@@ -224,6 +226,11 @@ static int process_split(struct mapper *mapper, uint64_t offset, uint64_t length
 	return 0;
 }
 
+static bool process_ended(struct mapper *mapper)
+{
+	return atomic_load(&of(mapper)->ended);
+}
+
 static const struct mapper_ops OPS = {
 	.protect = process_protect,
 	.fill = process_fill,
@@ -234,6 +241,7 @@ static const struct mapper_ops OPS = {
 	.look = process_look,
 	.zap = process_zap,
 	.split = process_split,
+	.ended = process_ended,
 };
 
 int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
@@ -272,6 +280,11 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 	}
 	*ret = process;
 	return 0;
+}
+
+void process_end(struct process *process)
+{
+	atomic_store(&process->ended, true);
 }
 
 void process_unmap(struct process *process)

@@ -18,6 +18,8 @@ struct process;
 /* Maps the whole file. The size must not change while it is mapped. */
 int process_map(struct ramfile *file, uint64_t holder, struct process **ret);
 void process_unmap(struct process *process);
+/* Ends, which the engine is told of by process_unmap() only. */
+void process_end(struct process *process);
 
 /* Copies length bytes of one page out of, or into, memory. False: the thread waits for a fault that others will
  * resolve. */

@@ -71,6 +71,11 @@ note "  and after it, what the kernel had cached before is not believed"
 assert_ok tierctl run "$plain" "$ram" punch 16 >/dev/null
 assert_eq "$(dd if="$ram" bs=4096 count=1 status=none | od -An -tu8 -N8 | tr -d ' ')" 0 "the first word after a punch"
 assert_ok "$plain" "$ram" dirty 8388608 check 8388608
+note "  one after the other, at once"
+for ((i = 0; i < 20; i++)); do
+	assert_ok tierctl run "$plain" "$ram" dirty 4096 check 4096
+	assert_ok "$plain" "$ram" check 4096
+done
 tierfs_stop "$T/mnt"
 
 note "map=attached"

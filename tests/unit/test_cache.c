@@ -169,6 +169,29 @@ START_TEST(who_attaches_waits_for_a_close_that_is_under_way)
 }
 END_TEST
 
+static void *unmap_thread(void *arg)
+{
+	usleep(50 * 1000);
+	process_unmap(arg);
+	return NULL;
+}
+
+/* Of a process that has ended, which is known here later than to who waited for it. */
+START_TEST(who_opens_waits_for_an_end_that_is_under_way)
+{
+	struct process *process;
+	pthread_t thread;
+
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(cache_open_file(file), CACHE_NO);
+	process_end(process);
+	ck_assert_int_eq(pthread_create(&thread, NULL, unmap_thread, process), 0);
+	ck_assert_int_ne(cache_open_file(file), CACHE_NO);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	cache_close_file(file);
+}
+END_TEST
+
 static void *fill_thread(void *arg)
 {
 	*(int *)arg = fill(1);
@@ -319,6 +342,7 @@ int main(void)
 	tcase_add_test(tests, a_holder_that_is_not_back_counts);
 	tcase_add_test(tests, who_attaches_has_the_kernel_forget);
 	tcase_add_test(tests, who_attaches_waits_for_a_close_that_is_under_way);
+	tcase_add_test(tests, who_opens_waits_for_an_end_that_is_under_way);
 	tcase_add_test(tests, a_fill_that_waits_is_refused_when_somebody_attaches);
 	tcase_add_test(tests, a_read_does_not_wait_for_a_block_that_is_stored);
 	tcase_add_test(tests, a_hole_that_a_plain_mapping_may_have_written_is_data);
