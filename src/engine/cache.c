@@ -87,8 +87,8 @@ void cache_close_file(struct ramfile *file)
 
 	if (file->cache.opens && --file->cache.opens == 0) {
 		engine_set_demand(file->engine, file);
-		arena_set_mark(&file->arena, ARENA_MARK_PLAIN,
-			       false); /* left behind, it keeps others from attaching, and no more */
+		/* Left behind, it keeps others from attaching, and no more. */
+		arena_set_mark(&file->arena, ARENA_MARK_PLAIN, false);
 		pthread_cond_broadcast(&file->settled); /* who attaches waits for it */
 	}
 }
