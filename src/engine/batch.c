@@ -13,14 +13,24 @@
 #include "engine/partial.h"
 #include "engine/stored.h"
 
-int batch_init(struct batch *batch, struct ramfile *file, size_t blocks, size_t values)
+int batch_init_in(struct batch *batch, struct ramfile *file, size_t blocks, size_t values, uint8_t *buffer)
 {
-	*batch = (struct batch){ .file = file, .most = blocks, .most_values = values };
+	*batch = (struct batch){
+		.file = file, .most = blocks, .most_values = values, .values = buffer, .lent = buffer != NULL
+	};
 	batch->block = calloc(blocks, sizeof(*batch->block));
 	batch->run = calloc(blocks, sizeof(*batch->run));
 	batch->item = calloc(values, sizeof(*batch->item));
-	batch->values = malloc(values * codec_bound(file->block_bytes));
-	return batch->block && batch->run && batch->item && batch->values ? 0 : -ENOMEM;
+	return batch->block && batch->run && batch->item ? 0 : -ENOMEM;
+}
+
+int batch_init(struct batch *batch, struct ramfile *file, size_t blocks, size_t values)
+{
+	int err = batch_init_in(batch, file, blocks, values, NULL);
+
+	if (!err)
+		batch->values = malloc(values * codec_bound(file->block_bytes));
+	return err || batch->values ? err : -ENOMEM;
 }
 
 void batch_fini(struct batch *batch)
@@ -28,7 +38,8 @@ void batch_fini(struct batch *batch)
 	free(batch->block);
 	free(batch->run);
 	free(batch->item);
-	free(batch->values);
+	if (!batch->lent)
+		free(batch->values);
 }
 
 void batch_clear(struct batch *batch)
@@ -74,6 +85,8 @@ struct batch_block *batch_take(struct batch *batch, uint64_t block, enum block_s
 	if (in_dram && blocks_has(blocks, block, BLOCK_STORED))
 		one->stored = blocks->ident[block];
 	blocks_set_state(blocks, block, passing);
+	if (passing == BLOCK_STORING)
+		blocks_set(blocks, block, BLOCK_OWNED);
 	return one;
 }
 

@@ -71,10 +71,13 @@ struct batch {
 	_Atomic size_t values_used;
 	struct store_item *item;
 	uint8_t *values; /* slots of codec_bound() */
+	bool lent;       /* they are the caller's */
 };
 
 /* Room for so many blocks, and values of so many of them. -ENOMEM. */
 int batch_init(struct batch *batch, struct ramfile *file, size_t blocks, size_t values);
+/* The same, the values in a buffer of the caller's. */
+int batch_init_in(struct batch *batch, struct ramfile *file, size_t blocks, size_t values, uint8_t *buffer);
 void batch_fini(struct batch *batch); /* takes a zeroed struct, and one whose init failed */
 /* Forgets the blocks, which have settled: the batch is empty. */
 void batch_clear(struct batch *batch);
@@ -83,7 +86,8 @@ void batch_clear(struct batch *batch);
 void batch_begin(struct batch *batch);
 void batch_end(struct batch *batch);
 
-/* Under lock: the block comes into that state. It is at rest, nobody owns it, and there is room in the batch. */
+/* Under lock: the block comes into that state. It is at rest, nobody owns it, and there is room in the batch. Who takes
+ * for STORING owns it (BLOCK_OWNED) also when a write fault has taken the block back, and gives that up himself. */
 struct batch_block *batch_take(struct batch *batch, uint64_t block, enum block_state passing);
 
 typedef bool batch_pick(const struct batch_block *one);

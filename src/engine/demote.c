@@ -32,13 +32,12 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/huge.h"
-#include "engine/mapper.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
-#include "engine/stored.h"
 #include "engine/work.h"
 
 #define BATCH_BLOCKS 256
@@ -46,580 +45,470 @@
 #define BATCH_BYTES (UINT64_C(2) << 20)
 #define READ_BYTES (128U << 10)
 
-enum plan { PLAN_SKIP, PLAN_ZERO, PLAN_CLEAN, PLAN_STORE };
-
+/* What a demotion knows of a block beyond what every batch does. */
 struct member {
-	uint64_t block, length; /* length in bytes: shorter for the last block of the file */
-	uint64_t content;       /* of those, bytes that are in the file */
-	struct tierfs_ident ident;
-	const uint8_t *plain; /* what was read of it, in the batch */
-	bool partial;         /* some of it was in the stored copy alone */
+	const uint8_t *plain; /* what was read of it */
 	bool rests;           /* left alone, and no less idle for it */
 	bool torn;            /* some of its pages may have gone, and are in the stored copy */
-	enum plan plan;
-	size_t item; /* PLAN_STORE: index in items */
 };
 
-struct batch {
-	struct ramfile *file;
+struct demotion {
+	struct batch batch; /* BATCH_LEFT: the block stays. Until it is encoded the others are BATCH_STORE */
 	struct work *work;
-	size_t count;
-	struct member member[BATCH_BLOCKS];
-	bool soon; /* its blocks may be wanted again soon */
-	size_t items, copies;
-	struct store_item item[BATCH_BLOCKS];
-	struct store_item copy[BATCH_BLOCKS]; /* of PLAN_CLEAN: for the nearer part of the store */
+	struct member member[BATCH_BLOCKS];   /* of each block of the batch */
+	bool soon;                            /* its blocks may be wanted again soon */
+	struct store_item copy[BATCH_BLOCKS]; /* of BATCH_SAME: for the nearer part of the store */
 	uint8_t used[BATCH_BLOCKS], held[BATCH_BLOCKS];
-	uint8_t *values;
 	uint8_t *plain; /* a slot for each block, as it was read in step 4 */
 	bool mapped;    /* somebody has the file attached */
 };
 
+static bool is_left(const struct batch_block *one)
+{
+	return one->verdict == BATCH_LEFT;
+}
+
+static bool goes(const struct batch_block *one)
+{
+	return one->verdict != BATCH_LEFT;
+}
+
 /* --- steps -------------------------------------------------------------------------------------------------- */
 
-static int take(struct batch *batch, const uint32_t *block, size_t count)
+static int take(struct demotion *demotion, const uint32_t *block, size_t count)
 {
+	struct batch *batch = &demotion->batch;
 	struct ramfile *file = batch->file;
 	bool stranger;
 
 	lock_get(&file->lock);
-	while (file->attaching)
-		lock_wait(&file->lock, &file->settled);
-	file->batches++; /* no mapper comes in from here on */
+	batch_begin(batch);
 	lock_put(&file->lock);
 	stranger = mappers_stranger(file) || huge_is_opaque(file);
 	lock_get(&file->mappers.lock);
-	batch->mapped = file->mappers.count > 0;
+	demotion->mapped = file->mappers.count > 0;
 	lock_put(&file->mappers.lock);
 
 	lock_get(&file->lock);
 	for (size_t i = 0; i < count && !stranger; i++) {
-		struct member *member = &batch->member[batch->count];
-
 		if (block[i] >= file->blocks.count || blocks_state(&file->blocks, block[i]) != BLOCK_RESIDENT ||
 		    blocks_has(&file->blocks, block[i], BLOCK_PINNED | BLOCK_OWNED))
 			continue;
-		blocks_set_state(&file->blocks, block[i], BLOCK_STORING);
-		blocks_set(&file->blocks, block[i], BLOCK_OWNED);
-		*member = (struct member){ .block = block[i],
-					   .length = file_block_length(file, block[i]),
-					   .content = file_block_content(file, block[i]),
-					   .partial = partial_is(file, block[i]) };
-		batch->count++;
+		demotion->member[batch->count] = (struct member){ 0 };
+		batch_take(batch, block[i], BLOCK_STORING);
 	}
 	lock_put(&file->lock);
 	return stranger ? -EBUSY : 0;
 }
 
-typedef int span_fn(struct ramfile *file, uint64_t offset, uint64_t length);
-
-/* Calls fn for each maximal run of neighbouring members: of those that are left alone, or of those that are not. Goes
- * on after an error. Returns the first one. */
-static int each_span(struct batch *batch, bool skipped, span_fn *fn)
-{
-	uint64_t start = 0, length = 0;
-	int err = 0, first_err = 0;
-
-	for (size_t i = 0; i < batch->count; i++) {
-		const struct member *member = &batch->member[i];
-		uint64_t offset = member->block * batch->file->block_bytes;
-
-		if ((member->plan == PLAN_SKIP) != skipped)
-			continue;
-		if (length && start + length == offset) {
-			length += member->length;
-			continue;
-		}
-		if (length)
-			err = fn(batch->file, start, length);
-		if (err && !first_err)
-			first_err = err;
-		start = offset;
-		length = member->length;
-	}
-	if (length)
-		err = fn(batch->file, start, length);
-	return first_err ? first_err : err;
-}
-
-/* The same runs as a list. Returns how many; run has room for BATCH_BLOCKS. */
-static size_t collect_runs(const struct batch *batch, bool skipped, struct mapper_run *run)
-{
-	uint64_t block_bytes = batch->file->block_bytes;
-	size_t count = 0;
-
-	for (size_t i = 0; i < batch->count; i++) {
-		const struct member *member = &batch->member[i];
-		uint64_t offset = member->block * block_bytes;
-
-		if ((member->plan == PLAN_SKIP) != skipped)
-			continue;
-		if (count && run[count - 1].offset + run[count - 1].length == offset)
-			run[count - 1].length += member->length;
-		else
-			run[count++] = (struct mapper_run){ .offset = offset, .length = member->length };
-	}
-	return count;
-}
-
-static int protect_skipped(struct batch *batch, bool on)
-{
-	struct mapper_run run[BATCH_BLOCKS];
-
-	return mappers_protect_runs(batch->file, run, collect_runs(batch, true, run), on);
-}
-
-static int span_punch(struct ramfile *file, uint64_t offset, uint64_t length)
-{
-	return arena_punch(&file->arena, offset, length);
-}
-
-/* How many members from i on are neighbours. */
+/* How many blocks from i on are neighbours. */
 static size_t neighbours(const struct batch *batch, size_t i)
 {
 	size_t run = 1;
 
-	while (i + run < batch->count && batch->member[i + run].block == batch->member[i].block + run)
+	while (i + run < batch->count && batch->block[i + run].block == batch->block[i].block + run)
 		run++;
 	return run;
 }
 
-static void look_used(struct batch *batch)
+static void look_used(struct demotion *demotion)
 {
-	struct mapper_run run[BATCH_BLOCKS];
+	struct batch *batch = &demotion->batch;
 	size_t runs = 0;
 
 	for (size_t i = 0, count; i < batch->count; i += count) {
 		count = neighbours(batch, i);
-		run[runs++] = (struct mapper_run){ .offset = batch->member[i].block * batch->file->block_bytes,
-						   .length = count * batch->file->block_bytes };
+		batch->run[runs++] = (struct mapper_run){ .offset = batch->block[i].block * batch->file->block_bytes,
+							  .length = count * batch->file->block_bytes };
 	}
-	mappers_look_runs(batch->file, run, runs, batch->used);
+	mappers_look_runs(batch->file, batch->run, runs, demotion->used);
 }
 
 static void look_referenced(struct batch *batch, uint8_t *referenced)
 {
 	for (size_t i = 0, run; i < batch->count; i += run) {
 		run = neighbours(batch, i);
-		engine_look_pins(batch->file->engine, batch->file, true, batch->member[i].block, run, &referenced[i]);
+		engine_look_pins(batch->file->engine, batch->file, true, batch->block[i].block, run, &referenced[i]);
 	}
 }
 
 /* Where min_idle is short: a block that somebody refers to without a pin is left alone until it has been idle for long.
  */
-static void drop_referenced(struct batch *batch)
+static void drop_referenced(struct demotion *demotion)
 {
+	struct batch *batch = &demotion->batch;
 	struct ramfile *file = batch->file;
 	uint64_t long_ns = engine_referenced_idle(file->engine);
 	uint8_t referenced[BATCH_BLOCKS] = { 0 };
 	unsigned int idle_long;
 
-	if (!long_ns || !batch->mapped)
+	if (!long_ns || !demotion->mapped)
 		return;
 	look_referenced(batch, referenced);
 	lock_get(&file->lock);
 	idle_long = heat_idle_generation(&file->heat, long_ns, clock_ns());
 	for (size_t i = 0; i < batch->count; i++) {
-		struct member *member = &batch->member[i];
+		struct batch_block *one = &batch->block[i];
 
-		if (member->plan == PLAN_SKIP || !referenced[i] || file->blocks.generation[member->block] >= idle_long)
+		if (is_left(one) || !referenced[i] || file->blocks.generation[one->block] >= idle_long)
 			continue;
-		member->plan = PLAN_SKIP;
-		member->rests = true;
+		one->verdict = BATCH_LEFT;
+		demotion->member[i].rests = true;
 	}
 	lock_put(&file->lock);
 }
 
-/* How many members from i on are neighbours that nobody uses; 0 if somebody uses this one. */
-static size_t unused(const struct batch *batch, size_t i)
+/* How many blocks from i on are neighbours that nobody uses; 0 if somebody uses this one. */
+static size_t unused(const struct demotion *demotion, size_t i)
 {
-	size_t most = neighbours(batch, i), run = 0;
+	size_t most = neighbours(&demotion->batch, i), run = 0;
 
-	while (run < most && !batch->used[i + run])
+	while (run < most && !demotion->used[i + run])
 		run++;
 	return run;
 }
 
-static void drop_used(struct batch *batch)
+static void drop_used(struct demotion *demotion)
 {
-	uint64_t held = 0;
+	struct batch *batch = &demotion->batch;
+	struct ramfile *file = batch->file;
+	uint8_t *held = demotion->held;
+	uint64_t held_count = 0;
 
-	memset(batch->used, 0, batch->count);
-	memset(batch->held, 0, batch->count);
-	look_used(batch);
+	memset(demotion->used, 0, batch->count);
+	memset(held, 0, batch->count);
+	look_used(demotion);
 	for (size_t i = 0, run; i < batch->count; i += run ? run : 1) {
-		run = unused(batch, i);
+		run = unused(demotion, i);
 		if (!run)
 			continue;
-		engine_look_pins(batch->file->engine, batch->file, false, batch->member[i].block, run, &batch->held[i]);
-		if (memchr(&batch->held[i], 1, run))
-			huge_split_blocks(batch->file, batch->member[i].block, run, &batch->held[i]);
+		engine_look_pins(file->engine, file, false, batch->block[i].block, run, &held[i]);
+		if (memchr(&held[i], 1, run))
+			huge_split_blocks(file, batch->block[i].block, run, &held[i]);
 		for (size_t k = i; k < i + run; k++)
-			held += batch->held[k];
+			held_count += held[k];
 	}
 	for (size_t i = 0; i < batch->count; i++)
-		batch->member[i].plan = batch->used[i] || batch->held[i] ? PLAN_SKIP : PLAN_STORE;
-	if (held)
-		engine_count_pinned(batch->file->engine, held);
-	drop_referenced(batch);
+		batch->block[i].verdict = demotion->used[i] || held[i] ? BATCH_LEFT : BATCH_STORE;
+	if (held_count)
+		engine_count_pinned(file->engine, held_count);
+	drop_referenced(demotion);
 }
 
-/* How many members from i on are read at once: neighbours that are whole, as far as a processor's cache takes them. */
+/* How many blocks from i on are read at once: neighbours that are whole, as far as a processor's cache takes them. */
 static size_t readable(const struct batch *batch, size_t i)
 {
 	size_t most = neighbours(batch, i), run = 1;
 
 	if (most > READ_BYTES / batch->file->block_bytes)
 		most = READ_BYTES / batch->file->block_bytes;
-	while (run < most && !batch->member[i].partial && !batch->member[i + run].partial &&
-	       batch->member[i + run].plan != PLAN_SKIP)
+	while (run < most && !batch->block[i].partial && !batch->block[i + run].partial && goes(&batch->block[i + run]))
 		run++;
 	return run;
 }
 
-/* The content of the member and of those that are read with it, a slot for each. ret_count: of how many; also after an
+/* The content of the block and of those that are read with it, a slot for each. ret_count: of how many; also after an
  * error. */
-static int read_members(struct batch *batch, size_t i, uint8_t *plain, size_t *ret_count)
+static int read_run(struct demotion *demotion, size_t i, uint8_t *plain, size_t *ret_count)
 {
-	struct ramfile *file = batch->file;
-	uint64_t block_bytes = file->block_bytes;
+	struct batch *batch = &demotion->batch;
+	uint64_t block_bytes = batch->file->block_bytes;
 	size_t count = *ret_count = readable(batch, i);
-	const struct member *first = &batch->member[i], *last = first + count - 1;
+	const struct batch_block *first = &batch->block[i], *last = first + count - 1;
 	int err;
 
 	if (count == 1)
-		return partial_read(file, batch->work, first->block, plain);
-	err = arena_read(&file->arena, plain, (count - 1) * block_bytes + last->length, first->block * block_bytes);
+		return batch_read(batch, demotion->work, first, plain);
+	err = arena_read(&batch->file->arena, plain, (count - 1) * block_bytes + last->length,
+			 first->block * block_bytes);
 	plain += (count - 1) * block_bytes; /* only the file's last block is not all of the file */
 	memset(plain + last->content, 0, block_bytes - last->content);
 	return err;
 }
 
-/* What is known of the block; plan SKIP if it was taken back. */
-static void inspect(struct batch *batch, struct member *member, struct tierfs_ident *ret_stored,
-		    struct codec_hotness *ret)
-{
-	struct ramfile *file = batch->file;
-
-	LOCK_SCOPE(&file->lock);
-	if (blocks_state(&file->blocks, member->block) != BLOCK_STORING)
-		member->plan = PLAN_SKIP;
-	*ret_stored = blocks_has(&file->blocks, member->block, BLOCK_STORED) ? file->blocks.ident[member->block]
-									     : IDENT_NONE;
-	ret->generation = heat_age(&file->blocks, member->block);
-	ret->tier = blocks_tier(&file->blocks, member->block);
-}
-
-/* What was read of a block, as a value behind those that the batch has made. */
-static int encode_plain(struct batch *batch, const struct member *member, struct codec_hotness hotness,
-			struct store_item *ret)
-{
-	struct ramfile *file = batch->file;
-	struct store_key key = { .ino = file->ino, .block = member->block };
-	size_t bound = codec_bound(file->block_bytes), length;
-	uint8_t *value = batch->values + (batch->items + batch->copies) * bound;
-	int err = codec_encode(batch->work->codec, key, hotness, member->plain, member->ident, value, bound, &length);
-
-	if (!err)
-		*ret = (struct store_item){ .key = key, .value = value, .length_bytes = (uint32_t)length };
-	return err;
-}
-
 /* The stored copy of a clean block may lie far. If it may be wanted again soon, one is put near. */
-static int encode_copy(struct batch *batch, const struct member *member, struct codec_hotness hotness)
+static int make_copy(struct demotion *demotion, struct batch_block *one, const uint8_t *plain)
 {
-	struct store *store = engine_store(batch->file->engine);
+	struct ramfile *file = demotion->batch.file;
+	struct store *store = engine_store(file->engine);
+
+	if (!demotion->soon || !store->ops->renew ||
+	    store->ops->renew(store, (struct store_key){ file->ino, one->block }))
+		return 0;
+	return batch_make_value(&demotion->batch, demotion->work, one, plain);
+}
+
+static int encode_block(struct demotion *demotion, size_t i, const uint8_t *plain)
+{
+	struct batch_block *one = &demotion->batch.block[i];
+	struct ramfile *file = demotion->batch.file;
 	int err;
 
-	if (!batch->soon || !store->ops->renew ||
-	    store->ops->renew(store, (struct store_key){ batch->file->ino, member->block }))
+	demotion->member[i].plain = plain;
+	lock_get(&file->lock);
+	if (blocks_state(&file->blocks, one->block) != BLOCK_STORING)
+		one->verdict = BATCH_LEFT; /* it was taken back */
+	lock_put(&file->lock);
+	if (is_left(one))
 		return 0;
-	err = encode_plain(batch, member, hotness, &batch->copy[batch->copies]);
-	if (!err)
-		batch->copies++;
-	return err;
+	err = batch_encode(&demotion->batch, demotion->work, one, plain);
+	return err || one->verdict != BATCH_SAME ? err : make_copy(demotion, one, plain);
 }
 
-static int encode_member(struct batch *batch, struct member *member, const uint8_t *plain)
+static int encode(struct demotion *demotion)
 {
-	uint32_t block_bytes = batch->file->block_bytes;
-	struct codec_hotness hotness;
-	struct tierfs_ident stored;
-	int err;
-
-	inspect(batch, member, &stored, &hotness);
-	if (member->plan == PLAN_SKIP)
-		return 0;
-	member->plain = plain;
-	if (codec_is_zero(plain, block_bytes)) {
-		member->plan = PLAN_ZERO;
-		return 0;
-	}
-	member->ident = mac_of(batch->work->mac, plain, block_bytes);
-	if (ident_same(stored, member->ident)) {
-		member->plan = PLAN_CLEAN;
-		return encode_copy(batch, member, hotness);
-	}
-	member->item = batch->items;
-	err = encode_plain(batch, member, hotness, &batch->item[member->item]);
-	if (!err)
-		batch->items++;
-	return err;
-}
-
-/* The stored copy of a block that is all zero goes while the zeros are still in the arena. */
-static int forget_zero(struct batch *batch, struct member *member)
-{
-	struct ramfile *file = batch->file;
-	int err = stored_forget(file, member->block);
-
-	if (!err && member->partial) {
-		lock_get(&file->lock);
-		partial_end(file, member->block); /* what it lacked was zeros, and is so now */
-		lock_put(&file->lock);
-		member->partial = false;
-	}
-	return err;
-}
-
-static int encode(struct batch *batch)
-{
+	struct batch *batch = &demotion->batch;
 	size_t block_bytes = batch->file->block_bytes, run;
 
 	for (size_t i = 0; i < batch->count; i += run) {
-		uint8_t *plain = batch->plain + i * block_bytes;
+		uint8_t *plain = demotion->plain + i * block_bytes;
 		int err;
 
 		run = 1;
-		if (batch->member[i].plan == PLAN_SKIP)
+		if (is_left(&batch->block[i]))
 			continue;
-		err = read_members(batch, i, plain, &run);
-		if (err == -EIO && batch->member[i].partial) {
-			/* What it lacks cannot be read: it stays, and the others go. */
-			batch->member[i].plan = PLAN_SKIP;
+		err = read_run(demotion, i, plain, &run);
+		if (err == -EIO && batch->block[i].partial) {
+			batch->block[i].verdict =
+				BATCH_LEFT; /* what it lacks cannot be read: it stays, and the others go */
 			continue;
 		}
 		for (size_t k = 0; k < run && !err; k++)
-			err = encode_member(batch, &batch->member[i + k], plain + k * block_bytes);
+			err = encode_block(demotion, i + k, plain + k * block_bytes);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-static int write_out(struct batch *batch)
+static void put_copies(struct demotion *demotion)
 {
-	struct ramfile *file = batch->file;
-	struct store *store = engine_store(file->engine);
-	int err = encode(batch);
+	struct batch *batch = &demotion->batch;
+	struct store *store = engine_store(batch->file->engine);
+	size_t copies = 0;
 
-	if (err)
-		return err;
-	if (batch->items)
-		err = store->ops->put(store, batch->item, batch->items);
-	if (batch->copies)
-		store->ops->put_copies(store, batch->copy, batch->copies);
-	/* Also for blocks that were taken back meanwhile: the key exists now. After an error it is old or new. */
-	lock_get(&file->lock);
-	for (size_t i = 0; i < batch->count; i++)
-		if (batch->member[i].plan == PLAN_STORE)
-			blocks_set_stored(&file->blocks, batch->member[i].block,
-					  batch->item[batch->member[i].item].length_bytes,
-					  err ? IDENT_NONE : batch->member[i].ident);
-	lock_put(&file->lock);
-	for (size_t i = 0; i < batch->count && !err; i++)
-		if (batch->member[i].plan == PLAN_ZERO)
-			err = forget_zero(batch, &batch->member[i]);
-	return err;
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct batch_block *one = &batch->block[i];
+
+		if (one->verdict == BATCH_SAME && one->value_bytes)
+			demotion->copy[copies++] = (struct store_item){ .key = { batch->file->ino, one->block },
+									.value = one->value,
+									.length_bytes = one->value_bytes };
+	}
+	if (copies)
+		store->ops->put_copies(store, demotion->copy, copies);
+}
+
+/* Also for blocks that were taken back meanwhile: the key exists then. The stored copy of a block that is all zero goes
+ * while the zeros are still in the arena. */
+static int write_out(struct demotion *demotion)
+{
+	int err = encode(demotion);
+
+	if (!err) {
+		err = batch_put(&demotion->batch);
+		put_copies(demotion);
+	}
+	return err ? err : batch_forget(&demotion->batch);
 }
 
 static void commit(struct batch *batch)
 {
 	struct ramfile *file = batch->file;
 
-	lock_get(&file->lock);
+	LOCK_SCOPE(&file->lock);
 	for (size_t i = 0; i < batch->count; i++) {
-		struct member *member = &batch->member[i];
+		struct batch_block *one = &batch->block[i];
 
-		if (member->plan == PLAN_SKIP)
+		if (is_left(one))
 			continue;
-		if (blocks_state(&file->blocks, member->block) == BLOCK_STORING) {
-			blocks_set(&file->blocks, member->block, BLOCK_COMMITTING);
-			file->punches[member->block % PUNCH_SLOTS]++;
+		if (blocks_state(&file->blocks, one->block) == BLOCK_STORING) {
+			blocks_set(&file->blocks, one->block, BLOCK_COMMITTING);
+			file->punches[one->block % PUNCH_SLOTS]++;
 		} else {
-			member->plan = PLAN_SKIP;
+			one->verdict = BATCH_LEFT;
 		}
 	}
-	lock_put(&file->lock);
 }
 
 /* What was encoded is still the content. It is read to where the values were, which are in the store now. */
-static void verify(struct batch *batch)
+static void verify(struct demotion *demotion)
 {
+	struct batch *batch = &demotion->batch;
 	size_t block_bytes = batch->file->block_bytes, run;
 
 	for (size_t i = 0; i < batch->count; i += run) {
-		struct member *member = &batch->member[i];
+		struct batch_block *one = &batch->block[i];
 		int err;
 
 		run = 1;
 		/* Where nobody maps the arena only the daemon writes to it. */
-		if (member->plan == PLAN_SKIP || (!batch->mapped && member->partial))
+		if (is_left(one) || (!demotion->mapped && one->partial))
 			continue;
-		err = read_members(batch, i, batch->values, &run);
+		err = read_run(demotion, i, batch->values, &run);
 		for (size_t k = 0; k < run; k++)
-			if (err || memcmp(batch->values + k * block_bytes, member[k].plain, block_bytes) != 0)
-				member[k].plan = PLAN_SKIP;
+			if (err ||
+			    memcmp(batch->values + k * block_bytes, demotion->member[i + k].plain, block_bytes) != 0)
+				one[k].verdict = BATCH_LEFT;
 	}
 }
 
-/* Ends the state of every block that is still ours, and the ownership of all. */
-static void finish(struct batch *batch, struct demote_result *ret)
+/* Under lock: the block ends in the state that became of it, if it is still ours. */
+static void settle(struct demotion *demotion, size_t i, struct demote_result *ret)
 {
+	struct batch *batch = &demotion->batch;
+	struct batch_block *one = &batch->block[i];
 	struct ramfile *file = batch->file;
-	uint64_t aborted = 0, demoted = 0, clean = 0;
-	bool waiters = false;
+
+	blocks_clear(&file->blocks, one->block, BLOCK_OWNED);
+	if (blocks_state(&file->blocks, one->block) != BLOCK_STORING) {
+		/* Taken back, and counted, by a write fault; those who wait for the owner go on. */
+		one->waiters = !blocks_passing(&file->blocks, one->block) &&
+			       blocks_has(&file->blocks, one->block, BLOCK_WAITERS);
+		if (one->waiters)
+			blocks_clear(&file->blocks, one->block, BLOCK_WAITERS);
+	} else if (is_left(one)) {
+		if (!demotion->member[i].rests)
+			heat_used(&file->blocks, one->block);
+		if (demotion->member[i].torn)
+			partial_leave(file, one->block);
+		batch_settle(batch, one, BLOCK_RESIDENT);
+		ret->aborted++;
+	} else {
+		heat_demoted(&file->blocks, one->block);
+		batch_settle(batch, one, one->verdict == BATCH_ZERO ? BLOCK_HOLE : BLOCK_COLD);
+		ret->demoted++;
+		ret->clean += one->verdict == BATCH_SAME;
+	}
+}
+
+static void finish(struct demotion *demotion, struct demote_result *ret)
+{
+	struct batch *batch = &demotion->batch;
+	struct ramfile *file = batch->file;
+	struct demote_result now = { 0 };
 
 	lock_get(&file->lock);
-	for (size_t i = 0; i < batch->count; i++) {
-		const struct member *member = &batch->member[i];
-		uint64_t block = member->block;
-
-		blocks_clear(&file->blocks, block, BLOCK_OWNED);
-		if (blocks_state(&file->blocks, block) != BLOCK_STORING) {
-			/* Taken back, and counted, by a write fault; those who wait for the owner go on. */
-			if (!blocks_passing(&file->blocks, block) && blocks_has(&file->blocks, block, BLOCK_WAITERS)) {
-				blocks_clear(&file->blocks, block, BLOCK_WAITERS);
-				waiters = true;
-			}
-			continue;
-		}
-		if (member->plan == PLAN_SKIP) {
-			if (!member->rests)
-				heat_used(&file->blocks, block);
-			if (member->torn)
-				partial_leave(file, block);
-			waiters |= file_settle(file, block, BLOCK_RESIDENT);
-			aborted++;
-			continue;
-		}
-		clean += member->plan == PLAN_CLEAN;
-		demoted++;
-		heat_demoted(&file->blocks, block);
-		waiters |= file_settle(file, block, member->plan == PLAN_ZERO ? BLOCK_HOLE : BLOCK_COLD);
-	}
-	file->batches--;
+	for (size_t i = 0; i < batch->count; i++)
+		settle(demotion, i, &now);
 	file->changes.ended++;
-	pthread_cond_broadcast(&file->settled);
+	batch_end(batch);
 	lock_put(&file->lock);
-	atomic_fetch_add(&file->counts.demotions, demoted);
-	atomic_fetch_add(&file->counts.clean_demotions, clean);
-	atomic_fetch_add(&file->counts.demotions_aborted, aborted);
-	ret->demoted += demoted;
-	ret->aborted += aborted;
-	if (waiters)
-		mappers_wake(file, batch->member[0].block,
-			     batch->member[batch->count - 1].block - batch->member[0].block + 1);
-	file_release(file, demoted);
+	atomic_fetch_add(&file->counts.demotions, now.demoted);
+	atomic_fetch_add(&file->counts.clean_demotions, now.clean);
+	atomic_fetch_add(&file->counts.demotions_aborted, now.aborted);
+	ret->demoted += now.demoted;
+	ret->clean += now.clean;
+	ret->aborted += now.aborted;
+	batch_wake(batch);
+	file_release(file, now.demoted);
 }
 
 /* A batch that fails says nothing about who is in use. */
-static void leave(struct member *member)
+static void leave(struct demotion *demotion, size_t i)
 {
-	member->rests |= member->plan != PLAN_SKIP;
-	member->plan = PLAN_SKIP;
+	demotion->member[i].rests |= goes(&demotion->batch.block[i]);
+	demotion->batch.block[i].verdict = BATCH_LEFT;
 }
 
 /* A block of which a page is still there is resident. */
-static int punch(struct batch *batch)
+static int punch(struct demotion *demotion)
 {
-	int err = each_span(batch, false, span_punch);
+	struct batch *batch = &demotion->batch;
+	struct ramfile *file = batch->file;
+	size_t runs = batch_runs(batch, goes, batch->run);
+	int err, first_err = 0;
 
-	if (!err)
-		return 0;
-	log_error("file %llu: arena cannot be punched: %s", (unsigned long long)batch->file->ino, strerror(-err));
-	for (size_t i = 0; i < batch->count; i++) {
-		struct member *member = &batch->member[i];
-
-		if (member->plan == PLAN_SKIP || !file_has_pages(batch->file, member->block))
-			continue;
-		member->torn = member->plan != PLAN_ZERO;
-		leave(member);
+	for (size_t i = 0; i < runs; i++) {
+		err = arena_punch(&file->arena, batch->run[i].offset, batch->run[i].length);
+		first_err = first_err ? first_err : err;
 	}
-	return err;
+	if (!first_err)
+		return 0;
+	log_error("file %llu: arena cannot be punched: %s", (unsigned long long)file->ino, strerror(-first_err));
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct batch_block *one = &batch->block[i];
+
+		if (is_left(one) || !file_has_pages(file, one->block))
+			continue;
+		demotion->member[i].torn = one->verdict != BATCH_ZERO;
+		leave(demotion, i);
+	}
+	return first_err;
 }
 
 /* Blocks that stay: their protection goes while their state is still ours, so that it cannot go later from a newer
  * batch. */
-static int run(struct batch *batch)
+static int run(struct demotion *demotion)
 {
-	int err = protect_skipped(batch, true); /* all: plans are SKIP until drop_used() */
+	struct batch *batch = &demotion->batch;
+	int err = batch_protect(batch, is_left, true); /* all of them, until drop_used() */
 
 	if (err) { /* some mapper could write without our knowledge */
 		bool locked = err == -EBUSY || err == -ETIMEDOUT;
 
 		/* Of who does not answer everything counts as in use. */
 		for (size_t i = 0; i < batch->count; i++)
-			batch->member[i].rests = !locked;
-		protect_skipped(batch, false);
+			demotion->member[i].rests = !locked;
+		batch_protect(batch, is_left, false);
 		return locked ? 0 : err;
 	}
-	drop_used(batch);
-	err = write_out(batch);
+	drop_used(demotion);
+	err = write_out(demotion);
 	if (err) {
 		for (size_t i = 0; i < batch->count; i++)
-			leave(&batch->member[i]);
+			leave(demotion, i);
 	} else {
 		commit(batch);
-		verify(batch);
-		err = punch(batch);
+		verify(demotion);
+		err = punch(demotion);
 	}
-	protect_skipped(batch, false);
+	batch_protect(batch, is_left, false);
 	return err;
 }
 
-static int demote_batch(struct batch *batch, const uint32_t *block, size_t count, struct demote_result *ret)
+static int demote_batch(struct demotion *demotion, const uint32_t *block, size_t count, struct demote_result *ret)
 {
 	int err;
 
-	batch->count = 0;
-	batch->items = batch->copies = 0;
-	err = take(batch, block, count);
-	if (!err && batch->count)
-		err = run(batch);
-	finish(batch, ret);
+	batch_clear(&demotion->batch);
+	err = take(demotion, block, count);
+	if (!err && demotion->batch.count)
+		err = run(demotion);
+	finish(demotion, ret);
 	return err;
 }
 
 int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret)
 {
-	size_t most = BATCH_BYTES / file->block_bytes;
-	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
+	struct work_pool *works = engine_works(file->engine);
+	CLEANUP_FREE struct demotion *demotion = calloc(1, sizeof(*demotion));
 	struct work_batch *buffers = NULL;
+	size_t most = BATCH_BYTES / file->block_bytes;
 	int err;
 
 	*ret = (struct demote_result){ 0 };
 	if (most > BATCH_BLOCKS)
 		most = BATCH_BLOCKS;
-	if (!batch)
+	if (!demotion)
 		return -ENOMEM;
-	err = work_batch_get(engine_works(file->engine), most, &buffers);
+	err = work_batch_get(works, most, &buffers);
 	if (err)
 		return err;
-	batch->file = file;
-	batch->values = buffers->values;
-	batch->plain = buffers->plain;
-	batch->soon = soon;
-	batch->work = NULL;
-	err = work_get(engine_works(file->engine), &batch->work);
+	demotion->plain = buffers->plain;
+	demotion->soon = soon;
+	err = batch_init_in(&demotion->batch, file, most, most, buffers->values);
+	if (!err)
+		err = work_get(works, &demotion->work);
 	while (!err && count) {
 		size_t now = count < most ? count : most;
 
-		err = demote_batch(batch, block, now, ret);
+		err = demote_batch(demotion, block, now, ret);
 		block += now;
 		count -= now;
 	}
-	work_put(engine_works(file->engine), batch->work);
-	work_batch_put(engine_works(file->engine), buffers);
+	work_put(works, demotion->work);
+	batch_fini(&demotion->batch);
+	work_batch_put(works, buffers);
 	return err;
 }

@@ -13,7 +13,7 @@
 struct ramfile;
 
 struct demote_result {
-	uint64_t demoted, aborted; /* blocks */
+	uint64_t demoted, clean, aborted; /* blocks. clean: of those demoted, with a stored copy that would do */
 };
 
 /* Demotes the given resident blocks (ascending), those in use excepted. soon: to make room, so that some will come
