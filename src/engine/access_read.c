@@ -188,7 +188,7 @@ static int put_value(struct reader *reader, struct tierfs_access_record *record,
 	if (!err && info.kind == CODEC_AWAY)
 		err = -EREMOTE;
 	if (!err && (!stored || !ident_known(info.ident)))
-		err = codec_decode(work->codec, key, work->value, length, work->plain, &info);
+		err = stored_decode(reader->file, work, record->block, length, work->plain, &info);
 	if (!err && !ident_known(info.ident))
 		info.ident = mac_of(work->mac, work->plain, reader->file->block_bytes);
 	if (!err && stored)

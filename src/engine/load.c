@@ -9,6 +9,7 @@
 #include "engine/file.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
+#include "engine/stored.h"
 #include "engine/work.h"
 
 int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length)
@@ -49,7 +50,7 @@ static int load_value(void *arg, struct store_key key, const void *value, uint32
 	uint8_t *plain = load->work->run + i * load->file->block_bytes;
 
 	/* What fails is found again, and reported, by the fault that needs it. */
-	if (!codec_decode(load->work->codec, key, value, length_bytes, plain, &load->info[i]))
+	if (!stored_decode_value(load->file, load->work, key.block, value, length_bytes, plain, &load->info[i]))
 		load->step[i] = DECODED;
 	return 0;
 }

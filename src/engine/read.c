@@ -148,7 +148,7 @@ static int read_value(void *arg, struct store_key key, const void *value, uint32
 	bool direct = covers(run, key.block);
 	uint8_t *plain = direct ? run->buf + (key.block * run->file->block_bytes - run->offset) : reader->work->plain;
 
-	if (codec_decode(reader->work->codec, key, value, length_bytes, plain, NULL))
+	if (stored_decode_value(run->file, reader->work, key.block, value, length_bytes, plain, NULL))
 		return 0; /* read again alone, and reported there */
 	if (!direct)
 		copy_piece(run, key.block, plain);
@@ -213,7 +213,6 @@ static int walk_run(struct read_run *run)
 static int read_cold(struct read_run *run)
 {
 	struct ramfile *file = run->file;
-	struct store *store = engine_store(file->engine);
 	int err;
 
 	memset(run->done, 0, run->count);
@@ -223,14 +222,13 @@ static int read_cold(struct read_run *run)
 			return err;
 	}
 	for (uint64_t i = 0; i < run->count; i++) {
-		struct store_key key = { .ino = file->ino, .block = run->first + i };
 		size_t length;
 
 		if (run->done[i])
 			continue;
-		err = store->ops->get(store, key, run->work->value, run->work->value_cap, &length);
+		err = stored_get(file, run->work, run->first + i, &length);
 		if (!err)
-			err = codec_decode(run->work->codec, key, run->work->value, length, run->work->plain, NULL);
+			err = stored_decode(file, run->work, run->first + i, length, run->work->plain, NULL);
 		if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT || err == -EREMOTE)
 			return missing_copy(run, run->first + i);
 		if (err)

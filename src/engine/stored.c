@@ -19,10 +19,16 @@ int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *
 	return store->ops->get(store, (struct store_key){ file->ino, block }, work->value, work->value_cap, ret_length);
 }
 
+int stored_decode_value(struct ramfile *file, struct work *work, uint64_t block, const void *value, size_t length,
+			void *plain, struct codec_info *ret)
+{
+	return codec_decode(work->codec, (struct store_key){ file->ino, block }, value, length, plain, ret);
+}
+
 int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
 		  struct codec_info *ret)
 {
-	return codec_decode(work->codec, (struct store_key){ file->ino, block }, work->value, length, plain, ret);
+	return stored_decode_value(file, work, block, work->value, length, plain, ret);
 }
 
 /* A checksum that is wrong twice is damage; once it may have been the way here. */

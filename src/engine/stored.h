@@ -17,7 +17,11 @@ struct ramfile;
 
 /* Gets the value of a block into work->value. Errors of the store. */
 int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length);
-/* Checks and expands what stored_get() got. -EBADMSG: damaged, maybe on the way here only; -EREMOTE: it is away. */
+/* Checks and expands a value that the store has of the block: nobody else in the engine asks the codec for that.
+ * -EBADMSG: damaged, maybe on the way here only; -EREMOTE: it is away; -EPROTONOSUPPORT. ret may be NULL. */
+int stored_decode_value(struct ramfile *file, struct work *work, uint64_t block, const void *value, size_t length,
+			void *plain, struct codec_info *ret);
+/* The same with what stored_get() got. */
 int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
 		  struct codec_info *ret);
 /* Both once more, after -EBADMSG. */
