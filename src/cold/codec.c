@@ -128,9 +128,9 @@ uint64_t codec_checksum(const void *bytes, size_t length_bytes)
 /* Two machine words that may lie at any multiple of 8. */
 typedef uint64_t pair __attribute__((vector_size(16), aligned(8), may_alias));
 
-bool codec_is_zero(const void *plain, size_t length_bytes)
+bool codec_is_zero(const void *raw, size_t length_bytes)
 {
-	const pair *at = plain;
+	const pair *at = raw;
 	const uint64_t *word;
 	size_t left = length_bytes;
 
@@ -149,9 +149,9 @@ bool codec_is_zero(const void *plain, size_t length_bytes)
 
 /* Every 8-byte word equals the one after it: libc's memcmp stops at the first difference and is as wide as the machine.
  */
-static bool is_pattern(const void *plain, size_t length_bytes)
+static bool is_pattern(const void *raw, size_t length_bytes)
 {
-	return memcmp(plain, (const char *)plain + sizeof(uint64_t), length_bytes - sizeof(uint64_t)) == 0;
+	return memcmp(raw, (const char *)raw + sizeof(uint64_t), length_bytes - sizeof(uint64_t)) == 0;
 }
 
 /* Where the checksum is in a header: it covers what is before it. */
@@ -183,13 +183,13 @@ static bool verify(struct store_key key, const uint8_t *header, uint64_t payload
 }
 
 /* 0 and *ret_len, or -E2BIG when compression does not save a sixteenth: it gives up as soon as it sees that. */
-static int compress(struct codec *codec, const void *plain, void *out, enum codec_kind *ret_kind, size_t *ret_len)
+static int compress(struct codec *codec, const void *raw, void *out, enum codec_kind *ret_kind, size_t *ret_len)
 {
 	const struct coder_row *row = &coders[codec->coder];
 	size_t worth = codec->block_bytes - codec->block_bytes / 16;
 
 	*ret_kind = row->kind;
-	return row->coder->compress(&codec->compress[codec->coder], codec->level, plain, codec->block_bytes, out, worth,
+	return row->coder->compress(&codec->compress[codec->coder], codec->level, raw, codec->block_bytes, out, worth,
 				    ret_len);
 }
 
@@ -206,7 +206,7 @@ static void put_header(uint8_t *header, enum codec_kind kind, uint8_t block_shif
 	ident_put(ident, header + AT_IDENT);
 }
 
-int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
+int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *raw,
 		 struct tierfs_ident ident, void *out, size_t cap, size_t *ret_len)
 {
 	uint8_t *header = out;
@@ -217,21 +217,21 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 
 	if (cap < codec_bound(codec->block_bytes))
 		return -ENOBUFS;
-	if (is_pattern(plain, codec->block_bytes)) {
+	if (is_pattern(raw, codec->block_bytes)) {
 		uint64_t pattern;
 
-		memcpy(&pattern, plain, sizeof(pattern));
+		memcpy(&pattern, raw, sizeof(pattern));
 		if (!pattern)
 			return -EINVAL;
 		kind = CODEC_PATTERN;
 		len = sizeof(pattern);
-		memcpy(payload, plain, len);
+		memcpy(payload, raw, len);
 	} else {
-		r = compress(codec, plain, payload, &kind, &len);
+		r = compress(codec, raw, payload, &kind, &len);
 		if (r == -E2BIG) {
 			kind = CODEC_RAW;
 			len = codec->block_bytes;
-			memcpy(payload, plain, len);
+			memcpy(payload, raw, len);
 		} else if (r < 0) {
 			return r;
 		}

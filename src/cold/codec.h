@@ -2,7 +2,7 @@
  *
  * Encoding finds all-zero blocks (which are not stored at all) and blocks filled with one 8-byte pattern, and
  * compresses the rest with what coders.def has for its level, or keeps them raw when that does not pay. A codec decodes
- * every kind, whatever it encodes. The header carries a format version, the codec, hotness, the identity of the plain
+ * every kind, whatever it encodes. The header carries a format version, the codec, hotness, the identity of the raw
  * content (mac.h), and a checksum that covers header, payload and the block's identity, so that a damaged, misplaced or
  * stale-format value is detected.
  *
@@ -42,9 +42,9 @@ struct codec_info {
 	enum codec_kind kind;
 	struct codec_hotness hotness;
 	uint32_t payload_bytes;
-	uint32_t block_bytes;      /* plain size */
+	uint32_t block_bytes;      /* raw size */
 	uint32_t header_bytes;     /* before the payload */
-	struct tierfs_ident ident; /* of the plain content */
+	struct tierfs_ident ident; /* of the raw content */
 };
 
 /* block_bytes: a power of two, 4 KiB to 2 MiB; level: one that coders.def has. Else -EINVAL. */
@@ -57,12 +57,12 @@ size_t codec_bound(uint32_t block_bytes);
 /* Finds damage, by chance and not by intent (XXH3-64). It says nothing of equality: that is what identities are for. */
 uint64_t codec_checksum(const void *bytes, size_t length_bytes);
 
-/* True if all bytes are zero. length_bytes is a multiple of 8, plain is 8-byte aligned. */
-bool codec_is_zero(const void *plain, size_t length_bytes);
+/* True if all bytes are zero. length_bytes is a multiple of 8, raw is 8-byte aligned. */
+bool codec_is_zero(const void *raw, size_t length_bytes);
 
 /* Encodes one block (not all zero: -EINVAL) into out (cap >= codec_bound(), else -ENOBUFS). ident is
  * that of its content. -ENOMEM is possible on the first call only. */
-int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *plain,
+int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness hotness, const void *raw,
 		 struct tierfs_ident ident, void *out, size_t cap, size_t *ret_len);
 
 /* A value of CODEC_HEADER_BYTES that says of a block that its content, of that identity, is away (and on

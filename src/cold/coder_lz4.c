@@ -7,8 +7,7 @@
 
 #include "cold/coder.h"
 
-static int compress(void **state, int level, const void *plain, size_t plain_bytes, void *out, size_t cap,
-		    size_t *ret_len)
+static int compress(void **state, int level, const void *raw, size_t raw_bytes, void *out, size_t cap, size_t *ret_len)
 {
 	int len;
 
@@ -18,19 +17,19 @@ static int compress(void **state, int level, const void *plain, size_t plain_byt
 		if (!*state)
 			return -ENOMEM;
 	}
-	len = LZ4_compress_fast_extState(*state, plain, out, (int)plain_bytes, (int)cap, 1);
+	len = LZ4_compress_fast_extState(*state, raw, out, (int)raw_bytes, (int)cap, 1);
 	if (len <= 0)
 		return -E2BIG;
 	*ret_len = (size_t)len;
 	return 0;
 }
 
-static int expand(void **state, const void *payload, size_t payload_bytes, void *out, size_t plain_bytes)
+static int expand(void **state, const void *payload, size_t payload_bytes, void *out, size_t raw_bytes)
 {
-	int len = LZ4_decompress_safe(payload, out, (int)payload_bytes, (int)plain_bytes);
+	int len = LZ4_decompress_safe(payload, out, (int)payload_bytes, (int)raw_bytes);
 
 	(void)state;
-	return len < 0 || (size_t)len != plain_bytes ? -EBADMSG : 0;
+	return len < 0 || (size_t)len != raw_bytes ? -EBADMSG : 0;
 }
 
 const struct coder coder_lz4 = {

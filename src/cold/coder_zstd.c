@@ -6,8 +6,7 @@
 
 #include "cold/coder.h"
 
-static int compress(void **state, int level, const void *plain, size_t plain_bytes, void *out, size_t cap,
-		    size_t *ret_len)
+static int compress(void **state, int level, const void *raw, size_t raw_bytes, void *out, size_t cap, size_t *ret_len)
 {
 	size_t len;
 
@@ -16,7 +15,7 @@ static int compress(void **state, int level, const void *plain, size_t plain_byt
 		if (!*state)
 			return -ENOMEM;
 	}
-	len = ZSTD_compressCCtx(*state, out, cap, plain, plain_bytes, level);
+	len = ZSTD_compressCCtx(*state, out, cap, raw, raw_bytes, level);
 	if (ZSTD_isError(len))
 		return -E2BIG;
 	*ret_len = len;
@@ -28,7 +27,7 @@ static void free_compress(void *state)
 	ZSTD_freeCCtx(state);
 }
 
-static int expand(void **state, const void *payload, size_t payload_bytes, void *out, size_t plain_bytes)
+static int expand(void **state, const void *payload, size_t payload_bytes, void *out, size_t raw_bytes)
 {
 	size_t len;
 
@@ -37,8 +36,8 @@ static int expand(void **state, const void *payload, size_t payload_bytes, void 
 		if (!*state)
 			return -ENOMEM;
 	}
-	len = ZSTD_decompressDCtx(*state, out, plain_bytes, payload, payload_bytes);
-	return ZSTD_isError(len) || len != plain_bytes ? -EBADMSG : 0;
+	len = ZSTD_decompressDCtx(*state, out, raw_bytes, payload, payload_bytes);
+	return ZSTD_isError(len) || len != raw_bytes ? -EBADMSG : 0;
 }
 
 static void free_expand(void *state)

@@ -103,34 +103,33 @@ void mac_free(struct mac *mac)
 	free(mac);
 }
 
-static bool of_pool(struct mac *mac, const void *plain, size_t length_bytes, uint8_t out[static IDENT_BYTES])
+static bool of_pool(struct mac *mac, const void *raw, size_t length_bytes, uint8_t out[static IDENT_BYTES])
 {
 	uint8_t tag[IDENT_BYTES];
 	int unused;
 
 	/* The keys stay; content goes where data go that are authenticated and not encrypted. */
 	return EVP_EncryptInit_ex(mac->polynomial, NULL, NULL, NULL, nonce) &&
-	       EVP_EncryptUpdate(mac->polynomial, NULL, &unused, plain, (int)length_bytes) &&
+	       EVP_EncryptUpdate(mac->polynomial, NULL, &unused, raw, (int)length_bytes) &&
 	       EVP_EncryptFinal_ex(mac->polynomial, tag, &unused) &&
 	       EVP_CIPHER_CTX_ctrl(mac->polynomial, EVP_CTRL_AEAD_GET_TAG, sizeof(tag), tag) &&
 	       EVP_EncryptUpdate(mac->over, out, &unused, tag, sizeof(tag));
 }
 
-static bool of_list(struct mac *mac, const void *plain, size_t length_bytes, uint8_t out[static IDENT_BYTES])
+static bool of_list(struct mac *mac, const void *raw, size_t length_bytes, uint8_t out[static IDENT_BYTES])
 {
 	size_t size = IDENT_BYTES, length;
 	const OSSL_PARAM params[] = { OSSL_PARAM_construct_size_t(OSSL_MAC_PARAM_SIZE, &size),
 				      OSSL_PARAM_construct_end() };
 
 	return EVP_MAC_init(mac->list, mac->key, sizeof(mac->key), params) &&
-	       EVP_MAC_update(mac->list, plain, length_bytes) && EVP_MAC_final(mac->list, out, &length, IDENT_BYTES);
+	       EVP_MAC_update(mac->list, raw, length_bytes) && EVP_MAC_final(mac->list, out, &length, IDENT_BYTES);
 }
 
-struct tierfs_ident mac_of(struct mac *mac, const void *plain, size_t length_bytes)
+struct tierfs_ident mac_of(struct mac *mac, const void *raw, size_t length_bytes)
 {
 	uint8_t out[IDENT_BYTES];
-	bool made = mac->kind == MAC_POOL ? of_pool(mac, plain, length_bytes, out)
-					  : of_list(mac, plain, length_bytes, out);
+	bool made = mac->kind == MAC_POOL ? of_pool(mac, raw, length_bytes, out) : of_list(mac, raw, length_bytes, out);
 
 	return made ? ident_get(out) : IDENT_NONE;
 }

@@ -25,4 +25,4 @@ int mac_new(enum mac_kind kind, const uint8_t key[static MAC_KEY_BYTES], struct 
 void mac_free(struct mac *mac);                                                             /* takes NULL */
 
 /* The identity of some bytes; IDENT_NONE if it cannot be made, which is equal to nothing. */
-struct tierfs_ident mac_of(struct mac *mac, const void *plain, size_t length_bytes);
+struct tierfs_ident mac_of(struct mac *mac, const void *raw, size_t length_bytes);

@@ -166,7 +166,7 @@ static void put_payload(struct reader *reader, struct tierfs_access_record *reco
 	reader->used += (length + PAYLOAD_ALIGN - 1) & ~(size_t)(PAYLOAD_ALIGN - 1);
 }
 
-static size_t plain_bytes(struct ramfile *file, uint64_t block)
+static size_t raw_bytes(struct ramfile *file, uint64_t block)
 {
 	LOCK_SCOPE(&file->lock);
 
@@ -188,9 +188,9 @@ static int put_value(struct reader *reader, struct tierfs_access_record *record,
 	if (!err && info.kind == CODEC_AWAY)
 		err = -EREMOTE;
 	if (!err && (!stored || !ident_known(info.ident)))
-		err = stored_decode(reader->file, work, record->block, length, work->plain, &info);
+		err = stored_decode(reader->file, work, record->block, length, work->raw, &info);
 	if (!err && !ident_known(info.ident))
-		info.ident = mac_of(work->mac, work->plain, reader->file->block_bytes);
+		info.ident = mac_of(work->mac, work->raw, reader->file->block_bytes);
 	if (!err && stored)
 		err = codec_adopt(work->value, length, work->value_cap, key, away, &hotness, info.ident, &length);
 	if (err)
@@ -201,7 +201,7 @@ static int put_value(struct reader *reader, struct tierfs_access_record *record,
 	if (stored)
 		put_payload(reader, record, TIERFS_FORM_STORED, work->value, length);
 	else
-		put_payload(reader, record, TIERFS_FORM_PLAIN, work->plain, plain_bytes(reader->file, record->block));
+		put_payload(reader, record, TIERFS_FORM_PLAIN, work->raw, raw_bytes(reader->file, record->block));
 	return 0;
 }
 
@@ -240,7 +240,7 @@ static void read_alone(struct reader *reader, struct tierfs_access_record *recor
 	lock_put(&file->lock);
 	if (!cold)
 		return; /* it moved meanwhile: that is the answer */
-	err = stored_fetch(file, reader->work, record->block, reader->work->plain, &info);
+	err = stored_fetch(file, reader->work, record->block, reader->work->raw, &info);
 	if (!err)
 		err = put_value(reader, record, info.header_bytes + info.payload_bytes);
 	lock_get(&file->lock);
@@ -278,7 +278,7 @@ static int read_cold(struct reader *reader)
 	return 0;
 }
 
-static int put_resident(struct reader *reader, struct tierfs_access_record *record, const uint8_t *plain, size_t length)
+static int put_resident(struct reader *reader, struct tierfs_access_record *record, const uint8_t *raw, size_t length)
 {
 	struct work *work = reader->work;
 	struct codec *codec = work->codec;
@@ -288,10 +288,10 @@ static int put_resident(struct reader *reader, struct tierfs_access_record *reco
 	int err = 0;
 
 	if (!(reader->flags & TIERFS_ACCESS_STORED)) {
-		put_payload(reader, record, TIERFS_FORM_PLAIN, plain, length);
+		put_payload(reader, record, TIERFS_FORM_PLAIN, raw, length);
 		return 0;
 	}
-	if (codec_is_zero(plain, reader->file->block_bytes)) {
+	if (codec_is_zero(raw, reader->file->block_bytes)) {
 		record->flags |= TIERFS_BLOCK_ZERO;
 		return 0;
 	}
@@ -300,7 +300,7 @@ static int put_resident(struct reader *reader, struct tierfs_access_record *reco
 		codec = work->quick;
 	}
 	if (!err)
-		err = codec_encode(codec, away, hotness, plain, record->ident, work->value, work->value_cap,
+		err = codec_encode(codec, away, hotness, raw, record->ident, work->value, work->value_cap,
 				   &value_length);
 	if (!err)
 		put_payload(reader, record, TIERFS_FORM_STORED, work->value, value_length);
@@ -321,7 +321,7 @@ static void compare(struct ramfile *file, struct tierfs_access_record *record)
 }
 
 /* What an answer says of a resident block whose content was read; length: as far as the file goes. */
-static void answer_resident(struct reader *reader, struct tierfs_access_record *record, const uint8_t *plain,
+static void answer_resident(struct reader *reader, struct tierfs_access_record *record, const uint8_t *raw,
 			    size_t length)
 {
 	struct ramfile *file = reader->file;
@@ -330,31 +330,31 @@ static void answer_resident(struct reader *reader, struct tierfs_access_record *
 	int err;
 
 	if (reader->flags & (TIERFS_ACCESS_STORED | TIERFS_ACCESS_COMPARE | TIERFS_ACCESS_HASH))
-		record->ident = mac_of(reader->work->mac, plain, file->block_bytes);
+		record->ident = mac_of(reader->work->mac, raw, file->block_bytes);
 	if (reader->flags & TIERFS_ACCESS_COMPARE)
 		compare(file, record);
-	if (reader->flags & TIERFS_ACCESS_HASH && codec_is_zero(plain, file->block_bytes))
+	if (reader->flags & TIERFS_ACCESS_HASH && codec_is_zero(raw, file->block_bytes))
 		record->flags |= TIERFS_BLOCK_ZERO;
-	err = wanted && wants_payload(reader, record) ? put_resident(reader, record, plain, length) : 0;
+	err = wanted && wants_payload(reader, record) ? put_resident(reader, record, raw, length) : 0;
 	if (err)
 		access_fail(record, err);
 }
 
 /* Resident blocks in a row, into room for them. */
-static int read_resident(struct reader *reader, uint64_t i, uint64_t count, uint8_t *plain)
+static int read_resident(struct reader *reader, uint64_t i, uint64_t count, uint8_t *raw)
 {
 	struct ramfile *file = reader->file;
 	size_t block_bytes = file->block_bytes, length = 0;
-	int err = ramfile_read(file, plain, count * block_bytes, reader->record[i].block * block_bytes, &length);
+	int err = ramfile_read(file, raw, count * block_bytes, reader->record[i].block * block_bytes, &length);
 
 	if (err)
 		return err;
-	memset(plain + length, 0, count * block_bytes - length);
+	memset(raw + length, 0, count * block_bytes - length);
 	for (uint64_t j = 0; j < count; j++) {
 		size_t start = j * block_bytes, left = length > start ? length - start : 0;
 
 		if (left)
-			answer_resident(reader, &reader->record[i + j], plain + start,
+			answer_resident(reader, &reader->record[i + j], raw + start,
 					left < block_bytes ? left : block_bytes);
 		else
 			access_fail(&reader->record[i + j], -ENXIO); /* truncated meanwhile */
@@ -387,7 +387,7 @@ static int read_chunk(struct reader *reader)
 		/* One by one it shows which of them is the reason. */
 		count = 0;
 		if (is_read(reader, i)) {
-			int failed = read_resident(reader, i, 1, reader->work->plain);
+			int failed = read_resident(reader, i, 1, reader->work->raw);
 
 			if (failed)
 				access_fail(&reader->record[i], failed);
@@ -537,9 +537,9 @@ static void identify(struct ramfile *file, struct work *work, const struct acces
 		access_fail(record, -EINVAL);
 		return;
 	}
-	memcpy(work->plain, buffer->base + record->payload_at, record->payload_bytes);
-	memset(work->plain + record->payload_bytes, 0, file->block_bytes - record->payload_bytes);
-	record->ident = mac_of(work->mac, work->plain, file->block_bytes);
+	memcpy(work->raw, buffer->base + record->payload_at, record->payload_bytes);
+	memset(work->raw + record->payload_bytes, 0, file->block_bytes - record->payload_bytes);
+	record->ident = mac_of(work->mac, work->raw, file->block_bytes);
 	record->result = TIERFS_ACCESS_READ_OK;
 }
 

@@ -162,13 +162,13 @@ static enum took take(struct writer *writer, size_t i)
 
 static bool tail_is_zero(const struct writer *writer, const struct target *target)
 {
-	const uint8_t *plain = writer->work->plain;
+	const uint8_t *raw = writer->work->raw;
 	size_t block_bytes = writer->file->block_bytes, at = target->block->content;
 
 	/* The codec looks at whole words, and several at a time. */
-	while (at < block_bytes && at % TAIL_ALIGN && !plain[at])
+	while (at < block_bytes && at % TAIL_ALIGN && !raw[at])
 		at++;
-	return at == block_bytes || (at % TAIL_ALIGN == 0 && codec_is_zero(plain + at, block_bytes - at));
+	return at == block_bytes || (at % TAIL_ALIGN == 0 && codec_is_zero(raw + at, block_bytes - at));
 }
 
 /* A block that is resident keeps what it has of the budget, and its stored copy: pages of the arena win over it. */
@@ -176,11 +176,11 @@ static int write_resident(struct writer *writer, struct target *target)
 {
 	struct ramfile *file = writer->file;
 
-	return arena_write(&file->arena, writer->work->plain, target->block->content,
+	return arena_write(&file->arena, writer->work->raw, target->block->content,
 			   target->block->block * file->block_bytes);
 }
 
-/* The content into work->plain; a value that came as stored is checked as a whole, and stays in its slot. */
+/* The content into work->raw; a value that came as stored is checked as a whole, and stays in its slot. */
 static int read_payload(struct writer *writer, struct target *target)
 {
 	const struct tierfs_access_record *record = &target->record;
@@ -196,22 +196,22 @@ static int read_payload(struct writer *writer, struct target *target)
 	if (record->form == TIERFS_FORM_PLAIN) {
 		if (record->payload_bytes != one->content)
 			return -EINVAL;
-		memcpy(work->plain, payload, one->content);
-		memset(work->plain + one->content, 0, block_bytes - one->content);
+		memcpy(work->raw, payload, one->content);
+		memset(work->raw + one->content, 0, block_bytes - one->content);
 		target->said = record->ident;
-		one->ident = mac_of(work->mac, work->plain, block_bytes);
+		one->ident = mac_of(work->mac, work->raw, block_bytes);
 		return 0;
 	}
 	if (record->payload_bytes < CODEC_HEADER_BYTES || record->payload_bytes > codec_bound(block_bytes))
 		return -EBADMSG;
 	slot = batch_slot(&writer->batch, one);
 	memcpy(slot, payload, record->payload_bytes);
-	err = codec_decode(work->codec, away, slot, record->payload_bytes, work->plain, &info);
+	err = codec_decode(work->codec, away, slot, record->payload_bytes, work->raw, &info);
 	if (err)
 		return err;
 	/* A demotion takes the identity for proof that memory equals its copy, so it is never what somebody says. */
 	target->said = info.ident;
-	one->ident = mac_of(work->mac, work->plain, block_bytes);
+	one->ident = mac_of(work->mac, work->raw, block_bytes);
 	return tail_is_zero(writer, target) ? 0 : -EBADMSG;
 }
 
@@ -233,7 +233,7 @@ static int fill_dram(struct writer *writer, struct batch_block *one)
 	if (one->was == BLOCK_HOLE)
 		err = stored_forget(file, block);
 	if (!err)
-		err = arena_write(&file->arena, writer->work->plain, one->content, offset);
+		err = arena_write(&file->arena, writer->work->raw, one->content, offset);
 	/* Not before the content is there, without which it would be a hole. */
 	if (!err && one->damaged && stored_forget(file, block))
 		forget_hash(file, block);
@@ -269,7 +269,7 @@ static int make_value(struct writer *writer, struct target *target)
 		err = codec_adopt(slot, length, bound, away, key, &one->hotness, one->ident, &length);
 		one->value_bytes = (uint32_t)length;
 	} else {
-		err = batch_make_value(&writer->batch, writer->work, one, writer->work->plain);
+		err = batch_make_value(&writer->batch, writer->work, one, writer->work->raw);
 	}
 	if (!err)
 		one->verdict = BATCH_STORE;
@@ -302,7 +302,7 @@ static int prepare(struct writer *writer, struct target *target)
 		err = -ESTALE;
 	if (err)
 		return err;
-	if (codec_is_zero(writer->work->plain, file->block_bytes)) {
+	if (codec_is_zero(writer->work->raw, file->block_bytes)) {
 		one->verdict = BATCH_ZERO;
 		return 0;
 	}

@@ -115,9 +115,9 @@ int batch_protect(struct batch *batch, batch_pick *pick, bool on)
 
 /* --- content ------------------------------------------------------------------------------------------------ */
 
-int batch_read(struct batch *batch, struct work *work, const struct batch_block *one, uint8_t *plain)
+int batch_read(struct batch *batch, struct work *work, const struct batch_block *one, uint8_t *raw)
 {
-	return partial_read(batch->file, work, one->block, plain);
+	return partial_read(batch->file, work, one->block, raw);
 }
 
 uint8_t *batch_slot(struct batch *batch, struct batch_block *one)
@@ -132,32 +132,32 @@ uint8_t *batch_slot(struct batch *batch, struct batch_block *one)
 	return one->value;
 }
 
-int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain)
+int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *raw)
 {
 	struct store_key key = { .ino = batch->file->ino, .block = one->block };
 	size_t length = 0;
-	int err = codec_encode(work->codec, key, one->hotness, plain, one->ident, batch_slot(batch, one),
+	int err = codec_encode(work->codec, key, one->hotness, raw, one->ident, batch_slot(batch, one),
 			       codec_bound(batch->file->block_bytes), &length);
 
 	one->value_bytes = (uint32_t)length;
 	return err;
 }
 
-int batch_encode(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain)
+int batch_encode(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *raw)
 {
 	uint32_t block_bytes = batch->file->block_bytes;
 	int err;
 
-	if (codec_is_zero(plain, block_bytes)) {
+	if (codec_is_zero(raw, block_bytes)) {
 		one->verdict = BATCH_ZERO;
 		return 0;
 	}
-	one->ident = mac_of(work->mac, plain, block_bytes);
+	one->ident = mac_of(work->mac, raw, block_bytes);
 	if (ident_same(one->stored, one->ident)) {
 		one->verdict = BATCH_SAME;
 		return 0;
 	}
-	err = batch_make_value(batch, work, one, plain);
+	err = batch_make_value(batch, work, one, raw);
 	if (!err)
 		one->verdict = BATCH_STORE;
 	return err;
@@ -277,7 +277,7 @@ int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enu
 	one.hotness = (struct codec_hotness){ .generation = file->blocks.generation[block],
 					      .tier = blocks_tier(&file->blocks, block) };
 	lock_put(&file->lock);
-	err = batch_encode(&batch, work, &one, work->plain);
+	err = batch_encode(&batch, work, &one, work->raw);
 	if (!err)
 		err = one.verdict == BATCH_ZERO ? batch_forget(&batch) : batch_put(&batch);
 	*ret = batch_state(&one);

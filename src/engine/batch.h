@@ -98,11 +98,11 @@ int batch_protect(struct batch *batch, batch_pick *pick, bool on);
 
 /* The content of a resident block, with zeros behind the end of the file. -EIO: pages that the arena lacks cannot be
  * read. */
-int batch_read(struct batch *batch, struct work *work, const struct batch_block *one, uint8_t *plain);
-/* The verdict, and a value if one is to be put. plain: the content, aligned to 8 bytes. */
-int batch_encode(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain);
+int batch_read(struct batch *batch, struct work *work, const struct batch_block *one, uint8_t *raw);
+/* The verdict, and a value if one is to be put. raw: the content, aligned to 8 bytes. */
+int batch_encode(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *raw);
 /* A value whatever it is, for who has found out ident and says the verdict himself. */
-int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *plain);
+int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *raw);
 /* Where the value of the block goes, codec_bound() bytes: for who makes it without the codec, and sets value_bytes. */
 uint8_t *batch_slot(struct batch *batch, struct batch_block *one);
 /* All that are BATCH_STORE, which are `done` if it returns 0. Else each key is old or new. Then the table says that a
@@ -119,7 +119,7 @@ enum block_state batch_state(const struct batch_block *one);
 void batch_settle(struct batch *batch, struct batch_block *one, enum block_state now);
 void batch_wake(const struct batch *batch);
 
-/* Encode, put or forget for one block that the caller took otherwise: work->plain becomes its stored copy. *ret: as of
+/* Encode, put or forget for one block that the caller took otherwise: work->raw becomes its stored copy. *ret: as of
  * batch_state(). */
 int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
 		    enum block_state *ret);

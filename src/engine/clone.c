@@ -107,10 +107,10 @@ static void settle(struct clone *clone)
 
 static int encode(struct clone *clone, struct batch_block *one)
 {
-	uint8_t *plain = clone->work->plain;
-	int err = one->damaged ? -EIO : batch_read(&clone->batch, clone->work, one, plain);
+	uint8_t *raw = clone->work->raw;
+	int err = one->damaged ? -EIO : batch_read(&clone->batch, clone->work, one, raw);
 
-	return err ? err : batch_encode(&clone->batch, clone->work, one, plain);
+	return err ? err : batch_encode(&clone->batch, clone->work, one, raw);
 }
 
 static int make_stored(struct clone *clone)

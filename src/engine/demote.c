@@ -47,9 +47,9 @@
 
 /* What a demotion knows of a block beyond what every batch does. */
 struct member {
-	const uint8_t *plain; /* what was read of it */
-	bool rests;           /* left alone, and no less idle for it */
-	bool torn;            /* some of its pages may have gone, and are in the stored copy */
+	const uint8_t *raw; /* what was read of it */
+	bool rests;         /* left alone, and no less idle for it */
+	bool torn;          /* some of its pages may have gone, and are in the stored copy */
 };
 
 struct demotion {
@@ -59,8 +59,8 @@ struct demotion {
 	bool soon;                            /* its blocks may be wanted again soon */
 	struct store_item copy[BATCH_BLOCKS]; /* of BATCH_SAME: for the nearer part of the store */
 	uint8_t used[BATCH_BLOCKS], held[BATCH_BLOCKS];
-	uint8_t *plain; /* a slot for each block, as it was read in step 4 */
-	bool mapped;    /* somebody has the file attached */
+	uint8_t *raw; /* a slot for each block, as it was read in step 4 */
+	bool mapped;  /* somebody has the file attached */
 };
 
 static bool is_left(const struct batch_block *one)
@@ -209,7 +209,7 @@ static size_t readable(const struct batch *batch, size_t i)
 
 /* The content of the block and of those that are read with it, a slot for each. ret_count: of how many; also after an
  * error. */
-static int read_run(struct demotion *demotion, size_t i, uint8_t *plain, size_t *ret_count)
+static int read_run(struct demotion *demotion, size_t i, uint8_t *raw, size_t *ret_count)
 {
 	struct batch *batch = &demotion->batch;
 	uint64_t block_bytes = batch->file->block_bytes;
@@ -218,16 +218,16 @@ static int read_run(struct demotion *demotion, size_t i, uint8_t *plain, size_t 
 	int err;
 
 	if (count == 1)
-		return batch_read(batch, demotion->work, first, plain);
-	err = arena_read(&batch->file->arena, plain, (count - 1) * block_bytes + last->length,
+		return batch_read(batch, demotion->work, first, raw);
+	err = arena_read(&batch->file->arena, raw, (count - 1) * block_bytes + last->length,
 			 first->block * block_bytes);
-	plain += (count - 1) * block_bytes; /* only the file's last block is not all of the file */
-	memset(plain + last->content, 0, block_bytes - last->content);
+	raw += (count - 1) * block_bytes; /* only the file's last block is not all of the file */
+	memset(raw + last->content, 0, block_bytes - last->content);
 	return err;
 }
 
 /* The stored copy of a clean block may lie far. If it may be wanted again soon, one is put near. */
-static int make_copy(struct demotion *demotion, struct batch_block *one, const uint8_t *plain)
+static int make_copy(struct demotion *demotion, struct batch_block *one, const uint8_t *raw)
 {
 	struct ramfile *file = demotion->batch.file;
 	struct store *store = engine_store(file->engine);
@@ -235,24 +235,24 @@ static int make_copy(struct demotion *demotion, struct batch_block *one, const u
 	if (!demotion->soon || !store->ops->renew ||
 	    store->ops->renew(store, (struct store_key){ file->ino, one->block }))
 		return 0;
-	return batch_make_value(&demotion->batch, demotion->work, one, plain);
+	return batch_make_value(&demotion->batch, demotion->work, one, raw);
 }
 
-static int encode_block(struct demotion *demotion, size_t i, const uint8_t *plain)
+static int encode_block(struct demotion *demotion, size_t i, const uint8_t *raw)
 {
 	struct batch_block *one = &demotion->batch.block[i];
 	struct ramfile *file = demotion->batch.file;
 	int err;
 
-	demotion->member[i].plain = plain;
+	demotion->member[i].raw = raw;
 	lock_get(&file->lock);
 	if (blocks_state(&file->blocks, one->block) != BLOCK_STORING)
 		one->verdict = BATCH_LEFT; /* it was taken back */
 	lock_put(&file->lock);
 	if (is_left(one))
 		return 0;
-	err = batch_encode(&demotion->batch, demotion->work, one, plain);
-	return err || one->verdict != BATCH_SAME ? err : make_copy(demotion, one, plain);
+	err = batch_encode(&demotion->batch, demotion->work, one, raw);
+	return err || one->verdict != BATCH_SAME ? err : make_copy(demotion, one, raw);
 }
 
 static int encode(struct demotion *demotion)
@@ -261,20 +261,20 @@ static int encode(struct demotion *demotion)
 	size_t block_bytes = batch->file->block_bytes, run;
 
 	for (size_t i = 0; i < batch->count; i += run) {
-		uint8_t *plain = demotion->plain + i * block_bytes;
+		uint8_t *raw = demotion->raw + i * block_bytes;
 		int err;
 
 		run = 1;
 		if (is_left(&batch->block[i]))
 			continue;
-		err = read_run(demotion, i, plain, &run);
+		err = read_run(demotion, i, raw, &run);
 		if (err == -EIO && batch->block[i].partial) {
 			batch->block[i].verdict =
 				BATCH_LEFT; /* what it lacks cannot be read: it stays, and the others go */
 			continue;
 		}
 		for (size_t k = 0; k < run && !err; k++)
-			err = encode_block(demotion, i + k, plain + k * block_bytes);
+			err = encode_block(demotion, i + k, raw + k * block_bytes);
 		if (err)
 			return err;
 	}
@@ -348,7 +348,7 @@ static void verify(struct demotion *demotion)
 		err = read_run(demotion, i, batch->values, &run);
 		for (size_t k = 0; k < run; k++)
 			if (err ||
-			    memcmp(batch->values + k * block_bytes, demotion->member[i + k].plain, block_bytes) != 0)
+			    memcmp(batch->values + k * block_bytes, demotion->member[i + k].raw, block_bytes) != 0)
 				one[k].verdict = BATCH_LEFT;
 	}
 }
@@ -495,7 +495,7 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 	err = work_batch_get(works, most, &buffers);
 	if (err)
 		return err;
-	demotion->plain = buffers->plain;
+	demotion->raw = buffers->raw;
 	demotion->soon = soon;
 	err = batch_init_in(&demotion->batch, file, most, most, buffers->values);
 	if (!err)

@@ -74,14 +74,14 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 	tell_waiting(mapper, false);
 	if (!err) {
 		at = stage_end(stages, STAGE_READ, file->ino, block, at);
-		err = stored_decode(file, work, block, value_length, work->plain, ret);
+		err = stored_decode(file, work, block, value_length, work->raw, ret);
 	}
 	if (err == -EBADMSG)
-		err = stored_get_again(file, work, block, work->plain, ret);
+		err = stored_get_again(file, work, block, work->raw, ret);
 	if (err)
 		return stored_failed(file, work, block, value_length, err);
 	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
-	err = load_place(file, mapper, block * file->block_bytes, work->plain, length);
+	err = load_place(file, mapper, block * file->block_bytes, work->raw, length);
 	if (!err)
 		stage_end(stages, STAGE_COPY, file->ino, block, at);
 	return err;

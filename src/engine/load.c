@@ -12,11 +12,11 @@
 #include "engine/stored.h"
 #include "engine/work.h"
 
-int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length)
+int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *raw, uint64_t length)
 {
 	if (mapper)
-		return mapper->ops->fill(mapper, offset, plain, length);
-	return arena_write_absent(&file->arena, plain, length, offset);
+		return mapper->ops->fill(mapper, offset, raw, length);
+	return arena_write_absent(&file->arena, raw, length, offset);
 }
 
 /* A fill that failed half way is tried again, and what came the first time may have been changed since. */
@@ -47,10 +47,10 @@ static int load_value(void *arg, struct store_key key, const void *value, uint32
 {
 	struct load *load = arg;
 	uint64_t i = key.block - load->first;
-	uint8_t *plain = load->work->run + i * load->file->block_bytes;
+	uint8_t *raw = load->work->run + i * load->file->block_bytes;
 
 	/* What fails is found again, and reported, by the fault that needs it. */
-	if (!stored_decode_value(load->file, load->work, key.block, value, length_bytes, plain, &load->info[i]))
+	if (!stored_decode_value(load->file, load->work, key.block, value, length_bytes, raw, &load->info[i]))
 		load->step[i] = DECODED;
 	return 0;
 }
@@ -60,9 +60,9 @@ static int load_value(void *arg, struct store_key key, const void *value, uint32
 static void place_run(struct load *load, uint64_t i, uint64_t count, uint64_t last_bytes)
 {
 	struct ramfile *file = load->file;
-	const uint8_t *plain = load->work->run + i * file->block_bytes;
+	const uint8_t *raw = load->work->run + i * file->block_bytes;
 	uint64_t block = load->first + i;
-	bool placed = !load_place(file, load->mapper, block * file->block_bytes, plain,
+	bool placed = !load_place(file, load->mapper, block * file->block_bytes, raw,
 				  (count - 1) * file->block_bytes + last_bytes);
 
 	if (!placed && count > 1) {

@@ -6,9 +6,9 @@
 #include "engine/engine.h"
 #include "engine/stored.h"
 
-/* plain has the content of the stored copy. Pages that the arena has are read over it; or, into_arena, those that the
+/* raw has the content of the stored copy. Pages that the arena has are read over it; or, into_arena, those that the
  * arena lacks are written there. */
-static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool into_arena)
+static int overlay(struct ramfile *file, uint64_t block, uint8_t *raw, bool into_arena)
 {
 	uint64_t start = block * file->block_bytes, end;
 
@@ -25,9 +25,9 @@ static int overlay(struct ramfile *file, uint64_t block, uint8_t *plain, bool in
 		present = !err && data <= offset;
 		err = 0;
 		if (present && !into_arena)
-			err = arena_read(&file->arena, plain + (offset - start), PAGE_BYTES, offset);
+			err = arena_read(&file->arena, raw + (offset - start), PAGE_BYTES, offset);
 		else if (!present && into_arena)
-			err = arena_write(&file->arena, plain + (offset - start), PAGE_BYTES, offset);
+			err = arena_write(&file->arena, raw + (offset - start), PAGE_BYTES, offset);
 		if (err)
 			return err;
 	}
@@ -45,7 +45,7 @@ void partial_end(struct ramfile *file, uint64_t block)
 	blocks_clear(&file->blocks, block, BLOCK_PARTIAL);
 }
 
-int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *plain)
+int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *raw)
 {
 	uint64_t length, content;
 	struct codec_info info;
@@ -58,13 +58,13 @@ int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *
 	content = file_block_content(file, block);
 	lock_put(&file->lock);
 	if (partial) {
-		err = stored_fetch(file, work, block, plain, &info);
+		err = stored_fetch(file, work, block, raw, &info);
 		if (!err)
-			err = overlay(file, block, plain, false);
+			err = overlay(file, block, raw, false);
 	} else {
-		err = arena_read(&file->arena, plain, length, block * file->block_bytes);
+		err = arena_read(&file->arena, raw, length, block * file->block_bytes);
 	}
-	memset((uint8_t *)plain + content, 0, file->block_bytes - content);
+	memset((uint8_t *)raw + content, 0, file->block_bytes - content);
 	return err;
 }
 
@@ -79,9 +79,9 @@ int partial_complete(struct ramfile *file, struct work *work, uint64_t block)
 	lock_put(&file->lock);
 	if (!partial)
 		return 0;
-	err = stored_fetch(file, work, block, work->plain, &info);
+	err = stored_fetch(file, work, block, work->raw, &info);
 	if (!err)
-		err = overlay(file, block, work->plain, true);
+		err = overlay(file, block, work->raw, true);
 	if (err)
 		return err;
 	lock_get(&file->lock);

@@ -18,7 +18,7 @@
  *
  * 0 or -errno: -EIO the copy cannot be read, as of stored_fetch(), or the arena; -ENOMEM, -ENOSPC. After an error
  * the block is as partial as before. "Under lock" is under file->lock. The others are called without it and block on
- * I/O, and use work->value; partial_complete() also work->plain.
+ * I/O, and use work->value; partial_complete() also work->raw.
  */
 #pragma once
 
@@ -42,8 +42,8 @@ void partial_leave(struct ramfile *file, uint64_t block);
 void partial_end(struct ramfile *file, uint64_t block);
 
 /* The content of a block that is in DRAM and that the caller owns (passing state), with zeros behind the end of the
- * file. plain: block_bytes. */
-int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *plain);
+ * file. raw: block_bytes. */
+int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *raw);
 /* The caller owns the block, which is in DRAM: all its pages come into the arena. Of one that is not partial nothing is
  * read. */
 int partial_complete(struct ramfile *file, struct work *work, uint64_t block);

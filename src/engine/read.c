@@ -123,7 +123,7 @@ static int begin_read(struct ramfile *file, struct read_run *run, uint64_t len)
 }
 
 /* Copies the part of a decoded block that the request covers. */
-static void copy_piece(struct read_run *run, uint64_t block, const uint8_t *plain)
+static void copy_piece(struct read_run *run, uint64_t block, const uint8_t *raw)
 {
 	uint64_t block_start = block * run->file->block_bytes;
 	uint64_t from = run->offset > block_start ? run->offset : block_start;
@@ -131,7 +131,7 @@ static void copy_piece(struct read_run *run, uint64_t block, const uint8_t *plai
 
 	if (to > run->offset + run->length)
 		to = run->offset + run->length;
-	memcpy(run->buf + (from - run->offset), plain + (from - block_start), to - from);
+	memcpy(run->buf + (from - run->offset), raw + (from - block_start), to - from);
 }
 
 static bool covers(const struct read_run *run, uint64_t block)
@@ -146,12 +146,12 @@ static int read_value(void *arg, struct store_key key, const void *value, uint32
 	struct reader *reader = arg;
 	struct read_run *run = reader->run;
 	bool direct = covers(run, key.block);
-	uint8_t *plain = direct ? run->buf + (key.block * run->file->block_bytes - run->offset) : reader->work->plain;
+	uint8_t *raw = direct ? run->buf + (key.block * run->file->block_bytes - run->offset) : reader->work->raw;
 
-	if (stored_decode_value(run->file, reader->work, key.block, value, length_bytes, plain, NULL))
+	if (stored_decode_value(run->file, reader->work, key.block, value, length_bytes, raw, NULL))
 		return 0; /* read again alone, and reported there */
 	if (!direct)
-		copy_piece(run, key.block, plain);
+		copy_piece(run, key.block, raw);
 	run->done[key.block - run->first] = 1;
 	return 0;
 }
@@ -171,7 +171,7 @@ static int missing_copy(struct read_run *run, uint64_t block)
 		blocks_set_state(&file->blocks, block, BLOCK_UPDATING); /* ours: now the answer is certain */
 	lock_put(&file->lock);
 	if (cold) {
-		err = stored_fetch(file, run->work, block, run->work->plain, &info);
+		err = stored_fetch(file, run->work, block, run->work->raw, &info);
 		file_end_update(file, block, BLOCK_COLD);
 	}
 	return err && err != -EREMOTE ? err : -EAGAIN; /* -EREMOTE: it became away, begin_read() waits */
@@ -228,12 +228,12 @@ static int read_cold(struct read_run *run)
 			continue;
 		err = stored_get(file, run->work, run->first + i, &length);
 		if (!err)
-			err = stored_decode(file, run->work, run->first + i, length, run->work->plain, NULL);
+			err = stored_decode(file, run->work, run->first + i, length, run->work->raw, NULL);
 		if (err == -ENOENT || err == -EBADMSG || err == -EPROTONOSUPPORT || err == -EREMOTE)
 			return missing_copy(run, run->first + i);
 		if (err)
 			return err;
-		copy_piece(run, run->first + i, run->work->plain);
+		copy_piece(run, run->first + i, run->work->raw);
 	}
 	if (run->damaged)
 		stored_readable(file, run->first);

@@ -100,17 +100,17 @@ static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, e
 			err = arena_next_data(&file->arena, end - end % PAGE_BYTES, &data, NULL);
 		if (err || !tail || data > end)
 			return err == -ENXIO ? 0 : err;
-		memset(work->plain, 0, tail);
-		return arena_write(&file->arena, work->plain, tail, end);
+		memset(work->raw, 0, tail);
+		return arena_write(&file->arena, work->raw, tail, end);
 	}
 	/* What is stored has zeros there, unless a change of the size was on its way when it was put. A block that
 	 * cannot be read cannot be read later either. */
-	err = stored_fetch(file, work, block, work->plain, &info);
+	err = stored_fetch(file, work, block, work->raw, &info);
 	if (err)
 		return err == -ENOMEM ? err : 0;
 	for (size_t at = start; at < file->block_bytes; at++) {
-		if (work->plain[at]) {
-			memset(work->plain + start, 0, file->block_bytes - start);
+		if (work->raw[at]) {
+			memset(work->raw + start, 0, file->block_bytes - start);
 			return batch_store_one(file, work, block, was, ret);
 		}
 	}

@@ -20,24 +20,24 @@ int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *
 }
 
 int stored_decode_value(struct ramfile *file, struct work *work, uint64_t block, const void *value, size_t length,
-			void *plain, struct codec_info *ret)
+			void *raw, struct codec_info *ret)
 {
-	return codec_decode(work->codec, (struct store_key){ file->ino, block }, value, length, plain, ret);
+	return codec_decode(work->codec, (struct store_key){ file->ino, block }, value, length, raw, ret);
 }
 
-int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
+int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *raw,
 		  struct codec_info *ret)
 {
-	return stored_decode_value(file, work, block, work->value, length, plain, ret);
+	return stored_decode_value(file, work, block, work->value, length, raw, ret);
 }
 
 /* A checksum that is wrong twice is damage; once it may have been the way here. */
-int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *raw, struct codec_info *ret)
 {
 	size_t length;
 	int err = stored_get(file, work, block, &length);
 
-	return err ? err : stored_decode(file, work, block, length, plain, ret);
+	return err ? err : stored_decode(file, work, block, length, raw, ret);
 }
 
 /* What becomes of an error of the two above. */
@@ -81,15 +81,15 @@ void stored_readable(struct ramfile *file, uint64_t block)
 			 (unsigned long long)block);
 }
 
-int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret)
+int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *raw, struct codec_info *ret)
 {
 	size_t length = 0;
 	int err = stored_get(file, work, block, &length);
 
 	if (!err)
-		err = stored_decode(file, work, block, length, plain, ret);
+		err = stored_decode(file, work, block, length, raw, ret);
 	if (err == -EBADMSG)
-		err = stored_get_again(file, work, block, plain, ret);
+		err = stored_get_again(file, work, block, raw, ret);
 	if (err)
 		return stored_failed(file, work, block, length, err);
 	stored_readable(file, block);

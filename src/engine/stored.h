@@ -20,17 +20,17 @@ int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *
 /* Checks and expands a value that the store has of the block: nobody else in the engine asks the codec for that.
  * -EBADMSG: damaged, maybe on the way here only; -EREMOTE: it is away; -EPROTONOSUPPORT. ret may be NULL. */
 int stored_decode_value(struct ramfile *file, struct work *work, uint64_t block, const void *value, size_t length,
-			void *plain, struct codec_info *ret);
+			void *raw, struct codec_info *ret);
 /* The same with what stored_get() got. */
-int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *plain,
+int stored_decode(struct ramfile *file, struct work *work, uint64_t block, size_t length, void *raw,
 		  struct codec_info *ret);
 /* Both once more, after -EBADMSG. */
-int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
+int stored_get_again(struct ramfile *file, struct work *work, uint64_t block, void *raw, struct codec_info *ret);
 /* What becomes of an error of the three above, the last of which got length bytes: it is counted, logged and kept in
  * the table. Returns -ENOMEM, -EREMOTE or -EIO. */
 int stored_failed(struct ramfile *file, const struct work *work, uint64_t block, size_t length, int err);
 /* Reads and decodes a stored block of the caller's (passing state). -EIO and a log line if it is damaged or missing. */
-int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *plain, struct codec_info *ret);
+int stored_fetch(struct ramfile *file, struct work *work, uint64_t block, void *raw, struct codec_info *ret);
 /* The stored copy of the block was read and is good: it is not damaged any more, and who was poisoned gets it. Without
  * a lock. */
 void stored_readable(struct ramfile *file, uint64_t block);

@@ -21,7 +21,7 @@ static void work_free(struct work *work)
 	codec_free(work->codec);
 	codec_free(work->quick);
 	mac_free(work->mac);
-	free(work->plain);
+	free(work->raw);
 	free(work->value);
 	free(work->run);
 	free(work);
@@ -32,7 +32,7 @@ static void batch_free(struct work_pool *pool, struct work_batch *batch)
 	if (!batch)
 		return;
 	atomic_fetch_sub(&pool->batch_bytes, batch->bytes);
-	free(batch->plain);
+	free(batch->raw);
 	free(batch->values);
 	free(batch);
 }
@@ -57,9 +57,9 @@ static int work_new(const struct work_pool *pool, struct work **ret)
 	if (!work)
 		return -ENOMEM;
 	work->value_cap = codec_bound(pool->block_bytes);
-	work->plain = aligned_alloc(PAGE, pool->block_bytes);
+	work->raw = aligned_alloc(PAGE, pool->block_bytes);
 	work->value = malloc(work->value_cap);
-	if (!work->plain || !work->value || codec_new(pool->block_bytes, pool->level, &work->codec) ||
+	if (!work->raw || !work->value || codec_new(pool->block_bytes, pool->level, &work->codec) ||
 	    mac_new(MAC_POOL, pool->secret, &work->mac)) {
 		work_free(work);
 		return -ENOMEM;
@@ -123,9 +123,9 @@ int work_batch_get(struct work_pool *pool, size_t blocks, struct work_batch **re
 			return -ENOMEM;
 		batch->bytes = blocks * (pool->block_bytes + codec_bound(pool->block_bytes));
 		atomic_fetch_add(&pool->batch_bytes, batch->bytes);
-		batch->plain = aligned_alloc(PAGE, blocks * pool->block_bytes);
+		batch->raw = aligned_alloc(PAGE, blocks * pool->block_bytes);
 		batch->values = malloc(blocks * codec_bound(pool->block_bytes));
-		if (!batch->plain || !batch->values) {
+		if (!batch->raw || !batch->values) {
 			batch_free(pool, batch);
 			return -ENOMEM;
 		}

@@ -1,4 +1,4 @@
-/* engine/work.h - the working memory of one thread inside the engine: a codec, what makes identities, one plain block,
+/* engine/work.h - the working memory of one thread inside the engine: a codec, what makes identities, one raw block,
  * one encoded value.
  *
  * Taken for the time of an operation and given back, so that the engine holds as many as there are threads at work.
@@ -17,7 +17,7 @@ struct work {
 	struct codec *codec;
 	struct mac *mac;     /* of the pool */
 	struct codec *quick; /* LZ4, once work_quick() was called: for what does not live long */
-	uint8_t *plain;      /* block_bytes, page aligned */
+	uint8_t *raw;        /* block_bytes, page aligned */
 	uint8_t *value;      /* codec_bound() */
 	size_t value_cap;
 	uint8_t *run; /* WORK_RUN_BYTES, page aligned, once work_run() was called: some blocks in a row */
@@ -28,7 +28,7 @@ struct work {
 /* What a batch of blocks is read to, and encoded to. */
 struct work_batch {
 	uint64_t bytes;
-	uint8_t *plain;  /* of each block block_bytes, page aligned */
+	uint8_t *raw;    /* of each block block_bytes, page aligned */
 	uint8_t *values; /* of each block codec_bound() */
 };
 

@@ -51,18 +51,18 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 	*ret = was;
 	if (!piece->whole) {
 		if (was == BLOCK_COLD)
-			err = stored_fetch(file, work, piece->block, work->plain, &info);
+			err = stored_fetch(file, work, piece->block, work->raw, &info);
 		else
-			memset(work->plain, 0, file->block_bytes);
+			memset(work->raw, 0, file->block_bytes);
 		if (err)
 			return err;
 	} else {
-		memset(work->plain + piece->length, 0, file->block_bytes - piece->length);
+		memset(work->raw + piece->length, 0, file->block_bytes - piece->length);
 	}
 	if (data)
-		memcpy(work->plain + piece->start, data, piece->length);
+		memcpy(work->raw + piece->start, data, piece->length);
 	else
-		memset(work->plain + piece->start, 0, piece->length);
+		memset(work->raw + piece->start, 0, piece->length);
 	return batch_store_one(file, work, piece->block, was, ret);
 }
 
@@ -72,12 +72,12 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 {
 	uint64_t offset = block * file->block_bytes;
 	struct codec_info info;
-	int err = stored_fetch(file, work, block, work->plain, &info);
+	int err = stored_fetch(file, work, block, work->raw, &info);
 	bool there;
 
 	if (err)
 		return false;
-	err = arena_write(&file->arena, work->plain, length, offset);
+	err = arena_write(&file->arena, work->raw, length, offset);
 	there = !err || file_has_pages(file, block);
 	if (!there)
 		return false;
@@ -205,11 +205,11 @@ static int cover_stored(struct ramfile *file, struct work *work, const struct pi
 	lock_put(&file->lock);
 	if (!stored || !atomic_load(&file->kept))
 		return stored_forget(file, piece->block);
-	err = arena_read(&file->arena, work->plain, length, piece->block * file->block_bytes);
+	err = arena_read(&file->arena, work->raw, length, piece->block * file->block_bytes);
 	if (err)
 		return err;
-	memset(work->plain + content, 0, file->block_bytes - content);
-	memset(work->plain + piece->start, 0, piece->length);
+	memset(work->raw + content, 0, file->block_bytes - content);
+	memset(work->raw + piece->start, 0, piece->length);
 	return batch_store_one(file, work, piece->block, BLOCK_RESIDENT, &ignored);
 }
 

@@ -38,14 +38,14 @@ static void take(struct batch *batch, uint64_t first, uint64_t most)
 static int encode_block(struct write_run *run, struct work *work, uint64_t i)
 {
 	size_t block_bytes = run->batch.file->block_bytes;
-	const uint8_t *plain = run->data + i * block_bytes;
+	const uint8_t *raw = run->data + i * block_bytes;
 
 	/* The codec reads words, and the caller's buffer may lie anywhere. */
-	if ((uintptr_t)plain % sizeof(uint64_t)) {
-		memcpy(work->plain, plain, block_bytes);
-		plain = work->plain;
+	if ((uintptr_t)raw % sizeof(uint64_t)) {
+		memcpy(work->raw, raw, block_bytes);
+		raw = work->raw;
 	}
-	return batch_encode(&run->batch, work, &run->batch.block[i], plain);
+	return batch_encode(&run->batch, work, &run->batch.block[i], raw);
 }
 
 static void encode_piece(void *arg, unsigned int piece)

@@ -218,8 +218,8 @@ static int prepare(struct receiver *receiver)
 	free(receiver->has);
 	receiver->has = NULL;
 	receiver->stamp = IDENT_NONE;
-	receiver->plain = receiver->target.block_bytes != header->block_bytes;
-	if (receiver->plain && receiver->post_copy)
+	receiver->reblocks = receiver->target.block_bytes != header->block_bytes;
+	if (receiver->reblocks && receiver->post_copy)
 		return set_why(receiver, -EINVAL, "blocks have another size here: cold ones cannot come last", NULL);
 	receiver->has_count = stream_block_count(header);
 	receiver->has = calloc(receiver->has_count + 1, sizeof(*receiver->has));
@@ -259,7 +259,7 @@ static int write_in_place(struct receiver *receiver, uint64_t block, const void 
 	int err = source_decode(target, block, payload, length_bytes);
 
 	return err ? err
-		   : write_bytes(receiver, target->plain, offset,
+		   : write_bytes(receiver, target->raw, offset,
 				 left < target->block_bytes ? left : target->block_bytes);
 }
 
@@ -395,7 +395,7 @@ static int send_batch(struct receiver *receiver)
 /* All that came is in the file. */
 static int flush(struct receiver *receiver)
 {
-	int err = receiver->plain ? 0 : send_batch(receiver);
+	int err = receiver->reblocks ? 0 : send_batch(receiver);
 
 	for (unsigned int i = 0; i < receiver->target.handles; i++) {
 		int failed = end_batch(receiver, i);
@@ -494,26 +494,26 @@ static int take_away(struct receiver *receiver, const struct stream_record *reco
 }
 
 /* From a pool of another block size: the content goes through the file. */
-static int take_plain(struct receiver *receiver, const struct stream_record *record)
+static int take_raw(struct receiver *receiver, const struct stream_record *record)
 {
 	uint32_t block_bytes = receiver->header.block_bytes;
 	uint64_t offset = record->block * block_bytes, left = receiver->header.size_bytes - offset;
 	struct store_key key = { .ino = 0, .block = record->block };
 	struct codec_info info;
-	uint8_t *plain;
+	uint8_t *raw;
 	int err = 0;
 
 	if (!receiver->codec)
 		err = codec_new(block_bytes, 1, &receiver->codec);
-	if (!err && !receiver->plain_block && posix_memalign((void **)&receiver->plain_block, 4096, block_bytes))
+	if (!err && !receiver->raw_block && posix_memalign((void **)&receiver->raw_block, 4096, block_bytes))
 		err = -ENOMEM;
-	plain = receiver->plain_block;
+	raw = receiver->raw_block;
 	if (!err)
-		err = codec_decode(receiver->codec, key, record->payload, record->length_bytes, plain, &info);
+		err = codec_decode(receiver->codec, key, record->payload, record->length_bytes, raw, &info);
 	if (!err && !ident_known(info.ident))
 		err = -EBADMSG;
 	if (!err)
-		err = write_bytes(receiver, plain, offset, left < block_bytes ? left : block_bytes);
+		err = write_bytes(receiver, raw, offset, left < block_bytes ? left : block_bytes);
 	if (err)
 		return set_block(receiver, record->block, err);
 	receiver->store_blocks++;
@@ -554,7 +554,7 @@ static int take_record(struct receiver *receiver, const struct stream_record *re
 		return flush(receiver);
 	case STREAM_BLOCK:
 		receiver->done_blocks++;
-		return receiver->plain ? take_plain(receiver, record) : take_block(receiver, record);
+		return receiver->reblocks ? take_raw(receiver, record) : take_block(receiver, record);
 	case STREAM_HOLES:
 		receiver->done_blocks += record->value;
 		return take_holes(receiver, record);
@@ -659,7 +659,7 @@ static int receive(struct receiver *receiver)
 	if (!err)
 		err = take_records(receiver);
 	/* What came before the stream broke is worth something: the next one goes on from there. */
-	if (err && receiver->target_open && receiver->has && !receiver->plain)
+	if (err && receiver->target_open && receiver->has && !receiver->reblocks)
 		flush(receiver);
 	return err ? err : finish(receiver);
 }
@@ -692,7 +692,7 @@ void receiver_fini(struct receiver *receiver)
 {
 	close_target(receiver);
 	codec_free(receiver->codec);
-	free(receiver->plain_block);
+	free(receiver->raw_block);
 	for (int i = 0; i < SOURCE_HANDLES; i++)
 		free(receiver->batch[i].payload);
 	reader_free(receiver->reader);

@@ -52,7 +52,7 @@ struct receiver {
 	struct source target;
 	bool target_open;
 	bool fresh;               /* the target had no content: what is not written is a hole */
-	bool plain;               /* of another block size: values are decoded and written as bytes */
+	bool reblocks;            /* of another block size: values are decoded and written as bytes */
 	struct tierfs_ident *has; /* what the target has now: of the list, and then as the stream said */
 	uint64_t has_count;
 	struct tierfs_ident stamp;
@@ -63,7 +63,7 @@ struct receiver {
 	struct receiver_batch batch[SOURCE_HANDLES];
 	unsigned int turn;   /* the batch that is being collected */
 	struct codec *codec; /* of the stream's block size, if that is another */
-	uint8_t *plain_block;
+	uint8_t *raw_block;
 	struct reader *reader;
 	struct writer *answer;
 };

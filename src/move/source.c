@@ -50,7 +50,7 @@ int source_open(const char *path, bool writing, struct source *ret, const char *
 	source.size_bytes = info->size_bytes;
 	source.blocks = info->blocks;
 	source.block_bytes = info->block_bytes;
-	if (posix_memalign((void **)&source.plain, 4096, source.block_bytes) ||
+	if (posix_memalign((void **)&source.raw, 4096, source.block_bytes) ||
 	    posix_memalign((void **)&source.value, 4096, codec_bound(source.block_bytes))) {
 		source_close(&source);
 		return -ENOMEM;
@@ -68,7 +68,7 @@ void source_close(struct source *source)
 	tierfs_access_close(source->identifier);
 	close(source->fd);
 	codec_free(source->codec);
-	free(source->plain);
+	free(source->raw);
 	free(source->value);
 	*source = (struct source){ .fd = -1 };
 }
@@ -139,7 +139,7 @@ int source_decode(struct source *source, uint64_t block, const void *payload, ui
 	struct store_key key = { .ino = 0, .block = block };
 	int err = need_codec(source);
 
-	return err ? err : codec_decode(source->codec, key, payload, length_bytes, source->plain, NULL);
+	return err ? err : codec_decode(source->codec, key, payload, length_bytes, source->raw, NULL);
 }
 
 /* --- looking ---------------------------------------------------------------------------------------------------- */
@@ -191,9 +191,9 @@ static int read_through_file(struct source *source, uint64_t block)
 	uint64_t left = source->size_bytes - offset;
 	size_t length = left < source->block_bytes ? (size_t)left : source->block_bytes, done = 0;
 
-	memset(source->plain + length, 0, source->block_bytes - length);
+	memset(source->raw + length, 0, source->block_bytes - length);
 	while (done < length) {
-		ssize_t got = pread(source->fd, source->plain + done, length - done, (off_t)(offset + done));
+		ssize_t got = pread(source->fd, source->raw + done, length - done, (off_t)(offset + done));
 
 		if (got < 0 && errno == EINTR)
 			continue;
@@ -310,9 +310,9 @@ static int ask(struct asking *asking)
 	return err;
 }
 
-/* The identity of source->plain, which was read through the file. The handles of the requests under way have their
+/* The identity of source->raw, which was read through the file. The handles of the requests under way have their
  * answers in their buffers, so there is one more. */
-static int identify_plain(struct source *source, uint64_t block, struct tierfs_ident *ret)
+static int identify_raw(struct source *source, uint64_t block, struct tierfs_ident *ret)
 {
 	struct tierfs_access_record record = { .block = block,
 					       .form = TIERFS_FORM_PLAIN,
@@ -321,7 +321,7 @@ static int identify_plain(struct source *source, uint64_t block, struct tierfs_i
 	int err = source->identifier ? 0 : tierfs_access_open(source->fd, 0, &source->identifier);
 
 	if (!err)
-		err = tierfs_access_add(source->identifier, &record, source->plain);
+		err = tierfs_access_add(source->identifier, &record, source->raw);
 	if (!err)
 		err = tierfs_access_identify(source->identifier, &answer);
 	if (!err && answer.record[0].result == TIERFS_ACCESS_ERROR)
@@ -349,8 +349,8 @@ static int identify_one(void *arg, const struct tierfs_access *access, const str
 	*ident = STREAM_HOLE;
 	if (record->flags & TIERFS_BLOCK_CACHED) {
 		err = read_through_file(source, record->block);
-		if (!err && !codec_is_zero(source->plain, source->block_bytes))
-			err = identify_plain(source, record->block, ident);
+		if (!err && !codec_is_zero(source->raw, source->block_bytes))
+			err = identify_raw(source, record->block, ident);
 	} else if (record->result != TIERFS_ACCESS_HOLE && !(record->flags & TIERFS_BLOCK_ZERO)) {
 		*ident = record->ident;
 	}
@@ -390,21 +390,21 @@ static int list_one(void *arg, const struct tierfs_access *access, const struct 
 	} else if (record->result == TIERFS_ACCESS_ERROR) {
 		return 0; /* away, or damaged */
 	} else if (payload) {
-		memcpy(source->plain, payload, record->payload_bytes);
-		memset(source->plain + record->payload_bytes, 0, source->block_bytes - record->payload_bytes);
+		memcpy(source->raw, payload, record->payload_bytes);
+		memset(source->raw + record->payload_bytes, 0, source->block_bytes - record->payload_bytes);
 	}
 	if (err)
 		return err;
 	if (record->result == TIERFS_ACCESS_HOLE ||
-	    ((cached || payload) && codec_is_zero(source->plain, source->block_bytes))) {
+	    ((cached || payload) && codec_is_zero(source->raw, source->block_bytes))) {
 		*list = *ident = STREAM_HOLE;
 		return 0;
 	}
 	if (!cached && !payload)
 		return 0;
-	*list = mac_of(listing->mac, source->plain, source->block_bytes);
+	*list = mac_of(listing->mac, source->raw, source->block_bytes);
 	if (cached)
-		return identify_plain(source, record->block, ident);
+		return identify_raw(source, record->block, ident);
 	*ident = record->ident;
 	return 0;
 }
@@ -488,13 +488,13 @@ static int encode_cached(struct source *source, struct source_value *value)
 		err = need_codec(source);
 	if (err)
 		return err;
-	if (codec_is_zero(source->plain, source->block_bytes)) {
+	if (codec_is_zero(source->raw, source->block_bytes)) {
 		value->hole = true;
 		return 0;
 	}
-	err = identify_plain(source, value->block, &value->ident);
+	err = identify_raw(source, value->block, &value->ident);
 	if (!err)
-		err = codec_encode(source->codec, key, hotness, source->plain, value->ident, source->value,
+		err = codec_encode(source->codec, key, hotness, source->raw, value->ident, source->value,
 				   codec_bound(source->block_bytes), &length);
 	if (err)
 		return err;

@@ -37,7 +37,7 @@ struct source {
 	uint32_t block_bytes;
 	struct codec *codec; /* made when it is needed, and so is the next: a handle for source_identify_plain() */
 	struct tierfs_access *identifier;
-	uint8_t *plain, *value;
+	uint8_t *raw, *value;
 	uint64_t error_block; /* the block that the last error is about; UINT64_MAX: none */
 };
 
@@ -91,5 +91,5 @@ struct source_wish {
 /* The values of the blocks that are named, in that order. fn non-zero ends it. */
 int source_values(struct source *source, const struct source_wish *wish, const uint64_t *block, size_t count,
 		  source_value_fn *fn, void *arg);
-/* The content of a value as stored: block_bytes in source->plain. -EBADMSG. */
+/* The content of a value as stored: block_bytes in source->raw. -EBADMSG. */
 int source_decode(struct source *source, uint64_t block, const void *payload, uint32_t length_bytes);
