@@ -1,7 +1,7 @@
 /* unit/test_warm.c - the warm store over the memory store: room, moves, removes, and what a kill leaves.
  *
- * TIERFS_SEED repeats the random ones. A daemon that was killed is a store that nobody calls any more, while its thread
- * has nothing to do; kills at any moment are in fault/test_store_crash.c.
+ * TIERFS_SEED repeats the random ones. A daemon that was killed is a store that nobody calls any more and whose thread
+ * has ended between two moves; kills at any moment are in fault/test_store_crash.c.
  */
 #include <check.h>
 #include <errno.h>
@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cold/warm.h"
+#include "cold/warm_state.h"
 #include "lib_check.h"
 
 #define VALUE_MAX 6000U
@@ -78,10 +79,17 @@ static void teardown(void)
 	close(dir_fd);
 }
 
-static void kill_warm(void)
+/* Without a change of what lies anywhere. */
+static void kill_only(void)
 {
 	ck_assert_uint_lt(kills, sizeof(killed) / sizeof(killed[0]));
+	warm_move_stop(warm_of(warm));
 	killed[kills++] = warm;
+}
+
+static void kill_warm(void)
+{
+	kill_only();
 	open_warm();
 }
 
@@ -404,7 +412,7 @@ START_TEST(drain_for_a_mount_without)
 	for (uint64_t block = 0; block < 150; block++)
 		put(block, 1);
 	ck_assert_int_eq(warm->ops->remove(warm, INO, 0, 50), 0);
-	killed[kills++] = warm;
+	kill_only();
 	store_mem_fail_all(below, STORE_MEM_PUT, ENOSPC);
 	ck_assert_int_eq(store_warm_drain(below, dir_fd, 16384), -ENOSPC);
 	ck_assert_uint_ge(count_files(NULL, 0), 1);
