@@ -110,7 +110,7 @@ static void tell_ready(void *arg)
 /* In flight is what a kill would leave in flight, and the successor deals with it as then. */
 static void replace_program(struct daemon *d)
 {
-	int rc;
+	int err;
 
 	if (!keeper_has_mount(d->keeper) || atomic_load(&d->signals) > 0) {
 		log_warn("%s: SIGHUP: tierfs cannot be replaced now: %s", d->mountpoint,
@@ -118,8 +118,8 @@ static void replace_program(struct daemon *d)
 		return;
 	}
 	log_info("%s: SIGHUP: replaced by %s", d->mountpoint, d->args->start.program);
-	rc = keeper_exec(d->keeper);
-	log_error("%s: cannot be executed: %s; tierfs goes on as it is", d->args->start.program, strerror(-rc));
+	err = keeper_exec(d->keeper);
+	log_error("%s: cannot be executed: %s; tierfs goes on as it is", d->args->start.program, strerror(-err));
 }
 
 static _Noreturn void leave_mount(struct daemon *d)
@@ -171,10 +171,10 @@ static bool asked_to_quit(struct daemon *d)
  * in this. */
 static int meet_keeper(struct daemon *d)
 {
-	int rc = keeper_new(&d->args->start, &d->keeper);
+	int err = keeper_new(&d->args->start, &d->keeper);
 
-	if (rc < 0 || !keeper_takes_over(d->keeper))
-		return rc;
+	if (err < 0 || !keeper_takes_over(d->keeper))
+		return err;
 	d->takes_over = true;
 	d->mountpoint = strdup(keeper_takes_over(d->keeper));
 	return d->mountpoint ? 0 : -ENOMEM;
@@ -183,15 +183,15 @@ static int meet_keeper(struct daemon *d)
 /* What must be made while there is one thread. Either may be missing on a host; the mount works without. */
 static void start_helpers(struct daemon *d)
 {
-	int rc = evict_start(&d->evict);
+	int err = evict_start(&d->evict);
 
-	if (rc < 0)
+	if (err < 0)
 		log_warn("no pages can be taken out of the kernel's cache (%s): plain mappings are demoted only as far "
 			 "as the kernel drops pages on its own",
-			 rc == -ENOSYS ? "it has no cachestat(2), which needs Linux 6.5" : strerror(-rc));
-	rc = pins_open(&d->pins);
-	if (rc < 0)
-		log_debug("pins cannot be seen: %s", strerror(-rc)); /* it was said why */
+			 err == -ENOSYS ? "it has no cachestat(2), which needs Linux 6.5" : strerror(-err));
+	err = pins_open(&d->pins);
+	if (err < 0)
+		log_debug("pins cannot be seen: %s", strerror(-err)); /* it was said why */
 }
 
 static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
@@ -233,16 +233,16 @@ static int open_store(struct daemon *d)
 		.create = true,
 		.block_bytes = d->pool->block_bytes,
 	};
-	int rc = store_rocks_open(&config, &d->store);
+	int err = store_rocks_open(&config, &d->store);
 
-	if (rc < 0) {
-		log_error("%s: cannot open the store: %s", config.dir, strerror(-rc));
-		return rc;
+	if (err < 0) {
+		log_error("%s: cannot open the store: %s", config.dir, strerror(-err));
+		return err;
 	}
-	rc = open_warm(d);
-	if (rc < 0)
-		log_error("%s/arena/" WARM_DIR ": cannot use the warm values: %s", d->pool->run_dir, strerror(-rc));
-	return rc;
+	err = open_warm(d);
+	if (err < 0)
+		log_error("%s/arena/" WARM_DIR ": cannot use the warm values: %s", d->pool->run_dir, strerror(-err));
+	return err;
 }
 
 static int start_core(struct daemon *d)
@@ -268,20 +268,20 @@ static int start_core(struct daemon *d)
 		.takes_over = d->takes_over,
 		.session = keeper_session(d->keeper),
 	};
-	int rc = open_store(d);
+	int err = open_store(d);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	memcpy(engine.secret, d->pool->secret, sizeof(engine.secret));
 	engine.store = ns.store = d->store;
-	rc = tiering_new(&engine, &d->engine);
-	if (rc < 0) {
-		log_error("cannot start the tier engine: %s", strerror(-rc));
-		return rc;
+	err = tiering_new(&engine, &d->engine);
+	if (err < 0) {
+		log_error("cannot start the tier engine: %s", strerror(-err));
+		return err;
 	}
 	ns.engine = d->engine;
-	rc = ns_load(&ns, &d->ns);
-	return rc < 0 ? rc : pool_confirm_arenas(d->pool);
+	err = ns_load(&ns, &d->ns);
+	return err < 0 ? err : pool_confirm_arenas(d->pool);
 }
 
 /* uid= and gid= are the root's, too, also when the pool was made without them. */
@@ -295,22 +295,22 @@ static int own_root(struct daemon *d)
 		.gid = (gid_t)options->value[OPTION_GID],
 	};
 	struct stat attr;
-	int rc = ns_getattr(d->ns, NS_ROOT_INO, &attr);
+	int err = ns_getattr(d->ns, NS_ROOT_INO, &attr);
 
-	if (rc < 0 ||
+	if (err < 0 ||
 	    ((!change.set_uid || attr.st_uid == change.uid) && (!change.set_gid || attr.st_gid == change.gid)))
-		return rc;
-	rc = ns_setattr(d->ns, NS_ROOT_INO, &change, &attr);
-	if (rc < 0)
-		log_error("cannot set the owner of the root directory: %s", strerror(-rc));
-	return rc;
+		return err;
+	err = ns_setattr(d->ns, NS_ROOT_INO, &change, &attr);
+	if (err < 0)
+		log_error("cannot set the owner of the root directory: %s", strerror(-err));
+	return err;
 }
 
-static int served(const struct daemon *d, const char *socket, int rc)
+static int served(const struct daemon *d, const char *socket, int err)
 {
-	if (rc < 0)
-		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, socket, strerror(-rc));
-	return rc;
+	if (err < 0)
+		log_error("%s/%s: cannot serve: %s", d->pool->run_dir, socket, strerror(-err));
+	return err;
 }
 
 static int start_servers(struct daemon *d)
@@ -343,13 +343,13 @@ static int start_servers(struct daemon *d)
 	struct access_config access = {
 		.ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir, .keeper = &kept
 	};
-	int rc = served(d, TIERFS_ATTACH_SOCKET, attached_start(&attached, &d->attached));
+	int err = served(d, TIERFS_ATTACH_SOCKET, attached_start(&attached, &d->attached));
 
-	if (rc >= 0)
-		rc = served(d, TIERFS_ACCESS_SOCKET, access_start(&access, &d->access));
-	if (rc >= 0)
-		rc = served(d, TIERFS_CONTROL_SOCKET, control_start(&control, &d->control));
-	return rc;
+	if (err >= 0)
+		err = served(d, TIERFS_ACCESS_SOCKET, access_start(&access, &d->access));
+	if (err >= 0)
+		err = served(d, TIERFS_CONTROL_SOCKET, control_start(&control, &d->control));
+	return err;
 }
 
 static int start_evictor(struct daemon *d)
@@ -357,11 +357,11 @@ static int start_evictor(struct daemon *d)
 	struct plain_config config = {
 		.engine = d->engine, .ns = d->ns, .evict = d->evict, .mountpoint = d->mountpoint
 	};
-	int rc = plain_start(&config, &d->plain);
+	int err = plain_start(&config, &d->plain);
 
-	if (rc < 0)
-		log_error("%s: cannot start the evictor: %s", d->mountpoint, strerror(-rc));
-	return rc;
+	if (err < 0)
+		log_error("%s: cannot start the evictor: %s", d->mountpoint, strerror(-err));
+	return err;
 }
 
 static void keep_session(void *arg, const struct session *session)
@@ -396,52 +396,52 @@ static int start_fuse(struct daemon *d)
 		.keep = keep_session,
 		.keep_arg = d,
 	};
-	int rc = 0;
+	int err = 0;
 
 	if (d->takes_over) {
-		rc = keeper_take(d->keeper, &session);
-		if (rc < 0)
-			log_error("%s: cannot take over the mount: %s", d->mountpoint, strerror(-rc));
+		err = keeper_take(d->keeper, &session);
+		if (err < 0)
+			log_error("%s: cannot take over the mount: %s", d->mountpoint, strerror(-err));
 		config.door.session = session.number;
 	}
-	if (rc == 0)
-		rc = fusedoor_new(&config, &d->fuse);
-	if (rc == 0 && d->evict)
-		rc = start_evictor(d);
-	if (rc < 0)
-		return rc;
-	rc = -pthread_create(&d->signal_thread, NULL, signal_loop, d);
-	if (rc < 0)
-		log_error("cannot start a thread: %s", strerror(-rc));
-	d->signals_started = rc == 0;
-	return rc;
+	if (!err)
+		err = fusedoor_new(&config, &d->fuse);
+	if (!err && d->evict)
+		err = start_evictor(d);
+	if (err < 0)
+		return err;
+	err = -pthread_create(&d->signal_thread, NULL, signal_loop, d);
+	if (err < 0)
+		log_error("cannot start a thread: %s", strerror(-err));
+	d->signals_started = !err;
+	return err;
 }
 
 static int daemon_start(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
 	uint32_t block_bytes = options->given[OPTION_BLOCK] ? (uint32_t)options->value[OPTION_BLOCK] : 0;
-	int rc = d->takes_over ? 0 : mountpoint_claim(d->args->start.mountpoint, &d->mountpoint);
+	int err = d->takes_over ? 0 : mountpoint_claim(d->args->start.mountpoint, &d->mountpoint);
 
-	if (rc == 0)
-		rc = pool_open(d->args->start.pool_dir, block_bytes, &d->pool);
-	if (rc == 0)
-		rc = mountpoint_check_pool(d->mountpoint, d->pool->dir);
-	if (rc == 0)
-		rc = pool_start(d->pool);
-	if (rc == 0)
-		rc = token_table_new(&d->tokens);
-	if (rc == 0)
-		rc = opener_new("/proc", &d->opener);
-	if (rc == 0)
-		rc = start_core(d);
-	if (rc == 0)
-		rc = own_root(d);
-	if (rc == 0)
-		rc = start_servers(d);
-	if (rc == 0)
-		rc = start_fuse(d);
-	return rc;
+	if (!err)
+		err = pool_open(d->args->start.pool_dir, block_bytes, &d->pool);
+	if (!err)
+		err = mountpoint_check_pool(d->mountpoint, d->pool->dir);
+	if (!err)
+		err = pool_start(d->pool);
+	if (!err)
+		err = token_table_new(&d->tokens);
+	if (!err)
+		err = opener_new("/proc", &d->opener);
+	if (!err)
+		err = start_core(d);
+	if (!err)
+		err = own_root(d);
+	if (!err)
+		err = start_servers(d);
+	if (!err)
+		err = start_fuse(d);
+	return err;
 }
 
 /* ---- taking down ---- */
@@ -544,33 +544,33 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 static int serve(const struct arguments *args)
 {
 	struct daemon d = { .args = args, .ready_fd = -1, .warm_fd = -1 };
-	int rc = 0;
+	int err = 0;
 
 	if (!args->start.foreground) {
 		log_init(LOG_TARGET_STARTING, LOG_LEVEL_INFO);
 		if (!args->start.successor)
-			rc = process_daemonize(&d.ready_fd);
+			err = process_daemonize(&d.ready_fd);
 	}
-	if (rc < 0)
+	if (err < 0)
 		return EXIT_FAILURE;
 	block_signals(&d);
 	process_tune();
-	rc = meet_keeper(&d);
-	if (rc < 0)
+	err = meet_keeper(&d);
+	if (err < 0)
 		return EXIT_FAILURE;
 	start_helpers(&d);
-	rc = daemon_start(&d);
-	if (rc < 0 && d.takes_over)
+	err = daemon_start(&d);
+	if (err < 0 && d.takes_over)
 		_exit(EXIT_FAILURE); /* the mount stays for the next one */
-	if (rc < 0) {
+	if (err < 0) {
 		daemon_stop(&d, false);
 		return EXIT_FAILURE;
 	}
-	rc = fusedoor_run(d.fuse);
-	if (rc < 0)
-		log_error("%s: the FUSE session failed: %s", d.mountpoint, strerror(-rc));
-	rc = daemon_stop(&d, true) < 0 ? -EIO : rc;
-	return rc < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	err = fusedoor_run(d.fuse);
+	if (err < 0)
+		log_error("%s: the FUSE session failed: %s", d.mountpoint, strerror(-err));
+	err = daemon_stop(&d, true) < 0 ? -EIO : err;
+	return err < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)

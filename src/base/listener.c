@@ -91,15 +91,15 @@ int listener_open(const char *dir, const char *name, int type, int backlog, cons
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	CLEANUP_CLOSE int fd = -1;
-	int rc = 0;
+	int err = 0;
 
 	if (snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s", dir, name) >= (int)sizeof(address.sun_path))
 		return -ENAMETOOLONG;
 	fd = take_kept(keeper, name, &address, type);
 	if (fd < 0)
-		rc = bind_new(&address, type, &fd);
-	if (rc < 0)
-		return rc;
+		err = bind_new(&address, type, &fd);
+	if (err < 0)
+		return err;
 	/* Again on one that listens: who connects from now on sees this process at the other end. */
 	if (listen(fd, backlog) < 0)
 		return -errno;

@@ -114,30 +114,30 @@ static void on_wake(void *arg, int fd, uint32_t events)
 int loop_new(struct loop **ret)
 {
 	struct loop *loop = calloc(1, sizeof(*loop));
-	int r;
+	int err;
 
 	if (!loop)
 		return -ENOMEM;
 	loop->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (loop->wake_fd < 0) {
-		r = -errno;
+		err = -errno;
 		free(loop);
-		return r;
+		return err;
 	}
-	r = io_uring_queue_init(RING_ENTRIES, &loop->ring, 0);
-	if (r) {
+	err = io_uring_queue_init(RING_ENTRIES, &loop->ring, 0);
+	if (err) {
 		close(loop->wake_fd);
 		free(loop);
-		return r;
+		return err;
 	}
 	LIST_INIT(&loop->watches);
 	LIST_INIT(&loop->timers);
 	STAILQ_INIT(&loop->calls);
 	lock_init(&loop->lock, LOCK_RANK_LOOP);
-	r = loop_watch(loop, loop->wake_fd, POLLIN, on_wake, loop, NULL);
-	if (r) {
+	err = loop_watch(loop, loop->wake_fd, POLLIN, on_wake, loop, NULL);
+	if (err) {
 		loop_free(loop);
-		return r;
+		return err;
 	}
 	*ret = loop;
 	return 0;
@@ -376,12 +376,12 @@ static void loop_dispatch(struct loop *loop)
 int loop_run(struct loop *loop)
 {
 	while (!atomic_load(&loop->stop)) {
-		int r;
+		int submitted;
 
 		loop_update(loop);
-		r = io_uring_submit_and_wait(&loop->ring, loop->dirty ? 0 : 1);
-		if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
-			return r;
+		submitted = io_uring_submit_and_wait(&loop->ring, loop->dirty ? 0 : 1);
+		if (submitted < 0 && submitted != -EINTR && submitted != -EAGAIN && submitted != -EBUSY)
+			return submitted;
 		loop_dispatch(loop);
 	}
 	/* What was posted before the stop is still called. */

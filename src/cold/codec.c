@@ -213,7 +213,7 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 	uint8_t *payload = header + CODEC_HEADER_BYTES;
 	enum codec_kind kind;
 	size_t len;
-	int r;
+	int err;
 
 	if (cap < codec_bound(codec->block_bytes))
 		return -ENOBUFS;
@@ -227,13 +227,13 @@ int codec_encode(struct codec *codec, struct store_key key, struct codec_hotness
 		len = sizeof(pattern);
 		memcpy(payload, raw, len);
 	} else {
-		r = compress(codec, raw, payload, &kind, &len);
-		if (r == -E2BIG) {
+		err = compress(codec, raw, payload, &kind, &len);
+		if (err == -E2BIG) {
 			kind = CODEC_RAW;
 			len = codec->block_bytes;
 			memcpy(payload, raw, len);
-		} else if (r < 0) {
-			return r;
+		} else if (err < 0) {
+			return err;
 		}
 	}
 
@@ -316,18 +316,18 @@ int codec_decode(struct codec *codec, struct store_key key, const void *value, s
 {
 	const uint8_t *header = value;
 	struct codec_info info;
-	int r;
+	int err;
 
-	r = codec_peek(value, length_bytes, &info);
-	if (r < 0)
-		return r;
+	err = codec_peek(value, length_bytes, &info);
+	if (err < 0)
+		return err;
 	if (info.payload_bytes != length_bytes - info.header_bytes || info.block_bytes != codec->block_bytes)
 		return -EBADMSG;
 	if (!verify(key, header, XXH3_64bits(header + info.header_bytes, info.payload_bytes)))
 		return -EBADMSG;
-	r = unpack(codec, &info, header + info.header_bytes, out);
-	if (r < 0)
-		return r;
+	err = unpack(codec, &info, header + info.header_bytes, out);
+	if (err < 0)
+		return err;
 	if (ret_info)
 		*ret_info = info;
 	return 0;
@@ -342,10 +342,10 @@ void codec_set_hotness(uint8_t *head, struct codec_hotness hotness)
 static int check_whole(const uint8_t *value, size_t length_bytes, struct store_key key, struct codec_info *ret_info,
 		       uint64_t *ret_payload_hash)
 {
-	int r = codec_peek(value, length_bytes, ret_info);
+	int err = codec_peek(value, length_bytes, ret_info);
 
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	if (ret_info->payload_bytes != length_bytes - ret_info->header_bytes)
 		return -EBADMSG;
 	*ret_payload_hash = XXH3_64bits(value + ret_info->header_bytes, ret_info->payload_bytes);
@@ -357,10 +357,10 @@ int codec_rekey(void *value, size_t length_bytes, struct store_key from, struct 
 {
 	struct codec_info info;
 	uint64_t payload_hash;
-	int r = check_whole(value, length_bytes, from, &info, &payload_hash);
+	int err = check_whole(value, length_bytes, from, &info, &payload_hash);
 
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	if (hotness)
 		codec_set_hotness(value, *hotness);
 	put_checksum(to, value, payload_hash);
@@ -373,10 +373,10 @@ int codec_adopt(void *value, size_t length_bytes, size_t cap, struct store_key f
 	uint8_t *header = value;
 	struct codec_info info;
 	uint64_t payload_hash;
-	int r = check_whole(value, length_bytes, from, &info, &payload_hash);
+	int err = check_whole(value, length_bytes, from, &info, &payload_hash);
 
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	if (CODEC_HEADER_BYTES + (size_t)info.payload_bytes > cap)
 		return -ENOBUFS;
 	memmove(header + CODEC_HEADER_BYTES, header + info.header_bytes, info.payload_bytes);

@@ -35,7 +35,7 @@
 int collect_sync(struct store_rocks *store)
 {
 	bool failed_before;
-	int r = empty_suspects(store);
+	int err = empty_suspects(store);
 
 	pthread_mutex_lock(&store->commit);
 	pthread_mutex_lock(&store->sync);
@@ -43,10 +43,10 @@ int collect_sync(struct store_rocks *store)
 	pthread_mutex_unlock(&store->sync);
 	if (failed_before && !store->doubtful)
 		records_doubt(store, -EIO);
-	if (r == 0)
-		r = records_make_sure(store);
+	if (!err)
+		err = records_make_sure(store);
 	pthread_mutex_unlock(&store->commit);
-	return r < 0 ? r : store_sync_all(store);
+	return err < 0 ? err : store_sync_all(store);
 }
 
 /* --- when --- */
@@ -101,19 +101,19 @@ static bool wait_for_work(struct store_rocks *store, bool rest, struct work *ret
 static bool do_work(struct store_rocks *store, const struct work *work)
 {
 	bool tight = work->hurry || headroom_tight(&store->headroom);
-	int r = work->sync ? collect_sync(store) : 0;
+	int err = work->sync ? collect_sync(store) : 0;
 
-	if (r == 0 && work->collect)
-		r = empty_best(store, tight);
-	if (r == 0 && work->collect && tight)
-		r = collect_sync(store);
+	if (!err && work->collect)
+		err = empty_best(store, tight);
+	if (!err && work->collect && tight)
+		err = collect_sync(store);
 	/* One segment may not have been enough for the put that was refused. */
-	if (r == 0 && work->hurry && headroom_check(&store->headroom, HEADROOM_VALUES) < 0) {
+	if (!err && work->hurry && headroom_check(&store->headroom, HEADROOM_VALUES) < 0) {
 		lock_get(&store->segments.lock);
 		store->hurry = true;
 		lock_put(&store->segments.lock);
 	}
-	return r == 0;
+	return !err;
 }
 
 static void *run(void *arg)
@@ -131,12 +131,12 @@ static void *run(void *arg)
 
 int collect_start(struct store_rocks *store)
 {
-	int r;
+	int err;
 
 	store->stop = false;
-	r = pthread_create(&store->collector, NULL, run, store);
-	store->collector_runs = r == 0;
-	return -r;
+	err = pthread_create(&store->collector, NULL, run, store);
+	store->collector_runs = !err;
+	return -err;
 }
 
 void collect_stop(struct store_rocks *store)

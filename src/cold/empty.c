@@ -52,15 +52,15 @@ static int list_live(struct store_rocks *store, struct victim *victim)
 {
 	CLEANUP_FREE uint64_t *inos = NULL;
 	size_t count;
-	int r;
+	int err;
 
 	victim->value = malloc(victim->cap * sizeof(*victim->value));
 	if (!victim->value)
 		return -ENOMEM;
 	lock_get(&store->segments.lock);
-	r = places_files(&store->places, &inos, &count);
+	err = places_files(&store->places, &inos, &count);
 	lock_put(&store->segments.lock);
-	for (size_t i = 0; r == 0 && i < count; i++) {
+	for (size_t i = 0; !err && i < count; i++) {
 		uint64_t from = 0;
 		bool more;
 
@@ -70,7 +70,7 @@ static int list_live(struct store_rocks *store, struct victim *victim)
 			lock_put(&store->segments.lock);
 		} while (more);
 	}
-	return r;
+	return err;
 }
 
 static int compare_offsets(const void *left, const void *right)
@@ -153,11 +153,11 @@ static int move_part(struct store_rocks *store, struct victim *victim, size_t fi
 	uint32_t begin = victim->value[first].place.offset_bytes;
 	struct store_write move = { part->item, part->place, count, HEADROOM_MOVES };
 	void *bytes;
-	int r = store_read_at(store, victim->segment, begin, end - begin, buffer, &bytes);
+	int err = store_read_at(store, victim->segment, begin, end - begin, buffer, &bytes);
 
-	if (r < 0) {
-		victim->unreadable = r == -EIO || r == -EBADMSG;
-		return r;
+	if (err < 0) {
+		victim->unreadable = err == -EIO || err == -EBADMSG;
+		return err;
 	}
 	for (size_t i = 0; i < count; i++) {
 		const struct live_value *value = &victim->value[first + i];
@@ -178,52 +178,52 @@ static int move_all(struct store_rocks *store, struct victim *victim)
 	void *buffer = buffers_get(&store->transfers);
 	uint32_t end = 0;
 	size_t count = 0;
-	int r = part && buffer ? 0 : -ENOMEM;
+	int err = part && buffer ? 0 : -ENOMEM;
 
-	for (size_t first = 0; r == 0 && first < victim->count; first += count) {
+	for (size_t first = 0; !err && first < victim->count; first += count) {
 		count = measure(victim, first, &end);
-		r = count ? move_part(store, victim, first, count, end, buffer, part) : -EBADMSG;
+		err = count ? move_part(store, victim, first, count, end, buffer, part) : -EBADMSG;
 	}
 	buffers_put(&store->transfers, buffer);
-	return r;
+	return err;
 }
 
 /* The mutex `moving` is held. */
 static int empty_victim(struct store_rocks *store, struct victim *victim)
 {
-	int r = list_live(store, victim);
+	int err = list_live(store, victim);
 
-	if (r == 0 && victim->count)
+	if (!err && victim->count)
 		qsort(victim->value, victim->count, sizeof(*victim->value), compare_offsets);
-	if (r == 0)
-		r = move_all(store, victim);
+	if (!err)
+		err = move_all(store, victim);
 	release_victim(store, victim);
-	return r;
+	return err;
 }
 
 int empty_best(struct store_rocks *store, bool tight)
 {
 	struct victim victim;
-	int r = -ENOENT;
+	int err = -ENOENT;
 
 	pthread_mutex_lock(&store->moving);
 	if (take_best(store, tight, &victim))
-		r = empty_victim(store, &victim);
+		err = empty_victim(store, &victim);
 	pthread_mutex_unlock(&store->moving);
-	return r;
+	return err;
 }
 
 int empty_suspects(struct store_rocks *store)
 {
 	struct victim victim;
-	int r = 0;
+	int err = 0;
 
 	pthread_mutex_lock(&store->moving);
-	for (int round = 0; r == 0 && take_suspect(store, &victim); round++) {
-		r = empty_victim(store, &victim);
-		if (r == 0 && round == RESCUE_ROUNDS)
-			r = -EIO;
+	for (int round = 0; !err && take_suspect(store, &victim); round++) {
+		err = empty_victim(store, &victim);
+		if (!err && round == RESCUE_ROUNDS)
+			err = -EIO;
 	}
 	pthread_mutex_unlock(&store->moving);
-	return r == -EBADMSG ? -EIO : r;
+	return err == -EBADMSG ? -EIO : err;
 }

@@ -33,15 +33,15 @@ static int load_record(void *arg, const void *key, size_t key_len, const void *v
 	struct store_key at;
 	struct place place, old;
 	uint64_t origin;
-	int r;
+	int err;
 
 	if (!index_unpack(key, key_len, value, value_len, &at, &place, &origin))
 		return 0;
-	r = places_reserve(&loading->places, at);
-	if (r == 0 && origin != at.ino)
-		r = shares_reserve(&loading->shares, 1);
-	if (r < 0)
-		return r;
+	err = places_reserve(&loading->places, at);
+	if (!err && origin != at.ino)
+		err = shares_reserve(&loading->shares, 1);
+	if (err < 0)
+		return err;
 	places_set(&loading->places, at, place, &old);
 	if (origin != at.ino)
 		shares_add(&loading->shares, place, origin, 0);
@@ -64,12 +64,12 @@ int records_load(struct store_rocks *store)
 {
 	static const struct rocks_range all = { "", 0, NULL, 0 };
 	struct loading fresh = { 0 }, old;
-	int r = rocks_walk(store->rocks, ROCKS_INDEX, &all, load_record, &fresh);
+	int err = rocks_walk(store->rocks, ROCKS_INDEX, &all, load_record, &fresh);
 
-	if (r < 0) {
+	if (err < 0) {
 		places_clear(&fresh.places);
 		shares_clear(&fresh.shares);
-		return r;
+		return err;
 	}
 	lock_get(&store->segments.lock);
 	old = (struct loading){ store->places, store->shares };
@@ -99,20 +99,20 @@ void records_doubt(struct store_rocks *store, int error)
 int records_make_sure(struct store_rocks *store)
 {
 	uint64_t now = clock_ns();
-	int r;
+	int err;
 
 	if (!store->doubtful)
 		return 0;
 	if (store->reopened_at_ns && now - store->reopened_at_ns < REOPEN_INTERVAL_NS)
 		return store->doubtful_error;
 	store->reopened_at_ns = now;
-	r = headroom_check(&store->headroom, HEADROOM_RECORDS); /* to open it has to write */
-	if (r == 0)
-		r = rocks_reopen(store->rocks);
-	if (r == 0)
-		r = records_load(store);
-	if (r < 0)
-		return r == -ENOSPC ? r : -EIO;
+	err = headroom_check(&store->headroom, HEADROOM_RECORDS); /* to open it has to write */
+	if (!err)
+		err = rocks_reopen(store->rocks);
+	if (!err)
+		err = records_load(store);
+	if (err < 0)
+		return err == -ENOSPC ? err : -EIO;
 	pthread_mutex_lock(&store->sync);
 	store->log_failed = false;
 	pthread_mutex_unlock(&store->sync);
@@ -126,13 +126,13 @@ int records_make_sure(struct store_rocks *store)
 
 int records_write(struct store_rocks *store, const struct rocks_change *changes, size_t count, bool durable)
 {
-	int r = rocks_write(store->rocks, changes, count, durable);
+	int err = rocks_write(store->rocks, changes, count, durable);
 
-	if (r == 0)
+	if (!err)
 		return 0;
-	records_doubt(store, r);
-	r = records_make_sure(store);
-	return r < 0 ? r : -EAGAIN;
+	records_doubt(store, err);
+	err = records_make_sure(store);
+	return err < 0 ? err : -EAGAIN;
 }
 
 static int check_version(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
@@ -154,14 +154,14 @@ int records_upgrade(struct store_rocks *store)
 	struct rocks_change change = {
 		ROCKS_INDEX, ROCKS_PUT, FORMAT_KEY, sizeof(FORMAT_KEY) - 1, &number, FORMAT_BYTES
 	};
-	int r;
+	int err;
 
 	if (store->format == RECORDS_FORMAT)
 		return 0;
-	r = rocks_write(store->rocks, &change, 1, true);
-	if (r == 0)
+	err = rocks_write(store->rocks, &change, 1, true);
+	if (!err)
 		store->format = RECORDS_FORMAT;
-	return r;
+	return err;
 }
 
 /* One of an earlier version stays so until the first record is written; one of an unknown version is left alone. */
@@ -170,20 +170,20 @@ int records_open(struct store_rocks *store)
 	static const struct rocks_range range = { FORMAT_KEY, sizeof(FORMAT_KEY) - 1, FORMAT_KEY, sizeof(FORMAT_KEY) };
 	static const struct rocks_range all = { "", 0, NULL, 0 };
 	uint32_t version = UINT32_MAX, any = UINT32_MAX;
-	int r = rocks_walk(store->rocks, ROCKS_INDEX, &range, check_version, &version);
+	int err = rocks_walk(store->rocks, ROCKS_INDEX, &range, check_version, &version);
 
-	if (r < 0)
-		return r;
-	if (r == 1 && version >= RECORDS_FORMAT_FIRST && version <= RECORDS_FORMAT) {
+	if (err < 0)
+		return err;
+	if (err == 1 && version >= RECORDS_FORMAT_FIRST && version <= RECORDS_FORMAT) {
 		store->format = version;
 		return 0;
 	}
-	if (r == 0) { /* none: then there must be no records either */
-		r = rocks_walk(store->rocks, ROCKS_INDEX, &all, check_version, &any);
-		if (r == 0)
+	if (!err) { /* none: then there must be no records either */
+		err = rocks_walk(store->rocks, ROCKS_INDEX, &all, check_version, &any);
+		if (!err)
 			return records_upgrade(store);
 	}
 	log_error("store %s: of format %u, this program knows %u to %u", store->dir, version, RECORDS_FORMAT_FIRST,
 		  RECORDS_FORMAT);
-	return r < 0 ? r : -EPROTONOSUPPORT;
+	return err < 0 ? err : -EPROTONOSUPPORT;
 }

@@ -103,10 +103,10 @@ static void drop_info_log(const char *log_dir)
 
 static int failed(struct rocks *rocks, const char *doing, char *text)
 {
-	int r = store_error_note(&rocks->errors, store_error_number(text), rocks->dir, doing, text);
+	int err = store_error_note(&rocks->errors, store_error_number(text), rocks->dir, doing, text);
 
 	rocksdb_free(text);
-	return r;
+	return err;
 }
 
 /* With direct I/O, or without where the filesystem lacks it. */
@@ -168,7 +168,7 @@ void rocks_close(struct rocks *rocks)
 int rocks_open(const struct rocks_config *config, struct rocks **ret)
 {
 	struct rocks *rocks = calloc(1, sizeof(*rocks));
-	int r;
+	int err;
 
 	if (!rocks)
 		return -ENOMEM;
@@ -183,10 +183,10 @@ int rocks_open(const struct rocks_config *config, struct rocks **ret)
 	rocks->write = rocksdb_writeoptions_create();
 	rocks->write_synced = rocksdb_writeoptions_create();
 	rocksdb_writeoptions_set_sync(rocks->write_synced, 1);
-	r = open_db(rocks);
-	if (r < 0) {
+	err = open_db(rocks);
+	if (err < 0) {
 		rocks_close(rocks);
-		return r;
+		return err;
 	}
 	*ret = rocks;
 	return 0;
@@ -194,13 +194,13 @@ int rocks_open(const struct rocks_config *config, struct rocks **ret)
 
 int rocks_reopen(struct rocks *rocks)
 {
-	int r;
+	int err;
 
 	pthread_rwlock_wrlock(&rocks->lock);
 	close_db(rocks);
-	r = open_db(rocks);
+	err = open_db(rocks);
 	pthread_rwlock_unlock(&rocks->lock);
-	return r;
+	return err;
 }
 
 /* --- writing --- */
@@ -244,26 +244,26 @@ static int write_changes(struct rocks *rocks, const struct rocks_change *changes
 
 int rocks_write(struct rocks *rocks, const struct rocks_change *changes, size_t count, bool durable)
 {
-	int r;
+	int err;
 
 	pthread_rwlock_rdlock(&rocks->lock);
-	r = write_changes(rocks, changes, count, durable);
+	err = write_changes(rocks, changes, count, durable);
 	pthread_rwlock_unlock(&rocks->lock);
-	return r;
+	return err;
 }
 
 int rocks_sync(struct rocks *rocks)
 {
 	char *text = NULL;
-	int r = -EIO;
+	int err = -EIO;
 
 	pthread_rwlock_rdlock(&rocks->lock);
 	if (rocks->db) {
 		rocksdb_flush_wal(rocks->db, 1, &text);
-		r = text ? failed(rocks, "cannot sync the database", text) : 0;
+		err = text ? failed(rocks, "cannot sync the database", text) : 0;
 	}
 	pthread_rwlock_unlock(&rocks->lock);
-	return r;
+	return err;
 }
 
 /* --- walking --- */
@@ -306,7 +306,7 @@ static int copy_some(struct rocks *rocks, rocksdb_iterator_t *iter, const struct
 		     struct copies *copies)
 {
 	char *text = NULL;
-	int r = 0;
+	int err = 0;
 
 	for (rocksdb_iter_seek(iter, range->first, range->first_len); rocksdb_iter_valid(iter);
 	     rocksdb_iter_next(iter)) {
@@ -318,9 +318,9 @@ static int copy_some(struct rocks *rocks, rocksdb_iterator_t *iter, const struct
 			copies->more = true;
 			return 0;
 		}
-		r = copies_add(copies, key, key_len, value, value_len);
-		if (r < 0)
-			return r;
+		err = copies_add(copies, key, key_len, value, value_len);
+		if (err < 0)
+			return err;
 	}
 	rocksdb_iter_get_error(iter, &text);
 	return text ? failed(rocks, "cannot read the database", text) : 0;
@@ -331,7 +331,7 @@ static int walk_part(struct rocks *rocks, enum rocks_family family, const struct
 {
 	rocksdb_readoptions_t *read;
 	rocksdb_iterator_t *iter;
-	int r;
+	int err;
 
 	copies->used = 0;
 	copies->count = 0;
@@ -347,11 +347,11 @@ static int walk_part(struct rocks *rocks, enum rocks_family family, const struct
 	if (range->end)
 		rocksdb_readoptions_set_iterate_upper_bound(read, range->end, range->end_len);
 	iter = rocksdb_create_iterator_cf(rocks->db, read, rocks->family[family]);
-	r = copy_some(rocks, iter, range, copies);
+	err = copy_some(rocks, iter, range, copies);
 	rocksdb_iter_destroy(iter);
 	rocksdb_readoptions_destroy(read);
 	pthread_rwlock_unlock(&rocks->lock);
-	return r;
+	return err;
 }
 
 /* Calls fn for each copy; *ret_last is the last key, in the copies. */
@@ -361,15 +361,15 @@ static int deliver(const struct copies *copies, rocks_fn *fn, void *arg, const c
 
 	for (unsigned int i = 0; i < copies->count; i++) {
 		struct copy_head head;
-		int r;
+		int err;
 
 		memcpy(&head, at, sizeof(head));
 		at += sizeof(head);
 		*ret_last = at;
 		*ret_last_len = head.key_len;
-		r = fn(arg, at, head.key_len, at + head.key_len, head.value_len);
-		if (r != 0)
-			return r;
+		err = fn(arg, at, head.key_len, at + head.key_len, head.value_len);
+		if (err != 0)
+			return err;
 		at += head.key_len + head.value_len;
 	}
 	return 0;
@@ -395,21 +395,21 @@ int rocks_walk(struct rocks *rocks, enum rocks_family family, const struct rocks
 	struct rocks_range rest = *range;
 	struct copies copies = { 0 };
 	char *from = NULL;
-	int r;
+	int err;
 
 	do {
 		const char *last = NULL;
 		size_t last_len = 0;
 
-		r = walk_part(rocks, family, &rest, &copies);
-		if (r == 0)
-			r = deliver(&copies, fn, arg, &last, &last_len);
-		if (r == 0 && copies.more)
-			r = go_on_behind(&from, &rest, last, last_len);
-	} while (r == 0 && copies.more);
+		err = walk_part(rocks, family, &rest, &copies);
+		if (!err)
+			err = deliver(&copies, fn, arg, &last, &last_len);
+		if (!err && copies.more)
+			err = go_on_behind(&from, &rest, last, last_len);
+	} while (!err && copies.more);
 	free(from);
 	free(copies.bytes);
-	return r;
+	return err;
 }
 
 /* --- figures --- */

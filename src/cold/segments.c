@@ -73,26 +73,26 @@ static int list_segments(struct segments *segments)
 {
 	DIR *dir = opendir(segments->dir);
 	struct dirent *entry;
-	int r = 0;
+	int err = 0;
 
 	if (!dir)
 		return -errno;
-	while (r == 0) {
+	while (!err) {
 		errno = 0;
 		entry = readdir(dir);
 		if (!entry) {
-			r = -errno;
+			err = -errno;
 			break;
 		}
-		r = list_entry(segments, entry->d_name);
+		err = list_entry(segments, entry->d_name);
 	}
 	closedir(dir);
-	return r;
+	return err;
 }
 
 int segments_open(struct segments *segments, const char *dir, uint32_t segment_bytes)
 {
-	int r;
+	int err;
 
 	memset(segments, 0, sizeof(*segments));
 	lock_init(&segments->lock, LOCK_RANK_STORE);
@@ -107,9 +107,9 @@ int segments_open(struct segments *segments, const char *dir, uint32_t segment_b
 	segments->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (segments->dir_fd < 0)
 		return -errno;
-	r = list_segments(segments);
+	err = list_segments(segments);
 	segments->dir_dirty = true; /* for the directory itself */
-	return r;
+	return err;
 }
 
 /* What cannot be cut is only longer than it need be. */
@@ -412,15 +412,15 @@ static void unmake_file(struct segments *segments, uint32_t id, int fd)
 static int make_file(struct segments *segments, uint32_t id)
 {
 	int fd = segments_open_file(segments, id, O_RDWR | O_CREAT | O_EXCL);
-	int r;
+	int err;
 
 	if (fd < 0)
 		return fd;
-	r = fallocate(fd, 0, 0, segments->segment_bytes) < 0 ? -errno : 0;
-	if (r == 0 || r == -EOPNOTSUPP)
+	err = fallocate(fd, 0, 0, segments->segment_bytes) < 0 ? -errno : 0;
+	if (!err || err == -EOPNOTSUPP)
 		return fd;
 	unmake_file(segments, id, fd);
-	return r == -EDQUOT ? -ENOSPC : r;
+	return err == -EDQUOT ? -ENOSPC : err;
 }
 
 /* The file id becomes the current segment; *ret_old is the one before, referenced, or NULL. */
@@ -451,7 +451,7 @@ static int grow(struct segments *segments, bool scarce)
 {
 	struct segment *old;
 	uint32_t id;
-	int fd, r;
+	int fd, err;
 
 	do {
 		id = next_id(segments);
@@ -459,10 +459,10 @@ static int grow(struct segments *segments, bool scarce)
 	} while (fd == -EEXIST); /* whatever it is, it is not ours to overwrite */
 	if (fd < 0)
 		return fd;
-	r = make_current(segments, id, fd, scarce, &old);
-	if (r < 0) {
+	err = make_current(segments, id, fd, scarce, &old);
+	if (err < 0) {
 		unmake_file(segments, id, fd);
-		return r;
+		return err;
 	}
 	if (old) {
 		segments_trim(segments, old);
@@ -473,11 +473,11 @@ static int grow(struct segments *segments, bool scarce)
 
 int segments_grow(struct segments *segments, uint64_t need, bool scarce)
 {
-	int r = 0;
+	int err = 0;
 
 	pthread_mutex_lock(&segments->grow);
 	if (!has_room(segments, need))
-		r = grow(segments, scarce);
+		err = grow(segments, scarce);
 	pthread_mutex_unlock(&segments->grow);
-	return r;
+	return err;
 }

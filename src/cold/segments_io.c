@@ -63,7 +63,7 @@ static int take_resting(struct segments *segments)
 static int install(struct segments *segments, struct segment *segment, int fd)
 {
 	int close_fd = -1;
-	int r;
+	int err;
 
 	lock_get(&segments->lock);
 	if (segment->fd < 0) {
@@ -73,11 +73,11 @@ static int install(struct segments *segments, struct segment *segment, int fd)
 	} else {
 		close_fd = fd;
 	}
-	r = segment->fd;
+	err = segment->fd;
 	lock_put(&segments->lock);
 	if (close_fd >= 0)
 		close(close_fd);
-	return r;
+	return err;
 }
 
 int segments_descriptor(struct segments *segments, struct segment *segment)

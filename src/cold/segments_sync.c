@@ -33,20 +33,20 @@ static int sync_one(struct segments *segments, struct segment *segment)
 {
 	int fd = segments_descriptor(segments, segment);
 	bool cut = false;
-	int r = fd < 0 ? fd : 0;
+	int err = fd < 0 ? fd : 0;
 
-	if (r == 0 && fdatasync(fd) < 0)
-		r = -errno;
+	if (!err && fdatasync(fd) < 0)
+		err = -errno;
 	lock_get(&segments->lock);
-	if (r < 0 && fd >= 0)
+	if (err < 0 && fd >= 0)
 		cut = suspect(segments, segment);
-	else if (r < 0)
+	else if (err < 0)
 		segment->dirty = true; /* the kernel was not asked, so it told nothing */
 	lock_put(&segments->lock);
 	if (cut)
 		segments_trim(segments, segment);
 	segments_unref(segments, segment);
-	return r;
+	return err;
 }
 
 /* Those that were made since the names were last synced. */
@@ -79,23 +79,23 @@ static void end_names(struct segments *segments, bool synced)
 
 static int sync_dir(struct segments *segments)
 {
-	int r;
+	int err;
 
 	if (!begin_names(segments))
 		return 0;
-	r = fsync(segments->dir_fd) < 0 ? -errno : 0;
-	end_names(segments, r == 0);
-	return r;
+	err = fsync(segments->dir_fd) < 0 ? -errno : 0;
+	end_names(segments, !err);
+	return err;
 }
 
 int segments_sync(struct segments *segments)
 {
 	struct segment *segment;
-	int r = 0;
+	int err = 0;
 
-	while (r == 0 && (segment = take_dirty(segments)))
-		r = sync_one(segments, segment);
-	return r < 0 ? r : sync_dir(segments);
+	while (!err && (segment = take_dirty(segments)))
+		err = sync_one(segments, segment);
+	return err < 0 ? err : sync_dir(segments);
 }
 
 struct segment *segments_suspect(struct segments *segments)

@@ -37,17 +37,17 @@ int store_error_number(const char *text)
 	return -EIO;
 }
 
-int store_error_note(struct store_errors *errors, int r, const char *dir, const char *doing, const char *text)
+int store_error_note(struct store_errors *errors, int err, const char *dir, const char *doing, const char *text)
 {
 	uint64_t now = clock_ns();
 
 	atomic_fetch_add(&errors->count, 1);
 	atomic_store(&errors->failed_at_ns, now);
-	if (atomic_exchange(&errors->kind, r) == r && now - atomic_load(&errors->told_at_ns) < REMIND_NS)
-		return r;
+	if (atomic_exchange(&errors->kind, err) == err && now - atomic_load(&errors->told_at_ns) < REMIND_NS)
+		return err;
 	atomic_store(&errors->told_at_ns, now);
-	log_error("store %s: %s: %s", dir, doing, text ? text : strerror(-r));
-	return r;
+	log_error("store %s: %s: %s", dir, doing, text ? text : strerror(-err));
+	return err;
 }
 
 void store_error_clear(struct store_errors *errors, const char *dir)

@@ -16,9 +16,9 @@ struct store_errors {
 	_Atomic uint64_t failed_at_ns; /* the last one */
 };
 
-/* A call on dir failed with r (negative): counted, and logged if the log was not told of its kind within the last
- * minute. text may be NULL. Returns r. */
-int store_error_note(struct store_errors *errors, int r, const char *dir, const char *doing, const char *text);
+/* A call on dir failed with err (negative): counted, and logged if the log was not told of its kind within the last
+ * minute. text may be NULL. Returns err. */
+int store_error_note(struct store_errors *errors, int err, const char *dir, const char *doing, const char *text);
 /* A call went well. The log is told (unless dir is NULL) if the last failure is a second old: on the brink of a full
  * disk calls fail and succeed by turns, and that is one message, not many. */
 void store_error_clear(struct store_errors *errors, const char *dir);

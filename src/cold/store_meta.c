@@ -12,9 +12,9 @@
 #define META_KEY_MAX 512
 #define META_VALUE_MAX (64 * 1024)
 
-static int failed(struct store_rocks *store, int r, const char *doing)
+static int failed(struct store_rocks *store, int err, const char *doing)
 {
-	return store_error_note(&store->errors, r, store->dir, doing, NULL);
+	return store_error_note(&store->errors, err, store->dir, doing, NULL);
 }
 
 static bool meta_valid(const struct meta_change *change)
@@ -24,26 +24,26 @@ static bool meta_valid(const struct meta_change *change)
 
 static int meta_write(struct store_rocks *store, const struct rocks_change *changes, size_t count, bool durable)
 {
-	int r;
+	int err;
 
 	pthread_mutex_lock(&store->commit);
-	r = records_make_sure(store);
-	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
-		r = store_sync_room(store, HEADROOM_RECORDS);
-		if (r == 0)
-			r = records_write(store, changes, count, durable);
-		if (r == 0)
+	err = records_make_sure(store);
+	for (int attempt = 0; !err || (err == -EAGAIN && attempt < 2); attempt++) {
+		err = store_sync_room(store, HEADROOM_RECORDS);
+		if (!err)
+			err = records_write(store, changes, count, durable);
+		if (!err)
 			break;
 	}
 	pthread_mutex_unlock(&store->commit);
-	return r == -EAGAIN ? store->doubtful_error : r;
+	return err == -EAGAIN ? store->doubtful_error : err;
 }
 
 static int put(struct store *base, const struct meta_change *changes, size_t count, bool durable)
 {
 	struct store_rocks *store = store_rocks_of(base);
 	CLEANUP_FREE struct rocks_change *records = calloc(count ? count : 1, sizeof(*records));
-	int r;
+	int err;
 
 	if (!records)
 		return -ENOMEM;
@@ -60,10 +60,10 @@ static int put(struct store *base, const struct meta_change *changes, size_t cou
 		};
 	}
 	/* The log takes along records of values that were put before: they must not name what is not there. */
-	r = durable ? store_sync_values(store) : 0;
-	if (r == 0)
-		r = meta_write(store, records, count, durable);
-	return r < 0 ? failed(store, r, "cannot store metadata") : 0;
+	err = durable ? store_sync_values(store) : 0;
+	if (!err)
+		err = meta_write(store, records, count, durable);
+	return err < 0 ? failed(store, err, "cannot store metadata") : 0;
 }
 
 struct prefix_walk {
@@ -71,7 +71,7 @@ struct prefix_walk {
 	size_t prefix_len;
 	meta_fn *fn;
 	void *arg;
-	int r;
+	int err;
 };
 
 static int see_meta(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
@@ -80,8 +80,8 @@ static int see_meta(void *arg, const void *key, size_t key_len, const void *valu
 
 	if (key_len < walk->prefix_len || (walk->prefix_len && memcmp(key, walk->prefix, walk->prefix_len)))
 		return 1;
-	walk->r = walk->fn(walk->arg, key, key_len, value, value_len);
-	return walk->r;
+	walk->err = walk->fn(walk->arg, key, key_len, value, value_len);
+	return walk->err;
 }
 
 static int walk_prefix(struct store *base, const void *prefix, size_t prefix_len, meta_fn *fn, void *arg)
@@ -89,11 +89,11 @@ static int walk_prefix(struct store *base, const void *prefix, size_t prefix_len
 	struct store_rocks *store = store_rocks_of(base);
 	struct prefix_walk walk = { prefix, prefix_len, fn, arg, 0 };
 	struct rocks_range range = { prefix_len ? prefix : "", prefix_len, NULL, 0 };
-	int r = rocks_walk(store->rocks, ROCKS_META, &range, see_meta, &walk);
+	int err = rocks_walk(store->rocks, ROCKS_META, &range, see_meta, &walk);
 
-	if (walk.r != 0 || r >= 0)
-		return walk.r;
-	return failed(store, r, "cannot read metadata");
+	if (walk.err != 0 || err >= 0)
+		return walk.err;
+	return failed(store, err, "cannot read metadata");
 }
 
 const struct meta_ops store_meta_ops = { .put = put, .walk = walk_prefix };

@@ -20,12 +20,12 @@
 #define GAP_BYTES (16U << 10)
 #define BATCH_VALUES 512U
 
-static int failed(struct store_rocks *store, int r, struct store_key key)
+static int failed(struct store_rocks *store, int err, struct store_key key)
 {
 	char doing[80];
 
 	snprintf(doing, sizeof(doing), "cannot read block %" PRIu64 " of file %" PRIu64, key.block, key.ino);
-	return store_error_note(&store->read_errors, r, store->dir, doing, NULL);
+	return store_error_note(&store->read_errors, err, store->dir, doing, NULL);
 }
 
 int store_read_at(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
@@ -33,10 +33,10 @@ int store_read_at(struct store_rocks *store, struct segment *segment, uint32_t o
 {
 	uint32_t before = offset % SEGMENT_ALIGN;
 	size_t want = (before + (size_t)length + SEGMENT_ALIGN - 1) & ~(size_t)(SEGMENT_ALIGN - 1), got;
-	int r = segments_read(&store->segments, segment, buffer, want, offset - before, &got);
+	int err = segments_read(&store->segments, segment, buffer, want, offset - before, &got);
 
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	if (got < before + (size_t)length)
 		return -EBADMSG; /* the file is shorter than it was */
 	*ret = (char *)buffer + before;
@@ -67,18 +67,18 @@ static int find_value(struct store_rocks *store, struct store_key key, size_t ca
 static int read_value(struct store_rocks *store, struct segment *segment, struct place place, void *buf)
 {
 	void *buffer = buffers_get(&store->reads), *value;
-	int r;
+	int err;
 
 	if (!buffer)
 		return -ENOMEM;
 	if (place.length_bytes > store->value_max_bytes)
-		r = -EBADMSG;
+		err = -EBADMSG;
 	else
-		r = store_read_at(store, segment, place.offset_bytes, place.length_bytes, buffer, &value);
-	if (r == 0)
+		err = store_read_at(store, segment, place.offset_bytes, place.length_bytes, buffer, &value);
+	if (!err)
 		memcpy(buf, value, place.length_bytes);
 	buffers_put(&store->reads, buffer);
-	return r;
+	return err;
 }
 
 int store_read_get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len)
@@ -87,18 +87,18 @@ int store_read_get(struct store *base, struct store_key key, void *buf, size_t c
 	struct segment *segment = NULL;
 	struct place place;
 	uint64_t origin;
-	int r = find_value(store, key, cap, &place, &origin, &segment);
+	int err = find_value(store, key, cap, &place, &origin, &segment);
 
-	if (r == 0) {
-		r = read_value(store, segment, place, buf);
+	if (!err) {
+		err = read_value(store, segment, place, buf);
 		segments_unref(&store->segments, segment);
 	}
-	if (r == 0)
+	if (!err)
 		owners_rekey(buf, place.length_bytes, origin, key);
-	if (r == -ENOENT || r == -ENOBUFS)
-		return r;
-	if (r < 0)
-		return failed(store, r == -EBADMSG || r == -ENOMEM ? r : -EIO, key);
+	if (err == -ENOENT || err == -ENOBUFS)
+		return err;
+	if (err < 0)
+		return failed(store, err == -EBADMSG || err == -ENOMEM ? err : -EIO, key);
 	*ret_len = place.length_bytes;
 	atomic_fetch_add_explicit(&store->get_blocks, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&store->get_bytes, place.length_bytes, memory_order_relaxed);
@@ -246,9 +246,9 @@ static int deliver(struct store_rocks *store, const struct batch *batch, uint64_
 {
 	void *single = buffers_get(&store->reads);
 	uint64_t bytes = 0;
-	int r = single ? 0 : -ENOMEM;
+	int err = single ? 0 : -ENOMEM;
 
-	for (size_t i = 0; r == 0 && i < batch->values; i++) {
+	for (size_t i = 0; !err && i < batch->values; i++) {
 		struct store_key key = { ino, batch->value[i].block };
 		uint32_t length = batch->value[i].place.length_bytes;
 		void *value = find_in_batch(store, batch, i, single);
@@ -257,27 +257,27 @@ static int deliver(struct store_rocks *store, const struct batch *batch, uint64_
 		if (!value)
 			continue;
 		owners_rekey(value, length, batch->value[i].origin, key);
-		r = fn(arg, key, value, length);
+		err = fn(arg, key, value, length);
 	}
 	buffers_put(&store->reads, single);
 	atomic_fetch_add_explicit(&store->get_blocks, batch->values, memory_order_relaxed);
 	atomic_fetch_add_explicit(&store->get_bytes, bytes, memory_order_relaxed);
-	return r;
+	return err;
 }
 
 static int walk_from(struct store_rocks *store, struct store_key key, uint64_t last, char *buffer, struct batch *batch,
 		     store_walk_fn *fn, void *arg)
 {
-	int r = 0;
+	int err = 0;
 
-	while (r == 0 && fill_batch(store, batch, &key, last)) {
+	while (!err && fill_batch(store, batch, &key, last)) {
 		read_batch(store, batch, buffer);
-		r = deliver(store, batch, key.ino, fn, arg);
+		err = deliver(store, batch, key.ino, fn, arg);
 		unref_batch(store, batch);
 		if (batch->value[batch->values - 1].block == last)
 			break;
 	}
-	return r;
+	return err;
 }
 
 int store_read_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
@@ -287,12 +287,12 @@ int store_read_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t c
 	uint64_t last = count - 1 > UINT64_MAX - first ? UINT64_MAX : first + (count - 1);
 	char *buffer = buffers_get(&store->transfers);
 	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
-	int r = buffer && batch ? 0 : -ENOMEM;
+	int err = buffer && batch ? 0 : -ENOMEM;
 
-	if (r == 0 && count)
-		r = walk_from(store, key, last, buffer, batch, fn, arg);
+	if (!err && count)
+		err = walk_from(store, key, last, buffer, batch, fn, arg);
 	buffers_put(&store->transfers, buffer);
-	return r;
+	return err;
 }
 
 /* --- heads, from the database --- */
@@ -300,7 +300,7 @@ int store_read_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t c
 struct heads_walk {
 	store_walk_fn *fn;
 	void *arg;
-	int r;
+	int err;
 };
 
 static int see_head(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
@@ -314,8 +314,8 @@ static int see_head(void *arg, const void *key, size_t key_len, const void *valu
 	if (!index_unpack(key, key_len, value, value_len, &at, &place, &origin))
 		return 0;
 	index_head(value, value_len, head);
-	walk->r = walk->fn(walk->arg, at, head, place.length_bytes);
-	return walk->r;
+	walk->err = walk->fn(walk->arg, at, head, place.length_bytes);
+	return walk->err;
 }
 
 int store_read_heads(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
@@ -324,14 +324,14 @@ int store_read_heads(struct store *base, uint64_t ino, uint64_t first, uint64_t 
 	struct heads_walk walk = { fn, arg, 0 };
 	uint8_t begin[INDEX_KEY_BYTES], end[INDEX_KEY_BYTES + 1] = { 0 };
 	struct rocks_range range = { begin, sizeof(begin), end, sizeof(end) };
-	int r;
+	int err;
 
 	if (!count)
 		return 0;
 	index_key((struct store_key){ ino, first }, begin);
 	index_key((struct store_key){ ino, count - 1 > UINT64_MAX - first ? UINT64_MAX : first + (count - 1) }, end);
-	r = rocks_walk(store->rocks, ROCKS_INDEX, &range, see_head, &walk);
-	if (walk.r != 0 || r >= 0)
-		return walk.r;
-	return failed(store, r, (struct store_key){ ino, first });
+	err = rocks_walk(store->rocks, ROCKS_INDEX, &range, see_head, &walk);
+	if (walk.err != 0 || err >= 0)
+		return walk.err;
+	return failed(store, err, (struct store_key){ ino, first });
 }

@@ -32,16 +32,16 @@
 #define KEPT_READS 4U
 #define KEPT_TRANSFERS 4U
 
-static int failed(struct store_rocks *store, int r, const char *doing)
+static int failed(struct store_rocks *store, int err, const char *doing)
 {
-	return store_error_note(&store->errors, r, store->dir, doing, NULL);
+	return store_error_note(&store->errors, err, store->dir, doing, NULL);
 }
 
 static int rocks_sync_op(struct store *base)
 {
-	int r = collect_sync(store_rocks_of(base));
+	int err = collect_sync(store_rocks_of(base));
 
-	return r < 0 ? failed(store_rocks_of(base), r, "cannot sync") : 0;
+	return err < 0 ? failed(store_rocks_of(base), err, "cannot sync") : 0;
 }
 
 static void rocks_keep(struct store *base, uint64_t ino, bool keep)
@@ -116,37 +116,37 @@ static int open_parts(struct store_rocks *store, const struct store_rocks_config
 	struct rocks_config rocks = { .dir = config->dir, .create = config->create };
 	struct headroom_scale scale;
 	char *values = NULL;
-	int r = headroom_scale(config->dir, &scale);
+	int err = headroom_scale(config->dir, &scale);
 
-	if (r < 0)
-		return failed(store, r, "cannot look at the filesystem");
+	if (err < 0)
+		return failed(store, err, "cannot look at the filesystem");
 	if (config->segment_bytes)
 		scale.segment_bytes = config->segment_bytes;
 	while (scale.segment_bytes < 8 * store->value_max_bytes)
 		scale.segment_bytes *= 2;
 	rocks.cache_bytes = config->cache_bytes ? config->cache_bytes : DEFAULT_CACHE_BYTES;
 	rocks.buffer_bytes = config->write_buffer_bytes ? config->write_buffer_bytes : scale.buffer_bytes;
-	r = rocks_open(&rocks, &store->rocks);
-	if (r == 0)
-		r = records_open(store);
-	if (r < 0)
-		return r;
+	err = rocks_open(&rocks, &store->rocks);
+	if (!err)
+		err = records_open(store);
+	if (err < 0)
+		return err;
 	if (asprintf(&values, "%s/values", config->dir) < 0)
 		return -ENOMEM;
-	r = segments_open(&store->segments, values, scale.segment_bytes);
+	err = segments_open(&store->segments, values, scale.segment_bytes);
 	free(values);
-	if (r < 0)
-		return failed(store, r, "cannot open the values");
+	if (err < 0)
+		return failed(store, err, "cannot open the values");
 	store->headroom.dir_fd = store->segments.dir_fd;
 	store->headroom.buffer_bytes = rocks.buffer_bytes;
 	store->headroom.segment_bytes = scale.segment_bytes;
-	r = records_load(store);
-	if (r < 0)
-		return failed(store, r, "cannot read the index");
+	err = records_load(store);
+	if (err < 0)
+		return failed(store, err, "cannot read the index");
 	/* What the records say was perhaps not durable so far. */
-	r = rocks_sync(store->rocks);
-	if (r < 0)
-		return failed(store, r, "cannot sync the index");
+	err = rocks_sync(store->rocks);
+	if (err < 0)
+		return failed(store, err, "cannot sync the index");
 	segments_settle(&store->segments);
 	return collect_start(store);
 }
@@ -154,7 +154,7 @@ static int open_parts(struct store_rocks *store, const struct store_rocks_config
 int store_rocks_open(const struct store_rocks_config *config, struct store **ret)
 {
 	struct store_rocks *store = calloc(1, sizeof(*store));
-	int r;
+	int err;
 
 	if (!store)
 		return -ENOMEM;
@@ -168,10 +168,10 @@ int store_rocks_open(const struct store_rocks_config *config, struct store **ret
 	buffers_init(&store->reads, store->value_max_bytes + 2 * SEGMENT_ALIGN, KEPT_READS);
 	buffers_init(&store->transfers, STORE_TRANSFER_BYTES, KEPT_TRANSFERS);
 	store->dir = strdup(config->dir);
-	r = store->dir ? open_parts(store, config) : -ENOMEM;
-	if (r < 0) {
+	err = store->dir ? open_parts(store, config) : -ENOMEM;
+	if (err < 0) {
 		rocks_free(&store->base);
-		return r;
+		return err;
 	}
 	*ret = &store->base;
 	return 0;

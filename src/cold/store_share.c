@@ -120,11 +120,11 @@ static int reserve(struct sharing *sharing)
 {
 	struct store_rocks *store = sharing->store;
 	LOCK_SCOPE(&store->segments.lock);
-	int r = shares_reserve(&store->shares, sharing->count);
+	int err = shares_reserve(&store->shares, sharing->count);
 
-	for (size_t i = 0; r == 0 && i < sharing->count; i++)
-		r = places_reserve(&store->places, (struct store_key){ sharing->share->to, sharing->value[i].block });
-	return r;
+	for (size_t i = 0; !err && i < sharing->count; i++)
+		err = places_reserve(&store->places, (struct store_key){ sharing->share->to, sharing->value[i].block });
+	return err;
 }
 
 static void publish(struct sharing *sharing)
@@ -148,35 +148,35 @@ static void publish(struct sharing *sharing)
 static int share_some(struct sharing *sharing)
 {
 	struct store_rocks *store = sharing->store;
-	int r = records_make_sure(store), more = 0;
+	int err = records_make_sure(store), more = 0;
 
-	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
+	for (int attempt = 0; !err || (err == -EAGAIN && attempt < 2); attempt++) {
 		uint64_t disk_bytes, memory_bytes;
 
 		rocks_figures(store->rocks, &disk_bytes, &memory_bytes); /* records alone make it grow, too */
 		atomic_store(&store->headroom.index_bytes, disk_bytes);
-		r = store_sync_room(store, HEADROOM_VALUES);
-		if (r == 0)
-			r = records_upgrade(store);
-		if (r == 0)
-			r = more = collect_records(sharing);
-		if (r >= 0)
-			r = reserve(sharing);
-		if (r == 0 && sharing->count)
-			r = records_write(store, sharing->change, sharing->count, false);
-		if (r == 0) {
+		err = store_sync_room(store, HEADROOM_VALUES);
+		if (!err)
+			err = records_upgrade(store);
+		if (!err)
+			err = more = collect_records(sharing);
+		if (err >= 0)
+			err = reserve(sharing);
+		if (!err && sharing->count)
+			err = records_write(store, sharing->change, sharing->count, false);
+		if (!err) {
 			publish(sharing);
 			return more;
 		}
 	}
-	return r == -EAGAIN ? store->doubtful_error : r;
+	return err == -EAGAIN ? store->doubtful_error : err;
 }
 
 int store_share_blocks(struct store *base, const struct store_share *share)
 {
 	struct store_rocks *store = (struct store_rocks *)base;
 	CLEANUP_FREE struct sharing *sharing = malloc(sizeof(*sharing));
-	int r = 1;
+	int err = 1;
 
 	if (!share->count)
 		return 0;
@@ -186,15 +186,15 @@ int store_share_blocks(struct store *base, const struct store_share *share)
 	sharing->share = share;
 	sharing->next = share->first;
 	sharing->last = share->count - 1 > UINT64_MAX - share->first ? UINT64_MAX : share->first + (share->count - 1);
-	while (r == 1) {
+	while (err == 1) {
 		pthread_mutex_lock(&store->commit);
-		r = share_some(sharing);
+		err = share_some(sharing);
 		pthread_mutex_unlock(&store->commit);
-		if (r != 1)
+		if (err != 1)
 			break;
 		sharing->next = sharing->value[sharing->count - 1].block;
 		if (sharing->next++ == sharing->last)
-			r = 0;
+			err = 0;
 	}
-	return r < 0 ? store_error_note(&store->errors, r, store->dir, "cannot share blocks", NULL) : 0;
+	return err < 0 ? store_error_note(&store->errors, err, store->dir, "cannot share blocks", NULL) : 0;
 }

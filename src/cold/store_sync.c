@@ -10,49 +10,49 @@
 
 int store_sync_values(struct store_rocks *store)
 {
-	int r;
+	int err;
 
 	pthread_mutex_lock(&store->sync);
-	r = segments_sync(&store->segments);
+	err = segments_sync(&store->segments);
 	pthread_mutex_unlock(&store->sync);
-	return r;
+	return err;
 }
 
 /* Values first: what a durable record names is durable. Then the log; what died before it was synced may go. */
 int store_sync_all(struct store_rocks *store)
 {
 	struct segments *segments = &store->segments;
-	int r;
+	int err;
 
 	pthread_mutex_lock(&store->sync);
-	r = store->log_failed ? -EIO : segments_sync(segments);
+	err = store->log_failed ? -EIO : segments_sync(segments);
 	lock_get(&segments->lock);
-	if (r == 0 && segments_suspect(segments))
-		r = -EIO;
-	if (r == 0)
+	if (!err && segments_suspect(segments))
+		err = -EIO;
+	if (!err)
 		segments_cover(segments);
 	lock_put(&segments->lock);
-	if (r == 0) {
-		r = rocks_sync(store->rocks);
-		store->log_failed = r < 0;
+	if (!err) {
+		err = rocks_sync(store->rocks);
+		store->log_failed = err < 0;
 	}
 	lock_get(&segments->lock);
-	segments_covered(segments, r == 0);
+	segments_covered(segments, !err);
 	lock_put(&segments->lock);
 	pthread_mutex_unlock(&store->sync);
 	segments_reap(segments);
-	return r;
+	return err;
 }
 
 int store_sync_room(struct store_rocks *store, enum headroom_use use)
 {
-	int r = headroom_check(&store->headroom, use);
+	int err = headroom_check(&store->headroom, use);
 	bool dead;
 
-	if (r != -ENOSPC)
-		return r;
+	if (err != -ENOSPC)
+		return err;
 	lock_get(&store->segments.lock);
 	dead = store->segments.dead;
 	lock_put(&store->segments.lock);
-	return dead && store_sync_all(store) == 0 ? headroom_check(&store->headroom, use) : r;
+	return dead && store_sync_all(store) == 0 ? headroom_check(&store->headroom, use) : err;
 }

@@ -21,18 +21,18 @@
 /* A removal of more values than that is one range, of fewer so many records. */
 #define SINGLE_REMOVALS 64U
 
-static int failed(struct store_rocks *store, int r, const char *doing)
+static int failed(struct store_rocks *store, int err, const char *doing)
 {
-	return store_error_note(&store->errors, r, store->dir, doing, NULL);
+	return store_error_note(&store->errors, err, store->dir, doing, NULL);
 }
 
 static int may_write(struct store_rocks *store, enum headroom_use use)
 {
-	int r = store_sync_room(store, use);
+	int err = store_sync_room(store, use);
 
 	if (use == HEADROOM_VALUES)
-		atomic_store(&store->full, r == -ENOSPC);
-	return r;
+		atomic_store(&store->full, err == -ENOSPC);
+	return err;
 }
 
 /* --- putting: append, commit, publish --- */
@@ -101,7 +101,7 @@ static int make_segment(struct store_rocks *store, enum headroom_use use, uint64
 static int reserve(struct store_rocks *store, enum headroom_use use, uint64_t need, uint64_t want, struct segment **ret,
 		   uint32_t *ret_offset, uint32_t *ret_bytes)
 {
-	int r;
+	int err;
 
 	do {
 		uint64_t disk, memory;
@@ -109,19 +109,19 @@ static int reserve(struct store_rocks *store, enum headroom_use use, uint64_t ne
 
 		lock_get(&store->segments.lock);
 		scarce = keeps_off(&store->segments, use);
-		r = scarce ? -EAGAIN : segments_reserve(&store->segments, need, want, ret, ret_offset, ret_bytes);
+		err = scarce ? -EAGAIN : segments_reserve(&store->segments, need, want, ret, ret_offset, ret_bytes);
 		lock_put(&store->segments.lock);
-		if (r != -EAGAIN)
-			return r;
+		if (err != -EAGAIN)
+			return err;
 		rocks_figures(store->rocks, &disk, &memory);
 		atomic_store(&store->headroom.index_bytes, disk);
-		r = may_write(store, use);
-		if (r == 0 && scarce)
+		err = may_write(store, use);
+		if (!err && scarce)
 			end_scarcity(&store->segments);
-		else if (r == 0)
-			r = make_segment(store, use, need);
-	} while (r == 0);
-	return r;
+		else if (!err)
+			err = make_segment(store, use, need);
+	} while (!err);
+	return err;
 }
 
 static void settle(struct store_rocks *store, struct segment *segment)
@@ -154,13 +154,13 @@ static int append_some(struct put *put, void *buffer, size_t first, size_t *ret_
 	uint32_t offset, granted;
 	uint64_t need, used = 0;
 	size_t count;
-	int r;
+	int err;
 
 	if (!measure(put, first, STORE_TRANSFER_BYTES, &need))
 		return -EINVAL;
-	r = reserve(store, put->move->use, place_span(items[first].length_bytes), need, &segment, &offset, &granted);
-	if (r < 0)
-		return r;
+	err = reserve(store, put->move->use, place_span(items[first].length_bytes), need, &segment, &offset, &granted);
+	if (err < 0)
+		return err;
 	count = measure(put, first, granted, &used);
 	for (size_t i = first, at = 0; i < first + count; i++) {
 		uint32_t length = items[i].length_bytes, span = place_span(length);
@@ -176,10 +176,10 @@ static int append_some(struct put *put, void *buffer, size_t first, size_t *ret_
 		at += span;
 	}
 	memset((char *)buffer + used, 0, granted - used);
-	r = segments_write(&store->segments, segment, buffer, granted, offset);
-	if (r < 0) {
+	err = segments_write(&store->segments, segment, buffer, granted, offset);
+	if (err < 0) {
 		give_up(store, segment);
-		return r;
+		return err;
 	}
 	for (size_t i = first; i < first + count; i++)
 		put->appended[i].segment = segment;
@@ -192,12 +192,12 @@ static int append_all(struct put *put)
 {
 	void *buffer = buffers_get(&put->store->transfers);
 	size_t count = 0;
-	int r = buffer ? 0 : -ENOMEM;
+	int err = buffer ? 0 : -ENOMEM;
 
-	for (size_t first = 0; r == 0 && first < put->move->count; first += count)
-		r = append_some(put, buffer, first, &count);
+	for (size_t first = 0; !err && first < put->move->count; first += count)
+		err = append_some(put, buffer, first, &count);
 	buffers_put(&put->store->transfers, buffer);
-	return r;
+	return err;
 }
 
 static bool moved_meanwhile(const struct put *put, size_t i)
@@ -239,13 +239,13 @@ static int select_values(struct put *put)
 	for (size_t i = 0; i < put->move->count; i++) {
 		struct store_key key = put->move->items[i].key;
 		struct appended *appended = &put->appended[i];
-		int r = 0;
+		int err = 0;
 
 		appended->origin = key.ino;
 		if (!appended->skip)
-			r = places_reserve(&store->places, key);
-		if (r < 0)
-			return r;
+			err = places_reserve(&store->places, key);
+		if (err < 0)
+			return err;
 		if (put->move->places)
 			appended->origin = owners_origin(store, key, put->move->places[i]);
 		shared += appended->origin != key.ino || repeats(put->move, i);
@@ -261,10 +261,10 @@ struct record_room {
 static int write_index(struct put *put, struct rocks_change *changes, struct record_room *room)
 {
 	size_t count = 0, length;
-	int r = records_upgrade(put->store);
+	int err = records_upgrade(put->store);
 
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	for (size_t i = 0; i < put->move->count; i++) {
 		const struct store_item *item = &put->move->items[i];
 
@@ -316,23 +316,23 @@ static int commit(struct put *put)
 {
 	CLEANUP_FREE struct rocks_change *changes = calloc(put->move->count, sizeof(*changes));
 	CLEANUP_FREE struct record_room *room = calloc(put->move->count, sizeof(*room));
-	int r;
+	int err;
 
 	if (!changes || !room)
 		return -ENOMEM;
-	r = records_make_sure(put->store);
-	if (r == 0)
-		r = store_sync_room(put->store, HEADROOM_RECORDS);
-	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
-		r = select_values(put);
-		if (r == 0)
-			r = write_index(put, changes, room);
-		if (r == 0) {
+	err = records_make_sure(put->store);
+	if (!err)
+		err = store_sync_room(put->store, HEADROOM_RECORDS);
+	for (int attempt = 0; !err || (err == -EAGAIN && attempt < 2); attempt++) {
+		err = select_values(put);
+		if (!err)
+			err = write_index(put, changes, room);
+		if (!err) {
 			publish(put);
 			return 0;
 		}
 	}
-	return r == -EAGAIN ? put->store->doubtful_error : r;
+	return err == -EAGAIN ? put->store->doubtful_error : err;
 }
 
 static void settle_all(struct put *put)
@@ -355,34 +355,34 @@ static bool must_be_durable(struct store_rocks *store, const struct store_write 
 static int make_durable(struct put *put)
 {
 	struct store_rocks *store = put->store;
-	int r = store_sync_values(store);
+	int err = store_sync_values(store);
 	LOCK_SCOPE(&store->segments.lock);
 
-	for (size_t i = 0; r == 0 && i < put->move->count; i++) {
+	for (size_t i = 0; !err && i < put->move->count; i++) {
 		if (put->appended[i].segment && put->appended[i].segment->suspect)
-			r = -EIO;
+			err = -EIO;
 	}
-	return r;
+	return err;
 }
 
 int store_write_move(struct store_rocks *store, const struct store_write *move)
 {
 	CLEANUP_FREE struct appended *appended = calloc(move->count, sizeof(*appended));
 	struct put put = { store, move, appended };
-	int r;
+	int err;
 
 	if (!appended)
 		return -ENOMEM;
-	r = append_all(&put);
-	if (r == 0 && must_be_durable(store, move))
-		r = make_durable(&put);
-	if (r == 0) {
+	err = append_all(&put);
+	if (!err && must_be_durable(store, move))
+		err = make_durable(&put);
+	if (!err) {
 		pthread_mutex_lock(&store->commit);
-		r = commit(&put);
+		err = commit(&put);
 		pthread_mutex_unlock(&store->commit);
 	}
 	settle_all(&put);
-	return r;
+	return err;
 }
 
 static void hurry(struct store_rocks *store)
@@ -398,7 +398,7 @@ int store_write_put(struct store *base, const struct store_item *items, size_t c
 	struct store_rocks *store = store_rocks_of(base);
 	struct store_write move = { items, NULL, count, HEADROOM_VALUES };
 	uint64_t bytes = 0;
-	int r;
+	int err;
 
 	if (!count)
 		return 0;
@@ -407,13 +407,13 @@ int store_write_put(struct store *base, const struct store_item *items, size_t c
 			return -EINVAL;
 		bytes += items[i].length_bytes;
 	}
-	r = store_write_move(store, &move);
-	if (r == -ENOSPC) {
+	err = store_write_move(store, &move);
+	if (err == -ENOSPC) {
 		atomic_store(&store->full, true);
 		hurry(store);
 	}
-	if (r < 0)
-		return failed(store, r, "cannot store blocks");
+	if (err < 0)
+		return failed(store, err, "cannot store blocks");
 	atomic_store(&store->full, false);
 	store_error_clear(&store->errors, store->dir);
 	atomic_fetch_add(&store->put_blocks, count);
@@ -487,36 +487,36 @@ static void forget_places(struct removal *removal)
 /* The commit mutex is held. What is not there costs nothing. */
 static int remove_range(struct removal *removal)
 {
-	int r = records_make_sure(removal->store);
+	int err = records_make_sure(removal->store);
 
-	for (int attempt = 0; r == 0 || (r == -EAGAIN && attempt < 2); attempt++) {
+	for (int attempt = 0; !err || (err == -EAGAIN && attempt < 2); attempt++) {
 		find_present(removal);
 		if (!removal->count)
 			return 0;
-		r = store_sync_room(removal->store, HEADROOM_RECORDS);
-		if (r == 0)
-			r = removal->count <= SINGLE_REMOVALS ? write_singles(removal) : write_range(removal);
-		if (r == 0) {
+		err = store_sync_room(removal->store, HEADROOM_RECORDS);
+		if (!err)
+			err = removal->count <= SINGLE_REMOVALS ? write_singles(removal) : write_range(removal);
+		if (!err) {
 			forget_places(removal);
 			return 0;
 		}
 	}
-	return r == -EAGAIN ? removal->store->doubtful_error : r;
+	return err == -EAGAIN ? removal->store->doubtful_error : err;
 }
 
 int store_write_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
 {
 	struct store_rocks *store = store_rocks_of(base);
 	struct removal removal = { .store = store, .ino = ino, .first = first };
-	int r;
+	int err;
 
 	if (!count)
 		return 0;
 	removal.last = count - 1 > UINT64_MAX - first ? UINT64_MAX : first + (count - 1);
 	pthread_mutex_lock(&store->commit);
-	r = remove_range(&removal);
+	err = remove_range(&removal);
 	pthread_mutex_unlock(&store->commit);
-	if (r == 0 && !first && count == UINT64_MAX)
+	if (!err && !first && count == UINT64_MAX)
 		store->base.ops->keep(base, ino, false);
-	return r < 0 ? failed(store, r, "cannot remove blocks") : 0;
+	return err < 0 ? failed(store, err, "cannot remove blocks") : 0;
 }

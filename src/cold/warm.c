@@ -26,11 +26,11 @@
 #define ROOM_COPIES 2U
 #define ROOM_START 4U
 
-static int note(struct warm *warm, int r)
+static int note(struct warm *warm, int err)
 {
-	if (r == -EIO || r == -EBADMSG || r == -ENOSPC)
+	if (err == -EIO || err == -EBADMSG || err == -ENOSPC)
 		atomic_fetch_add(&warm->errors, 1);
-	return r;
+	return err;
 }
 
 static void count_get(struct warm *warm, size_t length)
@@ -44,18 +44,18 @@ static int get(struct store *base, struct store_key key, void *buf, size_t cap, 
 	struct warm *warm = warm_of(base);
 	struct warm_segment *segment;
 	struct place place;
-	int r;
+	int err;
 
 	if (!warm_index_ref(warm, key, &place, &segment)) {
-		r = warm->below->ops->get(warm->below, key, buf, cap, ret_len);
-		if (r == 0)
+		err = warm->below->ops->get(warm->below, key, buf, cap, ret_len);
+		if (!err)
 			count_get(warm, *ret_len);
-		return r;
+		return err;
 	}
-	r = place.length_bytes > cap ? -ENOBUFS : warm_segment_read(segment, place, buf, place.length_bytes);
+	err = place.length_bytes > cap ? -ENOBUFS : warm_segment_read(segment, place, buf, place.length_bytes);
 	warm_segment_unref(segment);
-	if (r < 0)
-		return note(warm, r);
+	if (err < 0)
+		return note(warm, err);
 	*ret_len = place.length_bytes;
 	count_get(warm, place.length_bytes);
 	atomic_fetch_add_explicit(&warm->hits, 1, memory_order_relaxed);
@@ -64,29 +64,29 @@ static int get(struct store *base, struct store_key key, void *buf, size_t cap, 
 
 static int put_some(struct warm *warm, const struct store_item *items, size_t count, size_t *ret_done)
 {
-	int r;
+	int err;
 
 	pthread_mutex_lock(&warm->commit);
-	r = warm_move_wait(warm);
-	if (r == 0)
-		r = warm_log_put(warm, WARM_VALUE, items, count, ret_done);
+	err = warm_move_wait(warm);
+	if (!err)
+		err = warm_log_put(warm, WARM_VALUE, items, count, ret_done);
 	pthread_mutex_unlock(&warm->commit);
-	return r;
+	return err;
 }
 
 static int put(struct store *base, const struct store_item *items, size_t count)
 {
 	struct warm *warm = warm_of(base);
 	size_t done = 0, more;
-	int r = 0;
+	int err = 0;
 
 	for (size_t i = 0; i < count; i++)
 		if (items[i].length_bytes >= PLACE_LENGTH_LIMIT ||
 		    items[i].length_bytes > WARM_RECORD_LIMIT(warm->segment_bytes) - PLACE_UNIT_BYTES)
 			return -EINVAL;
-	while (r == 0 && done < count) {
-		r = put_some(warm, items + done, count - done, &more);
-		if (r < 0)
+	while (!err && done < count) {
+		err = put_some(warm, items + done, count - done, &more);
+		if (err < 0)
 			break;
 		for (size_t i = done; i < done + more; i++)
 			atomic_fetch_add_explicit(&warm->put_bytes, items[i].length_bytes, memory_order_relaxed);
@@ -94,8 +94,8 @@ static int put(struct store *base, const struct store_item *items, size_t count)
 		done += more;
 	}
 	if (count)
-		atomic_store_explicit(&warm->full, r == -ENOSPC, memory_order_relaxed);
-	return note(warm, r);
+		atomic_store_explicit(&warm->full, err == -ENOSPC, memory_order_relaxed);
+	return note(warm, err);
 }
 
 /* Under commit: appends a value of the older half of the log once more, and keeps its kind (value or copy). */
@@ -157,30 +157,30 @@ static int remove_range(struct store *base, uint64_t ino, uint64_t first, uint64
 {
 	struct warm *warm = warm_of(base);
 	struct warm_removal removal = { .ino = ino, .first = first };
-	int r;
+	int err;
 
 	if (!count)
 		return 0;
 	removal.last = warm_last(first, count);
 	warm_removal_begin(warm, &removal);
-	r = warm->below->ops->remove(warm->below, ino, first, count);
-	if (r == 0) {
+	err = warm->below->ops->remove(warm->below, ino, first, count);
+	if (!err) {
 		pthread_mutex_lock(&warm->commit);
 		if (may_have(warm, &removal))
-			r = note(warm, warm_log_remove(warm, ino, first, count));
+			err = note(warm, warm_log_remove(warm, ino, first, count));
 		pthread_mutex_unlock(&warm->commit);
 	}
 	warm_removal_end(warm, &removal);
-	return r;
+	return err;
 }
 
 /* Values are shared where they can be: below. So all go there first, as for a sync; what lies here of `from` stays. */
 static int share(struct store *base, const struct store_share *share)
 {
 	struct warm *warm = warm_of(base);
-	int r = warm_move_all(warm);
+	int err = warm_move_all(warm);
 
-	return r < 0 ? r : warm->below->ops->share(warm->below, share);
+	return err < 0 ? err : warm->below->ops->share(warm->below, share);
 }
 
 static uint64_t shared_bytes(struct store *base, uint64_t ino)
@@ -207,9 +207,9 @@ static int meta_walk(struct store *base, const void *prefix, size_t prefix_len, 
 static int sync_all(struct store *base)
 {
 	struct warm *warm = warm_of(base);
-	int r = warm_move_all(warm);
+	int err = warm_move_all(warm);
 
-	return r < 0 ? r : warm->below->ops->sync(warm->below);
+	return err < 0 ? err : warm->below->ops->sync(warm->below);
 }
 
 static void figures(struct store *base, struct store_figures *ret)
@@ -258,12 +258,12 @@ static void let_go(struct warm *warm)
 static int leave(struct warm *warm)
 {
 	struct warm_segment *segment;
-	int r;
+	int err;
 
 	warm_move_stop(warm);
-	r = sync_all(&warm->base);
-	if (r < 0)
-		return r;
+	err = sync_all(&warm->base);
+	if (err < 0)
+		return err;
 	while ((segment = TAILQ_FIRST(&warm->segments)))
 		warm_segment_remove(warm, segment);
 	return 0;
@@ -281,16 +281,16 @@ static void free_store(struct store *base)
 {
 	struct warm *warm = warm_of(base);
 	struct store *below;
-	int r;
+	int err;
 
 	if (!warm)
 		return;
 	below = warm->below;
-	r = leave(warm);
-	if (r < 0)
+	err = leave(warm);
+	if (err < 0)
 		log_error("warm values cannot be moved to the store (%s): they stay in DRAM for the next tierfs on "
 			  "this pool",
-			  strerror(-r));
+			  strerror(-err));
 	let_go(warm);
 	below->ops->free(below);
 }
@@ -328,7 +328,7 @@ static uint32_t choose_segment(uint64_t bytes, uint64_t value_bytes)
 static int open_parts(const struct store_warm_config *config, struct warm **ret)
 {
 	struct warm *warm;
-	int r;
+	int err;
 
 	if (config->bytes < WARM_BYTES_MIN)
 		return -EINVAL;
@@ -354,10 +354,10 @@ static int open_parts(const struct store_warm_config *config, struct warm **ret)
 	lock_cond_init(&warm->guard_changed);
 	lock_init(&warm->guard, LOCK_RANK_STORE);
 	warm_index_init(warm);
-	r = warm_load(warm);
-	if (r < 0) {
+	err = warm_load(warm);
+	if (err < 0) {
 		let_go(warm);
-		return r;
+		return err;
 	}
 	*ret = warm;
 	return 0;
@@ -366,14 +366,14 @@ static int open_parts(const struct store_warm_config *config, struct warm **ret)
 int store_warm_open(const struct store_warm_config *config, struct store **ret)
 {
 	struct warm *warm;
-	int r = open_parts(config, &warm);
+	int err = open_parts(config, &warm);
 
-	if (r < 0)
-		return r;
-	r = warm_move_start(warm);
-	if (r < 0) {
+	if (err < 0)
+		return err;
+	err = warm_move_start(warm);
+	if (err < 0) {
 		let_go(warm);
-		return r;
+		return err;
 	}
 	*ret = &warm->base;
 	return 0;
@@ -388,11 +388,11 @@ int store_warm_drain(struct store *below, int dir_fd, uint32_t block_bytes)
 		.block_bytes = block_bytes,
 	};
 	struct warm *warm;
-	int r = open_parts(&config, &warm);
+	int err = open_parts(&config, &warm);
 
-	if (r < 0)
-		return r;
-	r = leave(warm);
+	if (err < 0)
+		return err;
+	err = leave(warm);
 	let_go(warm);
-	return r;
+	return err;
 }

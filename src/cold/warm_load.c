@@ -55,24 +55,24 @@ static int add_id(struct ids *ids, uint64_t id)
 
 static int list_ids(int dir_fd, struct ids *ids)
 {
-	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), err = 0;
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 	struct dirent *entry;
 	uint64_t id;
 
 	if (!dir) {
-		r = -errno;
+		err = -errno;
 		if (fd >= 0)
 			close(fd);
-		return r;
+		return err;
 	}
-	while (r == 0 && (entry = readdir(dir)))
+	while (!err && (entry = readdir(dir)))
 		if (parse_name(entry->d_name, &id))
-			r = add_id(ids, id);
+			err = add_id(ids, id);
 	closedir(dir);
 	if (ids->count)
 		qsort(ids->id, ids->count, sizeof(*ids->id), compare_ids);
-	return r;
+	return err;
 }
 
 static bool acceptable(const struct warm *warm, const struct warm_record *record)
@@ -93,7 +93,7 @@ static bool acceptable(const struct warm *warm, const struct warm_record *record
 
 static int apply(struct warm *warm, struct warm_segment *segment, const struct warm_record *record)
 {
-	int r;
+	int err;
 
 	if (record->kind == WARM_REMOVED) {
 		warm_index_remove(warm, record->key.ino, record->key.block,
@@ -101,27 +101,27 @@ static int apply(struct warm *warm, struct warm_segment *segment, const struct w
 		segment->removals = true;
 		return 0;
 	}
-	r = warm_index_reserve(warm, record->key);
-	if (r == 0)
+	err = warm_index_reserve(warm, record->key);
+	if (!err)
 		warm_index_set(warm, record->key,
 			       (struct place){ segment->slot, segment->end_bytes, record->length_bytes });
-	return r;
+	return err;
 }
 
 /* Up to the first record that is not whole. */
 static int read_records(struct warm *warm, struct warm_segment *segment, const struct warm_view *view)
 {
 	const struct warm_record *record;
-	int r = 0;
+	int err = 0;
 
 	segment->end_bytes = WARM_HEADER_BYTES;
-	while (r == 0 && (record = warm_view_record(view, segment->end_bytes)) && acceptable(warm, record)) {
-		r = apply(warm, segment, record);
+	while (!err && (record = warm_view_record(view, segment->end_bytes)) && acceptable(warm, record)) {
+		err = apply(warm, segment, record);
 		warm->sequence = record->sequence;
 		segment->end_bytes += warm_span(record->length_bytes);
 	}
 	atomic_fetch_add(&warm->total_bytes, segment->end_bytes);
-	return r;
+	return err;
 }
 
 static int load_segment(struct warm *warm, uint64_t id)
@@ -132,7 +132,7 @@ static int load_segment(struct warm *warm, uint64_t id)
 	struct warm_header header;
 	char name[WARM_NAME_LEN];
 	struct stat stat;
-	int r;
+	int err;
 
 	warm_segment_name(id, name);
 	fd = openat(warm->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
@@ -144,23 +144,23 @@ static int load_segment(struct warm *warm, uint64_t id)
 		unlinkat(warm->dir_fd, name, 0); /* the daemon died before anything could be in it */
 		return 0;
 	}
-	r = warm_segment_add(warm, id, fd, &segment);
-	if (r < 0)
-		return r;
+	err = warm_segment_add(warm, id, fd, &segment);
+	if (err < 0)
+		return err;
 	(void)STEAL_FD(fd);
-	r = warm_view_open(segment, (size_t)stat.st_size, &view);
-	if (r < 0)
-		return r;
+	err = warm_view_open(segment, (size_t)stat.st_size, &view);
+	if (err < 0)
+		return err;
 	if (memcmp(view.at, &header, sizeof(header)) != 0) {
 		log_warn("warm values: file %s is not one of them, or damaged: removed", name);
 		warm_segment_remove(warm, segment);
 		return 0;
 	}
-	r = read_records(warm, segment, &view);
-	if (r == 0 && segment->end_bytes < stat.st_size)
+	err = read_records(warm, segment, &view);
+	if (!err && segment->end_bytes < stat.st_size)
 		log_info("warm values: file %s: %" PRIu64 " bytes at its end were not acknowledged and are ignored",
 			 name, (uint64_t)stat.st_size - segment->end_bytes);
-	return r;
+	return err;
 }
 
 static void resume(struct warm *warm)
@@ -175,17 +175,17 @@ int warm_load(struct warm *warm)
 {
 	struct ids ids = { 0 };
 	uint64_t count, memory_bytes;
-	int r = list_ids(warm->dir_fd, &ids);
+	int err = list_ids(warm->dir_fd, &ids);
 
 	warm->slots = (uint32_t)(2 * (warm->bytes / warm->segment_bytes) + ids.count + SLOTS_SPARE);
 	warm->slot = calloc(warm->slots, sizeof(struct warm_segment *));
-	if (r == 0 && !warm->slot)
-		r = -ENOMEM;
-	for (size_t i = 0; r == 0 && i < ids.count; i++)
-		r = load_segment(warm, ids.id[i]);
+	if (!err && !warm->slot)
+		err = -ENOMEM;
+	for (size_t i = 0; !err && i < ids.count; i++)
+		err = load_segment(warm, ids.id[i]);
 	free(ids.id);
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	resume(warm);
 	warm_index_figures(warm, &count, &memory_bytes);
 	if (count)

@@ -161,19 +161,19 @@ static int grow(struct warm *warm)
 	char name[WARM_NAME_LEN];
 	struct warm_segment *segment;
 	uint64_t id = warm->last_id + 1;
-	int r;
+	int err;
 
 	warm_segment_name(id, name);
 	fd = openat(warm->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
 	warm_header_make(id, (struct warm_header *)(void *)first);
-	r = write_all(fd, &piece, 1, 0);
-	if (r == 0)
-		r = warm_segment_add(warm, id, fd, &segment);
-	if (r < 0) {
+	err = write_all(fd, &piece, 1, 0);
+	if (!err)
+		err = warm_segment_add(warm, id, fd, &segment);
+	if (err < 0) {
 		unlinkat(warm->dir_fd, name, 0);
-		return r;
+		return err;
 	}
 	(void)STEAL_FD(fd);
 	warm->last_id = id;
@@ -194,35 +194,35 @@ static int make_room(struct warm *warm, uint32_t span)
 static int write_run(struct warm *warm)
 {
 	struct warm_segment *segment = warm->current;
-	int r = write_all(segment->fd, warm->run.piece, warm->run.pieces, segment->end_bytes);
+	int err = write_all(segment->fd, warm->run.piece, warm->run.pieces, segment->end_bytes);
 
-	if (r == 0) {
+	if (!err) {
 		segment->end_bytes += warm->run.bytes;
 		atomic_fetch_add(&warm->total_bytes, warm->run.bytes);
 	} else if (ftruncate(segment->fd, segment->end_bytes) < 0) {
 		warm->current = NULL;
 	}
 	warm->run.records = warm->run.pieces = warm->run.bytes = 0;
-	return r;
+	return err;
 }
 
 /* --- changes --- */
 
 int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item *items, size_t count, size_t *ret_done)
 {
-	int r = make_room(warm, warm_span(items->length_bytes));
+	int err = make_room(warm, warm_span(items->length_bytes));
 	struct warm_segment *segment = warm->current;
-	uint32_t at = r == 0 ? segment->end_bytes : 0, end = at;
+	uint32_t at = !err ? segment->end_bytes : 0, end = at;
 	size_t done = 0;
 
-	for (; r == 0 && done < count && done < WARM_RUN; done++) {
+	for (; !err && done < count && done < WARM_RUN; done++) {
 		if (end + warm_span(items[done].length_bytes) > warm->segment_bytes)
 			break;
-		r = warm_index_reserve(warm, items[done].key);
+		err = warm_index_reserve(warm, items[done].key);
 		end += warm_span(items[done].length_bytes);
 	}
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	for (size_t i = 0; i < done; i++)
 		add_record(warm,
 			   (struct warm_record){
@@ -232,9 +232,9 @@ int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item
 				   .kind = kind,
 			   },
 			   items[i].value);
-	r = write_run(warm);
-	if (r < 0)
-		return r;
+	err = write_run(warm);
+	if (err < 0)
+		return err;
 	for (size_t i = 0; i < done; i++) {
 		warm_index_set(warm, items[i].key, (struct place){ segment->slot, at, items[i].length_bytes });
 		at += warm_span(items[i].length_bytes);
@@ -245,14 +245,14 @@ int warm_log_put(struct warm *warm, enum warm_kind kind, const struct store_item
 
 int warm_log_remove(struct warm *warm, uint64_t ino, uint64_t first, uint64_t count)
 {
-	int r = make_room(warm, warm_span(0));
+	int err = make_room(warm, warm_span(0));
 
-	if (r < 0)
-		return r;
+	if (err < 0)
+		return err;
 	add_record(warm, (struct warm_record){ .key = { ino, first }, .extra = count, .kind = WARM_REMOVED }, NULL);
-	r = write_run(warm);
-	if (r < 0)
-		return r;
+	err = write_run(warm);
+	if (err < 0)
+		return err;
 	warm->current->removals = true;
 	warm_index_remove(warm, ino, first, warm_last(first, count));
 	return 0;

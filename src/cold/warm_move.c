@@ -123,7 +123,7 @@ static int put_below(struct warm *warm, const struct warm_segment *segment, cons
 {
 	struct store_item batch[WARM_BATCH];
 	size_t live = 0;
-	int r = 0;
+	int err = 0;
 
 	qsort(items, count, sizeof(*items), compare_items);
 	announce(warm, items, count);
@@ -131,11 +131,11 @@ static int put_below(struct warm *warm, const struct warm_segment *segment, cons
 		if (warm_index_is(warm, items[i].key, item_place(segment, view, &items[i])))
 			batch[live++] = items[i];
 	if (live)
-		r = warm->below->ops->put(warm->below, batch, live);
+		err = warm->below->ops->put(warm->below, batch, live);
 	announce(warm, NULL, 0);
-	if (r == 0)
+	if (!err)
 		atomic_fetch_add(&warm->moved_blocks, live);
-	return r;
+	return err;
 }
 
 /* Under mover. Everything in the segment up to upto that is live will be below. */
@@ -145,20 +145,20 @@ static int write_segment(struct warm *warm, struct warm_segment *segment, uint32
 	uint32_t offset = segment->below_bytes ? segment->below_bytes : WARM_HEADER_BYTES;
 	struct warm_view view = { 0 };
 	size_t count;
-	int r;
+	int err;
 
 	if (offset >= upto)
 		return 0;
-	r = warm_view_open(segment, upto, &view);
-	while (r == 0 && offset < upto) {
+	err = warm_view_open(segment, upto, &view);
+	while (!err && offset < upto) {
 		count = collect_live(warm, segment, &view, WARM_VALUE, &offset, items, WARM_BATCH);
 		if (count)
-			r = put_below(warm, segment, &view, items, count);
-		if (r == 0)
+			err = put_below(warm, segment, &view, items, count);
+		if (!err)
 			segment->below_bytes = offset;
 	}
 	warm_view_close(&view);
-	return r;
+	return err;
 }
 
 static struct warm_segment *next_segment(struct warm *warm, uint64_t after, uint32_t *ret_end)
@@ -191,19 +191,19 @@ int warm_move_all(struct warm *warm)
 	struct warm_segment *segment;
 	uint64_t id = 0, last;
 	uint32_t end;
-	int r = 0;
+	int err = 0;
 
 	count_sweep(warm, 1, &last);
-	while (r == 0 && id < last) {
+	while (!err && id < last) {
 		pthread_mutex_lock(&warm->mover);
 		segment = next_segment(warm, id, &end);
 		id = segment ? segment->id : last;
 		if (segment && id <= last)
-			r = write_segment(warm, segment, end);
+			err = write_segment(warm, segment, end);
 		pthread_mutex_unlock(&warm->mover);
 	}
 	count_sweep(warm, -1, &last);
-	return r;
+	return err;
 }
 
 /* --- segments are emptied, under mover --- */
@@ -235,19 +235,19 @@ static int copy_some(struct warm *warm, const struct warm_segment *segment, cons
 		     enum warm_kind kind, struct store_item *items, size_t count)
 {
 	size_t live = 0, done, copied;
-	int r = 0;
+	int err = 0;
 
 	pthread_mutex_lock(&warm->commit);
 	for (size_t i = 0; i < count; i++)
 		if (warm_index_is(warm, items[i].key, item_place(segment, view, &items[i])))
 			items[live++] = items[i];
-	for (done = 0; r == 0 && done < live; done += copied) {
+	for (done = 0; !err && done < live; done += copied) {
 		copied = 0;
-		r = warm_log_put(warm, kind, items + done, live - done, &copied);
+		err = warm_log_put(warm, kind, items + done, live - done, &copied);
 	}
 	pthread_mutex_unlock(&warm->commit);
 	atomic_fetch_add(&warm->kept_blocks, done);
-	return r;
+	return err;
 }
 
 /* What is live of a kind is appended to the log. */
@@ -256,14 +256,14 @@ static int keep(struct warm *warm, struct warm_segment *segment, const struct wa
 	struct store_item items[COPY_RUN];
 	uint32_t offset = WARM_HEADER_BYTES;
 	size_t count;
-	int r = 0;
+	int err = 0;
 
 	do {
 		count = collect_live(warm, segment, view, kind, &offset, items, COPY_RUN);
 		if (count)
-			r = copy_some(warm, segment, view, kind, items, count);
-	} while (r == 0 && count == COPY_RUN);
-	return r;
+			err = copy_some(warm, segment, view, kind, items, count);
+	} while (!err && count == COPY_RUN);
+	return err;
 }
 
 struct choice {
@@ -294,44 +294,44 @@ static bool choose(struct warm *warm, struct choice *ret)
 static int empty_segment(struct warm *warm, const struct choice *choice)
 {
 	struct warm_view view = { 0 };
-	int r;
+	int err;
 
 	if (choice->copy && warm->sweeps) /* one began since the choice, which is to be made again */
 		return 0;
-	r = warm_view_open(choice->segment, choice->end_bytes, &view);
-	if (r < 0)
-		return r;
+	err = warm_view_open(choice->segment, choice->end_bytes, &view);
+	if (err < 0)
+		return err;
 	if (choice->copy) {
-		r = keep(warm, choice->segment, &view, WARM_VALUE);
-		if (r == 0)
-			r = keep(warm, choice->segment, &view, WARM_COPY);
+		err = keep(warm, choice->segment, &view, WARM_VALUE);
+		if (!err)
+			err = keep(warm, choice->segment, &view, WARM_COPY);
 	} else {
-		r = write_segment(warm, choice->segment, choice->end_bytes);
+		err = write_segment(warm, choice->segment, choice->end_bytes);
 	}
-	if (r == 0)
-		r = forget(warm, choice->segment, &view);
+	if (!err)
+		err = forget(warm, choice->segment, &view);
 	warm_view_close(&view);
-	return r;
+	return err;
 }
 
 /* --- the thread --- */
 
 /* Under commit. */
-static void note_move(struct warm *warm, int r)
+static void note_move(struct warm *warm, int err)
 {
-	if (r < 0) {
-		warm->move_error = r;
+	if (err < 0) {
+		warm->move_error = err;
 		warm->failures++;
 		atomic_fetch_add(&warm->errors, 1);
 		if (!warm->told)
 			log_warn("warm values cannot be moved to the store (%s): they stay in DRAM; demotion stops "
 				 "when that is full",
-				 strerror(-r));
+				 strerror(-err));
 		pthread_cond_broadcast(&warm->room);
 	} else if (warm->told) {
 		log_info("warm values are moved to the store again");
 	}
-	warm->told = r < 0;
+	warm->told = err < 0;
 }
 
 static void wait_for_work(struct warm *warm, uint64_t for_ns)
@@ -350,7 +350,7 @@ static void *writer_main(void *arg)
 	struct warm *warm = arg;
 	struct choice choice;
 	uint64_t wanted;
-	int r;
+	int err;
 
 	pthread_setname_np(pthread_self(), "tierfs-warm");
 	thread_set_slice(THREAD_SLICE_LONG_NS);
@@ -363,11 +363,11 @@ static void *writer_main(void *arg)
 		wanted = warm->wanted;
 		pthread_mutex_unlock(&warm->commit);
 		pthread_mutex_lock(&warm->mover);
-		r = empty_segment(warm, &choice);
+		err = empty_segment(warm, &choice);
 		pthread_mutex_unlock(&warm->mover);
 		pthread_mutex_lock(&warm->commit);
-		note_move(warm, r);
-		if (r < 0 && wanted == warm->wanted && !warm->stop)
+		note_move(warm, err);
+		if (err < 0 && wanted == warm->wanted && !warm->stop)
 			wait_for_work(warm, RETRY_NS);
 	}
 	pthread_mutex_unlock(&warm->commit);
@@ -393,10 +393,10 @@ int warm_move_wait(struct warm *warm)
 
 int warm_move_start(struct warm *warm)
 {
-	int r = -pthread_create(&warm->writer, NULL, writer_main, warm);
+	int err = -pthread_create(&warm->writer, NULL, writer_main, warm);
 
-	warm->writer_started = r == 0;
-	return r;
+	warm->writer_started = !err;
+	return err;
 }
 
 void warm_move_stop(struct warm *warm)

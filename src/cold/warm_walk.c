@@ -20,7 +20,7 @@ struct walk {
 	size_t count, next;
 	uint8_t *value;
 	size_t value_cap;
-	int r; /* what ended it */
+	int err; /* what ended it */
 };
 
 static int see_warm(struct walk *walk)
@@ -38,9 +38,9 @@ static int see_warm(struct walk *walk)
 			return -ENOMEM;
 		walk->value_cap = length;
 	}
-	walk->r = length ? warm_segment_read(found->segment, found->place, walk->value, length) : 0;
-	if (walk->r < 0)
-		return walk->r;
+	walk->err = length ? warm_segment_read(found->segment, found->place, walk->value, length) : 0;
+	if (walk->err < 0)
+		return walk->err;
 	if (!walk->heads) {
 		atomic_fetch_add(&walk->warm->hits, 1);
 		atomic_fetch_add(&walk->warm->get_blocks, 1);
@@ -53,12 +53,12 @@ static int see_warm(struct walk *walk)
 static int see_below(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
 {
 	struct walk *walk = arg;
-	int r = 0;
+	int err = 0;
 
-	while (r == 0 && walk->next < walk->count && walk->found[walk->next].block < key.block)
-		r = see_warm(walk);
-	if (r != 0)
-		return r;
+	while (!err && walk->next < walk->count && walk->found[walk->next].block < key.block)
+		err = see_warm(walk);
+	if (err != 0)
+		return err;
 	if (walk->next < walk->count && walk->found[walk->next].block == key.block)
 		return see_warm(walk);
 	if (!walk->heads) {
@@ -72,20 +72,20 @@ static int see_window(struct walk *walk, uint64_t first, uint64_t last)
 {
 	struct store *below = walk->warm->below;
 	uint64_t count = last - first + 1;
-	int r = walk->heads ? below->ops->heads(below, walk->ino, first, count, see_below, walk)
-			    : below->ops->walk(below, walk->ino, first, count, see_below, walk);
+	int err = walk->heads ? below->ops->heads(below, walk->ino, first, count, see_below, walk)
+			      : below->ops->walk(below, walk->ino, first, count, see_below, walk);
 
-	while (r == 0 && walk->next < walk->count)
-		r = see_warm(walk);
+	while (!err && walk->next < walk->count)
+		err = see_warm(walk);
 	for (size_t i = 0; i < walk->count; i++)
 		warm_segment_unref(walk->found[i].segment);
-	return r;
+	return err;
 }
 
 static int walk_range(struct walk *walk, uint64_t first, uint64_t count)
 {
 	uint64_t last, end;
-	int r = 0;
+	int err = 0;
 
 	if (!count)
 		return 0;
@@ -94,9 +94,9 @@ static int walk_range(struct walk *walk, uint64_t first, uint64_t count)
 		walk->next = 0;
 		walk->count = warm_index_collect(walk->warm, walk->ino, first, last, walk->found, WINDOW);
 		end = walk->count == WINDOW ? walk->found[WINDOW - 1].block : last;
-		r = see_window(walk, first, end);
-		if (r != 0 || end == last)
-			return r;
+		err = see_window(walk, first, end);
+		if (err != 0 || end == last)
+			return err;
 	}
 }
 
@@ -104,7 +104,7 @@ static int walk_new(struct store *store, uint64_t ino, uint64_t first, uint64_t 
 		    void *arg)
 {
 	struct walk walk;
-	int r;
+	int err;
 
 	walk.warm = warm_of(store);
 	walk.ino = ino;
@@ -113,9 +113,9 @@ static int walk_new(struct store *store, uint64_t ino, uint64_t first, uint64_t 
 	walk.heads = heads;
 	walk.value = NULL;
 	walk.value_cap = 0;
-	r = walk_range(&walk, first, count);
+	err = walk_range(&walk, first, count);
 	free(walk.value);
-	return r;
+	return err;
 }
 
 int warm_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)

@@ -73,7 +73,7 @@ static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t
 {
 	enum option_map map = (enum option_map)door->options->value[OPTION_MAP];
 	bool announced;
-	int rc;
+	int err;
 
 	if (flags & O_DIRECT || (flags & O_ACCMODE) == O_WRONLY)
 		return false;
@@ -83,14 +83,14 @@ static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t
 	 * and leave blocks cold, unless the file is mapped plain already. */
 	if ((flags & O_ACCMODE) == O_RDONLY && !cache_is_plain(file))
 		return false;
-	rc = opener_announced(door->opener, caller.tid, caller.uid, &announced);
-	if (rc == 0 && announced)
+	err = opener_announced(door->opener, caller.tid, caller.uid, &announced);
+	if (!err && announced)
 		return false;
-	if (map == OPTION_MAP_AUTO && rc == 0)
+	if (map == OPTION_MAP_AUTO && !err)
 		return true;
 	tell_refused(door, ino, flags, caller.tid,
-		     rc == 0 ? "the mount has map=attached; start it with 'tierctl run'"
-			     : "it could not be found out whether it attaches; let it open the file again");
+		     !err ? "the mount has map=attached; start it with 'tierctl run'"
+			  : "it could not be found out whether it attaches; let it open the file again");
 	return false;
 }
 
@@ -113,10 +113,10 @@ int door_open(const struct door *door, uint64_t ino, int flags, struct door_call
 {
 	struct door_opened opened = { .fh = rights_of(flags) | (uint64_t)door->session << DOOR_FH_SESSION_SHIFT };
 	struct ramfile *file;
-	int rc = ns_open(door->ns, ino, &file);
+	int err = ns_open(door->ns, ino, &file);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	if (door->helper && caller.tid > 0 && caller.tid == door->helper(door->helper_arg)) {
 		opened.fh |= DOOR_FH_HELPER;
 		opened.cached = true;
@@ -143,77 +143,77 @@ void door_release(const struct door *door, uint64_t ino, uint64_t fh)
 int door_fill(const struct door *door, uint64_t ino, void *buf, size_t len, uint64_t offset, size_t *ret_len)
 {
 	struct ramfile *file;
-	int rc;
+	int err;
 
 	if (len > DOOR_FILL_MAX) {
 		atomic_fetch_add(&door->counts->refused_fills, 1);
 		return -EAGAIN;
 	}
-	rc = ns_open(door->ns, ino, &file);
-	if (rc < 0)
-		return rc;
-	rc = cache_fill(file, buf, len, offset, ret_len);
-	if (rc == 0)
+	err = ns_open(door->ns, ino, &file);
+	if (err < 0)
+		return err;
+	err = cache_fill(file, buf, len, offset, ret_len);
+	if (!err)
 		atomic_fetch_add(&door->counts->fill_bytes, *ret_len);
 	ns_put(door->ns, ino);
-	return rc;
+	return err;
 }
 
 int door_write_back(const struct door *door, uint64_t ino, const void *buf, size_t len, uint64_t offset)
 {
 	uint64_t deadline_ns = clock_ns() + RETRY_NS;
 	struct ramfile *file;
-	int rc = ns_open(door->ns, ino, &file);
+	int err = ns_open(door->ns, ino, &file);
 
-	if (rc < 0)
-		return rc;
-	while ((rc = cache_write_back(file, buf, len, offset)) == -ENOMEM && clock_ns() < deadline_ns)
+	if (err < 0)
+		return err;
+	while ((err = cache_write_back(file, buf, len, offset)) == -ENOMEM && clock_ns() < deadline_ns)
 		usleep(RETRY_US);
-	if (rc == -EFBIG) /* the file was cut meanwhile: the pages beyond its end are void */
-		rc = 0;
-	if (rc == 0) {
+	if (err == -EFBIG) /* the file was cut meanwhile: the pages beyond its end are void */
+		err = 0;
+	if (!err) {
 		atomic_fetch_add(&door->counts->write_back_bytes, len);
 		ns_touch(door->ns, ino, true);
 	} else {
 		log_error("file %llu: %zu bytes that were written to mapped memory at %llu are lost: %s",
-			  (unsigned long long)ino, len, (unsigned long long)offset, strerror(-rc));
+			  (unsigned long long)ino, len, (unsigned long long)offset, strerror(-err));
 	}
 	ns_put(door->ns, ino);
-	return rc;
+	return err;
 }
 
 int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset,
 	      size_t *ret_len)
 {
 	struct ramfile *file;
-	int rc;
+	int err;
 
-	rc = ns_open(door->ns, ino, &file);
-	if (rc < 0)
-		return rc;
-	rc = direct && !is_direct(file, offset, len) ? -EINVAL : ramfile_read(file, buf, len, offset, ret_len);
-	if (rc == 0 && direct)
+	err = ns_open(door->ns, ino, &file);
+	if (err < 0)
+		return err;
+	err = direct && !is_direct(file, offset, len) ? -EINVAL : ramfile_read(file, buf, len, offset, ret_len);
+	if (!err && direct)
 		file_count_direct(file, *ret_len, 0);
 	ns_put(door->ns, ino);
-	return rc;
+	return err;
 }
 
 static int write_open(const struct door *door, struct ramfile *file, uint64_t ino, bool direct, const void *buf,
 		      size_t len, uint64_t offset)
 {
 	uint64_t end = offset + len;
-	int rc = 0;
+	int err = 0;
 
 	if (direct && !is_direct(file, offset, len))
 		return -EINVAL;
 	/* The kernel serializes writes that extend a file, and truncates. */
 	if (end > file_size(file))
-		rc = ns_extend(door->ns, ino, end);
-	if (rc == 0)
-		rc = ramfile_write(file, buf, len, offset, direct);
-	if (rc == 0 && direct)
+		err = ns_extend(door->ns, ino, end);
+	if (!err)
+		err = ramfile_write(file, buf, len, offset, direct);
+	if (!err && direct)
 		file_count_direct(file, 0, len);
-	return rc;
+	return err;
 }
 
 static void mark_cached(const struct door *door, struct ramfile *file, size_t len, uint64_t offset)
@@ -241,55 +241,55 @@ int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, 
 	       uint64_t offset)
 {
 	struct ramfile *file;
-	int rc;
+	int err;
 
 	if (offset > INT64_MAX - len)
 		return -EFBIG;
-	rc = ns_open(door->ns, ino, &file);
-	if (rc < 0)
-		return rc;
-	rc = write_open(door, file, ino, direct, buf, len, offset);
-	if (rc == 0 && cached && !direct && len)
+	err = ns_open(door->ns, ino, &file);
+	if (err < 0)
+		return err;
+	err = write_open(door, file, ino, direct, buf, len, offset);
+	if (!err && cached && !direct && len)
 		mark_cached(door, file, len, offset);
-	if (rc == 0)
+	if (!err)
 		ns_touch(door->ns, ino, true);
 	ns_put(door->ns, ino);
-	return rc;
+	return err;
 }
 
 int door_copy(const struct door *door, uint64_t from, uint64_t from_offset, uint64_t to, uint64_t to_offset, void *buf,
 	      size_t len, size_t *ret_len)
 {
 	size_t got = 0;
-	int rc = door_read(door, from, false, buf, len, from_offset, &got);
+	int err = door_read(door, from, false, buf, len, from_offset, &got);
 
-	if (rc == 0 && got)
-		rc = door_write(door, to, false, false, buf, got, to_offset);
-	if (rc == 0)
+	if (!err && got)
+		err = door_write(door, to, false, false, buf, got, to_offset);
+	if (!err)
 		*ret_len = got;
-	return rc;
+	return err;
 }
 
 static int fallocate_open(const struct door *door, struct ramfile *file, uint64_t ino, int mode, uint64_t offset,
 			  uint64_t len)
 {
 	uint64_t end = offset + len;
-	int rc = 0;
+	int err = 0;
 
 	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > file_size(file))
-		rc = ns_extend(door->ns, ino, end);
+		err = ns_extend(door->ns, ino, end);
 	/* Zeros are what a hole reads as. Plain preallocation has nothing to do: room is made when a block comes. */
-	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
-		rc = ramfile_discard(file, offset, len);
-	if (rc == 0 && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+	if (!err && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		err = ramfile_discard(file, offset, len);
+	if (!err && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		unmark_cached(door, file, offset, len);
-	return rc;
+	return err;
 }
 
 int door_fallocate(const struct door *door, uint64_t ino, int mode, uint64_t offset, uint64_t len)
 {
 	struct ramfile *file;
-	int rc;
+	int err;
 
 	switch (mode) {
 	case 0:
@@ -305,39 +305,39 @@ int door_fallocate(const struct door *door, uint64_t ino, int mode, uint64_t off
 		return -EINVAL;
 	if (offset > INT64_MAX || len > INT64_MAX - offset)
 		return -EFBIG;
-	rc = ns_open(door->ns, ino, &file);
-	if (rc < 0)
-		return rc;
-	rc = fallocate_open(door, file, ino, mode, offset, len);
-	if (rc == 0 && mode & ~FALLOC_FL_KEEP_SIZE)
+	err = ns_open(door->ns, ino, &file);
+	if (err < 0)
+		return err;
+	err = fallocate_open(door, file, ino, mode, offset, len);
+	if (!err && mode & ~FALLOC_FL_KEEP_SIZE)
 		ns_touch(door->ns, ino, true);
 	ns_put(door->ns, ino);
-	return rc;
+	return err;
 }
 
 int door_seek(const struct door *door, uint64_t ino, uint64_t offset, int whence, uint64_t *ret_offset)
 {
 	struct ramfile *file;
-	int rc;
+	int err;
 
 	if (whence != SEEK_DATA && whence != SEEK_HOLE)
 		return -EINVAL;
-	rc = ns_open(door->ns, ino, &file);
-	if (rc < 0)
-		return rc;
-	rc = ramfile_seek(file, offset, whence, ret_offset);
+	err = ns_open(door->ns, ino, &file);
+	if (err < 0)
+		return err;
+	err = ramfile_seek(file, offset, whence, ret_offset);
 	ns_put(door->ns, ino);
-	return rc;
+	return err;
 }
 
 int door_info(const struct door *door, uint64_t ino, uint32_t rights, struct tierfs_ioc_info *ret)
 {
 	uint64_t dram_mib = engine_dram_bytes(door->engine) >> 20;
 	struct stat attr;
-	int rc = ns_getattr(door->ns, ino, &attr);
+	int err = ns_getattr(door->ns, ino, &attr);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	*ret = (struct tierfs_ioc_info){
 		.abi_version = TIERFS_ABI_VERSION,
 		.rights = rights,

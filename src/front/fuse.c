@@ -48,7 +48,7 @@ static void on_fuse_log(enum fuse_log_level level, const char *format, va_list a
 static int session_args(const struct fusedoor_config *config, struct fuse_args *args)
 {
 	char *options = NULL, *fsname = NULL;
-	int rc = -ENOMEM;
+	int err = -ENOMEM;
 
 	/* A comma in the pool's name would end the option. */
 	if (asprintf(&fsname, "fsname=%s", config->source) >= 0 && fuse_opt_add_opt_escaped(&options, fsname) == 0 &&
@@ -56,10 +56,10 @@ static int session_args(const struct fusedoor_config *config, struct fuse_args *
 	    (!config->allow_other || fuse_opt_add_opt(&options, "allow_other") == 0) &&
 	    fuse_opt_add_arg(args, "tierfs") == 0 && fuse_opt_add_arg(args, "-o") == 0 &&
 	    fuse_opt_add_arg(args, options) == 0)
-		rc = 0;
+		err = 0;
 	free(fsname);
 	free(options);
-	return rc;
+	return err;
 }
 
 static ssize_t plain_writev(int fd, struct iovec *iov, int count, void *userdata)
@@ -91,11 +91,11 @@ static int mount_new(struct fusedoor *door, const struct fusedoor_config *config
 static void forget_cache(void *arg, uint64_t ino)
 {
 	struct fusedoor *door = arg;
-	int rc = fuse_lowlevel_notify_inval_inode(door->session, ino, 0, 0);
+	int err = fuse_lowlevel_notify_inval_inode(door->session, ino, 0, 0);
 
-	if (rc < 0 && rc != -ENOENT)
+	if (err < 0 && err != -ENOENT)
 		log_debug("file %llu: the kernel could not be told to forget it: %s", (unsigned long long)ino,
-			  strerror(-rc));
+			  strerror(-err));
 }
 
 /* True: nobody uses the session any more. */
@@ -109,7 +109,7 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	struct fusedoor *door = calloc(1, sizeof(*door));
-	int rc = -ENOMEM;
+	int err = -ENOMEM;
 
 	if (!door) {
 		if (config->taken)
@@ -125,18 +125,18 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 	door->taken = config->taken ? *config->taken : (struct session){ .fuse_fd = -1 };
 	door->mountpoint = strdup(config->mountpoint);
 	if (door->mountpoint)
-		rc = session_args(config, &args);
-	if (rc == 0) {
+		err = session_args(config, &args);
+	if (!err) {
 		door->session = fuse_session_new(&args, &fuse_operations, sizeof(fuse_operations), door);
-		rc = door->session ? 0 : -EINVAL;
+		err = door->session ? 0 : -EINVAL;
 	}
-	if (rc == 0)
-		rc = config->taken ? attach_session(door, door->taken.fuse_fd) : mount_new(door, config);
+	if (!err)
+		err = config->taken ? attach_session(door, door->taken.fuse_fd) : mount_new(door, config);
 	fuse_opt_free_args(&args);
-	if (rc < 0) {
-		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-rc));
+	if (err < 0) {
+		log_error("%s: cannot mount: %s", config->mountpoint, *fuse_said ? fuse_said : strerror(-err));
 		fusedoor_free(door);
-		return rc;
+		return err;
 	}
 	forget_on(door->door.engine, forget_cache, door);
 	*ret = door;
@@ -150,20 +150,20 @@ static int greet(struct fusedoor *door)
 {
 	struct session session = { .fuse_fd = fuse_session_fd(door->session) };
 	struct fuse_buf buf = { .mem = NULL };
-	int rc;
+	int err;
 
 	do
-		rc = fuse_session_receive_buf(door->session, &buf);
-	while (rc == -EINTR);
-	if (rc > 0 && door->keep && buf.size <= sizeof(session.init)) {
+		err = fuse_session_receive_buf(door->session, &buf);
+	while (err == -EINTR);
+	if (err > 0 && door->keep && buf.size <= sizeof(session.init)) {
 		session.init_len = (uint32_t)buf.size;
 		memcpy(session.init, buf.mem, buf.size);
 		door->keep(door->keep_arg, &session);
 	}
-	if (rc > 0)
+	if (err > 0)
 		fuse_session_process_buf(door->session, &buf);
 	free(buf.mem);
-	return rc < 0 && rc != -ENODEV ? rc : 0;
+	return err < 0 && err != -ENODEV ? err : 0;
 }
 
 /* The same greeting once more, for libfuse. The kernel ignores the answer, unless the daemon that read it died at just
@@ -195,17 +195,17 @@ int fusedoor_run(struct fusedoor *door)
 {
 	struct fuse_loop_config *config = fuse_loop_cfg_create();
 	struct sigaction wake = { .sa_handler = on_wake };
-	int rc = 0;
+	int err = 0;
 
 	if (!config)
 		return -ENOMEM;
 	if (door->taken.fuse_fd >= 0)
 		greet_again(door);
 	else
-		rc = greet(door);
-	if (rc < 0) {
+		err = greet(door);
+	if (err < 0) {
 		fuse_loop_cfg_destroy(config);
-		return rc;
+		return err;
 	}
 	/* A cloned descriptor that closes fails its requests; with one for all, a killed daemon's successor could go
 	 * on. */
@@ -215,25 +215,25 @@ int fusedoor_run(struct fusedoor *door)
 	sigaction(WAKE_SIGNAL, &wake, NULL);
 	door->runner = pthread_self();
 	atomic_store(&door->running, true);
-	rc = fuse_session_loop_mt(door->session, config);
+	err = fuse_session_loop_mt(door->session, config);
 	atomic_store(&door->running, false);
 	fuse_loop_cfg_destroy(config);
 	/* The connection ended while a thread was about to take a request from it; a moment later it is ENODEV, which
 	 * libfuse knows. */
-	return rc == -ECONNABORTED ? 0 : rc;
+	return err == -ECONNABORTED ? 0 : err;
 }
 
 void fusedoor_unmount(struct fusedoor *door)
 {
-	int rc = mountpoint_unmount(door->mountpoint, false);
+	int err = mountpoint_unmount(door->mountpoint, false);
 
-	if (rc == -EBUSY) {
+	if (err == -EBUSY) {
 		log_info("%s: is in use; it is taken away now and served until its last user is gone",
 			 door->mountpoint);
-		rc = mountpoint_unmount(door->mountpoint, true);
+		err = mountpoint_unmount(door->mountpoint, true);
 	}
-	if (rc < 0)
-		log_error("%s: cannot unmount: %s", door->mountpoint, strerror(-rc));
+	if (err < 0)
+		log_error("%s: cannot unmount: %s", door->mountpoint, strerror(-err));
 }
 
 void fusedoor_quit(struct fusedoor *door)

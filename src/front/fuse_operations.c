@@ -40,9 +40,9 @@ static const struct fusedoor *door_of(fuse_req_t req)
 	return fuse_req_userdata(req);
 }
 
-static void reply_rc(fuse_req_t req, int rc)
+static void reply_rc(fuse_req_t req, int err)
 {
-	fuse_reply_err(req, -rc);
+	fuse_reply_err(req, -err);
 }
 
 /* ---- buffers: one for each worker thread, page aligned ---- */
@@ -105,14 +105,14 @@ static void tfs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct ns *ns = door_of(req)->door.ns;
 	struct stat attr;
-	int rc = ns_lookup(ns, parent, name, &attr);
+	int err = ns_lookup(ns, parent, name, &attr);
 
-	if (rc == 0)
-		rc = ns_remember(ns, attr.st_ino);
-	if (rc == 0)
+	if (!err)
+		err = ns_remember(ns, attr.st_ino);
+	if (!err)
 		reply_entry(req, &attr);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
@@ -131,13 +131,13 @@ static void tfs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_da
 static void tfs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct stat attr;
-	int rc = ns_getattr(door_of(req)->door.ns, ino, &attr);
+	int err = ns_getattr(door_of(req)->door.ns, ino, &attr);
 
 	(void)fi;
-	if (rc == 0)
+	if (!err)
 		fuse_reply_attr(req, &attr, attr_timeout(&attr));
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static struct ns_setattr change_of(const struct stat *attr, int to_set)
@@ -170,21 +170,21 @@ static void tfs_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int t
 {
 	struct ns_setattr change = change_of(attr, to_set);
 	struct stat now;
-	int rc = ns_setattr(door_of(req)->door.ns, ino, &change, &now);
+	int err = ns_setattr(door_of(req)->door.ns, ino, &change, &now);
 
 	(void)fi;
-	if (rc == 0)
+	if (!err)
 		fuse_reply_attr(req, &now, attr_timeout(&now));
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 /* What an earlier daemon made, for who was not told. */
 static int find_made(struct ns *ns, uint64_t ino, struct stat *ret)
 {
-	int rc = ns_getattr(ns, ino, ret);
+	int err = ns_getattr(ns, ino, ret);
 
-	return rc < 0 ? rc : ns_remember(ns, ino);
+	return err < 0 ? err : ns_remember(ns, ino);
 }
 
 static int do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct stat *ret)
@@ -201,13 +201,13 @@ static int do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 static void tfs_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
 	struct stat attr;
-	int rc = do_create(req, parent, name, mode, &attr);
+	int err = do_create(req, parent, name, mode, &attr);
 
 	(void)rdev;
-	if (rc == 0)
+	if (!err)
 		reply_entry(req, &attr);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
@@ -228,14 +228,14 @@ static void tfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const ch
 	struct ns *ns = door_of(req)->door.ns;
 	struct stat attr;
 	uint64_t done;
-	int rc = resent_is_done(ns, &done) ? ns_getattr(ns, done, &attr) : ns_link(ns, ino, parent, name, &attr);
+	int err = resent_is_done(ns, &done) ? ns_getattr(ns, done, &attr) : ns_link(ns, ino, parent, name, &attr);
 
-	if (rc == 0)
-		rc = ns_remember(ns, ino);
-	if (rc == 0)
+	if (!err)
+		err = ns_remember(ns, ino);
+	if (!err)
 		reply_entry(req, &attr);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -306,12 +306,12 @@ static void list_dir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 		.buf = buffer_get(),
 		.cap = size < IO_MAX ? size : IO_MAX,
 	};
-	int rc = listing.buf ? ns_readdir(listing.ns, ino, (uint64_t)offset, listing_add, &listing) : -ENOMEM;
+	int err = listing.buf ? ns_readdir(listing.ns, ino, (uint64_t)offset, listing_add, &listing) : -ENOMEM;
 
-	if (rc == 0)
+	if (!err)
 		fuse_reply_buf(req, listing.buf, listing.used);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
@@ -347,10 +347,10 @@ static void tfs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	const struct door *door = &door_of(req)->door;
 	struct door_opened opened;
-	int rc = door_open(door, ino, fi->flags, caller_of(req), &opened);
+	int err = door_open(door, ino, fi->flags, caller_of(req), &opened);
 
-	if (rc < 0) {
-		reply_rc(req, rc);
+	if (err < 0) {
+		reply_rc(req, err);
 		return;
 	}
 	set_open(fi, &opened);
@@ -364,16 +364,16 @@ static void tfs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode
 	struct fuse_entry_param entry;
 	struct door_opened opened;
 	struct stat attr;
-	int rc = do_create(req, parent, name, S_IFREG | (mode & 07777), &attr);
+	int err = do_create(req, parent, name, S_IFREG | (mode & 07777), &attr);
 
-	if (rc < 0) {
-		reply_rc(req, rc);
+	if (err < 0) {
+		reply_rc(req, err);
 		return;
 	}
-	rc = door_open(door, attr.st_ino, fi->flags, caller_of(req), &opened);
-	if (rc < 0) {
+	err = door_open(door, attr.st_ino, fi->flags, caller_of(req), &opened);
+	if (err < 0) {
 		ns_forget(door->ns, attr.st_ino, 1);
-		reply_rc(req, rc);
+		reply_rc(req, err);
 		return;
 	}
 	set_open(fi, &opened);
@@ -407,20 +407,20 @@ static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 	const struct door *door = &door_of(req)->door;
 	char *buf = buffer_get();
 	size_t len = 0;
-	int rc = -ENOMEM;
+	int err = -ENOMEM;
 
 	if (size > IO_MAX)
 		size = IO_MAX; /* never asked for by the kernel; a shorter answer would be the end of file to it */
 	away_on_interrupt(fi->lock_owner == 0 ? was_killed : was_interrupted, req);
 	if (buf && fi->lock_owner == 0)
-		rc = door_fill(door, ino, buf, size, (uint64_t)offset, &len);
+		err = door_fill(door, ino, buf, size, (uint64_t)offset, &len);
 	else if (buf)
-		rc = door_read(door, ino, fi->flags & O_DIRECT, buf, size, (uint64_t)offset, &len);
+		err = door_read(door, ino, fi->flags & O_DIRECT, buf, size, (uint64_t)offset, &len);
 	away_on_interrupt(NULL, NULL);
-	if (rc == 0)
+	if (!err)
 		fuse_reply_buf(req, buf, len);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
@@ -428,19 +428,19 @@ static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 {
 	const struct door *door = &door_of(req)->door;
 	bool cached = fi->fh & (DOOR_FH_CACHED | DOOR_FH_HELPER);
-	int rc;
+	int err;
 
 	if (fi->writepage)
-		rc = door_write_back(door, ino, data, size, (uint64_t)offset);
+		err = door_write_back(door, ino, data, size, (uint64_t)offset);
 	else {
 		away_on_interrupt(was_interrupted, req);
-		rc = door_write(door, ino, fi->flags & O_DIRECT, cached, data, size, (uint64_t)offset);
+		err = door_write(door, ino, fi->flags & O_DIRECT, cached, data, size, (uint64_t)offset);
 		away_on_interrupt(NULL, NULL);
 	}
-	if (rc == 0)
+	if (!err)
 		fuse_reply_write(req, size);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 /* The kernel has written back what it caches of both ranges, and drops what it caches of the second. Done here, as its
@@ -449,20 +449,20 @@ static void tfs_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offs
 				fuse_ino_t to, off_t to_offset, struct fuse_file_info *to_fi, size_t len, int flags)
 {
 	void *buf = buffer_get();
-	int rc = -ENOMEM;
+	int err = -ENOMEM;
 
 	(void)from_fi;
 	(void)to_fi;
 	(void)flags;
 	away_on_interrupt(was_interrupted, req);
 	if (buf)
-		rc = door_copy(&door_of(req)->door, from, (uint64_t)from_offset, to, (uint64_t)to_offset, buf,
-			       len < IO_MAX ? len : IO_MAX, &len);
+		err = door_copy(&door_of(req)->door, from, (uint64_t)from_offset, to, (uint64_t)to_offset, buf,
+				len < IO_MAX ? len : IO_MAX, &len);
 	away_on_interrupt(NULL, NULL);
-	if (rc == 0)
+	if (!err)
 		fuse_reply_write(req, len);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
@@ -474,37 +474,37 @@ static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_
 
 static void tfs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
 {
-	int rc;
+	int err;
 
 	(void)fi;
 	away_on_interrupt(was_interrupted, req);
-	rc = door_fallocate(&door_of(req)->door, ino, mode, (uint64_t)offset, (uint64_t)len);
+	err = door_fallocate(&door_of(req)->door, ino, mode, (uint64_t)offset, (uint64_t)len);
 	away_on_interrupt(NULL, NULL);
-	reply_rc(req, rc);
+	reply_rc(req, err);
 }
 
 static void tfs_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
 {
 	uint64_t found;
-	int rc = door_seek(&door_of(req)->door, ino, (uint64_t)offset, whence, &found);
+	int err = door_seek(&door_of(req)->door, ino, (uint64_t)offset, whence, &found);
 
 	(void)fi;
-	if (rc == 0)
+	if (!err)
 		fuse_reply_lseek(req, (off_t)found);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	struct statvfs fs;
-	int rc = door_statfs(&door_of(req)->door, &fs);
+	int err = door_statfs(&door_of(req)->door, &fs);
 
 	(void)ino;
-	if (rc == 0)
+	if (!err)
 		fuse_reply_statfs(req, &fs);
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 static void tfs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *arg, struct fuse_file_info *fi,
@@ -512,17 +512,17 @@ static void tfs_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned int cmd, void *ar
 {
 	uint32_t rights = flags & FUSE_IOCTL_DIR ? TIERFS_RIGHT_READ : (uint32_t)(fi->fh & DOOR_FH_RIGHTS);
 	struct tierfs_ioc_info info;
-	int rc = -ENOTTY;
+	int err = -ENOTTY;
 
 	(void)arg;
 	(void)in_buf;
 	(void)in_size;
 	if (cmd == TIERFS_IOC_INFO && out_size >= sizeof(info))
-		rc = door_info(&door_of(req)->door, ino, rights, &info);
-	if (rc == 0)
+		err = door_info(&door_of(req)->door, ino, rights, &info);
+	if (!err)
 		fuse_reply_ioctl(req, 0, &info, sizeof(info));
 	else
-		reply_rc(req, rc);
+		reply_rc(req, err);
 }
 
 /* ---- how the session shall be ---- */

@@ -30,13 +30,13 @@ struct holder {
 /* Sends, and waits for the answer, of which the type is returned. */
 static int ask(struct holder *holder, struct holder_message *message, int fd, int *ret_fd)
 {
-	int rc;
+	int err;
 
 	message->version = HOLDER_VERSION;
-	rc = holder_message_send(holder->conn, message, fd);
-	if (rc == 0)
-		rc = holder_message_receive(holder->conn, ANSWER_MS, message, ret_fd);
-	return rc < 0 ? rc : (int)message->type;
+	err = holder_message_send(holder->conn, message, fd);
+	if (!err)
+		err = holder_message_receive(holder->conn, ANSWER_MS, message, ret_fd);
+	return err < 0 ? err : (int)message->type;
 }
 
 /* ---- beginning ---- */
@@ -45,26 +45,26 @@ int holder_start(const struct holder_config *config, struct holder **ret)
 {
 	struct holder *holder = calloc(1, sizeof(*holder));
 	pid_t daemon = getpid();
-	int pair[2], rc = 0;
+	int pair[2], err = 0;
 
 	if (!holder)
 		return -ENOMEM;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		rc = -errno;
+		err = -errno;
 		free(holder);
-		return rc;
+		return err;
 	}
 	fflush(NULL);
 	holder->child = fork();
 	if (holder->child == 0)
 		holder_main(pair[1], daemon, config);
 	if (holder->child < 0)
-		rc = -errno;
+		err = -errno;
 	close(pair[1]);
-	if (rc < 0) {
+	if (err < 0) {
 		close(pair[0]);
 		free(holder);
-		return rc;
+		return err;
 	}
 	holder->conn = pair[0];
 	*ret = holder;
@@ -91,23 +91,23 @@ int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret
 {
 	struct holder_message message = { .type = HOLDER_ASK };
 	struct holder *holder;
-	int rc, fd = -1;
+	int err, fd = -1;
 
-	rc = session_put_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
-	if (rc < 0)
-		return rc;
+	err = session_put_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
+	if (err < 0)
+		return err;
 	holder = calloc(1, sizeof(*holder));
 	if (!holder)
 		return -ENOMEM;
-	rc = connect_to(run_dir, &holder->conn);
-	if (rc < 0) {
+	err = connect_to(run_dir, &holder->conn);
+	if (err < 0) {
 		free(holder);
-		return rc;
+		return err;
 	}
-	rc = ask(holder, &message, -1, &fd);
+	err = ask(holder, &message, -1, &fd);
 	if (fd >= 0)
 		close(fd);
-	if (rc == HOLDER_YES) {
+	if (err == HOLDER_YES) {
 		*ret_session = message.number + 1;
 		*ret = holder;
 		return 0;
@@ -115,9 +115,9 @@ int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret
 	close(holder->conn);
 	free(holder);
 	/* One that ends at this moment just closes. */
-	if (rc == HOLDER_NO || rc == -EPIPE || rc == -ECONNRESET)
+	if (err == HOLDER_NO || err == -EPIPE || err == -ECONNRESET)
 		return -ENOENT;
-	return rc < 0 ? rc : -EBUSY;
+	return err < 0 ? err : -EBUSY;
 }
 
 /* ---- the session ---- */
@@ -125,25 +125,25 @@ int holder_find(const char *run_dir, const char *mountpoint, struct holder **ret
 int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoint, const struct session *session)
 {
 	struct holder_message message = { .type = HOLDER_KEEP, .init_len = session->init_len };
-	int rc, fd = -1;
+	int err, fd = -1;
 
 	memcpy(message.init, session->init, session->init_len);
-	rc = session_put_text(message.run_dir, sizeof(message.run_dir), run_dir);
-	if (rc == 0)
-		rc = session_put_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
-	if (rc == 0)
-		rc = ask(holder, &message, session->fuse_fd, &fd);
+	err = session_put_text(message.run_dir, sizeof(message.run_dir), run_dir);
+	if (!err)
+		err = session_put_text(message.mountpoint, sizeof(message.mountpoint), mountpoint);
+	if (!err)
+		err = ask(holder, &message, session->fuse_fd, &fd);
 	if (fd >= 0)
 		close(fd);
-	return rc == HOLDER_YES ? 0 : rc < 0 ? rc : -EPROTO;
+	return err == HOLDER_YES ? 0 : err < 0 ? err : -EPROTO;
 }
 
 int holder_take(struct holder *holder, struct session *ret)
 {
 	struct holder_message message = { .type = HOLDER_TAKE };
-	int fd = -1, rc = ask(holder, &message, -1, &fd);
+	int fd = -1, err = ask(holder, &message, -1, &fd);
 
-	if (rc == HOLDER_YES && fd >= 0) {
+	if (err == HOLDER_YES && fd >= 0) {
 		*ret = (struct session){
 			.fuse_fd = fd,
 			.number = message.number,
@@ -154,7 +154,7 @@ int holder_take(struct holder *holder, struct session *ret)
 	}
 	if (fd >= 0)
 		close(fd);
-	return rc < 0 ? rc : -EPROTO;
+	return err < 0 ? err : -EPROTO;
 }
 
 /* ---- userfaultfds ---- */
@@ -163,22 +163,22 @@ int holder_take(struct holder *holder, struct session *ret)
 static int say(int conn, struct holder_message *message, int fd)
 {
 	struct pollfd pollfd = { .fd = conn, .events = POLLOUT };
-	int rc = holder_message_send(conn, message, fd);
+	int err = holder_message_send(conn, message, fd);
 
-	if (rc == -EAGAIN && poll(&pollfd, 1, SAY_MS) > 0)
-		rc = holder_message_send(conn, message, fd);
-	return rc;
+	if (err == -EAGAIN && poll(&pollfd, 1, SAY_MS) > 0)
+		err = holder_message_send(conn, message, fd);
+	return err;
 }
 
 static void tell(struct holder *holder, enum holder_type type, const struct kept_mapping *mapping, int fd)
 {
 	struct holder_message message = { .version = HOLDER_VERSION, .type = type, .init_len = sizeof(*mapping) };
-	int rc;
+	int err;
 
 	memcpy(message.init, mapping, sizeof(*mapping));
-	rc = say(holder->conn, &message, fd);
-	if (rc < 0)
-		log_warn("the holder cannot keep the userfaultfd of process %d: %s", (int)mapping->pid, strerror(-rc));
+	err = say(holder->conn, &message, fd);
+	if (err < 0)
+		log_warn("the holder cannot keep the userfaultfd of process %d: %s", (int)mapping->pid, strerror(-err));
 }
 
 void holder_stash(struct holder *holder, const struct kept_mapping *mapping, int uffd)
@@ -200,21 +200,21 @@ static int fetch(const char *run_dir, enum holder_type question, enum holder_typ
 {
 	struct holder_message message = { .version = HOLDER_VERSION, .type = question };
 	CLEANUP_CLOSE int conn = -1;
-	int fd = -1, rc = connect_to(run_dir, &conn);
+	int fd = -1, err = connect_to(run_dir, &conn);
 
-	if (rc == 0)
-		rc = holder_message_send(conn, &message, -1);
-	while (rc == 0) {
-		rc = holder_message_receive(conn, ANSWER_MS, &message, &fd);
-		if (rc < 0 || message.type != answer || fd < 0)
+	if (!err)
+		err = holder_message_send(conn, &message, -1);
+	while (!err) {
+		err = holder_message_receive(conn, ANSWER_MS, &message, &fd);
+		if (err < 0 || message.type != answer || fd < 0)
 			break;
 		fn(arg, &message, fd);
 		fd = -1;
 	}
 	if (fd >= 0)
 		close(fd);
-	if (rc < 0)
-		return rc == -EPIPE || rc == -ECONNRESET ? -ENOENT : rc;
+	if (err < 0)
+		return err == -EPIPE || err == -ECONNRESET ? -ENOENT : err;
 	return message.type == HOLDER_BUSY ? -EBUSY : 0;
 }
 
@@ -250,15 +250,15 @@ void holder_keep_listener(struct holder *holder, const char *name, int fd)
 {
 	struct holder_message message = { .version = HOLDER_VERSION, .type = HOLDER_LISTENER };
 	size_t size = strlen(name) + 1;
-	int rc = size > HOLDER_NAME_MAX ? -ENAMETOOLONG : 0;
+	int err = size > HOLDER_NAME_MAX ? -ENAMETOOLONG : 0;
 
-	if (rc == 0) {
+	if (!err) {
 		message.init_len = (uint32_t)size;
 		memcpy(message.init, name, size);
-		rc = say(holder->conn, &message, fd);
+		err = say(holder->conn, &message, fd);
 	}
-	if (rc < 0)
-		log_warn("the holder cannot keep %s: %s", name, strerror(-rc));
+	if (err < 0)
+		log_warn("the holder cannot keep %s: %s", name, strerror(-err));
 }
 
 static void on_listener(void *arg, const struct holder_message *message, int fd)

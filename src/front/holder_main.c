@@ -268,15 +268,15 @@ static int listen_at(const char *path)
 static void keep(const struct holder_message *message, int fuse_fd)
 {
 	char path[sizeof(((struct sockaddr_un *)0)->sun_path)];
-	int rc;
+	int err;
 
 	h.kept = *message;
 	socket_path(path, sizeof(path));
-	rc = mountpoint_device(h.kept.mountpoint, h.device);
-	if (rc == 0)
-		rc = listen_at(path);
-	if (rc < 0) {
-		log_error("%s: cannot hold the mount: %s", h.kept.mountpoint, strerror(-rc));
+	err = mountpoint_device(h.kept.mountpoint, h.device);
+	if (!err)
+		err = listen_at(path);
+	if (err < 0) {
+		log_error("%s: cannot hold the mount: %s", h.kept.mountpoint, strerror(-err));
 		answer(h.conn, HOLDER_NO, -1);
 		_exit(EXIT_FAILURE);
 	}
@@ -287,11 +287,11 @@ static void keep(const struct holder_message *message, int fuse_fd)
 static void hear(void)
 {
 	struct holder_message message;
-	int fd = -1, rc = holder_message_receive(h.conn, 0, &message, &fd);
+	int fd = -1, err = holder_message_receive(h.conn, 0, &message, &fd);
 
-	if (rc == -ETIMEDOUT)
+	if (err == -ETIMEDOUT)
 		return;
-	if (rc < 0) {
+	if (err < 0) {
 		close_fd(&h.conn);
 	} else if (message.type == HOLDER_BYE) {
 		leave();

@@ -17,15 +17,15 @@ int holder_message_send(int conn, const struct holder_message *message, int fd)
 int holder_message_receive(int conn, int timeout_ms, struct holder_message *ret, int *ret_fd)
 {
 	struct pollfd pollfd = { .fd = conn, .events = POLLIN };
-	int fds[WIRE_FDS_MAX], fd_count, rc;
+	int fds[WIRE_FDS_MAX], fd_count, err;
 	size_t length;
 
 	while (poll(&pollfd, 1, timeout_ms) < 0)
 		if (errno != EINTR)
 			return -errno;
-	rc = wire_recv_bytes(conn, ret, sizeof(*ret), fds, &fd_count, MSG_DONTWAIT, &length);
-	if (rc < 0)
-		return rc == -EAGAIN ? -ETIMEDOUT : rc == -ECONNRESET ? -EPIPE : rc;
+	err = wire_recv_bytes(conn, ret, sizeof(*ret), fds, &fd_count, MSG_DONTWAIT, &length);
+	if (err < 0)
+		return err == -EAGAIN ? -ETIMEDOUT : err == -ECONNRESET ? -EPIPE : err;
 	if (length != sizeof(*ret) || ret->version != HOLDER_VERSION || ret->init_len > SESSION_INIT_MAX ||
 	    fd_count > 1) {
 		for (int i = 0; i < fd_count; i++)

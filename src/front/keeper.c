@@ -51,7 +51,7 @@ static int find_session(struct keeper *keeper)
 {
 	CLEANUP_FREE char *mountpoint = NULL;
 	char run_dir[TIERFS_RUN_DIR_LEN] = "";
-	int rc = mountpoint_name(keeper->config->mountpoint, &mountpoint);
+	int err = mountpoint_name(keeper->config->mountpoint, &mountpoint);
 	int known = pool_find_run_dir(keeper->config->pool_dir, run_dir);
 
 	/* Also without a pool: what the service manager keeps is of another one then. */
@@ -59,14 +59,14 @@ static int find_session(struct keeper *keeper)
 		keeper->session = service_session(keeper->service);
 		keeper->kept = true;
 	} else {
-		rc = rc < 0 ? rc : known;
-		if (rc == 0)
-			rc = holder_find(run_dir, mountpoint, &keeper->holder, &keeper->session);
-		keeper->kept = keeper->is_of_holder = rc == 0;
+		err = err < 0 ? err : known;
+		if (!err)
+			err = holder_find(run_dir, mountpoint, &keeper->holder, &keeper->session);
+		keeper->kept = keeper->is_of_holder = !err;
 	}
-	if (rc == 0)
+	if (!err)
 		keeper->mountpoint = STEAL_PTR(mountpoint);
-	return rc;
+	return err;
 }
 
 static void take_left(void *arg, const struct kept_mapping *mapping, int uffd)
@@ -87,14 +87,14 @@ static void take_left(void *arg, const struct kept_mapping *mapping, int uffd)
 static void find_mappings(struct keeper *keeper)
 {
 	char run_dir[TIERFS_RUN_DIR_LEN] = "";
-	int rc;
+	int err;
 
 	/* Of a pool that cannot be read one is told when it is opened. */
 	if (pool_find_run_dir(keeper->config->pool_dir, run_dir) < 0)
 		return;
-	rc = holder_fetch(run_dir, take_left, keeper);
-	if (rc < 0 && rc != -ENOENT && rc != -EBUSY)
-		log_warn("the userfaultfds of attached processes cannot be fetched: %s", strerror(-rc));
+	err = holder_fetch(run_dir, take_left, keeper);
+	if (err < 0 && err != -ENOENT && err != -EBUSY)
+		log_warn("the userfaultfds of attached processes cannot be fetched: %s", strerror(-err));
 }
 
 static void take_left_listener(void *arg, const char *name, int fd)
@@ -129,37 +129,37 @@ static void start_holder(struct keeper *keeper)
 	struct holder_config holder = { .foreground = config->foreground,
 					.program = config->program,
 					.argv = config->argv };
-	int rc = holder_start(&holder, &keeper->holder);
+	int err = holder_start(&holder, &keeper->holder);
 
-	if (rc < 0)
-		log_warn("cannot start the holder (%s): if tierfs dies, the mount dies with it", strerror(-rc));
+	if (err < 0)
+		log_warn("cannot start the holder (%s): if tierfs dies, the mount dies with it", strerror(-err));
 }
 
 int keeper_new(const struct keeper_config *config, struct keeper **ret)
 {
 	struct keeper *keeper = calloc(1, sizeof(*keeper));
-	int rc = keeper ? 0 : -ENOMEM;
+	int err = keeper ? 0 : -ENOMEM;
 
 	/* A daemon in the background is not the process that a service manager waits for. */
-	if (rc == 0 && config->foreground)
-		rc = service_new(&keeper->service);
-	if (rc < 0) {
+	if (!err && config->foreground)
+		err = service_new(&keeper->service);
+	if (err < 0) {
 		free(keeper);
-		return rc;
+		return err;
 	}
 	keeper->config = config;
 	lock_init(&keeper->lock, LOCK_RANK_LOOP);
 	STAILQ_INIT(&keeper->left);
 	STAILQ_INIT(&keeper->left_listeners);
 	find_listeners(keeper);
-	rc = find_session(keeper);
+	err = find_session(keeper);
 	find_mappings(keeper);
-	if (rc < 0 && config->successor) {
-		log_error("%s: there is no mount to take over: %s", config->mountpoint, strerror(-rc));
+	if (err < 0 && config->successor) {
+		log_error("%s: there is no mount to take over: %s", config->mountpoint, strerror(-err));
 		free(keeper); /* and with the process what was left for it */
-		return rc;
+		return err;
 	}
-	if (rc < 0 && !keeper->service)
+	if (err < 0 && !keeper->service)
 		start_holder(keeper);
 	*ret = keeper;
 	return 0;
@@ -179,17 +179,18 @@ uint32_t keeper_session(const struct keeper *keeper)
 
 void keeper_keep(struct keeper *keeper, const char *run_dir, const char *mountpoint, const struct session *session)
 {
-	int rc = -ENOENT;
+	int err = -ENOENT;
 
 	if (keeper->service)
-		rc = service_keep(keeper->service, run_dir, mountpoint, session);
+		err = service_keep(keeper->service, run_dir, mountpoint, session);
 	else if (keeper->holder)
-		rc = holder_keep(keeper->holder, run_dir, mountpoint, session);
+		err = holder_keep(keeper->holder, run_dir, mountpoint, session);
 	else
 		return; /* it was said why */
-	keeper->kept = rc == 0;
-	if (rc < 0)
-		log_warn("%s: nobody keeps the mount (%s): if tierfs dies, it dies with it", mountpoint, strerror(-rc));
+	keeper->kept = !err;
+	if (err < 0)
+		log_warn("%s: nobody keeps the mount (%s): if tierfs dies, it dies with it", mountpoint,
+			 strerror(-err));
 }
 
 static void end_holder(struct keeper *keeper)
@@ -205,11 +206,11 @@ static void end_holder(struct keeper *keeper)
 int keeper_take(struct keeper *keeper, struct session *ret)
 {
 	char run_dir[TIERFS_RUN_DIR_LEN];
-	int rc = keeper->is_of_holder ? holder_take(keeper->holder, ret) : service_take(keeper->service, ret);
+	int err = keeper->is_of_holder ? holder_take(keeper->holder, ret) : service_take(keeper->service, ret);
 
-	if (rc < 0 || !keeper->is_of_holder || !keeper->service ||
+	if (err < 0 || !keeper->is_of_holder || !keeper->service ||
 	    pool_find_run_dir(keeper->config->pool_dir, run_dir) < 0)
-		return rc;
+		return err;
 	/* The service manager is there longer. */
 	if (service_keep(keeper->service, run_dir, keeper->mountpoint, ret) == 0) {
 		end_holder(keeper);
@@ -225,15 +226,15 @@ bool keeper_has_mount(const struct keeper *keeper)
 int keeper_exec(struct keeper *keeper)
 {
 	bool by_service = keeper->service && !keeper->holder;
-	int rc = by_service ? service_pass_on(keeper->service) : 0;
+	int err = by_service ? service_pass_on(keeper->service) : 0;
 
-	if (rc == 0) {
+	if (!err) {
 		execv(keeper->config->program, keeper->config->argv);
-		rc = -errno;
+		err = -errno;
 	}
 	if (by_service)
 		service_pass_nothing(keeper->service);
-	return rc;
+	return err;
 }
 
 /* ---- userfaultfds ---- */

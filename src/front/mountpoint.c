@@ -28,19 +28,19 @@ static int run(const char *const argv[])
 {
 	const char *const environment[] = { "LC_ALL=C", NULL };
 	posix_spawn_file_actions_t actions;
-	int rc, status = 0;
+	int err, status = 0;
 	pid_t child;
 
-	rc = -posix_spawn_file_actions_init(&actions);
-	if (rc < 0)
-		return rc;
-	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && rc == 0; fd++)
-		rc = -posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
-	if (rc == 0)
-		rc = -posix_spawn(&child, argv[0], &actions, NULL, (char *const *)argv, (char *const *)environment);
+	err = -posix_spawn_file_actions_init(&actions);
+	if (err < 0)
+		return err;
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && !err; fd++)
+		err = -posix_spawn_file_actions_addopen(&actions, fd, "/dev/null", O_RDWR, 0);
+	if (!err)
+		err = -posix_spawn(&child, argv[0], &actions, NULL, (char *const *)argv, (char *const *)environment);
 	posix_spawn_file_actions_destroy(&actions);
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			return -errno;
@@ -52,10 +52,10 @@ void mountpoint_register(const char *source, const char *mountpoint)
 	/* --fake: only the entry. Nothing of this may look at the mount, which nobody serves yet. */
 	const char *const argv[] = { "/bin/mount", "-i",          "--fake", "--no-canonicalize", "-t", FSTYPE,
 				     "-o",         HELPER_OPTION, source,   mountpoint,          NULL };
-	int rc = run(argv);
+	int err = run(argv);
 
-	if (rc < 0)
-		log_debug("%s: umount(8) will not wait for the daemon: %s", mountpoint, strerror(-rc));
+	if (err < 0)
+		log_debug("%s: umount(8) will not wait for the daemon: %s", mountpoint, strerror(-err));
 }
 
 int mountpoint_unmount(const char *mountpoint, bool lazy)
@@ -147,7 +147,7 @@ static int match_device(void *device, const char *line)
 struct on_path {
 	const char *path;
 	char *device;
-	int rc;
+	int err;
 };
 
 /* The last one is on top. */
@@ -156,16 +156,16 @@ static int note_device(void *arg, const char *line)
 	struct on_path *on_path = arg;
 
 	if (mountpoint_match(line, on_path->path) > 0 && device_of(line, on_path->device))
-		on_path->rc = 0;
+		on_path->err = 0;
 	return 0;
 }
 
 int mountpoint_device(const char *path, char ret[static MOUNTPOINT_DEVICE_LEN])
 {
-	struct on_path on_path = { .path = path, .device = ret, .rc = -ENOENT };
-	int rc = is_in_table(note_device, &on_path);
+	struct on_path on_path = { .path = path, .device = ret, .err = -ENOENT };
+	int err = is_in_table(note_device, &on_path);
 
-	return rc < 0 ? rc : on_path.rc;
+	return err < 0 ? err : on_path.err;
 }
 
 bool mountpoint_has_device(const char *device)
@@ -206,7 +206,7 @@ static int canonical(const char *path, char **ret)
 static int clear_dead(const char *path)
 {
 	struct statfs fs;
-	int mounted, rc;
+	int mounted, err;
 
 	for (int i = 0; i < DETACH_MAX; i++) {
 		mounted = is_mounted(path);
@@ -215,9 +215,9 @@ static int clear_dead(const char *path)
 		/* Attributes may come from the kernel's cache; this one always asks. */
 		if (statfs(path, &fs) == 0 || (errno != ENOTCONN && errno != ECONNABORTED))
 			return -EBUSY;
-		rc = mountpoint_unmount(path, true);
-		if (rc < 0)
-			return rc;
+		err = mountpoint_unmount(path, true);
+		if (err < 0)
+			return err;
 		log_info("%s: took away the mount of a tierfs that is gone", path);
 	}
 	return -EBUSY;
@@ -232,21 +232,21 @@ int mountpoint_claim(const char *path, char **ret)
 {
 	CLEANUP_FREE char *name = NULL;
 	struct stat attr;
-	int rc = canonical(path, &name);
+	int err = canonical(path, &name);
 
-	if (rc == 0)
-		rc = clear_dead(name);
-	if (rc == -EBUSY) {
+	if (!err)
+		err = clear_dead(name);
+	if (err == -EBUSY) {
 		log_error("%s: a tierfs is mounted there already", name);
-		return rc;
+		return err;
 	}
-	if (rc == 0 && stat(name, &attr) < 0)
-		rc = -errno;
-	if (rc == 0 && !S_ISDIR(attr.st_mode))
-		rc = -ENOTDIR;
-	if (rc < 0) {
-		log_error("%s: cannot be mounted on: %s", path, strerror(-rc));
-		return rc;
+	if (!err && stat(name, &attr) < 0)
+		err = -errno;
+	if (!err && !S_ISDIR(attr.st_mode))
+		err = -ENOTDIR;
+	if (err < 0) {
+		log_error("%s: cannot be mounted on: %s", path, strerror(-err));
+		return err;
 	}
 	*ret = STEAL_PTR(name);
 	return 0;

@@ -142,14 +142,14 @@ static int set_value(struct options *options, enum option_id id, const char *tex
 	const struct option_spec *spec = &option_table[id];
 	uint64_t value = 0;
 	char min[32];
-	int rc;
+	int err;
 
-	rc = parse_value(spec, text, &value);
-	if (rc == -EINVAL) {
+	err = parse_value(spec, text, &value);
+	if (err == -EINVAL) {
 		log_error("option %s=%s: not a value for it; use %s=%s", spec->name, text, spec->name, spec->argument);
 		return -EINVAL;
 	}
-	if (rc < 0 || value < spec->min || value > spec->max) {
+	if (err < 0 || value < spec->min || value > spec->max) {
 		log_out_of_range(spec, text);
 		return -EINVAL;
 	}
@@ -204,14 +204,14 @@ int options_parse(struct options *options, const char *text)
 {
 	CLEANUP_FREE char *copy = strdup(text);
 	char *rest = copy, *word;
-	int rc = 0;
+	int err = 0;
 
 	if (!copy)
 		return -ENOMEM;
-	while (rc == 0 && (word = strsep(&rest, ",")))
+	while (!err && (word = strsep(&rest, ",")))
 		if (*word)
-			rc = parse_one(options, word);
-	return rc;
+			err = parse_one(options, word);
+	return err;
 }
 
 int options_finish(struct options *options)

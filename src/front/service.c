@@ -88,24 +88,24 @@ static int send_state(const struct service *service, const char *state, const in
 
 void service_tell(struct service *service, const char *state)
 {
-	int rc = send_state(service, state, NULL, 0);
+	int err = send_state(service, state, NULL, 0);
 
-	if (rc < 0)
-		log_warn("the service manager cannot be told (%s): %s", strerror(-rc), state);
+	if (err < 0)
+		log_warn("the service manager cannot be told (%s): %s", strerror(-err), state);
 }
 
 /* Returns when the service manager has dealt with all it was told before. */
 static void wait_for_manager(struct service *service)
 {
-	int pipe_fd[2], rc;
+	int pipe_fd[2], err;
 	struct pollfd pollfd;
 
 	if (pipe2(pipe_fd, O_CLOEXEC) < 0)
 		return;
-	rc = send_state(service, "BARRIER=1", &pipe_fd[1], 1);
+	err = send_state(service, "BARRIER=1", &pipe_fd[1], 1);
 	close(pipe_fd[1]);
 	pollfd = (struct pollfd){ .fd = pipe_fd[0] };
-	if (rc == 0 && poll(&pollfd, 1, BARRIER_MS) != 1)
+	if (!err && poll(&pollfd, 1, BARRIER_MS) != 1)
 		log_warn("the service manager does not listen");
 	close(pipe_fd[0]);
 }
@@ -117,12 +117,12 @@ static int store(struct service *service, enum slot slot)
 	char state[128];
 	int fd = FIRST_FD + (int)slot;
 
-	int rc;
+	int err;
 
 	snprintf(state, sizeof(state), "FDSTORE=1\nFDPOLL=0\nFDNAME=%s", slot_name[slot]);
-	rc = send_state(service, state, &fd, 1);
-	service->stored[slot] = rc == 0;
-	return rc;
+	err = send_state(service, state, &fd, 1);
+	service->stored[slot] = !err;
+	return err;
 }
 
 static void forget(struct service *service, enum slot slot)
@@ -147,14 +147,14 @@ static int place(struct service *service, enum slot slot, int fd)
 static int place_nothing(struct service *service, enum slot slot)
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	int rc = null < 0 ? -errno : 0;
+	int err = null < 0 ? -errno : 0;
 
-	if (rc == 0 && null != FIRST_FD + (int)slot) {
-		rc = place(service, slot, null);
+	if (!err && null != FIRST_FD + (int)slot) {
+		err = place(service, slot, null);
 		close(null);
 	}
 	service->has[slot] = service->stored[slot] = false;
-	return rc;
+	return err;
 }
 
 static void let_go(struct service *service)
@@ -201,12 +201,12 @@ static int sort_passed(struct service *service)
 {
 	CLEANUP_FREE char *names = strdup(getenv("LISTEN_FDNAMES") ? getenv("LISTEN_FDNAMES") : "");
 	unsigned int count = passed_count(), strange = 0;
-	int found[SLOTS], rc = names ? 0 : -ENOMEM;
+	int found[SLOTS], err = names ? 0 : -ENOMEM;
 	char *rest = names;
 
 	for (enum slot slot = 0; slot < SLOTS; slot++)
 		found[slot] = -1;
-	for (unsigned int i = 0; i < count && rc == 0; i++) {
+	for (unsigned int i = 0; i < count && !err; i++) {
 		const char *name = strsep(&rest, ":");
 		enum slot slot = slot_of(name ? name : "");
 
@@ -220,13 +220,13 @@ static int sort_passed(struct service *service)
 	if (strange > 0)
 		log_warn("%u of %u descriptors in LISTEN_FDS are not of tierfs, and were closed", strange, count);
 	for (enum slot slot = 0; slot < SLOTS; slot++) {
-		if (rc == 0)
-			rc = found[slot] < 0 ? place_nothing(service, slot) : place(service, slot, found[slot]);
+		if (!err)
+			err = found[slot] < 0 ? place_nothing(service, slot) : place(service, slot, found[slot]);
 		service->stored[slot] = service->has[slot];
 		if (found[slot] >= 0)
 			close(found[slot]);
 	}
-	return rc;
+	return err;
 }
 
 static int set_address(struct service *service, const char *name)
@@ -255,7 +255,7 @@ int service_new(struct service **ret)
 {
 	const char *name = manager_socket();
 	struct service *service;
-	int rc;
+	int err;
 
 	*ret = NULL;
 	if (!name)
@@ -263,21 +263,21 @@ int service_new(struct service **ret)
 	service = calloc(1, sizeof(*service));
 	if (!service)
 		return -ENOMEM;
-	rc = sort_passed(service); /* first: it makes room for them */
+	err = sort_passed(service); /* first: it makes room for them */
 	service->socket = -1;
-	if (rc == 0)
-		rc = set_address(service, name);
-	if (rc == 0) {
+	if (!err)
+		err = set_address(service, name);
+	if (!err) {
 		service->socket = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-		rc = service->socket < 0 ? -errno : 0;
+		err = service->socket < 0 ? -errno : 0;
 	}
 	unsetenv("LISTEN_PID");
 	unsetenv("LISTEN_FDS");
 	unsetenv("LISTEN_FDNAMES");
-	if (rc < 0) {
-		log_error("NOTIFY_SOCKET=%s: cannot be used: %s", name, strerror(-rc));
+	if (err < 0) {
+		log_error("NOTIFY_SOCKET=%s: cannot be used: %s", name, strerror(-err));
 		free(service);
-		return rc;
+		return err;
 	}
 	*ret = service;
 	return 0;
@@ -363,56 +363,56 @@ static int write_kept(const struct service *service)
 
 static int fill_kept(struct kept *kept, const char *run_dir, const char *mountpoint, const struct session *session)
 {
-	int rc;
+	int err;
 
 	*kept = (struct kept){ .magic = KEPT_MAGIC, .number = session->number, .init_len = session->init_len };
 	memcpy(kept->init, session->init, session->init_len);
-	rc = session_put_text(kept->run_dir, sizeof(kept->run_dir), run_dir);
-	if (rc == 0)
-		rc = session_put_text(kept->mountpoint, sizeof(kept->mountpoint), mountpoint);
-	return rc < 0 ? rc : mountpoint_device(mountpoint, kept->device);
+	err = session_put_text(kept->run_dir, sizeof(kept->run_dir), run_dir);
+	if (!err)
+		err = session_put_text(kept->mountpoint, sizeof(kept->mountpoint), mountpoint);
+	return err < 0 ? err : mountpoint_device(mountpoint, kept->device);
 }
 
 static void store_listener(struct service *service, enum slot slot)
 {
-	int rc = store(service, slot);
+	int err = store(service, slot);
 
-	if (rc < 0)
-		log_warn("the service manager cannot keep %s: %s", slot_name[slot], strerror(-rc));
+	if (err < 0)
+		log_warn("the service manager cannot keep %s: %s", slot_name[slot], strerror(-err));
 }
 
 int service_keep(struct service *service, const char *run_dir, const char *mountpoint, const struct session *session)
 {
 	CLEANUP_CLOSE int fd = memfd_create(SERVICE_INIT_NAME, MFD_CLOEXEC);
-	int rc = fd < 0 ? -errno : fill_kept(&service->kept, run_dir, mountpoint, session);
+	int err = fd < 0 ? -errno : fill_kept(&service->kept, run_dir, mountpoint, session);
 
-	if (rc == 0)
-		rc = place(service, SLOT_INIT, fd);
-	if (rc == 0)
-		rc = place(service, SLOT_FUSE, session->fuse_fd);
-	if (rc == 0)
-		rc = write_kept(service);
-	if (rc == 0)
-		rc = store(service, SLOT_INIT);
-	if (rc == 0)
-		rc = store(service, SLOT_FUSE);
-	for (enum slot slot = SLOTS_SESSION; slot < SLOTS && rc == 0; slot++)
+	if (!err)
+		err = place(service, SLOT_INIT, fd);
+	if (!err)
+		err = place(service, SLOT_FUSE, session->fuse_fd);
+	if (!err)
+		err = write_kept(service);
+	if (!err)
+		err = store(service, SLOT_INIT);
+	if (!err)
+		err = store(service, SLOT_FUSE);
+	for (enum slot slot = SLOTS_SESSION; slot < SLOTS && !err; slot++)
 		if (service->has[slot] && !service->stored[slot])
 			store_listener(service, slot);
-	return rc;
+	return err;
 }
 
 int service_take(struct service *service, struct session *ret)
 {
-	int fd = fcntl(FIRST_FD + SLOT_FUSE, F_DUPFD_CLOEXEC, FIRST_FD + SLOTS), rc;
+	int fd = fcntl(FIRST_FD + SLOT_FUSE, F_DUPFD_CLOEXEC, FIRST_FD + SLOTS), err;
 
 	if (fd < 0)
 		return -errno;
 	service->kept.number++;
-	rc = write_kept(service);
-	if (rc < 0) {
+	err = write_kept(service);
+	if (err < 0) {
 		close(fd);
-		return rc;
+		return err;
 	}
 	*ret = (struct session){ .fuse_fd = fd, .number = service->kept.number, .init_len = service->kept.init_len };
 	memcpy(ret->init, service->kept.init, ret->init_len);
@@ -440,15 +440,15 @@ static bool is_same(int fd, int other)
 void service_keep_listener(struct service *service, const char *name, int fd)
 {
 	enum slot slot = slot_of(name);
-	int rc;
+	int err;
 
 	if (slot < SLOTS_SESSION || slot == SLOTS || (service->has[slot] && is_same(FIRST_FD + (int)slot, fd)))
 		return;
 	if (service->has[slot])
 		forget(service, slot);
-	rc = place(service, slot, fd);
-	if (rc < 0)
-		log_warn("the service manager cannot keep %s: %s", name, strerror(-rc));
+	err = place(service, slot, fd);
+	if (err < 0)
+		log_warn("the service manager cannot keep %s: %s", name, strerror(-err));
 	else if (service->stored[SLOT_FUSE]) /* else with the session */
 		store_listener(service, slot);
 }

@@ -314,11 +314,11 @@ static void on_connect(void *arg, int fd, uint32_t events)
 static int listen_at(struct attached *attached)
 {
 	const struct attached_config *config = &attached->config;
-	int rc = listener_open(config->run_dir, TIERFS_ATTACH_SOCKET, SOCK_SEQPACKET, BACKLOG, config->keeper,
-			       &attached->listener);
+	int err = listener_open(config->run_dir, TIERFS_ATTACH_SOCKET, SOCK_SEQPACKET, BACKLOG, config->keeper,
+				&attached->listener);
 
-	if (rc < 0)
-		return rc;
+	if (err < 0)
+		return err;
 	snprintf(attached->path, sizeof(attached->path), "%s/%s", config->run_dir, TIERFS_ATTACH_SOCKET);
 	return loop_watch(attached->loop, attached->listener, POLLIN, on_connect, attached, &attached->watch);
 }
