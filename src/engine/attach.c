@@ -11,11 +11,9 @@
 #include "engine/parked.h"
 #include "engine/partial.h"
 
-/* close(2) returns before the kernel's word of it has been read here, so who opened the file, closed it and attaches it
- * may come first. */
 #define CLOSING_NS (1 * NS_PER_S)
 
-static void await_close(struct ramfile *file)
+void attach_await_close(struct ramfile *file)
 {
 	uint64_t deadline_ns = clock_ns() + CLOSING_NS;
 
@@ -26,10 +24,8 @@ static void await_close(struct ramfile *file)
 
 int attach_add(struct ramfile *file, struct mapper *mapper)
 {
-	int err;
+	int err = file_begin_change(file);
 
-	await_close(file);
-	err = file_begin_change(file);
 	if (err)
 		return err;
 	err = partial_complete_all(file);

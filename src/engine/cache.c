@@ -45,18 +45,23 @@
 /* A write back waits while this part of the budget is in copies that are not stored yet. */
 #define STAGED_DIVISOR 4
 #define STAGED_WAIT_NS (2 * NS_PER_S)
-/* How long an open waits for mappers whose processes have ended. Memory that another process shares stays attached. */
-#define ENDING_NS (1 * NS_PER_S)
+/* How long an open waits for mappers whose processes have ended: longer than it takes to look at those that have no
+ * agent. And how many opens may do so at a time. */
+#define ENDING_NS (3 * NS_PER_S)
+#define ENDING_MAX 16
 
 /* --- opens --------------------------------------------------------------------------------------------------- */
 
 /* Under lock. That a process has ended is seen here later than by who waited for it. */
 static void await_end(struct ramfile *file)
 {
+	_Atomic unsigned int *waiting = engine_opens_waiting(file->engine);
 	uint64_t deadline_ns = clock_ns() + ENDING_NS;
 
-	while (mappers_all_end(file) && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
-		;
+	if (atomic_fetch_add(waiting, 1) < ENDING_MAX)
+		while (mappers_all_end(file) && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
+			;
+	atomic_fetch_sub(waiting, 1);
 }
 
 enum cache_kind cache_open_file(struct ramfile *file)

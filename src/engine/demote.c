@@ -92,7 +92,7 @@ static int take(struct demotion *demotion, const uint32_t *block, size_t count)
 	lock_get(&file->lock);
 	for (size_t i = 0; i < count && !stranger; i++) {
 		if (block[i] >= file->blocks.count || blocks_state(&file->blocks, block[i]) != BLOCK_RESIDENT ||
-		    blocks_has(&file->blocks, block[i], BLOCK_PINNED | BLOCK_OWNED))
+		    blocks_has(&file->blocks, block[i], BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED))
 			continue;
 		demotion->member[batch->count] = (struct member){ 0 };
 		batch_take(batch, block[i], BLOCK_STORING);

@@ -10,6 +10,11 @@
 /* With less of them left the budget is near. */
 #define NEAR_RESERVES 4
 
+_Atomic unsigned int *engine_opens_waiting(struct engine *engine)
+{
+	return &engine->opens_waiting;
+}
+
 _Atomic unsigned int *engine_away_waits(struct engine *engine)
 {
 	return &engine->away_waits;

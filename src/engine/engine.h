@@ -73,6 +73,7 @@ struct engine {
 	struct forgetting forgetting;
 
 	_Atomic unsigned int away_waits;
+	_Atomic unsigned int opens_waiting;
 	_Atomic uint64_t scans, pinned_blocks, visited_blocks;
 	struct demoter *demoter; /* its thread's alone */
 	bool thread_runs;        /* immutable: there is a demoter's thread */
@@ -123,7 +124,8 @@ void engine_look_pins(struct engine *engine, struct ramfile *file, bool referenc
 uint64_t engine_referenced_idle(const struct engine *engine);
 /* This host can tell what is pinned. */
 bool engine_sees_pins(const struct engine *engine);
-_Atomic unsigned int *engine_away_waits(struct engine *engine); /* threads that wait for blocks that are away */
+_Atomic unsigned int *engine_opens_waiting(struct engine *engine); /* for mappers to be gone */
+_Atomic unsigned int *engine_away_waits(struct engine *engine);    /* threads that wait for blocks that are away */
 /* Counts blocks that were not demoted for what engine_look_pins() said. */
 void engine_count_pinned(struct engine *engine, uint64_t blocks);
 /* With less than this free, the budget is near. */

@@ -25,6 +25,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "engine/attach.h"
 #include "engine/away.h"
 #include "engine/engine.h"
 #include "engine/file.h"
@@ -294,8 +295,10 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 	err = ns_open(attached->config.ns, ino, &file);
 	if (!err) {
 		err = check_range(&packet->msg, file_memory_bytes(file));
-		if (!err)
+		if (!err) {
+			attach_await_close(file);
 			err = make_mapping(connection, packet, 0, grant->fd, file, ino, &mapping);
+		}
 		if (err)
 			ns_put(attached->config.ns, ino);
 	}

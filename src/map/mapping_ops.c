@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -561,9 +560,7 @@ static int mapping_split(struct mapper *mapper, uint64_t offset, uint64_t length
 
 static bool mapping_ended(struct mapper *mapper)
 {
-	struct pollfd ended = { .fd = of(mapper)->pidfd, .events = POLLIN };
-
-	return poll(&ended, 1, 0) == 1;
+	return !mapping_alive(of(mapper));
 }
 
 static const struct mapper_ops OPS = {

@@ -263,6 +263,7 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 	process->arena = -1;
 	pthread_mutex_init(&process->lock, NULL);
 	err = process->mapped && process->guarded && process->poison ? 0 : -ENOMEM;
+	attach_await_close(file);
 	if (!err)
 		err = mappers_arena_fd(file, true, &process->arena);
 	if (!err)
@@ -374,15 +375,23 @@ void process_map_anew(struct process *process)
 	memset(process->poison, 0, process->pages);
 }
 
-bool process_poisoned(const struct process *process)
+bool process_poisoned(struct process *process)
 {
+	LOCKED(process);
+
 	return process->poisoned;
 }
 
 void process_run_agent(struct process *process)
 {
-	if (process->acknowledged == process->round)
-		return;
-	process->acknowledged = process->round;
-	mappers_zapped(process->file, &process->mapper, process->round);
+	uint64_t round;
+	bool news;
+
+	pthread_mutex_lock(&process->lock);
+	round = process->round;
+	news = process->acknowledged != round;
+	process->acknowledged = round;
+	pthread_mutex_unlock(&process->lock);
+	if (news)
+		mappers_zapped(process->file, &process->mapper, round);
 }

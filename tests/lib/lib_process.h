@@ -25,7 +25,7 @@ void process_end(struct process *process);
  * resolve. */
 bool process_touch(struct process *process, uint64_t offset, void *buf, uint64_t length, bool write);
 /* True if a page was poisoned when it was touched last. */
-bool process_poisoned(const struct process *process);
+bool process_poisoned(struct process *process);
 /* Drops all entries, so poison too. */
 void process_map_anew(struct process *process);
 /* The kernel has no memory for the nth page from now on that is filled, once; 0: it has. */
