@@ -243,7 +243,7 @@ start_lane() # TEST...
 	[ ${#programs[@]} -gt 1 ] || return 0
 	lane_dir=$(mktemp -d "${TMPDIR:-/tmp}/tierfs-lane.XXXXXX") || exit 1
 	export TIERFS_TEST_CLAIMS=$lane_dir/claims
-	mkdir "$TIERFS_TEST_CLAIMS"
+	mkdir "$TIERFS_TEST_CLAIMS" || exit 1
 	TIERFS_TEST_LANES=1 "$0" "${programs[@]}" >"$lane_dir/log" 2>&1 &
 	lane=$!
 }
@@ -263,11 +263,20 @@ end_lane()
 		failed=$((failed + 1))
 		failures+=("failed: the second lane: $sum")
 	fi
-	grep -av -e '^failed: ' -e "^$sum\$" "$lane_dir/log"
+	grep -a -v '^failed: ' "$lane_dir/log" | grep -a -v -Fx -e "$sum"
 	mapfile -t -O "${#failures[@]}" failures < <(grep -a '^failed: ' "$lane_dir/log")
-	rm -rf "$lane_dir"
-	lane_dir=''
-	unset TIERFS_TEST_CLAIMS
+}
+
+# True if the test is ours to run.
+claim() # TEST
+{
+	local claim
+	[ -n "${TIERFS_TEST_CLAIMS:-}" ] || return 0
+	claim=$TIERFS_TEST_CLAIMS/${1//\//_}
+	mkdir "$claim" 2>/dev/null && return 0
+	[ -d "$claim" ] && return 1
+	echo "$claim cannot be made" >&2
+	exit 1
 }
 
 [ "${TIERFS_TEST_LANES:-1}" -eq 1 ] || [ -n "${TIERFS_TEST_CLAIMS:-}" ] || start_lane "$@"
@@ -277,10 +286,11 @@ for test in "$@"; do
 	*) test=$PWD/$test ;;
 	esac
 	[[ $test != *.sh ]] || end_lane
-	[ -z "${TIERFS_TEST_CLAIMS:-}" ] || mkdir "$TIERFS_TEST_CLAIMS/${test//\//_}" 2>/dev/null || continue
+	claim "$test" || continue
 	run_test "$test"
 done
 end_lane
+[ -z "$lane_dir" ] || rm -rf "$lane_dir"
 [ ${#failures[@]} -eq 0 ] || printf '%s\n' "${failures[@]}"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]
