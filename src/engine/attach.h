@@ -9,7 +9,8 @@ struct mapper;
 struct ramfile;
 
 /* close(2) returns before the kernel's word of it has been read here, so who opened the file, closed it and attaches it
- * may come first. Waits until the file is not mapped plain, for a second at most. Before the arena has a holder more. */
+ * may come first. Waits until the file is not mapped plain, for a second at most. To be called before the arena has a
+ * holder more: nothing of the file is demoted then. */
 void attach_await_close(struct ramfile *file);
 /* What the kernel caches of the file is dropped first. -EBUSY: the file is mapped plain; -EIO: it is lost;
  * -ENOMEM. Until the mapper is removed the file cannot be marked clean. */

@@ -59,7 +59,8 @@ struct mapper_ops {
 	 * the round: when all of its zaps are done, mappers_zapped(file, mapper, round) is called, possibly from
 	 * within. A mapper that never answers keeps its blocks from being demoted. */
 	int (*zap)(struct mapper *mapper, uint64_t first, uint64_t count, const uint8_t *mark, uint64_t round);
-	/* The address space is gone, and the mapper is about to be removed. Does not block, takes no lock. May be NULL. */
+	/* The address space is gone, and the mapper is about to be removed. Does not block, takes no lock. May be NULL.
+	 */
 	bool (*ended)(struct mapper *mapper);
 };
 

@@ -3,10 +3,10 @@
  * Every 4 KiB page holds its index, its version, a third of pseudo-random words, two thirds that compress, and a
  * checksum. The versions that the pages should have are kept apart. The work goes through windows: for a few seconds
  * only a part of the pages is rewritten and verified at random while the rest lies idle, then the window moves on, and
- * now and then everything is verified. Settings come from the kernel command line: guest.mib, guest.seconds,
- * guest.seed, guest.window (percent of the memory), guest.dwell (seconds in a window), guest.release (MiB that are
- * given back to the guest's kernel after the first pass, and taken again half of the time later), guest.tick
- * (milliseconds between lines that say how much was done; 0: none).
+ * now and then everything is verified. Settings come from the kernel command line: guest.mib, guest.seconds
+ * (0: until a line comes from the console), guest.seed, guest.window (percent of the memory), guest.dwell (seconds in a
+ * window), guest.release (MiB that are given back to the guest's kernel after the first pass, and taken again half of
+ * the time later), guest.tick (milliseconds between lines that say how much was done; 0: none).
  *
  * Lines on the console, for the script that waits outside:
  *   GUEST: filled PAGES pages
@@ -17,12 +17,14 @@
  *   GUEST: OK ...   or   GUEST: BAD ...     the end
  */
 #include <stdbool.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #define PAGE_WORDS 512
 #define RANDOM_WORDS 170
@@ -208,12 +210,20 @@ static void read_settings(void)
 		fclose(f);
 }
 
+/* A terminal is readable when a line is there, or its end. */
+static bool is_over(double end)
+{
+	struct pollfd console = { .fd = STDIN_FILENO, .events = POLLIN };
+
+	return set.seconds ? now() >= end : poll(&console, 1, 0) > 0;
+}
+
 /* Windows and, each time they are through, everything. Returns the number of passes. */
 static unsigned int work(double end, unsigned int pass)
 {
 	uint64_t window = 0, count = pages * set.window_percent / 100 + 1;
 
-	while (now() < end) {
+	while (!is_over(end)) {
 		work_in_window(window, count);
 		window = (window + count) % pages;
 		if (window < count)

@@ -4,7 +4,7 @@
 #                             a QEMU with its RAM on FILE, its QMP at $T/NAME.qmp; sets vm_pid and vm_console, so that vm_wait works
 #   guest_move NAME FILE NEW-NAME NEW-FILE [MIGRATE-OPTION...]
 #                             moves it; the totals are in $T/NEW-NAME.json
-#   guest_end NAME PID        ends a QEMU that has nothing to run any more
+#   guest_end NAME            tells the guest (guest.seconds=0) to end; then vm_wait 'GUEST: OK'
 # shellcheck shell=bash
 
 guest_start()
@@ -12,16 +12,22 @@ guest_start()
 	local name=$1 file=$2 size=$3 settings=$4
 	shift 4
 	vm_console=$T/$name.log
-	rm -f "$T/$name.qmp" "$vm_console"
+	rm -f "$T/$name.qmp" "$T/$name.in" "$vm_console"
+	mkfifo "$T/$name.in" || fail "mkfifo"
 	tierctl run -- qemu-system-x86_64 -accel tcg,tb-size=64 -cpu max -smp 1 -m "$size" \
 		-object "memory-backend-file,id=mem,size=$size,mem-path=$file,share=on" -machine pc,memory-backend=mem \
 		-nodefaults -display none -serial stdio -qmp "unix:$T/$name.qmp,server=on,wait=off" -no-reboot -net none \
 		-device virtio-balloon-pci -kernel "$vm_kernel/vmlinuz" -initrd "$vm_initrd" \
 		-append "console=ttyS0 quiet panic=-1 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 $settings" "$@" \
-		</dev/null >"$vm_console" 2>&1 &
+		<>"$T/$name.in" >"$vm_console" 2>&1 &
 	vm_pid=$!
 	cleanup_push stop_process "$vm_pid"
 	wait_for 20 test -S "$T/$name.qmp" || fail "QEMU does not start: $(cat "$vm_console")"
+}
+
+guest_end()
+{
+	echo end >"$T/$1.in"
 }
 
 guest_move()

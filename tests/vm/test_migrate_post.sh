@@ -11,7 +11,7 @@
 need_load
 vm_prepare
 two_mounts dram=160M,min_idle=1
-guest_start guest0 "$T/one/vm0" 512M "guest.mib=300 guest.seconds=70 guest.dwell=2 guest.window=10"
+guest_start guest0 "$T/one/vm0" 512M "guest.mib=300 guest.seconds=0 guest.dwell=2 guest.window=10"
 vm_wait 'GUEST: window' 120
 cold() { [ "$(stat_of "$T/one/vm0" cold_bytes)" -ge $((100 << 20)) ]; }
 assert_ok wait_for 60 cold
@@ -46,6 +46,7 @@ tierctl send --resume --via "tierctl recv --answer --resume $T/one/vm1" "$T/two/
 note "$(cat "$T/resumed")"
 assert_eq "$(stat_of "$T/one/vm1" away_bytes)" 0 "bytes that are away at the end"
 stop_process "$old_pid"
+guest_end guest2
 vm_wait 'GUEST: OK' 200
 note "$(vm_last 'GUEST: OK')"
 assert_match "$(vm_last 'GUEST: OK')" 'bad 0 ' "the guest's own count"
