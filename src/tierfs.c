@@ -196,7 +196,7 @@ static void start_helpers(struct daemon *d)
 
 static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
 {
-	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_PINNED, arena_fd, first_page, count, PINS_OR_LARGE,
+	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_HELD, arena_fd, first_page, count, PINS_OR_LARGE,
 			 held);
 }
 
@@ -257,8 +257,8 @@ static int start_core(struct daemon *d)
 		.referenced_idle_ns = given_ns ? 0 : IDLE_UNSEEN_NS,
 		.level = (int)options->value[OPTION_LEVEL],
 		.run_demoter = true,
-		.pins = d->pins ? look_for_pins : NULL,
-		.pins_arg = d->pins,
+		.holds = d->pins ? look_for_pins : NULL,
+		.holds_arg = d->pins,
 	};
 	struct ns_config ns = {
 		.uid = (uid_t)options->value[OPTION_UID],
@@ -276,7 +276,7 @@ static int start_core(struct daemon *d)
 	engine.store = ns.store = d->store;
 	err = tiering_new(&engine, &d->engine);
 	if (err < 0) {
-		log_error("cannot start the tier engine: %s", strerror(-err));
+		log_error("cannot start the engine: %s", strerror(-err));
 		return err;
 	}
 	ns.engine = d->engine;

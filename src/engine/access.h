@@ -35,7 +35,7 @@ int access_read(struct ramfile *file, uint32_t flags, uint64_t first, uint64_t c
 int access_read_list(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
 int access_write(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
 int access_set(struct ramfile *file, uint32_t flags, const struct access_buffer *buffer);
-/* Of each record the identity of its plain payload, as if that were the block: for who read it another way. */
+/* Of each record the identity of its raw payload, as if that were the block: for who read it another way. */
 int access_identify(struct ramfile *file, const struct access_buffer *buffer);
 /* What a generation is in time. */
 void access_ages(struct ramfile *file, struct tierfs_access_ages *ret);

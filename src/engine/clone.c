@@ -25,7 +25,7 @@
 #include "engine/work.h"
 
 #define CLONE_BLOCKS 1024
-/* Plain bytes of resident blocks: those who wait for them do not wait long. */
+/* Raw bytes of resident blocks: those who wait for them do not wait long. */
 #define CLONE_BYTES (UINT64_C(2) << 20)
 
 struct clone {

@@ -41,7 +41,7 @@
 #include "engine/work.h"
 
 #define BATCH_BLOCKS 256
-/* Plain bytes of a batch: small enough that somebody who waits for room is served soon. */
+/* Raw bytes of a batch: small enough that somebody who waits for room is served soon. */
 #define BATCH_BYTES (UINT64_C(2) << 20)
 #define READ_BYTES (128U << 10)
 
@@ -128,7 +128,7 @@ static void look_referenced(struct batch *batch, uint8_t *referenced)
 {
 	for (size_t i = 0, run; i < batch->count; i += run) {
 		run = neighbours(batch, i);
-		engine_look_pins(batch->file->engine, batch->file, true, batch->block[i].block, run, &referenced[i]);
+		engine_look_holds(batch->file->engine, batch->file, true, batch->block[i].block, run, &referenced[i]);
 	}
 }
 
@@ -173,7 +173,6 @@ static void drop_used(struct demotion *demotion)
 	struct batch *batch = &demotion->batch;
 	struct ramfile *file = batch->file;
 	uint8_t *held = demotion->held;
-	uint64_t held_count = 0;
 
 	memset(demotion->used, 0, batch->count);
 	memset(held, 0, batch->count);
@@ -182,16 +181,12 @@ static void drop_used(struct demotion *demotion)
 		run = unused(demotion, i);
 		if (!run)
 			continue;
-		engine_look_pins(file->engine, file, false, batch->block[i].block, run, &held[i]);
+		engine_look_holds(file->engine, file, false, batch->block[i].block, run, &held[i]);
 		if (memchr(&held[i], 1, run))
 			huge_split_blocks(file, batch->block[i].block, run, &held[i]);
-		for (size_t k = i; k < i + run; k++)
-			held_count += held[k];
 	}
 	for (size_t i = 0; i < batch->count; i++)
 		batch->block[i].verdict = demotion->used[i] || held[i] ? BATCH_LEFT : BATCH_STORE;
-	if (held_count)
-		engine_count_pinned(file->engine, held_count);
 	drop_referenced(demotion);
 }
 

@@ -146,14 +146,9 @@ struct stages *engine_stages(struct engine *engine)
 	return &engine->stages;
 }
 
-bool engine_sees_pins(const struct engine *engine)
+bool engine_sees_holds(const struct engine *engine)
 {
-	return engine->config.pins;
-}
-
-void engine_count_pinned(struct engine *engine, uint64_t blocks)
-{
-	atomic_fetch_add(&engine->pinned_blocks, blocks);
+	return engine->config.holds;
 }
 
 void engine_count_visited(struct engine *engine, uint64_t blocks)
@@ -166,20 +161,20 @@ uint64_t engine_near_bytes(struct engine *engine)
 	return engine_fits(engine) ? 0 : NEAR_RESERVES * budget_reserve_bytes(&engine->budget);
 }
 
-void engine_look_pins(struct engine *engine, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
-		      uint8_t *held)
+void engine_look_holds(struct engine *engine, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
+		       uint8_t *held)
 {
-	uint8_t pinned[SCAN_BLOCKS];
+	uint8_t held_pages[SCAN_BLOCKS];
 	uint64_t pages = file->block_bytes / PAGE_BYTES, at_once = SCAN_BLOCKS / pages;
 
-	for (uint64_t done = 0; engine->config.pins && done < count; done += at_once) {
+	for (uint64_t done = 0; engine->config.holds && done < count; done += at_once) {
 		uint64_t blocks = count - done < at_once ? count - done : at_once;
 
-		if (engine->config.pins(engine->config.pins_arg, referenced, file->arena.fd, (first + done) * pages,
-					blocks * pages, pinned))
-			memset(pinned, 1, blocks * pages);
+		if (engine->config.holds(engine->config.holds_arg, referenced, file->arena.fd, (first + done) * pages,
+					 blocks * pages, held_pages))
+			memset(held_pages, 1, blocks * pages);
 		for (uint64_t page = 0; page < blocks * pages; page++)
-			if (pinned[page])
+			if (held_pages[page])
 				held[done + page / pages] = 1;
 	}
 }

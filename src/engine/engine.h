@@ -30,11 +30,11 @@ struct demoter;
 struct ramfile;
 struct retry;
 
-/* Sets held[i] for each page from first_page on that a device may be writing to now (map/pins.h): that is pinned or,
- * if referenced is true, that anybody but the page cache refers to; or that is a part of a large page. Exact once the
- * pages are write-protected. What it cannot tell counts as held. */
-typedef int engine_pins_fn(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count,
-			   uint8_t *held);
+/* Sets held[i] for each page from first_page on that a device holds (the kernel says pins; map/pins.h), so that it may
+ * be writing to it now; if referenced is true, also where anybody but the page cache refers to it; and where it is a
+ * part of a large page. Exact once the pages are write-protected. What it cannot tell counts as held. */
+typedef int engine_holds_fn(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count,
+			    uint8_t *held);
 
 struct engine_config {
 	struct store *store;  /* borrowed */
@@ -47,8 +47,8 @@ struct engine_config {
 	uint64_t referenced_idle_ns;
 	int level;
 	uint8_t secret[MAC_KEY_BYTES]; /* of the pool: identities of content are made with it */
-	engine_pins_fn *pins; /* NULL: this host cannot tell, min_idle alone protects pinned pages; no huge pages */
-	void *pins_arg;
+	engine_holds_fn *holds; /* NULL: this host cannot tell, min_idle alone protects pinned pages; no huge pages */
+	void *holds_arg;
 	bool run_demoter; /* false: the caller (a test) calls demoter_step() itself */
 };
 
@@ -74,7 +74,7 @@ struct engine {
 
 	_Atomic unsigned int away_waits;
 	_Atomic unsigned int opens_waiting;
-	_Atomic uint64_t scans, pinned_blocks, visited_blocks;
+	_Atomic uint64_t scans, visited_blocks;
 	struct demoter *demoter; /* its thread's alone */
 	bool thread_runs;        /* immutable: there is a demoter's thread */
 };
@@ -118,16 +118,14 @@ uint64_t engine_dram_bytes(struct engine *engine); /* the budget */
 void engine_count_visited(struct engine *engine, uint64_t blocks);
 /* Sets held[i] for each block of the run that has a pinned page or a part of a large one, or that anybody refers to.
  * Nothing where the host cannot tell. */
-void engine_look_pins(struct engine *engine, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
-		      uint8_t *held);
+void engine_look_holds(struct engine *engine, struct ramfile *file, bool referenced, uint64_t first, uint64_t count,
+		       uint8_t *held);
 /* Idle for at least so long, a block may go although somebody refers to it; 0: that does not matter. */
 uint64_t engine_referenced_idle(const struct engine *engine);
-/* This host can tell what is pinned. */
-bool engine_sees_pins(const struct engine *engine);
+/* This host can tell what devices hold. */
+bool engine_sees_holds(const struct engine *engine);
 _Atomic unsigned int *engine_opens_waiting(struct engine *engine); /* for mappers to be gone */
 _Atomic unsigned int *engine_away_waits(struct engine *engine);    /* threads that wait for blocks that are away */
-/* Counts blocks that were not demoted for what engine_look_pins() said. */
-void engine_count_pinned(struct engine *engine, uint64_t blocks);
 /* With less than this free, the budget is near. */
 uint64_t engine_near_bytes(struct engine *engine);
 /* The demoter looks at everything again now. */

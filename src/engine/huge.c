@@ -43,7 +43,7 @@ static bool is_wanted(struct ramfile *file, struct mapper *mapper, uint64_t firs
 	uint64_t start = first * file->block_bytes, end = start + HUGE_BYTES;
 
 	if (start < atomic_load(&mapper->huge_start) || end > atomic_load(&mapper->huge_end) ||
-	    end > file->size_bytes || !engine_sees_pins(file->engine) ||
+	    end > file->size_bytes || !engine_sees_holds(file->engine) ||
 	    budget_free(budget) < engine_near_bytes(file->engine) + HUGE_BYTES)
 		return false;
 	for (uint64_t block = first; block < first + unit_blocks(file); block++)
@@ -137,7 +137,7 @@ void huge_split_blocks(struct ramfile *file, uint64_t first, uint64_t count, uin
 			huge_split(&file->arena, offset, length < end - offset ? length : end - offset);
 		}
 		memset(held, 0, count);
-		engine_look_pins(file->engine, file, false, first, count, held);
+		engine_look_holds(file->engine, file, false, first, count, held);
 	}
 }
 
@@ -197,7 +197,7 @@ static void split_taken(struct ramfile *file, struct unit *unit)
 static bool is_held(struct ramfile *file, struct unit *unit)
 {
 	memset(unit->held, 0, unit->count);
-	engine_look_pins(file->engine, file, false, unit->first, unit->count, unit->held);
+	engine_look_holds(file->engine, file, false, unit->first, unit->count, unit->held);
 	return memchr(unit->held, 1, unit->count);
 }
 
@@ -301,7 +301,7 @@ void huge_load(struct ramfile *file)
 			there |= blocks_state(&file->blocks, block) == BLOCK_RESIDENT;
 		blocks_set_huge(&file->blocks, unit, there);
 	}
-	if (!engine_sees_pins(file->engine))
+	if (!engine_sees_holds(file->engine))
 		log_warn("file %llu: has huge pages of an earlier daemon, and this one cannot see which: it stays in "
 			 "DRAM",
 			 (unsigned long long)file->ino);
@@ -309,5 +309,5 @@ void huge_load(struct ramfile *file)
 
 bool huge_is_opaque(const struct ramfile *file)
 {
-	return file->huge.marked && !engine_sees_pins(file->engine);
+	return file->huge.marked && !engine_sees_holds(file->engine);
 }

@@ -20,7 +20,7 @@ struct huge {
 /* Called with the lock held, the block a HOLE and reserved. True: the unit was filled, maybe by a huge page, and the
  * lock is dropped. False: nothing was done. */
 bool huge_zero_unit(struct ramfile *file, struct mapper *mapper, uint64_t block);
-/* Splits the large pages of a run of blocks that the caller owns. held: what engine_look_pins() said of them, and says
+/* Splits the large pages of a run of blocks that the caller owns. held: what engine_look_holds() said of them, and says
  * then. */
 void huge_split_blocks(struct ramfile *file, uint64_t first, uint64_t count, uint8_t *held);
 /* Splits up to most huge units that overlap the range of blocks. Returns how many were. */

@@ -13,7 +13,7 @@
 #include "mem/budget.h"
 
 /* Puts the content of a block that the caller owns, and whose pages are all absent, into DRAM. mapper may be NULL. */
-int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *plain, uint64_t length);
+int load_place(struct ramfile *file, struct mapper *mapper, uint64_t offset, const void *raw, uint64_t length);
 /* Under lock: a load of one block ended. partly: some of its pages are there, the others in the stored copy. Returns
  * true if somebody waits. */
 bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *info, bool partly);

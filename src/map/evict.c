@@ -98,38 +98,38 @@ static void close_fd(int *fd)
 /* A new worker; one that there was is killed. */
 static int spawn(struct evict *evict)
 {
-	int pair[2], pid, error;
+	int pair[2], pid, err;
 
 	if (evict->spawner_fd < 0)
 		return -EPIPE;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	error = send_fd(evict->spawner_fd, pair[1]);
+	err = send_fd(evict->spawner_fd, pair[1]);
 	close(pair[1]);
-	if (!error)
-		error = receive(evict->spawner_fd, &pid, sizeof(pid), SPAWN_TIMEOUT_NS);
-	if (error) {
+	if (!err)
+		err = receive(evict->spawner_fd, &pid, sizeof(pid), SPAWN_TIMEOUT_NS);
+	if (err) {
 		/* An answer that comes late would be taken for the next one. */
 		close_fd(&evict->spawner_fd);
 		log_error("the helper processes are lost; memory of plain mappings stays in the kernel's cache until "
 			  "the next mount");
 	} else if (pid < 0) {
-		error = pid;
+		err = pid;
 	}
-	if (error) {
+	if (err) {
 		close(pair[0]);
-		return error;
+		return err;
 	}
 	evict->worker_fd = pair[0];
 	atomic_store(&evict->worker, pid);
 	return 0;
 }
 
-static void lose_worker(struct evict *evict, int error)
+static void lose_worker(struct evict *evict, int err)
 {
 	if (!evict->told)
 		log_warn("the helper process that empties the kernel's cache %s; starting another",
-			 error == -ETIMEDOUT ? "did not answer in time" : "has ended");
+			 err == -ETIMEDOUT ? "did not answer in time" : "has ended");
 	evict->told = true;
 	atomic_store(&evict->worker, 0);
 	close_fd(&evict->worker_fd);
@@ -142,11 +142,11 @@ int evict_start(struct evict **ret)
 {
 	struct evict *evict;
 	pid_t self = getpid();
-	int pair[2], error;
+	int pair[2], err;
 
-	error = evict_child_probe();
-	if (error)
-		return error;
+	err = evict_child_probe();
+	if (err)
+		return err;
 	evict = calloc(1, sizeof(*evict));
 	if (!evict)
 		return -ENOMEM;
@@ -155,24 +155,24 @@ int evict_start(struct evict **ret)
 	evict->spawner_fd = evict->worker_fd = -1;
 	evict->timeout_ns = TIMEOUT_NS;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		error = -errno;
+		err = -errno;
 		goto err;
 	}
 	evict->spawner = fork();
 	if (evict->spawner == 0)
 		evict_child_spawner(pair[1], self);
-	error = evict->spawner < 0 ? -errno : 0;
+	err = evict->spawner < 0 ? -errno : 0;
 	close(pair[1]);
 	evict->spawner_fd = pair[0];
-	if (!error)
-		error = spawn(evict);
-	if (error)
+	if (!err)
+		err = spawn(evict);
+	if (err)
 		goto err;
 	*ret = evict;
 	return 0;
 err:
 	evict_stop(evict);
-	return error;
+	return err;
 }
 
 /* It ends after its worker, unless that one hangs in the kernel. */
@@ -229,17 +229,17 @@ static void end(struct evict *evict)
 
 static int call(struct evict *evict)
 {
-	int error = 0;
+	int err = 0;
 
 	if (evict->worker_fd < 0 && spawn(evict) < 0)
 		return -EPIPE;
 	if (send(evict->worker_fd, &evict->request, sizeof(evict->request), MSG_NOSIGNAL) < 0)
-		error = -EPIPE;
-	if (!error)
-		error = receive(evict->worker_fd, &evict->reply, sizeof(evict->reply), evict->timeout_ns);
-	if (error) {
-		lose_worker(evict, error);
-		return error;
+		err = -EPIPE;
+	if (!err)
+		err = receive(evict->worker_fd, &evict->reply, sizeof(evict->reply), evict->timeout_ns);
+	if (err) {
+		lose_worker(evict, err);
+		return err;
 	}
 	evict->told = false;
 	return evict->reply.result;
@@ -269,7 +269,7 @@ static int take_out(struct evict *evict, enum evict_op op, dev_t dev, uint64_t i
 		    const struct evict_range *ranges, size_t count, struct evict_answer *per_range,
 		    struct evict_summary *ret)
 {
-	int error;
+	int err;
 
 	if (count == 0 || count > EVICT_RANGES_MAX)
 		return -EINVAL;
@@ -277,17 +277,17 @@ static int take_out(struct evict *evict, enum evict_op op, dev_t dev, uint64_t i
 		if (!whole_pages(ranges[i].offset, ranges[i].length))
 			return -EINVAL;
 	begin(evict);
-	error = set_file(evict, op, dev, ino, path);
+	err = set_file(evict, op, dev, ino, path);
 	evict->request.count = (uint32_t)count;
 	memcpy(evict->request.ranges, ranges, count * sizeof(*ranges));
-	if (!error)
-		error = call(evict);
-	if (!error) {
+	if (!err)
+		err = call(evict);
+	if (!err) {
 		memcpy(per_range, evict->reply.answers, count * sizeof(*per_range));
 		*ret = evict->reply.summary;
 	}
 	end(evict);
-	return error;
+	return err;
 }
 
 int evict_out(struct evict *evict, dev_t dev, uint64_t ino, const char *path, const struct evict_range *ranges,
@@ -304,13 +304,13 @@ int evict_drop(struct evict *evict, dev_t dev, uint64_t ino, const char *path, c
 
 static int measure_part(struct evict *evict, uint64_t offset, uint32_t count, uint8_t *cached, uint64_t *cached_bytes)
 {
-	int error;
+	int err;
 
 	evict->request.offset = offset;
 	evict->request.count = count;
-	error = call(evict);
-	if (error)
-		return error;
+	err = call(evict);
+	if (err)
+		return err;
 	for (uint32_t i = 0; i < count; i++)
 		cached[i] = evict->reply.measured.bitmap[i / 8] >> (i % 8) & 1;
 	*cached_bytes += evict->reply.measured.cached_bytes;
@@ -321,22 +321,22 @@ int evict_measure(struct evict *evict, dev_t dev, uint64_t ino, const char *path
 		  uint64_t count, uint8_t *cached, uint64_t *ret_cached_bytes)
 {
 	uint64_t cached_bytes = 0;
-	int error;
+	int err;
 
 	if (!whole_pages(offset, block_bytes) || count > (INT64_MAX - offset) / block_bytes)
 		return -EINVAL;
 	begin(evict);
-	error = set_file(evict, EVICT_OP_MEASURE, dev, ino, path);
+	err = set_file(evict, EVICT_OP_MEASURE, dev, ino, path);
 	evict->request.block_bytes = block_bytes;
-	for (uint64_t first = 0; first < count && !error; first += EVICT_MEASURE_BLOCKS_MAX) {
+	for (uint64_t first = 0; first < count && !err; first += EVICT_MEASURE_BLOCKS_MAX) {
 		uint64_t left = count - first;
 
-		error = measure_part(evict, offset + first * block_bytes,
-				     (uint32_t)(left < EVICT_MEASURE_BLOCKS_MAX ? left : EVICT_MEASURE_BLOCKS_MAX),
-				     cached + first, &cached_bytes);
+		err = measure_part(evict, offset + first * block_bytes,
+				   (uint32_t)(left < EVICT_MEASURE_BLOCKS_MAX ? left : EVICT_MEASURE_BLOCKS_MAX),
+				   cached + first, &cached_bytes);
 	}
 	end(evict);
-	if (!error)
+	if (!err)
 		*ret_cached_bytes = cached_bytes;
-	return error;
+	return err;
 }

@@ -55,9 +55,9 @@ static int cachestat_pages(int fd, uint64_t offset, uint64_t length, struct cach
 int evict_child_probe(void)
 {
 	struct cachestat_pages pages;
-	int error = cachestat_pages(-1, 0, EVICT_PAGE, &pages);
+	int err = cachestat_pages(-1, 0, EVICT_PAGE, &pages);
 
-	return error == -EBADF ? 0 : error;
+	return err == -EBADF ? 0 : err;
 }
 
 /* ---- the worker ---- */
@@ -70,18 +70,18 @@ static struct evict_range rest[EVICT_RANGES_MAX];
 static int open_path(const char *path)
 {
 	struct stat attr;
-	int fd, error;
+	int fd, err;
 
 	/* Whatever the name leads to by now, opening it must not wait. */
 	fd = open(path, O_RDWR | O_CLOEXEC | O_NOATIME | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)
 		return -errno;
-	error = fstat(fd, &attr) < 0 ? -errno : 0;
-	if (!error && (attr.st_dev != request.dev || attr.st_ino != request.ino))
-		error = -ENOENT;
-	if (error) {
+	err = fstat(fd, &attr) < 0 ? -errno : 0;
+	if (!err && (attr.st_dev != request.dev || attr.st_ino != request.ino))
+		err = -ENOENT;
+	if (err) {
 		close(fd);
-		return error;
+		return err;
 	}
 	return fd;
 }
@@ -106,16 +106,16 @@ static int open_file(void)
 static int write_back(int fd)
 {
 	const unsigned int all = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-	int error = 0;
+	int err = 0;
 
 	for (uint32_t i = 0; i < request.count; i++)
 		sync_file_range(fd, (off_t)request.ranges[i].offset, (off_t)request.ranges[i].length,
 				SYNC_FILE_RANGE_WRITE);
 	for (uint32_t i = 0; i < request.count; i++)
 		if (sync_file_range(fd, (off_t)request.ranges[i].offset, (off_t)request.ranges[i].length, all) < 0 &&
-		    !error)
-			error = -errno;
-	return error;
+		    !err)
+			err = -errno;
+	return err;
 }
 
 static int ask(int fd, uint32_t index)
@@ -124,10 +124,10 @@ static int ask(int fd, uint32_t index)
 	struct evict_answer *answer = &reply.answers[index];
 	struct cachestat_pages pages;
 	uint64_t unclean;
-	int error = cachestat_pages(fd, range->offset, range->length, &pages);
+	int err = cachestat_pages(fd, range->offset, range->length, &pages);
 
-	if (error)
-		return error;
+	if (err)
+		return err;
 	unclean = pages.dirty + pages.writeback; /* a page may be both */
 	answer->cached_bytes = pages.cache * EVICT_PAGE;
 	answer->dirty_bytes = (unclean < pages.cache ? unclean : pages.cache) * EVICT_PAGE;
@@ -142,21 +142,21 @@ static bool clean_left(uint32_t index)
 static int drop_unmapped(int fd)
 {
 	unsigned int vain = 0;
-	int error = 0;
+	int err = 0;
 
-	for (uint32_t i = 0; i < request.count && !error; i++) {
+	for (uint32_t i = 0; i < request.count && !err; i++) {
 		const struct evict_range *range = &request.ranges[i];
 		uint64_t before;
 
-		error = ask(fd, i);
-		if (error || !clean_left(i) || vain == VAIN_MAX)
+		err = ask(fd, i);
+		if (err || !clean_left(i) || vain == VAIN_MAX)
 			continue;
 		before = reply.answers[i].cached_bytes;
 		posix_fadvise(fd, (off_t)range->offset, (off_t)range->length, POSIX_FADV_DONTNEED);
-		error = ask(fd, i);
+		err = ask(fd, i);
 		vain = reply.answers[i].cached_bytes < before ? 0 : vain + 1;
 	}
-	return error;
+	return err;
 }
 
 static void page_out(const struct evict_range *ranges, size_t count)
@@ -170,7 +170,7 @@ static void page_out(const struct evict_range *ranges, size_t count)
 static int page_out_rest(int fd)
 {
 	uint32_t count = 0;
-	int error = 0;
+	int err = 0;
 
 	for (uint32_t i = 0; i < request.count; i++)
 		if (clean_left(i))
@@ -178,16 +178,16 @@ static int page_out_rest(int fd)
 	if (count == 0)
 		return 0;
 	page_out(rest, count);
-	for (uint32_t i = 0; i < request.count && !error; i++)
+	for (uint32_t i = 0; i < request.count && !err; i++)
 		if (clean_left(i))
-			error = ask(fd, i);
-	return error;
+			err = ask(fd, i);
+	return err;
 }
 
 static int take_out(bool mapped)
 {
 	CLEANUP_CLOSE int fd = open_file();
-	int error;
+	int err;
 
 	reply.summary.opened = fd >= 0;
 	reply.summary.open_error = fd < 0 ? fd : 0;
@@ -198,10 +198,10 @@ static int take_out(bool mapped)
 		evict_mappers_look(mappers, request.dev, false);
 		page_out(request.ranges, request.count);
 	}
-	error = drop_unmapped(fd);
-	if (!error && reply.summary.mappers > 0)
-		error = page_out_rest(fd);
-	return error;
+	err = drop_unmapped(fd);
+	if (!err && reply.summary.mappers > 0)
+		err = page_out_rest(fd);
+	return err;
 }
 
 static void mark(uint64_t first, uint64_t count)
@@ -215,18 +215,18 @@ static int measure_span(int fd, uint64_t first, uint64_t count, uint64_t *ret_ca
 {
 	uint64_t part = (count + MEASURE_PARTS - 1) / MEASURE_PARTS, ignored;
 	struct cachestat_pages pages;
-	int error;
+	int err;
 
-	error = cachestat_pages(fd, request.offset + first * request.block_bytes, count * request.block_bytes, &pages);
-	if (error)
-		return error;
+	err = cachestat_pages(fd, request.offset + first * request.block_bytes, count * request.block_bytes, &pages);
+	if (err)
+		return err;
 	*ret_cached_bytes = pages.cache * EVICT_PAGE;
 	if (*ret_cached_bytes > 0 && (count == 1 || *ret_cached_bytes == count * request.block_bytes))
 		mark(first, count);
 	else if (*ret_cached_bytes > 0)
-		for (uint64_t i = first; i < first + count && !error; i += part)
-			error = measure_span(fd, i, part < first + count - i ? part : first + count - i, &ignored);
-	return error;
+		for (uint64_t i = first; i < first + count && !err; i += part)
+			err = measure_span(fd, i, part < first + count - i ? part : first + count - i, &ignored);
+	return err;
 }
 
 static int measure(void)

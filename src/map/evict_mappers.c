@@ -27,7 +27,7 @@
 struct process {
 	pid_t pid;
 	int pidfd;
-	int error; /* of asking it, 0 or -errno */
+	int err; /* of asking it, 0 or -errno */
 };
 
 struct mapping {
@@ -123,8 +123,8 @@ static bool add(struct evict_mappers *mappers, pid_t pid, const struct mapping *
 			return false;
 		process.pidfd = pidfd_open(pid, 0);
 		if (process.pidfd < 0)
-			process.error = -errno;
-		if (process.error == -ESRCH)
+			process.err = -errno;
+		if (process.err == -ESRCH)
 			return false;
 		mappers->process[mappers->processes++] = process;
 	}
@@ -194,7 +194,7 @@ static int open_mapping(const struct evict_mappers *mappers, const struct mappin
 {
 	char path[96];
 	struct stat attr;
-	int fd, error;
+	int fd, err;
 
 	snprintf(path, sizeof(path), "/proc/%d/map_files/%lx-%lx", (int)mappers->process[mapping->process].pid,
 		 (unsigned long)mapping->start, (unsigned long)mapping->end);
@@ -203,12 +203,12 @@ static int open_mapping(const struct evict_mappers *mappers, const struct mappin
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOATIME);
 	if (fd < 0)
 		return -errno;
-	error = fstat(fd, &attr) < 0 ? -errno : 0;
-	if (!error && (attr.st_dev != mappers->dev || attr.st_ino != mapping->ino))
-		error = -ENOENT;
-	if (error) {
+	err = fstat(fd, &attr) < 0 ? -errno : 0;
+	if (!err && (attr.st_dev != mappers->dev || attr.st_ino != mapping->ino))
+		err = -ENOENT;
+	if (err) {
 		close(fd);
-		return error;
+		return err;
 	}
 	return fd;
 }
@@ -237,16 +237,16 @@ static bool advise(struct process *process, struct iovec *iov, size_t count)
 
 	while (count > 0) {
 		ssize_t done = process_madvise(process->pidfd, iov, count, MADV_PAGEOUT, 0);
-		int error = done < 0 ? -errno : 0;
+		int err = done < 0 ? -errno : 0;
 		size_t skip = 0;
 
 		while (skip < count && done >= (ssize_t)iov[skip].iov_len)
 			done -= (ssize_t)iov[skip++].iov_len;
-		if (error == -ENOMEM || error == -ESRCH)
+		if (err == -ENOMEM || err == -ESRCH)
 			right = false;
-		else if (error)
-			process->error = error;
-		if (error == -ESRCH || error == -EPERM)
+		else if (err)
+			process->err = err;
+		if (err == -ESRCH || err == -EPERM)
 			break;
 		skip += skip == 0;
 		iov += skip;
@@ -302,7 +302,7 @@ bool evict_mappers_pageout(struct evict_mappers *mappers, uint64_t ino, const st
 	summary->other_error = 0;
 	for (unsigned int i = 0; i < mappers->processes; i++)
 		if (mappers->process[i].pidfd >= 0)
-			mappers->process[i].error = 0;
+			mappers->process[i].err = 0;
 	for (unsigned int i = 0; i < mappers->mappings; i++)
 		if (mappers->mapping[i].ino == ino)
 			right &= pageout_mapping(mappers, &mappers->mapping[i], ranges, count);
@@ -313,9 +313,9 @@ bool evict_mappers_pageout(struct evict_mappers *mappers, uint64_t ino, const st
 			continue;
 		last = mappers->mapping[i].process;
 		summary->mappers++;
-		summary->other += process->error != 0;
-		if (process->error)
-			summary->other_error = process->error;
+		summary->other += process->err != 0;
+		if (process->err)
+			summary->other_error = process->err;
 	}
 	return right;
 }

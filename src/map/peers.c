@@ -37,14 +37,14 @@ struct peer {
 };
 
 /* A thread that may enter. */
-struct visitor {
+struct entrant {
 	struct peers *peers;
 	pthread_t thread;
 	struct peer *peer;      /* written by the thread while it is outside */
 	_Atomic uint64_t since; /* 0: outside */
 	peers_replace_fn *replace;
 	void *arg;
-	SLIST_ENTRY(visitor) link;
+	SLIST_ENTRY(entrant) link;
 };
 
 struct job {
@@ -63,7 +63,7 @@ struct peers {
 	void *arg;
 	struct lock lock;
 	struct peer *peer;           /* under lock: uthash, by pid */
-	SLIST_HEAD(, visitor) first; /* under lock */
+	SLIST_HEAD(, entrant) first; /* under lock */
 	TAILQ_HEAD(, job) jobs;      /* under lock */
 	pthread_cond_t work;         /* a job came */
 	unsigned int arms, idle;     /* under lock */
@@ -75,7 +75,7 @@ struct peers {
 	pthread_t watch;
 };
 
-static _Thread_local struct visitor *visitor;
+static _Thread_local struct entrant *entrant;
 
 /* --- peers -------------------------------------------------------------------------------------------------- */
 
@@ -140,7 +140,7 @@ static void unstall(struct peer *peer)
 
 int peers_enlist(struct peers *peers, peers_replace_fn *replace, void *arg)
 {
-	struct visitor *fresh;
+	struct entrant *fresh;
 	sigset_t kick;
 
 	if (peers_enlisted(peers))
@@ -148,20 +148,20 @@ int peers_enlist(struct peers *peers, peers_replace_fn *replace, void *arg)
 	fresh = calloc(1, sizeof(*fresh));
 	if (!fresh)
 		return -ENOMEM;
-	*fresh = (struct visitor){ .peers = peers, .thread = pthread_self(), .replace = replace, .arg = arg };
+	*fresh = (struct entrant){ .peers = peers, .thread = pthread_self(), .replace = replace, .arg = arg };
 	sigemptyset(&kick);
 	sigaddset(&kick, SIGURG);
 	pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 	lock_get(&peers->lock);
 	SLIST_INSERT_HEAD(&peers->first, fresh, link);
 	lock_put(&peers->lock);
-	visitor = fresh;
+	entrant = fresh;
 	return 0;
 }
 
 bool peers_enlisted(const struct peers *peers)
 {
-	return visitor && visitor->peers == peers;
+	return entrant && entrant->peers == peers;
 }
 
 static void wake_watch(struct peers *peers)
@@ -176,8 +176,8 @@ bool peer_enter(struct peer *peer)
 {
 	if (peer_stalled(peer))
 		return false;
-	visitor->peer = peer;
-	atomic_store(&visitor->since, clock_ns() & ~LATE_BIT);
+	entrant->peer = peer;
+	atomic_store(&entrant->since, clock_ns() & ~LATE_BIT);
 	if (atomic_load(&peer->peers->asleep))
 		wake_watch(peer->peers);
 	return true;
@@ -185,10 +185,10 @@ bool peer_enter(struct peer *peer)
 
 void peer_leave(struct peer *peer)
 {
-	if (!(atomic_exchange(&visitor->since, 0) & LATE_BIT))
+	if (!(atomic_exchange(&entrant->since, 0) & LATE_BIT))
 		return;
-	if (visitor->replace)
-		visitor->replace(visitor->arg, false);
+	if (entrant->replace)
+		entrant->replace(entrant->arg, false);
 	/* The watch counts under the lock what it marked. */
 	lock_get(&peer->peers->lock);
 	lock_put(&peer->peers->lock);
@@ -197,7 +197,7 @@ void peer_leave(struct peer *peer)
 
 /* --- the watch ---------------------------------------------------------------------------------------------- */
 
-/* What it needs of a visitor once the lock is dropped. */
+/* What it needs of a entrant once the lock is dropped. */
 struct replacement {
 	peers_replace_fn *replace;
 	void *arg;
@@ -209,7 +209,7 @@ struct replacement {
 static bool look(struct peers *peers, struct replacement *replacement, unsigned int *ret_count)
 {
 	uint64_t now_ns = clock_ns();
-	struct visitor *each;
+	struct entrant *each;
 	bool busy = false;
 
 	SLIST_FOREACH(each, &peers->first, link) {
@@ -417,7 +417,7 @@ int peers_new(peers_recovered_fn *recovered, void *arg, struct peers **ret)
 
 void peers_free(struct peers *peers)
 {
-	struct visitor *each;
+	struct entrant *each;
 
 	if (!peers)
 		return;

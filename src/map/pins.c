@@ -78,21 +78,21 @@ static const char *trial_run(struct pins *pins, const struct trial *trial)
 				.iov_len = (TEST_PINNED_END - TEST_PINNED) * PAGE };
 	CLEANUP_CLOSE int ring = (int)syscall(SYS_io_uring_setup, 1, &params);
 
-	if (!trial_agrees(pins, PINS_PINNED, trial, 0, 0))
+	if (!trial_agrees(pins, PINS_HELD, trial, 0, 0))
 		return "pages of no file were found pinned";
 	for (uint64_t page = TEST_PRESENT; page < TEST_PAGES; page++)
 		trial->memory[page * PAGE] = 1;
-	if (!trial_agrees(pins, PINS_PINNED, trial, 0, 0))
+	if (!trial_agrees(pins, PINS_HELD, trial, 0, 0))
 		return "pages that nobody pinned were found pinned";
 	if (ring < 0 || syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &buffer, 1) < 0)
 		return "io_uring cannot pin a page to try it out";
-	if (!trial_agrees(pins, PINS_PINNED, trial, TEST_PINNED, TEST_PINNED_END))
+	if (!trial_agrees(pins, PINS_HELD, trial, TEST_PINNED, TEST_PINNED_END))
 		return "a pinned page was not seen";
 	if (!trial_agrees(pins, PINS_REFERENCED, trial, TEST_PRESENT, TEST_PAGES)) /* all that are mapped */
 		return "a referenced page was not seen";
 	if (syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0) < 0)
 		return "io_uring cannot let a page go";
-	for (int waited_ms = 0; !trial_agrees(pins, PINS_PINNED, trial, 0, 0); waited_ms++) {
+	for (int waited_ms = 0; !trial_agrees(pins, PINS_HELD, trial, 0, 0); waited_ms++) {
 		if (waited_ms == TEST_PATIENCE_MS)
 			return "pages that were let go were still found pinned";
 		poll(NULL, 0, 1);
@@ -127,8 +127,8 @@ int pins_open(struct pins **ret)
 
 	if (!pins)
 		return -ENOMEM;
-	pins->prog[PINS_PINNED] = pins->prog[PINS_REFERENCED] = -1;
-	err = pins_prog_load(PINS_PINNED, &pins->prog[PINS_PINNED], &reason);
+	pins->prog[PINS_HELD] = pins->prog[PINS_REFERENCED] = -1;
+	err = pins_prog_load(PINS_HELD, &pins->prog[PINS_HELD], &reason);
 	if (!err)
 		err = pins_prog_load(PINS_REFERENCED, &pins->prog[PINS_REFERENCED], &reason);
 	if (!err)

@@ -28,7 +28,7 @@ struct pins;
 
 /* Which pages are told of. A referenced page has any reference besides those of the page cache: also that of a page
  * table that maps it, and of the kernel's own housekeeping for a moment. */
-enum pins_kind { PINS_PINNED, PINS_REFERENCED };
+enum pins_kind { PINS_HELD, PINS_REFERENCED };
 
 /* -EOPNOTSUPP: pins cannot be seen on this host; one line in the log says why, and what that means. It believes
  * nothing: a page of its own is pinned and let go, and the answers must be right. */

@@ -35,7 +35,7 @@ struct source {
 	uint32_t pace;        /* flags of all calls: source_set_pace() */
 	uint64_t size_bytes, blocks;
 	uint32_t block_bytes;
-	struct codec *codec; /* made when it is needed, and so is the next: a handle for source_identify_plain() */
+	struct codec *codec; /* made when it is needed, and so is the next: a handle for source_identify() */
 	struct tierfs_access *identifier;
 	uint8_t *raw, *value;
 	uint64_t error_block; /* the block that the last error is about; UINT64_MAX: none */

@@ -149,10 +149,10 @@ int ns_fsync(struct ns *ns, uint64_t ino)
 	err = ns_find(ns, ino, &inode);
 	if (err < 0)
 		return err;
-	ns_pin(inode);
+	ns_keep(inode);
 	/* A record that is written durably takes all that was written before it along: one log holds them all. */
 	err = inode->file ? ns_sync_inode(ns, inode, true) : save_record(ns, inode, true);
-	ns_unpin(ns, inode);
+	ns_release(ns, inode);
 	return err;
 }
 
@@ -250,9 +250,9 @@ void ns_put(struct ns *ns, uint64_t ino)
 	inode->opens--;
 	if (inode->opens > 0 || inode->inherited)
 		return;
-	ns_pin(inode);
+	ns_keep(inode);
 	save_times(ns, inode);
-	ns_unpin(ns, inode);
+	ns_release(ns, inode);
 	ns_reap_survivors(ns);
 }
 
@@ -261,7 +261,7 @@ struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode)
 	uint64_t ino = inode->ino;
 	bool plain;
 
-	ns_pin(inode);
+	ns_keep(inode);
 	ns_wait_busy(ns, inode); /* what is being loaded now may turn out to be plain */
 	plain = inode->plain;
 	inode->inherited = inode->plain = false;
@@ -272,7 +272,7 @@ struct tree_inode *ns_end_inheritance(struct ns *ns, struct tree_inode *inode)
 	}
 	if (inode->opens == 0)
 		save_times(ns, inode);
-	ns_unpin(ns, inode);
+	ns_release(ns, inode);
 	return tree_inode(&ns->tree, ino);
 }
 
@@ -416,9 +416,9 @@ int ns_resize(struct ns *ns, uint64_t ino, uint64_t size_bytes, bool grow_only)
 	err = find_regular(ns, ino, &inode);
 	if (err < 0)
 		return err;
-	ns_pin(inode);
+	ns_keep(inode);
 	err = resize_pinned(ns, inode, size_bytes, grow_only);
-	ns_unpin(ns, inode);
+	ns_release(ns, inode);
 	return err;
 }
 

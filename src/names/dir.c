@@ -21,7 +21,7 @@ struct found {
 static void found_add(struct ns *ns, struct found *found, struct tree_inode *inode, const char *name,
 		      uint64_t next_cookie)
 {
-	ns_pin(inode);
+	ns_keep(inode);
 	found->inode = inode;
 	found->file = inode->file;
 	found->next_cookie = next_cookie;
@@ -70,7 +70,7 @@ int ns_readdir(struct ns *ns, uint64_t ino, uint64_t cookie, ns_entry_fn *fn, vo
 		}
 		lock_get(&ns->lock);
 		for (size_t i = 0; i < count; i++)
-			ns_unpin(ns, found[i].inode);
+			ns_release(ns, found[i].inode);
 		lock_put(&ns->lock);
 	} while (err == 0 && !stop && count > 0);
 	free(found);

@@ -151,7 +151,7 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 	struct record_batch batch = { .count = 0 };
 	int err;
 
-	if (inode->rec.nlink || inode->opens || inode->pins || inode->lookups || inode->busy || inode->inherited)
+	if (inode->rec.nlink || inode->opens || inode->keeps || inode->lookups || inode->busy || inode->inherited)
 		return;
 	if (inode->survivor && mappers_have_arena(inode->file))
 		return;
@@ -173,14 +173,14 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 	tree_inode_free(inode);
 }
 
-void ns_pin(struct tree_inode *inode)
+void ns_keep(struct tree_inode *inode)
 {
-	inode->pins++;
+	inode->keeps++;
 }
 
-void ns_unpin(struct ns *ns, struct tree_inode *inode)
+void ns_release(struct ns *ns, struct tree_inode *inode)
 {
-	inode->pins--;
+	inode->keeps--;
 	pthread_cond_broadcast(&ns->cond);
 	ns_reap_if_unused(ns, inode);
 }

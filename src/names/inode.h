@@ -26,7 +26,7 @@ struct ns {
 	uint32_t block_bytes;     /* immutable */
 	struct outcomes outcomes; /* immutable */
 	struct lock lock;
-	pthread_cond_t cond; /* changing became false, or some inode's busy or pins fell */
+	pthread_cond_t cond; /* changing became false, or some inode's busy or keeps fell */
 	bool changing;       /* lock, as all below */
 	struct tree tree;
 	uint64_t next_ino;
@@ -52,8 +52,8 @@ int ns_find_dir(struct ns *ns, uint64_t ino, struct tree_inode **ret);
 void ns_stat(const struct ns *ns, const struct tree_inode *inode, struct stat *ret);
 
 /* The inode stays while it is pinned. */
-void ns_pin(struct tree_inode *inode);
-void ns_unpin(struct ns *ns, struct tree_inode *inode); /* may drop the lock, and the inode with it */
+void ns_keep(struct tree_inode *inode);
+void ns_release(struct ns *ns, struct tree_inode *inode); /* may drop the lock, and the inode with it */
 
 /* Removes an inode that nothing refers to any more, with its content. Not within a change. Drops the lock meanwhile;
  * the inode may be gone then. */

@@ -242,13 +242,13 @@ static int load_survivors(struct ns *ns)
 	for (size_t i = 0; i < count && err == 0; i++) {
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
-		ns_pin(inode);
+		ns_keep(inode);
 		err = ns_load_file(ns, inode);
 		if (err == 0 && inode->rec.nlink == 0 && mappers_have_arena(inode->file)) {
 			inode->survivor = true;
 			ns->survivors++;
 		}
-		ns_unpin(ns, inode);
+		ns_release(ns, inode);
 	}
 	return list ? err : -ENOMEM;
 }
@@ -388,7 +388,7 @@ static int list_add(struct ns *ns, struct tree_inode *inode, struct listed *at)
 		.opens = inode->opens,
 	};
 	ns_stat(ns, inode, &at->out.attr);
-	ns_pin(inode);
+	ns_keep(inode);
 	return 0;
 }
 
@@ -431,7 +431,7 @@ int ns_files(struct ns *ns, ns_file_fn *fn, void *arg)
 	}
 	lock_get(&ns->lock);
 	for (size_t i = 0; i < count; i++)
-		ns_unpin(ns, list[i].inode);
+		ns_release(ns, list[i].inode);
 	lock_put(&ns->lock);
 	free(list);
 	return err;
@@ -518,11 +518,11 @@ int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 	for (size_t i = 0; i < count; i++) {
 		struct tree_inode *inode = tree_inode(&ns->tree, list[i]);
 
-		ns_pin(inode);
+		ns_keep(inode);
 		err = close_inode(ns, inode, &closing);
 		if (err < 0 && first == 0)
 			first = err;
-		ns_unpin(ns, inode);
+		ns_release(ns, inode);
 	}
 	return list ? first : -ENOMEM;
 }

@@ -22,11 +22,11 @@ static void stat_full(struct ns *ns, struct tree_inode *inode, struct stat *ret)
 	ns_stat(ns, inode, ret);
 	if (!file)
 		return;
-	ns_pin(inode);
+	ns_keep(inode);
 	lock_put(&ns->lock);
 	ns_stat_figures(file, ret);
 	lock_get(&ns->lock);
-	ns_unpin(ns, inode);
+	ns_release(ns, inode);
 }
 
 static int check_name(const char *name)
@@ -142,14 +142,14 @@ int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, str
 	ns_change_begin(ns);
 	err = ns_find(ns, ino, &inode);
 	if (err == 0) {
-		ns_pin(inode);
+		ns_keep(inode);
 		rec = inode->rec;
 		apply_setattr(&rec, change);
 		err = ns_change_record(ns, inode, &rec, false);
 		ns_change_end(ns);
 		if (err == 0)
 			stat_full(ns, inode, ret);
-		ns_unpin(ns, inode);
+		ns_release(ns, inode);
 	} else {
 		ns_change_end(ns);
 	}
@@ -303,11 +303,11 @@ int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, stru
 	if (err == 0)
 		err = link_in(ns, inode, dir, name);
 	if (err == 0)
-		ns_pin(inode);
+		ns_keep(inode);
 	ns_change_end(ns);
 	if (err == 0) {
 		stat_full(ns, inode, ret);
-		ns_unpin(ns, inode);
+		ns_release(ns, inode);
 	}
 	return err;
 }
@@ -364,12 +364,12 @@ static int ns_remove(struct ns *ns, uint64_t parent, const char *name, bool is_r
 		err = check_removable(entry->child, is_rmdir);
 	if (err == 0) {
 		inode = entry->child;
-		ns_pin(inode);
+		ns_keep(inode);
 		err = remove_entry(ns, dir, entry);
 	}
 	ns_change_end(ns);
 	if (inode)
-		ns_unpin(ns, inode);
+		ns_release(ns, inode);
 	return err;
 }
 
@@ -532,12 +532,12 @@ int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_par
 		} else {
 			replaced = r.to ? r.to->child : NULL;
 			if (replaced)
-				ns_pin(replaced);
+				ns_keep(replaced);
 			err = rename_move(ns, &r, replaced);
 		}
 	}
 	ns_change_end(ns);
 	if (replaced)
-		ns_unpin(ns, replaced);
+		ns_release(ns, replaced);
 	return err;
 }

@@ -42,7 +42,7 @@ struct tree_inode {
 	bool busy;        /* its RAM file is being loaded, resized or removed, without the lock */
 	uint64_t lookups; /* references of the kernel */
 	unsigned int opens;
-	unsigned int pins;    /* short uses without the lock */
+	unsigned int keeps;   /* short uses without the lock */
 	uint64_t dirty_seq;   /* counts reports of changes */
 	struct ramfile *file; /* NULL: not loaded */
 	LIST_HEAD(, tree_entry) names;

@@ -47,7 +47,7 @@ int tiering_new(const struct engine_config *config, struct engine **ret)
 	engine->demoter = &whole->demoter;
 	engine->config = *config;
 	atomic_init(&engine->min_idle_ns, config->min_idle_ns);
-	atomic_init(&engine->referenced_idle_ns, config->pins ? config->referenced_idle_ns : 0);
+	atomic_init(&engine->referenced_idle_ns, config->holds ? config->referenced_idle_ns : 0);
 	budget_init(&engine->budget, config->dram_bytes);
 	work_pool_init(&engine->works, config->block_bytes, config->level, config->secret);
 	lock_init(&engine->lock, LOCK_RANK_ENGINE);
@@ -143,7 +143,6 @@ void tiering_figures(struct engine *engine, struct tiering_figures *ret)
 		.waiting_writes = room_waiting_writes(engine),
 		.scans = atomic_load(&engine->scans),
 		.visited_blocks = atomic_load(&engine->visited_blocks),
-		.pinned_blocks = atomic_load(&engine->pinned_blocks),
 	};
 
 	engine_each_file(engine, add_memory, &figures.metadata_bytes);

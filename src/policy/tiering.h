@@ -1,4 +1,4 @@
-/* policy/tiering.h - the tier engine of one mount: budget, demoter, and the RAM files.
+/* policy/tiering.h - the engine of one mount with its threads: budget, demoter, and the RAM files.
  *
  * Wired together by tierfs.c: a store, a directory for arenas, a configuration. The doors (front/) use names.h for
  * names and ramfile.h, with the headers that it names, for content; the mapping code (map/) brings mappers and faults.
@@ -20,8 +20,6 @@ struct tiering_figures {
 	uint64_t waiting_writes; /* write back of plain mappings that waits for the store */
 	uint64_t scans;
 	uint64_t visited_blocks; /* entries of block tables that the demoter went through, ever */
-	uint64_t pinned_blocks;  /* blocks that were not demoted because a device might write to them, or because they
-				  * are a part of a huge page that could not be split; ever */
 };
 
 /* Starts the threads. -EINVAL: a configuration out of range; -ENOMEM; those of a thread that cannot be made. */

@@ -79,7 +79,7 @@ static uint64_t large(uint64_t page, uint64_t count)
 	uint8_t held[FILE_BYTES / PAGE];
 	uint64_t found = 0;
 
-	ck_assert_int_eq(pins_look(pins, PINS_PINNED, arena.fd, page, count, PINS_OR_LARGE, held), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_HELD, arena.fd, page, count, PINS_OR_LARGE, held), 0);
 	for (uint64_t i = 0; i < count; i++)
 		found += held[i];
 	return found;
@@ -153,7 +153,7 @@ static void unpin(int ring, uint64_t page)
 	ck_assert_int_eq(syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0), 0);
 	close(ring);
 	while (pinned)
-		ck_assert_int_eq(pins_look(pins, PINS_PINNED, arena.fd, page, 1, PINS_ONLY, &pinned), 0);
+		ck_assert_int_eq(pins_look(pins, PINS_HELD, arena.fd, page, 1, PINS_ONLY, &pinned), 0);
 }
 
 static void punch(uint64_t offset, uint64_t length)
@@ -414,7 +414,7 @@ static const char *why_not(void)
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 	return "one thread asks the kernel, slowly with a sanitizer";
 #endif
-	if (pins_prog_load(PINS_PINNED, &fd, &reason))
+	if (pins_prog_load(PINS_HELD, &fd, &reason))
 		return reason;
 	close(fd);
 	file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");

@@ -185,7 +185,7 @@ static void compare(const uint8_t *got, uint64_t offset, uint64_t length, const 
 
 static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
 {
-	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_PINNED, arena_fd, first_page, count, PINS_OR_LARGE,
+	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_HELD, arena_fd, first_page, count, PINS_OR_LARGE,
 			 held);
 }
 
@@ -196,8 +196,8 @@ static struct engine *new_tier(struct store *store, int arena_dir)
 		.arena_dir = arena_dir,
 		.block_bytes = model.block_bytes,
 		.dram_bytes = model.dram_bytes,
-		.pins = model.pins ? look_for_pins : NULL,
-		.pins_arg = model.pins,
+		.holds = model.pins ? look_for_pins : NULL,
+		.holds_arg = model.pins,
 		.min_idle_ns = 0,
 		.level = 1,
 	};

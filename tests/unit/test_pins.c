@@ -96,7 +96,7 @@ static uint64_t pinned_span(const struct file *file, uint64_t page, uint64_t cou
 	uint64_t first = count, found = 0;
 
 	memset(pinned, 0xaa, count);
-	ck_assert_int_eq(pins_look(pins, PINS_PINNED, file->fd, page, count, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_HELD, file->fd, page, count, PINS_ONLY, pinned), 0);
 	for (uint64_t i = 0; i < count; i++) {
 		ck_assert_uint_le(pinned[i], 1);
 		if (pinned[i] && first == count)
@@ -332,15 +332,15 @@ START_TEST(other_descriptors)
 	int tube[2];
 
 	/* None, and something that has no pages. */
-	ck_assert_int_eq(pins_look(pins, PINS_PINNED, -1, 0, 64, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_HELD, -1, 0, 64, PINS_ONLY, pinned), 0);
 	for (int i = 0; i < 64; i++)
 		ck_assert_uint_eq(pinned[i], 1);
 	memset(pinned, 0, 64);
-	ck_assert_int_eq(pins_look(pins, PINS_PINNED, 1 << 20, 0, 64, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_HELD, 1 << 20, 0, 64, PINS_ONLY, pinned), 0);
 	for (int i = 0; i < 64; i++)
 		ck_assert_uint_eq(pinned[i], 1);
 	ck_assert_int_eq(pipe2(tube, O_CLOEXEC), 0);
-	ck_assert_int_eq(pins_look(pins, PINS_PINNED, tube[0], 0, 64, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(pins_look(pins, PINS_HELD, tube[0], 0, 64, PINS_ONLY, pinned), 0);
 	close(tube[0]);
 	close(tube[1]);
 }
@@ -464,7 +464,7 @@ START_TEST(changing_tree)
 	for (; clock_ns() < until_ns; looks++) {
 		uint8_t pinned[2];
 
-		ck_assert_int_eq(pins_look(pins, PINS_PINNED, file.fd, 0, 2, PINS_ONLY, pinned), 0);
+		ck_assert_int_eq(pins_look(pins, PINS_HELD, file.fd, 0, 2, PINS_ONLY, pinned), 0);
 		ck_assert_uint_eq(pinned[0], 1);
 		careful += pinned[1];
 	}
@@ -547,7 +547,7 @@ static const char *why_not(void)
 
 	if (geteuid() != 0)
 		return "needs root";
-	if (pins_prog_load(PINS_PINNED, &fd, &reason))
+	if (pins_prog_load(PINS_HELD, &fd, &reason))
 		return reason;
 	close(fd);
 	return NULL;
