@@ -36,7 +36,7 @@ struct peer {
 	UT_hash_handle hh;
 };
 
-/* A thread that may enter. */
+/* A thread that may enter a process. */
 struct entrant {
 	struct peers *peers;
 	pthread_t thread;
@@ -197,7 +197,7 @@ void peer_leave(struct peer *peer)
 
 /* --- the watch ---------------------------------------------------------------------------------------------- */
 
-/* What it needs of a entrant once the lock is dropped. */
+/* What it needs of an entrant once the lock is dropped. */
 struct replacement {
 	peers_replace_fn *replace;
 	void *arg;
