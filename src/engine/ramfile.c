@@ -335,6 +335,7 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	lock_put(&file->lock);
 	figures.promotions = atomic_load(&file->counts.promotions);
 	figures.demotions = atomic_load(&file->counts.demotions);
+	figures.clean_demotions = atomic_load(&file->counts.clean_demotions);
 	figures.demotions_aborted = atomic_load(&file->counts.demotions_aborted);
 	figures.direct_read_bytes = atomic_load(&file->counts.direct_read_bytes);
 	figures.direct_write_bytes = atomic_load(&file->counts.direct_write_bytes);

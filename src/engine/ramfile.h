@@ -47,7 +47,7 @@ struct ramfile_figures {
 	uint64_t arena_bytes, cached_bytes; /* DRAM in the arena; in blocks of which the kernel caches pages */
 	unsigned int cached_opens;          /* > 0: mapped plain, or may be */
 	bool cache_unknown;                 /* plain, and the kernel may have written pages in any hole */
-	uint64_t promotions, demotions, demotions_aborted; /* blocks */
+	uint64_t promotions, demotions, clean_demotions, demotions_aborted; /* blocks */
 	uint64_t direct_read_bytes, direct_write_bytes;
 	uint64_t fault_count, fault_p50_ns, fault_p99_ns;
 	uint64_t away_bytes, wanted_blocks; /* on another host; of those, blocks that somebody waits for */

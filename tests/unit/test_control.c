@@ -227,6 +227,7 @@ static const char *const stat_keys[] = {
 	"stored_bytes",
 	"promotions",
 	"demotions",
+	"clean_demotions",
 	"demotions_aborted",
 	"direct_read_bytes",
 	"direct_write_bytes",
