@@ -39,7 +39,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 		file_end_change(file);
 		return -EBUSY;
 	}
-	file->attaching++;
+	file->batches.attaching++;
 	file->cache.stale = true;
 	pthread_cond_broadcast(&file->settled); /* fills that wait are refused now */
 	lock_put(&file->lock);
@@ -47,7 +47,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	/* A batch that began without this mapper has not write-protected it: let it end, and let none begin meanwhile.
 	 */
 	lock_get(&file->lock);
-	while (file->batches)
+	while (file->batches.at_work)
 		lock_wait(&file->lock, &file->settled);
 	lock_get(&file->mappers.lock);
 	mapper->users = 0;
@@ -63,7 +63,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	     block++)
 		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
 			heat_doubt(&file->blocks, block);
-	file->attaching--;
+	file->batches.attaching--;
 	pthread_cond_broadcast(&file->settled);
 	lock_put(&file->lock);
 	return 0;

@@ -61,10 +61,9 @@ int away_wait(struct ramfile *file, uint64_t block, enum away_for what)
 
 int away_wait_run(struct ramfile *file, uint64_t block, uint64_t last, enum away_for what)
 {
-	_Atomic unsigned int *threads = engine_away_waits(file->engine);
 	int err = 0;
 
-	if (what == AWAY_FOR_CALL && atomic_fetch_add(threads, 1) >= THREADS_MAX)
+	if (what == AWAY_FOR_CALL && !engine_begin_wait(file->engine, ENGINE_WAIT_AWAY, THREADS_MAX))
 		err = -EREMOTE;
 	while (!err && block < file->blocks.count &&
 	       (blocks_passing(&file->blocks, block) || blocks_away(&file->blocks, block))) {
@@ -83,7 +82,7 @@ int away_wait_run(struct ramfile *file, uint64_t block, uint64_t last, enum away
 		lock_wait_until(&file->lock, &file->settled, clock_ns() + LOOK_NS);
 	}
 	if (what == AWAY_FOR_CALL)
-		atomic_fetch_sub(threads, 1);
+		engine_end_wait(file->engine, ENGINE_WAIT_AWAY);
 	return err;
 }
 

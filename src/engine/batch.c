@@ -54,14 +54,14 @@ void batch_begin(struct batch *batch)
 {
 	struct ramfile *file = batch->file;
 
-	while (file->attaching)
+	while (file->batches.attaching)
 		lock_wait(&file->lock, &file->settled);
-	file->batches++;
+	file->batches.at_work++;
 }
 
 void batch_end(struct batch *batch)
 {
-	batch->file->batches--;
+	batch->file->batches.at_work--;
 	pthread_cond_broadcast(&batch->file->settled);
 }
 

@@ -55,13 +55,12 @@
 /* Under lock. That a process has ended is seen here later than by who waited for it. */
 static void await_end(struct ramfile *file)
 {
-	_Atomic unsigned int *waiting = engine_opens_waiting(file->engine);
 	uint64_t deadline_ns = clock_ns() + ENDING_NS;
 
-	if (atomic_fetch_add(waiting, 1) < ENDING_MAX)
+	if (engine_begin_wait(file->engine, ENGINE_WAIT_OPEN, ENDING_MAX))
 		while (mappers_all_end(file) && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
 			;
-	atomic_fetch_sub(waiting, 1);
+	engine_end_wait(file->engine, ENGINE_WAIT_OPEN);
 }
 
 enum cache_kind cache_open_file(struct ramfile *file)
@@ -75,7 +74,7 @@ enum cache_kind cache_open_file(struct ramfile *file)
 	mappers = file->mappers.count;
 	lock_put(&file->mappers.lock);
 	/* One that has not come back to a daemon that was restarted counts, too: it would be refused then. */
-	if (mappers || file->attaching || (!file->cache.opens && mappers_have_arena(file)))
+	if (mappers || file->batches.attaching || (!file->cache.opens && mappers_have_arena(file)))
 		return CACHE_NO;
 	if (!file->cache.opens && arena_set_mark(&file->arena, ARENA_MARK_PLAIN, true) < 0)
 		return CACHE_NO;

@@ -10,14 +10,14 @@
 /* With less of them left the budget is near. */
 #define NEAR_RESERVES 4
 
-_Atomic unsigned int *engine_opens_waiting(struct engine *engine)
+bool engine_begin_wait(struct engine *engine, enum engine_wait what, unsigned int most)
 {
-	return &engine->opens_waiting;
+	return atomic_fetch_add(&engine->waits[what], 1) < most;
 }
 
-_Atomic unsigned int *engine_away_waits(struct engine *engine)
+void engine_end_wait(struct engine *engine, enum engine_wait what)
 {
-	return &engine->away_waits;
+	atomic_fetch_sub(&engine->waits[what], 1);
 }
 
 /* --- the list of files ----------------------------------------------------------------------------------- */

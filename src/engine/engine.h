@@ -30,7 +30,7 @@ struct demoter;
 struct ramfile;
 struct retry;
 
-/* Sets held[i] for each page from first_page on that a device holds (the kernel says pins; map/pins.h), so that it may
+/* Sets held[i] for each page from first_page on that a device holds (the kernel says pins; map/holds.h), so that it may
  * be writing to it now; if referenced is true, also where anybody but the page cache refers to it; and where it is a
  * part of a large page. Exact once the pages are write-protected. What it cannot tell counts as held. */
 typedef int engine_holds_fn(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count,
@@ -54,6 +54,12 @@ struct engine_config {
 
 TAILQ_HEAD(file_list, ramfile);
 
+enum engine_wait {
+	ENGINE_WAIT_OPEN, /* for mappers whose processes have ended to be gone */
+	ENGINE_WAIT_AWAY, /* for blocks that are on another host */
+	ENGINE_WAITS,
+};
+
 struct engine {
 	struct engine_config config; /* immutable but for what the setters change below */
 	_Atomic uint64_t min_idle_ns, referenced_idle_ns;
@@ -72,8 +78,7 @@ struct engine {
 	struct room room;
 	struct forgetting forgetting;
 
-	_Atomic unsigned int away_waits;
-	_Atomic unsigned int opens_waiting;
+	_Atomic unsigned int waits[ENGINE_WAITS]; /* threads, by what they wait for */
 	_Atomic uint64_t scans, visited_blocks;
 	struct demoter *demoter; /* its thread's alone */
 	bool thread_runs;        /* immutable: there is a demoter's thread */
@@ -124,8 +129,10 @@ void engine_look_holds(struct engine *engine, struct ramfile *file, bool referen
 uint64_t engine_referenced_idle(const struct engine *engine);
 /* This host can tell what devices hold. */
 bool engine_sees_holds(const struct engine *engine);
-_Atomic unsigned int *engine_opens_waiting(struct engine *engine); /* for mappers to be gone */
-_Atomic unsigned int *engine_away_waits(struct engine *engine);    /* threads that wait for blocks that are away */
+/* Around a wait of a thread that serves others as well. False: as many as that wait already, and this one shall not. It
+ * calls end in either case. */
+bool engine_begin_wait(struct engine *engine, enum engine_wait what, unsigned int most);
+void engine_end_wait(struct engine *engine, enum engine_wait what);
 /* With less than this free, the budget is near. */
 uint64_t engine_near_bytes(struct engine *engine);
 /* The demoter looks at everything again now. */

@@ -233,6 +233,6 @@ void file_check_idle(struct ramfile *file)
 		check_failed(file, 0, "a block is in a passing state for ever");
 	if (atomic_load(&file->dram_blocks) != blocks->in_state[BLOCK_RESIDENT])
 		check_failed(file, 0, "blocks were reserved in DRAM that are not there");
-	if (file->batches || file->attaching || file->changes.at_work != file->mappers.count)
+	if (file->batches.at_work || file->batches.attaching || file->changes.at_work != file->mappers.count)
 		check_failed(file, 0, "a change never ended");
 }

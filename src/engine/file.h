@@ -49,6 +49,12 @@ struct file_changes {
 	uint64_t ended, synced;
 };
 
+/* Batches write-protect every mapper, so none comes in while one is at work. All under the file's lock. */
+struct file_batches {
+	unsigned int at_work;
+	unsigned int attaching; /* mappers that wait for those to end; none begins then */
+};
+
 /* What happened to it so far. */
 struct file_counts {
 	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
@@ -72,8 +78,7 @@ struct ramfile {
 	struct blocks blocks;   /* under lock */
 	struct heat heat;       /* under lock */
 	uint64_t punches[PUNCH_SLOTS]; /* under lock: counts how often a block of the slot lost pages of the arena */
-	unsigned int batches;          /* under lock: demotion batches at work */
-	unsigned int attaching;        /* under lock: mappers that wait for batches to end */
+	struct file_batches batches;   /* under lock */
 	uint64_t visited_ns;           /* under lock: when it was last seen awake */
 	uint64_t demand_bytes;         /* under lock: see engine_set_demand() */
 	struct file_changes changes;   /* under lock */

@@ -250,7 +250,7 @@ bool mappers_attached(struct ramfile *file)
 
 	if (file->cache.opens)
 		return false;
-	if (file->attaching)
+	if (file->batches.attaching)
 		return true;
 	lock_get(&file->mappers.lock);
 	mappers = file->mappers.count;
