@@ -39,7 +39,7 @@
 #include "front/options.h"
 #include "map/attached.h"
 #include "map/evict.h"
-#include "map/pins.h"
+#include "map/holds.h"
 #include "map/plain.h"
 #include "names/names.h"
 #include "policy/tiering.h"
@@ -65,7 +65,7 @@ struct daemon {
 	struct attached *attached;
 	struct access_server *access;
 	struct evict *evict; /* NULL: the kernel's cache cannot be looked into */
-	struct pins *pins;   /* NULL: pins cannot be seen */
+	struct holds *holds; /* NULL: pins cannot be seen */
 	struct plain *plain;
 	struct opener *opener;
 	struct door_counts counts;
@@ -189,15 +189,15 @@ static void start_helpers(struct daemon *d)
 		log_warn("no pages can be taken out of the kernel's cache (%s): plain mappings are demoted only as far "
 			 "as the kernel drops pages on its own",
 			 err == -ENOSYS ? "it has no cachestat(2), which needs Linux 6.5" : strerror(-err));
-	err = pins_open(&d->pins);
+	err = holds_open(&d->holds);
 	if (err < 0)
 		log_debug("pins cannot be seen: %s", strerror(-err)); /* it was said why */
 }
 
-static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
+static int look_for_holds(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
 {
-	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_HELD, arena_fd, first_page, count, PINS_OR_LARGE,
-			 held);
+	return holds_look(arg, referenced ? HOLDS_REFERENCED : HOLDS_PINNED, arena_fd, first_page, count,
+			  HOLDS_OR_LARGE, held);
 }
 
 static pid_t helper_pid(void *arg)
@@ -248,7 +248,7 @@ static int open_store(struct daemon *d)
 static int start_core(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
-	uint64_t given_ns = options->value[OPTION_MIN_IDLE], idle_ns = d->pins ? IDLE_SEEN_NS : IDLE_UNSEEN_NS;
+	uint64_t given_ns = options->value[OPTION_MIN_IDLE], idle_ns = d->holds ? IDLE_SEEN_NS : IDLE_UNSEEN_NS;
 	struct engine_config engine = {
 		.arena_dir = d->pool->arena_dir,
 		.block_bytes = d->pool->block_bytes,
@@ -257,8 +257,8 @@ static int start_core(struct daemon *d)
 		.referenced_idle_ns = given_ns ? 0 : IDLE_UNSEEN_NS,
 		.level = (int)options->value[OPTION_LEVEL],
 		.run_demoter = true,
-		.holds = d->pins ? look_for_pins : NULL,
-		.holds_arg = d->pins,
+		.holds = d->holds ? look_for_holds : NULL,
+		.holds_arg = d->holds,
 	};
 	struct ns_config ns = {
 		.uid = (uid_t)options->value[OPTION_UID],
@@ -531,7 +531,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	opener_free(d->opener);
 	if (d->evict)
 		evict_stop(d->evict);
-	pins_close(d->pins);
+	holds_close(d->holds);
 	if (settled)
 		pool_stop(d->pool);
 	pool_close(d->pool);

@@ -1,4 +1,4 @@
-/* client/api.c - include/tierfs/tierfs.h on top of the core. */
+/* client/api.c - include/tierfs/tierfs.h over the rest of the library. */
 #include <tierfs/tierfs.h>
 
 #include <errno.h>

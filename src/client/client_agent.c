@@ -55,7 +55,7 @@ struct errand {
 	int (*run)(void *arg);
 	void *arg;
 	TAILQ_ENTRY(errand) link;
-	int result;
+	int err;
 	uint32_t done; /* futex */
 };
 
@@ -198,7 +198,7 @@ int client_agent_call(struct client_agent_guard *guard, struct client_conn *conn
 		futex_raise(&agent.post);
 		sleep_on(guard, &call->done, 0);
 	}
-	return call->result;
+	return call->err;
 }
 
 void client_agent_reap(struct client_agent_guard *guard)
@@ -347,7 +347,7 @@ static void *hand_main(void *arg)
 			TAILQ_REMOVE(&agent.errands, errand, link);
 		pthread_mutex_unlock(&agent_lock);
 		if (errand) {
-			errand->result = errand->run(errand->arg);
+			errand->err = errand->run(errand->arg);
 			futex_raise(&errand->done); /* it is not ours any more */
 		} else {
 			futex_wait(&agent.errand, seen);
@@ -369,7 +369,7 @@ int client_agent_do(int (*run)(void *arg), void *arg)
 	futex_raise(&agent.errand);
 	sleep_on(&guard, &errand.done, 0);
 	client_agent_leave(&guard);
-	return errand.result;
+	return errand.err;
 }
 
 int client_agent_do_for(int (*run)(void *arg), void *arg, int *tid)
@@ -546,7 +546,7 @@ int client_agent_get(struct client_agent_guard *guard, const char *run_dir, stru
 		client_agent_wait(guard, conn);
 	if (conn->state != CLIENT_CONN_UP) {
 		client_agent_put(conn);
-		return conn->error == -EPROTO || conn->error == -EPERM ? conn->error : -ENOTCONN;
+		return conn->err == -EPROTO || conn->err == -EPERM ? conn->err : -ENOTCONN;
 	}
 	*ret = conn;
 	return 0;

@@ -27,14 +27,14 @@ static struct tierfs_msg scratch; /* for sending */
 static bool stands_in_run_root;   /* written before a connection is made */
 
 /* Into a buffer of our own: what prints to a descriptor may allocate. */
-static void debug_conn(const struct client_conn *conn, const char *what, const char *why, int error)
+static void debug_conn(const struct client_conn *conn, const char *what, const char *why, int err)
 {
 	char line[TIERFS_RUN_DIR_LEN + TIERFS_TEXT_MAX + 64];
 	int length;
 
 	if (!getenv("TIERFS_DEBUG"))
 		return;
-	length = snprintf(line, sizeof(line), "libtierfs: %s: %s: %s (error %d)\n", conn->run_dir, what, why, error);
+	length = snprintf(line, sizeof(line), "libtierfs: %s: %s: %s (error %d)\n", conn->run_dir, what, why, err);
 	if (length > 0)
 		client_sys(SYS_write, STDERR_FILENO, line,
 			   (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1);
@@ -53,10 +53,10 @@ void client_conn_changed(struct client_conn *conn)
 
 /* --- calls ------------------------------------------------------------------------------------------------------ */
 
-static void finish_call(struct client_conn *conn, struct client_call *call, int result)
+static void finish_call(struct client_conn *conn, struct client_call *call, int err)
 {
 	TAILQ_REMOVE(&conn->calls, call, link);
-	call->result = result;
+	call->err = err;
 	__atomic_store_n(&call->done, 1, __ATOMIC_RELEASE);
 	futex_wake(&call->done);
 }
@@ -75,14 +75,14 @@ static void settle_calls(struct client_conn *conn)
 	}
 }
 
-void client_conn_fail(struct client_conn *conn, int error)
+void client_conn_fail(struct client_conn *conn, int err)
 {
 	struct client_range *range;
 
 	if (conn->fd >= 0)
 		close(conn->fd);
 	conn->fd = -1;
-	conn->error = error;
+	conn->err = err;
 	conn->failures++;
 	conn->want_out = false;
 	conn->zapped_count = 0;
@@ -93,9 +93,9 @@ void client_conn_fail(struct client_conn *conn, int error)
 	conn->delay_ns = conn->delay_ns ? conn->delay_ns * 2 : RETRY_FIRST_NS;
 	if (conn->delay_ns > RETRY_LAST_NS)
 		conn->delay_ns = RETRY_LAST_NS;
-	conn->when_ns = clock_ns() + (error == -EPROTO || error == -EPERM ? RETRY_FOREIGN_NS : conn->delay_ns);
+	conn->when_ns = clock_ns() + (err == -EPROTO || err == -EPERM ? RETRY_FOREIGN_NS : conn->delay_ns);
 	if (conn->state != CLIENT_CONN_DOWN)
-		debug_conn(conn, "connection lost", "", -error);
+		debug_conn(conn, "connection lost", "", -err);
 	conn->state = CLIENT_CONN_DOWN;
 	settle_calls(conn);
 	client_conn_changed(conn);
@@ -279,7 +279,7 @@ bool client_conn_start_call(struct client_conn *conn, struct client_call *call)
 	call->device_fd = -1;
 	call->text[0] = '\0';
 	if (dead && call->type != TIERFS_MSG_DISCARD) {
-		call->result = call->type == TIERFS_MSG_UNMAP ? 0 : -ENOTCONN;
+		call->err = call->type == TIERFS_MSG_UNMAP ? 0 : -ENOTCONN;
 		return false;
 	}
 	TAILQ_INSERT_TAIL(&conn->calls, call, link);

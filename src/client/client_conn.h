@@ -50,7 +50,7 @@ struct client_call {
 	TAILQ_ENTRY(client_call) link;
 	uint64_t seq;
 	bool sent;
-	int result;
+	int err;
 	uint32_t done; /* futex */
 };
 
@@ -74,7 +74,7 @@ struct client_conn {
 			     never */
 	uint64_t delay_ns;
 	uint64_t failures; /* attempts and connections that ended */
-	int error;         /* of the last failure */
+	int err;           /* of the last failure */
 	bool want_out;     /* the socket was full */
 	bool untold;       /* some range is LOST, or its advice was not passed on */
 	struct client_call_list calls;
@@ -100,7 +100,7 @@ uint64_t client_conn_populate_max(const struct client_conn *conn);
  * which only root makes sockets. */
 bool client_conn_is_trusted(int fd);
 
-/* Queues a request; the post sends it. False: it is settled already, with call->result. */
+/* Queues a request; the post sends it. False: it is settled already, with call->err. */
 bool client_conn_start_call(struct client_conn *conn, struct client_call *call);
 
 /* Tells those that wait for a change of the connection or of its ranges. */
@@ -113,9 +113,9 @@ void client_conn_step(struct client_conn *conn, uint64_t now_ns);
 /* Sends whatever waits, as far as the socket has room. */
 void client_conn_flush(struct client_conn *conn);
 void client_conn_on_packet(struct client_conn *conn, struct wire_packet *packet);
-/* The connection ended, or an attempt did. error: -EPROTO if the daemon speaks another version, -EPERM if it is not to
+/* The connection ended, or an attempt did. err: -EPROTO if the daemon speaks another version, -EPERM if it is not to
  * be trusted. */
-void client_conn_fail(struct client_conn *conn, int error);
+void client_conn_fail(struct client_conn *conn, int err);
 /* The working directory of the library's threads is TIERFS_RUN_ROOT, or is not. */
 void client_conn_stand(bool in_run_root);
 /* In a child of fork(), which has none of the descriptors. */

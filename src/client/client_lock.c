@@ -25,7 +25,7 @@ struct request {
 	uintptr_t from, end; /* whole pages */
 	struct client_claim *claim;
 	struct client_refusal *why;
-	int result;
+	int err;
 };
 
 static struct request request_of(const void *addr, size_t length)
@@ -130,16 +130,16 @@ static int run_lock(void *arg)
 		claim->bytes[range->mapping->conn - client_conns] += to - from - client_spans_bytes(from, to);
 		claim->any = true;
 	}
-	for (int i = 0; i < CLIENT_CONN_MAX && !request->result; i++) {
+	for (int i = 0; i < CLIENT_CONN_MAX && !request->err; i++) {
 		uint64_t wanted = claim->bytes[i] + client_range_locked(&client_conns[i]);
 		uint64_t limit = client_conn_lock_max(&client_conns[i]);
 
 		if (!claim->bytes[i] || (wanted + client_conns[i].locking_bytes <= limit && client_spans_has_room()))
 			continue;
 		explain(request, &client_conns[i], wanted);
-		request->result = -ENOMEM;
+		request->err = -ENOMEM;
 	}
-	for (int i = 0; i < CLIENT_CONN_MAX && !request->result; i++)
+	for (int i = 0; i < CLIENT_CONN_MAX && !request->err; i++)
 		client_conns[i].locking_bytes += claim->bytes[i];
 	client_agent_leave(&guard);
 	return 0;
@@ -154,7 +154,7 @@ int client_lock_begin(const void *addr, size_t length, struct client_claim *ret,
 	request.why = why;
 	if (client_is_attached((void *)request.from, request.end - request.from))
 		client_agent_do(run_lock, &request);
-	return request.result;
+	return request.err;
 }
 
 static void give_back(uint64_t *from, uint64_t bytes)

@@ -87,10 +87,10 @@ int records_load(struct store_rocks *store)
 	return 0;
 }
 
-void records_doubt(struct store_rocks *store, int error)
+void records_doubt(struct store_rocks *store, int err)
 {
 	store->doubtful = true;
-	store->doubtful_error = error == -ENOSPC ? error : -EIO;
+	store->doubtful_error = err == -ENOSPC ? err : -EIO;
 	lock_get(&store->segments.lock);
 	store->segments.keep_dead = true;
 	lock_put(&store->segments.lock);

@@ -16,7 +16,7 @@ int records_open(struct store_rocks *store);
 /* Builds the table of places. */
 int records_load(struct store_rocks *store);
 /* From now on nobody knows what the database kept, for this reason (-errno). */
-void records_doubt(struct store_rocks *store, int error);
+void records_doubt(struct store_rocks *store, int err);
 /* Before a look at the table that a change rests on: reopens a database that is doubtful. Fails while that cannot be
  * done, and within a second after an attempt. */
 int records_make_sure(struct store_rocks *store);

@@ -139,7 +139,7 @@ struct segment_read {
 	size_t length;
 	uint32_t offset;
 	size_t got; /* filled in, and so is the next */
-	int error;
+	int err;
 };
 
 /* Up to SEGMENT_READS_MAX reads at the same time; each has its own result. */

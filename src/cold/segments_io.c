@@ -183,7 +183,7 @@ void segments_drop_contexts(struct segments *segments)
 
 static void read_one(struct segments *segments, struct segment_read *read)
 {
-	read->error = segments_read(segments, read->segment, read->buf, read->length, read->offset, &read->got);
+	read->err = segments_read(segments, read->segment, read->buf, read->length, read->offset, &read->got);
 }
 
 /* Submits reads as far as the kernel takes them; returns how many. */
@@ -231,7 +231,7 @@ static void reap(struct segments *segments, aio_context_t context, struct segmen
 			struct segment_read *read = reads[event[i].data];
 
 			read->got = (size_t)event[i].res;
-			read->error = 0;
+			read->err = 0;
 			if (event[i].res != (int64_t)read->length)
 				read_one(segments, read);
 		}

@@ -209,7 +209,7 @@ static void read_batch(struct store_rocks *store, struct batch *batch, char *buf
 			.buf = buffer + span->at,
 			.length = span_bytes(span->begin, span->end),
 			.offset = span->begin,
-			.error = -EBADMSG,
+			.err = -EBADMSG,
 		};
 		if (span->segment)
 			read[count++] = &batch->read[i];
@@ -235,7 +235,7 @@ static void *find_in_batch(struct store_rocks *store, const struct batch *batch,
 
 	if (!read->segment)
 		return NULL;
-	if (read->error == 0 && at + place.length_bytes <= read->got)
+	if (read->err == 0 && at + place.length_bytes <= read->got)
 		return (char *)read->buf + at;
 	if (store_read_at(store, read->segment, place.offset_bytes, place.length_bytes, single, &value) < 0)
 		return NULL;

@@ -3,7 +3,7 @@
  *  1 take     the blocks become STORING; from now on a write fault takes them back
  *  2 protect  in every mapper: readers go on, writers fault
  *  3 look     a block that is mapped again is in use: left alone. So is one into which a device may be writing: a pin
- *             for writing taken before step 2 shows in the page's reference count (map/pins.h), and one that comes
+ *             for writing taken before step 2 shows in the page's reference count (map/holds.h), and one that comes
  *             later needs a write fault first. Where the host does not show pins, min_idle stands for it. A block that
  *             is a part of a huge page is split from it now, or stays (huge.c)
  *  4 encode   all zero: will be a hole. Content equal to its stored copy (by its identity): nothing to write. Else

@@ -103,8 +103,8 @@ struct ramfile {
 /* Progress of a long call: returns false to cancel it. */
 typedef bool file_progress_fn(void *arg, uint64_t done_bytes, uint64_t total_bytes);
 
-struct file_moved {
-	uint64_t moved_bytes;   /* demoted or promoted now */
+struct file_done {
+	uint64_t done_bytes;    /* demoted or promoted now */
 	uint64_t skipped_bytes; /* resident but in use, pinned, or no room */
 };
 

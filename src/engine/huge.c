@@ -5,7 +5,7 @@
  * mapped or not mapped. So when the budget comes near, units are split, before anything has to be demoted.
  *
  * BLOCK_HUGE of a unit's first block says that it may be huge, no more: the kernel splits one by itself if a part of it
- * is discarded. What counts is what the page cache says (map/pins.h), and a batch asks that of every block, in step 3.
+ * is discarded. What counts is what the page cache says (map/holds.h), and a batch asks that of every block, in step 3.
  * Between that and the punch no large page can come into being: only huge_fill() makes any, of units that are holes.
  *
  * A split drops page-table entries without a zap, so a block may then look idle for longer than it was. That is no

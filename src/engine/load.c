@@ -168,12 +168,12 @@ int load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64
 /* --- on request ------------------------------------------------------------------------------------------ */
 
 int load_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
-		 struct file_moved *ret)
+		 struct file_done *ret)
 {
 	uint64_t size = file_size(file);
 	uint64_t end = len > size || offset > size - len ? size : offset + len;
 	uint64_t block = offset / file->block_bytes;
-	struct file_moved moved = { 0 };
+	struct file_done done = { 0 };
 
 	if (atomic_load(&file->lost))
 		return -EIO;
@@ -189,7 +189,7 @@ int load_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progr
 		if (err)
 			return err;
 		block += loaded;
-		moved.moved_bytes += loaded * file->block_bytes;
+		done.done_bytes += loaded * file->block_bytes;
 		/* The run ended at a block that is not cold, or cannot come: step over it. */
 		lock_get(&file->lock);
 		file_wait_block(file, block);
@@ -198,9 +198,9 @@ int load_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progr
 		if (cold && block != before)
 			continue;
 		if (cold && block * file->block_bytes < end)
-			moved.skipped_bytes += file->block_bytes;
+			done.skipped_bytes += file->block_bytes;
 		block++;
 	}
-	*ret = moved;
+	*ret = done;
 	return 0;
 }

@@ -26,6 +26,6 @@ uint64_t load_run_blocks(const struct ramfile *file);
 /* Promotes cold blocks of a range of bytes while the budget has room; never waits for room. -EIO: the file is lost;
  * -ECANCELED by progress. */
 int load_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
-		 struct file_moved *ret);
+		 struct file_done *ret);
 /* For struct mapper_ops.fill: data for pages that nobody else brings now. Those that the arena has stay as they are. */
 int load_put_absent(struct ramfile *file, const void *data, uint64_t length, uint64_t offset);

@@ -39,7 +39,7 @@ struct read_run {
 	uint64_t punches; /* sum over the run's slots */
 	uint8_t done[RUN_BLOCKS];
 	uint64_t piece_blocks; /* while it is read in pieces */
-	_Atomic int error;     /* the first one, of any piece */
+	_Atomic int err;       /* the first one, of any piece */
 };
 
 /* One who walks the values of a run, or of a piece of it. */
@@ -193,7 +193,7 @@ static void read_piece(void *arg, unsigned int piece)
 		err = store->ops->walk(store, file->ino, run->first + first, count, read_value, &reader);
 	work_put(engine_works(file->engine), reader.work);
 	if (err)
-		atomic_compare_exchange_strong(&run->error, &none, err);
+		atomic_compare_exchange_strong(&run->err, &none, err);
 }
 
 /* Reads what can be read of many blocks at the same time. */
@@ -205,9 +205,9 @@ static int walk_run(struct read_run *run)
 	run->piece_blocks = PIECE_BYTES / file->block_bytes;
 	if (run->count <= run->piece_blocks || !crew_spare(crew))
 		run->piece_blocks = run->count;
-	atomic_init(&run->error, 0);
+	atomic_init(&run->err, 0);
 	crew_run(crew, (unsigned int)((run->count + run->piece_blocks - 1) / run->piece_blocks), read_piece, run);
-	return atomic_load(&run->error);
+	return atomic_load(&run->err);
 }
 
 static int read_cold(struct read_run *run)

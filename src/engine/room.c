@@ -230,7 +230,7 @@ static bool let_in(struct engine *engine, uint64_t bytes, uint64_t staged, bool 
 	return true;
 }
 
-void room_begin_write_back(struct engine *engine, uint64_t bytes, bool held)
+void room_begin_write_back(struct engine *engine, uint64_t bytes, bool mapped)
 {
 	uint64_t began_ns = clock_ns();
 	bool in = false, waits = false, tell;
@@ -241,7 +241,7 @@ void room_begin_write_back(struct engine *engine, uint64_t bytes, bool held)
 		engine_each_resident(engine, sum_staged, &staged);
 		lock_get(&engine->room.lock);
 		in = let_in(engine, bytes, engine->thread_runs ? staged : 0,
-			    !reserve_used(engine) || (!held && clock_ns() >= began_ns + WRITE_GIVE_UP_NS));
+			    !reserve_used(engine) || (!mapped && clock_ns() >= began_ns + WRITE_GIVE_UP_NS));
 		engine->room.waiting_writes += !in && !waits;
 		engine->room.waiting_writes -= in && waits;
 		waits = !in;

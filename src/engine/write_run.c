@@ -17,7 +17,7 @@ struct write_run {
 	struct batch batch; /* neighbours */
 	const uint8_t *data;
 	unsigned int pieces;
-	_Atomic int error; /* of compression: the first one */
+	_Atomic int err; /* of compression: the first one */
 };
 
 /* Takes the run of whole blocks at first that are at rest and not in DRAM. */
@@ -60,7 +60,7 @@ static void encode_piece(void *arg, unsigned int piece)
 		err = encode_block(run, work, i);
 	work_put(works, work);
 	if (err)
-		atomic_compare_exchange_strong(&run->error, &none, err);
+		atomic_compare_exchange_strong(&run->err, &none, err);
 }
 
 static int encode(struct write_run *run)
@@ -68,9 +68,9 @@ static int encode(struct write_run *run)
 	struct crew *crew = engine_crew(run->batch.file->engine);
 
 	run->pieces = crew_spare(crew) ? (unsigned int)((run->batch.count + PIECE_BLOCKS - 1) / PIECE_BLOCKS) : 1;
-	atomic_init(&run->error, 0);
+	atomic_init(&run->err, 0);
 	crew_run(crew, run->pieces, encode_piece, run);
-	return atomic_load(&run->error);
+	return atomic_load(&run->err);
 }
 
 /* What was written shows, whatever became of the rest: the table says what the store has. */

@@ -54,37 +54,37 @@ static bool progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 					     "total_bytes", (json_int_t)total_bytes));
 }
 
-typedef int move_fn(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *fn, void *arg,
-		    struct file_moved *ret);
+typedef int range_fn(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *fn, void *arg,
+		     struct file_done *ret);
 
-static int move(struct control_request *request, move_fn *fn, json_t **ret)
+static int on_range(struct control_request *request, range_fn *fn, json_t **ret)
 {
-	struct file_moved moved = {};
+	struct file_done done = {};
 	struct piece piece;
 	int err = open_piece(request, &piece);
 
 	if (err)
 		return err;
 	request->progress_ns = clock_ns();
-	err = fn(piece.file, piece.offset, piece.length, progress, request, &moved);
+	err = fn(piece.file, piece.offset, piece.length, progress, request, &done);
 	ns_put(request->config->ns, request->ino);
 	if (err)
 		return err;
 	if (!control_request_wanted(request))
 		return -ECANCELED;
-	*ret = json_pack("{s:I, s:I}", "moved_bytes", (json_int_t)moved.moved_bytes, "skipped_bytes",
-			 (json_int_t)moved.skipped_bytes);
+	*ret = json_pack("{s:I, s:I}", "moved_bytes", (json_int_t)done.done_bytes, "skipped_bytes",
+			 (json_int_t)done.skipped_bytes);
 	return *ret ? 0 : -ENOMEM;
 }
 
 int control_blocks_demote(struct control_request *request, json_t **ret)
 {
-	return move(request, demand_demote, ret);
+	return on_range(request, demand_demote, ret);
 }
 
 int control_blocks_promote(struct control_request *request, json_t **ret)
 {
-	return move(request, load_promote, ret);
+	return on_range(request, load_promote, ret);
 }
 
 static int explain_clone(struct control_request *request, int err)

@@ -87,7 +87,7 @@ static void serve(void *arg)
 {
 	struct connection *connection = arg;
 
-	connection->result = attached_serve(connection, &connection->packet);
+	connection->err = attached_serve(connection, &connection->packet);
 	wire_close_fds(&connection->packet);
 }
 
@@ -96,8 +96,8 @@ static void on_served(void *arg)
 	struct connection *connection = arg;
 
 	connection->busy = false;
-	if (connection->result || connection->gone)
-		drop_after(connection, connection->result);
+	if (connection->err || connection->gone)
+		drop_after(connection, connection->err);
 	else
 		loop_pause(connection->watch, false);
 }

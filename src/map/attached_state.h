@@ -46,7 +46,7 @@ struct connection {
 	uint64_t opened_ns;
 	struct chore chore;
 	struct wire_packet packet;
-	int result; /* of the chore */
+	int err; /* of the chore */
 	unsigned int mapping_count;
 	TAILQ_HEAD(, grant) grants;
 	struct link_list mappings; /* under the lock; what is in it, only who the connection belongs to takes out */

@@ -242,7 +242,7 @@ static int call(struct evict *evict)
 		return err;
 	}
 	evict->told = false;
-	return evict->reply.result;
+	return evict->reply.err;
 }
 
 static int set_file(struct evict *evict, enum evict_op op, dev_t dev, uint64_t ino, const char *path)

@@ -306,7 +306,7 @@ static _Noreturn void worker(int fd, pid_t parent)
 		if (got != (ssize_t)sizeof(request))
 			_exit(EXIT_SUCCESS);
 		memset(&reply, 0, sizeof(reply));
-		reply.result = serve();
+		reply.err = serve();
 		if (send(fd, &reply, sizeof(reply), MSG_NOSIGNAL) != (ssize_t)sizeof(reply))
 			_exit(EXIT_SUCCESS);
 	}

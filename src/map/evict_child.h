@@ -32,7 +32,7 @@ struct evict_request {
 };
 
 struct evict_reply {
-	int result; /* 0 or -errno */
+	int err; /* 0 or -errno */
 	struct evict_summary summary;
 	union {
 		struct evict_answer answers[EVICT_RANGES_MAX];

@@ -1,4 +1,4 @@
-/* map/pins.h - which pages of an arena a device may be writing into, whatever the page tables say.
+/* map/holds.h - which pages of an arena a device may be writing into, whatever the page tables say.
  *
  * A disk read with O_DIRECT (a guest's disk with cache=none) takes the pages of its buffer when it begins, and the
  * device writes into them until it ends, also after they were taken out of every page table. To user space such a page
@@ -24,25 +24,25 @@
 
 #include <stdint.h>
 
-struct pins;
+struct holds;
 
 /* Which pages are told of. A referenced page has any reference besides those of the page cache: also that of a page
  * table that maps it, and of the kernel's own housekeeping for a moment. */
-enum pins_kind { PINS_HELD, PINS_REFERENCED };
+enum holds_kind { HOLDS_PINNED, HOLDS_REFERENCED };
 
 /* -EOPNOTSUPP: pins cannot be seen on this host; one line in the log says why, and what that means. It believes
  * nothing: a page of its own is pinned and let go, and the answers must be right. */
-int pins_open(struct pins **ret);
-void pins_close(struct pins *pins); /* takes NULL */
+int holds_open(struct holds **ret);
+void holds_close(struct holds *holds); /* takes NULL */
 
-enum pins_what {
-	PINS_ONLY,
-	PINS_OR_LARGE, /* also pages that share a folio with others, held or not: they cannot be punched one by one */
+enum holds_what {
+	HOLDS_ONLY,
+	HOLDS_OR_LARGE, /* also pages that share a folio with others, held or not: they cannot be punched one by one */
 };
 
 /* Sets pinned[i] to 1 if page (4 KiB) first_page + i of the file that fd of this process is open on is pinned (or
  * referenced: then also if it is pinned), is what else was asked for, or nothing sure can be said of it, to 0
  * otherwise. fd is on tmpfs. Returns -errno, with 1 for all, if the kernel refuses. Costs a system call for each 32
  * pages that begin at a multiple of 32. */
-int pins_look(struct pins *pins, enum pins_kind kind, int fd, uint64_t first_page, uint64_t count, enum pins_what what,
-	      uint8_t *pinned);
+int holds_look(struct holds *holds, enum holds_kind kind, int fd, uint64_t first_page, uint64_t count,
+	       enum holds_what what, uint8_t *pinned);

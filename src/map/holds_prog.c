@@ -10,7 +10,7 @@
  *
  * Registers that live across calls: R6 page, R7 slots of the node, R8 answer so far, R9 counter of pages.
  */
-#include "map/pins_prog.h"
+#include "map/holds_prog.h"
 
 #include <assert.h>
 #include <bpf/bpf.h>
@@ -443,7 +443,7 @@ static void emit_leaf(struct code *code, const struct layout *layout)
 	place(code, LABEL_NEXT);
 	alu_imm(code, BPF_ADD, BPF_REG_6, 1);
 	alu_imm(code, BPF_ADD, BPF_REG_9, 1);
-	jump_imm(code, BPF_JLT, BPF_REG_9, PINS_PROG_PAGES, LABEL_PAGE);
+	jump_imm(code, BPF_JLT, BPF_REG_9, HOLDS_PROG_PAGES, LABEL_PAGE);
 	alu(code, BPF_MOV, BPF_REG_0, BPF_REG_8);
 	emit(code, BPF_JMP | BPF_EXIT, 0, 0, 0, 0);
 }
@@ -464,10 +464,10 @@ static void assemble(struct code *code, const struct layout *layout)
 
 /* --- the kernel's side ---------------------------------------------------------------------------------------- */
 
-int pins_prog_load(enum pins_kind kind, int *ret_fd, const char **ret_reason)
+int holds_prog_load(enum holds_kind kind, int *ret_fd, const char **ret_reason)
 {
 	struct code code = { 0 };
-	struct layout layout = { .references = kind == PINS_REFERENCED };
+	struct layout layout = { .references = kind == HOLDS_REFERENCED };
 	struct btf *btf;
 	const char *reason;
 	int fd;
@@ -497,13 +497,13 @@ int pins_prog_load(enum pins_kind kind, int *ret_fd, const char **ret_reason)
 	return 0;
 }
 
-int pins_prog_run(int prog_fd, int fd, uint64_t first, bool large, uint32_t *ret)
+int holds_prog_run(int prog_fd, int fd, uint64_t first, bool large, uint32_t *ret)
 {
 	uint64_t argument[3] = { (uint64_t)fd, first, large };
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = argument, .ctx_size_in = sizeof(argument));
 	int err;
 
-	assert(first % PINS_PROG_PAGES == 0);
+	assert(first % HOLDS_PROG_PAGES == 0);
 	err = bpf_prog_test_run_opts(prog_fd, &opts);
 	if (err)
 		return err;

@@ -168,7 +168,7 @@ static int run_errand(struct errand **errand)
 		}
 		return err;
 	}
-	map_table_hold(mapping);
+	map_table_keep(mapping);
 	(*errand)->errand = (struct peer_errand){ .go = errand_go, .late = errand_late };
 	err = peer_call(mapping->peer, &(*errand)->errand);
 	if (err == -ETIMEDOUT)

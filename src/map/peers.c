@@ -52,7 +52,7 @@ struct job {
 	struct peer *peer;
 	struct peer_errand *errand;
 	bool done, late;
-	int result;
+	int err;
 	uint64_t took_ns;
 	pthread_cond_t finished;
 	unsigned int refs; /* the caller's and the arm's */
@@ -278,7 +278,7 @@ static void *arm_main(void *arg)
 	while (!peers->stopping) {
 		struct job *job = TAILQ_FIRST(&peers->jobs);
 		uint64_t began_ns;
-		int result;
+		int err;
 
 		if (!job) {
 			peers->idle++;
@@ -289,10 +289,10 @@ static void *arm_main(void *arg)
 		TAILQ_REMOVE(&peers->jobs, job, link);
 		lock_put(&peers->lock);
 		began_ns = clock_ns();
-		result = job->errand->go(job->errand);
+		err = job->errand->go(job->errand);
 		lock_get(&peers->lock);
 		job->took_ns = clock_ns() - began_ns;
-		job->result = result;
+		job->err = err;
 		job->done = true;
 		if (job->late) {
 			lock_put(&peers->lock);
@@ -350,14 +350,14 @@ static int wait_for(struct peers *peers, struct job *job)
 		}
 	if (job->took_ns > SLOW_NS)
 		job->peer->debt_ns += job->took_ns;
-	return job->result;
+	return job->err;
 }
 
 int peer_call(struct peer *peer, struct peer_errand *errand)
 {
 	struct peers *peers = peer->peers;
 	struct job *job;
-	int result;
+	int err;
 
 	if (peer_stalled(peer))
 		return -EBUSY;
@@ -369,15 +369,15 @@ int peer_call(struct peer *peer, struct peer_errand *errand)
 	lock_get(&peers->lock);
 	if (!may_call(peer) || raise_arm(peers)) {
 		job->refs = 1;
-		result = -EBUSY;
+		err = -EBUSY;
 	} else {
 		TAILQ_INSERT_TAIL(&peers->jobs, job, link);
 		pthread_cond_signal(&peers->work);
-		result = wait_for(peers, job);
+		err = wait_for(peers, job);
 	}
 	job_unref(job);
 	lock_put(&peers->lock);
-	return result;
+	return err;
 }
 
 /* --- life --------------------------------------------------------------------------------------------------- */

@@ -156,7 +156,7 @@ static void end_turn(struct map_table *table, struct mapping *mapping)
 	pthread_cond_broadcast(&table->unused);
 }
 
-void map_table_hold(struct mapping *mapping)
+void map_table_keep(struct mapping *mapping)
 {
 	LOCK_SCOPE(&mapping->table->lock);
 

@@ -35,6 +35,6 @@ void map_table_remove(struct map_table *table, struct mapping *mapping);
 void map_table_waiting(struct mapping *mapping, bool on);
 unsigned int map_table_count(struct map_table *table);
 struct peers *map_table_peers(struct map_table *table);
-/* While held, the mapping exists. For who knows that it does. */
-void map_table_hold(struct mapping *mapping);
+/* Until it is dropped, the mapping exists. For who knows that it does. */
+void map_table_keep(struct mapping *mapping);
 void map_table_drop(struct mapping *mapping);

@@ -6,7 +6,7 @@
  *
  * A part of a huge page must not be punched unless zeros may stay in its place: the kernel zeroes the part first, then
  * splits the page, and if somebody holds a reference just then, the part stays, as zeros. So it is split before; that
- * changes nothing in what anybody reads, and may fail. Whether it is split, the page cache tells (map/pins.h).
+ * changes nothing in what anybody reads, and may fail. Whether it is split, the page cache tells (map/holds.h).
  *
  * To mount with huge=advise while there is plenty of DRAM would make the first touch cheaper. But between the look that
  * finds a page small and its punch no huge page may come into being, and khugepaged could be at work then.

@@ -37,7 +37,7 @@ static int resolve(const char *address, bool passive, struct addrinfo **ret, cha
 	char host[256];
 	const char *port = strrchr(address, ':');
 	size_t length = port ? (size_t)(port - address) : 0;
-	int rc;
+	int err;
 
 	if (!port || !port[1] || length >= sizeof(host))
 		return set_why(why, -EINVAL, address, "write HOST:PORT");
@@ -47,8 +47,8 @@ static int resolve(const char *address, bool passive, struct addrinfo **ret, cha
 		host[length - 1] = '\0';
 		memmove(host, host + 1, length - 1);
 	}
-	rc = getaddrinfo(*host ? host : NULL, port + 1, &hints, ret);
-	return rc ? set_why(why, -EINVAL, address, gai_strerror(rc)) : 0;
+	err = getaddrinfo(*host ? host : NULL, port + 1, &hints, ret);
+	return err ? set_why(why, -EINVAL, address, gai_strerror(err)) : 0;
 }
 
 static void tune(int fd)

@@ -466,7 +466,7 @@ static bool close_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 static int demote_all(struct ramfile *file, struct closing *closing)
 {
 	struct ramfile_figures figures;
-	struct file_moved moved;
+	struct file_done done;
 	int err;
 
 	ramfile_figures(file, &figures);
@@ -474,7 +474,7 @@ static int demote_all(struct ramfile *file, struct closing *closing)
 		return 0;
 	err = ramfile_pin(file, 0, UINT64_MAX, false);
 	for (int i = 0; i < NS_CLOSE_TRIES && err == 0; i++) {
-		err = demand_demote(file, 0, UINT64_MAX, close_progress, closing, &moved);
+		err = demand_demote(file, 0, UINT64_MAX, close_progress, closing, &done);
 		ramfile_figures(file, &figures);
 		if (figures.arena_bytes == 0)
 			return 0;

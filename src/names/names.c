@@ -105,9 +105,9 @@ void ns_forget(struct ns *ns, uint64_t ino, uint64_t count)
 
 bool ns_serve(struct ns *ns, uint64_t request, uint64_t *ret_ino)
 {
-	if (outcome_find(&ns->outcomes, request, ret_ino))
+	if (outcomes_find(&ns->outcomes, request, ret_ino))
 		return true;
-	outcome_serve(request);
+	outcomes_serve(request);
 	return false;
 }
 
@@ -218,7 +218,7 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	record_batch_inode(&batch, ino, rec);
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	record_batch_entry(&batch, dir->ino, name, ino);
-	outcome_add(&ns->outcomes, &batch, ino);
+	outcomes_add(&ns->outcomes, &batch, ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
 		goto fail;
@@ -271,7 +271,7 @@ static int link_in(struct ns *ns, struct tree_inode *inode, struct tree_inode *d
 	record_batch_inode(&batch, inode->ino, &rec);
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	record_batch_entry(&batch, dir->ino, name, inode->ino);
-	outcome_add(&ns->outcomes, &batch, inode->ino);
+	outcomes_add(&ns->outcomes, &batch, inode->ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0) {
 		tree_entry_remove(&ns->tree, entry);
@@ -333,7 +333,7 @@ static int remove_entry(struct ns *ns, struct tree_inode *dir, struct tree_entry
 	record_batch_drop_entry(&batch, dir->ino, entry->key.name);
 	record_batch_inode(&batch, inode->ino, &rec);
 	record_batch_inode(&batch, dir->ino, &dir_rec);
-	outcome_add(&ns->outcomes, &batch, inode->ino);
+	outcomes_add(&ns->outcomes, &batch, inode->ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
 		return err;
@@ -455,7 +455,7 @@ static int rename_exchange(struct ns *ns, const struct rename *r)
 	record_batch_entry(&batch, r->dir->ino, r->name, b->ino);
 	record_batch_entry(&batch, r->new_dir->ino, r->new_name, a->ino);
 	rename_batch_dirs(&batch, r, &dir_rec, &new_dir_rec, b_dir - a_dir, a_dir - b_dir);
-	outcome_add(&ns->outcomes, &batch, a->ino);
+	outcomes_add(&ns->outcomes, &batch, a->ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
 		return err;
@@ -490,7 +490,7 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 		drop_link(&replaced_rec);
 		record_batch_inode(&batch, replaced->ino, &replaced_rec);
 	}
-	outcome_add(&ns->outcomes, &batch, inode->ino);
+	outcomes_add(&ns->outcomes, &batch, inode->ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0) {
 		tree_entry_remove(&ns->tree, entry);

@@ -58,12 +58,12 @@ static bool slot_get(unsigned int *ret)
 
 /* ---- one change ---- */
 
-void outcome_serve(uint64_t served)
+void outcomes_serve(uint64_t served)
 {
 	request = served;
 }
 
-void outcome_add(const struct outcomes *outcomes, struct record_batch *batch, uint64_t ino)
+void outcomes_add(const struct outcomes *outcomes, struct record_batch *batch, uint64_t ino)
 {
 	unsigned int slot;
 
@@ -72,7 +72,7 @@ void outcome_add(const struct outcomes *outcomes, struct record_batch *batch, ui
 	request = 0;
 }
 
-bool outcome_find(const struct outcomes *outcomes, uint64_t asked, uint64_t *ret_ino)
+bool outcomes_find(const struct outcomes *outcomes, uint64_t asked, uint64_t *ret_ino)
 {
 	for (size_t i = 0; i < outcomes->count; i++) {
 		if (outcomes->list[i].request == asked) {

@@ -5,7 +5,7 @@
  * enough, and is written over by its next change: it has a slot, from its first change to its end. Records of earlier
  * daemons are other keys (of their sessions), and go when OUTCOME_SESSIONS daemons have come after.
  *
- * outcome_serve() and outcome_add() are for any thread; outcomes are immutable once they are loaded.
+ * outcomes_serve() and outcomes_add() are for any thread; outcomes are immutable once they are loaded.
  */
 #pragma once
 
@@ -34,8 +34,8 @@ int outcomes_load(struct outcomes *outcomes, struct store *store, uint32_t sessi
 void outcomes_fini(struct outcomes *outcomes);
 
 /* The request that the calling thread works on from now on. 0: none. */
-void outcome_serve(uint64_t request);
+void outcomes_serve(uint64_t request);
 /* The change of names in the batch is what that request asked for; ino: the inode it is about. Once for a request. */
-void outcome_add(const struct outcomes *outcomes, struct record_batch *batch, uint64_t ino);
+void outcomes_add(const struct outcomes *outcomes, struct record_batch *batch, uint64_t ino);
 /* Whether an earlier daemon made the change that a request asks for. */
-bool outcome_find(const struct outcomes *outcomes, uint64_t request, uint64_t *ret_ino);
+bool outcomes_find(const struct outcomes *outcomes, uint64_t request, uint64_t *ret_ino);

@@ -24,7 +24,7 @@ struct demand {
 	struct ramfile *file;
 	uint64_t offset, len;
 	uint64_t round; /* the zap of this round, and everything after it, counts */
-	struct file_moved moved;
+	struct file_done done;
 };
 
 /* Under lock: some blocks from *first on that are idle, at most those of one part. False: there is none left. */
@@ -67,7 +67,7 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 		if (!count)
 			continue;
 		err = demote_blocks(file, pick, count, false, &result);
-		demand->moved.moved_bytes += result.demoted * file->block_bytes;
+		demand->done.done_bytes += result.demoted * file->block_bytes;
 		if (err)
 			return err;
 	}
@@ -153,7 +153,7 @@ int demand_demote_staged(struct ramfile *file)
 }
 
 int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
-		  struct file_moved *ret)
+		  struct file_done *ret)
 {
 	uint64_t size = file_size(file);
 	struct demand demand = { .file = file,
@@ -180,7 +180,7 @@ int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_prog
 	while (!err && !done) {
 		/* Asked first, so that the last pass comes after the wait. */
 		done = !mapped || demand_met(&demand, started_ns + 2 * engine_min_idle(file->engine) + 5 * NS_PER_S);
-		if (progress && !progress(arg, demand.moved.moved_bytes, total))
+		if (progress && !progress(arg, demand.done.done_bytes, total))
 			err = -ECANCELED;
 		if (!err)
 			err = demand_pass(&demand, mapped, pick, most);
@@ -189,7 +189,7 @@ int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_prog
 		want_scan(&demand, false);
 	if (err == -EBUSY) /* a process that is not back yet maps the file: everything counts as in use */
 		err = 0;
-	demand.moved.skipped_bytes = resident_in(&demand);
-	*ret = demand.moved;
+	demand.done.skipped_bytes = resident_in(&demand);
+	*ret = demand.done;
 	return err;
 }

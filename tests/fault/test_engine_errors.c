@@ -532,7 +532,7 @@ START_TEST(an_attach_that_fails_leaves_no_change_open)
 	lock_get(&file->lock);
 	ck_assert_uint_eq(file->changes.at_work, 0);
 	lock_put(&file->lock);
-	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &(struct file_moved){ 0 }), 0);
+	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &(struct file_done){ 0 }), 0);
 	ck_assert_int_eq(ramfile_sync(file), 0);
 	ck_assert_int_eq(ramfile_is_clean(file, &clean), 0);
 	ck_assert(clean);

@@ -102,10 +102,10 @@ static void put(uint64_t block, uint8_t which, bool direct)
 
 static void promote(uint64_t block)
 {
-	struct file_moved moved;
+	struct file_done done;
 
-	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
-	ck_assert_uint_eq(moved.moved_bytes, BLOCK);
+	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &done), 0);
+	ck_assert_uint_eq(done.done_bytes, BLOCK);
 }
 
 static void leave_key(uint64_t block)
@@ -530,9 +530,9 @@ static int sync_file(void)
 
 static int demote_all(void)
 {
-	struct file_moved moved;
+	struct file_done done;
 
-	return demand_demote(file, 0, SIZE, NULL, NULL, &moved);
+	return demand_demote(file, 0, SIZE, NULL, NULL, &done);
 }
 
 static int demote_some(void)
@@ -550,9 +550,9 @@ static int demote_staged(void)
 
 static int promote_all(void)
 {
-	struct file_moved moved;
+	struct file_done done;
 
-	return load_promote(file, 0, SIZE, NULL, NULL, &moved);
+	return load_promote(file, 0, SIZE, NULL, NULL, &done);
 }
 
 static int clone_all(void)

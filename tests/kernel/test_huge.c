@@ -21,8 +21,8 @@
 
 #include "lib_check.h"
 #include "lib_scratch.h"
-#include "map/pins.h"
-#include "map/pins_prog.h"
+#include "map/holds.h"
+#include "map/holds_prog.h"
 #include "map/uffd.h"
 #include "mem/huge.h"
 
@@ -34,7 +34,7 @@
 #define MADV_COLLAPSE 25
 #endif
 
-static struct pins *pins;
+static struct holds *holds;
 static struct scratch scratch;
 static int dir;
 static struct arena arena;
@@ -53,7 +53,7 @@ static uint8_t *map_aligned(int fd)
 
 static void setup(void)
 {
-	ck_assert_int_eq(pins_open(&pins), 0);
+	ck_assert_int_eq(holds_open(&holds), 0);
 	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
 	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	scratch_new(&scratch, "huge");
@@ -70,7 +70,7 @@ static void teardown(void)
 	close(dir);
 	ck_assert_int_eq(umount2(scratch.path, MNT_DETACH), 0);
 	scratch_free(&scratch);
-	pins_close(pins);
+	holds_close(holds);
 }
 
 /* How many pages of the range are part of a large folio (or pinned). */
@@ -79,7 +79,7 @@ static uint64_t large(uint64_t page, uint64_t count)
 	uint8_t held[FILE_BYTES / PAGE];
 	uint64_t found = 0;
 
-	ck_assert_int_eq(pins_look(pins, PINS_HELD, arena.fd, page, count, PINS_OR_LARGE, held), 0);
+	ck_assert_int_eq(holds_look(holds, HOLDS_PINNED, arena.fd, page, count, HOLDS_OR_LARGE, held), 0);
 	for (uint64_t i = 0; i < count; i++)
 		found += held[i];
 	return found;
@@ -153,7 +153,7 @@ static void unpin(int ring, uint64_t page)
 	ck_assert_int_eq(syscall(SYS_io_uring_register, ring, IORING_UNREGISTER_BUFFERS, NULL, 0), 0);
 	close(ring);
 	while (pinned)
-		ck_assert_int_eq(pins_look(pins, PINS_HELD, arena.fd, page, 1, PINS_ONLY, &pinned), 0);
+		ck_assert_int_eq(holds_look(holds, HOLDS_PINNED, arena.fd, page, 1, HOLDS_ONLY, &pinned), 0);
 }
 
 static void punch(uint64_t offset, uint64_t length)
@@ -414,7 +414,7 @@ static const char *why_not(void)
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 	return "one thread asks the kernel, slowly with a sanitizer";
 #endif
-	if (pins_prog_load(PINS_HELD, &fd, &reason))
+	if (holds_prog_load(HOLDS_PINNED, &fd, &reason))
 		return reason;
 	close(fd);
 	file = fopen("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "re");

@@ -47,7 +47,7 @@
 #include "engine/read.h"
 #include "engine/resize.h"
 #include "engine/write.h"
-#include "map/pins.h"
+#include "map/holds.h"
 #include "policy/demoter.h"
 #include "policy/tiering.h"
 #include "lib_check.h"
@@ -76,8 +76,8 @@ struct model {
 	uint64_t rng;
 	uint64_t pages; /* the file has up to this many */
 	uint64_t dram_bytes;
-	struct pins *pins; /* the huge run, else NULL */
-	int tube[2];       /* holds references to pages */
+	struct holds *holds; /* the huge run, else NULL */
+	int tube[2];         /* holds references to pages */
 	uint32_t block_bytes;
 	struct scratch scratch;
 	int arena_dir;
@@ -183,10 +183,10 @@ static void compare(const uint8_t *got, uint64_t offset, uint64_t length, const 
 				     (unsigned long long)model.steps);
 }
 
-static int look_for_pins(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
+static int look_for_holds(void *arg, bool referenced, int arena_fd, uint64_t first_page, uint64_t count, uint8_t *held)
 {
-	return pins_look(arg, referenced ? PINS_REFERENCED : PINS_HELD, arena_fd, first_page, count, PINS_OR_LARGE,
-			 held);
+	return holds_look(arg, referenced ? HOLDS_REFERENCED : HOLDS_PINNED, arena_fd, first_page, count,
+			  HOLDS_OR_LARGE, held);
 }
 
 static struct engine *new_tier(struct store *store, int arena_dir)
@@ -196,8 +196,8 @@ static struct engine *new_tier(struct store *store, int arena_dir)
 		.arena_dir = arena_dir,
 		.block_bytes = model.block_bytes,
 		.dram_bytes = model.dram_bytes,
-		.holds = model.pins ? look_for_pins : NULL,
-		.holds_arg = model.pins,
+		.holds = model.holds ? look_for_holds : NULL,
+		.holds_arg = model.holds,
 		.min_idle_ns = 0,
 		.level = 1,
 	};
@@ -441,7 +441,7 @@ static void hook(void *arg, enum store_hook_moment moment)
 			op_touch();
 			op_plain();
 		}
-	if (rnd(model.pins ? 32 : 8) == 0)
+	if (rnd(model.holds ? 32 : 8) == 0)
 		check_crash();
 	model.in_hook = false;
 }
@@ -806,12 +806,12 @@ static void op_demote(void)
 
 static void op_promote(void)
 {
-	struct file_moved moved;
+	struct file_done done;
 	int err;
 
 	if (!model.size)
 		return;
-	err = load_promote(model.file, 0, model.size, NULL, NULL, &moved);
+	err = load_promote(model.file, 0, model.size, NULL, NULL, &done);
 	ck_assert(!err || err == -EIO);
 }
 
@@ -842,7 +842,7 @@ static void op_map(void)
 		model.process[p] = NULL;
 	} else {
 		ck_assert_int_eq(process_map(model.file, model.next_holder++, &model.process[p]), 0);
-		if (model.pins)
+		if (model.holds)
 			atomic_store(&((struct mapper *)model.process[p])->huge_end, BYTES_MAX);
 	}
 }
@@ -899,7 +899,7 @@ static void op_hold(void)
 
 static void op_truncate(void)
 {
-	uint64_t size = (model.pins && rnd(2) ? model.pages : rnd(model.pages + 1)) * PAGE;
+	uint64_t size = (model.holds && rnd(2) ? model.pages : rnd(model.pages + 1)) * PAGE;
 
 	if (size && rnd(2))
 		size -= rnd(PAGE);
@@ -1080,11 +1080,11 @@ static void one_step(void)
 {
 	uint64_t choice = rnd(1000);
 
-	if (model.pins && rnd(100) < 3)
+	if (model.holds && rnd(100) < 3)
 		op_dram();
-	if (model.pins && rnd(100) < 10)
+	if (model.holds && rnd(100) < 10)
 		op_hold();
-	if (model.pins && model.size && rnd(100) < 8)
+	if (model.holds && model.size && rnd(100) < 8)
 		op_fresh();
 	if (rnd(100) < 2)
 		op_clone();
@@ -1127,7 +1127,7 @@ static void one_step(void)
 		op_restart();
 }
 
-static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins *pins)
+static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct holds *holds)
 {
 	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX], other[BYTES_MAX],
 		away[BYTES_MAX];
@@ -1146,8 +1146,8 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	model.next_ino = INO + 1;
 	model.other.want = other;
 	model.rng = seed;
-	model.pins = pins;
-	model.pages = pins ? PAGES_MAX : PAGES_SMALL;
+	model.holds = holds;
+	model.pages = holds ? PAGES_MAX : PAGES_SMALL;
 	model.dram_bytes = model.pages * PAGE / 3;
 	ck_assert_int_eq(pipe2(model.tube, O_NONBLOCK | O_CLOEXEC), 0);
 	model.block_bytes = block_bytes;
@@ -1158,7 +1158,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	model.pending_new = new;
 	model.next_holder = 1;
 	scratch_new(&model.scratch, "model");
-	if (pins)
+	if (holds)
 		ck_assert_int_eq(mount("model", model.scratch.path, "tmpfs", 0, "noswap,huge=never"), 0);
 	model.arena_dir = open(model.scratch.path, O_RDONLY | O_DIRECTORY);
 	ck_assert_int_eq(store_mem_new(&model.mem), 0);
@@ -1174,7 +1174,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 		file_check(model.file);
 		ramfile_figures(model.file, &figures);
 		huge_bytes = figures.huge_bytes > huge_bytes ? figures.huge_bytes : huge_bytes;
-		if (pins)
+		if (holds)
 			continue; /* its budget changes */
 		if (mapped())     /* what the kernel caches and brings back it takes without asking */
 			ck_assert_uint_le(figures.arena_bytes, model.dram_bytes + plain_bytes);
@@ -1193,7 +1193,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	       (unsigned long long)figures.promotions, (unsigned long long)model.clones);
 	printf("model: %llu blocks went away, %llu came back\n", (unsigned long long)model.went_away,
 	       (unsigned long long)atomic_load(&model.brought));
-	if (pins)
+	if (holds)
 		printf("model: up to %llu bytes were huge\n", (unsigned long long)huge_bytes);
 	unmap_all();
 	supply_stop();
@@ -1207,7 +1207,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct pins
 	close(model.arena_dir);
 	close(model.tube[0]);
 	close(model.tube[1]);
-	if (pins)
+	if (holds)
 		ck_assert_int_eq(umount2(model.scratch.path, MNT_DETACH), 0);
 	scratch_free(&model.scratch);
 }
@@ -1230,17 +1230,17 @@ END_TEST
 
 START_TEST(huge_pages)
 {
-	struct pins *pins;
+	struct holds *holds;
 
-	if (geteuid() != 0 || pins_open(&pins)) {
+	if (geteuid() != 0 || holds_open(&holds)) {
 		printf("model: no huge pages on this host\n");
 		return;
 	}
 	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
 	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	run(from_environment("TIERFS_SEED", (uint64_t)time(NULL) * 1000 + 3),
-	    from_environment("TIERFS_STEPS", 250 / SLOWNESS), 16384, pins);
-	pins_close(pins);
+	    from_environment("TIERFS_STEPS", 250 / SLOWNESS), 16384, holds);
+	holds_close(holds);
 }
 END_TEST
 

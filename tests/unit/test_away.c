@@ -336,7 +336,7 @@ START_TEST(nobody_gets_what_is_not_here)
 					.payload_bytes = sizeof(memory) - PAYLOAD_AT };
 	uint8_t value[CODEC_HEADER_BYTES];
 	const struct tierfs_access_record *record;
-	struct file_moved moved;
+	struct file_done done;
 	size_t records;
 	uint64_t next;
 
@@ -348,9 +348,9 @@ START_TEST(nobody_gets_what_is_not_here)
 		ck_assert_uint_eq(buffer.record[0].payload_bytes, 0);
 		ck_assert(!ident_known(buffer.record[0].ident));
 	}
-	ck_assert_int_eq(load_promote(file, 0, BLOCKS * BLOCK, NULL, NULL, &moved), 0);
-	ck_assert_uint_eq(moved.moved_bytes, 0);
-	ck_assert_uint_eq(moved.skipped_bytes, BLOCK);
+	ck_assert_int_eq(load_promote(file, 0, BLOCKS * BLOCK, NULL, NULL, &done), 0);
+	ck_assert_uint_eq(done.done_bytes, 0);
+	ck_assert_uint_eq(done.skipped_bytes, BLOCK);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		record = write_one(3, bad[i].form, "12345678", bad[i].bytes,
 				   bad[i].ident ? ident_from(bad[i].ident) : IDENT_NONE, bad[i].flags);

@@ -256,7 +256,7 @@ static void read_while_stored(void)
 START_TEST(a_read_does_not_wait_for_a_block_that_is_stored)
 {
 	static uint8_t data[BLOCK];
-	struct file_moved moved;
+	struct file_done done;
 
 	for (int value = 1; value <= 2; value++) {
 		memset(data, value, BLOCK);
@@ -265,9 +265,9 @@ START_TEST(a_read_does_not_wait_for_a_block_that_is_stored)
 	}
 	reads = 0;
 	in_put = read_while_stored;
-	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(file, 0, SIZE, NULL, NULL, &done), 0);
 	ck_assert_uint_gt(reads, 0);
-	ck_assert_uint_eq(moved.moved_bytes, 2 * BLOCK);
+	ck_assert_uint_eq(done.done_bytes, 2 * BLOCK);
 }
 END_TEST
 

@@ -24,23 +24,23 @@
 #include "lib_check.h"
 #include "lib_scratch.h"
 #include "lib_slow_disk.h"
-#include "map/pins.h"
-#include "map/pins_prog.h"
+#include "map/holds.h"
+#include "map/holds_prog.h"
 
 #define PAGE 4096UL
 #define HUGE_PAGES 512U
 #define PATIENCE_MS 5000
 
-static struct pins *pins;
+static struct holds *holds;
 
 static void setup(void)
 {
-	ck_assert_int_eq(pins_open(&pins), 0);
+	ck_assert_int_eq(holds_open(&holds), 0);
 }
 
 static void teardown(void)
 {
-	pins_close(pins);
+	holds_close(holds);
 }
 
 /* --- a file whose pages can be pinned ------------------------------------------------------------------------- */
@@ -96,7 +96,7 @@ static uint64_t pinned_span(const struct file *file, uint64_t page, uint64_t cou
 	uint64_t first = count, found = 0;
 
 	memset(pinned, 0xaa, count);
-	ck_assert_int_eq(pins_look(pins, PINS_HELD, file->fd, page, count, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(holds_look(holds, HOLDS_PINNED, file->fd, page, count, HOLDS_ONLY, pinned), 0);
 	for (uint64_t i = 0; i < count; i++) {
 		ck_assert_uint_le(pinned[i], 1);
 		if (pinned[i] && first == count)
@@ -219,7 +219,7 @@ static uint64_t referenced(const struct file *file, uint64_t page, uint64_t coun
 	uint8_t *answer = malloc(count);
 	uint64_t found = 0;
 
-	ck_assert_int_eq(pins_look(pins, PINS_REFERENCED, file->fd, page, count, PINS_ONLY, answer), 0);
+	ck_assert_int_eq(holds_look(holds, HOLDS_REFERENCED, file->fd, page, count, HOLDS_ONLY, answer), 0);
 	for (uint64_t i = 0; i < count; i++)
 		found += answer[i];
 	free(answer);
@@ -332,15 +332,15 @@ START_TEST(other_descriptors)
 	int tube[2];
 
 	/* None, and something that has no pages. */
-	ck_assert_int_eq(pins_look(pins, PINS_HELD, -1, 0, 64, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(holds_look(holds, HOLDS_PINNED, -1, 0, 64, HOLDS_ONLY, pinned), 0);
 	for (int i = 0; i < 64; i++)
 		ck_assert_uint_eq(pinned[i], 1);
 	memset(pinned, 0, 64);
-	ck_assert_int_eq(pins_look(pins, PINS_HELD, 1 << 20, 0, 64, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(holds_look(holds, HOLDS_PINNED, 1 << 20, 0, 64, HOLDS_ONLY, pinned), 0);
 	for (int i = 0; i < 64; i++)
 		ck_assert_uint_eq(pinned[i], 1);
 	ck_assert_int_eq(pipe2(tube, O_CLOEXEC), 0);
-	ck_assert_int_eq(pins_look(pins, PINS_HELD, tube[0], 0, 64, PINS_ONLY, pinned), 0);
+	ck_assert_int_eq(holds_look(holds, HOLDS_PINNED, tube[0], 0, 64, HOLDS_ONLY, pinned), 0);
 	close(tube[0]);
 	close(tube[1]);
 }
@@ -464,7 +464,7 @@ START_TEST(changing_tree)
 	for (; clock_ns() < until_ns; looks++) {
 		uint8_t pinned[2];
 
-		ck_assert_int_eq(pins_look(pins, PINS_HELD, file.fd, 0, 2, PINS_ONLY, pinned), 0);
+		ck_assert_int_eq(holds_look(holds, HOLDS_PINNED, file.fd, 0, 2, HOLDS_ONLY, pinned), 0);
 		ck_assert_uint_eq(pinned[0], 1);
 		careful += pinned[1];
 	}
@@ -547,7 +547,7 @@ static const char *why_not(void)
 
 	if (geteuid() != 0)
 		return "needs root";
-	if (pins_prog_load(PINS_HELD, &fd, &reason))
+	if (holds_prog_load(HOLDS_PINNED, &fd, &reason))
 		return reason;
 	close(fd);
 	return NULL;
@@ -555,7 +555,7 @@ static const char *why_not(void)
 
 int main(void)
 {
-	Suite *suite = suite_create("pins");
+	Suite *suite = suite_create("holds");
 	TCase *plain = tcase_create("plain"), *large = tcase_create("large");
 	const char *reason = why_not();
 

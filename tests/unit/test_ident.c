@@ -110,17 +110,17 @@ static enum block_state state_of(uint64_t block)
 
 static void demote(uint64_t block)
 {
-	struct file_moved moved;
+	struct file_done done;
 
-	ck_assert_int_eq(demand_demote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(file, block * BLOCK, BLOCK, NULL, NULL, &done), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_COLD);
 }
 
 static void promote(uint64_t block)
 {
-	struct file_moved moved;
+	struct file_done done;
 
-	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &done), 0);
 	ck_assert_int_eq(state_of(block), BLOCK_RESIDENT);
 }
 

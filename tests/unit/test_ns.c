@@ -550,13 +550,13 @@ END_TEST
 START_TEST(fsync_of_a_cold_file_makes_it_clean)
 {
 	uint64_t f = file(NS_ROOT_INO, "f");
-	struct file_moved moved;
+	struct file_done done;
 	struct ramfile *content;
 
 	ck_assert_int_eq(resize(f, 4 * BLOCK), 0);
 	ck_assert_int_eq(fill(f, 5, 4 * BLOCK), 0);
 	ck_assert_int_eq(ns_open(ns, f, &content), 0);
-	ck_assert_int_eq(demand_demote(content, 0, UINT64_MAX, NULL, NULL, &moved), 0);
+	ck_assert_int_eq(demand_demote(content, 0, UINT64_MAX, NULL, NULL, &done), 0);
 	ns_put(ns, f);
 	ck_assert_int_eq(ns_fsync(ns, f), 0);
 	remount_power_loss();

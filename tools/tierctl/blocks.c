@@ -1,4 +1,4 @@
-/* move.c - demote, promote, pin, get, set. */
+/* blocks.c - demote, promote, pin, get, set. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -159,9 +159,9 @@ int conn_daemon(const struct conn *conn, pid_t *ret)
 int conn_wait_closed(const struct conn *conn, int timeout_ms)
 {
 	struct pollfd pollfd = { .fd = fileno(conn->stream), .events = POLLRDHUP };
-	int rc = poll(&pollfd, 1, timeout_ms);
+	int err = poll(&pollfd, 1, timeout_ms);
 
-	return rc < 0 ? -errno : rc == 0 ? -ETIMEDOUT : 0;
+	return err < 0 ? -errno : err == 0 ? -ETIMEDOUT : 0;
 }
 
 static int send_all(int sock, const char *bytes, size_t length)
@@ -228,29 +228,29 @@ int conn_ask(struct conn *conn, const char *op, json_t *params, conn_line_fn *fn
 {
 	char *text = NULL;
 	size_t cap = 0;
-	int rc = conn->token_used ? get_info(conn, error) : 0;
+	int err = conn->token_used ? get_info(conn, error) : 0;
 
-	if (rc) {
+	if (err) {
 		json_decref(params);
-		return rc;
+		return err;
 	}
-	rc = send_request(conn, op, params);
-	if (rc)
-		return set_error(error, rc, "cannot ask the daemon", strerror(-rc));
-	while (rc == 0) {
+	err = send_request(conn, op, params);
+	if (err)
+		return set_error(error, err, "cannot ask the daemon", strerror(-err));
+	while (err == 0) {
 		json_t *line;
 
 		if (getline(&text, &cap, conn->stream) < 0) {
-			rc = set_error(error, -ECONNRESET, "no answer", "the daemon closed the connection");
+			err = set_error(error, -ECONNRESET, "no answer", "the daemon closed the connection");
 			break;
 		}
 		line = json_loads(text, 0, NULL);
-		rc = line ? take_line(line, fn, arg, ret, error)
-			  : set_error(error, -EPROTO, "no answer", "the daemon's words are not JSON");
+		err = line ? take_line(line, fn, arg, ret, error)
+			   : set_error(error, -EPROTO, "no answer", "the daemon's words are not JSON");
 		json_decref(line);
 	}
 	free(text);
-	return rc < 0 ? rc : 0;
+	return err < 0 ? err : 0;
 }
 
 /* Space, tab, newline and backslash are written as \ooo. */
@@ -294,14 +294,14 @@ int conn_mounts(conn_mount_fn *fn, void *arg)
 	FILE *file = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL, *mountpoint, *source;
 	size_t cap = 0;
-	int rc = 0;
+	int err = 0;
 
 	if (!file)
 		return -errno;
-	while (!rc && getline(&line, &cap, file) >= 0)
+	while (!err && getline(&line, &cap, file) >= 0)
 		if (parse_mount(line, &mountpoint, &source))
-			rc = fn(arg, mountpoint, source);
+			err = fn(arg, mountpoint, source);
 	free(line);
 	fclose(file);
-	return rc;
+	return err;
 }
