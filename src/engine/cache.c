@@ -122,7 +122,7 @@ static void mark_cached(struct ramfile *file, uint64_t block)
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
 		atomic_store(&file->cache.was_cached, true);
-		budget_force(engine_budget(file->engine), file->block_bytes);
+		room_force(file, file->block_bytes);
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {
 			heat_promoted(&file->heat, &file->blocks, block);
 			atomic_fetch_add(&file->counts.promotions, 1);
@@ -138,7 +138,7 @@ int cache_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, siz
 	bool refused;
 	int err;
 
-	room_wait(file->engine, len, started_ns + FILL_WAIT_NS);
+	room_wait(file, len, started_ns + FILL_WAIT_NS);
 	lock_get(&file->lock);
 	refused = mappers_attached(file);
 	for (uint64_t block = first; !refused && block < file->blocks.count && block * file->block_bytes < offset + len;
@@ -184,10 +184,8 @@ static int write_back_block(struct ramfile *file, uint64_t block, const uint8_t 
 
 	if (was < 0)
 		return was;
-	if (was != BLOCK_RESIDENT) {
-		atomic_fetch_add(&file->dram_blocks, 1);
-		budget_force(engine_budget(file->engine), file->block_bytes);
-	}
+	if (was != BLOCK_RESIDENT)
+		file_force(file, 1);
 	if (was == BLOCK_HOLE)
 		err = stored_cover_key(file, block);
 	if (!err)
@@ -332,9 +330,9 @@ void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8
 		if (was && blocks_state(&file->blocks, first + i) == BLOCK_COLD)
 			atomic_fetch_add(&file->counts.demotions, 1);
 	}
+	room_force(file, found * file->block_bytes); /* before anybody can release it */
 	lock_put(&file->lock);
-	budget_force(engine_budget(file->engine), found * file->block_bytes);
-	room_release(file->engine, gone * file->block_bytes);
+	room_release(file, gone * file->block_bytes);
 }
 
 void cache_measured(struct ramfile *file)

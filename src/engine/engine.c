@@ -66,32 +66,59 @@ int engine_add_file(struct engine *engine, struct ramfile *file)
 	return 0;
 }
 
+/* Under the lock: blocks that are pinned, of all files that are charged to the tenant. */
+static uint64_t count_pins(struct engine *engine, uint64_t tenant)
+{
+	struct ramfile *file;
+	uint64_t pinned = 0;
+
+	TAILQ_FOREACH(file, &engine->files, link) {
+		if (!tenant_covers(engine, tenant, file))
+			continue;
+		lock_get(&file->lock);
+		pinned += file->blocks.pinned;
+		lock_put(&file->lock);
+	}
+	return pinned;
+}
+
+/* Under the lock: blocks of the file that may be pinned more, by the budget and by each tenant it is charged to. */
+static uint64_t pins_left(struct engine *engine, struct ramfile *file)
+{
+	uint64_t most = engine_dram_bytes(engine) / 2 / engine->config.block_bytes, left, max_bytes, tenant = 0;
+	uint64_t pinned = count_pins(engine, 0);
+
+	left = most > pinned ? most - pinned : 0;
+	while (tenant_above(file, &tenant, &max_bytes)) {
+		uint64_t kept = tenant_kept_of(max_bytes);
+
+		most = max_bytes > kept ? (max_bytes - kept) / engine->config.block_bytes : 0;
+		pinned = count_pins(engine, tenant);
+		if ((most > pinned ? most - pinned : 0) < left)
+			left = most > pinned ? most - pinned : 0;
+	}
+	return left;
+}
+
 int engine_pin(struct engine *engine, struct ramfile *file, uint64_t first, uint64_t end)
 {
-	uint64_t most = engine_dram_bytes(engine) / 2 / engine->config.block_bytes, pinned = 0;
-	struct ramfile *other;
-	uint64_t last;
+	uint64_t left, wanted = 0, last;
 
 	LOCK_SCOPE(&engine->lock); /* one pin at a time */
-	TAILQ_FOREACH(other, &engine->files, link) {
-		lock_get(&other->lock);
-		pinned += other->blocks.pinned;
-		lock_put(&other->lock);
-	}
-	lock_get(&file->lock);
+	left = pins_left(engine, file);
+	LOCK_SCOPE(&file->lock);
 	last = end / file->block_bytes + (end % file->block_bytes != 0);
 	if (last > file->blocks.count)
 		last = file->blocks.count;
-	if (last > first && last - first > most + file->blocks.pinned) {
-		lock_put(&file->lock);
+	if (last > first && last - first > left + file->blocks.pinned)
 		return -ENOMEM;
-	}
 	for (uint64_t block = first; block < last; block++)
-		pinned += !blocks_has(&file->blocks, block, BLOCK_PINNED);
-	for (uint64_t block = first; block < last && pinned <= most; block++)
+		wanted += !blocks_has(&file->blocks, block, BLOCK_PINNED);
+	if (wanted > left)
+		return -ENOMEM;
+	for (uint64_t block = first; block < last; block++)
 		blocks_set_pinned(&file->blocks, block, true);
-	lock_put(&file->lock);
-	return pinned <= most ? 0 : -ENOMEM;
+	return 0;
 }
 
 void engine_remove_file(struct engine *engine, struct ramfile *file)

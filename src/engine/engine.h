@@ -21,6 +21,7 @@
 #include "engine/parked.h"
 #include "engine/room.h"
 #include "engine/stages.h"
+#include "engine/tenant.h"
 #include "engine/work.h"
 #include "mem/budget.h"
 
@@ -76,6 +77,7 @@ struct engine {
 	pthread_cond_t unvisited; /* a file's visits became 0 */
 
 	struct room room;
+	struct tenants tenants;
 	struct forgetting forgetting;
 
 	_Atomic unsigned int waits[ENGINE_WAITS]; /* threads, by what they wait for */
@@ -96,7 +98,7 @@ bool engine_fits(struct engine *engine);
 /* Under the file's lock: its size has changed, or whether it is mapped plain. */
 void engine_set_demand(struct engine *engine, struct ramfile *file);
 /* Pins blocks from first on, up to byte end. -ENOMEM, and nothing is pinned: with those that are it would be more than
- * half of the budget. */
+ * half of the budget, or than the max of a tenant of the file has room for. */
 int engine_pin(struct engine *engine, struct ramfile *file, uint64_t first, uint64_t end);
 /* The file takes part in scans, demotions and sums from here on. Returns 0. */
 int engine_add_file(struct engine *engine, struct ramfile *file);

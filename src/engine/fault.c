@@ -381,14 +381,20 @@ void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, e
 
 bool fault_resume(struct engine *engine)
 {
+	const struct ramfile *full = NULL;
 	struct parked *parked;
 
 	if (budget_free(&engine->budget) < engine->config.block_bytes)
 		return false;
 	lock_get(&engine->room.lock);
-	TAILQ_FOREACH(parked, &engine->room.parked, link)
-		if (room_allows(parked->file, engine->config.block_bytes, BUDGET_MUST))
+	TAILQ_FOREACH(parked, &engine->room.parked, link) {
+		if (parked->file == full)
+			continue;
+		if (room_allows(parked->file, engine->config.block_bytes, BUDGET_MUST) &&
+		    tenant_allows(parked->file, engine->config.block_bytes))
 			break;
+		full = parked->file; /* one with many threads has many here */
+	}
 	if (parked) {
 		TAILQ_REMOVE(&engine->room.parked, parked, link);
 		engine->room.parked_count--;

@@ -89,17 +89,30 @@ enum block_state file_begin_update(struct ramfile *file, uint64_t block)
 
 bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 {
-	if (!room_allows(file, blocks * file->block_bytes, need))
+	uint64_t bytes = blocks * file->block_bytes;
+	bool near = false;
+
+	if (!room_allows(file, bytes, need))
+		return false;
+	if (!tenant_charge(file, bytes, need, &near))
 		return false;
 	if (need == BUDGET_OPTIONAL && engine_fits(file->engine))
 		need = BUDGET_MUST;
-	if (!budget_reserve(engine_budget(file->engine), blocks * file->block_bytes, need))
+	if (!budget_reserve(engine_budget(file->engine), bytes, need)) {
+		tenant_discharge(file, bytes);
 		return false;
+	}
 	atomic_fetch_add(&file->dram_blocks, blocks);
 	room_used(file->engine);
-	if (room_missing_of(file) && !atomic_exchange(&file->limit.near, true))
+	if (near || (room_missing_of(file) && !atomic_exchange(&file->limit.near, true)))
 		engine_kick(file->engine);
 	return true;
+}
+
+void file_force(struct ramfile *file, uint64_t blocks)
+{
+	atomic_fetch_add(&file->dram_blocks, blocks);
+	room_force(file, blocks * file->block_bytes);
 }
 
 void file_release(struct ramfile *file, uint64_t blocks)
@@ -107,7 +120,7 @@ void file_release(struct ramfile *file, uint64_t blocks)
 	if (!blocks)
 		return;
 	atomic_fetch_sub(&file->dram_blocks, blocks);
-	room_release(file->engine, blocks * file->block_bytes);
+	room_release(file, blocks * file->block_bytes);
 }
 
 int file_begin_change(struct ramfile *file)
@@ -226,6 +239,7 @@ void file_check(struct ramfile *file)
 void file_check_idle(struct ramfile *file)
 {
 	const struct blocks *blocks = &file->blocks;
+	uint64_t charged;
 
 	file_check(file);
 	LOCK_SCOPE(&file->lock);
@@ -233,6 +247,11 @@ void file_check_idle(struct ramfile *file)
 		check_failed(file, 0, "a block is in a passing state for ever");
 	if (atomic_load(&file->dram_blocks) != blocks->in_state[BLOCK_RESIDENT])
 		check_failed(file, 0, "blocks were reserved in DRAM that are not there");
+	lock_get(&file->engine->tenants.lock);
+	charged = file->charge.bytes;
+	lock_put(&file->engine->tenants.lock);
+	if (charged != (atomic_load(&file->dram_blocks) + blocks->cached) * file->block_bytes)
+		check_failed(file, 0, "what is charged for it is not what is there");
 	if (file->batches.at_work || file->batches.attaching || file->changes.at_work != file->mappers.count)
 		check_failed(file, 0, "a change never ended");
 }

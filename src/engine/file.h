@@ -25,6 +25,7 @@
 #include "engine/mappers.h"
 #include "engine/room.h"
 #include "engine/rounds.h"
+#include "engine/tenant.h"
 #include "mem/arena.h"
 #include "mem/blocks.h"
 #include "mem/budget.h"
@@ -89,6 +90,7 @@ struct ramfile {
 
 	struct mappers mappers;
 	struct room_limit limit;
+	struct charge charge;
 	_Atomic uint64_t dram_blocks; /* reserved in the budget for this file */
 	_Atomic bool lost, dirty;
 	_Atomic bool kept; /* stored copies are what an fsync promised: see ramfile_store() */
@@ -148,8 +150,9 @@ void file_end_update(struct ramfile *file, uint64_t block, enum block_state stat
 /* --- budget, age, changes --- */
 
 /* Budget for blocks that enter DRAM, and back when they left. False: there is no room. reserve() may be called under
- * lock, release() may not. */
+ * lock, release() may not. force() counts blocks that are there whatever the budget says. */
 bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need);
+void file_force(struct ramfile *file, uint64_t blocks);
 void file_release(struct ramfile *file, uint64_t blocks);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written, -ENOSPC. */
 int file_begin_change(struct ramfile *file);

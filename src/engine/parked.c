@@ -14,6 +14,7 @@ void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapp
 		enum fault_kind kind, uint64_t arrived_ns)
 {
 	struct parked *parked = malloc(sizeof(*parked));
+	bool limited;
 
 	atomic_fetch_add(&engine->room.waited_faults, 1);
 	if (!parked || !mappers_hold(file, mapper)) { /* let it come again: slower, and right */
@@ -26,15 +27,19 @@ void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapp
 		.mapper = mapper,
 		.offset = offset,
 		.kind = kind,
-		.own = !room_allows(file, file->block_bytes, BUDGET_MUST),
 		.arrived_ns = arrived_ns,
 	};
+	/* Whoever gives room looks for parked faults under this lock, so what is allowed is asked under it, too. */
 	lock_get(&engine->room.lock);
+	limited = !room_allows(file, file->block_bytes, BUDGET_MUST);
+	parked->own = limited || !tenant_allows(file, file->block_bytes);
 	TAILQ_INSERT_TAIL(&engine->room.parked, parked, link);
 	engine->room.parked_count++;
 	engine->room.parked_own += parked->own;
-	if (parked->own && engine->room.on_limit)
+	if (limited && engine->room.on_limit)
 		engine->room.on_limit(engine->room.on_limit_arg);
+	if (!parked->own && engine->room.on_room && budget_free(&engine->budget) >= file->block_bytes)
+		engine->room.on_room(engine->room.on_room_arg);
 	engine_wake_demoter(engine);
 	lock_put(&engine->room.lock);
 	/* Who removes the mapper may have looked for parked faults just before, and would wait until there is room. */

@@ -24,7 +24,7 @@ struct parked {
 	struct mapper *mapper;
 	uint64_t offset;
 	enum fault_kind kind;
-	bool own; /* it is the file's own limit that it waits for */
+	bool own; /* it is a limit of the file's own, or of its tenant's, that it waits for */
 	uint64_t arrived_ns;
 };
 

@@ -75,8 +75,7 @@ static int load_arena(struct ramfile *file, struct work *work)
 			if (blocks_state(&file->blocks, block) != BLOCK_RESIDENT) {
 				blocks_place(&file->blocks, block, BLOCK_RESIDENT);
 				file->blocks.generation[block] = 0;
-				budget_force(engine_budget(file->engine), file->block_bytes);
-				atomic_fetch_add(&file->dram_blocks, 1);
+				file_force(file, 1);
 			}
 			if (blocks_away(&file->blocks, block)) {
 				/* A write to DRAM over a key that a failed put had left. The key is of no use. */
@@ -209,8 +208,7 @@ void ramfile_unload(struct ramfile *file)
 	if (file->loaded && file->arena.fd >= 0 && file->blocks.count <= CHECK_BLOCKS_MAX)
 		file_check_idle(file);
 #endif
-	budget_release(engine_budget(file->engine),
-		       (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
+	room_release(file, (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
 	if (may_remove_arena(file))
 		arena_remove(&file->arena);
 	arena_fini(&file->arena);

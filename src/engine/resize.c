@@ -77,7 +77,7 @@ static int shrink(struct ramfile *file, uint64_t size_bytes)
 	}
 	if (err)
 		give_back_length(file, old);
-	room_release(file->engine, cached * file->block_bytes);
+	room_release(file, cached * file->block_bytes);
 	return err;
 }
 
@@ -155,8 +155,7 @@ static int grow_table(struct ramfile *file, uint64_t size_bytes, uint64_t fresh,
 		if (!left[i])
 			continue;
 		blocks_place(&file->blocks, old_blocks + i, BLOCK_RESIDENT);
-		budget_force(engine_budget(file->engine), file->block_bytes);
-		atomic_fetch_add(&file->dram_blocks, 1);
+		file_force(file, 1);
 	}
 	return 0;
 }

@@ -13,9 +13,6 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 
-/* Of a file's own limit. */
-#define LIMIT_KEPT_MIN (UINT64_C(512) << 10)
-#define LIMIT_KEPT_MAX (UINT64_C(64) << 20)
 /* Write back that waits looks again, says so, and, if nobody maps the file any more, goes on. */
 #define WRITE_LOOK_NS (100 * NS_PER_MS)
 #define WRITE_TELL_NS (2 * NS_PER_S)
@@ -64,18 +61,10 @@ uint64_t room_taken_by(struct ramfile *file)
 	return atomic_load(&file->dram_blocks) * file->block_bytes;
 }
 
-/* What of a limit is kept free for faults. */
-static uint64_t kept_of(uint64_t limit)
-{
-	uint64_t kept = limit / 16;
-
-	return kept < LIMIT_KEPT_MIN ? LIMIT_KEPT_MIN : kept < LIMIT_KEPT_MAX ? kept : LIMIT_KEPT_MAX;
-}
-
 bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
 {
 	uint64_t limit = atomic_load(&file->limit.bytes);
-	uint64_t kept = need == BUDGET_MUST ? 0 : kept_of(limit);
+	uint64_t kept = need == BUDGET_MUST ? 0 : tenant_kept_of(limit);
 
 	if (room_taken_by(file) + bytes > atomic_load(&file->limit.growth_bytes) && !engine_fits(file->engine))
 		return false;
@@ -84,7 +73,7 @@ bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
 
 uint64_t room_missing_of(struct ramfile *file)
 {
-	uint64_t limit = atomic_load(&file->limit.bytes), kept = kept_of(limit), has;
+	uint64_t limit = atomic_load(&file->limit.bytes), kept = tenant_kept_of(limit), has;
 
 	if (limit == UINT64_MAX)
 		return 0;
@@ -159,15 +148,44 @@ void room_announce(struct engine *engine)
 		engine->room.on_room(engine->room.on_room_arg);
 }
 
-void room_release(struct engine *engine, uint64_t bytes)
+/* Under the lock of room.h. */
+static void wake_waiters(struct engine *engine)
+{
+	if (engine->room.waiters || engine->room.own_waiters)
+		pthread_cond_broadcast(&engine->room.freed);
+}
+
+void room_look_again(struct engine *engine)
+{
+	room_announce(engine);
+	lock_get(&engine->room.lock);
+	wake_waiters(engine);
+	lock_put(&engine->room.lock);
+	engine_kick(engine);
+}
+
+void room_force(struct ramfile *file, uint64_t bytes)
 {
 	if (!bytes)
 		return;
+	budget_force(&file->engine->budget, bytes);
+	if (tenant_charge_anyway(file, bytes)) {
+		engine_kick(file->engine);
+		room_end_squeeze(file->engine); /* it may be the kernel's cache that it has to give up */
+	}
+}
+
+void room_release(struct ramfile *file, uint64_t bytes)
+{
+	struct engine *engine = file->engine;
+
+	if (!bytes)
+		return;
+	tenant_discharge(file, bytes);
 	budget_release(&engine->budget, bytes);
 	room_announce(engine);
 	lock_get(&engine->room.lock);
-	if (engine->room.waiters)
-		pthread_cond_broadcast(&engine->room.freed);
+	wake_waiters(engine);
 	lock_put(&engine->room.lock);
 }
 
@@ -176,19 +194,26 @@ static void sum_arenas(void *arg, struct ramfile *file)
 	*(uint64_t *)arg += atomic_load(&file->dram_blocks) * file->block_bytes;
 }
 
-void room_wait(struct engine *engine, uint64_t bytes, uint64_t deadline_ns)
+static bool has_room(struct ramfile *file, uint64_t bytes)
 {
-	bool late = false;
+	return budget_free(&file->engine->budget) >= bytes && tenant_allows(file, bytes);
+}
 
-	if (budget_free(&engine->budget) >= bytes || !engine->thread_runs)
+void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns)
+{
+	struct engine *engine = file->engine;
+	bool late = false, own = budget_free(&engine->budget) >= bytes;
+	unsigned int *waiters = own ? &engine->room.own_waiters : &engine->room.waiters;
+
+	if (has_room(file, bytes) || !engine->thread_runs)
 		return;
 	atomic_fetch_add(&engine->room.waited_faults, 1);
 	LOCK_SCOPE(&engine->room.lock);
 	engine_wake_demoter(engine);
-	engine->room.waiters++;
-	while (!late && budget_free(&engine->budget) < bytes)
+	(*waiters)++;
+	while (!late && !has_room(file, bytes))
 		late = lock_wait_until(&engine->room.lock, &engine->room.freed, deadline_ns) != 0;
-	engine->room.waiters--;
+	(*waiters)--;
 }
 
 void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t deadline_ns)

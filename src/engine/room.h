@@ -41,6 +41,7 @@ struct room {
 	pthread_cond_t wakeup;     /* with lock, of the demoter: kicked or stopping */
 	bool kicked, stopping;     /* under lock */
 	unsigned int waiters;      /* under lock: threads in room_wait() and room_wait_staged() */
+	unsigned int own_waiters;  /* under lock: the same, for whose file's tenant alone there is no room */
 	pthread_cond_t freed;      /* with lock: budget was given back */
 	pthread_cond_t squeeze;    /* with lock: the reserve may be used, or squeeze_ends */
 	bool squeeze_ends;         /* under lock */
@@ -78,12 +79,16 @@ uint64_t room_parked(struct engine *engine);
 uint64_t room_waiting_writes(struct engine *engine);
 /* Some was made: parked faults may go on. */
 void room_announce(struct engine *engine);
-/* Waits until that many bytes are free, or the deadline. Returns at once if no demoter runs. */
-void room_wait(struct engine *engine, uint64_t bytes, uint64_t deadline_ns);
+/* Limits have changed: whoever waits looks again, and so does the demoter. */
+void room_look_again(struct engine *engine);
+/* Waits until that many bytes are free for the file, or the deadline. Returns at once if no demoter runs. */
+void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns);
 /* After a reservation: kicks the demoter if half of the reserve is used. */
 void room_used(struct engine *engine);
-/* Gives back budget, and wakes who waits. */
-void room_release(struct engine *engine, uint64_t bytes);
+/* Counts bytes of the file that are in DRAM whatever limits say. May be called under its lock. */
+void room_force(struct ramfile *file, uint64_t bytes);
+/* Gives back budget of the file's, and wakes who waits. */
+void room_release(struct ramfile *file, uint64_t bytes);
 
 /* --- a file's own limit --- */
 
@@ -96,7 +101,7 @@ void room_set_growth(struct ramfile *file, uint64_t bytes);
 void room_look_at_limits(struct engine *engine);
 /* What of the file is in DRAM, or reserved for it. */
 uint64_t room_taken_by(struct ramfile *file);
-/* The file's own limit, and its growth, allow so many bytes more. Reserves nothing. */
+/* The file's own limit, and its growth, allow so many bytes more. Reserves nothing, and asks no tenant. */
 bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need);
 /* Bytes that a file must give up of its own, because it has come near to its own limit; 0: it has not. */
 uint64_t room_missing_of(struct ramfile *file);

@@ -17,6 +17,7 @@
 #include "engine/cache.h"
 #include "engine/ramfile.h"
 #include "engine/room.h"
+#include "engine/tenant.h"
 #include "names/names.h"
 #include "policy/demand.h"
 
@@ -187,6 +188,30 @@ static uint64_t squeeze(struct plain *plain, const uint64_t *ino, size_t files, 
 	return dropped;
 }
 
+/* Of files whose tenant has come near to its max: what the kernel caches of them counts for it. Returns in how long to
+ * look again: soon while some of it goes, later and later while it does not. */
+static uint64_t squeeze_tenants(struct plain *plain, const uint64_t *ino, size_t files, uint64_t rest_ns)
+{
+	bool near = false, gone = false;
+
+	for (size_t i = 0; i < files; i++) {
+		struct subject subject;
+		uint64_t missing;
+
+		if (!subject_open(plain, ino[i], &subject))
+			continue;
+		missing = tenant_missing(subject.file);
+		if (missing && subject.figures.cached_bytes) {
+			near = true;
+			gone |= drop_some(plain, &subject, missing < PORTION_BYTES ? missing : PORTION_BYTES) > 0;
+		}
+		subject_close(plain, &subject);
+	}
+	if (gone)
+		return REST_NS;
+	return near && 2 * rest_ns < TURN_NS ? 2 * rest_ns : TURN_NS;
+}
+
 /* Somebody asked for a file to be demoted. What stays is in use, dirty again, or mapped twice. */
 static void drop_wanted(struct plain *plain, const uint64_t *ino, size_t files)
 {
@@ -252,15 +277,19 @@ static void *evictor(void *arg)
 {
 	struct plain *plain = arg;
 	uint64_t ino[FILES_MAX];
+	uint64_t rest_ns = TURN_NS;
 
 	while (!atomic_load(&plain->stopping)) {
-		uint64_t missing = room_wait_squeeze(plain->config.engine, clock_ns() + TURN_NS);
+		uint64_t began_ns = clock_ns(), missing = room_wait_squeeze(plain->config.engine, began_ns + rest_ns);
 		size_t files = room_plain_files(plain->config.engine, ino, FILES_MAX);
 		uint64_t now = clock_ns();
 
 		if (atomic_load(&plain->stopping))
 			break;
 		drop_wanted(plain, ino, files);
+		if (now < began_ns + rest_ns && rest_ns == TURN_NS)
+			rest_ns = REST_NS; /* it was ended: somebody has come near */
+		rest_ns = squeeze_tenants(plain, ino, files, rest_ns);
 		if (missing && (!files || !squeeze(plain, ino, files, missing))) {
 			struct timespec rest = { .tv_nsec = REST_NS };
 

@@ -1,8 +1,11 @@
 /* policy/choice.c - see choice.h.
  *
- * A census counts the blocks of each class that may be demoted. From it follows the class from which on there are
- * enough of them, and a hand that goes round each file takes what it meets of those. What is taken leaves the census;
- * it is taken anew when it is old, or when nothing of it was found.
+ * A census counts the blocks of each class that may be demoted, over the files of a scope. From it follows the class
+ * from which on there are enough of them, and a hand that goes round each file takes what it meets of those. What is
+ * taken leaves the census; it is taken anew when it is old, or when nothing of it was found.
+ *
+ * Where no share says otherwise, age decides over all files. Where one does, a payer is looked for first, below him the
+ * next, down to one below whom it does not matter who pays; he gives no more than makes him pay as much as the next.
  */
 #include "policy/choice.h"
 
@@ -12,11 +15,20 @@
 #include "engine/demote.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "policy/payer.h"
 
 /* For so long it is known well enough which blocks are the oldest. */
 #define CENSUS_NS (50 * NS_PER_MS)
 /* To find out takes no more than this part of the time. */
 #define CENSUS_SHARE 16
+/* A payer gives this many blocks at least, so that two who pay alike do not give in turns of one. */
+#define PAYER_BLOCKS 16
+/* In one step so many are tried; who had nothing to give is left out for so long. */
+#define PAYERS_TRIED 8
+#define PAYERS_OUT_NS (50 * NS_PER_MS)
+/* If nobody gave for so long, what was promised is taken. */
+#define STUCK_NS (2 * NS_PER_S)
+#define STUCK_LONG_NS (20 * NS_PER_S)
 
 /* Under the file's lock: the piece of it from first on that has blocks in DRAM, short enough to hold the lock for; of
  * length 0 if there is none. */
@@ -33,11 +45,18 @@ static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64
 	return filter;
 }
 
+static bool is_in(const struct scope *scope, struct ramfile *file)
+{
+	return (!scope->file || scope->file == file->ino) && tenant_covers(file->engine, scope->tenant, file);
+}
+
 static void count_file(void *arg, struct ramfile *file)
 {
 	struct census *census = arg;
 	struct heat_filter filter = { 0 };
 
+	if (!is_in(&census->scope, file))
+		return;
 	do {
 		LOCK_SCOPE(&file->lock);
 		filter = filter_of(file, filter.first + filter.count, census->min_idle_ns);
@@ -45,19 +64,37 @@ static void count_file(void *arg, struct ramfile *file)
 	} while (filter.count);
 }
 
-static void take_census(struct choice *choice, struct engine *engine)
+static void take_census(struct census *census, struct engine *engine)
 {
 	uint64_t began_ns = clock_ns(), cost_ns;
 
-	choice->census = (struct census){ .min_idle_ns = engine_min_idle(engine) };
-	engine_each_resident(engine, count_file, &choice->census);
-	choice->census.taken_ns = clock_ns();
-	cost_ns = choice->census.taken_ns - began_ns;
-	choice->census.lasts_ns = cost_ns * CENSUS_SHARE > CENSUS_NS ? cost_ns * CENSUS_SHARE : CENSUS_NS;
+	*census = (struct census){ .scope = census->scope, .min_idle_ns = engine_min_idle(engine) };
+	engine_each_resident(engine, count_file, census);
+	census->taken_ns = clock_ns();
+	cost_ns = census->taken_ns - began_ns;
+	census->lasts_ns = cost_ns * CENSUS_SHARE > CENSUS_NS ? cost_ns * CENSUS_SHARE : CENSUS_NS;
+}
+
+/* That of the scope. Else that of another one which is the oldest, and has to be taken anew. */
+static struct census *find_census(struct choice *choice, const struct scope *scope)
+{
+	struct census *oldest = &choice->census[0];
+
+	for (size_t i = 0; i < CHOICE_CENSUSES; i++) {
+		struct census *census = &choice->census[i];
+
+		if (census->taken_ns && census->scope.tenant == scope->tenant && census->scope.file == scope->file)
+			return census;
+		if (census->taken_ns < oldest->taken_ns)
+			oldest = census;
+	}
+	*oldest = (struct census){ .scope = *scope };
+	return oldest;
 }
 
 struct sweep {
 	struct choice *choice;
+	struct scope scope;
 	unsigned int lowest_class;
 	uint64_t wanted, picked, demoted;
 	int err;
@@ -97,6 +134,8 @@ static void sweep_file(void *arg, struct ramfile *file)
 	struct sweep *sweep = arg;
 	uint64_t visited = 0, blocks;
 
+	if (!is_in(&sweep->scope, file))
+		return;
 	lock_get(&file->lock);
 	blocks = file->blocks.count;
 	lock_put(&file->lock);
@@ -116,11 +155,11 @@ static void sweep_file(void *arg, struct ramfile *file)
 	}
 }
 
-static uint64_t demote_some(struct choice *choice, struct engine *engine, uint64_t needed, int *ret_err)
+static uint64_t demote_some(struct choice *choice, struct engine *engine, struct census *census, uint64_t needed,
+			    int *ret_err)
 {
-	struct census *census = &choice->census;
 	uint64_t most = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS, left;
-	struct sweep sweep = { .choice = choice, .wanted = most };
+	struct sweep sweep = { .choice = choice, .scope = census->scope, .wanted = most };
 
 	sweep.lowest_class = heat_threshold(census->in_class, needed);
 	engine_each_resident(engine, sweep_file, &sweep);
@@ -136,29 +175,112 @@ static uint64_t demote_some(struct choice *choice, struct engine *engine, uint64
 	return sweep.demoted;
 }
 
-int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t needed, uint64_t *ret_demoted)
+/* The oldest ones of the scope. */
+static int demote_oldest(struct choice *choice, struct engine *engine, const struct scope *scope, uint64_t needed,
+			 uint64_t *ret_demoted)
 {
-	struct census census = { .min_idle_ns = engine_min_idle(file->engine) };
-	struct sweep sweep = { .choice = choice, .wanted = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS };
-
-	count_file(&census, file);
-	sweep.lowest_class = heat_threshold(census.in_class, needed);
-	sweep_file(&sweep, file);
-	*ret_demoted = sweep.demoted;
-	return sweep.err;
-}
-
-int choice_demote(struct choice *choice, struct engine *engine, uint64_t needed, uint64_t *ret_demoted)
-{
-	bool old = clock_ns() >= choice->census.taken_ns + choice->census.lasts_ns;
+	struct census *census = find_census(choice, scope);
+	bool old = clock_ns() >= census->taken_ns + census->lasts_ns;
 	int err;
 
 	if (old)
-		take_census(choice, engine);
-	*ret_demoted = demote_some(choice, engine, needed, &err);
+		take_census(census, engine);
+	*ret_demoted = demote_some(choice, engine, census, needed, &err);
 	if (*ret_demoted || err || old)
 		return err;
-	take_census(choice, engine);
-	*ret_demoted = demote_some(choice, engine, needed, &err);
+	take_census(census, engine);
+	*ret_demoted = demote_some(choice, engine, census, needed, &err);
 	return err;
+}
+
+/* Goes down to who pays, of those that are not out. False: nobody does, and *scope is that below which nobody was
+ * found. */
+static bool find_payer(struct engine *engine, const struct payers_out *out, struct scope *scope, uint64_t *needed)
+{
+	uint64_t block_bytes = engine->config.block_bytes;
+	struct payer payer;
+
+	while (!scope->file && tenant_weighs(engine, scope->tenant)) {
+		uint64_t most, surplus;
+
+		if (!payer_find(engine, scope->tenant, out, &payer))
+			return false;
+		most = payer.most_bytes / block_bytes;
+		surplus = (payer.surplus_bytes + block_bytes - 1) / block_bytes;
+		if (most < PAYER_BLOCKS)
+			most = PAYER_BLOCKS;
+		if (most > surplus)
+			most = surplus;
+		if (*needed > most)
+			*needed = most;
+		if (payer.is_file)
+			scope->file = payer.ino;
+		else
+			scope->tenant = payer.ino;
+	}
+	return true;
+}
+
+int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t needed, uint64_t *ret_demoted)
+{
+	struct scope scope = { .file = file->ino };
+
+	return demote_oldest(choice, file->engine, &scope, needed, ret_demoted);
+}
+
+/* Of who pays. *ret_more: somebody else may have to. */
+static int demote_of_payer(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed,
+			   uint64_t *ret_demoted, bool *ret_more)
+{
+	struct scope scope = { .tenant = tenant };
+	bool found = find_payer(engine, &choice->out, &scope, &needed);
+	bool lower = scope.tenant != tenant || scope.file;
+	int err = 0;
+
+	if (found)
+		err = demote_oldest(choice, engine, &scope, needed, ret_demoted);
+	*ret_more = !err && !*ret_demoted && lower;
+	if (*ret_more)
+		choice->out.ino[choice->out.count++] = scope.file ? scope.file : scope.tenant;
+	return err;
+}
+
+/* Nobody who has more than was promised gave anything. Below a max it is for the tenant itself that the oldest blocks
+ * go all the same. Below the mount they do if the budget is less than what was promised, and if nobody could be served
+ * for long otherwise: who has more may have pinned it. */
+static bool may_take_any(struct choice *choice, struct engine *engine, uint64_t tenant)
+{
+	uint64_t now = clock_ns();
+
+	if (!tenant_weighs(engine, tenant))
+		return false;
+	if (tenant)
+		return true;
+	if (now >= choice->gave_ns + STUCK_LONG_NS) /* the first time, or after a rest */
+		choice->gave_ns = now;
+	return budget_free(&engine->budget) < engine->config.block_bytes &&
+	       (!choice->out.count || now >= choice->gave_ns + STUCK_NS);
+}
+
+int choice_demote(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed, uint64_t *ret_demoted)
+{
+	const struct scope all = { .tenant = tenant };
+	bool more = true;
+	int err = 0;
+
+	*ret_demoted = 0;
+	for (int i = 0; i < PAYERS_TRIED && more && !err && !*ret_demoted; i++) {
+		uint64_t now = clock_ns();
+
+		if (now >= choice->out_until_ns || choice->out.count == PAYERS_OUT) {
+			choice->out.count = 0;
+			choice->out_until_ns = now + PAYERS_OUT_NS;
+		}
+		err = demote_of_payer(choice, engine, tenant, needed, ret_demoted, &more);
+	}
+	if (*ret_demoted && !tenant)
+		choice->gave_ns = clock_ns();
+	if (err || *ret_demoted || !may_take_any(choice, engine, tenant))
+		return err;
+	return demote_oldest(choice, engine, &all, needed, ret_demoted);
 }

@@ -38,7 +38,7 @@ static void relieve(struct engine *engine, uint64_t until_ns)
 
 		if (now < engine->demoter->retry_ns || (!first && now >= until_ns))
 			break;
-		err = choice_demote(&engine->demoter->choice, engine, needed, &demoted);
+		err = choice_demote(&engine->demoter->choice, engine, 0, needed, &demoted);
 		if (err) /* The store says why, once. Blocks stay resident, and it goes on by itself. */
 			engine->demoter->retry_ns = clock_ns() + RETRY_NS;
 		if (!demoted) { /* a large table is not counted all the time */
@@ -55,6 +55,7 @@ struct turn {
 	struct scan_pace pace;
 	uint64_t next_ns;
 	uint64_t relieved_ns; /* when room was last made, if it had to be */
+	bool near;            /* the budget is */
 };
 
 /* Among scans and splits, which may take long. */
@@ -76,7 +77,7 @@ static void scan_file(void *arg, struct ramfile *file)
 	uint64_t now = clock_ns();
 	bool wanted;
 
-	if (room_missing_of(file)) /* nobody else pays for it */
+	if (room_missing_of(file) || tenant_missing(file)) /* nobody else pays for it */
 		pace.hurry = pace.wanted = true;
 	lock_get(&file->lock);
 	file_visit(file, now);
@@ -123,12 +124,44 @@ static void relieve_file(void *arg, struct ramfile *file)
 		turn->next_ns = now;
 }
 
+/* A tenant that has come near to its max gives up blocks of its own. */
+static void relieve_tenants(struct turn *turn)
+{
+	struct engine *engine = turn->engine;
+	uint64_t ino = 0, missing, demoted;
+
+	while (tenant_next_near(engine, clock_ns(), &ino, &missing, &turn->next_ns)) {
+		uint64_t began_ns = clock_ns();
+		int err = 0;
+
+		if (began_ns < engine->demoter->retry_ns)
+			return;
+		err = choice_demote(&engine->demoter->choice, engine, ino, missing / engine->config.block_bytes + 1,
+				    &demoted);
+		if (err)
+			engine->demoter->retry_ns = clock_ns() + RETRY_NS;
+		if (demoted) {
+			room_announce(engine);
+			turn->next_ns = clock_ns(); /* it may have to give more */
+			relieve_between(turn);
+		} else {
+			uint64_t until_ns = clock_ns() + turn->pace.quick_ns / 2 + 4 * (clock_ns() - began_ns);
+
+			tenant_rest(engine, ino, until_ns);
+			if (until_ns < turn->next_ns)
+				turn->next_ns = until_ns;
+		}
+	}
+}
+
 /* Before anything has to be demoted: a huge page hides what of it is idle. */
 static void split_file(void *arg, struct ramfile *file)
 {
 	struct turn *turn = arg;
 	uint64_t now = clock_ns();
 
+	if (!turn->near && !room_missing_of(file) && !tenant_missing(file))
+		return;
 	if (huge_split_some(file, now))
 		turn->next_ns = now;
 	relieve_between(turn);
@@ -138,22 +171,22 @@ void demoter_step(struct engine *engine)
 {
 	uint64_t quick = atomic_load(&engine->min_idle_ns) / 2;
 	struct turn turn = { .engine = engine, .relieved_ns = clock_ns() };
-	bool near = budget_free(&engine->budget) < engine_near_bytes(engine);
 
+	turn.near = budget_free(&engine->budget) < engine_near_bytes(engine);
 	atomic_store(&engine->room.pressed, false);
 	if (quick < QUICK_MIN_NS)
 		quick = QUICK_MIN_NS;
 	if (quick > QUICK_MAX_NS)
 		quick = QUICK_MAX_NS;
 	turn.pace = (struct scan_pace){ .quick_ns = quick,
-					.slow_ns = near ? NEAR_NS : SLOW_NS,
+					.slow_ns = turn.near ? NEAR_NS : SLOW_NS,
 					.hurry = room_pressed(engine),
 					.wanted = room_wanted(engine) };
 	turn.next_ns = turn.relieved_ns + SLOW_NS;
-	if (near)
-		engine_each_resident(engine, split_file, &turn);
+	engine_each_resident(engine, split_file, &turn);
 	engine_each_resident(engine, scan_file, &turn);
 	engine_each_resident(engine, relieve_file, &turn);
+	relieve_tenants(&turn);
 	if (room_pressed(engine))
 		relieve(engine, turn.next_ns);
 	if (room_pressed(engine) && turn.next_ns > clock_ns() + quick)

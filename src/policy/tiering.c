@@ -54,6 +54,7 @@ int tiering_new(const struct engine_config *config, struct engine **ret)
 	lock_cond_init(&engine->unvisited);
 	TAILQ_INIT(&engine->files);
 	room_init(&engine->room);
+	tenants_init(&engine->tenants);
 	forget_init(&engine->forgetting);
 	if (config->run_demoter)
 		err = crew_new(&engine->crew);
@@ -90,6 +91,7 @@ void tiering_free(struct engine *engine)
 	retry_free(engine->retry); /* it may ask for read-ahead */
 	ahead_free(engine->ahead);
 	forget_fini(&engine->forgetting);
+	tenants_fini(&engine->tenants);
 	room_fini(&engine->room);
 	pthread_cond_destroy(&engine->unvisited);
 	lock_fini(&engine->lock);

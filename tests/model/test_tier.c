@@ -46,6 +46,7 @@
 #include "engine/ramfile.h"
 #include "engine/read.h"
 #include "engine/resize.h"
+#include "engine/tenant.h"
 #include "engine/write.h"
 #include "map/holds.h"
 #include "policy/demoter.h"
@@ -86,7 +87,8 @@ struct model {
 	struct ramfile *file;
 	uint64_t ino, next_ino;
 	struct other other;
-	bool cloning; /* nobody writes */
+	struct tenant tenant[2]; /* inner and outer */
+	bool cloning;            /* nobody writes */
 	struct process *process[PROCESSES];
 	uint64_t next_holder;
 	uint64_t size;
@@ -1076,6 +1078,43 @@ static void op_seek(void)
 	}
 }
 
+/* The file comes to be charged to a tenant, and that to another one, with a max that may be less than it has. */
+static void op_share(void)
+{
+	struct tenant *inner = &model.tenant[0], *outer = &model.tenant[1];
+
+	tenants_begin(model.engine);
+	for (int i = 0; i < 2; i++) {
+		struct tenant_share share = { .max_bytes = rnd(2) ? UINT64_MAX : (1 + rnd(12)) * model.block_bytes,
+					      .min_bytes = rnd(2) * rnd(8) * model.block_bytes,
+					      .weight = (uint32_t)rnd(300) };
+
+		model.tenant[i].ino = 1000 + (uint64_t)i;
+		tenants_put(model.engine, &model.tenant[i], i ? NULL : outer, &share);
+	}
+	tenants_place(model.file, rnd(4) ? inner : rnd(2) ? outer : NULL);
+	if (model.other.file)
+		tenants_place(model.other.file, rnd(2) ? outer : NULL);
+	tenants_end(model.engine);
+}
+
+static uint64_t charged(struct ramfile *file)
+{
+	LOCK_SCOPE(&model.engine->tenants.lock);
+
+	return file && file->charge.tenant ? file->charge.bytes : 0;
+}
+
+static void check_charges(void)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&model.bringing);
+	if (!tenant_used(model.engine, 1001, &bytes))
+		ck_assert_uint_eq(bytes, charged(model.file) + charged(model.other.file));
+	pthread_mutex_unlock(&model.bringing);
+}
+
 static void one_step(void)
 {
 	uint64_t choice = rnd(1000);
@@ -1088,6 +1127,8 @@ static void one_step(void)
 		op_fresh();
 	if (rnd(100) < 2)
 		op_clone();
+	if (rnd(100) < 2)
+		op_share();
 	if (choice < 440) {
 		op_touch();
 		op_plain();
@@ -1172,6 +1213,7 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct hold
 	for (model.steps = 0; model.steps < steps; model.steps++) {
 		one_step();
 		file_check(model.file);
+		check_charges();
 		ramfile_figures(model.file, &figures);
 		huge_bytes = figures.huge_bytes > huge_bytes ? figures.huge_bytes : huge_bytes;
 		if (holds)

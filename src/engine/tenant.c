@@ -1,0 +1,333 @@
+/* Tenants are few and their tree is flat, so a charge walks up it under one lock for all: it costs less than what the
+ * block costs that is charged. */
+#include "engine/tenant.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "engine/engine.h"
+#include "engine/file.h"
+
+/* Of a limit. */
+#define KEPT_MIN (UINT64_C(512) << 10)
+#define KEPT_MAX (UINT64_C(64) << 20)
+
+uint64_t tenant_kept_of(uint64_t limit_bytes)
+{
+	uint64_t kept = limit_bytes / 16;
+
+	return kept < KEPT_MIN ? KEPT_MIN : kept < KEPT_MAX ? kept : KEPT_MAX;
+}
+
+void tenants_init(struct tenants *tenants)
+{
+	lock_init(&tenants->lock, LOCK_RANK_TENANTS);
+	TAILQ_INIT(&tenants->list);
+}
+
+void tenants_fini(struct tenants *tenants)
+{
+	lock_fini(&tenants->lock);
+}
+
+/* --- the tree ------------------------------------------------------------------------------------------------ */
+
+static void add_along(struct tenant *tenant, uint64_t bytes)
+{
+	for (; tenant; tenant = tenant->up)
+		tenant->used_bytes += bytes;
+}
+
+static void take_along(struct tenant *tenant, uint64_t bytes)
+{
+	for (; tenant; tenant = tenant->up) {
+		assert(tenant->used_bytes >= bytes);
+		tenant->used_bytes -= bytes;
+	}
+}
+
+static const struct tenant *ancestor(const struct tenant *tenant, const struct tenant *below)
+{
+	while (below && below != tenant)
+		below = below->up;
+	return below;
+}
+
+static struct tenant *find(struct engine *engine, uint64_t ino)
+{
+	struct tenant *tenant;
+
+	TAILQ_FOREACH(tenant, &engine->tenants.list, link)
+		if (tenant->ino == ino)
+			return tenant;
+	return NULL;
+}
+
+static uint64_t missing_of(const struct tenant *tenant)
+{
+	uint64_t max = tenant->share.max_bytes, kept = tenant_kept_of(max);
+
+	return max == UINT64_MAX || tenant->used_bytes + kept / 2 <= max ? 0 : tenant->used_bytes + kept - max;
+}
+
+void tenants_begin(struct engine *engine)
+{
+	lock_get(&engine->tenants.lock);
+	TAILQ_INIT(&engine->tenants.list);
+}
+
+void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share)
+{
+	tenant->up = up;
+	tenant->share = *share;
+	tenant->weighs = false;
+	tenant->depth = 0;
+	tenant->below_bytes = 0;
+	tenant->used_bytes = 0;
+	TAILQ_INSERT_TAIL(&engine->tenants.list, tenant, link);
+}
+
+void tenants_place(struct ramfile *file, struct tenant *tenant)
+{
+	file->charge.tenant = tenant;
+	add_along(tenant, file->charge.bytes);
+}
+
+/* From the deepest ones up. */
+static void sum_promises(struct tenants *tenants)
+{
+	unsigned int deepest = 0;
+	struct tenant *tenant, *up;
+
+	TAILQ_FOREACH(tenant, &tenants->list, link) {
+		for (up = tenant->up; up; up = up->up)
+			tenant->depth++;
+		deepest = tenant->depth > deepest ? tenant->depth : deepest;
+	}
+	for (unsigned int depth = deepest + 1; depth-- > 0;)
+		TAILQ_FOREACH(tenant, &tenants->list, link) {
+			uint64_t own = tenant->share.min_bytes;
+
+			if (tenant->depth != depth)
+				continue;
+			tenant->promised_bytes = own > tenant->below_bytes ? own : tenant->below_bytes;
+			if (tenant->up)
+				tenant->up->below_bytes += tenant->promised_bytes;
+		}
+}
+
+void tenants_end(struct engine *engine)
+{
+	struct tenant *tenant, *up;
+
+	sum_promises(&engine->tenants);
+	engine->tenants.weighs = false;
+	TAILQ_FOREACH(tenant, &engine->tenants.list, link) {
+		if (!tenant->share.min_bytes && !tenant->share.weight)
+			continue;
+		engine->tenants.weighs = true;
+		for (up = tenant->up; up; up = up->up)
+			up->weighs = true;
+	}
+	lock_put(&engine->tenants.lock);
+}
+
+void tenant_place(struct ramfile *file, struct tenant *tenant)
+{
+	LOCK_SCOPE(&file->engine->tenants.lock);
+
+	take_along(file->charge.tenant, file->charge.bytes);
+	tenants_place(file, tenant);
+}
+
+/* --- charging ------------------------------------------------------------------------------------------------ */
+
+/* Under the lock. A file that alone is larger than what is kept free has to get on, too. */
+static bool allows(const struct tenant *tenant, uint64_t bytes, enum budget_need need)
+{
+	for (; tenant; tenant = tenant->up) {
+		uint64_t max = tenant->share.max_bytes;
+		uint64_t kept = need == BUDGET_MUST ? 0 : tenant_kept_of(max);
+
+		if (max != UINT64_MAX && tenant->used_bytes + bytes + kept > max)
+			return false;
+	}
+	return true;
+}
+
+static bool tell_near(struct tenant *tenant)
+{
+	bool news = false;
+
+	for (; tenant; tenant = tenant->up)
+		if (!tenant->near && missing_of(tenant))
+			news = tenant->near = true;
+	return news;
+}
+
+bool tenant_charge(struct ramfile *file, uint64_t bytes, enum budget_need need, bool *ret_near)
+{
+	LOCK_SCOPE(&file->engine->tenants.lock);
+
+	if (!allows(file->charge.tenant, bytes, need))
+		return false;
+	file->charge.bytes += bytes;
+	add_along(file->charge.tenant, bytes);
+	*ret_near = tell_near(file->charge.tenant);
+	return true;
+}
+
+bool tenant_charge_anyway(struct ramfile *file, uint64_t bytes)
+{
+	LOCK_SCOPE(&file->engine->tenants.lock);
+
+	file->charge.bytes += bytes;
+	add_along(file->charge.tenant, bytes);
+	return tell_near(file->charge.tenant);
+}
+
+void tenant_discharge(struct ramfile *file, uint64_t bytes)
+{
+	LOCK_SCOPE(&file->engine->tenants.lock);
+
+	assert(file->charge.bytes >= bytes);
+	file->charge.bytes -= bytes;
+	take_along(file->charge.tenant, bytes);
+}
+
+bool tenant_allows(struct ramfile *file, uint64_t bytes)
+{
+	LOCK_SCOPE(&file->engine->tenants.lock);
+
+	return allows(file->charge.tenant, bytes, BUDGET_MUST);
+}
+
+uint64_t tenant_promisable(struct engine *engine)
+{
+	uint64_t dram = atomic_load(&engine->budget.limit_bytes), kept = budget_reserve_bytes(&engine->budget);
+
+	return dram > kept ? dram - kept : 0;
+}
+
+/* --- for who makes room -------------------------------------------------------------------------------------- */
+
+bool tenant_next_near(struct engine *engine, uint64_t now_ns, uint64_t *ino, uint64_t *ret_missing, uint64_t *due_ns)
+{
+	struct tenant *tenant, *next = NULL;
+
+	LOCK_SCOPE(&engine->tenants.lock);
+	TAILQ_FOREACH(tenant, &engine->tenants.list, link) {
+		tenant->near = missing_of(tenant) > 0;
+		if (!tenant->near || tenant->ino <= *ino || (next && tenant->ino > next->ino))
+			continue;
+		if (tenant->rest_until_ns <= now_ns)
+			next = tenant;
+		else if (tenant->rest_until_ns < *due_ns)
+			*due_ns = tenant->rest_until_ns;
+	}
+	if (!next)
+		return false;
+	*ino = next->ino;
+	*ret_missing = missing_of(next);
+	return true;
+}
+
+void tenant_rest(struct engine *engine, uint64_t ino, uint64_t until_ns)
+{
+	struct tenant *tenant;
+
+	LOCK_SCOPE(&engine->tenants.lock);
+	tenant = find(engine, ino);
+	if (tenant)
+		tenant->rest_until_ns = until_ns;
+}
+
+uint64_t tenant_missing(struct ramfile *file)
+{
+	uint64_t most = 0;
+
+	LOCK_SCOPE(&file->engine->tenants.lock);
+	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
+		if (missing_of(tenant) > most)
+			most = missing_of(tenant);
+	return most;
+}
+
+bool tenant_covers(struct engine *engine, uint64_t ino, struct ramfile *file)
+{
+	const struct tenant *tenant;
+
+	if (!ino)
+		return true;
+	LOCK_SCOPE(&engine->tenants.lock);
+	tenant = find(engine, ino);
+	return tenant && ancestor(tenant, file->charge.tenant);
+}
+
+bool tenant_above(struct ramfile *file, uint64_t *ino, uint64_t *ret_max_bytes)
+{
+	const struct tenant *tenant;
+
+	LOCK_SCOPE(&file->engine->tenants.lock);
+	tenant = file->charge.tenant;
+	while (*ino && tenant && tenant->ino != *ino)
+		tenant = tenant->up;
+	if (*ino && tenant)
+		tenant = tenant->up;
+	if (!tenant)
+		return false;
+	*ino = tenant->ino;
+	*ret_max_bytes = tenant->share.max_bytes;
+	return true;
+}
+
+bool tenant_weighs(struct engine *engine, uint64_t ino)
+{
+	const struct tenant *tenant;
+
+	LOCK_SCOPE(&engine->tenants.lock);
+	if (!ino)
+		return engine->tenants.weighs;
+	tenant = find(engine, ino);
+	return tenant && tenant->weighs;
+}
+
+bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file, struct tenant_payer *ret)
+{
+	const struct tenant *top, *tenant;
+
+	LOCK_SCOPE(&engine->tenants.lock);
+	top = above ? find(engine, above) : NULL;
+	if (above && !top)
+		return false;
+	tenant = file->charge.tenant;
+	if (tenant == top) {
+		*ret = (struct tenant_payer){
+			.ino = file->ino, .is_file = true, .used_bytes = file->charge.bytes, .weight = TENANT_WEIGHT
+		};
+		return true;
+	}
+	while (tenant && tenant->up != top)
+		tenant = tenant->up;
+	if (!tenant)
+		return false;
+	*ret = (struct tenant_payer){
+		.ino = tenant->ino,
+		.used_bytes = tenant->used_bytes,
+		.min_bytes = tenant->promised_bytes,
+		.weight = tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT,
+	};
+	return true;
+}
+
+int tenant_used(struct engine *engine, uint64_t ino, uint64_t *ret_bytes)
+{
+	const struct tenant *tenant;
+
+	LOCK_SCOPE(&engine->tenants.lock);
+	tenant = find(engine, ino);
+	if (!tenant)
+		return -ENOENT;
+	*ret_bytes = tenant->used_bytes;
+	return 0;
+}

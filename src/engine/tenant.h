@@ -1,0 +1,122 @@
+/* engine/tenant.h - whose DRAM it is: tenants, which have a share of the budget, and what of it is charged to each.
+ *
+ * A tenant is a directory or a RAM file for which a share was set (names/shares.h). Tenants make a tree. A RAM file is
+ * charged to one of them, the nearest, or to none; what is charged to a tenant is charged to all above it, too.
+ *
+ *   mount --- /acme (max 8G) --- /acme/vm0 (min 2G)      vm0's blocks count in both, vm1's in /acme
+ *         |                  `-- vm1
+ *         `-- vm2                                        in none: the budget alone counts
+ *
+ * max    is never exceeded, but for what is found in DRAM at a start, write back of plain mappings, and a max that was
+ *        lowered. Whoever is charged to it waits; no other does. Part of it is kept free for faults by demoting its own
+ *        blocks.
+ * min    is not taken to make room for others: what is demoted for their sake is somebody's who has more. But for a
+ *        budget that was lowered below what is promised, and where all who have more gave nothing for seconds.
+ * weight divides what is above the minimums when DRAM is short (policy/payer.h).
+ *
+ * Bytes. Thread-safety: all functions, from any thread; none blocks. The tree is changed by one caller at a time, who
+ * holds the lock of names/.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "base/lock.h"
+#include "mem/budget.h"
+
+struct engine;
+struct ramfile;
+
+#define TENANT_WEIGHT 100 /* of who has said none */
+
+struct tenant_share {
+	uint64_t min_bytes;
+	uint64_t max_bytes; /* UINT64_MAX: none */
+	uint32_t weight;    /* 0: none was said, which is TENANT_WEIGHT */
+};
+
+struct tenant {
+	uint64_t ino;      /* immutable */
+	struct tenant *up; /* under the lock of tenants, as all that follows. NULL: the mount */
+	struct tenant_share share;
+	unsigned int depth;
+	uint64_t promised_bytes; /* its min, or what is promised within it if that is more */
+	uint64_t below_bytes;    /* the latter */
+	bool weighs;             /* somebody below it has a min, or a weight */
+	bool near;               /* the demoter was told that it has come near to its max */
+	uint64_t rest_until_ns;  /* nothing of it could be demoted */
+	uint64_t used_bytes;
+	TAILQ_ENTRY(tenant) link;
+};
+
+/* The engine's part. */
+struct tenants {
+	struct lock lock;
+	TAILQ_HEAD(, tenant) list;
+	bool weighs; /* some tenant below the mount has a min, or a weight */
+};
+
+/* A file's part, under the lock of tenants. */
+struct charge {
+	struct tenant *tenant; /* NULL: none */
+	uint64_t bytes;
+};
+
+void tenants_init(struct tenants *tenants);
+void tenants_fini(struct tenants *tenants);
+
+/* --- the tree --- */
+
+/* Begin forgets the tree, and from there to end nobody is charged: all tenants are put, those above first or last, then
+ * all files that are charged to one are placed. */
+void tenants_begin(struct engine *engine);
+void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share);
+void tenants_place(struct ramfile *file, struct tenant *tenant);
+void tenants_end(struct engine *engine);
+/* One file of a tree that stays. NULL: out of it, before whoever places files loses sight of it. */
+void tenant_place(struct ramfile *file, struct tenant *tenant);
+
+/* --- charging --- */
+
+/* False, and nothing is charged: a max above it does not allow it. need: MUST may use what is kept free. *ret_near: one
+ * of them has come near to its max, and nobody was told yet. */
+bool tenant_charge(struct ramfile *file, uint64_t bytes, enum budget_need need, bool *ret_near);
+/* Whatever a max says. True: as *ret_near. */
+bool tenant_charge_anyway(struct ramfile *file, uint64_t bytes);
+void tenant_discharge(struct ramfile *file, uint64_t bytes);
+/* What tenant_charge() would answer to a fault. */
+bool tenant_allows(struct ramfile *file, uint64_t bytes);
+/* What of a limit is kept free for faults. */
+uint64_t tenant_kept_of(uint64_t limit_bytes);
+/* Bytes that all mins together may promise: the budget without what is kept free for faults. */
+uint64_t tenant_promisable(struct engine *engine);
+
+/* --- for who makes room; a tenant is named by its number, and 0 is the mount --- */
+
+/* The next tenant behind *ino that is near to its max and does not rest: *ino, and what its files have to give up.
+ * False: no more. *due_ns becomes less if one rests until before it. */
+bool tenant_next_near(struct engine *engine, uint64_t now_ns, uint64_t *ino, uint64_t *ret_missing, uint64_t *due_ns);
+void tenant_rest(struct engine *engine, uint64_t ino, uint64_t until_ns);
+/* What tenants that the file is charged to have to give up, because they are near to their max; 0: they are not. */
+uint64_t tenant_missing(struct ramfile *file);
+/* The file is charged to it, or to one below it. */
+bool tenant_covers(struct engine *engine, uint64_t ino, struct ramfile *file);
+/* The tenants that the file is charged to, upwards: *ino is the one behind that number, from 0 on. False: no more. */
+bool tenant_above(struct ramfile *file, uint64_t *ino, uint64_t *ret_max_bytes);
+/* It matters who below it pays: a min or a weight was set there. */
+bool tenant_weighs(struct engine *engine, uint64_t ino);
+
+/* Who pays for a file below a tenant. */
+struct tenant_payer {
+	uint64_t ino;
+	bool is_file; /* that is charged to the tenant itself; else a tenant just below it */
+	uint64_t used_bytes;
+	uint64_t min_bytes; /* what is promised */
+	uint32_t weight;
+};
+/* False: the file is not charged to that tenant. */
+bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file, struct tenant_payer *ret);
+/* What is charged to it. -ENOENT: it is none. */
+int tenant_used(struct engine *engine, uint64_t ino, uint64_t *ret_bytes);

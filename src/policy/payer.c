@@ -1,0 +1,61 @@
+#include "policy/payer.h"
+
+#include "engine/engine.h"
+#include "engine/file.h"
+
+struct search {
+	struct engine *engine;
+	uint64_t above;
+	const struct payers_out *out;
+	bool found;
+	struct tenant_payer first;        /* pays least */
+	double first_price, second_price; /* second: of the next one; 0: there is none */
+};
+
+static bool is_out(const struct payers_out *out, uint64_t ino)
+{
+	for (size_t i = 0; i < out->count; i++)
+		if (out->ino[i] == ino)
+			return true;
+	return false;
+}
+
+/* Each file leads to its payer, so one with many files is met many times. */
+static void weigh(void *arg, struct ramfile *file)
+{
+	struct search *search = arg;
+	struct tenant_payer payer;
+	double price;
+
+	if (!tenant_payer_of(search->engine, search->above, file, &payer) || is_out(search->out, payer.ino) ||
+	    (search->found && payer.ino == search->first.ino))
+		return;
+	if (payer.used_bytes <= payer.min_bytes)
+		return;
+	price = payer.weight / (double)(payer.used_bytes - payer.min_bytes);
+	if (!search->found || price < search->first_price) {
+		search->second_price = search->found ? search->first_price : 0;
+		search->first_price = price;
+		search->first = payer;
+		search->found = true;
+	} else if (search->second_price == 0 || price < search->second_price) {
+		search->second_price = price;
+	}
+}
+
+bool payer_find(struct engine *engine, uint64_t above, const struct payers_out *out, struct payer *ret)
+{
+	struct search search = { .engine = engine, .above = above, .out = out };
+	uint64_t surplus, left;
+
+	engine_each_resident(engine, weigh, &search);
+	if (!search.found)
+		return false;
+	surplus = search.first.used_bytes - search.first.min_bytes;
+	left = search.second_price > 0 ? (uint64_t)(search.first.weight / search.second_price) : 0;
+	*ret = (struct payer){ .ino = search.first.ino,
+			       .is_file = search.first.is_file,
+			       .most_bytes = surplus > left ? surplus - left : 0,
+			       .surplus_bytes = surplus };
+	return true;
+}
