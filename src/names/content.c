@@ -16,6 +16,7 @@
 #include "engine/resize.h"
 #include "names/inode.h"
 #include "names/names.h"
+#include "names/placed.h"
 #include "names/record.h"
 #include "names/tree.h"
 
@@ -198,6 +199,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	lock_get(&ns->lock);
 	inode->file = file;
 	inode->plain = plain;
+	placed_file(ns, inode);
 	ns_set_idle(ns, inode);
 	return err;
 }

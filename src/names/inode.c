@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "engine/mappers.h"
 #include "engine/ramfile.h"
+#include "names/placed.h"
 #include "names/record.h"
 #include "names/tree.h"
 
@@ -146,6 +147,25 @@ static int destroy_content(struct ns *ns, struct tree_inode *inode)
 	return err < 0 ? err : ramfile_destroy(inode->file);
 }
 
+/* It is not found in the tree any more. */
+static void leave_shares(struct ns *ns, struct tree_inode *inode)
+{
+	placed_out(inode);
+	placed_end(ns, inode);
+	if (!inode->share)
+		return;
+	ns->share_count--;
+	placed_all(ns);
+}
+
+static void drop_share(struct tree_inode *inode, struct record_batch *batch)
+{
+	struct share nothing = share_nothing();
+
+	if (inode->share)
+		record_batch_share(batch, inode->ino, &nothing);
+}
+
 void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 {
 	struct record_batch batch = { .count = 0 };
@@ -157,12 +177,14 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 		return;
 	ns->survivors -= inode->survivor ? 1 : 0;
 	tree_inode_take(&ns->tree, inode);
+	leave_shares(ns, inode);
 	lock_put(&ns->lock);
 	err = destroy_content(ns, inode);
 	lock_get(&ns->lock);
 	/* The record goes last: as long as it is there, the next load removes what is left. */
 	if (err == 0) {
 		record_batch_drop_inode(&batch, inode->ino);
+		drop_share(inode, &batch);
 		ns_change_begin(ns);
 		err = ns_change_commit(ns, &batch, false);
 		ns_change_end(ns);

@@ -31,6 +31,9 @@ struct ns {
 	struct tree tree;
 	uint64_t next_ino;
 	unsigned int survivors; /* inodes that are one */
+	size_t share_count;     /* inodes that have a share */
+	bool placed;            /* files are charged to tenants */
+	size_t nameless;        /* inodes that live where their last name was */
 };
 
 /* A change: begin, one commit or more, end. commit: errors of the store, and nothing was changed then. */

@@ -10,10 +10,12 @@
 #include "engine/file.h"
 #include "engine/mappers.h"
 #include "engine/ramfile.h"
+#include "engine/tenant.h"
 #include "names/content.h"
 #include "names/inode.h"
 #include "names/names.h"
 #include "names/outcome.h"
+#include "names/placed.h"
 #include "names/record.h"
 #include "names/tree.h"
 #include "policy/demand.h"
@@ -68,6 +70,32 @@ static int load_entry(void *arg, const void *key, size_t key_len, const void *va
 	return err;
 }
 
+static int load_share(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	struct ns *ns = arg;
+	struct tree_inode *inode;
+	struct share share;
+	uint64_t ino;
+	int err = record_parse_share(key, key_len, value, value_len, &ino, &share);
+
+	if (err < 0)
+		return err;
+	inode = tree_inode(&ns->tree, ino);
+	if (!inode) { /* a program that knows nothing of shares has removed it; no other one will have the number */
+		log_warn("a share of inode %llu, which is gone, is left out", (unsigned long long)ino);
+		return 0;
+	}
+	if (inode->share)
+		return -EBADMSG;
+	inode->share = malloc(sizeof(*inode->share));
+	inode->tenant = calloc(1, sizeof(*inode->tenant));
+	if (!inode->share || !inode->tenant)
+		return -ENOMEM;
+	*inode->share = share;
+	ns->share_count++;
+	return 0;
+}
+
 /* Link counts are what the names say; a record that differs is damaged. The way up from everything ends at the root. */
 static int check_inode(const struct ns *ns, struct tree_inode *inode)
 {
@@ -114,6 +142,7 @@ static int load_tree(struct ns *ns)
 		{ RECORD_PREFIX_SUPER, load_super },
 		{ RECORD_PREFIX_INODE, load_inode },
 		{ RECORD_PREFIX_ENTRY, load_entry },
+		{ RECORD_PREFIX_SHARE, load_share },
 	};
 	int err = 0;
 
@@ -299,6 +328,9 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 	if (config->takes_over)
 		inherit_all(ns);
 	keep_promises(ns);
+	lock_get(&ns->lock);
+	placed_all(ns);
+	lock_put(&ns->lock);
 	err = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
 	if (err == 0 && !config->takes_over)
 		err = reap_orphans(ns);
@@ -335,6 +367,10 @@ void ns_free(struct ns *ns)
 
 	if (!ns)
 		return;
+	HASH_ITER(hh, ns->tree.inodes, inode, next)
+		placed_out(inode);
+	tenants_begin(ns->engine);
+	tenants_end(ns->engine);
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		ramfile_unload(inode->file);
 	}
@@ -501,6 +537,7 @@ static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *
 			  path, strerror(-err));
 		return err;
 	}
+	placed_out(inode);
 	ramfile_unload(inode->file);
 	inode->file = NULL;
 	return 0;

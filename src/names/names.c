@@ -9,7 +9,9 @@
 #include "names/content.h"
 #include "names/inode.h"
 #include "names/outcome.h"
+#include "names/placed.h"
 #include "names/record.h"
+#include "names/shares.h"
 #include "names/tree.h"
 
 /* ---- looking ---- */
@@ -256,6 +258,11 @@ int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid
 	return err;
 }
 
+static bool has_more_names(const struct tree_inode *inode)
+{
+	return S_ISREG(inode->rec.mode) && inode->rec.nlink > 1;
+}
+
 static int link_in(struct ns *ns, struct tree_inode *inode, struct tree_inode *dir, const char *name)
 {
 	struct record_batch batch = { .count = 0 };
@@ -300,6 +307,8 @@ int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, stru
 		err = -EMLINK;
 	if (err == 0)
 		err = check_place(ns, parent, name, &dir);
+	if (err == 0 && !placed_alike(ns, dir, placed_in(ns, inode)))
+		err = -EXDEV; /* all its names are in one tenant */
 	if (err == 0)
 		err = link_in(ns, inode, dir, name);
 	if (err == 0)
@@ -337,6 +346,8 @@ static int remove_entry(struct ns *ns, struct tree_inode *dir, struct tree_entry
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
 		return err;
+	if (!rec.nlink)
+		placed_leave(ns, inode, dir);
 	tree_entry_remove(&ns->tree, entry);
 	inode->rec.nlink = rec.nlink;
 	inode->rec.ctime = rec.ctime;
@@ -427,6 +438,17 @@ static int rename_check(const struct rename *r, unsigned int flags)
 }
 
 /* Records of both directories; the same one is written once. */
+static int rename_check_shares(struct ns *ns, const struct rename *r, unsigned int flags)
+{
+	struct tree_inode *other = flags & RENAME_EXCHANGE ? r->to->child : NULL;
+
+	if (r->dir == r->new_dir || placed_alike(ns, r->dir, r->new_dir))
+		return 0;
+	if (has_more_names(r->from->child) || (other && has_more_names(other)))
+		return -EXDEV;
+	return shares_may_move(ns, r->from->child, r->new_dir, other, r->dir);
+}
+
 static void rename_batch_dirs(struct record_batch *batch, const struct rename *r, struct record_inode *dir_rec,
 			      struct record_inode *new_dir_rec, int dir_links, int new_dir_links)
 {
@@ -463,6 +485,8 @@ static int rename_exchange(struct ns *ns, const struct rename *r)
 	r->new_dir->rec = new_dir_rec;
 	tree_entry_set_child(r->from, b);
 	tree_entry_set_child(r->to, a);
+	placed_move(ns, a, r->dir);
+	placed_move(ns, b, r->new_dir);
 	return 0;
 }
 
@@ -503,10 +527,13 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	if (replaced) {
 		replaced->rec.nlink = replaced_rec.nlink;
 		replaced->rec.ctime = replaced_rec.ctime;
+		if (!replaced_rec.nlink)
+			placed_leave(ns, replaced, r->new_dir);
 		tree_entry_set_child(r->to, inode);
 	} else {
 		tree_entry_show(entry);
 	}
+	placed_move(ns, inode, r->dir);
 	return 0;
 }
 
@@ -525,6 +552,8 @@ int ns_rename(struct ns *ns, uint64_t parent, const char *name, uint64_t new_par
 	err = rename_find(ns, &r, parent, new_parent, flags);
 	if (err == 0)
 		err = rename_check(&r, flags);
+	if (err == 0)
+		err = rename_check_shares(ns, &r, flags);
 	/* Two names of one file: nothing to do, says POSIX. */
 	if (err == 0 && !(r.to && r.to->child == r.from->child)) {
 		if (flags & RENAME_EXCHANGE) {

@@ -10,6 +10,8 @@
 #define RECORD_VERSION 1
 #define RECORD_INODE_VERSION 2
 #define OUTCOME_KEY_LEN 7
+#define SHARE_HEAD_LEN 8
+#define SHARE_ROW_LEN 16
 #define FLAG_DIRTY (1U << 0)
 #define FLAG_LOST (1U << 1)
 #define FLAG_KEPT (1U << 2)
@@ -189,6 +191,30 @@ void record_batch_drop_outcome(struct record_batch *batch, uint32_t session, uin
 	batch_add_outcome(batch, session, slot, &value);
 }
 
+void record_batch_share(struct record_batch *batch, uint64_t ino, const struct share *share)
+{
+	uint8_t *value;
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_SHARE, &value);
+	uint8_t *at = value + SHARE_HEAD_LEN;
+
+	put_key64((uint8_t *)change->key + 1, ino);
+	change->key_len += 8;
+	memset(value, 0, RECORD_SHARE_MAX);
+	value[0] = RECORD_VERSION;
+	for (unsigned int i = 0; i < SHARE_COUNT; i++) {
+		if (share->value[i] == SHARE_NONE)
+			continue;
+		value[1]++;
+		at[0] = share_spec((enum share_id)i)->number;
+		put64(at + 8, share->value[i]);
+		at += SHARE_ROW_LEN;
+	}
+	if (!value[1])
+		return;
+	change->value = value;
+	change->value_len = (size_t)(at - value);
+}
+
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable)
 {
 	return store->meta->put(store, batch->change, batch->count, durable);
@@ -291,5 +317,32 @@ int record_parse_outcome(const void *key, size_t key_len, const void *value, siz
 	*ret_slot = be16toh(slot);
 	*ret_request = get64(v + 8);
 	*ret_ino = get64(v + 16);
+	return 0;
+}
+
+int record_parse_share(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
+		       struct share *ret)
+{
+	const uint8_t *v = value, *at = v + SHARE_HEAD_LEN;
+	struct share share = share_nothing();
+	enum share_id id;
+
+	if (value_len < SHARE_HEAD_LEN || key_len != 9 || get_key64((const uint8_t *)key + 1) == 0)
+		return -EBADMSG;
+	if (v[0] != RECORD_VERSION)
+		return -EPROTONOSUPPORT;
+	if (!v[1] || value_len != SHARE_HEAD_LEN + (size_t)v[1] * SHARE_ROW_LEN)
+		return -EBADMSG;
+	for (unsigned int i = 0; i < v[1]; i++, at += SHARE_ROW_LEN) {
+		if (share_of_number(at[0], &id))
+			return -EPROTONOSUPPORT;
+		if (share.value[id] != SHARE_NONE || !share_may_be(id, get64(at + 8)))
+			return -EBADMSG;
+		share.value[id] = get64(at + 8);
+	}
+	if (!share_makes_sense(&share))
+		return -EBADMSG;
+	*ret_ino = get_key64((const uint8_t *)key + 1);
+	*ret = share;
 	return 0;
 }

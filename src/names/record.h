@@ -14,6 +14,7 @@
 #include <time.h>
 
 #include "cold/meta.h"
+#include "names/share.h"
 
 /* What of an inode persists. */
 struct record_inode {
@@ -34,10 +35,13 @@ struct record_inode {
 #define RECORD_PREFIX_ENTRY 'D'
 #define RECORD_PREFIX_SUPER 'S'
 #define RECORD_PREFIX_OUTCOME 'R'
+#define RECORD_PREFIX_SHARE 'H'
 
 #define RECORD_INODE_LEN 80
 #define RECORD_SUPER_LEN 16
 #define RECORD_OUTCOME_LEN 24
+#define RECORD_SHARE_MAX (8 + 16 * SHARE_COUNT)
+#define RECORD_VALUE_MAX (RECORD_SHARE_MAX > RECORD_INODE_LEN ? RECORD_SHARE_MAX : RECORD_INODE_LEN)
 #define RECORD_KEY_MAX (1 + 8 + NAME_MAX)
 #define RECORD_BATCH_MAX 8
 
@@ -45,7 +49,7 @@ struct record_inode {
 struct record_batch {
 	struct meta_change change[RECORD_BATCH_MAX];
 	uint8_t key[RECORD_BATCH_MAX][RECORD_KEY_MAX];
-	uint8_t value[RECORD_BATCH_MAX][RECORD_INODE_LEN];
+	uint8_t value[RECORD_BATCH_MAX][RECORD_VALUE_MAX];
 	size_t count;
 };
 
@@ -56,6 +60,8 @@ void record_batch_drop_entry(struct record_batch *batch, uint64_t parent, const 
 void record_batch_super(struct record_batch *batch, uint64_t next_ino);
 void record_batch_outcome(struct record_batch *batch, uint32_t session, uint16_t slot, uint64_t request, uint64_t ino);
 void record_batch_drop_outcome(struct record_batch *batch, uint32_t session, uint16_t slot);
+/* Drops it if the share says nothing. */
+void record_batch_share(struct record_batch *batch, uint64_t ino, const struct share *share);
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable);
 
 int record_parse_inode(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
@@ -65,3 +71,5 @@ int record_parse_entry(const void *key, size_t key_len, const void *value, size_
 int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino);
 int record_parse_outcome(const void *key, size_t key_len, const void *value, size_t value_len, uint32_t *ret_session,
 			 uint16_t *ret_slot, uint64_t *ret_request, uint64_t *ret_ino);
+int record_parse_share(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
+		       struct share *ret);

@@ -22,8 +22,7 @@ void tree_fini(struct tree *tree)
 	}
 	HASH_ITER(hh, tree->inodes, inode, next_inode) {
 		HASH_DELETE(hh, tree->inodes, inode);
-		free(inode->entries);
-		free(inode);
+		tree_inode_free(inode);
 	}
 }
 
@@ -63,6 +62,8 @@ void tree_inode_free(struct tree_inode *inode)
 	if (!inode)
 		return;
 	free(inode->entries);
+	free(inode->share);
+	free(inode->tenant);
 	free(inode);
 }
 

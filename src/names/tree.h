@@ -17,6 +17,7 @@
 #include "names/record.h"
 
 struct ramfile;
+struct tenant;
 
 struct tree_entry {
 	struct tree_inode *dir; /* immutable, as is key */
@@ -36,11 +37,16 @@ struct tree_inode {
 	uint64_t ino;            /* immutable */
 	struct record_inode rec; /* the record; newer than the store's if unsaved */
 	bool unsaved;
-	bool inherited;   /* the kernel may have references and opens of it from an earlier daemon */
-	bool plain;       /* ... and one of those opens counts as cached */
-	bool survivor;    /* had no name left when it was loaded, and a process still maps it */
-	bool busy;        /* its RAM file is being loaded, resized or removed, without the lock */
-	uint64_t lookups; /* references of the kernel */
+	bool inherited;              /* the kernel may have references and opens of it from an earlier daemon */
+	bool plain;                  /* ... and one of those opens counts as cached */
+	bool survivor;               /* had no name left when it was loaded, and a process still maps it */
+	bool busy;                   /* its RAM file is being loaded, resized or removed, without the lock */
+	uint64_t lookups;            /* references of the kernel */
+	struct share *share;         /* NULL: nothing is said */
+	struct tenant *tenant;       /* has it in the engine; NULL as well then */
+	struct tenant *tenant_to_be; /* for placed_all() alone, as next_placed is */
+	struct tree_inode *next_placed;
+	uint64_t home_ino; /* of the directory of its last name; 0: it has a name */
 	unsigned int opens;
 	unsigned int keeps;   /* short uses without the lock */
 	uint64_t dirty_seq;   /* counts reports of changes */

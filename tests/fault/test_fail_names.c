@@ -28,6 +28,7 @@
 #include "engine/read.h"
 #include "engine/write.h"
 #include "names/names.h"
+#include "names/shares.h"
 #include "policy/tiering.h"
 #include "lib_check.h"
 
@@ -39,7 +40,7 @@ static struct store *store;
 static struct engine *engine;
 static struct ns *ns;
 static int arena_dir;
-static uint64_t dir, hot, cold, empty; /* inode numbers */
+static uint64_t dir, below, hot, cold, empty; /* inode numbers */
 static uint8_t data[4 * BLOCK], got[8 * BLOCK];
 
 /* --- a world with a few names in it
@@ -104,7 +105,15 @@ static void fill(uint64_t ino, uint8_t which, bool direct)
 	ns_put(ns, ino);
 }
 
-/* /dir, /dir/below, /hot in DRAM, /cold in the store, /dir/also the same, /empty */
+static int set_share(uint64_t ino, enum share_id id, uint64_t value)
+{
+	struct shares_change change = { .id = id, .value = value };
+	uint64_t left;
+
+	return shares_set(ns, ino, &change, 1, 8 << 20, &left);
+}
+
+/* /dir, /dir/below with a share, /hot in DRAM, /cold in the store, /dir/also the same, /empty */
 static void world_new(void)
 {
 	struct stat attr;
@@ -114,13 +123,14 @@ static void world_new(void)
 	ck_assert_int_eq(store_mem_new(&store), 0);
 	ck_assert_int_eq(load(false), 0);
 	dir = make(NS_ROOT_INO, "dir", S_IFDIR | 0755);
-	make(dir, "below", S_IFDIR | 0755);
+	below = make(dir, "below", S_IFDIR | 0755);
 	hot = make(NS_ROOT_INO, "hot", S_IFREG | 0600);
 	cold = make(NS_ROOT_INO, "cold", S_IFREG | 0600);
 	empty = make(NS_ROOT_INO, "empty", S_IFREG | 0600);
 	fill(hot, 1, false);
 	fill(cold, 2, true);
 	ck_assert_int_eq(ns_link(ns, cold, dir, "also", &attr), 0);
+	ck_assert_int_eq(set_share(below, SHARE_DRAM_MAX, 4 << 20), 0);
 }
 
 static void world_free(void)
@@ -184,11 +194,21 @@ static void content_text(uint64_t ino, char *text)
 		used += (size_t)snprintf(text + 1 + used, 40 - used, "%u", got[at]);
 }
 
-/* The tree and the content of its files, in order. */
+static void share_text(uint64_t ino, char *text)
+{
+	struct share share;
+
+	*text = '\0';
+	if (!shares_get(ns, ino, &share))
+		for (unsigned int i = 0; i < SHARE_COUNT; i++)
+			text += sprintf(text, "%lld ", (long long)share.value[i]);
+}
+
+/* The tree, its shares, and the content of its files, in order. */
 static void world_text(char *text)
 {
 	static struct walk walk;
-	char lines[TEXT], *line[64], *rest = lines, content[48];
+	char shares[2][64], lines[TEXT], *line[64], *rest = lines, content[48];
 	size_t count = 0;
 
 	walk = (struct walk){ .text = lines, .below = { NS_ROOT_INO }, .count = 1 };
@@ -204,6 +224,9 @@ static void world_text(char *text)
 	text[0] = '\0';
 	for (size_t i = 0; i < count; i++)
 		strcat(strcat(text, line[i]), "\n");
+	share_text(below, shares[0]);
+	share_text(hot, shares[1]);
+	strcat(strcat(strcat(text, shares[0]), shares[1]), "\n");
 	for (int i = 0; i < 3; i++) {
 		content_text(i == 0 ? hot : i == 1 ? cold : empty, content);
 		strcat(strcat(text, content), "\n");
@@ -476,6 +499,21 @@ static int close_all(void)
 	return ns_close(ns, NULL, NULL);
 }
 
+static int set_a_share(void)
+{
+	return set_share(hot, SHARE_DRAM_MIN, 1 << 20);
+}
+
+static int change_a_share(void)
+{
+	return set_share(below, SHARE_DRAM_MAX, 2 << 20);
+}
+
+static int take_a_share_back(void)
+{
+	return set_share(below, SHARE_DRAM_MAX, SHARE_NONE);
+}
+
 static const struct function FUNCTIONS[] = {
 	{ .name = "ns_create", .call = create },
 	{ .name = "ns_create, a directory", .call = make_dir },
@@ -495,6 +533,9 @@ static const struct function FUNCTIONS[] = {
 	{ .name = "ns_open_by_arena", .call = open_by_arena },
 	{ .name = "ns_fsync", .call = sync_content },
 	{ .name = "ns_clone", .call = clone_file },
+	{ .name = "shares_set", .call = set_a_share },
+	{ .name = "shares_set, another value", .call = change_a_share },
+	{ .name = "shares_set, none", .call = take_a_share_back },
 	{ .name = "ns_files", .call = list },
 	{ .name = "ns_close", .call = close_all },
 };

@@ -1,0 +1,123 @@
+#include "names/placed.h"
+
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/room.h"
+#include "engine/tenant.h"
+#include "names/inode.h"
+#include "names/share.h"
+
+struct tree_inode *placed_in(const struct ns *ns, const struct tree_inode *inode)
+{
+	struct tree_inode *dir = NULL;
+	struct tree_entry *entry;
+
+	if (inode->ino == NS_ROOT_INO)
+		return NULL;
+	LIST_FOREACH(entry, &inode->names, name_link)
+		if (!entry->pending && (!dir || entry->dir->ino < dir->ino))
+			dir = entry->dir;
+	if (!dir && inode->home_ino)
+		dir = tree_inode(&ns->tree, inode->home_ino);
+	return dir ? dir : tree_inode(&ns->tree, NS_ROOT_INO);
+}
+
+static struct tenant *tenant_of(const struct ns *ns, const struct tree_inode *inode)
+{
+	while (inode && !inode->tenant)
+		inode = placed_in(ns, inode);
+	return inode ? inode->tenant : NULL;
+}
+
+static uint64_t said(const struct share *share, enum share_id id, uint64_t nothing)
+{
+	return share->value[id] == SHARE_NONE ? nothing : share->value[id];
+}
+
+static void put(struct ns *ns, struct tree_inode *inode)
+{
+	struct tenant_share share = {
+		.min_bytes = said(inode->share, SHARE_DRAM_MIN, 0),
+		.max_bytes = said(inode->share, SHARE_DRAM_MAX, UINT64_MAX),
+		.weight = (uint32_t)said(inode->share, SHARE_DRAM_WEIGHT, 0),
+	};
+	const struct tree_inode *above = placed_in(ns, inode);
+
+	inode->tenant->ino = inode->ino;
+	tenants_put(ns->engine, inode->tenant, above ? tenant_of(ns, above) : NULL, &share);
+}
+
+void placed_all(struct ns *ns)
+{
+	struct tree_inode *inode, *next, *files = NULL;
+
+	if (!ns->share_count && !ns->placed)
+		return;
+	/* Nobody is charged between begin and end, so what takes its time is done before. */
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (!inode->file)
+			continue;
+		inode->tenant_to_be = tenant_of(ns, inode);
+		inode->next_placed = files;
+		files = inode;
+	}
+	tenants_begin(ns->engine);
+	HASH_ITER(hh, ns->tree.inodes, inode, next)
+		if (inode->tenant)
+			put(ns, inode);
+	for (; files; files = files->next_placed)
+		tenants_place(files->file, files->tenant_to_be);
+	tenants_end(ns->engine);
+	room_look_again(ns->engine);
+	ns->placed = ns->share_count > 0;
+}
+
+void placed_move(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from)
+{
+	const struct tree_inode *now = placed_in(ns, inode);
+
+	if (!ns->placed || now == from || placed_alike(ns, now, from))
+		return;
+	if (S_ISDIR(inode->rec.mode) || inode->tenant) {
+		placed_all(ns);
+		return;
+	}
+	placed_file(ns, inode);
+	room_look_again(ns->engine);
+}
+
+bool placed_alike(const struct ns *ns, const struct tree_inode *a, const struct tree_inode *b)
+{
+	return !ns->share_count || tenant_of(ns, a) == tenant_of(ns, b);
+}
+
+void placed_file(struct ns *ns, struct tree_inode *inode)
+{
+	if (inode->file)
+		tenant_place(inode->file, tenant_of(ns, inode));
+}
+
+void placed_out(struct tree_inode *inode)
+{
+	if (inode->file)
+		tenant_place(inode->file, NULL);
+}
+
+void placed_leave(struct ns *ns, struct tree_inode *inode, const struct tree_inode *dir)
+{
+	inode->home_ino = dir->ino;
+	ns->nameless++;
+}
+
+void placed_end(struct ns *ns, const struct tree_inode *gone)
+{
+	struct tree_inode *inode, *next;
+
+	if (gone->home_ino)
+		ns->nameless--;
+	if (!ns->nameless || !S_ISDIR(gone->rec.mode))
+		return;
+	HASH_ITER(hh, ns->tree.inodes, inode, next)
+		if (inode->home_ino == gone->ino)
+			inode->home_ino = gone->home_ino;
+}

@@ -1,0 +1,58 @@
+/* names/share.h - a share: what of the mount's DRAM a RAM file is to have, or all RAM files below a directory (a
+ * tenant) together.
+ *
+ * Pure functions. A file lives within its own share and that of every directory above it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum share_id {
+#define SHARE(id, ...) SHARE_##id,
+#include "names/share.def"
+#undef SHARE
+	SHARE_COUNT
+};
+
+enum share_kind {
+	SHARE_KIND_BYTES, /* as size_parse() */
+	SHARE_KIND_COUNT, /* a number; K, M and G are powers of 1000 */
+};
+
+struct share_spec {
+	const char *name;
+	enum share_kind kind;
+	uint64_t min, max;
+	uint64_t fallback; /* what holds where nothing is said; 0: no bound, or nothing is promised */
+	const char *help;
+	uint8_t number; /* in records */
+};
+
+/* Nothing is said. Written "none". */
+#define SHARE_NONE UINT64_MAX
+
+struct share {
+	uint64_t value[SHARE_COUNT];
+};
+
+#define SHARE_TEXT_LEN 24
+
+const struct share_spec *share_spec(enum share_id id);
+/* -ENOENT */
+int share_find(const char *name, enum share_id *ret);
+/* By the number in records. -ENOENT. */
+int share_of_number(uint8_t number, enum share_id *ret);
+/* Within what it can be; SHARE_NONE is not. */
+bool share_may_be(enum share_id id, uint64_t value);
+/* -EINVAL: not a value; -ERANGE: one that it cannot have. */
+int share_parse(enum share_id id, const char *text, uint64_t *ret);
+/* Returns buf. */
+char *share_format(enum share_id id, uint64_t value, char buf[static SHARE_TEXT_LEN]);
+
+/* Says nothing. */
+struct share share_nothing(void);
+bool share_is_nothing(const struct share *share);
+/* True if what it says can hold at once: dram.min is not above dram.max. */
+bool share_makes_sense(const struct share *share);

@@ -1,0 +1,33 @@
+/* names/shares.h - shares of a pool's files and directories: set, asked for, and added up.
+ *
+ * Thread-safety: all functions. 0 or -errno; those of the store are -EIO and -ENOSPC.
+ */
+#pragma once
+
+#include "names/share.h"
+
+struct ns;
+struct tree_inode;
+
+struct shares_change {
+	enum share_id id;
+	uint64_t value; /* SHARE_NONE: nothing is said any more */
+};
+
+/* All of it or nothing, durably. promisable: bytes that all dram.min of the pool together may promise
+ * (tenant_promisable()). -EINVAL: dram.max would be below dram.min, or below what is promised to what lives there;
+ * -EDQUOT: more would be promised than there is, or than a dram.max above it allows, *ret_left has how much may be
+ * promised here; -ENOENT. */
+int shares_set(struct ns *ns, uint64_t ino, const struct shares_change *change, size_t count, uint64_t promisable,
+	       uint64_t *ret_left);
+/* Caller holds ns->lock: what is promised to the inode and what is below it can be promised below that directory as
+ * well, while `other` (NULL: none) goes to other_dir. -EDQUOT: it cannot; -ENOMEM. */
+int shares_may_move(struct ns *ns, const struct tree_inode *inode, struct tree_inode *dir,
+		    const struct tree_inode *other, struct tree_inode *other_dir);
+/* What was set for it. -ENOENT: there is no such inode. */
+int shares_get(struct ns *ns, uint64_t ino, struct share *ret);
+/* What holds for it: of its own and of what is set for the directories above it the least of what bounds. dram.min and
+ * dram.weight are its own. */
+int shares_effective(struct ns *ns, uint64_t ino, struct share *ret);
+/* Bytes that are promised to all. */
+uint64_t shares_promised(struct ns *ns);

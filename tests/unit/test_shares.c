@@ -1,0 +1,533 @@
+/* unit/test_shares.c - what a share can say, what is promised to a tree of files, and that it is kept. TIERFS_SEED
+ * repeats the random one. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/fault.h"
+#include "engine/ramfile.h"
+#include "engine/room.h"
+#include "engine/tenant.h"
+#include "engine/write.h"
+#include "lib/lib_process.h"
+#include "lib/lib_scratch.h"
+#include "lib/lib_store_mem.h"
+#include "names/names.h"
+#include "names/record.h"
+#include "names/shares.h"
+#include "policy/tiering.h"
+#include "lib_check.h"
+
+#define GIB (UINT64_C(1) << 30)
+#define PROMISABLE (10 * GIB)
+
+static struct scratch scratch;
+static struct store *store;
+static struct engine *engine;
+static struct ns *ns;
+static int arena_dir;
+
+static int load(bool survived)
+{
+	struct ns_config config = { .root_mode = 0755, .arenas_survived = survived, .store = store };
+	struct engine_config engine_config = {
+		.store = store,
+		.arena_dir = arena_dir,
+		.block_bytes = 16384,
+		.dram_bytes = PROMISABLE + (UINT64_C(256) << 20), /* with what is kept free */
+		.min_idle_ns = 1000000,
+		.level = 1,
+	};
+
+	ck_assert_int_eq(tiering_new(&engine_config, &engine), 0);
+	config.engine = engine;
+	return ns_load(&config, &ns);
+}
+
+static void unload(void)
+{
+	ns_free(ns);
+	tiering_free(engine);
+}
+
+static void setup(void)
+{
+	log_init(LOG_TARGET_STDERR, LOG_LEVEL_ERROR);
+	scratch_new(&scratch, "shares");
+	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(arena_dir, 0);
+	ck_assert_int_eq(store_mem_new(&store), 0);
+	ck_assert_int_eq(load(false), 0);
+}
+
+static void teardown(void)
+{
+	unload();
+	store->ops->free(store);
+	close(arena_dir);
+	scratch_free(&scratch);
+}
+
+static uint64_t make(uint64_t parent, const char *name, mode_t type)
+{
+	struct stat attr;
+
+	ck_assert_int_eq(ns_create(ns, parent, name, type | 0700, 1, 2, &attr), 0);
+	ns_forget(ns, attr.st_ino, 1);
+	return attr.st_ino;
+}
+
+/* As the kernel does: it has looked up what it removes. */
+static int take_away(uint64_t parent, const char *name, uint64_t ino, bool dir)
+{
+	int err;
+
+	ck_assert_int_eq(ns_remember(ns, ino), 0);
+	err = dir ? ns_rmdir(ns, parent, name) : ns_unlink(ns, parent, name);
+	ns_forget(ns, ino, 1);
+	return err;
+}
+
+static int set(uint64_t ino, enum share_id id, uint64_t value)
+{
+	struct shares_change change = { id, value };
+	uint64_t left;
+
+	return shares_set(ns, ino, &change, 1, PROMISABLE, &left);
+}
+
+static uint64_t get(uint64_t ino, enum share_id id)
+{
+	struct share share;
+
+	ck_assert_int_eq(shares_get(ns, ino, &share), 0);
+	return share.value[id];
+}
+
+/* --- words -------------------------------------------------------------------------------------------------------- */
+
+static uint64_t parsed(const char *name, const char *text)
+{
+	enum share_id id;
+	uint64_t value = 0;
+	int err;
+
+	ck_assert_int_eq(share_find(name, &id), 0);
+	err = share_parse(id, text, &value);
+	return err ? (uint64_t)(int64_t)err : value;
+}
+
+START_TEST(values_are_read_and_written)
+{
+	char text[SHARE_TEXT_LEN];
+	enum share_id id;
+
+	ck_assert_uint_eq(parsed("dram.min", "1G"), GIB);
+	ck_assert_uint_eq(parsed("dram.min", "0"), 0);
+	ck_assert_uint_eq(parsed("dram.max", "none"), SHARE_NONE);
+	ck_assert_uint_eq(parsed("dram.weight", "5K"), 5000);
+	ck_assert_int_eq((int)parsed("dram.weight", "2m"), -ERANGE);
+	ck_assert_uint_eq(parsed("dram.weight", "10000"), 10000);
+	ck_assert_int_eq((int)parsed("dram.weight", "10001"), -ERANGE);
+	ck_assert_int_eq((int)parsed("dram.weight", "0"), -ERANGE);
+	ck_assert_int_eq((int)parsed("dram.max", "4K"), -ERANGE);
+	for (const char *const *bad = (const char *const[]){ "", "-1", "x", "5Kb", "5 K", "0x5", NULL }; *bad; bad++)
+		ck_assert_int_eq((int)parsed("dram.weight", *bad), -EINVAL);
+	ck_assert_int_eq((int)parsed("dram.weight", "99999999999999999999"), -ERANGE);
+	ck_assert_int_eq((int)parsed("dram.weight", "18446744073709551G"), -ERANGE);
+	ck_assert_int_eq(share_find("dram", &id), -ENOENT);
+	ck_assert_int_eq(share_find("cold.read_iops", &id), -ENOENT); /* reserved */
+	ck_assert_str_eq(share_format(SHARE_DRAM_MAX, 4 * GIB, text), "4G");
+	ck_assert_str_eq(share_format(SHARE_DRAM_WEIGHT, 5000, text), "5000");
+	ck_assert_str_eq(share_format(SHARE_DRAM_MAX, SHARE_NONE, text), "none");
+}
+END_TEST
+
+/* All numbers and names differ, or a record would say something else. */
+START_TEST(rows_are_told_apart)
+{
+	for (unsigned int i = 0; i < SHARE_COUNT; i++) {
+		enum share_id id;
+
+		ck_assert_int_eq(share_of_number(share_spec((enum share_id)i)->number, &id), 0);
+		ck_assert_uint_eq(id, i);
+		ck_assert_int_eq(share_find(share_spec((enum share_id)i)->name, &id), 0);
+		ck_assert_uint_eq(id, i);
+		ck_assert(!share_may_be((enum share_id)i, SHARE_NONE));
+	}
+}
+END_TEST
+
+/* --- kept --------------------------------------------------------------------------------------------------------- */
+
+START_TEST(a_share_outlives_the_power)
+{
+	uint64_t dir = make(NS_ROOT_INO, "tenant", S_IFDIR), file = make(dir, "vm", S_IFREG);
+
+	ck_assert_int_eq(set(file, SHARE_DRAM_MIN, GIB), 0);
+	ck_assert_int_eq(set(file, SHARE_DRAM_WEIGHT, 200), 0);
+	ck_assert_int_eq(set(dir, SHARE_DRAM_WEIGHT, 5000), 0);
+	unload();
+	store_mem_power_loss(store);
+	ck_assert_int_eq(load(false), 0);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_MIN), GIB);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_WEIGHT), 200);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(dir, SHARE_DRAM_WEIGHT), 5000);
+	ck_assert_uint_eq(shares_promised(ns), GIB);
+	/* What says nothing any more leaves no record. */
+	ck_assert_int_eq(set(dir, SHARE_DRAM_WEIGHT, SHARE_NONE), 0);
+	unload();
+	store_mem_power_loss(store);
+	ck_assert_int_eq(load(false), 0);
+	ck_assert_uint_eq(get(dir, SHARE_DRAM_WEIGHT), SHARE_NONE);
+	/* The number of a removed file is never another's, so its share is no one's. */
+	ck_assert_int_eq(take_away(dir, "vm", file, false), 0);
+	ck_assert_uint_eq(shares_promised(ns), 0);
+	unload();
+	store_mem_crash(store);
+	ck_assert_int_eq(load(true), 0);
+	ck_assert_uint_eq(shares_promised(ns), 0);
+}
+END_TEST
+
+START_TEST(a_set_that_fails_changes_nothing)
+{
+	uint64_t file = make(NS_ROOT_INO, "vm", S_IFREG);
+
+	ck_assert_int_eq(set(file, SHARE_DRAM_MIN, GIB), 0);
+	store_mem_fail_all(store, STORE_MEM_META_PUT, EIO);
+	ck_assert_int_eq(set(file, SHARE_DRAM_MIN, 2 * GIB), -EIO);
+	ck_assert_int_eq(set(file, SHARE_DRAM_MIN, SHARE_NONE), -EIO);
+	store_mem_fail_all(store, STORE_MEM_META_PUT, 0);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_MIN), GIB);
+	ck_assert_uint_eq(shares_promised(ns), GIB);
+	ck_assert_int_eq(set(file + 100, SHARE_DRAM_MIN, GIB), -ENOENT);
+	ck_assert_int_eq(set(file, SHARE_DRAM_MIN, 2 * GIB), 0);
+}
+END_TEST
+
+static int parse(const uint8_t *value, size_t length)
+{
+	struct share share;
+	uint64_t ino;
+
+	return record_parse_share("H\0\0\0\0\0\0\0\7", 9, value, length, &ino, &share);
+}
+
+START_TEST(a_record_that_makes_no_sense_is_refused)
+{
+	struct record_batch batch = { .count = 0 };
+	struct share share = share_nothing();
+	uint8_t *value = batch.value[0];
+
+	share.value[SHARE_DRAM_MIN] = GIB;
+	share.value[SHARE_DRAM_MAX] = 2 * GIB;
+	record_batch_share(&batch, 7, &share);
+	ck_assert_uint_eq(batch.change[0].value_len, 40);
+	ck_assert_int_eq(parse(value, 40), 0);
+	ck_assert_int_eq(parse(value, 39), -EBADMSG);
+	ck_assert_int_eq(parse(value, 4), -EBADMSG);
+	value[0] = 2;
+	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
+	value[0] = 1;
+	for (uint8_t number = 4; number <= 8; number++) { /* of a later program */
+		value[8] = number;
+		ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
+	}
+	value[8] = 99;
+	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
+	value[8] = value[24]; /* twice */
+	ck_assert_int_eq(parse(value, 40), -EBADMSG);
+	value[8] = 1;
+	value[16 + 5] = 1; /* dram.min is above dram.max */
+	ck_assert_int_eq(parse(value, 40), -EBADMSG);
+	value[1] = 0;
+	ck_assert_int_eq(parse(value, 8), -EBADMSG);
+}
+END_TEST
+
+/* --- promised ----------------------------------------------------------------------------------------------------- */
+
+START_TEST(no_more_is_promised_than_there_is)
+{
+	uint64_t dir = make(NS_ROOT_INO, "tenant", S_IFDIR), a = make(dir, "a", S_IFREG), b = make(dir, "b", S_IFREG);
+	uint64_t other = make(NS_ROOT_INO, "other", S_IFREG), left;
+	struct shares_change change[2] = { { SHARE_DRAM_MIN, 2 * GIB }, { SHARE_DRAM_MAX, GIB } };
+	struct share share;
+
+	ck_assert_int_eq(set(dir, SHARE_DRAM_MIN, 6 * GIB), 0);
+	ck_assert_int_eq(set(a, SHARE_DRAM_MIN, 4 * GIB), 0);
+	ck_assert_uint_eq(shares_promised(ns), 6 * GIB); /* within what the directory has */
+	ck_assert_int_eq(set(b, SHARE_DRAM_MIN, 3 * GIB), 0);
+	ck_assert_uint_eq(shares_promised(ns), 7 * GIB);
+	ck_assert_int_eq(set(other, SHARE_DRAM_MIN, 3 * GIB), 0);
+	change[0].value = 3 * GIB + 1;
+	ck_assert_int_eq(shares_set(ns, other, change, 1, PROMISABLE, &left), -EDQUOT);
+	ck_assert_uint_eq(left, 3 * GIB);
+	ck_assert_uint_eq(get(other, SHARE_DRAM_MIN), 3 * GIB);
+	/* Both or none. */
+	change[0].value = 2 * GIB;
+	ck_assert_int_eq(shares_set(ns, other, change, 2, PROMISABLE, &left), -EINVAL);
+	ck_assert_uint_eq(get(other, SHARE_DRAM_MAX), SHARE_NONE);
+	/* Where the budget became smaller, a promise may become less, and nothing may become more. */
+	ck_assert_int_eq(shares_set(ns, other, change, 1, 5 * GIB, &left), 0);
+	change[0].value = 2 * GIB + 1;
+	ck_assert_int_eq(shares_set(ns, other, change, 1, 5 * GIB, &left), -EDQUOT);
+	ck_assert_uint_eq(left, 0);
+	/* Of what bounds, the least on the way up holds. */
+	ck_assert_int_eq(set(dir, SHARE_DRAM_MAX, 8 * GIB), 0);
+	ck_assert_int_eq(set(a, SHARE_DRAM_MAX, 9 * GIB), 0);
+	ck_assert_int_eq(set(NS_ROOT_INO, SHARE_DRAM_MAX, 100 * GIB), 0);
+	ck_assert_int_eq(set(b, SHARE_DRAM_MAX, 3 * GIB), 0);
+	ck_assert_int_eq(shares_effective(ns, a, &share), 0);
+	ck_assert_uint_eq(share.value[SHARE_DRAM_MAX], 8 * GIB);
+	ck_assert_uint_eq(share.value[SHARE_DRAM_MIN], 4 * GIB);
+	ck_assert_int_eq(shares_effective(ns, b, &share), 0);
+	ck_assert_uint_eq(share.value[SHARE_DRAM_MAX], 3 * GIB);
+	ck_assert_int_eq(shares_effective(ns, other, &share), 0);
+	ck_assert_uint_eq(share.value[SHARE_DRAM_MAX], 100 * GIB);
+	ck_assert_int_eq(set(NS_ROOT_INO, SHARE_DRAM_MAX, SHARE_NONE), 0);
+	ck_assert_int_eq(shares_effective(ns, other, &share), 0);
+	ck_assert_uint_eq(share.value[SHARE_DRAM_MAX], SHARE_NONE);
+}
+END_TEST
+
+/* --- who is charged to whom --------------------------------------------------------------------------------------- */
+
+static uint64_t charged_to(uint64_t ino)
+{
+	uint64_t bytes = 0;
+
+	return tenant_used(engine, ino, &bytes) ? UINT64_MAX : bytes;
+}
+
+static struct ramfile *fill(uint64_t ino, uint64_t blocks)
+{
+	struct ns_setattr longer = { .set_size = true, .size_bytes = blocks * 16384 };
+	uint8_t data[16384];
+	struct ramfile *file;
+	struct stat attr;
+
+	memset(data, 7, sizeof(data));
+	ck_assert_int_eq(ns_setattr(ns, ino, &longer, &attr), 0);
+	ck_assert_int_eq(ns_open(ns, ino, &file), 0);
+	for (uint64_t block = 0; block < blocks; block++)
+		ck_assert_int_eq(ramfile_write(file, data, sizeof(data), block * sizeof(data), false), 0);
+	return file;
+}
+
+START_TEST(names_decide_who_is_charged)
+{
+	uint64_t a = make(NS_ROOT_INO, "a", S_IFDIR), b = make(NS_ROOT_INO, "b", S_IFDIR);
+	uint64_t in = make(a, "in", S_IFDIR), file = make(in, "file", S_IFREG);
+	struct stat attr;
+
+	fill(file, 10);
+	ck_assert_uint_eq(charged_to(a), UINT64_MAX);
+	ck_assert_int_eq(set(a, SHARE_DRAM_MAX, GIB), 0);
+	ck_assert_int_eq(set(b, SHARE_DRAM_MAX, GIB), 0);
+	ck_assert_uint_eq(charged_to(a), 10 * 16384);
+	/* With its directory, and alone. */
+	ck_assert_int_eq(ns_rename(ns, a, "in", b, "in", 0), 0);
+	ck_assert_uint_eq(charged_to(a), 0);
+	ck_assert_uint_eq(charged_to(b), 10 * 16384);
+	ck_assert_int_eq(ns_rename(ns, in, "file", NS_ROOT_INO, "file", 0), 0);
+	ck_assert_uint_eq(charged_to(b), 0);
+	ck_assert_int_eq(ns_rename(ns, NS_ROOT_INO, "file", in, "file", 0), 0);
+	ck_assert_uint_eq(charged_to(b), 10 * 16384);
+	/* No name of it elsewhere. */
+	ck_assert_int_eq(ns_link(ns, file, a, "link", &attr), -EXDEV);
+	ck_assert_int_eq(ns_link(ns, file, NS_ROOT_INO, "link", &attr), -EXDEV);
+	ck_assert_int_eq(ns_link(ns, file, b, "link", &attr), 0);
+	ns_forget(ns, file, 1);
+	ck_assert_int_eq(ns_rename(ns, b, "link", a, "link", 0), -EXDEV);
+	ck_assert_int_eq(ns_rename(ns, b, "link", b, "other", 0), 0);
+	ck_assert_int_eq(ns_unlink(ns, in, "file"), 0);
+	/* Without a name, and without the directories that it was in. */
+	ck_assert_int_eq(ns_rename(ns, b, "other", in, "other", 0), 0);
+	ck_assert_int_eq(ns_unlink(ns, in, "other"), 0);
+	ck_assert_uint_eq(charged_to(b), 10 * 16384);
+	ck_assert_int_eq(take_away(b, "in", in, true), 0);
+	ck_assert_uint_eq(charged_to(b), 10 * 16384);
+	ck_assert_int_eq(set(b, SHARE_DRAM_MAX, 2 * GIB), 0);
+	ck_assert_uint_eq(charged_to(b), 10 * 16384);
+	ns_put(ns, file);
+	ck_assert_uint_eq(charged_to(b), 0);
+	ck_assert_int_eq(set(a, SHARE_DRAM_MAX, SHARE_NONE), 0);
+	ck_assert_uint_eq(charged_to(a), UINT64_MAX);
+}
+END_TEST
+
+static void on_room(void *arg)
+{
+	atomic_store((_Atomic bool *)arg, true);
+}
+
+/* Faults that wait for a max go on when there is none any more, also where nothing can be demoted. */
+START_TEST(a_fault_goes_on_when_its_max_does)
+{
+	uint64_t dir = make(NS_ROOT_INO, "tenant", S_IFDIR), ino = make(dir, "file", S_IFREG), word = 1, touched = 0;
+	struct ramfile *file = fill(ino, 1);
+	struct ns_setattr longer = { .set_size = true, .size_bytes = 200 * 16384 };
+	struct process *process;
+	static _Atomic bool told;
+	struct stat attr;
+
+	ck_assert_int_eq(ns_setattr(ns, ino, &longer, &attr), 0);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(set(dir, SHARE_DRAM_MAX, 1 << 20), 0);
+	while (process_touch(process, touched * 16384, &word, sizeof(word), true))
+		touched++;
+	ck_assert_uint_eq(touched, 64);
+	ck_assert(!fault_resume(engine));
+	room_on_room(engine, on_room, &told);
+	ck_assert(!atomic_load(&told));
+	ck_assert_int_eq(set(dir, SHARE_DRAM_MAX, SHARE_NONE), 0);
+	ck_assert(atomic_load(&told));
+	ck_assert(fault_resume(engine));
+	room_on_room(engine, NULL, NULL);
+	ck_assert(process_touch(process, touched * 16384, &word, sizeof(word), true));
+	process_unmap(process);
+	ns_put(ns, ino);
+}
+END_TEST
+
+/* --- at random ---------------------------------------------------------------------------------------------------- */
+
+#define NODES 24
+
+static struct node {
+	uint64_t ino, minimum;
+	int above; /* index; -1: the root */
+	bool dir, there;
+} node[NODES];
+
+static uint64_t promise_of(int i)
+{
+	uint64_t below = 0;
+
+	for (int k = 0; k < NODES && node[i].dir; k++)
+		if (node[k].there && node[k].above == i)
+			below += promise_of(k);
+	return node[i].minimum > below ? node[i].minimum : below;
+}
+
+static uint64_t promised(void)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < NODES; i++)
+		if (node[i].there && node[i].above < 0)
+			sum += promise_of(i);
+	return sum;
+}
+
+static bool is_below(int i, int above)
+{
+	for (; i >= 0; i = node[i].above)
+		if (i == above)
+			return true;
+	return false;
+}
+
+static uint64_t state;
+
+static uint64_t rnd(uint64_t below)
+{
+	state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+	return (state >> 33) % below;
+}
+
+/* The root, or a directory that is there. */
+static int some_dir(void)
+{
+	int i = (int)rnd(NODES);
+
+	return node[i].there && node[i].dir ? i : -1;
+}
+
+static uint64_t ino_of(int i)
+{
+	return i < 0 ? NS_ROOT_INO : node[i].ino;
+}
+
+static void random_step(void)
+{
+	int i = (int)rnd(NODES), to = some_dir();
+	uint64_t minimum = rnd(4) ? rnd(GIB) : SHARE_NONE, before;
+	char name[16];
+
+	snprintf(name, sizeof(name), "n%d", i);
+	if (!node[i].there) {
+		node[i] = (struct node){ .above = to, .dir = rnd(2), .there = true };
+		node[i].ino = make(ino_of(to), name, node[i].dir ? S_IFDIR : S_IFREG);
+	} else if (!rnd(6)) {
+		int err = take_away(ino_of(node[i].above), name, node[i].ino, node[i].dir);
+
+		if (!err)
+			node[i] = (struct node){ 0 };
+		else
+			ck_assert_int_eq(err, -ENOTEMPTY);
+	} else if (!rnd(5) && to != node[i].above && !is_below(to, i)) {
+		int from = node[i].above, err = ns_rename(ns, ino_of(from), name, ino_of(to), name, 0);
+
+		before = promised();
+		node[i].above = to;
+		ck_assert_int_eq(err, promised() > PROMISABLE && promised() > before ? -EDQUOT : 0);
+		if (err)
+			node[i].above = from;
+	} else {
+		before = node[i].minimum;
+		node[i].minimum = minimum == SHARE_NONE ? 0 : minimum;
+		if (set(node[i].ino, SHARE_DRAM_MIN, minimum)) {
+			ck_assert_uint_gt(promised(), PROMISABLE);
+			node[i].minimum = before;
+		}
+	}
+}
+
+START_TEST(promises_at_random)
+{
+	const char *text = getenv("TIERFS_SEED");
+
+	state = text ? strtoull(text, NULL, 10) : clock_ns();
+	printf("TIERFS_SEED=%llu\n", (unsigned long long)state);
+	memset(node, 0, sizeof(node));
+	for (int step = 0; step < 3000; step++) {
+		random_step();
+		ck_assert_uint_eq(shares_promised(ns), promised());
+		if (!rnd(500)) {
+			unload();
+			store_mem_crash(store);
+			ck_assert_int_eq(load(true), 0);
+		}
+	}
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("shares");
+	TCase *tests = tcase_create("shares");
+
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, values_are_read_and_written);
+	tcase_add_test(tests, rows_are_told_apart);
+	tcase_add_test(tests, a_share_outlives_the_power);
+	tcase_add_test(tests, a_set_that_fails_changes_nothing);
+	tcase_add_test(tests, a_record_that_makes_no_sense_is_refused);
+	tcase_add_test(tests, no_more_is_promised_than_there_is);
+	tcase_add_test(tests, names_decide_who_is_charged);
+	tcase_add_test(tests, a_fault_goes_on_when_its_max_does);
+	tcase_add_test(tests, promises_at_random);
+	suite_add_tcase(suite, tests);
+	return check_run(suite);
+}
