@@ -7,6 +7,7 @@
 #include "front/control_ops.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "front/control_blocks.h"
@@ -14,7 +15,7 @@
 #include "front/control_report.h"
 #include "names/names.h"
 
-enum about { ABOUT_FILE, ABOUT_MOUNT, ABOUT_EITHER };
+enum about { ABOUT_FILE, ABOUT_MOUNT, ABOUT_EITHER, ABOUT_ANY /* a directory, too */ };
 
 struct op {
 	const char *name;
@@ -32,42 +33,34 @@ static const struct op ops[] = {
 	{ "promote", control_blocks_promote, ABOUT_FILE, TIERFS_RIGHT_WRITE, false },
 	{ "clone", control_blocks_clone, ABOUT_FILE, TIERFS_RIGHT_READ, false },
 	{ "pin", control_blocks_pin, ABOUT_FILE, TIERFS_RIGHT_WRITE, false },
-	{ "get", control_options_get, ABOUT_EITHER, TIERFS_RIGHT_READ, false },
-	{ "set", control_options_set, ABOUT_EITHER, TIERFS_RIGHT_READ, true },
+	{ "get", control_options_get, ABOUT_ANY, TIERFS_RIGHT_READ, false },
+	{ "set", control_options_set, ABOUT_ANY, TIERFS_RIGHT_READ, true },
 };
 
 /* --- what the request is about ----------------------------------------------------------------------------------- */
 
-struct search {
-	const char *path;
-	uint64_t ino;
-};
-
-static int match_path(void *arg, const struct ns_file *file)
-{
-	struct search *search = arg;
-
-	if (strcmp(file->path, search->path))
-		return 0;
-	search->ino = file->ino;
-	return 1;
-}
-
+/* Name by name from the root. */
 static int by_path(struct control_request *request, const char *path, uint64_t *ret_ino)
 {
-	struct search search = { .path = path };
-	int err;
+	struct stat attr = { .st_ino = NS_ROOT_INO };
+	char name[NAME_MAX + 1];
 
-	if (!strcmp(path, "/")) {
-		*ret_ino = NS_ROOT_INO;
-		return 0;
+	if (*path != '/')
+		return control_request_fail(request, -ENOENT, "a path begins with a slash");
+	for (const char *at = path + strspn(path, "/"); *at; at += strspn(at, "/")) {
+		size_t length = strcspn(at, "/");
+		int err = length < sizeof(name) ? 0 : -ENOENT;
+
+		if (!err) {
+			memcpy(name, at, length);
+			name[length] = '\0';
+			err = ns_lookup(request->config->ns, attr.st_ino, name, &attr);
+		}
+		if (err)
+			return control_request_fail(request, -ENOENT, "no such RAM file or directory");
+		at += length;
 	}
-	err = ns_files(request->config->ns, match_path, &search);
-	if (err < 0)
-		return err;
-	if (!search.ino)
-		return control_request_fail(request, -ENOENT, "no such RAM file");
-	*ret_ino = search.ino;
+	*ret_ino = attr.st_ino;
 	return 0;
 }
 
@@ -99,7 +92,7 @@ static int check_about(struct control_request *request, const struct op *op)
 	struct stat attr;
 	int err = ns_getattr(request->config->ns, request->ino, &attr);
 
-	if (err)
+	if (err || op->about == ABOUT_ANY)
 		return err;
 	if (op->about == ABOUT_MOUNT || (op->about == ABOUT_EITHER && !S_ISREG(attr.st_mode))) {
 		if (request->ino != NS_ROOT_INO)

@@ -1,4 +1,4 @@
-/* front/control_options.c - get and set of control_ops.h: the mount's options. */
+/* front/control_options.c - get and set of control_ops.h: the mount's options, and shares by control_shares.h. */
 #include "front/control_options.h"
 
 #include <errno.h>
@@ -7,6 +7,8 @@
 
 #include "base/clock.h"
 #include "base/size.h"
+#include "front/control_shares.h"
+#include "names/names.h"
 #include "policy/tiering.h"
 
 #define VALUE_LEN 512
@@ -92,7 +94,16 @@ static int get_value(const struct control_request *request, const char *name, ch
 	return config->option ? config->option(config->option_arg, name, buf, cap) : -ENOENT;
 }
 
-static int get_all(const struct control_request *request, json_t **ret)
+/* Any file answers for its mount; a directory below the root has shares alone. */
+static bool has_options(const struct control_request *request)
+{
+	struct stat attr;
+
+	return request->ino == NS_ROOT_INO ||
+	       (!ns_getattr(request->config->ns, request->ino, &attr) && S_ISREG(attr.st_mode));
+}
+
+static json_t *all_options(const struct control_request *request)
 {
 	const struct control_config *config = request->config;
 	json_t *options = json_object();
@@ -105,41 +116,78 @@ static int get_all(const struct control_request *request, json_t **ret)
 	for (size_t i = 0; config->option_name && (name = config->option_name(config->option_arg, i)); i++)
 		if (!json_object_get(options, name) && !get_value(request, name, value, sizeof(value)))
 			json_object_set_new(options, name, json_string(value));
-	*ret = json_pack("{s:o}", "options", options);
-	return *ret ? 0 : -ENOMEM;
+	return options;
+}
+
+static int get_all(struct control_request *request, json_t **ret)
+{
+	json_t *object = json_object();
+
+	if (has_options(request))
+		json_object_set_new(object, "options", all_options(request));
+	return control_shares_tell(request, NULL, object, ret);
+}
+
+static int refuse_name(struct control_request *request, int err, const char *name)
+{
+	return control_request_fail(request, err, "%.64s: no such %s", name, strchr(name, '.') ? "share" : "option");
+}
+
+static int check_has_options(struct control_request *request, const char *name)
+{
+	if (has_options(request))
+		return 0;
+	return control_request_fail(request, -EINVAL, "%.64s: a directory has shares, and no options", name);
 }
 
 int control_options_get(struct control_request *request, json_t **ret)
 {
 	const char *name = control_request_string(request, "name");
+	enum share_id share;
 	char value[VALUE_LEN];
 	int err;
 
 	if (!name)
 		return get_all(request, ret);
+	if (!share_find(name, &share))
+		return control_shares_tell(request, &share, json_object(), ret);
 	err = get_value(request, name, value, sizeof(value));
 	if (err)
-		return control_request_fail(request, err, "%.64s: no such option", name);
+		return refuse_name(request, err, name);
+	err = check_has_options(request, name);
+	if (err)
+		return err;
 	*ret = json_pack("{s:{s:s}}", "options", name, value);
 	return *ret ? 0 : -ENOMEM;
+}
+
+static int set_option(struct control_request *request, const char *name, const char *value, json_t **ret)
+{
+	const struct live *row = find_live(name);
+	char unused[VALUE_LEN];
+	int err;
+
+	if (!row && !get_value(request, name, unused, sizeof(unused)))
+		return control_request_fail(request, -EBUSY, "%.64s: cannot be changed while mounted", name);
+	if (!row)
+		return refuse_name(request, -ENOENT, name);
+	err = check_has_options(request, name);
+	if (err)
+		return err;
+	err = row->set(request->config, value);
+	if (err)
+		return control_request_fail(request, err, "%.64s: %.64s: not a value it can have", name, value);
+	return control_options_get(request, ret);
 }
 
 int control_options_set(struct control_request *request, json_t **ret)
 {
 	const char *name = control_request_string(request, "name");
 	const char *value = control_request_string(request, "value");
-	const struct live *row = name ? find_live(name) : NULL;
-	char unused[VALUE_LEN];
-	int err;
+	json_t *shares = json_object_get(request->params, "shares");
 
-	if (!name || !value)
-		return control_request_fail(request, -EINVAL, "set needs a name and a value, both strings");
-	if (!row && !get_value(request, name, unused, sizeof(unused)))
-		return control_request_fail(request, -EBUSY, "%.64s: cannot be changed while mounted", name);
-	if (!row)
-		return control_request_fail(request, -ENOENT, "%.64s: no such option", name);
-	err = row->set(request->config, value);
-	if (err)
-		return control_request_fail(request, err, "%.64s: %.64s: not a value it can have", name, value);
-	return control_options_get(request, ret);
+	if (shares ? name || value : !name || !value)
+		return control_request_fail(request, -EINVAL,
+					    "set needs a name and a value, both strings, or else shares");
+	return shares ? control_shares_set(request, shares, ret) : set_option(request, name, value, ret);
 }

@@ -13,6 +13,7 @@
 #include "engine/hist.h"
 #include "engine/ramfile.h"
 #include "engine/stages.h"
+#include "front/control_shares.h"
 #include "front/figures.h"
 #include "names/names.h"
 #include "policy/tiering.h"
@@ -148,6 +149,7 @@ static json_t *entry_object(const struct control_request *request, const struct 
 	json_object_set_new(object, "opens", json_integer((json_int_t)entry->opens));
 	json_object_set_new(object, "lost", json_boolean(entry->lost || figures.lost));
 	json_object_set_new(object, "fell_back", json_boolean(entry->fell_back));
+	control_shares_figures(request, entry->ino, object);
 	json_object_set_new(object, "loaded", json_boolean(!err));
 	return object;
 }
@@ -300,6 +302,7 @@ int control_report_stat(struct control_request *request, json_t **ret)
 	json_object_set_new(object, "ino", json_integer((json_int_t)request->ino));
 	json_object_set_new(object, "lost", json_boolean(figures.lost));
 	json_object_set_new(object, "fell_back", json_boolean(fell_back.yes));
+	control_shares_figures(request, request->ino, object);
 	*ret = object;
 	return 0;
 }

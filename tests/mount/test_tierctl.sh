@@ -81,7 +81,7 @@ tierctl get "$T/mnt" --json | jq -e '.block == "16K"' >/dev/null || fail "get --
 one_line "$T/mnt: the daemon refuses: block: cannot be changed while mounted" tierctl set "$T/mnt" block=4K
 one_line "$T/mnt: the daemon refuses: colour: no such option" tierctl get "$T/mnt" colour
 one_line "$T/mnt: the daemon refuses: dram: lots: not a value it can have" tierctl set "$T/mnt" dram=lots
-one_line "dram: not a setting: write OPTION=VALUE" tierctl set "$T/mnt" dram
+one_line "dram: not a setting: write NAME=VALUE" tierctl set "$T/mnt" dram
 
 note "an ordinary user"
 chmod 755 "$T"

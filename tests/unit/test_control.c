@@ -25,6 +25,7 @@
 #include "front/control.h"
 #include "front/control_line.h"
 #include "names/names.h"
+#include "names/shares.h"
 #include "policy/tiering.h"
 #include "pool/token.h"
 #include "lib_check.h"
@@ -444,6 +445,181 @@ START_TEST(test_root)
 }
 END_TEST
 
+/* --- shares ------------------------------------------------------------------------------------------------------- */
+
+static const char *text_of(json_t *line, const char *object, const char *key)
+{
+	return json_string_value(json_object_get(json_object_get(json_object_get(line, "result"), object), key));
+}
+
+static size_t size_of(json_t *line, const char *object)
+{
+	return json_object_size(json_object_get(json_object_get(line, "result"), object));
+}
+
+/* As root, who names it. */
+static json_t *set_shares(FILE *stream, uint64_t about, const char *shares)
+{
+	char request[512];
+
+	snprintf(request, sizeof(request), "{\"op\": \"set\", \"ino\": %llu, \"shares\": %s}",
+		 (unsigned long long)about, shares);
+	return ask(stream, request);
+}
+
+static void refused(FILE *stream, uint64_t about, const char *shares, int code, const char *text)
+{
+	json_t *line = set_shares(stream, about, shares), *error = json_object_get(line, "error");
+
+	ck_assert_msg(error, "%s was not refused", shares);
+	ck_assert_str_eq(json_string_value(json_object_get(error, "text")), text);
+	ck_assert_int_eq(error_of(line), code);
+}
+
+static uint64_t make_dir(uint64_t parent, const char *name)
+{
+	struct stat attr;
+
+	ck_assert_int_eq(ns_create(ns, parent, name, S_IFDIR | 0755, NOBODY, NOBODY, &attr), 0);
+	return attr.st_ino;
+}
+
+START_TEST(test_shares_set)
+{
+	FILE *stream = connect_as(0);
+	uint64_t dir = make_dir(NS_ROOT_INO, "tenant"), below = make_dir(dir, "below");
+	json_t *line = set_shares(stream, ino, "{\"dram.min\": \"4M\", \"dram.max\": \"1025K\"}");
+
+	ck_assert_int_eq(error_of(line), EINVAL);
+	/* 12345678 has no short form that is exact. */
+	line = set_shares(stream, ino, "{\"dram.min\": \"4M\", \"dram.max\": \"12345678\"}");
+	ck_assert_str_eq(text_of(line, "shares", "dram.min"), "4M");
+	ck_assert_str_eq(text_of(line, "shares", "dram.max"), "12345678");
+	ck_assert_uint_eq(size_of(line, "shares"), 2);
+	ck_assert_str_eq(text_of(line, "effective", "dram.weight"), "100");
+	ck_assert_uint_eq(size_of(line, "effective"), 3);
+	ck_assert_uint_eq(size_of(line, "options"), 0);
+	json_decref(line);
+	line = set_shares(stream, ino, "{\"dram.max\": \"none\"}");
+	ck_assert_uint_eq(size_of(line, "shares"), 1);
+	ck_assert_uint_eq(size_of(line, "effective"), 2);
+	json_decref(line);
+	/* A directory below the root, and the root. */
+	line = set_shares(stream, dir, "{\"dram.max\": \"32M\", \"dram.weight\": \"1K\"}");
+	ck_assert_str_eq(text_of(line, "shares", "dram.weight"), "1000");
+	json_decref(line);
+	line = set_shares(stream, NS_ROOT_INO, "{\"dram.max\": \"48M\"}");
+	ck_assert_str_eq(text_of(line, "shares", "dram.max"), "48M");
+	json_decref(line);
+	line = ask(stream, "{\"op\": \"get\", \"path\": \"/tenant/below\"}");
+	ck_assert_uint_eq(size_of(line, "shares"), 0);
+	ck_assert_str_eq(text_of(line, "effective", "dram.max"), "32M");
+	ck_assert_str_eq(text_of(line, "effective", "dram.weight"), "100");
+	ck_assert_uint_eq(size_of(line, "effective"), 2);
+	ck_assert_ptr_null(json_object_get(json_object_get(line, "result"), "options"));
+	json_decref(line);
+	line = ask(stream, "{\"op\": \"get\", \"path\": \"/vm0\"}");
+	ck_assert_str_eq(text_of(line, "effective", "dram.max"), "48M");
+	ck_assert_uint_eq(size_of(line, "options"), 3);
+	json_decref(line);
+	line = ask(stream, "{\"op\": \"get\", \"path\": \"/tenant\", \"name\": \"dram.max\"}");
+	ck_assert_uint_eq(json_object_size(json_object_get(line, "result")), 2);
+	ck_assert_uint_eq(size_of(line, "shares"), 1);
+	ck_assert_uint_eq(size_of(line, "effective"), 1);
+	json_decref(line);
+	ck_assert_int_eq(error_of(set_shares(stream, below + 100, "{\"dram.max\": \"48M\"}")), ENOENT);
+	fclose(stream);
+}
+END_TEST
+
+START_TEST(test_shares_refused)
+{
+	FILE *stream = connect_as(0);
+	uint64_t dir = make_dir(NS_ROOT_INO, "tenant");
+	json_t *line;
+
+	json_decref(set_shares(stream, ino, "{\"dram.min\": \"16M\"}"));
+	refused(stream, ino, "{\"dram.foo\": \"1G\"}", ENOENT, "dram.foo: no such share");
+	refused(stream, ino, "{\"dram.max\": \"12Q\"}", EINVAL, "dram.max: 12Q: not a value it can have");
+	refused(stream, ino, "{\"dram.max\": \"4K\"}", ERANGE, "dram.max: 4K: not a value it can have");
+	refused(stream, ino, "{\"dram.weight\": 7}", EINVAL, "dram.weight: its value is a string");
+	refused(stream, ino, "{\"cold.read_bps\": \"1G\"}", ENOENT, "cold.read_bps: no such share");
+	refused(stream, ino, "{}", EINVAL, "shares is an object with at least one key");
+	refused(stream, ino, "7", EINVAL, "shares is an object with at least one key");
+	refused(stream, ino, "{\"dram.max\": \"8M\"}", EINVAL, "dram.min: 16M is above dram.max, which is 8M");
+	refused(stream, dir, "{\"dram.min\": \"49M\"}", EDQUOT,
+		"dram.min: 49M is more than can be promised: 44M are left");
+	/* All or nothing, in whatever order. */
+	refused(stream, ino, "{\"dram.weight\": \"200\", \"dram.max\": \"x\"}", EINVAL,
+		"dram.max: x: not a value it can have");
+	refused(stream, dir, "{\"dram.weight\": \"200\", \"dram.min\": \"1G\"}", EDQUOT,
+		"dram.min: 1G is more than can be promised: 44M are left");
+	line = ask(stream, "{\"op\": \"get\", \"path\": \"/tenant\"}");
+	ck_assert_uint_eq(size_of(line, "shares"), 0);
+	json_decref(line);
+	line = ask(stream, "{\"op\": \"get\", \"path\": \"/vm0\"}");
+	ck_assert_uint_eq(size_of(line, "shares"), 1);
+	json_decref(line);
+	/* What is left is what can be had. */
+	ck_assert_int_eq(error_of(set_shares(stream, dir, "{\"dram.min\": \"44M\"}")), 0);
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"set\", \"name\": \"dram\", \"value\": \"1G\","
+					      " \"shares\": {\"dram.max\": \"1G\"}}")),
+			 EINVAL);
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"get\", \"name\": \"dram.foo\"}")), ENOENT);
+	/* Options are the mount's, and of a directory figures are not told. */
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"get\", \"path\": \"/tenant\", \"name\": \"dram\"}")), EINVAL);
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"set\", \"path\": \"/tenant\", \"name\": \"dram\","
+					      " \"value\": \"1G\"}")),
+			 EINVAL);
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"stat\", \"path\": \"/tenant\"}")), EINVAL);
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"get\", \"path\": \"/tenant/none\"}")), ENOENT);
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"get\", \"path\": \"/vm0/none\"}")), ENOENT);
+	ck_assert_int_eq(error_of(ask(stream, "{\"op\": \"get\", \"path\": \"vm0\"}")), ENOENT);
+	fclose(stream);
+}
+END_TEST
+
+/* Who can open it for reading reads its share, and nobody but root sets one. */
+START_TEST(test_shares_of_users)
+{
+	static const char get[] = "{\"op\": \"get\", \"token\": \"%s\"}";
+	static const char set[] = "{\"op\": \"set\", \"token\": \"%s\", \"shares\": {\"dram.max\": \"32M\"}}";
+	FILE *stream = connect_as(NOBODY);
+	uint64_t dir = make_dir(NS_ROOT_INO, "tenant"), left;
+	struct shares_change change = { SHARE_DRAM_MAX, 32 << 20 };
+	json_t *line;
+
+	ck_assert_int_eq(shares_set(ns, dir, &change, 1, 64 << 20, &left), 0);
+	change.value = 16 << 20;
+	ck_assert_int_eq(shares_set(ns, ino, &change, 1, 64 << 20, &left), 0);
+	line = ask_with_token(stream, dir, TIERFS_RIGHT_READ, get);
+	ck_assert_str_eq(text_of(line, "shares", "dram.max"), "32M");
+	json_decref(line);
+	line = ask_with_token(stream, ino, TIERFS_RIGHT_READ, get);
+	ck_assert_str_eq(text_of(line, "effective", "dram.max"), "16M");
+	json_decref(line);
+	ck_assert_int_eq(error_of(ask_with_token(stream, ino, TIERFS_RIGHT_WRITE, get)), EACCES);
+	if (getuid() == 0)
+		for (size_t i = 0; i < 3; i++)
+			ck_assert_int_eq(error_of(ask_with_token(stream, (uint64_t[]){ ino, dir, NS_ROOT_INO }[i],
+								 TIERFS_RIGHT_READ | TIERFS_RIGHT_WRITE, set)),
+					 EPERM);
+	line = ask_with_token(stream, ino, TIERFS_RIGHT_READ, "{\"op\": \"stat\", \"token\": \"%s\"}");
+	ck_assert_int_eq(figure(line, "dram_max_bytes"), 16 << 20);
+	ck_assert_int_eq(figure(line, "dram_min_bytes"), 0);
+	ck_assert_int_eq(figure(line, "dram_weight"), 100);
+	json_decref(line);
+	change.value = SHARE_NONE;
+	ck_assert_int_eq(shares_set(ns, ino, &change, 1, 64 << 20, &left), 0);
+	line = ask_with_token(stream, ino, TIERFS_RIGHT_READ, "{\"op\": \"stat\", \"token\": \"%s\"}");
+	ck_assert(json_is_null(json_object_get(json_object_get(line, "result"), "dram_max_bytes")));
+	json_decref(line);
+	fclose(stream);
+}
+END_TEST
+
+/* --- what bad clients do ------------------------------------------------------------------------------------------ */
+
 /* Sends bytes and expects one error and the end. */
 static void expect_end(const char *bytes, size_t length, int code)
 {
@@ -561,8 +737,12 @@ int main(void)
 	tcase_add_test(all, test_move);
 	tcase_add_test(all, test_tokens);
 	tcase_add_test(all, test_requests);
-	if (getuid() == 0)
+	if (getuid() == 0) {
 		tcase_add_test(all, test_root);
+		tcase_add_test(all, test_shares_set);
+		tcase_add_test(all, test_shares_refused);
+	}
+	tcase_add_test(all, test_shares_of_users);
 	tcase_add_test(all, test_garbage);
 	tcase_add_test(all, test_many_clients);
 	tcase_add_test(all, test_stop);

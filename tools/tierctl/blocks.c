@@ -1,4 +1,4 @@
-/* blocks.c - demote, promote, pin, get, set. */
+/* blocks.c - demote, promote, pin. */
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -147,85 +147,4 @@ int promote_run(const struct command *command, int argc, char **argv)
 int pin_run(const struct command *command, int argc, char **argv)
 {
 	return run_job(command, argc, argv, "pinned");
-}
-
-/* --- options ---------------------------------------------------------------------------------------------------- */
-
-static void print_options(json_t *options)
-{
-	const char *name;
-	json_t *value;
-
-	json_object_foreach(options, name, value)
-		printf("%s=%s\n", name, json_string_value(value) ? json_string_value(value) : "");
-}
-
-/* Asks about each operand (params[i]) and prints all answers together. */
-static int ask_options(const char *path, const char *op, json_t *questions, bool json)
-{
-	json_t *options = json_object(), *question;
-	struct conn *conn = NULL;
-	struct conn_error error;
-	size_t i;
-	int err = conn_open(path, false, &conn, &error);
-
-	json_array_foreach(questions, i, question) {
-		json_t *result;
-
-		if (!err)
-			err = conn_ask(conn, op, json_incref(question), NULL, NULL, &result, &error);
-		if (err)
-			break;
-		json_object_update(options, json_object_get(result, "options"));
-		json_decref(result);
-	}
-	conn_close(conn);
-	json_decref(questions);
-	if (err) {
-		json_decref(options);
-		return fail(path, error.what, error.why);
-	}
-	if (json)
-		return print_json(options);
-	print_options(options);
-	json_decref(options);
-	return 0;
-}
-
-int get_run(const struct command *command, int argc, char **argv)
-{
-	json_t *questions;
-	struct args args;
-	int rc = args_parse(command, argc, argv, 1, -1, &args);
-
-	if (rc)
-		return rc < 0;
-	questions = json_array();
-	for (int i = 1; i < args.count; i++)
-		json_array_append_new(questions, json_pack("{s:s}", "name", args.operands[i]));
-	if (args.count == 1)
-		json_array_append_new(questions, json_object());
-	return ask_options(args.operands[0], "get", questions, args.json);
-}
-
-int set_run(const struct command *command, int argc, char **argv)
-{
-	json_t *questions;
-	struct args args;
-	int rc = args_parse(command, argc, argv, 2, -1, &args);
-
-	if (rc)
-		return rc < 0;
-	questions = json_array();
-	for (int i = 1; i < args.count; i++) {
-		char *value = strchr(args.operands[i], '=');
-
-		if (!value) {
-			json_decref(questions);
-			return fail(args.operands[i], "not a setting", "write OPTION=VALUE");
-		}
-		*value++ = '\0';
-		json_array_append_new(questions, json_pack("{s:s, s:s}", "name", args.operands[i], "value", value));
-	}
-	return ask_options(args.operands[0], "set", questions, args.json);
 }

@@ -10,6 +10,11 @@
 #include "table.h"
 #include "tierctl.h"
 
+/* The keys of a file's share, in the order of their columns. */
+static const char *const share_keys[] = { "dram_min_bytes", "dram_max_bytes", "dram_weight" };
+#define SHARE_KEYS (sizeof(share_keys) / sizeof(share_keys[0]))
+#define WEIGHT_DEFAULT 100
+
 static uint64_t number(const json_t *object, const char *key)
 {
 	return (uint64_t)json_integer_value(json_object_get(object, key));
@@ -18,6 +23,13 @@ static uint64_t number(const json_t *object, const char *key)
 static const char *string(const json_t *object, const char *key)
 {
 	return json_string_value(json_object_get(object, key));
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t length = strlen(text), end_length = strlen(end);
+
+	return length >= end_length && !strcmp(text + length - end_length, end);
 }
 
 /* One question on a connection of its own. */
@@ -161,17 +173,76 @@ static int ls_mount(void *arg, const char *mountpoint, const char *source)
 	return 0;
 }
 
+/* Whether a key of a share says more than that nothing is set. */
+static bool share_says(const char *key, const json_t *value)
+{
+	if (!strcmp(key, "dram_min_bytes"))
+		return json_integer_value(value) != 0;
+	if (!strcmp(key, "dram_max_bytes"))
+		return json_is_integer(value);
+	return json_is_integer(value) && json_integer_value(value) != WEIGHT_DEFAULT;
+}
+
+static bool is_share_key(const char *key)
+{
+	for (size_t i = 0; i < SHARE_KEYS; i++)
+		if (!strcmp(key, share_keys[i]))
+			return true;
+	return false;
+}
+
+static bool has_share(const json_t *file)
+{
+	for (size_t i = 0; i < SHARE_KEYS; i++)
+		if (share_says(share_keys[i], json_object_get(file, share_keys[i])))
+			return true;
+	return false;
+}
+
+static void add_share(struct table *table, const json_t *file)
+{
+	for (size_t i = 0; i < SHARE_KEYS; i++) {
+		json_t *value = json_object_get(file, share_keys[i]);
+
+		if (!share_says(share_keys[i], value))
+			table_text(table, NULL);
+		else if (ends_with(share_keys[i], "_bytes"))
+			table_size(table, (uint64_t)json_integer_value(value));
+		else
+			table_number(table, (uint64_t)json_integer_value(value));
+	}
+}
+
+static struct table *files_table(bool shares, bool bytes)
+{
+	static const struct table_column figures[] = {
+		{ "FILE", false },   { "SIZE", true },   { "MAPPING", false }, { "RESIDENT", true },
+		{ "COLD", true },    { "HOLE", true },   { "STORED", true },   { "PROMOTED", true },
+		{ "DEMOTED", true }, { "FAULTS", true }, { "P99", true },      { "ERRORS", true },
+	};
+	static const struct table_column share[] = { { "MIN", true }, { "MAX", true }, { "WEIGHT", true } };
+	struct table_column columns[TABLE_COLUMNS_MAX + 1] = {};
+	size_t count = sizeof(figures) / sizeof(figures[0]);
+
+	memcpy(columns, figures, sizeof(figures));
+	if (shares) {
+		memcpy(columns + count, share, sizeof(share));
+		count += sizeof(share) / sizeof(share[0]);
+	}
+	columns[count] = (struct table_column){ "STATE", false };
+	return table_new(columns, bytes);
+}
+
 static int print_files(json_t *files, bool bytes)
 {
-	static const struct table_column columns[] = {
-		{ "FILE", false }, { "SIZE", true },   { "MAPPING", false }, { "RESIDENT", true }, { "COLD", true },
-		{ "HOLE", true },  { "STORED", true }, { "PROMOTED", true }, { "DEMOTED", true },  { "FAULTS", true },
-		{ "P99", true },   { "ERRORS", true }, { "STATE", false },   { NULL, false },
-	};
-	struct table *table = table_new(columns, bytes);
+	bool shares = false;
+	struct table *table;
 	json_t *file;
 	size_t i;
 
+	json_array_foreach(files, i, file)
+		shares |= has_share(file);
+	table = files_table(shares, bytes);
 	if (!table)
 		return fail("output", "out of memory", NULL);
 	json_array_foreach(files, i, file) {
@@ -188,6 +259,8 @@ static int print_files(json_t *files, bool bytes)
 		table_number(table, number(file, "fault_count"));
 		table_duration(table, number(file, "fault_p99_ns"));
 		table_number(table, number(file, "errors"));
+		if (shares)
+			add_share(table, file);
 		table_text(table, json_is_true(json_object_get(file, "lost"))        ? "lost"
 				  : json_is_true(json_object_get(file, "fell_back")) ? "fell back"
 										     : "ok");
@@ -225,13 +298,6 @@ int ls_run(const struct command *command, int argc, char **argv)
 
 /* --- stat ------------------------------------------------------------------------------------------------------- */
 
-static bool ends_with(const char *text, const char *end)
-{
-	size_t length = strlen(text), end_length = strlen(end);
-
-	return length >= end_length && !strcmp(text + length - end_length, end);
-}
-
 /* A value as people read it: the unit is in the key. */
 static void format_value(const char *key, const json_t *value, bool bytes, char *buf, size_t cap)
 {
@@ -257,6 +323,8 @@ static void add_values(struct table *table, const char *prefix, json_t *object, 
 	json_t *value;
 
 	json_object_foreach(object, key, value) {
+		if (is_share_key(key) && !share_says(key, value))
+			continue;
 		if (json_is_object(value)) {
 			add_values(table, key, value, bytes);
 			continue;

@@ -1,0 +1,154 @@
+/* front/control_shares.c - see control_shares.h. */
+#include "front/control_shares.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "engine/tenant.h"
+#include "names/shares.h"
+
+/* --- telling ----------------------------------------------------------------------------------------------------- */
+
+/* The short form where it is exact: what is told can be set again. */
+static char *exact_text(enum share_id id, uint64_t value, char buf[static SHARE_TEXT_LEN])
+{
+	uint64_t back;
+
+	if (share_parse(id, share_format(id, value, buf), &back) || back != value)
+		snprintf(buf, SHARE_TEXT_LEN, "%llu", (unsigned long long)value);
+	return buf;
+}
+
+static uint64_t or_fallback(enum share_id id, uint64_t value)
+{
+	uint64_t fallback = share_spec(id)->fallback;
+
+	return value == SHARE_NONE && fallback ? fallback : value;
+}
+
+static json_t *share_object(const struct share *share, const enum share_id *only, bool effective)
+{
+	json_t *object = json_object();
+	char text[SHARE_TEXT_LEN];
+
+	for (unsigned int i = 0; i < SHARE_COUNT; i++) {
+		enum share_id id = (enum share_id)i;
+		uint64_t value = effective ? or_fallback(id, share->value[i]) : share->value[i];
+
+		if (value != SHARE_NONE && (!only || *only == id))
+			json_object_set_new(object, share_spec(id)->name, json_string(exact_text(id, value, text)));
+	}
+	return object;
+}
+
+int control_shares_tell(struct control_request *request, const enum share_id *only, json_t *object, json_t **ret)
+{
+	struct share own, effective;
+	int err = shares_get(request->config->ns, request->ino, &own);
+
+	if (!err)
+		err = shares_effective(request->config->ns, request->ino, &effective);
+	if (!err && (json_object_set_new(object, "shares", share_object(&own, only, false)) ||
+		     json_object_set_new(object, "effective", share_object(&effective, only, true))))
+		err = -ENOMEM;
+	if (err)
+		json_decref(object);
+	else
+		*ret = object;
+	return err;
+}
+
+void control_shares_figures(const struct control_request *request, uint64_t ino, json_t *object)
+{
+	struct share share;
+	uint64_t min, max;
+
+	if (shares_effective(request->config->ns, ino, &share))
+		share = share_nothing();
+	min = share.value[SHARE_DRAM_MIN];
+	max = share.value[SHARE_DRAM_MAX];
+	json_object_set_new(object, "dram_min_bytes", json_integer(min == SHARE_NONE ? 0 : (json_int_t)min));
+	json_object_set_new(object, "dram_max_bytes", max == SHARE_NONE ? json_null() : json_integer((json_int_t)max));
+	json_object_set_new(object, "dram_weight",
+			    json_integer((json_int_t)or_fallback(SHARE_DRAM_WEIGHT, share.value[SHARE_DRAM_WEIGHT])));
+}
+
+/* --- setting ----------------------------------------------------------------------------------------------------- */
+
+/* JSON has each key once, so that there are at most SHARE_COUNT. */
+static int parse_changes(struct control_request *request, json_t *shares, struct shares_change change[SHARE_COUNT],
+			 size_t *ret_count)
+{
+	size_t count = 0;
+	const char *key;
+	json_t *value;
+
+	if (!json_object_size(shares))
+		return control_request_fail(request, -EINVAL, "shares is an object with at least one key");
+	json_object_foreach(shares, key, value) {
+		const char *text = json_string_value(value);
+		int err = share_find(key, &change[count].id);
+
+		if (err)
+			return control_request_fail(request, err, "%.64s: no such share", key);
+		if (!text)
+			return control_request_fail(request, -EINVAL, "%.64s: its value is a string", key);
+		err = share_parse(change[count].id, text, &change[count].value);
+		if (err)
+			return control_request_fail(request, err, "%.64s: %.64s: not a value it can have", key, text);
+		count++;
+	}
+	*ret_count = count;
+	return 0;
+}
+
+/* Not more than there are: what is named can be had. */
+static char *left_text(uint64_t bytes, char buf[static SHARE_TEXT_LEN])
+{
+	char text[SIZE_TEXT_LEN];
+	uint64_t back;
+
+	if (!size_parse(size_format(bytes, text), &back) && back <= bytes)
+		snprintf(buf, SHARE_TEXT_LEN, "%s", text);
+	else
+		snprintf(buf, SHARE_TEXT_LEN, "%llu", (unsigned long long)bytes);
+	return buf;
+}
+
+/* Why shares_set() refused it. */
+static int refuse(struct control_request *request, int err, const struct shares_change *change, size_t count,
+		  uint64_t left)
+{
+	char min[SHARE_TEXT_LEN], other[SHARE_TEXT_LEN];
+	struct share share;
+
+	if ((err != -EINVAL && err != -EDQUOT) || shares_get(request->config->ns, request->ino, &share))
+		return err;
+	for (size_t i = 0; i < count; i++)
+		share.value[change[i].id] = change[i].value;
+	exact_text(SHARE_DRAM_MIN, share.value[SHARE_DRAM_MIN], min);
+	exact_text(SHARE_DRAM_MAX, share.value[SHARE_DRAM_MAX], other);
+	if (err == -EINVAL && share_makes_sense(&share))
+		return control_request_fail(request, err, "dram.max: %s is less than what is promised below it", other);
+	if (err == -EINVAL)
+		return control_request_fail(request, err, "dram.min: %s is above dram.max, which is %s", min, other);
+	return control_request_fail(request, err, "dram.min: %s is more than can be promised: %s are left", min,
+				    left_text(left, other));
+}
+
+int control_shares_set(struct control_request *request, json_t *shares, json_t **ret)
+{
+	struct shares_change change[SHARE_COUNT];
+	uint64_t promisable = tenant_promisable(request->config->engine), left = 0;
+	size_t count = 0;
+	int err = parse_changes(request, shares, change, &count);
+
+	if (err)
+		return err;
+	err = shares_set(request->config->ns, request->ino, change, count, promisable, &left);
+	if (err)
+		return refuse(request, err, change, count, left);
+	return control_shares_tell(request, NULL, json_object(), ret);
+}
