@@ -98,13 +98,15 @@ bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 		return false;
 	if (need == BUDGET_OPTIONAL && engine_fits(file->engine))
 		need = BUDGET_MUST;
+	if (near)
+		room_near(file->engine);
 	if (!budget_reserve(engine_budget(file->engine), bytes, need)) {
 		tenant_discharge(file, bytes);
 		return false;
 	}
 	atomic_fetch_add(&file->dram_blocks, blocks);
 	room_used(file->engine);
-	if (near || (room_missing_of(file) && !atomic_exchange(&file->limit.near, true)))
+	if (room_missing_of(file) && !atomic_exchange(&file->limit.near, true))
 		engine_kick(file->engine);
 	return true;
 }

@@ -164,15 +164,19 @@ void room_look_again(struct engine *engine)
 	engine_kick(engine);
 }
 
+void room_near(struct engine *engine)
+{
+	engine_kick(engine);
+	room_end_squeeze(engine); /* it may be the kernel's cache that it has to give up */
+}
+
 void room_force(struct ramfile *file, uint64_t bytes)
 {
 	if (!bytes)
 		return;
 	budget_force(&file->engine->budget, bytes);
-	if (tenant_charge_anyway(file, bytes)) {
-		engine_kick(file->engine);
-		room_end_squeeze(file->engine); /* it may be the kernel's cache that it has to give up */
-	}
+	if (tenant_charge_anyway(file, bytes))
+		room_near(file->engine);
 }
 
 void room_release(struct ramfile *file, uint64_t bytes)

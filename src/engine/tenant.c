@@ -5,12 +5,15 @@
 #include <assert.h>
 #include <errno.h>
 
+#include "base/clock.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 
 /* Of a limit. */
 #define KEPT_MIN (UINT64_C(512) << 10)
 #define KEPT_MAX (UINT64_C(64) << 20)
+/* Who is asked less often than that for room is not stuck. */
+#define ASKED_NS (2 * NS_PER_S)
 
 uint64_t tenant_kept_of(uint64_t limit_bytes)
 {
@@ -132,12 +135,15 @@ void tenants_end(struct engine *engine)
 	lock_put(&engine->tenants.lock);
 }
 
-void tenant_place(struct ramfile *file, struct tenant *tenant)
+bool tenant_place(struct ramfile *file, struct tenant *tenant)
 {
 	LOCK_SCOPE(&file->engine->tenants.lock);
 
+	if (file->charge.tenant == tenant)
+		return false;
 	take_along(file->charge.tenant, file->charge.bytes);
 	tenants_place(file, tenant);
+	return true;
 }
 
 /* --- charging ------------------------------------------------------------------------------------------------ */
@@ -240,6 +246,37 @@ void tenant_rest(struct engine *engine, uint64_t ino, uint64_t until_ns)
 	tenant = find(engine, ino);
 	if (tenant)
 		tenant->rest_until_ns = until_ns;
+}
+
+uint64_t tenant_gave(struct engine *engine, uint64_t ino, bool gave, uint64_t now_ns)
+{
+	struct tenant_stuck *stuck = &engine->tenants.stuck;
+	struct tenant *tenant;
+
+	LOCK_SCOPE(&engine->tenants.lock);
+	tenant = ino ? find(engine, ino) : NULL;
+	if (tenant)
+		stuck = &tenant->stuck;
+	if (gave) {
+		*stuck = (struct tenant_stuck){ 0 };
+		return 0;
+	}
+	if (!stuck->since_ns || now_ns >= stuck->asked_ns + ASKED_NS)
+		stuck->since_ns = now_ns;
+	stuck->asked_ns = now_ns;
+	return now_ns - stuck->since_ns;
+}
+
+bool tenant_is_full(struct engine *engine, uint64_t ino)
+{
+	const struct tenant *tenant;
+
+	if (!ino)
+		return budget_free(&engine->budget) < engine->config.block_bytes;
+	LOCK_SCOPE(&engine->tenants.lock);
+	tenant = find(engine, ino);
+	return tenant && tenant->share.max_bytes != UINT64_MAX &&
+	       tenant->used_bytes + engine->config.block_bytes > tenant->share.max_bytes;
 }
 
 uint64_t tenant_missing(struct ramfile *file)

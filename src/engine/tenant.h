@@ -11,7 +11,8 @@
  *        lowered. Whoever is charged to it waits; no other does. Part of it is kept free for faults by demoting its own
  *        blocks.
  * min    is not taken to make room for others: what is demoted for their sake is somebody's who has more. But for a
- *        budget that was lowered below what is promised, and where all who have more gave nothing for seconds.
+ *        budget that was lowered below what is promised, and where all who have more gave nothing for seconds; and for
+ *        what a plain mapping has in the kernel's page cache.
  * weight divides what is above the minimums when DRAM is short (policy/payer.h).
  *
  * Bytes. Thread-safety: all functions, from any thread; none blocks. The tree is changed by one caller at a time, who
@@ -37,6 +38,11 @@ struct tenant_share {
 	uint32_t weight;    /* 0: none was said, which is TENANT_WEIGHT */
 };
 
+/* Since when nobody gave who has more than was promised, and when that was last asked; 0: somebody did. */
+struct tenant_stuck {
+	uint64_t since_ns, asked_ns;
+};
+
 struct tenant {
 	uint64_t ino;      /* immutable */
 	struct tenant *up; /* under the lock of tenants, as all that follows. NULL: the mount */
@@ -47,6 +53,7 @@ struct tenant {
 	bool weighs;             /* somebody below it has a min, or a weight */
 	bool near;               /* the demoter was told that it has come near to its max */
 	uint64_t rest_until_ns;  /* nothing of it could be demoted */
+	struct tenant_stuck stuck;
 	uint64_t used_bytes;
 	TAILQ_ENTRY(tenant) link;
 };
@@ -56,6 +63,7 @@ struct tenants {
 	struct lock lock;
 	TAILQ_HEAD(, tenant) list;
 	bool weighs; /* some tenant below the mount has a min, or a weight */
+	struct tenant_stuck stuck;
 };
 
 /* A file's part, under the lock of tenants. */
@@ -75,8 +83,9 @@ void tenants_begin(struct engine *engine);
 void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share);
 void tenants_place(struct ramfile *file, struct tenant *tenant);
 void tenants_end(struct engine *engine);
-/* One file of a tree that stays. NULL: out of it, before whoever places files loses sight of it. */
-void tenant_place(struct ramfile *file, struct tenant *tenant);
+/* One file of a tree that stays. NULL: out of it, before whoever places files loses sight of it. True: it was charged
+ * elsewhere. */
+bool tenant_place(struct ramfile *file, struct tenant *tenant);
 
 /* --- charging --- */
 
@@ -99,6 +108,10 @@ uint64_t tenant_promisable(struct engine *engine);
  * False: no more. *due_ns becomes less if one rests until before it. */
 bool tenant_next_near(struct engine *engine, uint64_t now_ns, uint64_t *ino, uint64_t *ret_missing, uint64_t *due_ns);
 void tenant_rest(struct engine *engine, uint64_t ino, uint64_t until_ns);
+/* Below it somebody gave, or nobody did. Returns for how long nobody did, as far as it was asked all the time. */
+uint64_t tenant_gave(struct engine *engine, uint64_t ino, bool gave, uint64_t now_ns);
+/* There is no room in it for a block more. */
+bool tenant_is_full(struct engine *engine, uint64_t ino);
 /* What tenants that the file is charged to have to give up, because they are near to their max; 0: they are not. */
 uint64_t tenant_missing(struct ramfile *file);
 /* The file is charged to it, or to one below it. */

@@ -352,6 +352,8 @@ static int remove_entry(struct ns *ns, struct tree_inode *dir, struct tree_entry
 	inode->rec.nlink = rec.nlink;
 	inode->rec.ctime = rec.ctime;
 	dir->rec = dir_rec;
+	if (rec.nlink)
+		placed_again(ns, inode);
 	return 0;
 }
 
@@ -437,18 +439,26 @@ static int rename_check(const struct rename *r, unsigned int flags)
 	return to_dir && r->to->child->entry_count > 0 ? -ENOTEMPTY : 0;
 }
 
-/* Records of both directories; the same one is written once. */
 static int rename_check_shares(struct ns *ns, const struct rename *r, unsigned int flags)
 {
 	struct tree_inode *other = flags & RENAME_EXCHANGE ? r->to->child : NULL;
 
-	if (r->dir == r->new_dir || placed_alike(ns, r->dir, r->new_dir))
+	if (r->dir == r->new_dir || (r->to && r->to->child == r->from->child) || placed_alike(ns, r->dir, r->new_dir))
 		return 0;
 	if (has_more_names(r->from->child) || (other && has_more_names(other)))
 		return -EXDEV;
 	return shares_may_move(ns, r->from->child, r->new_dir, other, r->dir);
 }
 
+static void place_renamed(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from)
+{
+	if (S_ISDIR(inode->rec.mode))
+		placed_move(ns, inode, from);
+	else
+		placed_again(ns, inode);
+}
+
+/* Records of both directories; the same one is written once. */
 static void rename_batch_dirs(struct record_batch *batch, const struct rename *r, struct record_inode *dir_rec,
 			      struct record_inode *new_dir_rec, int dir_links, int new_dir_links)
 {
@@ -485,8 +495,8 @@ static int rename_exchange(struct ns *ns, const struct rename *r)
 	r->new_dir->rec = new_dir_rec;
 	tree_entry_set_child(r->from, b);
 	tree_entry_set_child(r->to, a);
-	placed_move(ns, a, r->dir);
-	placed_move(ns, b, r->new_dir);
+	place_renamed(ns, a, r->dir);
+	place_renamed(ns, b, r->new_dir);
 	return 0;
 }
 
@@ -533,7 +543,9 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	} else {
 		tree_entry_show(entry);
 	}
-	placed_move(ns, inode, r->dir);
+	place_renamed(ns, inode, r->dir);
+	if (replaced && replaced->rec.nlink)
+		placed_again(ns, replaced);
 	return 0;
 }
 

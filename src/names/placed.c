@@ -72,18 +72,24 @@ void placed_all(struct ns *ns)
 	ns->placed = ns->share_count > 0;
 }
 
-void placed_move(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from)
+void placed_move(struct ns *ns, struct tree_inode *dir, const struct tree_inode *from)
 {
-	const struct tree_inode *now = placed_in(ns, inode);
+	const struct tree_inode *now = placed_in(ns, dir);
 
-	if (!ns->placed || now == from || placed_alike(ns, now, from))
-		return;
-	if (S_ISDIR(inode->rec.mode) || inode->tenant) {
+	if (ns->placed && now != from && !placed_alike(ns, now, from))
 		placed_all(ns);
+}
+
+void placed_again(struct ns *ns, struct tree_inode *inode)
+{
+	if (!ns->placed)
 		return;
+	if (inode->tenant) {
+		if (inode->tenant->up != tenant_of(ns, placed_in(ns, inode)))
+			placed_all(ns);
+	} else if (inode->file && tenant_place(inode->file, tenant_of(ns, inode))) {
+		room_look_again(ns->engine);
 	}
-	placed_file(ns, inode);
-	room_look_again(ns->engine);
 }
 
 bool placed_alike(const struct ns *ns, const struct tree_inode *a, const struct tree_inode *b)

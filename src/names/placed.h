@@ -18,9 +18,10 @@ struct tree_inode;
 struct tree_inode *placed_in(const struct ns *ns, const struct tree_inode *inode);
 /* Shares have changed: all files are placed anew. Goes through all inodes; costs nothing while there are no shares. */
 void placed_all(struct ns *ns);
-/* The inode has come from that directory to where it is now. All files are placed anew if it is a directory, and lives
- * in another tenant. */
-void placed_move(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from);
+/* A directory has come from that one to where it is now. All files are placed anew if it lives in another tenant. */
+void placed_move(struct ns *ns, struct tree_inode *dir, const struct tree_inode *from);
+/* The names of a file have changed. */
+void placed_again(struct ns *ns, struct tree_inode *inode);
 /* Both are in the same tenant. */
 bool placed_alike(const struct ns *ns, const struct tree_inode *a, const struct tree_inode *b);
 /* Its file was loaded. */

@@ -29,7 +29,7 @@ struct promises {
 	struct promise *list;
 	size_t count;
 	uint64_t sum;  /* to all */
-	uint64_t over; /* of it, what is beyond a dram.max */
+	uint64_t over; /* of it, what is beyond what a dram.max holds */
 };
 
 /* What if. */
@@ -66,6 +66,17 @@ static struct promise *find_promise(const struct promises *promises, const struc
 static uint64_t promise_of(const struct promise *promise)
 {
 	return promise->own > promise->below ? promise->own : promise->below;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+/* Of its dram.max a part is kept free. */
+static uint64_t held_by(const struct promise *promise)
+{
+	return promise->most == SHARE_NONE ? SHARE_NONE : less(promise->most, tenant_kept_of(promise->most));
 }
 
 /* Under the lock. */
@@ -107,28 +118,22 @@ static int sum_promises(struct ns *ns, const struct supposed *supposed, struct p
 			promise->up->below = add(promise->up->below, promise_of(promise));
 		else
 			promises.sum = add(promises.sum, promise_of(promise));
-		if (promise_of(promise) > promise->most)
-			promises.over = add(promises.over, promise_of(promise) - promise->most);
+		if (promise->below > held_by(promise))
+			promises.over = add(promises.over, promise->below - held_by(promise));
 	}
 	*ret = promises;
 	return 0;
-}
-
-static uint64_t less(uint64_t a, uint64_t b)
-{
-	return a > b ? a - b : 0;
 }
 
 /* What may be promised to that one, the others having what they have: what is above it leaves so much to it, or its
  * dram.max allows so much. */
 static uint64_t left_for(const struct promises *promises, const struct promise *promise, uint64_t promisable)
 {
-	uint64_t left = promisable, others = less(promises->sum, promise_of(promise)), held;
+	uint64_t left = promisable, others = less(promises->sum, promise_of(promise));
 
 	if (promise->up) {
 		left = left_for(promises, promise->up, promisable);
-		held = less(promise->up->most, tenant_kept_of(promise->up->most));
-		left = left < held ? left : held; /* a part of a max is kept free */
+		left = left < held_by(promise->up) ? left : held_by(promise->up);
 		others = less(promise->up->below, promise_of(promise));
 	}
 	left = less(left, others);
@@ -171,7 +176,7 @@ static int check(struct ns *ns, struct tree_inode *inode, const struct share *sh
 		return err;
 	own = find_promise(&promises, inode);
 	*ret_left = left_for(&promises, own, promisable);
-	if (own->below > own->most && own->most < max_before)
+	if (own->below > held_by(own) && own->most < max_before)
 		err = -EINVAL;
 	else if (minimum(share) > *ret_left && minimum(share) > own->below && minimum(share) > minimum(inode->share))
 		err = -EDQUOT;

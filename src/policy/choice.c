@@ -21,14 +21,15 @@
 #define CENSUS_NS (50 * NS_PER_MS)
 /* To find out takes no more than this part of the time. */
 #define CENSUS_SHARE 16
-/* A payer gives this many blocks at least, so that two who pay alike do not give in turns of one. */
+/* A payer gives this many blocks at least, or that part of what is needed, so that those who pay alike do not give in
+ * turns of one. */
 #define PAYER_BLOCKS 16
+#define PAYER_PART 8
 /* In one step so many are tried; who had nothing to give is left out for so long. */
 #define PAYERS_TRIED 8
 #define PAYERS_OUT_NS (50 * NS_PER_MS)
 /* If nobody gave for so long, what was promised is taken. */
 #define STUCK_NS (2 * NS_PER_S)
-#define STUCK_LONG_NS (20 * NS_PER_S)
 
 /* Under the file's lock: the piece of it from first on that has blocks in DRAM, short enough to hold the lock for; of
  * length 0 if there is none. */
@@ -209,6 +210,8 @@ static bool find_payer(struct engine *engine, const struct payers_out *out, stru
 		surplus = (payer.surplus_bytes + block_bytes - 1) / block_bytes;
 		if (most < PAYER_BLOCKS)
 			most = PAYER_BLOCKS;
+		if (most < *needed / PAYER_PART)
+			most = *needed / PAYER_PART;
 		if (most > surplus)
 			most = surplus;
 		if (*needed > most)
@@ -223,9 +226,14 @@ static bool find_payer(struct engine *engine, const struct payers_out *out, stru
 
 int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t needed, uint64_t *ret_demoted)
 {
-	struct scope scope = { .file = file->ino };
+	struct census census = { .min_idle_ns = engine_min_idle(file->engine) };
+	struct sweep sweep = { .choice = choice, .wanted = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS };
 
-	return demote_oldest(choice, file->engine, &scope, needed, ret_demoted);
+	count_file(&census, file);
+	sweep.lowest_class = heat_threshold(census.in_class, needed);
+	sweep_file(&sweep, file);
+	*ret_demoted = sweep.demoted;
+	return sweep.err;
 }
 
 /* Of who pays. *ret_more: somebody else may have to. */
@@ -233,6 +241,7 @@ static int demote_of_payer(struct choice *choice, struct engine *engine, uint64_
 			   uint64_t *ret_demoted, bool *ret_more)
 {
 	struct scope scope = { .tenant = tenant };
+	uint64_t began_ns = clock_ns();
 	bool found = find_payer(engine, &choice->out, &scope, &needed);
 	bool lower = scope.tenant != tenant || scope.file;
 	int err = 0;
@@ -240,26 +249,21 @@ static int demote_of_payer(struct choice *choice, struct engine *engine, uint64_
 	if (found)
 		err = demote_oldest(choice, engine, &scope, needed, ret_demoted);
 	*ret_more = !err && !*ret_demoted && lower;
-	if (*ret_more)
-		choice->out.ino[choice->out.count++] = scope.file ? scope.file : scope.tenant;
+	if (*ret_more) /* for longer than it takes to come back to the next one */
+		payers_add(&choice->out, scope.file ? scope.file : scope.tenant,
+			   clock_ns() + PAYERS_OUT_NS + PAYERS_TRIED * 8 * (clock_ns() - began_ns));
 	return err;
 }
 
-/* Nobody who has more than was promised gave anything. Below a max it is for the tenant itself that the oldest blocks
- * go all the same. Below the mount they do if the budget is less than what was promised, and if nobody could be served
- * for long otherwise: who has more may have pinned it. */
+/* Nobody who has more than was promised gave anything. What was promised is taken if there is no room left, and nobody
+ * has more: the budget, or the max of the tenant, is less than what was promised; or nobody could be served for long
+ * otherwise: who has more may have pinned it. */
 static bool may_take_any(struct choice *choice, struct engine *engine, uint64_t tenant)
 {
-	uint64_t now = clock_ns();
+	uint64_t stuck_ns = tenant_gave(engine, tenant, false, clock_ns());
 
-	if (!tenant_weighs(engine, tenant))
-		return false;
-	if (tenant)
-		return true;
-	if (now >= choice->gave_ns + STUCK_LONG_NS) /* the first time, or after a rest */
-		choice->gave_ns = now;
-	return budget_free(&engine->budget) < engine->config.block_bytes &&
-	       (!choice->out.count || now >= choice->gave_ns + STUCK_NS);
+	return tenant_weighs(engine, tenant) && tenant_is_full(engine, tenant) &&
+	       (!choice->out.count || stuck_ns >= STUCK_NS);
 }
 
 int choice_demote(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed, uint64_t *ret_demoted)
@@ -269,17 +273,11 @@ int choice_demote(struct choice *choice, struct engine *engine, uint64_t tenant,
 	int err = 0;
 
 	*ret_demoted = 0;
-	for (int i = 0; i < PAYERS_TRIED && more && !err && !*ret_demoted; i++) {
-		uint64_t now = clock_ns();
-
-		if (now >= choice->out_until_ns || choice->out.count == PAYERS_OUT) {
-			choice->out.count = 0;
-			choice->out_until_ns = now + PAYERS_OUT_NS;
-		}
+	payers_forget(&choice->out, clock_ns());
+	for (int i = 0; i < PAYERS_TRIED && more && !err && !*ret_demoted; i++)
 		err = demote_of_payer(choice, engine, tenant, needed, ret_demoted, &more);
-	}
-	if (*ret_demoted && !tenant)
-		choice->gave_ns = clock_ns();
+	if (*ret_demoted)
+		tenant_gave(engine, tenant, true, clock_ns());
 	if (err || *ret_demoted || !may_take_any(choice, engine, tenant))
 		return err;
 	return demote_oldest(choice, engine, &all, needed, ret_demoted);

@@ -35,8 +35,6 @@ struct census {
 struct choice {
 	struct census census[CHOICE_CENSUSES];
 	struct payers_out out;
-	uint64_t out_until_ns; /* it is forgotten then */
-	uint64_t gave_ns;      /* when somebody gave last, below the mount */
 	uint32_t pick[CHOICE_BLOCKS];
 };
 

@@ -1,5 +1,7 @@
 #include "policy/payer.h"
 
+#include <string.h>
+
 #include "engine/engine.h"
 #include "engine/file.h"
 
@@ -12,10 +14,27 @@ struct search {
 	double first_price, second_price; /* second: of the next one; 0: there is none */
 };
 
+void payers_add(struct payers_out *out, uint64_t ino, uint64_t until_ns)
+{
+	if (out->count == PAYERS_OUT)
+		memmove(&out->list[0], &out->list[1], --out->count * sizeof(out->list[0]));
+	out->list[out->count++] = (struct payer_out){ .ino = ino, .until_ns = until_ns };
+}
+
+void payers_forget(struct payers_out *out, uint64_t now_ns)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < out->count; i++)
+		if (out->list[i].until_ns > now_ns)
+			out->list[kept++] = out->list[i];
+	out->count = kept;
+}
+
 static bool is_out(const struct payers_out *out, uint64_t ino)
 {
 	for (size_t i = 0; i < out->count; i++)
-		if (out->ino[i] == ino)
+		if (out->list[i].ino == ino)
 			return true;
 	return false;
 }

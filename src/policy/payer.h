@@ -18,9 +18,16 @@ struct engine;
 #define PAYERS_OUT 256
 
 struct payers_out {
-	uint64_t ino[PAYERS_OUT];
+	struct payer_out {
+		uint64_t ino, until_ns;
+	} list[PAYERS_OUT];
 	size_t count;
 };
+
+/* Where there is no place, the one that was added first is forgotten. */
+void payers_add(struct payers_out *out, uint64_t ino, uint64_t until_ns);
+/* Those whose time is over. */
+void payers_forget(struct payers_out *out, uint64_t now_ns);
 
 struct payer {
 	uint64_t ino;           /* of a tenant, or of a file */

@@ -366,6 +366,31 @@ START_TEST(names_decide_who_is_charged)
 }
 END_TEST
 
+/* A share that is set where a file has names in two tenants: the directory with the lowest number counts, at every
+ * moment. */
+START_TEST(several_names_in_two_tenants)
+{
+	uint64_t a = make(NS_ROOT_INO, "a", S_IFDIR), b = make(NS_ROOT_INO, "b", S_IFDIR);
+	uint64_t ino = make(a, "f", S_IFREG);
+	struct stat attr;
+
+	fill(ino, 3);
+	ck_assert_int_eq(ns_link(ns, ino, b, "f", &attr), 0);
+	ns_forget(ns, ino, 1);
+	ck_assert_int_eq(set(a, SHARE_DRAM_MAX, GIB), 0);
+	ck_assert_int_eq(set(b, SHARE_DRAM_MAX, GIB), 0);
+	ck_assert_uint_eq(charged_to(a), 3 * 16384);
+	ck_assert_int_eq(ns_rename(ns, a, "f", b, "f", 0), 0); /* nothing to do, says POSIX */
+	ck_assert_uint_eq(charged_to(a), 3 * 16384);
+	ck_assert_int_eq(ns_unlink(ns, a, "f"), 0);
+	ck_assert_uint_eq(charged_to(a), 0);
+	ck_assert_uint_eq(charged_to(b), 3 * 16384);
+	ck_assert_int_eq(ns_rename(ns, b, "f", a, "f", 0), 0);
+	ck_assert_uint_eq(charged_to(a), 3 * 16384);
+	ns_put(ns, ino);
+}
+END_TEST
+
 static void on_room(void *arg)
 {
 	atomic_store((_Atomic bool *)arg, true);
@@ -526,6 +551,7 @@ int main(void)
 	tcase_add_test(tests, a_record_that_makes_no_sense_is_refused);
 	tcase_add_test(tests, no_more_is_promised_than_there_is);
 	tcase_add_test(tests, names_decide_who_is_charged);
+	tcase_add_test(tests, several_names_in_two_tenants);
 	tcase_add_test(tests, a_fault_goes_on_when_its_max_does);
 	tcase_add_test(tests, promises_at_random);
 	suite_add_tcase(suite, tests);

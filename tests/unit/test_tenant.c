@@ -20,6 +20,7 @@
 #include "engine/tenant.h"
 #include "engine/write.h"
 #include "policy/demoter.h"
+#include "policy/payer.h"
 #include "policy/tiering.h"
 #include "lib_check.h"
 
@@ -475,6 +476,87 @@ START_TEST(a_min_is_not_taken)
 }
 END_TEST
 
+/* The same below a max that both have together: the other one pays for himself. */
+START_TEST(a_min_is_not_taken_for_a_sibling)
+{
+	struct guest guest[2];
+	struct tenant acme = { .ino = 50 };
+	struct tenant *const of[] = { &guest[0].tenant, &acme };
+	const uint64_t own = 100;
+
+	for (uint64_t i = 0; i < 2; i++)
+		guest_new(&guest[i], 7 + i);
+	{
+		const struct place place[] = {
+			{ &guest[0].tenant, &acme, { .min_bytes = 2 * own * BLOCK, .max_bytes = NO_MAX } },
+			{ &acme, NULL, { .max_bytes = 4 * own * BLOCK } },
+		};
+
+		plant(place, 2, guest, of, 2);
+	}
+	ck_assert_uint_eq(run(&guest[0], own, own), own);
+	while (atomic_load(&guest[1].file->counts.demotions) < 10 * own)
+		thrash(guest + 1, 1, 4);
+	ck_assert_uint_eq(atomic_load(&guest[0].file->counts.demotions), 0);
+	fell(guest, 2);
+	for (int i = 0; i < 2; i++)
+		guest_free(&guest[i]);
+}
+END_TEST
+
+/* Nobody has more than was promised, and the budget was lowered since: somebody gives all the same. */
+START_TEST(a_promise_gives_way_to_a_smaller_budget)
+{
+	struct guest guest[2];
+	struct tenant *const of[] = { &guest[0].tenant, &guest[1].tenant };
+
+	for (uint64_t i = 0; i < 2; i++)
+		guest_new(&guest[i], 7 + i);
+	{
+		const struct place place[] = {
+			{ &guest[0].tenant, NULL, { .min_bytes = 400 * BLOCK, .max_bytes = NO_MAX } },
+			{ &guest[1].tenant, NULL, { .min_bytes = 400 * BLOCK, .max_bytes = NO_MAX } },
+		};
+
+		plant(place, 2, guest, of, 2);
+	}
+	run(&guest[0], 300, 300);
+	run(&guest[1], 300, 300);
+	ck_assert_int_eq(tiering_set_dram(engine, UINT64_C(500) * BLOCK), 0);
+	while (budget_used(&engine->budget) > 500 * BLOCK) {
+		step(guest, 2);
+		clock_sleep(QUICK_NS / 8);
+	}
+	/* And whoever faults then is served. */
+	guest[1].next = 300;
+	while (guest[1].next < 400) {
+		step(guest, 2);
+		run(&guest[1], 8, FILE_BLOCKS);
+		clock_sleep(QUICK_NS / 8);
+	}
+	fell(guest, 2);
+	for (int i = 0; i < 2; i++)
+		guest_free(&guest[i]);
+}
+END_TEST
+
+/* Who had nothing to give is left out until his time is over, however many there are. */
+START_TEST(payers_are_left_out_for_a_while)
+{
+	static struct payers_out out;
+
+	for (uint64_t i = 1; i <= PAYERS_OUT + 10; i++)
+		payers_add(&out, i, 100 + i);
+	ck_assert_uint_eq(out.count, PAYERS_OUT);
+	ck_assert_uint_eq(out.list[0].ino, 11);
+	payers_forget(&out, 111 + 5);
+	ck_assert_uint_eq(out.list[0].ino, 17);
+	ck_assert_uint_eq(out.count, PAYERS_OUT - 6);
+	payers_forget(&out, 10000);
+	ck_assert_uint_eq(out.count, 0);
+}
+END_TEST
+
 /* Who wants less than his part leaves it to the others. */
 START_TEST(what_is_not_wanted_is_lent)
 {
@@ -519,6 +601,9 @@ int main(void)
 	tcase_add_test(tests, weights_divide_what_is_short);
 	tcase_add_test(tests, a_tenant_divides_among_its_own);
 	tcase_add_test(tests, a_min_is_not_taken);
+	tcase_add_test(tests, a_min_is_not_taken_for_a_sibling);
+	tcase_add_test(tests, a_promise_gives_way_to_a_smaller_budget);
+	tcase_add_test(tests, payers_are_left_out_for_a_while);
 	tcase_add_test(tests, what_is_not_wanted_is_lent);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
