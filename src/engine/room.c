@@ -343,6 +343,7 @@ void room_end_squeeze(struct engine *engine)
 struct plain_list {
 	uint64_t *ino;
 	size_t count, max;
+	bool near;
 };
 
 static void list_plain(void *arg, struct ramfile *file)
@@ -350,14 +351,18 @@ static void list_plain(void *arg, struct ramfile *file)
 	struct plain_list *list = arg;
 
 	LOCK_SCOPE(&file->lock);
+	if ((tenant_missing(file) > 0) != list->near)
+		return;
 	if ((file->cache.opens || file->blocks.cached || file->cache.unknown) && list->count < list->max)
 		list->ino[list->count++] = file->ino;
 }
 
 size_t room_plain_files(struct engine *engine, uint64_t *ret_ino, size_t max)
 {
-	struct plain_list list = { .ino = ret_ino, .max = max };
+	struct plain_list list = { .ino = ret_ino, .max = max, .near = true };
 
+	engine_each_file(engine, list_plain, &list);
+	list.near = false;
 	engine_each_file(engine, list_plain, &list);
 	return list.count;
 }
