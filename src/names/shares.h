@@ -15,9 +15,10 @@ struct shares_change {
 };
 
 /* All of it or nothing, durably. promisable: bytes that all dram.min of the pool together may promise
- * (tenant_promisable()). -EINVAL: dram.max would be below dram.min, or below what is promised to what lives there and is kept free;
- * -EDQUOT: more would be promised than there is, or than a dram.max above it allows, *ret_left has how much may be
- * promised here; -ENOENT. */
+ * (tenant_promisable()).
+ * -EINVAL: dram.max would be below dram.min, or below what is promised to what lives there and is kept free.
+ * -EDQUOT: more would be promised than there is, or than a dram.max above it allows. *ret_left has how much may be
+ * promised here. -ENOENT. */
 int shares_set(struct ns *ns, uint64_t ino, const struct shares_change *change, size_t count, uint64_t promisable,
 	       uint64_t *ret_left);
 /* Caller holds ns->lock: what is promised to the inode and what is below it can be promised below that directory as
