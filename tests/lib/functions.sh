@@ -149,6 +149,15 @@ assert_status() # STATUS COMMAND...
 	[ "$status" -eq "$wanted" ] || fail "exit $status, wanted $wanted: $* ($out)"
 }
 
+one_line() # PATTERN TIERCTL-COMMAND...: fails with exactly one line that matches
+{
+	local pattern=$1
+	shift
+	assert_status 1 "$@"
+	assert_match "$out" "^tierctl: $pattern\$" "message of $*"
+	assert_eq "$(printf '%s\n' "$out" | wc -l)" 1 "lines of the message of $*"
+}
+
 assert_same_content() # FILE FILE
 {
 	cmp "$1" "$2" || fail "$1 and $2 differ"

@@ -6,15 +6,6 @@ need_root
 need_fuse
 need_tool jq
 
-one_line() # PATTERN COMMAND...: fails with exactly one line that matches
-{
-	local pattern=$1
-	shift
-	assert_status 1 "$@"
-	assert_match "$out" "^tierctl: $pattern\$" "message of $*"
-	assert_eq "$(printf '%s\n' "$out" | wc -l)" 1 "lines of the message of $*"
-}
-
 shares_of() # PATH: what is set, in one line
 {
 	tierctl get "$1" | grep -E '^[a-z]+\.[a-z_]+=' | tr '\n' ' '

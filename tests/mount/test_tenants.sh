@@ -18,7 +18,6 @@ def unlink():
 threading.Thread(target=unlink).start()
 runpy.run_path(sys.argv[2])
 PY
-note() { echo "-- $(date +%s) $*"; }
 pids=()
 user=$TIERFS_SRC/tests/prog/user.py
 figure() { stat_of "$T/mnt/$1" "$2"; }

@@ -6,15 +6,6 @@ need_root
 need_fuse
 need_tool jq
 
-one_line() # PATTERN COMMAND...: fails with exactly one line that matches
-{
-	local pattern=$1
-	shift
-	assert_status 1 "$@"
-	assert_match "$out" "^tierctl: $pattern\$" "message of $*"
-	assert_eq "$(printf '%s\n' "$out" | wc -l)" 1 "lines of the message of $*"
-}
-
 same_columns() # TEXT: every line has a word where the last column of the head begins
 {
 	printf '%s\n' "$1" | awk 'NR == 1 { at = match($0, /[^ ]+ *$/) } substr($0, at, 1) == " " || length($0) < at { exit 1 }' ||
