@@ -132,3 +132,12 @@ char *size_format(uint64_t bytes, char buf[static SIZE_TEXT_LEN])
 	buf[len] = '\0';
 	return buf;
 }
+
+char *size_format_exact(uint64_t bytes, char buf[static SIZE_EXACT_LEN])
+{
+	uint64_t back;
+
+	if (size_parse(size_format(bytes, buf), &back) || back != bytes)
+		snprintf(buf, SIZE_EXACT_LEN, "%llu", (unsigned long long)bytes);
+	return buf;
+}

@@ -17,3 +17,9 @@ int duration_parse(const char *text, uint64_t *ret_ns);
 /* "512M", "1.5G", "512B", "0": three significant digits at most (1000 to 1023 of a unit are written out). Writes to and
  * returns buf. */
 char *size_format(uint64_t bytes, char buf[static SIZE_TEXT_LEN]);
+
+#define SIZE_EXACT_LEN 24
+
+/* What size_parse() makes the same number of: as size_format() where that is exact, else in bytes without a unit.
+ * Writes to and returns buf. */
+char *size_format_exact(uint64_t bytes, char buf[static SIZE_EXACT_LEN]);

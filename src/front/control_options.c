@@ -13,18 +13,6 @@
 
 #define VALUE_LEN 512
 
-static void format_bytes(uint64_t bytes, char *buf, size_t cap)
-{
-	char text[SIZE_TEXT_LEN];
-	uint64_t back;
-
-	/* The short form where it is exact. */
-	if (!size_parse(size_format(bytes, text), &back) && back == bytes)
-		snprintf(buf, cap, "%s", text);
-	else
-		snprintf(buf, cap, "%llu", (unsigned long long)bytes);
-}
-
 /* --- what can be set while mounted: a row each ------------------------------------------------------------------- */
 
 struct live {
@@ -36,9 +24,10 @@ struct live {
 static void get_dram(const struct control_config *config, char *buf, size_t cap)
 {
 	struct tiering_figures figures;
+	char text[SIZE_EXACT_LEN];
 
 	tiering_figures(config->engine, &figures);
-	format_bytes(figures.dram_bytes + config->warm_bytes, buf, cap);
+	snprintf(buf, cap, "%s", size_format_exact(figures.dram_bytes + config->warm_bytes, text));
 }
 
 static int set_dram(const struct control_config *config, const char *text)

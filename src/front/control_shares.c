@@ -11,16 +11,6 @@
 
 /* --- telling ----------------------------------------------------------------------------------------------------- */
 
-/* The short form where it is exact: what is told can be set again. */
-static char *exact_text(enum share_id id, uint64_t value, char buf[static SHARE_TEXT_LEN])
-{
-	uint64_t back;
-
-	if (share_parse(id, share_format(id, value, buf), &back) || back != value)
-		snprintf(buf, SHARE_TEXT_LEN, "%llu", (unsigned long long)value);
-	return buf;
-}
-
 static uint64_t or_fallback(enum share_id id, uint64_t value)
 {
 	uint64_t fallback = share_spec(id)->fallback;
@@ -38,7 +28,7 @@ static json_t *share_object(const struct share *share, const enum share_id *only
 		uint64_t value = effective ? or_fallback(id, share->value[i]) : share->value[i];
 
 		if (value != SHARE_NONE && (!only || *only == id))
-			json_object_set_new(object, share_spec(id)->name, json_string(exact_text(id, value, text)));
+			json_object_set_new(object, share_spec(id)->name, json_string(share_format(id, value, text)));
 	}
 	return object;
 }
@@ -128,8 +118,8 @@ static int refuse(struct control_request *request, int err, const struct shares_
 		return err;
 	for (size_t i = 0; i < count; i++)
 		share.value[change[i].id] = change[i].value;
-	exact_text(SHARE_DRAM_MIN, share.value[SHARE_DRAM_MIN], min);
-	exact_text(SHARE_DRAM_MAX, share.value[SHARE_DRAM_MAX], other);
+	share_format(SHARE_DRAM_MIN, share.value[SHARE_DRAM_MIN], min);
+	share_format(SHARE_DRAM_MAX, share.value[SHARE_DRAM_MAX], other);
 	if (err == -EINVAL && share_makes_sense(&share))
 		return control_request_fail(request, err, "dram.max: %s is less than what is promised below it", other);
 	if (err == -EINVAL)

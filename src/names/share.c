@@ -88,12 +88,10 @@ int share_parse(enum share_id id, const char *text, uint64_t *ret)
 
 char *share_format(enum share_id id, uint64_t value, char buf[static SHARE_TEXT_LEN])
 {
-	char size[SIZE_TEXT_LEN];
-
 	if (value == SHARE_NONE)
 		snprintf(buf, SHARE_TEXT_LEN, "none");
 	else if (specs[id].kind == SHARE_KIND_BYTES)
-		snprintf(buf, SHARE_TEXT_LEN, "%s", size_format(value, size));
+		size_format_exact(value, buf);
 	else
 		snprintf(buf, SHARE_TEXT_LEN, "%llu", (unsigned long long)value);
 	return buf;

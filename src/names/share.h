@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/size.h"
+
 enum share_id {
 #define SHARE(id, ...) SHARE_##id,
 #include "names/share.def"
@@ -37,7 +39,7 @@ struct share {
 	uint64_t value[SHARE_COUNT];
 };
 
-#define SHARE_TEXT_LEN 24
+#define SHARE_TEXT_LEN SIZE_EXACT_LEN
 
 const struct share_spec *share_spec(enum share_id id);
 /* -ENOENT */
@@ -48,7 +50,7 @@ int share_of_number(uint8_t number, enum share_id *ret);
 bool share_may_be(enum share_id id, uint64_t value);
 /* -EINVAL: not a value; -ERANGE: one that it cannot have. */
 int share_parse(enum share_id id, const char *text, uint64_t *ret);
-/* Returns buf. */
+/* What share_parse() makes the same value of. Returns buf. */
 char *share_format(enum share_id id, uint64_t value, char buf[static SHARE_TEXT_LEN]);
 
 /* Says nothing. */

@@ -150,12 +150,35 @@ START_TEST(sizes_round_trip)
 }
 END_TEST
 
+START_TEST(exact_text_is_read_as_the_same_number)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} row[] = { { 0, "0" },
+		    { 512, "512B" },
+		    { 512 << 20, "512M" },
+		    { (UINT64_C(3) << 30) / 2, "1.5G" },
+		    { 12345678, "12345678" },
+		    { (UINT64_C(1) << 40) + 1, "1099511627777" } };
+	char text[SIZE_EXACT_LEN];
+	uint64_t back;
+
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		ck_assert_str_eq(size_format_exact(row[i].bytes, text), row[i].text);
+		ck_assert_int_eq(size_parse(text, &back), 0);
+		ck_assert_uint_eq(back, row[i].bytes);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("size");
 	TCase *tcase = tcase_create("size");
 
 	suite_add_tcase(suite, tcase);
+	tcase_add_test(tcase, exact_text_is_read_as_the_same_number);
 	tcase_add_loop_test(tcase, sizes_that_parse, 0, sizeof(good_sizes) / sizeof(good_sizes[0]));
 	tcase_add_loop_test(tcase, sizes_that_do_not_parse, 0, sizeof(bad_sizes) / sizeof(bad_sizes[0]));
 	tcase_add_loop_test(tcase, sizes_out_of_range, 0, sizeof(huge_sizes) / sizeof(huge_sizes[0]));
