@@ -285,6 +285,11 @@ int process_map(struct ramfile *file, uint64_t holder, struct process **ret)
 
 void process_end(struct process *process)
 {
+	LOCKED(process);
+
+	/* Its descriptors are closed before anybody learns that it has ended. */
+	close(process->arena);
+	process->arena = -1;
 	atomic_store(&process->ended, true);
 }
 
@@ -293,7 +298,8 @@ void process_unmap(struct process *process)
 	if (!process)
 		return;
 	attach_remove(process->file, &process->mapper);
-	close(process->arena);
+	if (process->arena >= 0)
+		close(process->arena);
 	pthread_mutex_destroy(&process->lock);
 	free(process->mapped);
 	free(process->guarded);

@@ -666,10 +666,13 @@ static int child(char *memory)
 	for (int fd = 100; fd < 200; fd++)
 		if (fcntl(fd, F_GETFD) >= 0)
 			return 2;
-	/* Other memory than the parent has at that address. */
-	if (tierfs_attach(ram_fd, memory, PAGE, PROT_READ, MAP_SHARED, 3 * PAGE, &again) || again != memory)
+	/* The address is free: whatever starts a thread might put something of its own there. */
+	if (mmap(memory, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) != memory)
 		return 3;
-	return *(uint64_t *)again == word_at(3 * PAGE) ? 0 : 4;
+	/* Other memory than the parent has at that address. */
+	if (tierfs_attach(ram_fd, memory, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, 3 * PAGE, &again) || again != memory)
+		return 4;
+	return *(uint64_t *)again == word_at(3 * PAGE) ? 0 : 5;
 }
 
 START_TEST(test_fork)
