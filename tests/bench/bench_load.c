@@ -21,13 +21,17 @@
  *   latency NAME ORDER THREADS FIRST COUNT UNIT SEED
  *                                              reads one word of each of COUNT units, never of one twice, and times
  *                                              each; FIRST: units to leave out, of earlier calls
+ *   visit HOT COLD SECONDS EVERY_US COUNT UNIT FIRST SEED
+ *                                              every so often reads one word of a unit of COLD, in a shuffled order
+ *                                              from its unit FIRST on, then of COUNT random pages of HOT, and times
+ *                                              each
  *   stir NAME UNIT SEED                        changes one word of every unit
  *   pageout NAME                               madvise(MADV_PAGEOUT), after msync for a file
  *   cached NAME                                bytes that need no I/O (mincore)
  *   sort NAME THREADS SEED                     fills with numbers, then sorts them; both are timed
  *   quit
  *
- * What `fill` wrote is checked by mix, by latency and by sort: "bad" counts wrong words.
+ * What `fill` wrote is checked by mix, by latency, by visit and by sort: "bad" counts wrong words.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -41,12 +45,14 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "bench/lib_measure.h"
+#include "bench/lib_sort.h"
 
 #define MAPS_MAX 8
-#define THREADS_MAX 16
+#define THREADS_MAX 32
 #define WORDS_MAX 12
 #define INTERVALS_MAX 4096
 #define HOT_SHARE 10  /* of so many accesses, one goes anywhere */
@@ -493,6 +499,55 @@ static void do_latency(char **word, int words)
 	printf("}\n");
 }
 
+/* --- a guest that has time: hot memory again and again, and cold memory now and then --- */
+
+static uint64_t timed_read(const struct map *map, uint64_t page, struct histogram *histogram)
+{
+	uint64_t start_ns = measure_now_ns(), value;
+
+	value = *(volatile uint64_t *)(map->base + page * PAGE);
+	histogram_add(histogram, measure_now_ns() - start_ns);
+	return value != measure_stamp(page);
+}
+
+static void sleep_until(uint64_t ns)
+{
+	struct timespec until = { .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
+static void do_visit(char **word)
+{
+	static struct histogram hot, cold;
+	const struct map *hot_map = find_map(word[1]), *cold_map = find_map(word[2]);
+	uint64_t every_ns = measure_parse_size(word[4]) * 1000, count = measure_parse_size(word[5]);
+	uint64_t unit_pages = measure_parse_size(word[6]) / PAGE, unit = measure_parse_size(word[7]);
+	uint64_t state = measure_parse_size(word[8]), bad = 0, units = cold_map->bytes / PAGE / unit_pages;
+	uint64_t start_ns = measure_now_ns(), next_ns = start_ns;
+	uint64_t end_ns = start_ns + (uint64_t)(atof(word[3]) * 1e9);
+
+	memset(&hot, 0, sizeof(hot));
+	memset(&cold, 0, sizeof(cold));
+	while (measure_now_ns() < end_ns) {
+		uint64_t page = measure_shuffle(unit++ % units, units, 3) * unit_pages;
+
+		bad += timed_read(cold_map, page + measure_below(&state, unit_pages), &cold);
+		for (uint64_t i = 0; i < count; i++)
+			bad += timed_read(hot_map, measure_below(&state, hot_map->bytes / PAGE), &hot);
+		next_ns += every_ns;
+		/* Who came late goes on from there: what was missed is not made up for. */
+		if (next_ns < measure_now_ns())
+			next_ns = measure_now_ns();
+		sleep_until(next_ns);
+	}
+	printf("{\"seconds\": %.6f, \"bad\": %lu, \"hot\": {", seconds_since(start_ns), bad);
+	histogram_print(&hot);
+	printf("}, \"cold\": {");
+	histogram_print(&cold);
+	printf("}}\n");
+}
+
 /* --- the kernel's view --- */
 
 static void do_pageout(char **word)
@@ -548,80 +603,12 @@ static void do_cached(char **word)
 
 /* --- sort --- */
 
-struct sort_job {
-	uint64_t *words, count;
-	unsigned int threads;
-};
-
-static void sort_insert(uint64_t *words, uint64_t count)
-{
-	for (uint64_t i = 1; i < count; i++) {
-		uint64_t word = words[i], at = i;
-
-		for (; at && words[at - 1] > word; at--)
-			words[at] = words[at - 1];
-		words[at] = word;
-	}
-}
-
-static uint64_t median(uint64_t a, uint64_t b, uint64_t c)
-{
-	if (a > b)
-		return b > c ? b : (a > c ? c : a);
-	return a > c ? a : (b > c ? c : b);
-}
-
-static uint64_t sort_split(uint64_t *words, uint64_t count)
-{
-	uint64_t pivot = median(words[0], words[count / 2], words[count - 1]);
-	uint64_t *low = words, *high = words + count - 1;
-
-	for (;;) {
-		uint64_t word;
-
-		while (*low < pivot)
-			low++;
-		while (*high > pivot)
-			high--;
-		if (low >= high)
-			return (uint64_t)(high - words) + 1;
-		word = *low;
-		*low++ = *high;
-		*high-- = word;
-	}
-}
-
-static void *sort_thread(void *arg)
-{
-	struct sort_job job = *(struct sort_job *)arg;
-
-	while (job.count > 32) {
-		uint64_t left = sort_split(job.words, job.count);
-		struct sort_job other = { job.words, left, job.threads / 2 };
-		pthread_t thread;
-
-		if (job.threads > 1 && pthread_create(&thread, NULL, sort_thread, &other) == 0) {
-			struct sort_job mine = { job.words + left, job.count - left, job.threads - other.threads };
-
-			sort_thread(&mine);
-			pthread_join(thread, NULL);
-			return NULL;
-		}
-		other.threads = 1;
-		sort_thread(&other);
-		job.words += left;
-		job.count -= left;
-	}
-	sort_insert(job.words, job.count);
-	return NULL;
-}
-
 static void do_sort(char **word)
 {
 	struct map *map = find_map(word[1]);
 	uint64_t *words = (uint64_t *)map->base, count = map->bytes / 8, bad = 0, sum = 0;
 	uint64_t state = (uint64_t)atoll(word[3]), start_ns = measure_now_ns();
-	struct sort_job job = { words, count, parse_threads(word[2]) };
+	unsigned int threads = parse_threads(word[2]);
 	double fill_s, sort_s;
 
 	for (uint64_t i = 0; i < count; i++) {
@@ -630,7 +617,7 @@ static void do_sort(char **word)
 	}
 	fill_s = seconds_since(start_ns);
 	start_ns = measure_now_ns();
-	sort_thread(&job);
+	measure_sort(words, count, threads);
 	sort_s = seconds_since(start_ns);
 	for (uint64_t i = 0; i < count; i++) {
 		bad += i && words[i - 1] > words[i];
@@ -654,7 +641,7 @@ static bool obey(char **word, int words)
 		{ "access", 7, NULL, do_access },   { "latency", 8, NULL, do_latency },
 		{ "stir", 4, do_stir, NULL },       { "sort", 4, do_sort, NULL },
 		{ "pageout", 2, do_pageout, NULL }, { "cached", 2, do_cached, NULL },
-		{ "refault", 2, do_refault, NULL },
+		{ "refault", 2, do_refault, NULL }, { "visit", 9, do_visit, NULL },
 	};
 
 	if (words == 0 || strcmp(word[0], "quit") == 0)
