@@ -125,6 +125,8 @@ PROGS := $(call bin,$(PROG_SRC))
 GUESTS := $(call bin,$(GUEST_SRC))
 INTERPOSERS := $(patsubst %.c,$(BUILD)/%.so,$(INTERPOSE_SRC))
 BENCHES := $(call bin,$(BENCH_SRC))
+# Clients that mean no good, of the tests; a case of the benchmarks has them, too.
+BENCH_PROGS := $(call bin,tests/prog/prog_rough.c tests/prog/prog_hostile.c)
 EXAMPLES := $(addprefix $(BUILD)/examples/,$(notdir $(basename $(EXAMPLE_SRC))))
 FUZZERS := $(call bin,$(FUZZ_SRC))
 REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/fuzz/replay_%,$(FUZZ_SRC))
@@ -302,9 +304,9 @@ run-fuzz: $(FUZZERS)
 bench bench-quick:
 	+@$(MAKE) --no-print-directory MODE=release run-$@
 .PHONY: run-bench run-bench-quick
-run-bench: all $(BENCHES) $(GUESTS)
+run-bench: all $(BENCHES) $(GUESTS) $(BENCH_PROGS)
 	@TIERFS_BUILD='$(abspath $(BUILD))' tests/bench/run.sh --plan full $(BENCH_ARGS)
-run-bench-quick: all $(BENCHES)
+run-bench-quick: all $(BENCHES) $(BENCH_PROGS)
 	@TIERFS_BUILD='$(abspath $(BUILD))' tests/bench/run.sh --plan quick $(BENCH_ARGS)
 
 lint:

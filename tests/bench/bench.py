@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from suite import cold, memory, move, services, store
+from suite import cold, memory, move, neighbour, services, shares, store
 from suite.host import Host, Skip
 from suite.report import Report
 
@@ -42,6 +42,9 @@ class Plan:
     memcached, service_s = 512 * MIB, 2
     guest_mib, guest_s, guest_rounds = 256, 4, 1
     move, moves, move_rest_s, move_minute_s, move_patience_s = 512, 4, 3, 15, 60 # the guest in MiB
+    shares, shares_s, shares_more_s = 192 * MIB, 10, 3
+    victim_hot, victim_cold, neighbour = 64 * MIB, 512 * MIB, 512 * MIB
+    neighbour_rounds, neighbour_s, neighbour_settle_s = 2, 1.5, 0.5
 
 
 class FullPlan(Plan):
@@ -68,6 +71,7 @@ class FullPlan(Plan):
     memcached, service_s = 2 * GIB, 8
     guest_mib, guest_s, guest_rounds = 512, 15, 2
     move, moves, move_rest_s, move_minute_s, move_patience_s = 1024, 10, 5, 60, 300
+    neighbour_rounds, neighbour_s = 3, 2.5
 
 
 class TinyPlan(Plan):
@@ -82,6 +86,9 @@ class TinyPlan(Plan):
     jump_s = 1
     demote, direct, direct_write, populated = 64 * MIB, 64 * MIB, 64 * MIB, 128 * MIB
     memcached, service_s = 320 * MIB, 1
+    shares, shares_s, shares_more_s = 32 * MIB, 1, 1
+    victim_hot, victim_cold, neighbour = 16 * MIB, 64 * MIB, 64 * MIB
+    neighbour_rounds, neighbour_s, neighbour_settle_s = 1, 0.3, 0.1
 
 
 PLANS = {"quick": Plan, "full": FullPlan, "tiny": TinyPlan}
@@ -94,7 +101,7 @@ QUICK_CASES = {
 FULL_CASES = {
     **QUICK_CASES, "zswap": cold.zswap, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
     "memcached": services.memcached, "guest": services.guest, "plain": memory.plain,
-    "move": move.move, "move_after": move.move_after,
+    "move": move.move, "move_after": move.move_after, "shares": shares.shares, "neighbour": neighbour.neighbour,
 }
 
 

@@ -239,16 +239,21 @@ static void vast(void)
 	}
 }
 
-/* Locks its memory, and has a device hold it. */
+/* Locks its memory, and has a device hold it; as much as its limit allows. */
 static void pins(void)
 {
+	struct rlimit limit = { 16 * MIB, 16 * MIB };
+	size_t length;
+
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	length = limit.rlim_cur < 16 * MIB ? limit.rlim_cur / PROG_PAGE * PROG_PAGE : 16 * MIB;
 	while (time_left()) {
 		struct io_uring_params params = {};
 		struct raw_mapping mapping;
 		int sock = raw_greet(file_fd), ring = (int)syscall(SYS_io_uring_setup, 4, &params);
 
-		if (sock >= 0 && !raw_map(sock, file_fd, 0, 16 * MIB, &mapping)) {
-			struct iovec iov = { .iov_base = (void *)(uintptr_t)mapping.memory, .iov_len = 16 * MIB };
+		if (sock >= 0 && !raw_map(sock, file_fd, 0, length, &mapping)) {
+			struct iovec iov = { .iov_base = (void *)(uintptr_t)mapping.memory, .iov_len = length };
 
 			mlock(iov.iov_base, iov.iov_len);
 			if (ring >= 0)

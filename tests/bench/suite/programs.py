@@ -14,14 +14,16 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Load:
     """bench_load: one command a line, one answer a line."""
 
-    def __init__(self, host, cgroup=None, attached=False, environment=None):
-        command = [host.program("load")]
+    def __init__(self, host, cgroup=None, attached=False, environment=None, stranger=None):
+        build = stranger.build if stranger else host.build
+        command = [os.path.join(build, "tests/bench/bench_load")]
         if attached:
-            command = [os.path.join(host.build, "bin/tierctl"), "run", "--"] + command
+            command = [os.path.join(build, "bin/tierctl"), "run", "--"] + command
         if cgroup:
             command = ["sh", "-c", 'echo $$ >"$1" && shift && exec "$@"', "sh", cgroup.procs()] + command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                                        env={**os.environ, **(environment or {})})
+                                        env={**os.environ, **(environment or {})}, preexec_fn=stranger.become if stranger else None)
+        self.begun = None
 
     def __enter__(self):
         return self
@@ -36,12 +38,17 @@ class Load:
             self.process.wait()
 
     def do(self, *words):
-        text = " ".join(str(word) for word in words)
-        try:
-            self.process.stdin.write(text + "\n")
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+        self.begin(*words)
+        return self.finish()
+
+    def begin(self, *words):
+        self.begun = " ".join(str(word) for word in words)
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(self.begun + "\n")
+
+    def finish(self):
+        text = self.begun
+        line = self.process.stdout.readline()
         if not line:
             status = self.process.wait(5)
             why = "killed, as when a cgroup is out of memory" if status == -signal.SIGKILL else f"exit {status}"
@@ -75,7 +82,7 @@ class Tierfs:
         self.options = {**host.options, "dram": dram, "min_idle": min_idle, **options}
         os.mkdir(self.mount)
         self.log = open(os.path.join(host.dir, "tierfs.log"), "a", encoding="utf-8")
-        text = ",".join(f"{key}={value}" for key, value in self.options.items())
+        text = ",".join(key if value is None else f"{key}={value}" for key, value in self.options.items())
         self.daemon = subprocess.Popen([os.path.join(host.build, "bin/tierfs"), "-f", "-o", text, host.path("pool"), self.mount],
                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         self.pid = self.daemon.pid
@@ -97,8 +104,9 @@ class Tierfs:
     def __exit__(self, *_):
         # Files that are gone need not be demoted by the end of the mount.
         with contextlib.suppress(OSError):
-            for name in os.listdir(self.mount) if self.daemon.poll() is None else []:
-                os.unlink(os.path.join(self.mount, name))
+            for place, _, names in os.walk(self.mount) if self.daemon.poll() is None else []:
+                for name in names:
+                    os.unlink(os.path.join(place, name))
         unmount(self.mount)
         for number in (None, signal.SIGTERM, signal.SIGKILL):
             if number:
@@ -118,6 +126,10 @@ class Tierfs:
 
     def set(self, name, value):
         run(self.tierctl, "set", self.mount, f"{name}={value}")
+
+    def share(self, name, **values):
+        """Of a file or a directory: min, max, weight."""
+        run(self.tierctl, "set", self.path(name), *(f"dram.{key}={value}" for key, value in values.items()))
 
     def demote(self, name):
         """Demotes all of a file, and returns what the daemon spent on it."""

@@ -1,0 +1,74 @@
+"""Several guests in one budget that is too small for them: what each gets of it, and what one keeps that was promised it."""
+import contextlib
+import time
+
+from .cold import SEED
+from .programs import Load, Tierfs
+
+MIB = 1 << 20
+WEIGHTS = (1, 2, 4)
+THREADS = 2
+
+
+class Guests:
+    """As many guests as there are weights, of one size; the budget is half of their sum. All work at random on all that they have."""
+
+    def __init__(self, bench, stack):
+        self.plan, self.size = bench.plan, bench.plan.shares
+        self.tierfs = stack.enter_context(Tierfs(bench.host, self.size * len(WEIGHTS) // 2))
+        self.names = [f"guest{weight}" for weight in WEIGHTS]
+        self.loads = [stack.enter_context(Load(bench.host, attached=True)) for _ in self.names]
+        for name, load in zip(self.names, self.loads):
+            load.do("map", "m", self.tierfs.path(name), self.size)
+            load.do("fill", "m", bench.plan.ratio, SEED)
+
+    def work(self, seconds):
+        """All at once; yields each second what tierctl says of each."""
+        begin = time.monotonic()
+        for turn, load in enumerate(self.loads):
+            load.begin("access", "m", "mix", seconds + 0.5, "zipf:0:4K", THREADS, turn + 1)
+        for second in range(seconds + 1):
+            time.sleep(max(0.0, begin + second - time.monotonic()))
+            yield [self.tierfs.stat(name) for name in self.names]
+        for load in self.loads:
+            load.finish()
+
+
+def deviation(resident):
+    """By how much, in percent, the one that is farthest from it misses its part of what they have together."""
+    whole = sum(resident)
+    return max(abs(100 * have * sum(WEIGHTS) / (whole * weight) - 100) for have, weight in zip(resident, WEIGHTS))
+
+
+def weights(bench, guests):
+    for name, weight in zip(guests.names, WEIGHTS):
+        guests.tierfs.share(name, weight=100 * weight)
+    trace = [[stat["resident_bytes"] for stat in stats] for stats in guests.work(bench.plan.shares_s + bench.plan.shares_more_s)]
+    late = trace[bench.plan.shares_s:]
+    bench.report.add("shares.weights", "% from " + ":".join(map(str, WEIGHTS)), [deviation(resident) for resident in late], goal=5, better="lower",
+                     guest_bytes=guests.size, dram_bytes=guests.tierfs.options["dram"], after_s=bench.plan.shares_s, weights=WEIGHTS,
+                     resident_each_second=trace, threads=THREADS)
+
+
+def promised(bench, guests):
+    """The smallest gets back all that it has, and keeps it."""
+    for name in guests.names:
+        guests.tierfs.share(name, weight="none")
+    quiet, name = guests.loads[0], guests.names[0]
+    guests.tierfs.share(name, min=guests.size)
+    quiet.do("latency", "m", "sequential", 1, 0, guests.size // 4096, 4096, SEED)
+    stats = list(guests.work(bench.plan.shares_s))
+    seconds = [[stat["fault_count"] for stat in row] for row in stats]
+    faults = [[b - a for a, b in zip(before, after)] for before, after in zip(seconds, seconds[1:])]
+    mean = sum(row[0] for row in faults) / len(faults)
+    bench.report.add("shares.min", "faults/s", [mean], goal=1, better="lower", guest_bytes=guests.size, min_bytes=guests.size,
+                     dram_bytes=guests.tierfs.options["dram"], faults_each_second=faults, threads=THREADS,
+                     resident_bytes=[stat["resident_bytes"] for stat in stats[-1]])
+
+
+def shares(bench):
+    """Three busy guests in half of their memory: DRAM by weight, and what one keeps that was promised all that it has."""
+    with contextlib.ExitStack() as stack:
+        guests = Guests(bench, stack)
+        weights(bench, guests)
+        promised(bench, guests)
