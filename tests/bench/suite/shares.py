@@ -63,7 +63,7 @@ def promised(bench, guests):
     mean = sum(row[0] for row in faults) / len(faults)
     bench.report.add("shares.min", "faults/s", [mean], goal=1, better="lower", guest_bytes=guests.size, min_bytes=guests.size,
                      dram_bytes=guests.tierfs.options["dram"], faults_each_second=faults, threads=THREADS,
-                     resident_bytes=[stat["resident_bytes"] for stat in stats[-1]])
+                     resident_each_second=[[stat["resident_bytes"] for stat in row] for row in stats])
 
 
 def shares(bench):
