@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #define TICK_NS (PEERS_LATE_NS / 2)
 #define LATE_BIT UINT64_C(1)
@@ -274,6 +275,9 @@ static void *arm_main(void *arg)
 {
 	struct peers *peers = arg;
 
+	/* Its slice would be that of whoever raised it; the demoter's is as long as PEERS_LATE_NS, so that on a busy
+	 * machine the process would be blamed for what the arm waited for a processor. */
+	thread_set_slice(THREAD_SLICE_SHORT_NS);
 	lock_get(&peers->lock);
 	while (!peers->stopping) {
 		struct job *job = TAILQ_FIRST(&peers->jobs);
