@@ -1,6 +1,7 @@
 /* unit/test_peers.c - who goes into a process for others takes a processor at once, whoever sent it. */
 #include <check.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/thread.h"
@@ -10,6 +11,7 @@
 struct errand {
 	struct peer_errand errand; /* first */
 	uint64_t slice_ns;
+	int nice;
 };
 
 static struct peers *peers;
@@ -23,7 +25,10 @@ static void recovered(void *arg, struct peer *who)
 
 static int note_slice(struct peer_errand *errand)
 {
-	return thread_slice(&((struct errand *)errand)->slice_ns);
+	struct errand *mine = (struct errand *)errand;
+
+	mine->nice = getpriority(PRIO_PROCESS, (id_t)gettid());
+	return thread_slice(&mine->slice_ns);
 }
 
 static void never_late(struct peer_errand *errand)
@@ -42,10 +47,12 @@ static void *send_arm(void *arg)
 	ck_assert_int_eq(thread_slice(&own_ns), 0);
 	if (own_ns) /* else the kernel has no slices */
 		ck_assert_uint_eq(errand->slice_ns, THREAD_SLICE_SHORT_NS);
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), -1) == 0) /* else it is not allowed */
+		ck_assert_int_lt(errand->nice, -1);
 	return NULL;
 }
 
-START_TEST(an_arm_has_a_short_slice)
+START_TEST(an_arm_waits_for_nobody)
 {
 	static struct errand errand = { .errand = { .go = note_slice, .late = never_late } };
 	pthread_t thread;
@@ -64,7 +71,7 @@ int main(void)
 	Suite *suite = suite_create("peers");
 	TCase *tcase = tcase_create("arm");
 
-	tcase_add_test(tcase, an_arm_has_a_short_slice);
+	tcase_add_test(tcase, an_arm_waits_for_nobody);
 	suite_add_tcase(suite, tcase);
 	return check_run(suite);
 }
