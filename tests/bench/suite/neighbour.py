@@ -165,8 +165,15 @@ class Victim:
     def figures(self):
         cost, whole = self.tierfs.cost(), self.tierfs.stat()
         hot, cold = (self.tierfs.stat("victim/" + name) for name in ("hot", "cold"))
-        return {**cost, "waited_faults": whole["waited_faults"], "promotions": whole["promotions"], "demotions": whole["demotions"],
+        return {**cost, "host_cpu_pressed_s": cpu_pressed_s(), "waited_faults": whole["waited_faults"], "promotions": whole["promotions"], "demotions": whole["demotions"],
                 "victim_hot_faults": hot["fault_count"], "victim_hot_demotions": hot["demotions"], "victim_cold_promotions": cold["promotions"]}
+
+
+def cpu_pressed_s():
+    """For how long somebody on this host waited for a processor."""
+    with contextlib.suppress(OSError, IndexError), open("/proc/pressure/cpu", encoding="utf-8") as file:
+        return int(file.readline().split("total=")[1]) / 1e6
+    return 0
 
 
 def dram_of(plan):
@@ -194,6 +201,8 @@ def report(bench, name, slots, facts):
                          [got[part]["p99_ns"] / 1000 for got in idle], pooled=pooled, goal=1.2, better="lower",
                          p50_ns=[got[part]["p50_ns"] for got in ours], p999_ns=[got[part]["p999_ns"] for got in ours],
                          accesses=sum(got[part]["count"] for got in ours), idle_p50_ns=[got[part]["p50_ns"] for got in idle], **facts)
+    bench.report.add(f"neighbour.{name}.cold.rate", "1/s", [got["cold"]["count"] / got["seconds"] for got in ours], "beside an idle one",
+                     [got["cold"]["count"] / got["seconds"] for got in idle])
     longest, idle_longest = ([max(got[part]["max_ns"] for part in ("hot", "cold")) / 1e6 for got in side] for side in (ours, idle))
     bench.report.add(f"neighbour.{name}.longest", "ms", [max(longest)], goal=100, better="lower", each_round_ms=longest, idle_ms=idle_longest)
 
