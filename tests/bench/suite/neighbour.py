@@ -5,6 +5,7 @@ two more figures to compare with: `spin`, the same threads on memory that is not
 SCHED_IDLE, who gets the processors that nobody else wants (names with `low.`).
 """
 import contextlib
+import ctypes
 import os
 import resource
 import select
@@ -19,6 +20,7 @@ from .programs import Load, Tierfs
 
 MIB = 1 << 20
 UID = 1001
+LIBC, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
 THREADS = 32
 SPIN_BYTES = 64 * MIB
 # The guest: a cold access, then so many to its resident memory, every so often.
@@ -64,6 +66,7 @@ class Stranger:
         os.setgroups([])
         os.setgid(UID)
         os.setuid(UID)
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) # a run that is killed leaves nobody who waits for ever
 
 
 @contextlib.contextmanager
