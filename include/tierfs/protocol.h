@@ -125,7 +125,9 @@ struct tierfs_msg {
 
 #define TIERFS_MSG_MAX sizeof(struct tierfs_msg)
 
-/* Features that the client asks for with UFFDIO_API: missing faults and write-protection on shmem, and the faulting
- * address exact to the byte is not needed. POISON is asked for where the kernel offers it. */
+/* Features that the client asks for with UFFDIO_API: missing faults and write-protection on shmem, and which thread it
+ * was; the faulting address exact to the byte is not needed. All kernels that have the former have the latter, and the
+ * daemon does without it. POISON is asked for where the kernel offers it. */
 #define TIERFS_UFFD_FEATURES \
-	(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM)
+	(UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM | \
+	 UFFD_FEATURE_THREAD_ID)

@@ -357,6 +357,16 @@ bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file
 	return true;
 }
 
+uint64_t tenant_nearest(struct ramfile *file, uint32_t *ret_weight)
+{
+	const struct tenant *tenant;
+
+	LOCK_SCOPE(&file->engine->tenants.lock);
+	tenant = file->charge.tenant;
+	*ret_weight = tenant && tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT;
+	return tenant ? tenant->ino : 0;
+}
+
 int tenant_used(struct engine *engine, uint64_t ino, uint64_t *ret_bytes)
 {
 	const struct tenant *tenant;

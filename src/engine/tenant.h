@@ -131,5 +131,7 @@ struct tenant_payer {
 };
 /* False: the file is not charged to that tenant. */
 bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file, struct tenant_payer *ret);
+/* The nearest tenant that the file is charged to, and its weight. 0: none. */
+uint64_t tenant_nearest(struct ramfile *file, uint32_t *ret_weight);
 /* What is charged to it. -ENOENT: it is none. */
 int tenant_used(struct engine *engine, uint64_t ino, uint64_t *ret_bytes);

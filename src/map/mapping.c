@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "map/events.h"
+
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 {
 	struct mapping *mapping = calloc(1, sizeof(*mapping));
@@ -30,6 +32,7 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 	mapping->mapper = (struct mapper){ .holder = spec->id };
 	mapping->id = spec->id;
 	mapping->pid = spec->pid;
+	mapping->main_tid = events_main_thread(spec->pid);
 	mapping->ino = spec->ino;
 	mapping->file = spec->file;
 	mapping->uffd = spec->uffd;

@@ -17,6 +17,8 @@
 #include "engine/mapper.h"
 #include "engine/ramfile.h"
 #include "map/peers.h"
+#include "map/turns.h"
+#include "map/uffd.h"
 #include "names/names.h"
 
 #define MAPPING_SEGMENTS_MAX 64
@@ -25,10 +27,26 @@ struct segment {
 	uint64_t addr, length, offset; /* bytes; offset in the file */
 };
 
+/* A fault that was read. */
+struct mapping_event {
+	uint64_t addr, arrived_ns;
+	enum uffd_event_kind kind;
+	bool urgent; /* of the process's main thread */
+};
+
+/* In the order in which they came (map/events.h). */
+#define MAPPING_EVENTS_MAX 64U
+struct mapping_events {
+	unsigned int count, urgent; /* of those, urgent ones */
+	unsigned int reserved;      /* room for what is being read */
+	struct mapping_event event[MAPPING_EVENTS_MAX];
+};
+
 struct mapping {
 	struct mapper mapper; /* first: struct mapper * is struct mapping * */
 	uint64_t id;          /* also its holder number in the arena */
 	pid_t pid;
+	pid_t main_tid; /* of the main thread, as the process has it; 0: not known */
 	uint64_t ino;
 	struct ramfile *file; /* open by ns_open() for the mapping's life */
 	int uffd, pagemap, pidfd;
@@ -49,9 +67,10 @@ struct mapping {
 
 	_Atomic unsigned int unblocked; /* how often it had to be made not to block */
 
-	unsigned int refs;             /* under the table's lock */
-	uint32_t hungry;               /* under the table's lock: sets where it waits for its process's turn */
-	TAILQ_ENTRY(mapping) in_queue; /* under the table's lock, if hungry */
+	struct mapping_events events; /* under lock */
+
+	unsigned int refs; /* under the table's lock */
+	struct turn turn;  /* under the table's lock: its place among those who wait for a worker */
 };
 
 struct mapping_spec {

@@ -20,13 +20,15 @@
 #include "engine/fault.h"
 #include "engine/parked.h"
 #include "engine/room.h"
-#include "engine/stages.h"
+#include "engine/tenant.h"
+#include "map/events.h"
 #include "map/groups.h"
 #include "map/uffd.h"
 
 /* A thread waits for what a worker does, and it does little. */
 #define WORKER_NICE (-10)
-#define ID_ROOM 0 /* the eventfd that says: parked faults may go on, or stop; mapping ids begin above */
+#define ID_ROOM 0          /* the eventfd that says: parked faults may go on, or stop */
+#define ID_MORE UINT64_MAX /* that of a set: somebody waits for a worker. Mapping ids are between them */
 /* Every event wakes a worker of each set, so there is a set for each processor only where they are few. */
 #define SETS_MAX 4U
 #define WORKERS_OF_A_PROCESSOR 3U
@@ -34,10 +36,12 @@
 #define WORKERS_MAX 32U
 /* With those that are late in a process. */
 #define WORKERS_LATE_MAX 512U
-/* So many workers are with one process at most: all but a part of them, and one at least. */
+/* So many workers are with one tenant or process at most, and with parked faults: all but a part, and one at least. */
 #define OTHERS_DIVISOR 4U
 /* Events of one mapping that a worker serves before it looks who else waits. */
 #define TURN_EVENTS 16U
+/* Events of the set that a worker takes at once when no other is free. */
+#define DRAIN 16
 /* How often a client may take O_NONBLOCK off its descriptor. */
 #define UNBLOCKED_MAX 1000U
 
@@ -47,21 +51,12 @@ struct entry {
 	UT_hash_handle hh;
 };
 
-/* Mappings of a process that has its part of the workers, in the order in which their events came. */
-TAILQ_HEAD(hungry, mapping);
-
-/* What the workers do for a process. */
-struct guest {
-	struct peer *peer; /* the key; lives as long as its mappings do */
-	unsigned int mappings, workers;
-	struct hungry hungry;
-	UT_hash_handle hh;
-};
-
 /* Workers that wait together: those of one processor, or all. */
 struct set {
-	int epoll; /* the userfaultfd of each mapping, one shot at a time; and room */
-	int cpu;   /* where its workers run; -1: anywhere */
+	int epoll;         /* the userfaultfd of each mapping, one shot at a time; room; and more */
+	int more;          /* eventfd: wakes one of its workers */
+	int cpu;           /* where its workers run; -1: anywhere */
+	unsigned int idle; /* under the table's lock: workers that wait in epoll, or are about to */
 };
 
 struct worker {
@@ -78,80 +73,81 @@ struct map_table {
 	struct peers *peers;
 	struct lock lock;
 	struct entry *entries; /* under lock: uthash */
-	struct guest *guests;  /* under lock: uthash */
+	struct turns turns;    /* under lock: who waits for a worker */
 	pthread_cond_t unused; /* a mapping's refs fell */
 	unsigned int sets;
 	struct set set[SETS_MAX];
-	unsigned int wanted;  /* immutable: workers that are not late */
-	unsigned int workers; /* under lock, like the next two */
-	int late;             /* may be below 0 for a moment */
+	unsigned int wanted;   /* immutable: workers that are not late */
+	unsigned int workers;  /* under lock, like all that follows */
+	unsigned int most;     /* immutable: of them, with one tenant or process */
+	unsigned int resuming; /* workers that take parked faults up again */
+	bool resume_again;     /* one more wanted to */
+	int late;              /* may be below 0 for a moment */
 	struct worker *worker[WORKERS_LATE_MAX];
 };
 
-/* Under lock. */
-static struct guest *guest_of(struct map_table *table, const struct mapping *mapping)
+static struct turn_owner owner_of(const struct mapping *mapping)
 {
-	struct guest *guest;
+	struct turn_owner owner = { .process = mapping->peer };
 
-	HASH_FIND_PTR(table->guests, &mapping->peer, guest);
-	return guest;
+	owner.tenant = tenant_nearest(mapping->file, &owner.weight);
+	return owner;
 }
 
-static unsigned int guest_workers_max(const struct map_table *table)
+static struct mapping *of_turn(struct turn *turn)
 {
-	unsigned int others = table->wanted / OTHERS_DIVISOR;
-
-	return table->wanted - (others ? others : 1);
+	return (struct mapping *)((char *)turn - offsetof(struct mapping, turn));
 }
 
-/* A mapping of which an event came in the set. NULL: it is gone, or waits for the turn of its process. */
-static struct mapping *begin_turn(struct map_table *table, uint64_t id, const struct set *set)
+static unsigned int index_of(const struct map_table *table, const struct set *set)
 {
-	struct mapping *mapping;
-	struct entry *entry;
-	struct guest *guest;
-
-	LOCK_SCOPE(&table->lock);
-	HASH_FIND(hh, table->entries, &id, sizeof(id), entry);
-	if (!entry)
-		return NULL;
-	mapping = entry->mapping;
-	guest = guest_of(table, mapping);
-	if (guest->workers >= guest_workers_max(table)) {
-		if (!mapping->hungry)
-			TAILQ_INSERT_TAIL(&guest->hungry, mapping, in_queue);
-		mapping->hungry |= 1U << (set - table->set);
-		return NULL;
-	}
-	guest->workers++;
-	mapping->refs++;
-	return mapping;
+	return (unsigned int)(set - table->set);
 }
 
-/* Under lock: its events come again where one was not taken. */
-static void feed(struct map_table *table, struct guest *guest)
+/* Under lock: it has events that were read, and waits for a worker of the set. */
+static void wait_for_worker(struct map_table *table, struct mapping *mapping, const struct set *set, bool urgent)
 {
-	struct mapping *mapping = TAILQ_FIRST(&guest->hungry);
-	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT };
+	struct turn_owner owner = owner_of(mapping);
 
-	if (!mapping)
-		return;
-	TAILQ_REMOVE(&guest->hungry, mapping, in_queue);
-	event.data.u64 = mapping->id;
+	turns_wait(&table->turns, &mapping->turn, &owner, index_of(table, set), urgent);
+}
+
+/* Under lock: if somebody waits, and a worker of its set does nothing. That one does the same. */
+static void wake_idle(struct map_table *table)
+{
+	uint64_t one = 1;
+
 	for (unsigned int i = 0; i < table->sets; i++)
-		if (mapping->hungry & 1U << i)
-			epoll_ctl(table->set[i].epoll, EPOLL_CTL_MOD, mapping->uffd, &event);
-	mapping->hungry = 0;
+		if (table->set[i].idle && turns_pending(&table->turns, i) &&
+		    write(table->set[i].more, &one, sizeof(one)) < 0)
+			log_debug("a fault worker was woken before");
 }
 
-static void end_turn(struct map_table *table, struct mapping *mapping)
+/* Whose turn it is. NULL: nobody's. */
+static struct mapping *begin_turn(struct map_table *table, const struct set *set, struct turn_unit **ret_unit)
 {
-	struct guest *guest;
+	struct turn *turn;
 
 	LOCK_SCOPE(&table->lock);
-	guest = guest_of(table, mapping);
-	guest->workers--;
-	feed(table, guest);
+	turn = turns_next(&table->turns, index_of(table, set), ret_unit);
+	wake_idle(table);
+	if (!turn)
+		return NULL;
+	of_turn(turn)->refs++;
+	return of_turn(turn);
+}
+
+/* more: it had events that were read, maybe urgent ones. */
+static void end_turn(struct worker *worker, struct mapping *mapping, struct turn_unit *unit, unsigned int events,
+		     bool more, bool urgent)
+{
+	struct map_table *table = worker->table;
+
+	LOCK_SCOPE(&table->lock);
+	turns_done(&table->turns, unit, events);
+	if (more)
+		wait_for_worker(table, mapping, worker->set, urgent);
+	wake_idle(table);
 	mapping->refs--;
 	pthread_cond_broadcast(&table->unused);
 }
@@ -195,34 +191,28 @@ static void arm(bool on)
  * is often before its last fault is quite finished, nobody has to be woken up for it, and no second processor. */
 void map_table_waiting(struct mapping *mapping, bool on)
 {
-	if (serving.mapping == mapping && serving.armed != on)
-		arm(on);
+	bool urgent;
+
+	if (serving.mapping != mapping || serving.armed == on)
+		return;
+	arm(on);
+	if (!on || !events_there(mapping, &urgent))
+		return;
+	LOCK_SCOPE(&mapping->table->lock);
+	wait_for_worker(mapping->table, mapping, serving.set, urgent);
+	wake_idle(mapping->table);
 }
 
-static void serve_event(struct mapping *mapping, uint64_t addr, enum uffd_event_kind kind, uint64_t arrived_ns)
+static void serve_event(struct mapping *mapping, const struct mapping_event *event)
 {
 	uint64_t offset;
 
-	if (mapping_offset(mapping, addr, &offset)) {
-		uffd_wake(mapping->uffd, addr, 4096); /* being unmapped */
+	if (mapping_offset(mapping, event->addr, &offset)) {
+		uffd_wake(mapping->uffd, event->addr, 4096); /* being unmapped */
 		return;
 	}
 	fault_serve(mapping->file, &mapping->mapper, offset,
-		    kind == UFFD_EVENT_PROTECTED ? FAULT_PROTECTED : FAULT_MISSING, arrived_ns);
-}
-
-/* A read that might sleep counts as a call into the process: who makes it sleep is found out. */
-static int next_event(struct mapping *mapping, uint64_t *ret_addr, enum uffd_event_kind *ret_kind)
-{
-	bool inside = uffd_next_may_sleep();
-	int err;
-
-	if (inside && !peer_enter(mapping->peer))
-		return -EBUSY;
-	err = uffd_next(mapping->uffd, ret_addr, ret_kind);
-	if (inside)
-		peer_leave(mapping->peer);
-	return err;
+		    event->kind == UFFD_EVENT_PROTECTED ? FAULT_PROTECTED : FAULT_MISSING, event->arrived_ns);
 }
 
 /* An error of epoll. Who keeps clearing the flag is not looked at any more: only its own faults wait. */
@@ -236,47 +226,137 @@ static bool unblocked(struct mapping *mapping)
 	return false;
 }
 
-static void serve_mapping(struct worker *worker, const struct epoll_event *event, uint64_t woken_ns)
+static void serve_mapping(struct worker *worker, struct mapping *mapping, struct turn_unit *unit)
 {
-	struct map_table *table = worker->table;
-	struct stages *stages = engine_stages(table->engine);
-	struct mapping *mapping = begin_turn(table, event->data.u64, worker->set);
-	enum uffd_event_kind kind;
-	uint64_t addr;
+	struct mapping_event event;
+	unsigned int served = 0;
+	bool more, urgent;
 	int err = 0;
 
-	if (!mapping)
-		return;
-	if (event->events & EPOLLERR && !unblocked(mapping)) {
-		end_turn(table, mapping);
-		return;
-	}
 	serving.set = worker->set;
 	serving.mapping = mapping;
 	serving.armed = false; /* the one shot was fired */
-	for (unsigned int i = 0; i < TURN_EVENTS && (err = next_event(mapping, &addr, &kind)) == 0; i++) {
-		uint64_t arrived_ns = woken_ns ? stage_end(stages, STAGE_EVENT, mapping->ino,
-							   addr / mapping->block_bytes, woken_ns)
-					       : clock_ns();
-
-		woken_ns = 0;
-		serve_event(mapping, addr, kind, arrived_ns);
+	while (served < TURN_EVENTS && !err) {
+		if (events_take(mapping, &event)) {
+			serve_event(mapping, &event);
+			served++;
+		} else {
+			err = events_fill(mapping, 0);
+		}
 	}
 	/* What is left is at the end of the queue now. Of who is stalled, it comes when that is over. */
-	if (err != -EBUSY)
+	more = events_there(mapping, &urgent);
+	if (!more && err != -EBUSY)
 		map_table_waiting(mapping, true);
 	serving.mapping = NULL;
-	end_turn(table, mapping);
+	end_turn(worker, mapping, unit, served, more, urgent);
 }
 
+/* Bounded as a tenant is: what was parked may all be of one. */
 static void serve_room(struct map_table *table)
 {
 	uint64_t count;
 
 	if (read(table->room, &count, sizeof(count)) < 0)
 		return; /* another worker took it */
-	while (fault_resume(table->engine))
-		;
+	lock_get(&table->lock);
+	table->resume_again = table->resuming == table->most;
+	if (table->resume_again) {
+		lock_put(&table->lock);
+		return;
+	}
+	table->resuming++;
+	do {
+		table->resume_again = false;
+		lock_put(&table->lock);
+		while (fault_resume(table->engine))
+			;
+		lock_get(&table->lock);
+	} while (table->resume_again);
+	table->resuming--;
+	lock_put(&table->lock);
+}
+
+/* An event came in the set: what it is about is read, and waits for its turn. */
+static void admit(struct worker *worker, const struct epoll_event *event, uint64_t woken_ns)
+{
+	struct map_table *table = worker->table;
+	struct mapping *mapping = NULL;
+	struct entry *entry;
+	bool urgent, there;
+	int err = -EBUSY;
+
+	lock_get(&table->lock);
+	HASH_FIND(hh, table->entries, &event->data.u64, sizeof(event->data.u64), entry);
+	if (entry) {
+		mapping = entry->mapping;
+		mapping->refs++;
+	}
+	lock_put(&table->lock);
+	if (!mapping)
+		return;
+	if (!(event->events & EPOLLERR) || unblocked(mapping))
+		err = events_fill(mapping, woken_ns);
+	there = events_there(mapping, &urgent);
+	serving.set = worker->set;
+	serving.mapping = mapping;
+	if (!there && err != -EBUSY)
+		arm(true); /* another one has read it */
+	serving.mapping = NULL;
+	LOCK_SCOPE(&table->lock);
+	if (there)
+		wait_for_worker(table, mapping, worker->set, urgent);
+	mapping->refs--;
+	pthread_cond_broadcast(&table->unused);
+}
+
+/* What came in the set. Who waits already for a worker of it is not passed over for that: if anybody does, or no other
+ * worker is free, all that came is taken at once, and waits with them. */
+static int await_events(struct worker *worker, struct epoll_event event[static DRAIN])
+{
+	struct map_table *table = worker->table;
+	struct set *set = worker->set;
+	bool pending, alone;
+	int count, more = 0;
+
+	lock_get(&table->lock);
+	pending = turns_pending(&table->turns, index_of(table, set));
+	set->idle += !pending;
+	lock_put(&table->lock);
+	if (pending)
+		return epoll_wait(set->epoll, event, DRAIN, 0);
+	count = epoll_wait(set->epoll, event, 1, -1);
+	lock_get(&table->lock);
+	set->idle--;
+	alone = !set->idle;
+	lock_put(&table->lock);
+	if (count > 0 && alone)
+		more = epoll_wait(set->epoll, event + 1, DRAIN - 1, 0);
+	return count + (more > 0 ? more : 0);
+}
+
+static void work(struct worker *worker)
+{
+	struct map_table *table = worker->table;
+	struct epoll_event event[DRAIN];
+	int count = await_events(worker, event);
+	uint64_t woken_ns = clock_ns();
+	struct turn_unit *unit;
+	struct mapping *mapping;
+	bool room = false;
+
+	for (int i = 0; i < count; i++) {
+		room |= event[i].data.u64 == ID_ROOM;
+		if (event[i].data.u64 != ID_ROOM && event[i].data.u64 != ID_MORE)
+			admit(worker, &event[i], woken_ns);
+	}
+	if (atomic_load(&table->stopping))
+		return;
+	mapping = begin_turn(table, worker->set, &unit);
+	if (mapping)
+		serve_mapping(worker, mapping, unit);
+	if (room)
+		serve_room(table);
 }
 
 /* A worker on the processor of the toucher, which sleeps now, begins at once: no other processor has to wake up. */
@@ -318,17 +398,8 @@ static void *worker_main(void *arg)
 	settle_down(worker);
 	if (peers_enlist(table->peers, on_late, worker))
 		log_warn("a fault worker cannot be replaced if it hangs");
-	while (!atomic_load(&table->stopping)) {
-		struct epoll_event event;
-		int count = epoll_wait(worker->set->epoll, &event, 1, -1);
-
-		if (count <= 0)
-			continue;
-		if (event.data.u64 != ID_ROOM)
-			serve_mapping(worker, &event, clock_ns());
-		else if (!atomic_load(&table->stopping))
-			serve_room(table);
-	}
+	while (!atomic_load(&table->stopping))
+		work(worker);
 	return NULL;
 }
 
@@ -384,7 +455,9 @@ static void on_recovered(void *arg, struct peer *peer)
 
 static int set_open(struct map_table *table, int cpu)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u64 = ID_ROOM };
+	struct epoll_event room = { .events = EPOLLIN, .data.u64 = ID_ROOM };
+	/* Never read: each write wakes one. */
+	struct epoll_event more = { .events = EPOLLIN | EPOLLET, .data.u64 = ID_MORE };
 	struct set *set = &table->set[table->sets];
 
 	set->cpu = cpu;
@@ -392,7 +465,13 @@ static int set_open(struct map_table *table, int cpu)
 	if (set->epoll < 0)
 		return -errno;
 	table->sets++;
-	return epoll_ctl(set->epoll, EPOLL_CTL_ADD, table->room, &event) < 0 ? -errno : 0;
+	set->more = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (set->more < 0)
+		return -errno;
+	return epoll_ctl(set->epoll, EPOLL_CTL_ADD, table->room, &room) < 0 ||
+			       epoll_ctl(set->epoll, EPOLL_CTL_ADD, set->more, &more) < 0
+		       ? -errno
+		       : 0;
 }
 
 /* One for each of the processors that the daemon may use, or one for all. */
@@ -418,6 +497,13 @@ static unsigned int workers_for(unsigned int cpus, bool each)
 	return workers < WORKERS_MIN ? WORKERS_MIN : workers > WORKERS_MAX ? WORKERS_MAX : workers;
 }
 
+static unsigned int most_of_one(unsigned int workers)
+{
+	unsigned int others = workers / OTHERS_DIVISOR;
+
+	return workers - (others ? others : 1);
+}
+
 int map_table_new(struct engine *engine, bool quick, struct map_table **ret)
 {
 	struct map_table *table;
@@ -435,6 +521,8 @@ int map_table_new(struct engine *engine, bool quick, struct map_table **ret)
 		return -ENOMEM;
 	table->engine = engine;
 	table->wanted = workers;
+	table->most = most_of_one(workers);
+	turns_init(&table->turns, table->most);
 	table->room = -1;
 	lock_init(&table->lock, LOCK_RANK_ATTACH);
 	lock_cond_init(&table->unused);
@@ -471,8 +559,11 @@ void map_table_free(struct map_table *table)
 	peers_free(table->peers);
 	for (unsigned int i = 0; i < table->workers; i++)
 		free(table->worker[i]);
-	for (unsigned int i = 0; i < table->sets; i++)
+	for (unsigned int i = 0; i < table->sets; i++) {
 		close(table->set[i].epoll);
+		if (table->set[i].more >= 0)
+			close(table->set[i].more);
+	}
 	if (table->room >= 0)
 		close(table->room);
 	pthread_cond_destroy(&table->unused);
@@ -498,42 +589,11 @@ static int watch(struct map_table *table, struct mapping *mapping)
 	return 0;
 }
 
-/* Under lock. */
-static int guest_add(struct map_table *table, struct mapping *mapping)
-{
-	struct guest *guest = guest_of(table, mapping);
-
-	if (!guest) {
-		guest = calloc(1, sizeof(*guest));
-		if (!guest)
-			return -ENOMEM;
-		guest->peer = mapping->peer;
-		TAILQ_INIT(&guest->hungry);
-		HASH_ADD_PTR(table->guests, peer, guest);
-		if (!guest->hh.tbl) {
-			free(guest);
-			return -ENOMEM;
-		}
-	}
-	guest->mappings++;
-	return 0;
-}
-
-/* Under lock. */
-static void guest_remove(struct map_table *table, const struct mapping *mapping)
-{
-	struct guest *guest = guest_of(table, mapping);
-
-	if (--guest->mappings)
-		return;
-	HASH_DEL(table->guests, guest);
-	free(guest);
-}
-
 /* Into the table. */
 static int enter_table(struct map_table *table, struct mapping *mapping)
 {
 	struct entry *entry = calloc(1, sizeof(*entry));
+	struct turn_owner owner = owner_of(mapping);
 	int err;
 
 	if (!entry)
@@ -541,11 +601,11 @@ static int enter_table(struct map_table *table, struct mapping *mapping)
 	entry->id = mapping->id;
 	entry->mapping = mapping;
 	LOCK_SCOPE(&table->lock);
-	err = guest_add(table, mapping);
+	err = turns_join(&table->turns, &mapping->turn, &owner);
 	if (!err) {
 		HASH_ADD(hh, table->entries, id, sizeof(entry->id), entry);
 		if (!entry->hh.tbl) {
-			guest_remove(table, mapping);
+			turns_leave(&table->turns, &mapping->turn);
 			err = -ENOMEM;
 		}
 	}
@@ -563,9 +623,7 @@ static void leave_table(struct map_table *table, struct mapping *mapping)
 	lock_get(&table->lock);
 	HASH_FIND(hh, table->entries, &mapping->id, sizeof(mapping->id), entry);
 	HASH_DEL(table->entries, entry);
-	if (mapping->hungry)
-		TAILQ_REMOVE(&guest_of(table, mapping)->hungry, mapping, in_queue);
-	mapping->hungry = 0;
+	turns_leave(&table->turns, &mapping->turn);
 	while (mapping->refs > 1)
 		lock_wait(&table->lock, &table->unused);
 	lock_put(&table->lock);
@@ -574,7 +632,6 @@ static void leave_table(struct map_table *table, struct mapping *mapping)
 	lock_get(&table->lock);
 	while (mapping->refs > 1) /* what the engine asked for last */
 		lock_wait(&table->lock, &table->unused);
-	guest_remove(table, mapping);
 	lock_put(&table->lock);
 	groups_remove(table->groups, mapping->pid, mapping->file);
 }

@@ -10,8 +10,10 @@
  * the toucher was has begun before the others are there. With a disk to wait for, one set for all is faster.
  *
  * Nobody is served at the cost of others. A worker turns to the next mapping after a few events of one, and a part of
- * the workers is never with the mappings of one process, however many faults that has: they wait until it gives one
- * back. A worker that does not come back from a process is replaced (map/peers.h).
+ * the workers is never with the mappings of one tenant, however many processes it starts: they wait until it gives one
+ * back (map/turns.h). Where no tenant is, a process counts as one. What came is read at once, and the fault of a
+ * process's main thread goes first among those of its tenant (map/events.h). A worker that does not come back from a
+ * process is replaced (map/peers.h).
  */
 #pragma once
 

@@ -167,7 +167,7 @@ int uffd_protect(int uffd, uint64_t addr, uint64_t length, bool on)
  * the same is ended by a signal (map/peers.c). */
 static _Atomic bool no_nowait;
 
-bool uffd_next_may_sleep(void)
+bool uffd_read_may_sleep(void)
 {
 	return atomic_load(&no_nowait);
 }
@@ -182,9 +182,9 @@ bool uffd_unblock(int uffd)
 	return true;
 }
 
-static ssize_t read_event(int uffd, struct uffd_msg *ret)
+static ssize_t read_events(int uffd, struct uffd_msg *ret, size_t length)
 {
-	struct iovec iov = { .iov_base = ret, .iov_len = sizeof(*ret) };
+	struct iovec iov = { .iov_base = ret, .iov_len = length };
 	ssize_t got;
 
 	if (!atomic_load(&no_nowait)) {
@@ -194,24 +194,35 @@ static ssize_t read_event(int uffd, struct uffd_msg *ret)
 		atomic_store(&no_nowait, true);
 	}
 	uffd_unblock(uffd);
-	return read(uffd, ret, sizeof(*ret));
+	return read(uffd, ret, length);
 }
 
-int uffd_next(int uffd, uint64_t *ret_addr, enum uffd_event_kind *ret_kind)
+int uffd_read(int uffd, struct uffd_event *ret, unsigned int most)
 {
-	struct uffd_msg msg;
+	struct uffd_msg msg[UFFD_EVENTS_MAX];
+	int count = 0;
 
-	do {
-		ssize_t got = read_event(uffd, &msg);
+	if (most > UFFD_EVENTS_MAX)
+		most = UFFD_EVENTS_MAX;
+	while (!count) {
+		ssize_t got = read_events(uffd, msg, most * sizeof(*msg));
 
 		if (got < 0)
 			return -errno;
-		if (got != sizeof(msg))
+		if (!got || (size_t)got % sizeof(*msg))
 			return -EIO;
-	} while (msg.event != UFFD_EVENT_PAGEFAULT);
-	*ret_addr = msg.arg.pagefault.address & ~(uint64_t)(PAGE - 1);
-	*ret_kind = msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP ? UFFD_EVENT_PROTECTED : UFFD_EVENT_MISSING;
-	return 0;
+		for (size_t i = 0; i < (size_t)got / sizeof(*msg); i++) {
+			if (msg[i].event != UFFD_EVENT_PAGEFAULT)
+				continue;
+			ret[count++] = (struct uffd_event){
+				.addr = msg[i].arg.pagefault.address & ~(uint64_t)(PAGE - 1),
+				.kind = msg[i].arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP ? UFFD_EVENT_PROTECTED
+											    : UFFD_EVENT_MISSING,
+				.tid = (pid_t)msg[i].arg.pagefault.feat.ptid,
+			};
+		}
+	}
+	return count;
 }
 
 static int mapped_by_reading(int pagemap, uint64_t addr, uint64_t length, uffd_mapped_fn *fn, void *arg)

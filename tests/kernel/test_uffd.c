@@ -70,6 +70,18 @@ static int new_tmpfs(void)
 	return fd;
 }
 
+static int next_event(uint64_t *ret_addr, enum uffd_event_kind *ret_kind)
+{
+	struct uffd_event event;
+	int count = uffd_read(mem.uffd, &event, 1);
+
+	if (count < 0)
+		return count;
+	*ret_addr = event.addr;
+	*ret_kind = event.kind;
+	return 0;
+}
+
 /* As the library does it: from the device, so that faults of the kernel count too. */
 static int new_uffd(uint64_t more_features)
 {
@@ -280,7 +292,7 @@ static void expect_event(uint64_t page, enum uffd_event_kind kind)
 	uint64_t addr;
 
 	ck_assert_int_eq(poll(&wait, 1, PATIENCE_MS), 1);
-	ck_assert_int_eq(uffd_next(mem.uffd, &addr, &got_kind), 0);
+	ck_assert_int_eq(next_event(&addr, &got_kind), 0);
 	ck_assert_uint_eq(addr, at(page));
 	ck_assert_int_eq(got_kind, kind);
 }
@@ -290,7 +302,7 @@ static void expect_no_event(void)
 	enum uffd_event_kind kind;
 	uint64_t addr;
 
-	ck_assert_int_eq(uffd_next(mem.uffd, &addr, &kind), -EAGAIN);
+	ck_assert_int_eq(next_event(&addr, &kind), -EAGAIN);
 }
 
 /* A touch that needs nobody: it ends although no event is answered. */
@@ -732,7 +744,7 @@ static bool read_event_and_die(void *arg)
 	enum uffd_event_kind kind;
 	struct pollfd wait = { .fd = mem.uffd, .events = POLLIN };
 
-	return poll(&wait, 1, PATIENCE_MS) == 1 && uffd_next(mem.uffd, addr, &kind) == 0;
+	return poll(&wait, 1, PATIENCE_MS) == 1 && next_event(addr, &kind) == 0;
 }
 
 START_TEST(event_of_a_dead_reader_comes_again)
@@ -776,7 +788,7 @@ static bool register_for_parent(void *arg)
 		return false;
 	if (write(*(int *)arg, "", 1) != 1 || poll(&wait, 1, PATIENCE_MS) != 1)
 		return false;
-	return uffd_next(mem.uffd, &addr, &kind) == 0 && addr == at(30) && uffd_copy(mem.uffd, addr, data, PAGE) == 0;
+	return next_event(&addr, &kind) == 0 && addr == at(30) && uffd_copy(mem.uffd, addr, data, PAGE) == 0;
 }
 
 START_TEST(registering_acts_on_the_memory_of_the_maker)
@@ -877,6 +889,64 @@ END_TEST
 
 /* --- */
 
+/* One read brings all that have come, each with its thread. */
+START_TEST(events_say_which_thread_waits)
+{
+	struct touch touch[3] = { { .page = 3 }, { .page = 1 }, { .page = 2 } };
+	struct pollfd wait = { .fd = mem.uffd, .events = POLLIN };
+	struct uffd_event event[4];
+	int count = 0;
+
+	for (int i = 0; i < 3; i++)
+		start(&touch[i]);
+	while (count < 3) {
+		int more;
+
+		ck_assert_int_eq(poll(&wait, 1, PATIENCE_MS), 1);
+		more = uffd_read(mem.uffd, event + count, 4 - (unsigned int)count);
+		ck_assert_int_gt(more, 0);
+		count += more;
+	}
+	ck_assert_int_eq(count, 3);
+	for (int i = 0; i < 3; i++) {
+		int of = 0;
+
+		while (of < 2 && at(touch[of].page) != event[i].addr)
+			of++;
+		ck_assert_uint_eq(event[i].addr, at(touch[of].page));
+		ck_assert_int_eq(event[i].tid, atomic_load(&touch[of].tid));
+	}
+	for (int i = 0; i < 3; i++) {
+		copy(touch[i].page, 1);
+		finish(&touch[i]);
+	}
+}
+END_TEST
+
+/* A process of an older library does not ask for it. */
+START_TEST(without_the_feature_no_thread_is_told)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct pollfd wait = { .fd = -1, .events = POLLIN };
+	struct touch touch = { .page = 3 };
+	struct uffd_event event;
+	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+	api.features = TIERFS_UFFD_FEATURES & ~(uint64_t)UFFD_FEATURE_THREAD_ID;
+	close(mem.uffd);
+	mem.uffd = wait.fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK);
+	close(device);
+	ck_assert_int_eq(ioctl(mem.uffd, UFFDIO_API, &api), 0);
+	ck_assert_int_eq(uffd_register(mem.uffd, at(0), PAGES * PAGE), 0);
+	start(&touch);
+	ck_assert_int_eq(poll(&wait, 1, PATIENCE_MS), 1);
+	ck_assert_int_eq(uffd_read(mem.uffd, &event, 1), 1);
+	ck_assert_int_eq(event.tid, 0);
+	copy(3, 1);
+	finish(&touch);
+}
+END_TEST
+
 static const char *why_not(void)
 {
 	int fd;
@@ -918,6 +988,8 @@ static void add_tests(TCase *tests)
 	tcase_add_test(tests, event_of_a_dead_reader_comes_again);
 	tcase_add_test(tests, holder_lives_as_long_as_a_mapping);
 	tcase_add_test(tests, seek_data_knows_every_page);
+	tcase_add_test(tests, events_say_which_thread_waits);
+	tcase_add_test(tests, without_the_feature_no_thread_is_told);
 	if (can_poison()) {
 		tcase_add_test(tests, poison_is_sigbus);
 		tcase_add_test(tests, poison_is_sigbus_to_who_waits);

@@ -1,12 +1,13 @@
-/* A mapping that ends while a fault of its process waits for room. The process may have another mapping of the same
- * userfaultfd by then, after a restart of the daemon: the fault has to come again. The engine and the userfaultfd are
- * real, the store is in memory. Root only. */
+/* Faults of a mapping that were read, and not served yet: those of the main thread go first. And a mapping that ends
+ * while one waits for room. The process may have another mapping of the same userfaultfd by then, after a restart of the
+ * daemon: the fault has to come again. The engine and the userfaultfd are real, the store is in memory. Root only. */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@
 #include "engine/room.h"
 #include "engine/write.h"
 #include "lib_check.h"
+#include "map/events.h"
 #include "map/mapping_ops.h"
 #include "map/table.h"
 #include "map/uffd.h"
@@ -160,6 +162,72 @@ START_TEST(its_fault_comes_again)
 }
 END_TEST
 
+/* --- faults of a mapping that nobody serves yet ----------------------------------------------------------------- */
+
+struct toucher {
+	pthread_t thread;
+	_Atomic pid_t tid;
+	uint64_t block;
+};
+
+static void *touch_one(void *arg)
+{
+	struct toucher *toucher = arg;
+
+	atomic_store(&toucher->tid, gettid());
+	((volatile uint8_t *)memory)[toucher->block * BLOCK] = 1;
+	return NULL;
+}
+
+/* They touch one after the other, and each is waited for until its event was read. */
+static void read_each(struct mapping *mapping, struct toucher *toucher, unsigned int count)
+{
+	struct pollfd poll_fd = { .fd = mapping->uffd, .events = POLLIN };
+
+	for (unsigned int i = 0; i < count; i++) {
+		ck_assert_int_eq(pthread_create(&toucher[i].thread, NULL, touch_one, &toucher[i]), 0);
+		ck_assert_int_eq(poll(&poll_fd, 1, WAIT_MS), 1);
+		if (i == 2) /* this one is the main thread, for once */
+			mapping->main_tid = atomic_load(&toucher[i].tid);
+		ck_assert_int_eq(events_fill(mapping, 0), 0);
+		ck_assert_uint_eq(mapping->events.count, i + 1);
+	}
+}
+
+START_TEST(the_main_thread_goes_first)
+{
+	static const unsigned int order[] = { 2, 0, 1, 3 };
+	struct toucher toucher[4] = { { .block = 1 }, { .block = 3 }, { .block = 5 }, { .block = 7 } };
+	int uffd = open_uffd();
+	struct mapping *mapping;
+	struct mapping_event event;
+	bool urgent;
+
+	ck_assert_int_eq(uffd_register(uffd, (uintptr_t)memory, FILE_BYTES), 0);
+	mapping = mapping_of(uffd);
+	ck_assert_int_eq(mapping->main_tid, getpid());
+	ck_assert_int_eq(events_fill(mapping, 0), -EAGAIN);
+	read_each(mapping, toucher, 4);
+	ck_assert(events_there(mapping, &urgent));
+	ck_assert(urgent);
+	for (unsigned int i = 0; i < 4; i++) {
+		ck_assert(events_take(mapping, &event));
+		ck_assert_uint_eq(event.addr, (uintptr_t)memory + toucher[order[i]].block * BLOCK);
+		ck_assert_int_eq(event.urgent, i == 0);
+		ck_assert(events_there(mapping, &urgent) == (i < 3));
+		ck_assert(!urgent);
+	}
+	ck_assert(!events_take(mapping, &event));
+	/* Read and not served: they come again for whoever serves them. */
+	ck_assert_int_eq(ramfile_truncate(full, 0), 0);
+	ck_assert_int_eq(map_table_add(table, mapping), 0);
+	mapping_wake_all(mapping);
+	for (unsigned int i = 0; i < 4; i++)
+		pthread_join(toucher[i].thread, NULL);
+	map_table_remove(table, mapping);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("mappings that end");
@@ -174,6 +242,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_set_timeout(tcase, 60);
 	tcase_add_test(tcase, its_fault_comes_again);
+	tcase_add_test(tcase, the_main_thread_goes_first);
 	suite_add_tcase(suite, tcase);
 	return check_run(suite);
 }
