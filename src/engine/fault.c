@@ -379,6 +379,13 @@ void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, e
 		hist_add(&file->faults, clock_ns() - arrived_ns);
 }
 
+bool fault_favour(struct ramfile *file, uint64_t offset)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return offset < file->size_bytes && heat_favour(&file->blocks, offset / file->block_bytes);
+}
+
 bool fault_resume(struct engine *engine)
 {
 	const struct ramfile *full = NULL;

@@ -18,5 +18,7 @@ struct engine;
  * what cannot be read is poisoned. */
 void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
 		 uint64_t arrived_ns);
+/* Before fault_serve(): who touches offset holds up others, so a cold block stays in DRAM for longer. True: it will. */
+bool fault_favour(struct ramfile *file, uint64_t offset);
 /* Takes up the next fault that waited for room (parked.h). False: there is none for which there is room. */
 bool fault_resume(struct engine *engine);

@@ -67,7 +67,8 @@ struct mapping {
 
 	_Atomic unsigned int unblocked; /* how often it had to be made not to block */
 
-	struct mapping_events events; /* under lock */
+	struct mapping_events events;      /* under lock */
+	_Atomic uint64_t faults, favoured; /* that were served; that counted for more than others */
 
 	unsigned int refs; /* under the table's lock */
 	struct turn turn;  /* under the table's lock: its place among those who wait for a worker */

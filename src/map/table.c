@@ -42,6 +42,10 @@
 #define TURN_EVENTS 16U
 /* Events of the set that a worker takes at once when no other is free. */
 #define DRAIN 16
+/* Of the faults of a mapping so many are favoured at most, and so many in any case: generations and tiers are compared
+ * across tenants, and a program of one thread is not to gain by it. */
+#define FAVOURED_DIVISOR 8
+#define FAVOURED_MIN 64
 /* How often a client may take O_NONBLOCK off its descriptor. */
 #define UNBLOCKED_MAX 1000U
 
@@ -203,6 +207,15 @@ void map_table_waiting(struct mapping *mapping, bool on)
 	wake_idle(mapping->table);
 }
 
+/* Few faults count for more than others. */
+static bool is_favoured(struct mapping *mapping, const struct mapping_event *event)
+{
+	uint64_t faults = atomic_fetch_add(&mapping->faults, 1);
+	uint64_t most = FAVOURED_MIN + faults / FAVOURED_DIVISOR;
+
+	return event->urgent && event->kind == UFFD_EVENT_MISSING && atomic_load(&mapping->favoured) < most;
+}
+
 static void serve_event(struct mapping *mapping, const struct mapping_event *event)
 {
 	uint64_t offset;
@@ -211,6 +224,8 @@ static void serve_event(struct mapping *mapping, const struct mapping_event *eve
 		uffd_wake(mapping->uffd, event->addr, 4096); /* being unmapped */
 		return;
 	}
+	if (is_favoured(mapping, event) && fault_favour(mapping->file, offset))
+		atomic_fetch_add(&mapping->favoured, 1);
 	fault_serve(mapping->file, &mapping->mapper, offset,
 		    event->kind == UFFD_EVENT_PROTECTED ? FAULT_PROTECTED : FAULT_MISSING, event->arrived_ns);
 }

@@ -191,6 +191,16 @@ void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t bloc
 	heat_used(blocks, block);
 }
 
+bool heat_favour(struct blocks *blocks, uint64_t block)
+{
+	uint8_t tier = blocks_tier(blocks, block);
+
+	if (blocks_state(blocks, block) != BLOCK_COLD || tier == HEAT_TIER_MAX)
+		return false;
+	blocks_set_tier(blocks, block, tier + 1);
+	return true;
+}
+
 void heat_leave(struct heat *heat, const struct blocks *blocks, const uint32_t *block, size_t count)
 {
 	for (size_t i = 0; i < count; i++)

@@ -54,6 +54,8 @@ unsigned int heat_idle_generation(const struct heat *heat, uint64_t least_ns, ui
 void heat_used(struct blocks *blocks, uint64_t block);
 /* A cold block comes back: moves its tier up if a little more DRAM would have kept it, down if it was away for long. */
 void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t block);
+/* A cold block counts from now on as one that came back once more. False: it is not cold, or counts for most. */
+bool heat_favour(struct blocks *blocks, uint64_t block);
 /* These were picked to make room: what "a little more DRAM" means is known from their age. */
 void heat_leave(struct heat *heat, const struct blocks *blocks, const uint32_t *block, size_t count);
 

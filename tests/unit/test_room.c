@@ -176,6 +176,41 @@ END_TEST
 
 /* --- ages of cold blocks where nobody looks ------------------------------------------------------------------- */
 
+START_TEST(a_favoured_block_counts_as_one_that_came_back)
+{
+	struct heat_filter filter = { .count = 2, .now_ns = 1 };
+	uint64_t in_class[HEAT_CLASSES] = { 0 };
+	struct heat heat = { .round = 100 };
+	struct blocks blocks;
+	uint32_t pick = 0;
+
+	ck_assert_int_eq(blocks_init(&blocks, 3), 0);
+	for (uint64_t block = 0; block < 2; block++) {
+		blocks_place(&blocks, block, BLOCK_COLD);
+		blocks_set_stored(&blocks, block, 100, (struct tierfs_ident){ { 1, 0 } });
+	}
+	ck_assert(heat_favour(&blocks, 0));
+	ck_assert(!heat_favour(&blocks, 2)); /* a hole */
+	for (uint64_t block = 0; block < 2; block++) {
+		heat_promoted(&heat, &blocks, block);
+		blocks_place(&blocks, block, BLOCK_RESIDENT);
+		blocks.generation[block] = 16;
+	}
+	ck_assert_uint_eq(blocks_tier(&blocks, 0), blocks_tier(&blocks, 1) + 1);
+	ck_assert(!heat_favour(&blocks, 1));
+	/* As old as the other, it stays. */
+	heat_count(&heat, &blocks, &filter, in_class);
+	ck_assert_uint_eq(heat_pick(&heat, &blocks, &filter, heat_threshold(in_class, 1), &pick, 1), 1);
+	ck_assert_uint_eq(pick, 1);
+	blocks_place(&blocks, 1, BLOCK_COLD);
+	for (int i = 0; i < HEAT_TIER_MAX; i++)
+		heat_favour(&blocks, 1);
+	ck_assert_uint_eq(blocks_tier(&blocks, 1), HEAT_TIER_MAX);
+	ck_assert(!heat_favour(&blocks, 1));
+	blocks_fini(&blocks);
+}
+END_TEST
+
 START_TEST(cold_blocks_grow_older_in_chunks_without_dram)
 {
 	struct heat heat = { 0 };
@@ -392,6 +427,7 @@ int main(void)
 	tcase_add_test(tests, unused_files_cost_nothing);
 	tcase_add_test(tests, cold_blocks_grow_older_in_chunks_without_dram);
 	tcase_add_test(tests, slow_scans_do_not_stop_it);
+	tcase_add_test(tests, a_favoured_block_counts_as_one_that_came_back);
 	tcase_add_test(tests, a_limit_is_its_files_alone);
 	tcase_add_test(tests, pins_leave_half_of_the_budget);
 	tcase_add_test(tests, a_mapper_leaves_while_its_fault_is_parked);
