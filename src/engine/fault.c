@@ -54,6 +54,21 @@ static void poison(struct ramfile *file, struct mapper *mapper, uint64_t offset,
 			  (unsigned long long)file->ino, (unsigned long long)offset, strerror(-err));
 }
 
+/* Zeros, put by the mapper, for a fault. */
+static int fill_zero(struct ramfile *file, struct mapper *mapper, uint64_t offset, uint64_t length)
+{
+	uint64_t now_ns = clock_ns();
+	struct wait wait;
+	int err;
+
+	waits_begin(file, &wait, WAIT_PROCESS, now_ns);
+	err = mapper->ops->fill_zero(mapper, offset, length);
+	waits_end(file, &wait);
+	if (err == -EBUSY)
+		waits_refused(mapper, now_ns);
+	return err;
+}
+
 static void tell_waiting(struct mapper *mapper, bool on)
 {
 	if (mapper->ops->waiting)
@@ -67,10 +82,13 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 	struct stages *stages = engine_stages(file->engine);
 	uint64_t at = clock_ns();
 	size_t value_length = 0;
+	struct wait wait;
 	int err;
 
 	tell_waiting(mapper, true);
+	waits_begin(file, &wait, WAIT_STORE, at);
 	err = stored_get(file, work, block, &value_length);
+	waits_end(file, &wait);
 	tell_waiting(mapper, false);
 	if (!err) {
 		at = stage_end(stages, STAGE_READ, file->ino, block, at);
@@ -81,7 +99,9 @@ static int bring(struct ramfile *file, struct mapper *mapper, struct work *work,
 	if (err)
 		return stored_failed(file, work, block, value_length, err);
 	at = stage_end(stages, STAGE_DECODE, file->ino, block, at);
+	waits_begin(file, &wait, WAIT_PROCESS, at);
 	err = load_place(file, mapper, block * file->block_bytes, work->raw, length);
+	waits_end(file, &wait);
 	if (!err)
 		stage_end(stages, STAGE_COPY, file->ino, block, at);
 	return err;
@@ -216,7 +236,7 @@ static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block
 	if (key_left)
 		err = stored_cover_key(file, block);
 	if (!err)
-		err = mapper->ops->fill_zero(mapper, block * file->block_bytes, length);
+		err = fill_zero(file, mapper, block * file->block_bytes, length);
 	lock_get(&file->lock);
 	for (uint64_t i = 0; i < count; i++) {
 		bool there = !err || file_has_pages(file, block + i);
@@ -254,7 +274,7 @@ static bool refill_zero(struct ramfile *file, struct mapper *mapper, uint64_t of
 		poison(file, mapper, offset, PAGE_BYTES);
 		return true;
 	}
-	if (mapper->ops->fill_zero(mapper, offset, PAGE_BYTES))
+	if (fill_zero(file, mapper, offset, PAGE_BYTES))
 		mapper->ops->wake(mapper, offset, PAGE_BYTES); /* it comes again */
 	return false;
 }
@@ -404,6 +424,7 @@ bool fault_resume(struct engine *engine)
 	}
 	if (parked) {
 		TAILQ_REMOVE(&engine->room.parked, parked, link);
+		waits_end(parked->file, &parked->wait);
 		engine->room.parked_count--;
 		engine->room.parked_own -= parked->own;
 	}

@@ -26,6 +26,7 @@
 #include "engine/room.h"
 #include "engine/rounds.h"
 #include "engine/tenant.h"
+#include "engine/waits.h"
 #include "mem/arena.h"
 #include "mem/blocks.h"
 #include "mem/budget.h"
@@ -96,6 +97,7 @@ struct ramfile {
 	_Atomic bool kept; /* stored copies are what an fsync promised: see ramfile_store() */
 	struct file_counts counts;
 	struct hist faults;
+	struct waits waits;
 
 	TAILQ_ENTRY(ramfile) link; /* under the engine's lock */
 	bool listed;               /* under the engine's lock */

@@ -19,6 +19,7 @@
 #include "engine/sequence.h"
 
 struct mapper;
+struct waits_sum;
 
 /* A part of the file, in bytes. */
 struct mapper_run {
@@ -62,6 +63,8 @@ struct mapper_ops {
 	/* The address space is gone, and the mapper is about to be removed. Does not block, takes no lock. May be NULL.
 	 */
 	bool (*ended)(struct mapper *mapper);
+	/* Adds faults that wait and that the engine does not know of (engine/waits.h). May be NULL. */
+	void (*waits)(struct mapper *mapper, struct waits_sum *sum);
 };
 
 /* Every implementation begins with this. The fields below ops belong to the engine, under the file's mapper lock,
@@ -78,4 +81,7 @@ struct mapper {
 	struct sequences cold;  /* under the file's lock: sequential faults of cold memory */
 	/* Where the process would have huge pages, in bytes of the file. Set by the implementation. */
 	_Atomic uint64_t huge_start, huge_end;
+	/* Faults that it could not resolve since its process locked its address space, and since when. The
+	 * implementation clears the former when that is over. */
+	_Atomic uint64_t refused, refused_ns;
 };

@@ -33,6 +33,7 @@ void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapp
 	lock_get(&engine->room.lock);
 	limited = !room_allows(file, file->block_bytes, BUDGET_MUST);
 	parked->own = limited || !tenant_allows(file, file->block_bytes);
+	waits_begin(file, &parked->wait, parked->own ? WAIT_LIMIT : WAIT_ROOM, arrived_ns);
 	TAILQ_INSERT_TAIL(&engine->room.parked, parked, link);
 	engine->room.parked_count++;
 	engine->room.parked_own += parked->own;
@@ -60,6 +61,7 @@ void parked_forget(struct engine *engine, struct mapper *mapper)
 		if (parked->mapper != mapper)
 			continue;
 		TAILQ_REMOVE(&engine->room.parked, parked, link);
+		waits_end(parked->file, &parked->wait);
 		TAILQ_INSERT_TAIL(&gone, parked, link);
 		engine->room.parked_count--;
 		engine->room.parked_own -= parked->own;

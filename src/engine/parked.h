@@ -11,6 +11,7 @@
 #include <sys/queue.h>
 
 #include "engine/mapper.h"
+#include "engine/waits.h"
 
 struct ramfile;
 struct engine;
@@ -26,6 +27,7 @@ struct parked {
 	enum fault_kind kind;
 	bool own; /* it is a limit of the file's own, or of its tenant's, that it waits for */
 	uint64_t arrived_ns;
+	struct wait wait;
 };
 
 TAILQ_HEAD(parked_list, parked);

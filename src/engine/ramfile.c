@@ -141,6 +141,7 @@ int ramfile_load(struct engine *engine, uint64_t ino, uint64_t size_bytes, bool 
 	atomic_init(&file->limit.growth_bytes, UINT64_MAX);
 	lock_init(&file->lock, LOCK_RANK_FILE);
 	lock_init(&file->mappers.lock, LOCK_RANK_MAPPERS);
+	waits_init(&file->waits);
 	lock_cond_init(&file->settled);
 	lock_cond_init(&file->mappers.idle);
 	lock_cond_init(&file->away.wanted);
@@ -216,6 +217,7 @@ void ramfile_unload(struct ramfile *file)
 	pthread_cond_destroy(&file->settled);
 	pthread_cond_destroy(&file->mappers.idle);
 	pthread_cond_destroy(&file->away.wanted);
+	waits_fini(&file->waits);
 	lock_fini(&file->mappers.lock);
 	lock_fini(&file->lock);
 	free(file);
@@ -312,6 +314,23 @@ static void count_tiers(const struct ramfile *file, struct ramfile_figures *ret)
 	ret->hole_bytes = file->size_bytes > whole_bytes ? file->size_bytes - whole_bytes : 0;
 }
 
+static void count_waits(struct ramfile *file, struct ramfile_figures *ret)
+{
+	struct waits_sum sum;
+	enum wait_for what;
+	uint64_t since_ns = 0, now_ns;
+
+	waits_sum(file, &sum);
+	ret->waiting_faults = waits_total(&sum, &since_ns, &what);
+	ret->waiting_for_turn = sum.count[WAIT_TURN];
+	ret->waiting_for_room = sum.count[WAIT_ROOM];
+	ret->waiting_for_limit = sum.count[WAIT_LIMIT];
+	ret->waiting_for_store = sum.count[WAIT_STORE];
+	ret->waiting_for_process = sum.count[WAIT_PROCESS];
+	now_ns = clock_ns();
+	ret->longest_wait_ns = ret->waiting_faults && now_ns > since_ns ? now_ns - since_ns : 0;
+}
+
 void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 {
 	struct ramfile_figures figures = { .block_bytes = file->block_bytes };
@@ -342,6 +361,7 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	figures.fault_p50_ns = hist_percentile(&file->faults, 50);
 	figures.fault_p99_ns = hist_percentile(&file->faults, 99);
 	figures.lost = atomic_load(&file->lost);
+	count_waits(file, &figures);
 	*ret = figures;
 }
 

@@ -51,6 +51,9 @@ struct ramfile_figures {
 	uint64_t direct_read_bytes, direct_write_bytes;
 	uint64_t fault_count, fault_p50_ns, fault_p99_ns;
 	uint64_t away_bytes, wanted_blocks; /* on another host; of those, blocks that somebody waits for */
+	uint64_t waiting_faults;            /* now; and of these, for what (engine/waits.h) */
+	uint64_t waiting_for_turn, waiting_for_room, waiting_for_limit, waiting_for_store, waiting_for_process;
+	uint64_t longest_wait_ns; /* of those that wait now */
 	uint64_t errors;
 	bool lost;
 };

@@ -15,6 +15,8 @@ struct waiting {
 	struct ramfile *file;
 	struct mapper *mapper;
 	uint64_t offset, arrived_ns, due_ns;
+	bool heals; /* nobody waits for it */
+	struct wait wait;
 };
 
 TAILQ_HEAD(waiting_list, waiting);
@@ -39,6 +41,15 @@ uint64_t retry_pause_ns(uint64_t since_ns)
 	return pause < RETRY_MOST_NS ? pause : RETRY_MOST_NS;
 }
 
+/* Under lock. */
+static void take_out(struct retry *retry, struct waiting *waiting)
+{
+	TAILQ_REMOVE(&retry->list, waiting, link);
+	retry->count--;
+	if (!waiting->heals)
+		waits_end(waiting->file, &waiting->wait);
+}
+
 /* Under lock. One that is due, taken off the list; NULL: *ret_next says when one is, 0 never. */
 static struct waiting *take_due(struct retry *retry, uint64_t now_ns, uint64_t *ret_next)
 {
@@ -47,8 +58,7 @@ static struct waiting *take_due(struct retry *retry, uint64_t now_ns, uint64_t *
 	*ret_next = 0;
 	TAILQ_FOREACH(waiting, &retry->list, link) {
 		if (waiting->due_ns <= now_ns) {
-			TAILQ_REMOVE(&retry->list, waiting, link);
-			retry->count--;
+			take_out(retry, waiting);
 			return waiting;
 		}
 		if (!*ret_next || waiting->due_ns < *ret_next)
@@ -175,6 +185,8 @@ static bool add(struct retry *retry, const struct waiting *fresh)
 	if (!other && !full) {
 		TAILQ_INSERT_TAIL(&retry->list, waiting, link);
 		retry->count++;
+		if (!waiting->heals)
+			waits_begin(waiting->file, &waiting->wait, WAIT_STORE, waiting->arrived_ns);
 	}
 	pthread_cond_signal(&retry->changed);
 	lock_put(&retry->lock);
@@ -197,6 +209,7 @@ bool retry_later(struct retry *retry, struct ramfile *file, struct mapper *mappe
 		.mapper = mapper,
 		.offset = offset,
 		.arrived_ns = arrived_ns,
+		.heals = given_up,
 		.due_ns = now + (given_up ? RETRY_HEAL_NS : retry_pause_ns(since)),
 	};
 
@@ -212,6 +225,7 @@ void retry_heal(struct retry *retry, struct ramfile *file, struct mapper *mapper
 		.offset = offset,
 		.arrived_ns = now,
 		.due_ns = now + pause_ns,
+		.heals = true,
 	};
 
 	if (retry && !add(retry, &fresh) && !mappers_leaves(file, mapper))
@@ -232,8 +246,7 @@ void retry_forget(struct retry *retry, struct mapper *mapper)
 		next = TAILQ_NEXT(waiting, link);
 		if (waiting->mapper != mapper)
 			continue;
-		TAILQ_REMOVE(&retry->list, waiting, link);
-		retry->count--;
+		take_out(retry, waiting);
 		TAILQ_INSERT_TAIL(&gone, waiting, link);
 	}
 	lock_put(&retry->lock);

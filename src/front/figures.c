@@ -44,6 +44,19 @@ static const struct figure of_file[] = {
 	  "Of the blocks that are away, those that somebody waits for" },
 	{ "shared_bytes", FIGURE_SUM, FIGURE_BYTES, FILE_OFFSET(shared_bytes), false,
 	  "Of what is stored, values that other files have, too" },
+	{ "waiting_faults", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(waiting_faults), false, "Faults that wait now" },
+	{ "waiting_for_turn", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(waiting_for_turn), false,
+	  "Of them, those that wait for a fault worker" },
+	{ "waiting_for_room", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(waiting_for_room), false,
+	  "Of them, those that wait for room in the budget" },
+	{ "waiting_for_limit", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(waiting_for_limit), false,
+	  "Of them, those that wait for a limit of the file's own or of its tenant" },
+	{ "waiting_for_store", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(waiting_for_store), false,
+	  "Of them, those that wait for the store" },
+	{ "waiting_for_process", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(waiting_for_process), false,
+	  "Of them, those whose process keeps its address space locked" },
+	{ "longest_wait_ns", FIGURE_WORST, FIGURE_NS, FILE_OFFSET(longest_wait_ns), false,
+	  "How long the oldest of them has waited" },
 };
 const struct figures figures_of_file = { of_file, COUNT_OF(of_file) };
 
@@ -52,8 +65,6 @@ static const struct figure of_mount[] = {
 	{ "dram_bytes", FIGURE_ALIKE, FIGURE_BYTES, MOUNT_OFFSET(engine.dram_bytes), false, "The budget of blocks" },
 	{ "metadata_bytes", FIGURE_ALIKE, FIGURE_BYTES, MOUNT_OFFSET(engine.metadata_bytes), false,
 	  "Tables and buffers of the engine" },
-	{ "waiting_faults", FIGURE_ALIKE, FIGURE_COUNT, MOUNT_OFFSET(engine.waiting_faults), false,
-	  "Faults that wait for room now" },
 	{ "waiting_writes", FIGURE_ALIKE, FIGURE_COUNT, MOUNT_OFFSET(engine.waiting_writes), false,
 	  "Write back of plain mappings that waits for room now" },
 	{ "waited_faults", FIGURE_ALIKE, FIGURE_COUNT, MOUNT_OFFSET(engine.waited_faults), true,

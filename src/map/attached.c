@@ -28,6 +28,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/engine.h"
+#include "engine/waits.h"
 
 #define CONNECTIONS_MAX 1024
 #define BACKLOG 512 /* also for as long as no daemon runs */
@@ -44,6 +46,7 @@
 #define REFUSED_LOG_NS (1 * NS_PER_S)
 #define HELLO_NS (5 * NS_PER_S)
 #define HELLO_CHECK_NS (1 * NS_PER_S)
+#define WAIT_CHECK_NS (1 * NS_PER_S)
 
 /* --- connections -------------------------------------------------------------------------------------------- */
 
@@ -91,11 +94,36 @@ static void serve(void *arg)
 	wire_close_fds(&connection->packet);
 }
 
+/* Runs while anybody maps a file. */
+static void wait_timer(void *arg);
+
+static void look_at_waits(struct attached *attached)
+{
+	if (!attached->wait_timer && map_table_count(attached->table))
+		attached->wait_timer = !loop_after(attached->loop, WAIT_CHECK_NS, wait_timer, attached);
+}
+
+static void tell_waits(void *arg, struct ramfile *file)
+{
+	waits_tell(file, *(uint64_t *)arg);
+}
+
+static void wait_timer(void *arg)
+{
+	struct attached *attached = arg;
+	uint64_t now_ns = clock_ns();
+
+	engine_each_file(attached->config.engine, tell_waits, &now_ns);
+	attached->wait_timer = false;
+	look_at_waits(attached);
+}
+
 static void on_served(void *arg)
 {
 	struct connection *connection = arg;
 
 	connection->busy = false;
+	look_at_waits(connection->attached);
 	if (connection->err || connection->gone)
 		drop_after(connection, connection->err);
 	else
@@ -368,6 +396,7 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 	if (err)
 		goto err;
 	attached_take_left(attached);
+	look_at_waits(attached);
 	err = -pthread_create(&attached->thread, NULL, server_main, attached);
 	if (err)
 		goto err;

@@ -64,6 +64,7 @@ struct attached {
 	char path[108];
 	unsigned int connection_count;
 	bool hello_timer;    /* it runs */
+	bool wait_timer;     /* it runs */
 	uint64_t refused_ns; /* when a refusal was logged last */
 	struct chore ending; /* of dead mappings, one after the other */
 	bool ends;           /* it is under way. The server thread's, like the chore */

@@ -508,6 +508,19 @@ static void mapping_waiting(struct mapper *mapper, bool on)
 	map_table_waiting(of(mapper), on);
 }
 
+static void mapping_waits(struct mapper *mapper, struct waits_sum *sum)
+{
+	struct mapping *mapping = of(mapper);
+
+	if (peer_stalled(mapping->peer))
+		waits_add(sum, WAIT_PROCESS, atomic_load(&mapper->refused), atomic_load(&mapper->refused_ns));
+	else
+		atomic_store(&mapper->refused, 0);
+	LOCK_SCOPE(&mapping->lock);
+	for (unsigned int i = 0; i < mapping->events.count; i++)
+		waits_add(sum, WAIT_TURN, 1, mapping->events.event[i].arrived_ns);
+}
+
 /* Advice that a part of a large page is cold makes the kernel split it, if no other process maps it. Where it fails the
  * large page stays, and whoever wants it split looks whether it did. */
 static void advise_cold(struct mapping *mapping, const struct iovec *part, size_t count)
@@ -577,6 +590,7 @@ static const struct mapper_ops OPS = {
 	.zap = mapping_zap,
 	.split = mapping_split,
 	.ended = mapping_ended,
+	.waits = mapping_waits,
 };
 
 bool mapping_ops_zapped(struct mapping *mapping, uint64_t seq)

@@ -236,6 +236,8 @@ static const char *const stat_keys[] = {
 	"fault_p50_ns",
 	"fault_p99_ns",
 	"errors",
+	"waiting_faults",
+	"longest_wait_ns",
 };
 
 START_TEST(test_stat)

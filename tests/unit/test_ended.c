@@ -138,6 +138,7 @@ START_TEST(its_fault_comes_again)
 {
 	int uffd = open_uffd(), other = fcntl(uffd, F_DUPFD_CLOEXEC, 0);
 	struct pollfd poll_fd = { .fd = other, .events = POLLIN };
+	struct ramfile_figures figures;
 	struct mapping *mapping;
 	pthread_t thread;
 
@@ -149,9 +150,14 @@ START_TEST(its_fault_comes_again)
 	for (int i = 0; i < WAIT_MS && !room_parked(engine); i++)
 		usleep(1000);
 	ck_assert_uint_eq(room_parked(engine), 1);
+	ramfile_figures(file, &figures);
+	ck_assert_uint_eq(figures.waiting_for_room, 1);
+	ck_assert_uint_eq(figures.waiting_faults, 1);
 	ck_assert_int_eq(poll(&poll_fd, 1, 0), 0); /* it was read */
 	map_table_remove(table, mapping);
 	ck_assert_uint_eq(room_parked(engine), 0);
+	ramfile_figures(file, &figures);
+	ck_assert_uint_eq(figures.waiting_faults, 0);
 	ck_assert_int_eq(poll(&poll_fd, 1, WAIT_MS), 1);
 	/* Its successor has it, as soon as there is room. */
 	mapping = mapping_of(other);

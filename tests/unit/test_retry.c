@@ -85,6 +85,15 @@ static bool touch(uint64_t block)
 	return there;
 }
 
+static struct ramfile_figures figures(void)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(file, &figures);
+	ck_assert_uint_eq(figures.waiting_faults, figures.waiting_for_store);
+	return figures;
+}
+
 /* Everything that waits is due. */
 static void time_passes(void)
 {
@@ -99,6 +108,8 @@ START_TEST(who_touches_waits_for_the_device)
 	ck_assert(!process_poisoned(process));
 	ck_assert_uint_ne(retry_run(engine->retry, 1), 0); /* not yet */
 	ck_assert(!touch(2));                              /* another thread: waits for the same */
+	ck_assert_uint_eq(figures().waiting_for_store, 1);
+	ck_assert_uint_gt(figures().longest_wait_ns, 0);
 	retry_run(engine->retry, clock_ns() + RETRY_FIRST_NS);
 	ck_assert(!touch(2));
 	ck_assert(!process_poisoned(process));
@@ -108,6 +119,8 @@ START_TEST(who_touches_waits_for_the_device)
 	ck_assert(touch(2));
 	ck_assert(!process_poisoned(process));
 	ck_assert_uint_eq(retry_run(engine->retry, clock_ns()), 0); /* nothing waits */
+	ck_assert_uint_eq(figures().waiting_for_store, 0);
+	ck_assert_uint_eq(figures().longest_wait_ns, 0);
 }
 END_TEST
 
@@ -117,6 +130,7 @@ START_TEST(who_waited_for_long_is_told_and_healed)
 	/* A process begins with its mapper. */
 	fault_serve(file, (struct mapper *)process, 3 * BLOCK, FAULT_MISSING, clock_ns() - RETRY_FAULT_NS - NS_PER_S);
 	ck_assert(process_poisoned(process));
+	ck_assert_uint_eq(figures().waiting_for_store, 0); /* who was told does not wait */
 	store_mem_fail_all(store, STORE_MEM_GET, 0);
 	time_passes();
 	ck_assert(touch(3));
