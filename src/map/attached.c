@@ -99,7 +99,7 @@ static void wait_timer(void *arg);
 
 static void look_at_waits(struct attached *attached)
 {
-	if (!attached->wait_timer && map_table_count(attached->table))
+	if (!attached->wait_timer && attached_mappings(attached))
 		attached->wait_timer = !loop_after(attached->loop, WAIT_CHECK_NS, wait_timer, attached);
 }
 
@@ -411,7 +411,7 @@ err:
 
 unsigned int attached_mappings(struct attached *attached)
 {
-	return map_table_count(attached->table);
+	return map_table_count(attached->table) + atomic_load(&attached->left_count);
 }
 
 void attached_stop(struct attached *attached)

@@ -121,19 +121,49 @@ static bool is_at(struct mapping *mapping, pid_t pid, uint64_t addr)
 	return mapping->pid == pid && mapping_addr(mapping) == addr;
 }
 
-/* Its process came back while the old connection was busy. */
-static bool has_successor(struct attached *attached, struct mapping *mapping)
+/* Under lock: by a process that has a connection. */
+static bool is_mapped(struct attached *attached, pid_t pid, uint64_t addr)
 {
-	uint64_t addr = mapping_addr(mapping);
 	struct connection *connection;
 	struct link *link;
 
-	LOCK_SCOPE(&attached->lock);
 	TAILQ_FOREACH(connection, &attached->connections, link)
 		TAILQ_FOREACH(link, &connection->mappings, link)
-			if (is_at(link->mapping, mapping->pid, addr))
+			if (is_at(link->mapping, pid, addr))
 				return true;
 	return false;
+}
+
+/* Its process came back while the old connection was busy. */
+static bool has_successor(struct attached *attached, struct mapping *mapping)
+{
+	LOCK_SCOPE(&attached->lock);
+
+	return is_mapped(attached, mapping->pid, mapping_addr(mapping));
+}
+
+/* Whoever comes back looks for its predecessor when it is in its list, and this one looks for it when it is among the
+ * orphans: one of the two finds the other. It may be freed as soon as it is there. */
+void attached_late_orphan(struct attached *attached, struct link *link)
+{
+	uint64_t addr = mapping_addr(link->mapping);
+	pid_t pid = link->mapping->pid;
+	struct link *next;
+	bool some;
+
+	attached_orphan(attached, link);
+	lock_get(&attached->lock);
+	for (link = is_mapped(attached, pid, addr) ? TAILQ_FIRST(&attached->orphans) : NULL; link; link = next) {
+		next = TAILQ_NEXT(link, link);
+		if (!is_at(link->mapping, pid, addr))
+			continue;
+		TAILQ_REMOVE(&attached->orphans, link, link);
+		TAILQ_INSERT_TAIL(&attached->dead, link, link);
+	}
+	some = !TAILQ_EMPTY(&attached->dead);
+	lock_put(&attached->lock);
+	if (some)
+		send_ending(attached);
 }
 
 void attached_end_mappings(struct attached *attached, struct connection *connection)

@@ -9,6 +9,8 @@ void attached_end_mapping(struct attached *attached, struct mapping *mapping);
 
 /* Its connection is gone, and its process lives. From the server thread, or before it runs. */
 void attached_orphan(struct attached *attached, struct link *link);
+/* The same for one that is found after others could come back; it is ended if its process has. */
+void attached_late_orphan(struct attached *attached, struct link *link);
 /* The connection has none any more: they are orphans, or are ended. From the server thread. */
 void attached_end_mappings(struct attached *attached, struct connection *connection);
 /* All orphans are to be ended. Once the server thread has ended. */

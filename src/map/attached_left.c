@@ -21,20 +21,6 @@
 #include "map/uffd.h"
 #include "names/names.h"
 
-/* Two parts of a mapping have one number there, and one each here. */
-static uint64_t id_for(struct attached *attached, const struct kept_mapping *kept)
-{
-	struct link *link;
-
-	LOCK_SCOPE(&attached->lock);
-	if (kept->id >= attached->next_id)
-		attached->next_id = kept->id + 1;
-	TAILQ_FOREACH(link, &attached->orphans, link)
-		if (link->mapping->id == kept->id)
-			return attached->next_id++;
-	return kept->id;
-}
-
 static int open_process(const struct kept_mapping *kept, struct mapping_spec *spec)
 {
 	char path[64];
@@ -50,7 +36,18 @@ static int open_process(const struct kept_mapping *kept, struct mapping_spec *sp
 	return attached_keep_started(kept->pid) == kept->started ? 0 : -ESRCH;
 }
 
-static int add(struct attached *attached, struct mapping_spec *spec)
+/* One of them, until it is done with. */
+struct left {
+	struct chore chore;
+	struct attached *attached;
+	struct kept_mapping kept;
+	uint64_t id;
+	int uffd;
+	struct link *link; /* NULL: it cannot be gone on with */
+	TAILQ_ENTRY(left) next;
+};
+
+static int add(struct attached *attached, struct mapping_spec *spec, struct link **ret)
 {
 	struct link *link = calloc(1, sizeof(*link));
 	int err = link ? uffd_register(spec->uffd, spec->segment.addr, spec->segment.length) : -ENOMEM;
@@ -68,22 +65,23 @@ static int add(struct attached *attached, struct mapping_spec *spec)
 		free(link);
 		return err;
 	}
-	attached_orphan(attached, link);
-	attached_keep(attached, link->mapping);
 	mapping_wake_all(link->mapping);
+	*ret = link;
 	return 0;
 }
 
 /* Takes the descriptor. */
-static int take(struct attached *attached, const struct kept_mapping *kept, int uffd)
+static int take(struct left *left)
 {
+	struct attached *attached = left->attached;
+	const struct kept_mapping *kept = &left->kept;
 	struct mapping_spec spec = {
-		.id = id_for(attached, kept),
+		.id = left->id,
 		.ino = kept->ino,
 		.pid = kept->pid,
 		.segment = { .addr = kept->addr, .length = kept->length_bytes, .offset = kept->offset },
 		.block_bytes = engine_block_bytes(attached->config.engine),
-		.uffd = uffd,
+		.uffd = left->uffd,
 		.pagemap = -1,
 		.pidfd = -1,
 		.sock = -1,
@@ -95,7 +93,7 @@ static int take(struct attached *attached, const struct kept_mapping *kept, int 
 	if (!err)
 		err = ns_open(attached->config.ns, kept->ino, &spec.file);
 	if (!err) {
-		err = add(attached, &spec);
+		err = add(attached, &spec, &left->link);
 		if (err)
 			ns_put(attached->config.ns, kept->ino);
 	}
@@ -108,16 +106,64 @@ static int take(struct attached *attached, const struct kept_mapping *kept, int 
 	return err;
 }
 
+/* On a chore's thread: a large file takes its time to load, and others do not wait for it. */
+static void go(void *arg)
+{
+	struct left *left = arg;
+	int err = take(left);
+
+	if (err && err != -ESRCH)
+		log_error("file %llu: the mapping of process %d cannot be gone on with: %s",
+			  (unsigned long long)left->kept.ino, (int)left->kept.pid, strerror(-err));
+}
+
+static void done(void *arg)
+{
+	struct left *left = arg;
+	struct attached *attached = left->attached;
+
+	if (left->link) {
+		attached_keep(attached, left->link->mapping);
+		attached_late_orphan(attached, left->link);
+	}
+	attached->left_count--;
+	free(left);
+}
+
+/* Their numbers are taken before anybody else takes one. Two parts of a mapping have one there, and one each here. */
 void attached_take_left(struct attached *attached)
 {
+	TAILQ_HEAD(, left) all = TAILQ_HEAD_INITIALIZER(all);
 	struct kept_mapping kept;
+	struct left *left, *other;
 	int uffd;
 
 	while (attached->config.left && attached->config.left(attached->config.keep_arg, &kept, &uffd)) {
-		int err = take(attached, &kept, uffd);
-
-		if (err && err != -ESRCH)
-			log_error("file %llu: the mapping of process %d cannot be gone on with: %s",
-				  (unsigned long long)kept.ino, (int)kept.pid, strerror(-err));
+		left = calloc(1, sizeof(*left));
+		if (!left) {
+			log_error("file %llu: no memory for the mapping of process %d", (unsigned long long)kept.ino,
+				  (int)kept.pid);
+			close(uffd);
+			continue;
+		}
+		left->attached = attached;
+		left->kept = kept;
+		left->uffd = uffd;
+		left->id = kept.id;
+		left->chore = (struct chore){ .go = go, .done = done, .arg = left };
+		if (kept.id >= attached->next_id)
+			attached->next_id = kept.id + 1;
+		TAILQ_INSERT_TAIL(&all, left, next);
+	}
+	TAILQ_FOREACH(left, &all, next) {
+		for (other = TAILQ_FIRST(&all); other != left && other->id != left->id;)
+			other = TAILQ_NEXT(other, next);
+		if (other != left)
+			left->id = attached->next_id++;
+	}
+	while ((left = TAILQ_FIRST(&all))) {
+		TAILQ_REMOVE(&all, left, next);
+		attached->left_count++;
+		chores_send(attached->chores, &left->chore);
 	}
 }

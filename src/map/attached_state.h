@@ -63,11 +63,12 @@ struct attached {
 	int listener, uffd_device;
 	char path[108];
 	unsigned int connection_count;
-	bool hello_timer;    /* it runs */
-	bool wait_timer;     /* it runs */
-	uint64_t refused_ns; /* when a refusal was logged last */
-	struct chore ending; /* of dead mappings, one after the other */
-	bool ends;           /* it is under way. The server thread's, like the chore */
+	bool hello_timer;                /* it runs */
+	bool wait_timer;                 /* it runs */
+	uint64_t refused_ns;             /* when a refusal was logged last */
+	_Atomic unsigned int left_count; /* mappings of an earlier daemon that are on their way */
+	struct chore ending;             /* of dead mappings, one after the other */
+	bool ends;                       /* it is under way. The server thread's, like the chore */
 
 	struct lock lock;
 	TAILQ_HEAD(, connection) connections; /* changed by the server thread, under lock */
