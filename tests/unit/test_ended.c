@@ -1,6 +1,7 @@
 /* Faults of a mapping that were read, and not served yet: those of the main thread go first. And a mapping that ends
- * while one waits for room. The process may have another mapping of the same userfaultfd by then, after a restart of the
- * daemon: the fault has to come again. The engine and the userfaultfd are real, the store is in memory. Root only. */
+ * while one waits for room. The process may have another mapping of the same userfaultfd by then, after a restart of
+ * the daemon: the fault has to come again. The engine and the userfaultfd are real, the store is in memory. Root only.
+ */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
