@@ -61,8 +61,10 @@ int events_fill(struct mapping *mapping, uint64_t woken_ns)
 	uint64_t now_ns;
 	int count;
 
-	if (!room)
-		return events_there(mapping, NULL) ? 0 : -EAGAIN;
+	if (!room && events_there(mapping, NULL))
+		return 0;
+	if (!room) /* others are reading */
+		return peer_stalled(mapping->peer) ? -EBUSY : -EAGAIN;
 	count = read_some(mapping, event, room);
 	if (count > 0 && woken_ns)
 		now_ns = stage_end(engine_stages(mapping->engine), STAGE_EVENT, mapping->ino,

@@ -292,7 +292,7 @@ static void serve_room(struct map_table *table)
 	lock_put(&table->lock);
 }
 
-/* An event came in the set: what it is about is read, and waits for its turn. */
+/* An event came in the set: what it is about is read, and waits for its turn. A read that may sleep is for the turn. */
 static void admit(struct worker *worker, const struct epoll_event *event, uint64_t woken_ns)
 {
 	struct map_table *table = worker->table;
@@ -311,8 +311,8 @@ static void admit(struct worker *worker, const struct epoll_event *event, uint64
 	if (!mapping)
 		return;
 	if (!(event->events & EPOLLERR) || unblocked(mapping))
-		err = events_fill(mapping, woken_ns);
-	there = events_there(mapping, &urgent);
+		err = uffd_read_may_sleep() ? 0 : events_fill(mapping, woken_ns);
+	there = events_there(mapping, &urgent) || !err;
 	serving.set = worker->set;
 	serving.mapping = mapping;
 	if (!there && err != -EBUSY)
