@@ -26,6 +26,7 @@
 #include "engine/ramfile.h"
 #include "engine/resize.h"
 #include "engine/room.h"
+#include "engine/waits.h"
 #include "engine/write.h"
 #include "lib_check.h"
 #include "map/events.h"
@@ -208,15 +209,20 @@ START_TEST(the_main_thread_goes_first)
 	int uffd = open_uffd();
 	struct mapping *mapping;
 	struct mapping_event event;
+	struct waits_sum sum = { 0 };
 	bool urgent;
 
 	ck_assert_int_eq(uffd_register(uffd, (uintptr_t)memory, FILE_BYTES), 0);
 	mapping = mapping_of(uffd);
 	ck_assert_int_eq(mapping->main_tid, getpid());
+	/* As a fault worker: where a read may sleep, it enters its process. */
+	ck_assert_int_eq(peers_enlist(map_table_peers(table), NULL, NULL), 0);
 	ck_assert_int_eq(events_fill(mapping, 0), -EAGAIN);
 	read_each(mapping, toucher, 4);
 	ck_assert(events_there(mapping, &urgent));
 	ck_assert(urgent);
+	mapping->mapper.ops->waits(&mapping->mapper, &sum);
+	ck_assert_uint_eq(sum.count[WAIT_TURN], 4);
 	for (unsigned int i = 0; i < 4; i++) {
 		ck_assert(events_take(mapping, &event));
 		ck_assert_uint_eq(event.addr, (uintptr_t)memory + toucher[order[i]].block * BLOCK);
@@ -225,6 +231,9 @@ START_TEST(the_main_thread_goes_first)
 		ck_assert(!urgent);
 	}
 	ck_assert(!events_take(mapping, &event));
+	sum = (struct waits_sum){ 0 };
+	mapping->mapper.ops->waits(&mapping->mapper, &sum);
+	ck_assert_uint_eq(sum.count[WAIT_TURN], 0);
 	/* Read and not served: they come again for whoever serves them. */
 	ck_assert_int_eq(ramfile_truncate(full, 0), 0);
 	ck_assert_int_eq(map_table_add(table, mapping), 0);
