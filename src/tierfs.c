@@ -143,6 +143,8 @@ static void *signal_loop(void *arg)
 			log_info("%s: signal %d: unmounting", d->mountpoint, number);
 			fusedoor_unmount(d->fuse);
 		} else {
+			if (d->engine)
+				flow_lift(d->engine);
 			fusedoor_quit(d->fuse);
 		}
 	}
@@ -508,6 +510,8 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	keeper_release(d->keeper);
 	plain_stop(d->plain); /* not before: who waits for the mount gets an error now */
 	wait_for_mappers(d);
+	if (d->engine)
+		flow_lift(d->engine);
 	if (asked_to_quit(d))
 		quit_now(d);
 	control_stop(d->control);

@@ -151,9 +151,9 @@ static int move_part(struct store_rocks *store, struct victim *victim, size_t fi
 		     void *buffer, struct part *part)
 {
 	uint32_t begin = victim->value[first].place.offset_bytes;
-	struct store_write move = { part->item, part->place, count, HEADROOM_MOVES };
+	struct store_write move = { part->item, part->place, count, HEADROOM_MOVES, STORE_COLLECTION };
 	void *bytes;
-	int err = store_read_at(store, victim->segment, begin, end - begin, buffer, &bytes);
+	int err = store_read_at(store, STORE_COLLECTION, victim->segment, begin, end - begin, buffer, &bytes);
 
 	if (err < 0) {
 		victim->unreadable = err == -EIO || err == -EBADMSG;

@@ -69,6 +69,7 @@ static rocksdb_options_t *make_options(const struct rocks_config *config, rocksd
 	rocksdb_options_set_target_file_size_base(options, 8 << 20);
 	rocksdb_options_set_manifest_preallocation_size(options, 64 << 10);
 	rocksdb_options_set_max_manifest_file_size(options, 1 << 20);
+	rocksdb_options_enable_statistics(options);
 	rocksdb_options_set_stats_dump_period_sec(options, 0);
 	rocksdb_options_set_stats_persist_period_sec(options, 0);
 	rocksdb_options_set_info_log_level(options, INFO_LOG_FATAL);
@@ -435,4 +436,27 @@ void rocks_figures(struct rocks *rocks, uint64_t *ret_disk_bytes, uint64_t *ret_
 	pthread_rwlock_unlock(&rocks->lock);
 	*ret_disk_bytes = disk;
 	*ret_memory_bytes = memory + rocksdb_cache_get_usage(rocks->cache);
+}
+
+/* "rocksdb.wal.bytes COUNT : 123", a line each. */
+static uint64_t ticker(const char *text, const char *name)
+{
+	const char *at = strstr(text, name), *colon = at ? strchr(at, ':') : NULL;
+
+	return colon ? strtoull(colon + 1, NULL, 10) : 0;
+}
+
+uint64_t rocks_written(struct rocks *rocks)
+{
+	uint64_t bytes = 0;
+	char *text;
+
+	pthread_rwlock_rdlock(&rocks->lock);
+	text = rocksdb_options_statistics_get_string(rocks->options);
+	pthread_rwlock_unlock(&rocks->lock);
+	if (text)
+		bytes = ticker(text, "rocksdb.wal.bytes ") + ticker(text, "rocksdb.flush.write.bytes ") +
+			ticker(text, "rocksdb.compact.write.bytes ");
+	rocksdb_free(text);
+	return bytes;
 }

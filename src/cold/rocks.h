@@ -73,3 +73,5 @@ int rocks_walk(struct rocks *rocks, enum rocks_family family, const struct rocks
 /* Makes everything durable. */
 int rocks_sync(struct rocks *rocks);
 void rocks_figures(struct rocks *rocks, uint64_t *ret_disk_bytes, uint64_t *ret_memory_bytes);
+/* Bytes that it has written so far, to its log and to its files. */
+uint64_t rocks_written(struct rocks *rocks);

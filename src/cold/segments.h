@@ -27,6 +27,7 @@
 #include <uthash.h>
 
 #include "base/lock.h"
+#include "cold/use.h"
 
 /* Memory, offset and length of direct I/O: a multiple of every sector size there is. */
 #define SEGMENT_ALIGN 4096U
@@ -84,6 +85,7 @@ struct segments {
 	bool dir_dirty;                               /* a file was made since the last sync */
 	unsigned long context[SEGMENT_CONTEXTS_KEPT]; /* for asynchronous reads */
 	unsigned int contexts;
+	struct store_meter meter[STORE_USES]; /* without the lock */
 };
 
 /* Opens or makes the directory and lists the segments in it, all of them sealed and with nothing live. segment_bytes is
@@ -129,9 +131,10 @@ void segments_unref(struct segments *segments, struct segment *segment);
 
 /* The segment is referenced or pending. buf, length and offset are aligned. A read beyond the end of the file is short.
  */
-int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset);
-int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
-		  size_t *ret_len);
+int segments_write(struct segments *segments, enum store_use use, struct segment *segment, const void *buf,
+		   size_t length, uint32_t offset);
+int segments_read(struct segments *segments, enum store_use use, struct segment *segment, void *buf, size_t length,
+		  uint32_t offset, size_t *ret_len);
 
 struct segment_read {
 	struct segment *segment;
@@ -143,7 +146,7 @@ struct segment_read {
 };
 
 /* Up to SEGMENT_READS_MAX reads at the same time; each has its own result. */
-void segments_read_many(struct segments *segments, struct segment_read **reads, size_t count);
+void segments_read_many(struct segments *segments, enum store_use use, struct segment_read **reads, size_t count);
 void segments_drop_contexts(struct segments *segments); /* at the end, when nobody reads */
 
 /* What was written becomes durable, but for what lies in suspect segments. One at a time. -EIO: it did not; some

@@ -102,7 +102,8 @@ static void set_dirty(struct segments *segments, struct segment *segment)
 	segment->dirty = true;
 }
 
-int segments_write(struct segments *segments, struct segment *segment, const void *buf, size_t length, uint32_t offset)
+int segments_write(struct segments *segments, enum store_use use, struct segment *segment, const void *buf,
+		   size_t length, uint32_t offset)
 {
 	int fd = segments_descriptor(segments, segment);
 
@@ -111,8 +112,10 @@ int segments_write(struct segments *segments, struct segment *segment, const voi
 
 		if (n < 0 && errno != EINTR)
 			return errno == EDQUOT ? -ENOSPC : -errno;
-		if (n > 0)
+		if (n > 0) {
 			done += (size_t)n;
+			store_meter_write(&segments->meter[use], (uint64_t)n);
+		}
 	}
 	if (fd < 0)
 		return fd;
@@ -120,8 +123,8 @@ int segments_write(struct segments *segments, struct segment *segment, const voi
 	return 0;
 }
 
-int segments_read(struct segments *segments, struct segment *segment, void *buf, size_t length, uint32_t offset,
-		  size_t *ret_len)
+int segments_read(struct segments *segments, enum store_use use, struct segment *segment, void *buf, size_t length,
+		  uint32_t offset, size_t *ret_len)
 {
 	int fd = segments_descriptor(segments, segment);
 	size_t done = 0;
@@ -131,6 +134,8 @@ int segments_read(struct segments *segments, struct segment *segment, void *buf,
 
 		if (n < 0 && errno != EINTR)
 			return -errno;
+		if (n > 0)
+			store_meter_read(&segments->meter[use], (uint64_t)n);
 		if (n == 0 || (n > 0 && (size_t)n % SEGMENT_ALIGN)) { /* the end of the file */
 			done += (size_t)n;
 			break;
@@ -181,9 +186,9 @@ void segments_drop_contexts(struct segments *segments)
 		syscall(SYS_io_destroy, segments->context[--segments->contexts]);
 }
 
-static void read_one(struct segments *segments, struct segment_read *read)
+static void read_one(struct segments *segments, enum store_use use, struct segment_read *read)
 {
-	read->err = segments_read(segments, read->segment, read->buf, read->length, read->offset, &read->got);
+	read->err = segments_read(segments, use, read->segment, read->buf, read->length, read->offset, &read->got);
 }
 
 /* Submits reads as far as the kernel takes them; returns how many. */
@@ -216,7 +221,8 @@ static long submit(struct segments *segments, aio_context_t context, struct segm
 
 /* Waits for all that was submitted: the buffers are the caller's again afterwards. What came back short or with an
  * error is read once more, alone. */
-static void reap(struct segments *segments, aio_context_t context, struct segment_read **reads, long submitted)
+static void reap(struct segments *segments, enum store_use use, aio_context_t context, struct segment_read **reads,
+		 long submitted)
 {
 	struct io_event event[SEGMENT_READS_MAX];
 
@@ -232,23 +238,25 @@ static void reap(struct segments *segments, aio_context_t context, struct segmen
 
 			read->got = (size_t)event[i].res;
 			read->err = 0;
+			if (event[i].res > 0)
+				store_meter_read(&segments->meter[use], (uint64_t)event[i].res);
 			if (event[i].res != (int64_t)read->length)
-				read_one(segments, read);
+				read_one(segments, use, read);
 		}
 		submitted -= n;
 	}
 }
 
-void segments_read_many(struct segments *segments, struct segment_read **reads, size_t count)
+void segments_read_many(struct segments *segments, enum store_use use, struct segment_read **reads, size_t count)
 {
 	aio_context_t context = count > 1 ? take_context(segments) : 0;
 	long submitted = 0;
 
 	if (context) {
 		submitted = submit(segments, context, reads, count);
-		reap(segments, context, reads, submitted);
+		reap(segments, use, context, reads, submitted);
 		give_context(segments, context);
 	}
 	for (size_t i = (size_t)submitted; i < count; i++)
-		read_one(segments, reads[i]);
+		read_one(segments, use, reads[i]);
 }

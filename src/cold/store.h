@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cold/use.h"
+
 struct store;
 struct meta_ops;
 
@@ -41,6 +43,8 @@ struct store_figures {
 	uint64_t put_blocks, put_bytes, get_blocks, get_bytes; /* walks are gets, too */
 	uint64_t errors;                                       /* calls that ended with -EIO, -EBADMSG or -ENOSPC */
 	bool full;                                             /* the last write was refused with -ENOSPC */
+	struct store_traffic traffic[STORE_USES];              /* of values */
+	uint64_t index_written_bytes;                          /* the database's: its log, and files that it wrote */
 	/* Of a warm store (cold/warm.h), else 0: what it may hold and holds, values that lie in it, gets that it
 	 * answered, values that it moved below. */
 	uint64_t warm_limit_bytes, warm_bytes, warm_blocks, warm_hits, warm_moved_blocks;
@@ -61,15 +65,17 @@ struct store_share {
 
 struct store_ops {
 	/* Copies the value into buf. -ENOBUFS if cap is too small. */
-	int (*get)(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len);
+	int (*get)(struct store *store, enum store_use use, struct store_key key, void *buf, size_t cap,
+		   size_t *ret_len);
 	/* All of the values present in [first, first + count) of a file, ordered, with read-ahead. A value that cannot
 	 * be read is left out, and get() of it says why. fn may call the store. */
-	int (*walk)(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
+	int (*walk)(struct store *store, enum store_use use, uint64_t ino, uint64_t first, uint64_t count,
+		    store_walk_fn *fn, void *arg);
 	/* As walk, but value points to the first STORE_HEAD_BYTES of each value only (fewer if it is shorter), while
 	 * length_bytes is that of the whole: codec_peek() is content with that. Reads no values, so it is cheap. */
 	int (*heads)(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
 	/* Puts a batch, replacing. On 0 all of it is safe; on an error each item is either old or new. */
-	int (*put)(struct store *store, const struct store_item *items, size_t count);
+	int (*put)(struct store *store, enum store_use use, const struct store_item *items, size_t count);
 	/* Removes a range of blocks; on 0 that is safe. Much cheaper than count puts. */
 	int (*remove)(struct store *store, uint64_t ino, uint64_t first, uint64_t count);
 	/* The values of a range become those of the same blocks of another file, too. No value is read, written or

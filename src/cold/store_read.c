@@ -28,12 +28,12 @@ static int failed(struct store_rocks *store, int err, struct store_key key)
 	return store_error_note(&store->read_errors, err, store->dir, doing, NULL);
 }
 
-int store_read_at(struct store_rocks *store, struct segment *segment, uint32_t offset, uint32_t length, void *buffer,
-		  void **ret)
+int store_read_at(struct store_rocks *store, enum store_use use, struct segment *segment, uint32_t offset,
+		  uint32_t length, void *buffer, void **ret)
 {
 	uint32_t before = offset % SEGMENT_ALIGN;
 	size_t want = (before + (size_t)length + SEGMENT_ALIGN - 1) & ~(size_t)(SEGMENT_ALIGN - 1), got;
-	int err = segments_read(&store->segments, segment, buffer, want, offset - before, &got);
+	int err = segments_read(&store->segments, use, segment, buffer, want, offset - before, &got);
 
 	if (err < 0)
 		return err;
@@ -64,7 +64,8 @@ static int find_value(struct store_rocks *store, struct store_key key, size_t ca
 	return 0;
 }
 
-static int read_value(struct store_rocks *store, struct segment *segment, struct place place, void *buf)
+static int read_value(struct store_rocks *store, enum store_use use, struct segment *segment, struct place place,
+		      void *buf)
 {
 	void *buffer = buffers_get(&store->reads), *value;
 	int err;
@@ -74,14 +75,14 @@ static int read_value(struct store_rocks *store, struct segment *segment, struct
 	if (place.length_bytes > store->value_max_bytes)
 		err = -EBADMSG;
 	else
-		err = store_read_at(store, segment, place.offset_bytes, place.length_bytes, buffer, &value);
+		err = store_read_at(store, use, segment, place.offset_bytes, place.length_bytes, buffer, &value);
 	if (!err)
 		memcpy(buf, value, place.length_bytes);
 	buffers_put(&store->reads, buffer);
 	return err;
 }
 
-int store_read_get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len)
+int store_read_get(struct store *base, enum store_use use, struct store_key key, void *buf, size_t cap, size_t *ret_len)
 {
 	struct store_rocks *store = store_rocks_of(base);
 	struct segment *segment = NULL;
@@ -90,7 +91,7 @@ int store_read_get(struct store *base, struct store_key key, void *buf, size_t c
 	int err = find_value(store, key, cap, &place, &origin, &segment);
 
 	if (!err) {
-		err = read_value(store, segment, place, buf);
+		err = read_value(store, use, segment, place, buf);
 		segments_unref(&store->segments, segment);
 	}
 	if (!err)
@@ -115,6 +116,7 @@ struct span {
 };
 
 struct batch {
+	enum store_use use;
 	struct span span[SEGMENT_READS_MAX];
 	struct segment_read read[SEGMENT_READS_MAX];
 	size_t spans;
@@ -214,7 +216,7 @@ static void read_batch(struct store_rocks *store, struct batch *batch, char *buf
 		if (span->segment)
 			read[count++] = &batch->read[i];
 	}
-	segments_read_many(&store->segments, read, count);
+	segments_read_many(&store->segments, batch->use, read, count);
 }
 
 static void unref_batch(struct store_rocks *store, struct batch *batch)
@@ -237,7 +239,7 @@ static void *find_in_batch(struct store_rocks *store, const struct batch *batch,
 		return NULL;
 	if (read->err == 0 && at + place.length_bytes <= read->got)
 		return (char *)read->buf + at;
-	if (store_read_at(store, read->segment, place.offset_bytes, place.length_bytes, single, &value) < 0)
+	if (store_read_at(store, batch->use, read->segment, place.offset_bytes, place.length_bytes, single, &value) < 0)
 		return NULL;
 	return value;
 }
@@ -280,7 +282,8 @@ static int walk_from(struct store_rocks *store, struct store_key key, uint64_t l
 	return err;
 }
 
-int store_read_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+int store_read_walk(struct store *base, enum store_use use, uint64_t ino, uint64_t first, uint64_t count,
+		    store_walk_fn *fn, void *arg)
 {
 	struct store_rocks *store = store_rocks_of(base);
 	struct store_key key = { ino, first };
@@ -289,6 +292,8 @@ int store_read_walk(struct store *base, uint64_t ino, uint64_t first, uint64_t c
 	CLEANUP_FREE struct batch *batch = malloc(sizeof(*batch));
 	int err = buffer && batch ? 0 : -ENOMEM;
 
+	if (batch)
+		batch->use = use;
 	if (!err && count)
 		err = walk_from(store, key, last, buffer, batch, fn, arg);
 	buffers_put(&store->transfers, buffer);

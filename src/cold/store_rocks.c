@@ -68,6 +68,9 @@ static void rocks_figures_op(struct store *base, struct store_figures *ret)
 	figures.put_bytes = atomic_load(&store->put_bytes);
 	figures.get_blocks = atomic_load(&store->get_blocks);
 	figures.get_bytes = atomic_load(&store->get_bytes);
+	for (int use = 0; use < STORE_USES; use++)
+		figures.traffic[use] = store_meter_figures(&store->segments.meter[use]);
+	figures.index_written_bytes = rocks_written(store->rocks);
 	figures.errors = atomic_load(&store->errors.count) + atomic_load(&store->read_errors.count);
 	figures.full = atomic_load(&store->full);
 	*ret = figures;

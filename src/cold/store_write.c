@@ -158,7 +158,7 @@ static int append_some(struct put *put, void *buffer, size_t first, size_t *ret_
 
 	if (!measure(put, first, STORE_TRANSFER_BYTES, &need))
 		return -EINVAL;
-	err = reserve(store, put->move->use, place_span(items[first].length_bytes), need, &segment, &offset, &granted);
+	err = reserve(store, put->move->room, place_span(items[first].length_bytes), need, &segment, &offset, &granted);
 	if (err < 0)
 		return err;
 	count = measure(put, first, granted, &used);
@@ -176,7 +176,7 @@ static int append_some(struct put *put, void *buffer, size_t first, size_t *ret_
 		at += span;
 	}
 	memset((char *)buffer + used, 0, granted - used);
-	err = segments_write(&store->segments, segment, buffer, granted, offset);
+	err = segments_write(&store->segments, put->move->use, segment, buffer, granted, offset);
 	if (err < 0) {
 		give_up(store, segment);
 		return err;
@@ -393,10 +393,10 @@ static void hurry(struct store_rocks *store)
 	garbage_poke(store);
 }
 
-int store_write_put(struct store *base, const struct store_item *items, size_t count)
+int store_write_put(struct store *base, enum store_use use, const struct store_item *items, size_t count)
 {
 	struct store_rocks *store = store_rocks_of(base);
-	struct store_write move = { items, NULL, count, HEADROOM_VALUES };
+	struct store_write move = { items, NULL, count, HEADROOM_VALUES, use };
 	uint64_t bytes = 0;
 	int err;
 

@@ -11,9 +11,10 @@ struct store_write {
 	const struct store_item *items;
 	const struct place *places; /* NULL: an ordinary put */
 	size_t count;
-	enum headroom_use use;
+	enum headroom_use room;
+	enum store_use use;
 };
 
-int store_write_put(struct store *base, const struct store_item *items, size_t count);
+int store_write_put(struct store *base, enum store_use use, const struct store_item *items, size_t count);
 int store_write_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count);
 int store_write_move(struct store_rocks *store, const struct store_write *move);

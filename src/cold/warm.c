@@ -39,7 +39,7 @@ static void count_get(struct warm *warm, size_t length)
 	atomic_fetch_add_explicit(&warm->get_bytes, length, memory_order_relaxed);
 }
 
-static int get(struct store *base, struct store_key key, void *buf, size_t cap, size_t *ret_len)
+static int get(struct store *base, enum store_use use, struct store_key key, void *buf, size_t cap, size_t *ret_len)
 {
 	struct warm *warm = warm_of(base);
 	struct warm_segment *segment;
@@ -47,7 +47,7 @@ static int get(struct store *base, struct store_key key, void *buf, size_t cap, 
 	int err;
 
 	if (!warm_index_ref(warm, key, &place, &segment)) {
-		err = warm->below->ops->get(warm->below, key, buf, cap, ret_len);
+		err = warm->below->ops->get(warm->below, use, key, buf, cap, ret_len);
 		if (!err)
 			count_get(warm, *ret_len);
 		return err;
@@ -74,11 +74,13 @@ static int put_some(struct warm *warm, const struct store_item *items, size_t co
 	return err;
 }
 
-static int put(struct store *base, const struct store_item *items, size_t count)
+static int put(struct store *base, enum store_use use, const struct store_item *items, size_t count)
 {
 	struct warm *warm = warm_of(base);
 	size_t done = 0, more;
 	int err = 0;
+
+	(void)use; /* what is warm is no I/O; whoever moves it below counts it */
 
 	for (size_t i = 0; i < count; i++)
 		if (items[i].length_bytes >= PLACE_LENGTH_LIMIT ||

@@ -131,7 +131,7 @@ static int put_below(struct warm *warm, const struct warm_segment *segment, cons
 		if (warm_index_is(warm, items[i].key, item_place(segment, view, &items[i])))
 			batch[live++] = items[i];
 	if (live)
-		err = warm->below->ops->put(warm->below, batch, live);
+		err = warm->below->ops->put(warm->below, STORE_DEMOTION, batch, live);
 	announce(warm, NULL, 0);
 	if (!err)
 		atomic_fetch_add(&warm->moved_blocks, live);

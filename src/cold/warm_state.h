@@ -229,5 +229,6 @@ void warm_removal_end(struct warm *warm, struct warm_removal *removal);
 
 /* --- warm_walk.c --- */
 
-int warm_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);
+int warm_walk(struct store *store, enum store_use use, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn,
+	      void *arg);
 int warm_heads(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg);

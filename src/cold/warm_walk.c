@@ -12,6 +12,7 @@
 
 struct walk {
 	struct warm *warm;
+	enum store_use use;
 	uint64_t ino;
 	store_walk_fn *fn;
 	void *arg;
@@ -73,7 +74,7 @@ static int see_window(struct walk *walk, uint64_t first, uint64_t last)
 	struct store *below = walk->warm->below;
 	uint64_t count = last - first + 1;
 	int err = walk->heads ? below->ops->heads(below, walk->ino, first, count, see_below, walk)
-			      : below->ops->walk(below, walk->ino, first, count, see_below, walk);
+			      : below->ops->walk(below, walk->use, walk->ino, first, count, see_below, walk);
 
 	while (!err && walk->next < walk->count)
 		err = see_warm(walk);
@@ -100,13 +101,14 @@ static int walk_range(struct walk *walk, uint64_t first, uint64_t count)
 	}
 }
 
-static int walk_new(struct store *store, uint64_t ino, uint64_t first, uint64_t count, bool heads, store_walk_fn *fn,
-		    void *arg)
+static int walk_new(struct store *store, enum store_use use, uint64_t ino, uint64_t first, uint64_t count, bool heads,
+		    store_walk_fn *fn, void *arg)
 {
 	struct walk walk;
 	int err;
 
 	walk.warm = warm_of(store);
+	walk.use = use;
 	walk.ino = ino;
 	walk.fn = fn;
 	walk.arg = arg;
@@ -118,12 +120,13 @@ static int walk_new(struct store *store, uint64_t ino, uint64_t first, uint64_t 
 	return err;
 }
 
-int warm_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+int warm_walk(struct store *store, enum store_use use, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn,
+	      void *arg)
 {
-	return walk_new(store, ino, first, count, false, fn, arg);
+	return walk_new(store, use, ino, first, count, false, fn, arg);
 }
 
 int warm_heads(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
 {
-	return walk_new(store, ino, first, count, true, fn, arg);
+	return walk_new(store, STORE_DIRECT, ino, first, count, true, fn, arg);
 }

@@ -255,7 +255,6 @@ static void read_alone(struct reader *reader, struct tierfs_access_record *recor
 
 static int read_cold(struct reader *reader)
 {
-	struct store *store = engine_store(reader->file->engine);
 	uint64_t i = 0;
 	int err;
 
@@ -266,7 +265,8 @@ static int read_cold(struct reader *reader)
 		       reader->record[i + run].state == TIERFS_STATE_COLD)
 			run++;
 		if (run) {
-			err = store->ops->walk(store, reader->file->ino, reader->first + i, run, take_value, reader);
+			flow_wait_read(reader->file, reader->first + i, run, true);
+			err = flow_walk(reader->file, STORE_DIRECT, reader->first + i, run, take_value, reader);
 			if (err)
 				return err;
 		}
@@ -389,7 +389,9 @@ static int read_chunk(struct reader *reader)
 		if (is_read(reader, i)) {
 			int failed = read_resident(reader, i, 1, reader->work->raw);
 
-			if (failed)
+			if (failed == -EINTR) /* it has become cold, and would have to wait */
+				reader->record[i].result = TIERFS_ACCESS_BUSY;
+			else if (failed)
 				access_fail(&reader->record[i], failed);
 		}
 	}
@@ -470,7 +472,7 @@ int access_read(struct ramfile *file, uint32_t flags, uint64_t first, uint64_t c
 		return -EIO;
 	if (!count)
 		return -EINVAL;
-	err = work_get(engine_works(file->engine), &reader.work);
+	err = work_get(engine_works(file->engine), STORE_DIRECT, &reader.work);
 	if (err)
 		return err;
 	err = read_range(&reader, first, end, &output, ret_next);
@@ -502,7 +504,7 @@ int access_read_list(struct ramfile *file, uint32_t flags, const struct access_b
 
 	if (atomic_load(&file->lost))
 		return -EIO;
-	err = work_get(engine_works(file->engine), &reader.work);
+	err = work_get(engine_works(file->engine), STORE_DIRECT, &reader.work);
 	for (size_t i = 0; i < buffer->records && !err;) {
 		uint64_t first;
 		size_t run = run_at(buffer, i, &first);
@@ -546,7 +548,7 @@ static void identify(struct ramfile *file, struct work *work, const struct acces
 int access_identify(struct ramfile *file, const struct access_buffer *buffer)
 {
 	struct work *work;
-	int err = work_get(engine_works(file->engine), &work);
+	int err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
 
 	if (err)
 		return err;

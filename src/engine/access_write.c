@@ -362,7 +362,7 @@ static void write_batch(struct writer *writer)
 
 	for (size_t i = 0; i < batch->count; i++)
 		writer->target[i].err = prepare(writer, &writer->target[i]);
-	batch_put(batch);
+	batch_put(batch, STORE_DIRECT);
 	for (size_t i = 0; i < batch->count; i++) {
 		struct batch_block *one = &batch->block[i];
 
@@ -398,11 +398,13 @@ int access_write(struct ramfile *file, uint32_t flags, const struct access_buffe
 	writer->buffer = buffer;
 	err = batch_init(&writer->batch, file, RUN_BLOCKS, RUN_BLOCKS);
 	if (!err)
-		err = work_get(engine_works(file->engine), &writer->work);
+		err = work_get(engine_works(file->engine), STORE_DIRECT, &writer->work);
 	if (!err)
 		err = file_begin_change(file);
 	if (!err) {
+		flow_begin_write(file, buffer->records * file->block_bytes, true);
 		write_records(writer);
+		flow_end_write(file, buffer->records * file->block_bytes);
 		file_end_change(file);
 	}
 	work_put(engine_works(file->engine), writer->work);

@@ -40,9 +40,9 @@ static void bring_piece(const struct piece *piece)
 	uint64_t start_ns = clock_ns(), end = piece->first + piece->count;
 	uint64_t loaded;
 
-	for (uint64_t block = piece->first; block < end; block += loaded ? loaded : 1) {
+	for (uint64_t block = piece->first; block < end && flow_may_ahead(file); block += loaded ? loaded : 1) {
 		loaded = 0;
-		if (load_run(file, piece->mapper, block, end - block, BUDGET_OPTIONAL, &loaded))
+		if (load_run(file, piece->mapper, block, end - block, BUDGET_OPTIONAL, STORE_AHEAD, &loaded))
 			break;
 	}
 	stage_end(engine_stages(file->engine), STAGE_AHEAD, file->ino, piece->first, start_ns);

@@ -26,6 +26,11 @@ void away_on_interrupt(away_interrupted_fn *fn, void *arg)
 	interrupted_arg = arg;
 }
 
+bool away_interrupted(void)
+{
+	return interrupted_fn && interrupted_fn(interrupted_arg);
+}
+
 /* Under lock. */
 static void tell_all(struct away *away)
 {

@@ -32,6 +32,7 @@ void away_leave(struct ramfile *file, uint64_t supplier);
  */
 typedef bool away_interrupted_fn(void *arg);
 void away_on_interrupt(away_interrupted_fn *fn, void *arg);
+bool away_interrupted(void);
 
 /* --- inside the engine --- */
 

@@ -178,10 +178,9 @@ static void note_put(struct batch *batch, struct batch_block *one, int err)
 		blocks_clear(blocks, one->block, BLOCK_DAMAGED);
 }
 
-int batch_put(struct batch *batch)
+int batch_put(struct batch *batch, enum store_use use)
 {
 	struct ramfile *file = batch->file;
-	struct store *store = engine_store(file->engine);
 	size_t items = 0;
 	int err;
 
@@ -193,7 +192,7 @@ int batch_put(struct batch *batch)
 								    .value = one->value,
 								    .length_bytes = one->value_bytes };
 	}
-	err = items ? store->ops->put(store, batch->item, items) : 0;
+	err = items ? flow_put(file, use, batch->item, items) : 0;
 	lock_get(&file->lock);
 	for (size_t i = 0; i < batch->count; i++)
 		if (batch->block[i].verdict == BATCH_STORE)
@@ -279,7 +278,7 @@ int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enu
 	lock_put(&file->lock);
 	err = batch_encode(&batch, work, &one, work->raw);
 	if (!err)
-		err = one.verdict == BATCH_ZERO ? batch_forget(&batch) : batch_put(&batch);
+		err = one.verdict == BATCH_ZERO ? batch_forget(&batch) : batch_put(&batch, work->use);
 	*ret = batch_state(&one);
 	return err;
 }

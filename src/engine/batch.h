@@ -108,7 +108,7 @@ uint8_t *batch_slot(struct batch *batch, struct batch_block *one);
 /* All that are BATCH_STORE, which are `done` if it returns 0. Else each key is old or new. Then the table says that a
  * resident block has a key that equals nothing. A hole shall stay one after a crash, too, so its key is removed; if
  * that fails as well the table remembers that there may be one. */
-int batch_put(struct batch *batch);
+int batch_put(struct batch *batch, enum store_use use);
 /* All that are BATCH_ZERO, each of which is then `done`, up to one that fails. */
 int batch_forget(struct batch *batch);
 int batch_forget_one(struct batch *batch, struct batch_block *one);

@@ -139,6 +139,7 @@ int cache_fill(struct ramfile *file, void *buf, size_t len, uint64_t offset, siz
 	int err;
 
 	room_wait(file, len, started_ns + FILL_WAIT_NS);
+	flow_wait_fill(file, first, len / file->block_bytes + 1);
 	lock_get(&file->lock);
 	refused = mappers_attached(file);
 	for (uint64_t block = first; !refused && block < file->blocks.count && block * file->block_bytes < offset + len;
@@ -225,7 +226,7 @@ int cache_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t
 	if (err)
 		return err;
 	room_wait_staged(file->engine, STAGED_DIVISOR, clock_ns() + STAGED_WAIT_NS);
-	room_begin_write_back(file->engine, written, cache_is_plain(file));
+	room_begin_write_back(file, written, cache_is_plain(file));
 	while (!err && len) {
 		uint64_t block = offset / file->block_bytes;
 		uint64_t length = (block + 1) * file->block_bytes - offset;

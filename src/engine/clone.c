@@ -122,7 +122,7 @@ static int make_stored(struct clone *clone)
 		if (is_resident(&batch->block[i]))
 			err = encode(clone, &batch->block[i]);
 	if (!err)
-		err = batch_put(batch);
+		err = batch_put(batch, STORE_DIRECT);
 	return err ? err : batch_forget(batch);
 }
 
@@ -194,7 +194,11 @@ static int clone_all(struct clone *clone, file_progress_fn *progress, void *arg)
 
 	clone->done.size_bytes = size;
 	while (!err && clone->first < end) {
+		err = flow_begin_write(file, CLONE_BYTES, false);
+		if (err)
+			break;
 		err = clone_batch(clone, end);
+		flow_end_write(file, CLONE_BYTES);
 		if (!clone->batch.count && !err)
 			break; /* it was cut meanwhile: what is gone is a hole */
 		clone->first += clone->batch.count;
@@ -210,7 +214,7 @@ static int clone_init(struct clone *clone, struct ramfile *file, size_t most)
 	size_t residents = CLONE_BYTES / file->block_bytes;
 	int err = batch_init(&clone->batch, file, most > residents ? most : residents, residents);
 
-	return err ? err : work_get(engine_works(file->engine), &clone->work);
+	return err ? err : work_get(engine_works(file->engine), STORE_DIRECT, &clone->work);
 }
 
 static void clone_fini(struct clone *clone)
@@ -264,6 +268,7 @@ static int store_batch(struct clone *store)
 static int store_all(struct clone *store)
 {
 	struct ramfile *file = store->batch.file;
+	bool waited;
 	int err;
 
 	if (next_resident(file, 0) == UINT64_MAX)
@@ -272,7 +277,13 @@ static int store_all(struct clone *store)
 	if (err)
 		return err;
 	while (!err && (store->first = next_resident(file, store->first)) != UINT64_MAX) {
+		err = flow_begin_write(file, CLONE_BYTES, false);
+		if (err == -EINTR)
+			break;
+		waited = !err; /* with too many who wait it goes on */
 		err = store_batch(store);
+		if (waited)
+			flow_end_write(file, CLONE_BYTES);
 		/* None: it was on its way, and is not resident now. */
 		store->first += store->batch.count ? store->batch.count : 1;
 	}

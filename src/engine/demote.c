@@ -301,7 +301,7 @@ static int write_out(struct demotion *demotion)
 	int err = encode(demotion);
 
 	if (!err) {
-		err = batch_put(&demotion->batch);
+		err = batch_put(&demotion->batch, STORE_DEMOTION);
 		put_copies(demotion);
 	}
 	return err ? err : batch_forget(&demotion->batch);
@@ -494,7 +494,7 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 	demotion->soon = soon;
 	err = batch_init_in(&demotion->batch, file, most, most, buffers->values);
 	if (!err)
-		err = work_get(works, &demotion->work);
+		err = work_get(works, STORE_DEMOTION, &demotion->work);
 	while (!err && count) {
 		size_t now = count < most ? count : most;
 

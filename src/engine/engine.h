@@ -17,6 +17,7 @@
 #include "base/lock.h"
 #include "cold/mac.h"
 #include "cold/store.h"
+#include "engine/flow.h"
 #include "engine/forget.h"
 #include "engine/parked.h"
 #include "engine/room.h"
@@ -56,8 +57,10 @@ struct engine_config {
 TAILQ_HEAD(file_list, ramfile);
 
 enum engine_wait {
-	ENGINE_WAIT_OPEN, /* for mappers whose processes have ended to be gone */
-	ENGINE_WAIT_AWAY, /* for blocks that are on another host */
+	ENGINE_WAIT_OPEN,  /* for mappers whose processes have ended to be gone */
+	ENGINE_WAIT_AWAY,  /* for blocks that are on another host */
+	ENGINE_WAIT_FILL,  /* fills of plain mappings, for the same */
+	ENGINE_WAIT_LIMIT, /* for a limit of what goes to the store, or comes from it */
 	ENGINE_WAITS,
 };
 
@@ -79,6 +82,7 @@ struct engine {
 	struct room room;
 	struct tenants tenants;
 	struct forgetting forgetting;
+	struct flows flows;
 
 	_Atomic unsigned int waits[ENGINE_WAITS]; /* threads, by what they wait for */
 	_Atomic uint64_t scans, visited_blocks;

@@ -163,7 +163,7 @@ static void load_one(struct ramfile *file, struct mapper *mapper, uint64_t block
 	bool waiters, there = true, poisoned;
 	int err;
 
-	err = work_get(engine_works(file->engine), &work);
+	err = work_get(engine_works(file->engine), STORE_GUEST, &work);
 	if (!err)
 		err = bring(file, mapper, work, block, length, &info);
 	work_put(engine_works(file->engine), work);
@@ -286,7 +286,7 @@ static bool refill_stored(struct ramfile *file, struct mapper *mapper, uint64_t 
 	struct work *work = NULL;
 	int err;
 
-	err = work_get(engine_works(file->engine), &work);
+	err = work_get(engine_works(file->engine), STORE_GUEST, &work);
 	if (!err)
 		err = partial_complete(file, work, block);
 	work_put(engine_works(file->engine), work);
@@ -340,6 +340,8 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, enum fault_kind kind,
 		    uint64_t arrived_ns)
 {
+	uint64_t turn_ns = 0, stored_bytes;
+
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
 	case BLOCK_COLD: /* if it is damaged, too: it may be readable now */
@@ -348,11 +350,16 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			lock_put(&file->lock);
 			return false;
 		}
-		if (!atomic_load(&file->dram_blocks))
+		stored_bytes = blocks_state(&file->blocks, block) == BLOCK_COLD ? file->blocks.stored_bytes[block] : 0;
+		if (stored_bytes)
+			turn_ns = flow_take_fault(file, stored_bytes);
+		if (!turn_ns && !atomic_load(&file->dram_blocks))
 			file_visit(file, clock_ns());
-		if (!file_reserve(file, 1, BUDGET_MUST)) {
+		if (turn_ns || !file_reserve(file, 1, BUDGET_MUST)) {
 			lock_put(&file->lock);
-			parked_add(file->engine, file, mapper, offset, kind, arrived_ns);
+			if (stored_bytes && !turn_ns)
+				flow_return_fault(file, stored_bytes);
+			parked_add(file->engine, file, mapper, offset, kind, arrived_ns, turn_ns);
 			return false;
 		}
 		if (blocks_state(&file->blocks, block) == BLOCK_HOLE) {
@@ -406,21 +413,36 @@ bool fault_favour(struct ramfile *file, uint64_t offset)
 	return offset < file->size_bytes && heat_favour(&file->blocks, offset / file->block_bytes);
 }
 
+/* Under the lock of room.h: its turn has come, or it waits for none. */
+static bool has_turn(struct engine *engine, const struct parked *parked)
+{
+	uint64_t due_ns = parked->for_turn ? flow_fault_due(parked->file) : 0;
+
+	if (due_ns <= clock_ns())
+		return true;
+	flow_wake_at(engine, due_ns);
+	return false;
+}
+
 bool fault_resume(struct engine *engine)
 {
-	const struct ramfile *full = NULL;
+	const struct ramfile *full = NULL, *early = NULL;
 	struct parked *parked;
 
 	if (budget_free(&engine->budget) < engine->config.block_bytes)
 		return false;
 	lock_get(&engine->room.lock);
 	TAILQ_FOREACH(parked, &engine->room.parked, link) {
-		if (parked->file == full)
+		/* One with many threads has many here. */
+		if (parked->file == full || (parked->for_turn && parked->file == early))
 			continue;
-		if (room_allows(parked->file, engine->config.block_bytes, BUDGET_MUST) &&
-		    tenant_allows(parked->file, engine->config.block_bytes))
+		if (!has_turn(engine, parked))
+			early = parked->file;
+		else if (room_allows(parked->file, engine->config.block_bytes, BUDGET_MUST) &&
+			 tenant_allows(parked->file, engine->config.block_bytes))
 			break;
-		full = parked->file; /* one with many threads has many here */
+		else
+			full = parked->file;
 	}
 	if (parked) {
 		TAILQ_REMOVE(&engine->room.parked, parked, link);
@@ -431,8 +453,9 @@ bool fault_resume(struct engine *engine)
 	lock_put(&engine->room.lock);
 	if (!parked)
 		return false;
-	stage_end(&engine->stages, STAGE_ROOM, parked->file->ino, parked->offset / engine->config.block_bytes,
-		  parked->arrived_ns);
+	if (!parked->for_turn)
+		stage_end(&engine->stages, STAGE_ROOM, parked->file->ino, parked->offset / engine->config.block_bytes,
+			  parked->arrived_ns);
 	fault_serve(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
 	mappers_drop(parked->file, parked->mapper);
 	free(parked);

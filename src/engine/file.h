@@ -19,6 +19,7 @@
 #include "base/lock.h"
 #include "engine/away.h"
 #include "engine/cache.h"
+#include "engine/flow.h"
 #include "engine/hist.h"
 #include "engine/huge.h"
 #include "engine/mapper.h"
@@ -92,6 +93,7 @@ struct ramfile {
 	struct mappers mappers;
 	struct room_limit limit;
 	struct charge charge;
+	struct flow flow;
 	_Atomic uint64_t dram_blocks; /* reserved in the budget for this file */
 	_Atomic bool lost, dirty;
 	_Atomic bool kept; /* stored copies are what an fsync promised: see ramfile_store() */

@@ -31,7 +31,7 @@ struct load {
 	struct ramfile *file;
 	struct mapper *mapper;
 	struct work *work;
-	uint64_t first, count;
+	uint64_t first, count, stored_bytes;
 	struct codec_info info[RUN_BLOCKS];
 	enum { NOT_THERE, DECODED, PLACED, PLACED_PARTLY } step[RUN_BLOCKS];
 };
@@ -99,6 +99,7 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 	       !blocks_has(&file->blocks, first + taken, BLOCK_DAMAGED) && !blocks_away(&file->blocks, first + taken) &&
 	       file_reserve(file, 1, need)) {
 		blocks_set_state(&file->blocks, first + taken, BLOCK_LOADING);
+		load->stored_bytes += file->blocks.stored_bytes[first + taken];
 		*ret_last_bytes = file_block_length(file, first + taken);
 		taken++;
 	}
@@ -143,21 +144,22 @@ static uint64_t end_load(struct load *load)
 }
 
 int load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
-	     uint64_t *ret_blocks)
+	     enum store_use use, uint64_t *ret_blocks)
 {
-	struct store *store = engine_store(file->engine);
 	struct load load = { .file = file, .mapper = mapper };
 	uint64_t last_bytes = 0;
 	int err;
 
-	err = work_get(engine_works(file->engine), &load.work);
+	err = work_get(engine_works(file->engine), use, &load.work);
 	if (err)
 		return err;
 	err = work_run(load.work);
 	if (!err)
 		begin_load(&load, first, count, need, &last_bytes);
 	if (load.count) {
-		err = store->ops->walk(store, file->ino, load.first, load.count, load_value, &load);
+		if (use == STORE_AHEAD) /* who asked for it has waited for it */
+			flow_take_read(file, load.count, load.stored_bytes);
+		err = flow_walk(file, use, load.first, load.count, load_value, &load);
 		place_decoded(&load, last_bytes);
 	}
 	*ret_blocks = load.count ? end_load(&load) : 0;
@@ -185,7 +187,8 @@ int load_promote(struct ramfile *file, uint64_t offset, uint64_t len, file_progr
 
 		if (progress && !progress(arg, block * file->block_bytes - offset, end - offset))
 			return -ECANCELED;
-		err = load_run(file, NULL, block, left, BUDGET_OPTIONAL, &loaded);
+		flow_wait_read(file, block, left < load_run_blocks(file) ? left : load_run_blocks(file), true);
+		err = load_run(file, NULL, block, left, BUDGET_OPTIONAL, STORE_DIRECT, &loaded);
 		if (err)
 			return err;
 		block += loaded;

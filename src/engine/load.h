@@ -20,7 +20,7 @@ bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *
 /* Brings the run of cold blocks at first into DRAM, as far as there is room; mapper may be NULL. *ret_blocks: how many
  * came. */
 int load_run(struct ramfile *file, struct mapper *mapper, uint64_t first, uint64_t count, enum budget_need need,
-	     uint64_t *ret_blocks);
+	     enum store_use use, uint64_t *ret_blocks);
 /* As many blocks as load_run() brings at once. */
 uint64_t load_run_blocks(const struct ramfile *file);
 /* Promotes cold blocks of a range of bytes while the budget has room; never waits for room. -EIO: the file is lost;

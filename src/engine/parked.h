@@ -25,16 +25,20 @@ struct parked {
 	struct mapper *mapper;
 	uint64_t offset;
 	enum fault_kind kind;
-	bool own; /* it is a limit of the file's own, or of its tenant's, that it waits for */
+	bool own;      /* it is a limit of the file's own, or of its tenant's, that it waits for */
+	bool for_turn; /* it waits for its turn to be read (flow.h); else for room */
 	uint64_t arrived_ns;
 	struct wait wait;
 };
 
 TAILQ_HEAD(parked_list, parked);
 
-/* The fault found no room: it waits, and the demoter is kicked. Without memory for it, the toucher is woken to come
- * again. offset: in the file; arrived_ns as of fault_serve(). */
+/* The fault found no room: it waits, and the demoter is kicked; or, with turn_ns, its block may not be read before
+ * then. A thread that was interrupted while it waits comes again: the same page of a mapper waits once. Without memory
+ * for it, or where very many wait, the toucher is woken to come again. offset: in the file; arrived_ns as of fault_serve(). */
 void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapper, uint64_t offset,
-		enum fault_kind kind, uint64_t arrived_ns);
+		enum fault_kind kind, uint64_t arrived_ns, uint64_t turn_ns);
+/* Some that waits for room is of a file that the demoter does not pass over (flow.h). */
+bool parked_of_others(struct engine *engine);
 /* The mapper is leaving: its faults are forgotten, also those of read-ahead and of retries. */
 void parked_forget(struct engine *engine, struct mapper *mapper);

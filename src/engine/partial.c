@@ -58,6 +58,7 @@ int partial_read(struct ramfile *file, struct work *work, uint64_t block, void *
 	content = file_block_content(file, block);
 	lock_put(&file->lock);
 	if (partial) {
+		flow_take_read(file, 1, file->block_bytes / 2); /* nobody waits for that; so much or less */
 		err = stored_fetch(file, work, block, raw, &info);
 		if (!err)
 			err = overlay(file, block, raw, false);
@@ -79,6 +80,7 @@ int partial_complete(struct ramfile *file, struct work *work, uint64_t block)
 	lock_put(&file->lock);
 	if (!partial)
 		return 0;
+	flow_take_read(file, 1, file->block_bytes / 2);
 	err = stored_fetch(file, work, block, work->raw, &info);
 	if (!err)
 		err = overlay(file, block, work->raw, true);
@@ -123,7 +125,7 @@ int partial_complete_all(struct ramfile *file)
 {
 	struct work *work;
 	uint64_t block = 0;
-	int err = work_get(engine_works(file->engine), &work);
+	int err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
 
 	if (err)
 		return err;

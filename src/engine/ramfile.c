@@ -107,7 +107,7 @@ static int load_table(struct ramfile *file)
 
 	if (atomic_load(&file->lost))
 		return 0;
-	err = work_get(engine_works(file->engine), &work);
+	err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
 	if (err)
 		return err;
 	err = load_keys(file, &file->blocks);
@@ -360,6 +360,9 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	figures.fault_count = atomic_load(&file->faults.count);
 	figures.fault_p50_ns = hist_percentile(&file->faults, 50);
 	figures.fault_p99_ns = hist_percentile(&file->faults, 99);
+	figures.limit_waits = atomic_load(&file->flow.waited);
+	for (int use = 0; use < STORE_USES; use++)
+		figures.traffic[use] = store_meter_figures(&file->flow.meter[use]);
 	figures.lost = atomic_load(&file->lost);
 	count_waits(file, &figures);
 	*ret = figures;

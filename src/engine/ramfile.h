@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cold/use.h"
+
 struct ramfile;
 struct engine;
 
@@ -55,6 +57,8 @@ struct ramfile_figures {
 	uint64_t waiting_for_turn, waiting_for_room, waiting_for_limit, waiting_for_store, waiting_for_process;
 	uint64_t longest_wait_ns; /* of those that wait now */
 	uint64_t errors;
+	uint64_t limit_waits;                     /* faults and calls that waited for a limit (flow.h) */
+	struct store_traffic traffic[STORE_USES]; /* values and their bytes, from the store and to it */
 	bool lost;
 };
 

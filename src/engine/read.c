@@ -48,6 +48,11 @@ struct reader {
 	struct work *work;
 };
 
+static enum store_use use_of(enum away_for what)
+{
+	return what == AWAY_FOR_CALL ? STORE_DIRECT : STORE_GUEST;
+}
+
 static uint64_t punch_sum(const struct ramfile *file, uint64_t first, uint64_t count)
 {
 	uint64_t sum = 0;
@@ -181,16 +186,15 @@ static void read_piece(void *arg, unsigned int piece)
 {
 	struct read_run *run = arg;
 	struct ramfile *file = run->file;
-	struct store *store = engine_store(file->engine);
 	struct reader reader = { .run = run };
 	uint64_t first = piece * run->piece_blocks, count = run->count - first;
 	int none = 0;
-	int err = work_get(engine_works(file->engine), &reader.work);
+	int err = work_get(engine_works(file->engine), use_of(run->what), &reader.work);
 
 	if (count > run->piece_blocks)
 		count = run->piece_blocks;
 	if (!err)
-		err = store->ops->walk(store, file->ino, run->first + first, count, read_value, &reader);
+		err = flow_walk(file, reader.work->use, run->first + first, count, read_value, &reader);
 	work_put(engine_works(file->engine), reader.work);
 	if (err)
 		atomic_compare_exchange_strong(&run->err, &none, err);
@@ -248,6 +252,20 @@ static bool still_valid(struct ramfile *file, const struct read_run *run)
 	return punch_sum(file, run->first, run->count) == run->punches;
 }
 
+/* Who waits for a limit keeps no memory meanwhile. A fill has waited before (cache.c). */
+static int await_turn(struct read_run *run)
+{
+	struct ramfile *file = run->file;
+	int err;
+
+	if (run->what != AWAY_FOR_CALL || flow_take_read_now(file, run->first, run->count))
+		return 0;
+	work_put(engine_works(file->engine), run->work);
+	run->work = NULL;
+	err = flow_wait_read(file, run->first, run->count, false);
+	return err ? err : work_get(engine_works(file->engine), use_of(run->what), &run->work);
+}
+
 /* One run. -EAGAIN: it changed under us. */
 static int read_run(struct ramfile *file, struct read_run *run)
 {
@@ -258,7 +276,8 @@ static int read_run(struct ramfile *file, struct read_run *run)
 		memset(run->buf, 0, run->length);
 		return 0;
 	case BLOCK_COLD:
-		return read_cold(run);
+		err = await_turn(run);
+		return err ? err : read_cold(run);
 	case BLOCK_RESIDENT:
 		err = arena_read(&file->arena, run->buf, run->length, run->offset);
 		return still_valid(file, run) ? err : -EAGAIN;
@@ -312,7 +331,7 @@ int read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, ui
 
 	if (atomic_load(&file->lost))
 		return -EIO;
-	err = work_get(engine_works(file->engine), &run.work);
+	err = work_get(engine_works(file->engine), use_of(what), &run.work);
 	if (err)
 		return err;
 	while (done < len) {
@@ -330,7 +349,8 @@ int read_for(struct ramfile *file, enum away_for what, void *buf, size_t len, ui
 		done += run.length;
 	}
 	work_put(engine_works(file->engine), run.work);
-	if (err && err != -ENODATA)
+	/* Who does not wait for the rest has what there was. */
+	if (err && err != -ENODATA && !(done && (err == -EINTR || err == -EUSERS)))
 		return err;
 	*ret_len = done;
 	return 0;

@@ -188,7 +188,7 @@ static int extend(struct ramfile *file, uint64_t size_bytes)
 
 	if (old % file->block_bytes == 0)
 		return extend_owned(file, size_bytes);
-	err = work_get(engine_works(file->engine), &work);
+	err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
 	if (err)
 		return err;
 	lock_get(&file->lock);

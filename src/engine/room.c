@@ -241,11 +241,18 @@ void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t dead
 	}
 }
 
+struct staged {
+	bool held; /* of files that may not write to the store for now, or of the others */
+	uint64_t bytes;
+};
+
 /* Copies of what plain mappings have written back. */
 static void sum_staged(void *arg, struct ramfile *file)
 {
-	if (atomic_load(&file->cache.was_cached))
-		*(uint64_t *)arg += room_taken_by(file);
+	struct staged *staged = arg;
+
+	if (atomic_load(&file->cache.was_cached) && flow_holds_back(file) == staged->held)
+		staged->bytes += room_taken_by(file);
 }
 
 /* Under the lock of room.h: there is room for it now, by what the arenas had just before. */
@@ -259,17 +266,18 @@ static bool let_in(struct engine *engine, uint64_t bytes, uint64_t staged, bool 
 	return true;
 }
 
-void room_begin_write_back(struct engine *engine, uint64_t bytes, bool mapped)
+void room_begin_write_back(struct ramfile *file, uint64_t bytes, bool mapped)
 {
+	struct engine *engine = file->engine;
 	uint64_t began_ns = clock_ns();
 	bool in = false, waits = false, tell;
 
 	while (!in) {
-		uint64_t staged = 0;
+		struct staged staged = { .held = flow_holds_back(file) };
 
 		engine_each_resident(engine, sum_staged, &staged);
 		lock_get(&engine->room.lock);
-		in = let_in(engine, bytes, engine->thread_runs ? staged : 0,
+		in = let_in(engine, bytes, engine->thread_runs ? staged.bytes : 0,
 			    !reserve_used(engine) || (!mapped && clock_ns() >= began_ns + WRITE_GIVE_UP_NS));
 		engine->room.waiting_writes += !in && !waits;
 		engine->room.waiting_writes -= in && waits;

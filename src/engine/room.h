@@ -116,8 +116,9 @@ bool room_is_evictor(struct engine *engine);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
 void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t deadline_ns);
 /* A write back of so many bytes waits until the copies that plain mappings have left in the arenas are few enough for
- * it, and begins; without bound while somebody maps the file (mapped), for a while if not. */
-void room_begin_write_back(struct engine *engine, uint64_t bytes, bool mapped);
+ * it, and begins; without bound while somebody maps the file (mapped), for a while if not. Files that may not write to
+ * the store for now (flow.h) and the others do not count for each other. */
+void room_begin_write_back(struct ramfile *file, uint64_t bytes, bool mapped);
 /* It is done. */
 void room_end_write_back(struct engine *engine, uint64_t bytes);
 /* For the evictor of plain mappings: waits until less than the reserve of the budget is free, or the deadline. Returns

@@ -14,9 +14,7 @@
 
 int stored_get(struct ramfile *file, struct work *work, uint64_t block, size_t *ret_length)
 {
-	struct store *store = engine_store(file->engine);
-
-	return store->ops->get(store, (struct store_key){ file->ino, block }, work->value, work->value_cap, ret_length);
+	return flow_get(file, work->use, block, work->value, work->value_cap, ret_length);
 }
 
 int stored_decode_value(struct ramfile *file, struct work *work, uint64_t block, const void *value, size_t length,

@@ -123,15 +123,20 @@ void tenants_end(struct engine *engine)
 {
 	struct tenant *tenant, *up;
 
+	bool limits = false;
+
 	sum_promises(&engine->tenants);
 	engine->tenants.weighs = false;
 	TAILQ_FOREACH(tenant, &engine->tenants.list, link) {
+		for (int limit = 0; limit < FLOW_LIMITS; limit++)
+			limits |= tenant->share.per_s[limit] > 0;
 		if (!tenant->share.min_bytes && !tenant->share.weight)
 			continue;
 		engine->tenants.weighs = true;
 		for (up = tenant->up; up; up = up->up)
 			up->weighs = true;
 	}
+	atomic_store(&engine->tenants.limits, limits);
 	lock_put(&engine->tenants.lock);
 }
 
@@ -149,11 +154,18 @@ bool tenant_place(struct ramfile *file, struct tenant *tenant)
 /* --- charging ------------------------------------------------------------------------------------------------ */
 
 /* Under the lock. A file that alone is larger than what is kept free has to get on, too. */
-static bool allows(const struct tenant *tenant, uint64_t bytes, enum budget_need need)
+static bool allows(struct engine *engine, const struct tenant *tenant, uint64_t bytes, enum budget_need need)
 {
+	bool short_of_dram = engine->tenants.limits &&
+			     budget_free(&engine->budget) < budget_reserve_bytes(&engine->budget) / 2;
+	uint64_t now_ns = short_of_dram ? clock_ns() : 0;
+
 	for (; tenant; tenant = tenant->up) {
 		uint64_t max = tenant->share.max_bytes;
 		uint64_t kept = need == BUDGET_MUST ? 0 : tenant_kept_of(max);
+
+		if (short_of_dram && now_ns < tenant->held_until_ns && tenant->used_bytes >= tenant->promised_bytes)
+			return false;
 
 		if (max != UINT64_MAX && tenant->used_bytes + bytes + kept > max)
 			return false;
@@ -175,7 +187,7 @@ bool tenant_charge(struct ramfile *file, uint64_t bytes, enum budget_need need, 
 {
 	LOCK_SCOPE(&file->engine->tenants.lock);
 
-	if (!allows(file->charge.tenant, bytes, need))
+	if (!allows(file->engine, file->charge.tenant, bytes, need))
 		return false;
 	file->charge.bytes += bytes;
 	add_along(file->charge.tenant, bytes);
@@ -205,7 +217,17 @@ bool tenant_allows(struct ramfile *file, uint64_t bytes)
 {
 	LOCK_SCOPE(&file->engine->tenants.lock);
 
-	return allows(file->charge.tenant, bytes, BUDGET_MUST);
+	return allows(file->engine, file->charge.tenant, bytes, BUDGET_MUST);
+}
+
+void tenant_hold(struct ramfile *file, uint64_t until_ns)
+{
+	LOCK_SCOPE(&file->engine->tenants.lock);
+
+	for (struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
+		if (tenant->share.per_s[FLOW_WRITE_BYTES] &&
+		    rate_due(&tenant->rate[FLOW_WRITE_BYTES], true) >= until_ns)
+			tenant->held_until_ns = until_ns;
 }
 
 uint64_t tenant_promisable(struct engine *engine)

@@ -13,6 +13,8 @@
  * min    is not taken to make room for others: what is demoted for their sake is somebody's who has more. But for a
  *        budget that was lowered below what is promised, and where all who have more gave nothing for seconds; and for
  *        what a plain mapping has in the kernel's page cache.
+ * limits of what it reads from the store and writes to it are in flow.h. While it has to wait with what it would give
+ *        up, it gets no more if DRAM is short.
  * weight divides what is above the minimums when DRAM is short (policy/payer.h).
  *
  * Bytes. Thread-safety: all functions, from any thread; none blocks. The tree is changed by one caller at a time, who
@@ -25,6 +27,8 @@
 #include <sys/queue.h>
 
 #include "base/lock.h"
+#include "engine/flow.h"
+#include "engine/rate.h"
 #include "mem/budget.h"
 
 struct engine;
@@ -34,8 +38,9 @@ struct ramfile;
 
 struct tenant_share {
 	uint64_t min_bytes;
-	uint64_t max_bytes; /* UINT64_MAX: none */
-	uint32_t weight;    /* 0: none was said, which is TENANT_WEIGHT */
+	uint64_t max_bytes;          /* UINT64_MAX: none */
+	uint32_t weight;             /* 0: none was said, which is TENANT_WEIGHT */
+	uint64_t per_s[FLOW_LIMITS]; /* values and bytes from and to the store (flow.h); 0: no limit */
 };
 
 /* Since when nobody gave who has more than was promised, and when that was last asked; 0: somebody did. */
@@ -55,6 +60,8 @@ struct tenant {
 	uint64_t rest_until_ns;  /* nothing of it could be demoted */
 	struct tenant_stuck stuck;
 	uint64_t used_bytes;
+	struct rate rate[FLOW_LIMITS];
+	uint64_t held_until_ns; /* tenant_hold() */
 	TAILQ_ENTRY(tenant) link;
 };
 
@@ -62,7 +69,8 @@ struct tenant {
 struct tenants {
 	struct lock lock;
 	TAILQ_HEAD(, tenant) list;
-	bool weighs; /* some tenant below the mount has a min, or a weight */
+	bool weighs;         /* some tenant below the mount has a min, or a weight */
+	_Atomic bool limits; /* some tenant has one of per_s */
 	struct tenant_stuck stuck;
 };
 
@@ -95,6 +103,9 @@ bool tenant_charge(struct ramfile *file, uint64_t bytes, enum budget_need need, 
 /* Whatever a max says. True: as *ret_near. */
 bool tenant_charge_anyway(struct ramfile *file, uint64_t bytes);
 void tenant_discharge(struct ramfile *file, uint64_t bytes);
+/* The demoter passed over the file, for what its tenants may write is used up until then: until then they grow only
+ * where DRAM is not short. */
+void tenant_hold(struct ramfile *file, uint64_t until_ns);
 /* What tenant_charge() would answer to a fault. */
 bool tenant_allows(struct ramfile *file, uint64_t bytes);
 /* What of a limit is kept free for faults. */

@@ -45,6 +45,16 @@ void waits_end(struct ramfile *file, struct wait *wait)
 	TAILQ_REMOVE(&file->waits.list[wait->what], wait, link);
 }
 
+uint64_t waits_count(struct ramfile *file)
+{
+	uint64_t count = 0;
+
+	LOCK_SCOPE(&file->waits.lock);
+	for (unsigned int i = 0; i < WAITS; i++)
+		count += file->waits.count[i];
+	return count;
+}
+
 void waits_refused(struct mapper *mapper, uint64_t since_ns)
 {
 	if (atomic_fetch_add(&mapper->refused, 1) == 0)

@@ -49,6 +49,8 @@ void waits_init(struct waits *waits);
 void waits_fini(struct waits *waits);
 void waits_begin(struct ramfile *file, struct wait *wait, enum wait_for what, uint64_t since_ns);
 void waits_end(struct ramfile *file, struct wait *wait);
+/* That the engine knows of. */
+uint64_t waits_count(struct ramfile *file);
 /* A fault was refused by a mapper whose process keeps its address space locked: it waits until that is over. */
 void waits_refused(struct mapper *mapper, uint64_t since_ns);
 

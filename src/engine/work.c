@@ -80,7 +80,7 @@ int work_quick(struct work *work, uint32_t block_bytes)
 	return work->quick ? 0 : codec_new(block_bytes, 0, &work->quick);
 }
 
-int work_get(struct work_pool *pool, struct work **ret)
+int work_get(struct work_pool *pool, enum store_use use, struct work **ret)
 {
 	struct work *work;
 	int err;
@@ -91,12 +91,14 @@ int work_get(struct work_pool *pool, struct work **ret)
 		pool->idle = work->next;
 	lock_put(&pool->lock);
 	if (work) {
+		work->use = use;
 		*ret = work;
 		return 0;
 	}
 	err = work_new(pool, ret);
 	if (err)
 		return err;
+	(*ret)->use = use;
 	lock_get(&pool->lock);
 	pool->made++;
 	lock_put(&pool->lock);

@@ -11,9 +11,11 @@
 #include "base/lock.h"
 #include "cold/codec.h"
 #include "cold/mac.h"
+#include "cold/use.h"
 
 struct work {
 	struct work *next;
+	enum store_use use; /* what is read of the store with it */
 	struct codec *codec;
 	struct mac *mac;     /* of the pool */
 	struct codec *quick; /* LZ4, once work_quick() was called: for what does not live long */
@@ -47,10 +49,10 @@ void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level,
 		    const uint8_t secret[static MAC_KEY_BYTES]);
 void work_pool_fini(struct work_pool *pool);
 
-int work_get(struct work_pool *pool, struct work **ret);  /* -ENOMEM */
-int work_run(struct work *work);                          /* makes work->run. -ENOMEM */
-int work_quick(struct work *work, uint32_t block_bytes);  /* makes work->quick. -ENOMEM */
-void work_put(struct work_pool *pool, struct work *work); /* takes NULL */
+int work_get(struct work_pool *pool, enum store_use use, struct work **ret); /* -ENOMEM */
+int work_run(struct work *work);                                             /* makes work->run. -ENOMEM */
+int work_quick(struct work *work, uint32_t block_bytes);                     /* makes work->quick. -ENOMEM */
+void work_put(struct work_pool *pool, struct work *work);                    /* takes NULL */
 /* For so many blocks, each time the same number. One that is given back is kept for the next caller. -ENOMEM */
 int work_batch_get(struct work_pool *pool, size_t blocks, struct work_batch **ret);
 void work_batch_put(struct work_pool *pool, struct work_batch *batch); /* takes NULL */

@@ -162,7 +162,7 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 	size_t done = 0;
 	int err;
 
-	err = work_get(engine_works(file->engine), &work);
+	err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
 	if (err)
 		return err;
 	err = file_begin_change(file);
@@ -384,7 +384,7 @@ int ramfile_discard(struct ramfile *file, uint64_t offset, uint64_t len)
 		return 0;
 	/* Up to the end, the rest of the last page goes as well: else it would stay in DRAM. */
 	end = len >= size - offset ? memory_end : offset + len;
-	err = work_get(engine_works(file->engine), &work);
+	err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
 	if (err)
 		return err;
 	err = file_begin_change(file);

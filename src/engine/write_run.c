@@ -54,7 +54,7 @@ static void encode_piece(void *arg, unsigned int piece)
 	struct work_pool *works = engine_works(run->batch.file->engine);
 	uint64_t from = run->batch.count * piece / run->pieces, to = run->batch.count * (piece + 1) / run->pieces;
 	struct work *work = NULL;
-	int none = 0, err = work_get(works, &work);
+	int none = 0, err = work_get(works, STORE_DIRECT, &work);
 
 	for (uint64_t i = from; !err && i < to; i++)
 		err = encode_block(run, work, i);
@@ -89,7 +89,7 @@ static int write_batch(struct write_run *run)
 
 	/* The put takes all of the batch or fails; a removal takes a block. */
 	if (!err)
-		err = batch_put(&run->batch);
+		err = batch_put(&run->batch, STORE_DIRECT);
 	if (!err)
 		err = batch_forget(&run->batch);
 	settle(&run->batch);

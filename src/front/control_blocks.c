@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "engine/away.h"
 #include "engine/clone.h"
 #include "engine/engine.h"
 #include "engine/file.h"
@@ -57,6 +58,11 @@ static bool progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 typedef int range_fn(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *fn, void *arg,
 		     struct file_done *ret);
 
+static bool is_gone(void *arg)
+{
+	return !control_request_wanted(arg);
+}
+
 static int on_range(struct control_request *request, range_fn *fn, json_t **ret)
 {
 	struct file_done done = {};
@@ -66,7 +72,9 @@ static int on_range(struct control_request *request, range_fn *fn, json_t **ret)
 	if (err)
 		return err;
 	request->progress_ns = clock_ns();
+	away_on_interrupt(is_gone, request); /* also while it waits for a limit */
 	err = fn(piece.file, piece.offset, piece.length, progress, request, &done);
+	away_on_interrupt(NULL, NULL);
 	ns_put(request->config->ns, request->ino);
 	if (err)
 		return err;
@@ -118,7 +126,9 @@ int control_blocks_clone(struct control_request *request, json_t **ret)
 	if (err)
 		return err;
 	request->progress_ns = clock_ns();
+	away_on_interrupt(is_gone, request);
 	err = ns_clone(request->config->ns, request->ino, into, progress, request, &cloned);
+	away_on_interrupt(NULL, NULL);
 	if (err)
 		return explain_clone(request, err);
 	*ret = json_pack("{s:I, s:I, s:I}", "size_bytes", (json_int_t)cloned.size_bytes, "stored_bytes",

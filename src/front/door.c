@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "engine/cache.h"
 #include "engine/engine.h"
+#include "engine/flow.h"
 #include "engine/file.h"
 #include "engine/read.h"
 #include "engine/write.h"
@@ -198,6 +199,22 @@ int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, siz
 	return err;
 }
 
+/* Blocks of which a part is changed are read before. */
+static int await_edges(struct ramfile *file, uint64_t block_bytes, uint64_t offset, uint64_t end)
+{
+	int err = offset % block_bytes ? flow_wait_read(file, offset / block_bytes, 1, false) : 0;
+
+	return err || !(end % block_bytes) ? err : flow_wait_read(file, end / block_bytes, 1, false);
+}
+
+/* For the limits of the file, before anything is changed. */
+static int begin_change(const struct door *door, struct ramfile *file, uint64_t offset, uint64_t end, uint64_t bytes)
+{
+	int err = await_edges(file, engine_block_bytes(door->engine), offset, end);
+
+	return err ? err : flow_begin_write(file, bytes, false);
+}
+
 static int write_open(const struct door *door, struct ramfile *file, uint64_t ino, bool direct, const void *buf,
 		      size_t len, uint64_t offset)
 {
@@ -206,11 +223,15 @@ static int write_open(const struct door *door, struct ramfile *file, uint64_t in
 
 	if (direct && !is_direct(file, offset, len))
 		return -EINVAL;
+	err = begin_change(door, file, offset, end, len);
+	if (err)
+		return err;
 	/* The kernel serializes writes that extend a file, and truncates. */
 	if (end > file_size(file))
 		err = ns_extend(door->ns, ino, end);
 	if (!err)
 		err = ramfile_write(file, buf, len, offset, direct);
+	flow_end_write(file, len);
 	if (!err && direct)
 		file_count_direct(file, 0, len);
 	return err;
@@ -273,9 +294,11 @@ int door_copy(const struct door *door, uint64_t from, uint64_t from_offset, uint
 static int fallocate_open(const struct door *door, struct ramfile *file, uint64_t ino, int mode, uint64_t offset,
 			  uint64_t len)
 {
-	uint64_t end = offset + len;
-	int err = 0;
+	uint64_t end = offset + len, edges = 2ULL * engine_block_bytes(door->engine);
+	int err = begin_change(door, file, offset, end, edges);
 
+	if (err)
+		return err;
 	if (!(mode & FALLOC_FL_KEEP_SIZE) && end > file_size(file))
 		err = ns_extend(door->ns, ino, end);
 	/* Zeros are what a hole reads as. Plain preallocation has nothing to do: room is made when a block comes. */
@@ -283,6 +306,7 @@ static int fallocate_open(const struct door *door, struct ramfile *file, uint64_
 		err = ramfile_discard(file, offset, len);
 	if (!err && mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 		unmark_cached(door, file, offset, len);
+	flow_end_write(file, edges);
 	return err;
 }
 

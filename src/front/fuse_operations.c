@@ -392,13 +392,14 @@ static void tfs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *f
 
 static bool was_interrupted(void *arg)
 {
-	return fuse_req_interrupted(arg);
+	return fuse_req_interrupted(arg) || fuse_session_exited(door_of(arg)->session);
 }
 
 /* Any signal interrupts. The error of a fill would be SIGBUS to who touches memory, so only a kill counts. */
 static bool was_killed(void *arg)
 {
-	return fuse_req_interrupted(arg) && opener_is_killed(fuse_req_ctx(arg)->pid);
+	return fuse_session_exited(door_of(arg)->session) ||
+	       (fuse_req_interrupted(arg) && opener_is_killed(fuse_req_ctx(arg)->pid));
 }
 
 /* A read by a program names the owner of its locks; one that fills the kernel's cache has none. */
@@ -467,9 +468,14 @@ static void tfs_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offs
 
 static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	int err;
+
 	(void)datasync;
 	(void)fi;
-	reply_rc(req, ns_fsync(door_of(req)->door.ns, ino));
+	away_on_interrupt(was_killed, req);
+	err = ns_fsync(door_of(req)->door.ns, ino);
+	away_on_interrupt(NULL, NULL);
+	reply_rc(req, err);
 }
 
 static void tfs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)

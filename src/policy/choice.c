@@ -48,7 +48,8 @@ static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64
 
 static bool is_in(const struct scope *scope, struct ramfile *file)
 {
-	return (!scope->file || scope->file == file->ino) && tenant_covers(file->engine, scope->tenant, file);
+	return (!scope->file || scope->file == file->ino) && tenant_covers(file->engine, scope->tenant, file) &&
+	       flow_holds_back(file) == scope->held;
 }
 
 static void count_file(void *arg, struct ramfile *file)
@@ -84,7 +85,8 @@ static struct census *find_census(struct choice *choice, const struct scope *sco
 	for (size_t i = 0; i < CHOICE_CENSUSES; i++) {
 		struct census *census = &choice->census[i];
 
-		if (census->taken_ns && census->scope.tenant == scope->tenant && census->scope.file == scope->file)
+		if (census->taken_ns && census->scope.tenant == scope->tenant && census->scope.file == scope->file &&
+		    census->scope.held == scope->held)
 			return census;
 		if (census->taken_ns < oldest->taken_ns)
 			oldest = census;
@@ -108,6 +110,8 @@ static size_t pick_some(struct sweep *sweep, struct ramfile *file, uint64_t *vis
 	size_t max = sweep->wanted - sweep->picked, count = 0;
 	struct heat_filter filter;
 
+	if (max > RUN_BLOCKS && atomic_load(&file->engine->tenants.limits))
+		max = RUN_BLOCKS; /* what may be written is looked at between them */
 	do {
 		size_t found;
 
@@ -140,7 +144,8 @@ static void sweep_file(void *arg, struct ramfile *file)
 	lock_get(&file->lock);
 	blocks = file->blocks.count;
 	lock_put(&file->lock);
-	while (visited <= blocks && sweep->picked < sweep->wanted && !sweep->err) {
+	while (visited <= blocks && sweep->picked < sweep->wanted && !sweep->err &&
+	       flow_holds_back(file) == sweep->scope.held) {
 		struct demote_result result;
 		size_t count = pick_some(sweep, file, &visited);
 		int err;
@@ -268,7 +273,7 @@ static bool may_take_any(struct choice *choice, struct engine *engine, uint64_t 
 
 int choice_demote(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed, uint64_t *ret_demoted)
 {
-	const struct scope all = { .tenant = tenant };
+	const struct scope all = { .tenant = tenant }, held = { .tenant = tenant, .held = true };
 	bool more = true;
 	int err = 0;
 
@@ -276,6 +281,9 @@ int choice_demote(struct choice *choice, struct engine *engine, uint64_t tenant,
 	payers_forget(&choice->out, clock_ns());
 	for (int i = 0; i < PAYERS_TRIED && more && !err && !*ret_demoted; i++)
 		err = demote_of_payer(choice, engine, tenant, needed, ret_demoted, &more);
+	/* Rather than have others wait, or break what was promised to them, who may not write does so and owes it. */
+	if (!err && !*ret_demoted && atomic_load(&engine->tenants.limits) && parked_of_others(engine))
+		err = demote_oldest(choice, engine, &held, needed < RUN_BLOCKS ? needed : RUN_BLOCKS, ret_demoted);
 	if (*ret_demoted)
 		tenant_gave(engine, tenant, true, clock_ns());
 	if (err || *ret_demoted || !may_take_any(choice, engine, tenant))

@@ -18,6 +18,7 @@ struct engine;
 struct scope {
 	uint64_t tenant; /* those that are charged to it */
 	uint64_t file;   /* the one of that number */
+	bool held;       /* those that may not write to the store for now (engine/flow.h), or the others */
 };
 
 /* How many blocks of each class may be demoted, over all files of a scope. */

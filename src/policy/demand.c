@@ -24,6 +24,7 @@ struct demand {
 	struct ramfile *file;
 	uint64_t offset, len;
 	uint64_t round; /* the zap of this round, and everything after it, counts */
+	bool no_wait;   /* not for a limit of the file's: nothing more is demoted then */
 	struct file_done done;
 };
 
@@ -47,6 +48,31 @@ static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *firs
 	return true;
 }
 
+/* In pieces, so that a limit of what may be written is kept. */
+static int demote_picked(struct demand *demand, const uint32_t *pick, size_t count)
+{
+	struct ramfile *file = demand->file;
+	int err = 0;
+
+	while (!err && count) {
+		size_t piece = count < RUN_BLOCKS ? count : RUN_BLOCKS;
+		struct demote_result result;
+
+		if (demand->no_wait && flow_holds_back(file))
+			return -EBUSY;
+		err = demand->no_wait ? 0 : flow_begin_write(file, piece * file->block_bytes, false);
+		if (err)
+			return err;
+		err = demote_blocks(file, pick, piece, false, &result);
+		if (!demand->no_wait)
+			flow_end_write(file, piece * file->block_bytes);
+		demand->done.done_bytes += result.demoted * file->block_bytes;
+		pick += piece;
+		count -= piece;
+	}
+	return err;
+}
+
 /* Demotes what is idle now in the range. */
 static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_t most)
 {
@@ -54,7 +80,6 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 	uint64_t first = demand->offset / file->block_bytes;
 
 	for (;;) {
-		struct demote_result result;
 		size_t count;
 		bool more;
 		int err;
@@ -66,8 +91,7 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 			return 0;
 		if (!count)
 			continue;
-		err = demote_blocks(file, pick, count, false, &result);
-		demand->done.done_bytes += result.demoted * file->block_bytes;
+		err = demote_picked(demand, pick, count);
 		if (err)
 			return err;
 	}
@@ -141,7 +165,8 @@ static void want_evicted(struct ramfile *file)
 
 int demand_demote_staged(struct ramfile *file)
 {
-	struct demand demand = { .file = file, .len = file_size(file) };
+	/* One thread does it for all files. */
+	struct demand demand = { .file = file, .len = file_size(file), .no_wait = true };
 	size_t most = SCAN_BLOCKS;
 	CLEANUP_FREE uint32_t *pick = malloc(most * sizeof(*pick));
 

@@ -56,12 +56,15 @@ int tiering_new(const struct engine_config *config, struct engine **ret)
 	room_init(&engine->room);
 	tenants_init(&engine->tenants);
 	forget_init(&engine->forgetting);
+	flows_init(&engine->flows);
 	if (config->run_demoter)
 		err = crew_new(&engine->crew);
 	if (config->run_demoter && !err)
 		err = ahead_new(&engine->ahead);
 	if (config->run_demoter && !err)
 		err = retry_new(fault_serve, true, &engine->retry);
+	if (config->run_demoter && !err)
+		err = flows_start(engine);
 	if (config->run_demoter && !err) {
 		err = -pthread_create(&engine->demoter->thread, NULL, demoter_run, engine);
 		if (!err)
@@ -90,6 +93,7 @@ void tiering_free(struct engine *engine)
 	crew_free(engine->crew);
 	retry_free(engine->retry); /* it may ask for read-ahead */
 	ahead_free(engine->ahead);
+	flows_fini(engine); /* who asked for read-ahead or was tried again may have waited for a turn */
 	forget_fini(&engine->forgetting);
 	tenants_fini(&engine->tenants);
 	room_fini(&engine->room);

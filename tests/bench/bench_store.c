@@ -225,7 +225,7 @@ static void put_product(const uint64_t *blocks, size_t count, uint64_t round)
 		items[i].value = value_of(blocks[i], round, &len);
 		items[i].length_bytes = (uint32_t)len;
 	}
-	if (store->ops->put(store, items, count) < 0)
+	if (store->ops->put(store, STORE_DEMOTION, items, count) < 0)
 		die("put", "failed");
 	free(items);
 }
@@ -375,7 +375,7 @@ static void get_one(uint64_t block)
 	size_t len;
 
 	if (variant->product) {
-		if (store->ops->get(store, (struct store_key){ 2, block }, value, sizeof(value), &len) < 0)
+		if (store->ops->get(store, STORE_GUEST, (struct store_key){ 2, block }, value, sizeof(value), &len) < 0)
 			die("get", "a block is missing");
 		return;
 	}
@@ -437,7 +437,7 @@ static double walk_product(void)
 	uint64_t start = clock_ns(), count = 0;
 
 	for (uint64_t first = 0; first < config.blocks && clock_ns() - start < 4 * NS_PER_S; first += 256) {
-		if (store->ops->walk(store, 2, first, 256, see, &count) < 0)
+		if (store->ops->walk(store, STORE_DIRECT, 2, first, 256, see, &count) < 0)
 			die("walk", "failed");
 	}
 	return rate(count, start);

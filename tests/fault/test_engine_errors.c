@@ -144,7 +144,7 @@ static bool has_key(uint64_t block)
 {
 	size_t length;
 
-	return store->ops->get(store, (struct store_key){ INO, block }, got, sizeof(got), &length) == 0;
+	return store->ops->get(store, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got), &length) == 0;
 }
 
 static bool has_arena(void)
@@ -486,7 +486,7 @@ START_TEST(a_fill_that_is_repeated_leaves_what_was_written)
 	 */
 	ck_assert_int_eq(load_put_absent(file, content(1), PAGE, BLOCK), 0);
 	ck_assert_int_eq(arena_write(&file->arena, content(9), PAGE, BLOCK), 0);
-	ck_assert_int_eq(load_run(file, NULL, 1, 2, BUDGET_OPTIONAL, &loaded), 0);
+	ck_assert_int_eq(load_run(file, NULL, 1, 2, BUDGET_OPTIONAL, STORE_AHEAD, &loaded), 0);
 	ck_assert_uint_eq(loaded, 2);
 	ck_assert_int_eq(ramfile_read(file, got, BLOCK, BLOCK, &(size_t){ 0 }), 0);
 	ck_assert_mem_eq(got, content(9), PAGE);

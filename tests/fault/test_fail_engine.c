@@ -118,7 +118,7 @@ static void leave_key(uint64_t block)
 		store_mem_fail_nth(store, STORE_MEM_PUT, 1, EIO);
 		store_mem_fail_nth(store, STORE_MEM_REMOVE, 1, EIO);
 		ck_assert_int_eq(ramfile_write(file, data, BLOCK, block * BLOCK, true), -EIO);
-	} while (store->ops->get(store, (struct store_key){ INO, block }, got, sizeof(got), &length));
+	} while (store->ops->get(store, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got), &length));
 	store_mem_tear_puts(store, 0);
 	store_mem_fail_nth(store, STORE_MEM_REMOVE, 0, 0);
 }

@@ -92,7 +92,7 @@ static int put(uint64_t file, uint8_t version)
 		fill(values[block], file, block, version);
 		items[block] = (struct store_item){ { file, block }, values[block], VALUE_BYTES };
 	}
-	return store->ops->put(store, items, BLOCKS);
+	return store->ops->put(store, STORE_DEMOTION, items, BLOCKS);
 }
 
 /* The version of a block that is there; 0: there is none. */
@@ -100,7 +100,7 @@ static uint8_t version_of(uint64_t file, uint64_t block)
 {
 	static uint8_t got[VALUE_BYTES], want[VALUE_BYTES];
 	size_t len = 0;
-	int r = store->ops->get(store, (struct store_key){ file, block }, got, sizeof(got), &len);
+	int r = store->ops->get(store, STORE_GUEST, (struct store_key){ file, block }, got, sizeof(got), &len);
 
 	if (r == -ENOENT)
 		return 0;
@@ -247,7 +247,7 @@ static int call_get(void)
 	static uint8_t got[VALUE_BYTES];
 	size_t len;
 
-	return store->ops->get(store, (struct store_key){ ino, 7 }, got, sizeof(got), &len);
+	return store->ops->get(store, STORE_GUEST, (struct store_key){ ino, 7 }, got, sizeof(got), &len);
 }
 
 static void check_stored(int r)
@@ -272,7 +272,7 @@ static int see_value(void *arg, struct store_key key, const void *value, uint32_
 static int call_walk(void)
 {
 	seen = 0;
-	return store->ops->walk(store, ino, 0, BLOCKS, see_value, NULL);
+	return store->ops->walk(store, STORE_DIRECT, ino, 0, BLOCKS, see_value, NULL);
 }
 
 static int see_head(void *arg, struct store_key key, const void *value, uint32_t length)
@@ -333,7 +333,8 @@ static unsigned int shared_count(void)
 	for (uint64_t block = 0; block < BLOCKS; block++) {
 		static uint8_t got[VALUE_BYTES];
 		size_t len;
-		int r = store->ops->get(store, (struct store_key){ ino + 100000, block }, got, sizeof(got), &len);
+		int r = store->ops->get(store, STORE_GUEST, (struct store_key){ ino + 100000, block }, got, sizeof(got),
+					&len);
 
 		ck_assert(r == 0 || r == -ENOENT);
 		count += r == 0;

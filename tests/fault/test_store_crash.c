@@ -141,7 +141,7 @@ static int do_put(struct store *store, const struct step *step)
 		items[i] = (struct store_item){ { INO, step->block[i] },
 						values[i],
 						value_of(step->block[i], step->version, values[i]) };
-	return store->ops->put(store, items, step->count);
+	return store->ops->put(store, STORE_DEMOTION, items, step->count);
 }
 
 static int do_meta(struct store *store, const struct step *step)
@@ -229,7 +229,7 @@ static uint32_t check_block(struct store *store, struct model *model, uint32_t b
 	uint8_t got[VALUE_MAX + 1], want[VALUE_MAX];
 	uint32_t version = 0, len;
 	size_t got_len = 0;
-	int r = store->ops->get(store, (struct store_key){ INO, block }, got, sizeof(got), &got_len);
+	int r = store->ops->get(store, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got), &got_len);
 
 	if (r == 0)
 		memcpy(&version, got + 4, 4);

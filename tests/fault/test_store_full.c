@@ -101,7 +101,7 @@ static int put(uint64_t first, uint32_t round)
 
 	for (uint32_t i = 0; i < BATCH; i++)
 		items[i] = (struct store_item){ { INO, first + i }, values[i], value_of(first + i, round, values[i]) };
-	return store->ops->put(store, items, BATCH);
+	return store->ops->put(store, STORE_DEMOTION, items, BATCH);
 }
 
 static void expect_blocks(uint64_t first, uint64_t end, uint32_t round)
@@ -110,7 +110,8 @@ static void expect_blocks(uint64_t first, uint64_t end, uint32_t round)
 		uint8_t want[VALUE_MAX], got[VALUE_MAX];
 		uint32_t len = value_of(block, round, want);
 		size_t got_len = 0;
-		int r = store->ops->get(store, (struct store_key){ INO, block }, got, sizeof(got), &got_len);
+		int r = store->ops->get(store, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got),
+					&got_len);
 
 		ck_assert_msg(r == 0, "block %lu: %s", (unsigned long)block, strerror(-r));
 		ck_assert_uint_eq(got_len, len);

@@ -242,7 +242,7 @@ static int put(uint64_t first, uint64_t count, uint64_t stride, uint8_t version)
 		struct store_item item = { { INO, block }, value, VALUE_BYTES };
 
 		fill(value, block, version);
-		r = store->ops->put(store, &item, 1);
+		r = store->ops->put(store, STORE_DEMOTION, &item, 1);
 	}
 	return r;
 }
@@ -330,7 +330,7 @@ static void expect_after_loss(uint8_t one, uint8_t other)
 	for (uint64_t block = 0; block < BLOCKS; block++) {
 		uint8_t got[VALUE_BYTES], want[VALUE_BYTES];
 		size_t len = 0;
-		int r = after->ops->get(after, (struct store_key){ INO, block }, got, sizeof(got), &len);
+		int r = after->ops->get(after, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got), &len);
 
 		if (r == -ENOENT && (!one || !other))
 			continue;
@@ -413,7 +413,9 @@ START_TEST(what_was_promised_can_be_read)
 		uint8_t got[VALUE_BYTES];
 		size_t len = 0;
 
-		ck_assert_int_eq(after->ops->get(after, (struct store_key){ INO, block }, got, sizeof(got), &len), 0);
+		ck_assert_int_eq(after->ops->get(after, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got),
+						 &len),
+				 0);
 		ck_assert_uint_eq(len, VALUE_BYTES);
 		ck_assert_msg(got[100] == 1 || got[100] == 2, "block %u: %u", (unsigned int)block, got[100]);
 		old += got[100] == 1;

@@ -113,7 +113,7 @@ static int put(uint32_t first, uint32_t version)
 		items[i] = (struct store_item){ { INO, block }, values[i], VALUE_BYTES };
 		maybe_of[block] = version;
 	}
-	r = store->ops->put(store, items, BATCH);
+	r = store->ops->put(store, STORE_DEMOTION, items, BATCH);
 	for (uint32_t i = 0; r == 0 && i < BATCH; i++)
 		version_of[items[i].key.block] = version;
 	return r;
@@ -126,7 +126,7 @@ static void check_content(void)
 		uint8_t got[VALUE_BYTES], want[VALUE_BYTES];
 		uint32_t version = 0;
 		size_t len;
-		int r = store->ops->get(store, (struct store_key){ INO, block }, got, sizeof(got), &len);
+		int r = store->ops->get(store, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got), &len);
 
 		ck_assert(r == 0 || r == -ENOENT);
 		if (r == 0)

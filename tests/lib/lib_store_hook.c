@@ -17,14 +17,16 @@ static struct store_hook *of(struct store *store)
 	return (struct store_hook *)store;
 }
 
-static int hook_get(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len)
+static int hook_get(struct store *store, enum store_use use, struct store_key key, void *buf, size_t cap,
+		    size_t *ret_len)
 {
-	return of(store)->below->ops->get(of(store)->below, key, buf, cap, ret_len);
+	return of(store)->below->ops->get(of(store)->below, use, key, buf, cap, ret_len);
 }
 
-static int hook_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+static int hook_walk(struct store *store, enum store_use use, uint64_t ino, uint64_t first, uint64_t count,
+		     store_walk_fn *fn, void *arg)
 {
-	return of(store)->below->ops->walk(of(store)->below, ino, first, count, fn, arg);
+	return of(store)->below->ops->walk(of(store)->below, use, ino, first, count, fn, arg);
 }
 
 static int hook_heads(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
@@ -32,13 +34,13 @@ static int hook_heads(struct store *store, uint64_t ino, uint64_t first, uint64_
 	return of(store)->below->ops->heads(of(store)->below, ino, first, count, fn, arg);
 }
 
-static int hook_put(struct store *store, const struct store_item *items, size_t count)
+static int hook_put(struct store *store, enum store_use use, const struct store_item *items, size_t count)
 {
 	struct store_hook *hook = of(store);
 	int err;
 
 	hook->fn(hook->arg, STORE_HOOK_BEFORE);
-	err = hook->below->ops->put(hook->below, items, count);
+	err = hook->below->ops->put(hook->below, use, items, count);
 	hook->fn(hook->arg, STORE_HOOK_AFTER);
 	return err;
 }

@@ -254,9 +254,16 @@ static int begin(struct store_mem *mem, enum store_mem_call call)
 	return r;
 }
 
+static void note_read(struct store_mem *mem, enum store_use use, size_t bytes)
+{
+	mem->figures.traffic[use].reads++;
+	mem->figures.traffic[use].read_bytes += bytes;
+}
+
 /* --- the contract --- */
 
-static int mem_get(struct store *store, struct store_key key, void *buf, size_t cap, size_t *ret_len)
+static int mem_get(struct store *store, enum store_use use, struct store_key key, void *buf, size_t cap,
+		   size_t *ret_len)
 {
 	struct store_mem *mem = mem_of(store);
 	unsigned char bytes[16];
@@ -276,6 +283,7 @@ static int mem_get(struct store *store, struct store_key key, void *buf, size_t 
 	*ret_len = entry->value_len;
 	held->figures.get_blocks++;
 	held->figures.get_bytes += entry->value_len;
+	note_read(held, use, entry->value_len);
 	return 0;
 }
 
@@ -284,8 +292,8 @@ static bool in_range(struct store_key key, uint64_t ino, uint64_t first, uint64_
 	return key.ino == ino && key.block >= first && key.block - first < count;
 }
 
-static int collect_range(struct store_mem *mem, uint64_t ino, uint64_t first, uint64_t count, size_t at_most,
-			 struct copies *copies)
+static int collect_range(struct store_mem *mem, enum store_use use, uint64_t ino, uint64_t first, uint64_t count,
+			 size_t at_most, struct copies *copies)
 {
 	int r = begin(mem, STORE_MEM_WALK);
 	__attribute__((cleanup(unlockp))) struct store_mem *held = mem;
@@ -297,16 +305,17 @@ static int collect_range(struct store_mem *mem, uint64_t ino, uint64_t first, ui
 		if (at_most == SIZE_MAX) {
 			held->figures.get_blocks++;
 			held->figures.get_bytes += entry->value_len;
+			note_read(held, use, entry->value_len);
 		}
 	}
 	return r;
 }
 
-static int walk_up_to(struct store *store, uint64_t ino, uint64_t first, uint64_t count, size_t at_most,
-		      store_walk_fn *fn, void *arg)
+static int walk_up_to(struct store *store, enum store_use use, uint64_t ino, uint64_t first, uint64_t count,
+		      size_t at_most, store_walk_fn *fn, void *arg)
 {
 	__attribute__((cleanup(copies_fini))) struct copies copies = { 0 };
-	int r = collect_range(mem_of(store), ino, first, count, at_most, &copies);
+	int r = collect_range(mem_of(store), use, ino, first, count, at_most, &copies);
 
 	if (r < 0)
 		return r;
@@ -319,15 +328,16 @@ static int walk_up_to(struct store *store, uint64_t ino, uint64_t first, uint64_
 	return 0;
 }
 
-static int mem_walk(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
+static int mem_walk(struct store *store, enum store_use use, uint64_t ino, uint64_t first, uint64_t count,
+		    store_walk_fn *fn, void *arg)
 {
-	return walk_up_to(store, ino, first, count, SIZE_MAX, fn, arg);
+	return walk_up_to(store, use, ino, first, count, SIZE_MAX, fn, arg);
 }
 
 /* Copies no more than the head, so that a reader that goes beyond it is found by the sanitizers. */
 static int mem_heads(struct store *store, uint64_t ino, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
 {
-	return walk_up_to(store, ino, first, count, STORE_HEAD_BYTES, fn, arg);
+	return walk_up_to(store, STORE_DIRECT, ino, first, count, STORE_HEAD_BYTES, fn, arg);
 }
 
 static bool tear(struct store_mem *mem)
@@ -336,7 +346,7 @@ static bool tear(struct store_mem *mem)
 	return mem->tear >> 63;
 }
 
-static int mem_put(struct store *store, const struct store_item *items, size_t count)
+static int mem_put(struct store *store, enum store_use use, const struct store_item *items, size_t count)
 {
 	struct store_mem *mem = mem_of(store);
 	int r = begin(mem, STORE_MEM_PUT);
@@ -355,6 +365,8 @@ static int mem_put(struct store *store, const struct store_item *items, size_t c
 			return -ENOMEM;
 		held->figures.put_blocks++;
 		held->figures.put_bytes += items[i].length_bytes;
+		held->figures.traffic[use].writes++;
+		held->figures.traffic[use].written_bytes += items[i].length_bytes;
 	}
 	return r;
 }

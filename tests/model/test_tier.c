@@ -141,7 +141,7 @@ static int copy_value(void *arg, struct store_key key, const void *value, uint32
 	struct store *to = arg;
 	struct store_item item = { .key = key, .value = value, .length_bytes = length_bytes };
 
-	return to->ops->put(to, &item, 1);
+	return to->ops->put(to, STORE_DEMOTION, &item, 1);
 }
 
 static void copy_arena(int from_dir, int to_dir, uint64_t ino)
@@ -240,7 +240,7 @@ static void check_copy(struct engine *engine, struct store *store, int dir, cons
 	struct ramfile *file;
 	size_t length = 0;
 
-	ck_assert_int_eq(model.mem->ops->walk(model.mem, of->ino, 0, UINT64_MAX, copy_value, store), 0);
+	ck_assert_int_eq(model.mem->ops->walk(model.mem, STORE_DIRECT, of->ino, 0, UINT64_MAX, copy_value, store), 0);
 	copy_arena(model.arena_dir, dir, of->ino);
 	ck_assert_int_eq(ramfile_load(engine, of->ino, of->size, false, &file), 0);
 	file_check(file);
@@ -1078,7 +1078,8 @@ static void op_seek(void)
 	}
 }
 
-/* The file comes to be charged to a tenant, and that to another one, with a max that may be less than it has. */
+/* The file comes to be charged to a tenant, and that to another one, with a max that may be less than it has, and with
+ * limits that are met from time to time. */
 static void op_share(void)
 {
 	struct tenant *inner = &model.tenant[0], *outer = &model.tenant[1];
@@ -1087,7 +1088,9 @@ static void op_share(void)
 	for (int i = 0; i < 2; i++) {
 		struct tenant_share share = { .max_bytes = rnd(2) ? UINT64_MAX : (1 + rnd(12)) * model.block_bytes,
 					      .min_bytes = rnd(2) * rnd(8) * model.block_bytes,
-					      .weight = (uint32_t)rnd(300) };
+					      .weight = (uint32_t)rnd(300),
+					      .per_s = { rnd(4) ? 0 : 20000, rnd(4) ? 0 : 256 << 20,
+							 rnd(4) ? 0 : 128 << 20 } };
 
 		model.tenant[i].ino = 1000 + (uint64_t)i;
 		tenants_put(model.engine, &model.tenant[i], i ? NULL : outer, &share);

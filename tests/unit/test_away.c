@@ -405,7 +405,7 @@ START_TEST(found_out_late)
 
 	ck_assert_int_eq(ramfile_write(file, content_of(3), BLOCK, 0, true), 0);
 	codec_encode_away(BLOCK, key, (struct codec_hotness){ 0 }, ident_of(content_of(0), BLOCK), value);
-	ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
 	call_start(&call);
 	ck_assert_int_eq(bring(0, 3)->error, ESTALE);
 	ck_assert_int_eq(bring(0, 0)->result, TIERFS_ACCESS_WRITE_OK);
@@ -427,7 +427,7 @@ START_TEST(a_part_over_what_is_away)
 	ck_assert_int_eq(ramfile_write(file, content_of(2), BLOCK, 2 * BLOCK, false), 0); /* keeps the arena */
 	stop();
 	codec_encode_away(BLOCK, key, (struct codec_hotness){ 0 }, ident_from(17), value);
-	ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
 	fd = openat(arena_dir, "7", O_WRONLY | O_CLOEXEC);
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(pwrite(fd, page, sizeof(page), 4096), sizeof(page));

@@ -39,7 +39,7 @@ static void setup(void)
 	ck_assert_int_eq(store_mem_new(&config.store), 0);
 	ck_assert_int_eq(tiering_new(&config, &engine), 0);
 	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &file), 0);
-	ck_assert_int_eq(work_get(engine_works(engine), &work), 0);
+	ck_assert_int_eq(work_get(engine_works(engine), STORE_DIRECT, &work), 0);
 	ck_assert_int_eq(batch_init(&batch, file, BLOCKS, BLOCKS), 0);
 }
 
@@ -92,7 +92,8 @@ static bool is_stored(uint64_t block)
 	static uint8_t value[2 * BLOCK];
 	size_t length;
 
-	return !config.store->ops->get(config.store, (struct store_key){ INO, block }, value, sizeof(value), &length);
+	return !config.store->ops->get(config.store, STORE_GUEST, (struct store_key){ INO, block }, value,
+				       sizeof(value), &length);
 }
 
 static void check_reads(uint64_t block, uint8_t which)
@@ -213,7 +214,7 @@ START_TEST(each_content_has_its_verdict)
 	ck_assert_ptr_null(one->value);
 	ck_assert_int_eq(batch_encode(&batch, work, one, filled(1)), 0);
 	ck_assert_int_eq(one->verdict, BATCH_STORE);
-	ck_assert_int_eq(batch_put(&batch), 0);
+	ck_assert_int_eq(batch_put(&batch, STORE_DEMOTION), 0);
 	ck_assert(one->done);
 	settle(one, BLOCK_RESIDENT);
 	batch_clear(&batch);
@@ -236,7 +237,7 @@ START_TEST(values_go_with_one_call)
 	for (uint64_t block = 1; block < 4; block++)
 		ck_assert_int_eq(batch_encode(&batch, work, take(block), filled((uint8_t)block)), 0);
 	take(5);
-	ck_assert_int_eq(batch_put(&batch), 0);
+	ck_assert_int_eq(batch_put(&batch, STORE_DEMOTION), 0);
 	ck_assert_uint_eq(store_mem_calls(config.store, STORE_MEM_PUT), puts + 1);
 	ck_assert_int_eq(batch_state(&batch.block[0]), BLOCK_COLD);
 	ck_assert_int_eq(batch_state(&batch.block[3]), BLOCK_HOLE);
@@ -256,7 +257,7 @@ START_TEST(after_a_put_that_failed_the_table_tells)
 	for (uint64_t block = 1; block < 4; block++)
 		ck_assert_int_eq(batch_encode(&batch, work, take(block), filled(9)), 0);
 	store_mem_fail_nth(config.store, STORE_MEM_PUT, 1, ENOSPC);
-	ck_assert_int_eq(batch_put(&batch), -ENOSPC);
+	ck_assert_int_eq(batch_put(&batch, STORE_DEMOTION), -ENOSPC);
 	for (size_t i = 0; i < batch.count; i++)
 		settle(&batch.block[i], batch_state(&batch.block[i]));
 	ck_assert_int_eq(blocks_state(&file->blocks, 1), BLOCK_HOLE);
@@ -275,7 +276,7 @@ START_TEST(a_key_that_may_be_there_is_remembered)
 	ck_assert_int_eq(batch_encode(&batch, work, take(1), filled(9)), 0);
 	store_mem_fail_nth(config.store, STORE_MEM_PUT, 1, EIO);
 	store_mem_fail_nth(config.store, STORE_MEM_REMOVE, 1, EIO);
-	ck_assert_int_eq(batch_put(&batch), -EIO);
+	ck_assert_int_eq(batch_put(&batch, STORE_DEMOTION), -EIO);
 	settle(&batch.block[0], batch_state(&batch.block[0]));
 	ck_assert_int_eq(blocks_state(&file->blocks, 1), BLOCK_HOLE);
 	ck_assert(has(1, BLOCK_STORED));

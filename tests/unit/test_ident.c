@@ -316,7 +316,9 @@ START_TEST(a_clone_has_the_difference)
 	promote(1);
 	write_dram(1, y);
 	ck_assert_int_eq(ramfile_clone(file, CLONE_INO, NULL, NULL, &cloned), 0);
-	ck_assert_int_eq(store->ops->get(store, (struct store_key){ CLONE_INO, 1 }, value, sizeof(value), &length), 0);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, (struct store_key){ CLONE_INO, 1 }, value, sizeof(value),
+					 &length),
+			 0);
 	ck_assert_int_eq(codec_new(BLOCK, 1, &codec), 0);
 	ck_assert_int_eq(codec_decode(codec, (struct store_key){ CLONE_INO, 1 }, value, length, got, NULL), 0);
 	codec_free(codec);
@@ -374,7 +376,7 @@ static void put_old(uint64_t block, uint8_t kind, const void *payload, uint32_t 
 	struct store_item item = { .key = { INO, block }, .value = value };
 
 	item.length_bytes = old_value(block, kind, payload, length, hash, value);
-	ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
 }
 
 /* Raw x and y, a pattern (whose value is as long as one that is away is now), and one that is away. */

@@ -43,7 +43,7 @@ static void setup(void)
 	config.arena_dir = arena_dir;
 	ck_assert_int_eq(tiering_new(&config, &engine), 0);
 	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &file), 0);
-	ck_assert_int_eq(work_get(engine_works(engine), &work), 0);
+	ck_assert_int_eq(work_get(engine_works(engine), STORE_DIRECT, &work), 0);
 	for (size_t i = 0; i < BLOCK; i++) {
 		old[i] = (uint8_t)(i / 64 * 7 + 1);
 		fresh[i] = (uint8_t)(i / 64 * 5 + 3);

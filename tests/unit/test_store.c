@@ -193,7 +193,7 @@ static void put_one(struct store_key key, uint64_t round, uint32_t len)
 	struct store_item item = { key, value, len };
 
 	fill(value, len, key, round);
-	ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
 }
 
 static void put_range(uint64_t ino, uint64_t first, uint64_t count, uint64_t round)
@@ -206,7 +206,7 @@ static void put_range(uint64_t ino, uint64_t first, uint64_t count, uint64_t rou
 		items[i] = (struct store_item){ { ino, first + i }, values + i * VALUE_BYTES, VALUE_BYTES };
 		fill(values + i * VALUE_BYTES, VALUE_BYTES, items[i].key, round);
 	}
-	ck_assert_int_eq(store->ops->put(store, items, count), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, items, count), 0);
 	free(items);
 	free(values);
 }
@@ -217,7 +217,7 @@ static void expect(struct store_key key, uint64_t round, uint32_t len)
 	size_t got_len = 0;
 
 	fill(want, len, key, round);
-	ck_assert_int_eq(store->ops->get(store, key, got, sizeof(got), &got_len), 0);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, key, got, sizeof(got), &got_len), 0);
 	ck_assert_uint_eq(got_len, len);
 	ck_assert_mem_eq(got, want, len);
 }
@@ -227,7 +227,7 @@ static void expect_none(struct store_key key)
 	uint8_t got[8];
 	size_t len = 77;
 
-	ck_assert_int_eq(store->ops->get(store, key, got, sizeof(got), &len), -ENOENT);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, key, got, sizeof(got), &len), -ENOENT);
 	ck_assert_uint_eq(len, 77);
 }
 
@@ -271,7 +271,7 @@ static uint64_t walk_count(uint64_t ino, uint64_t first, uint64_t count)
 {
 	struct seen seen = { .ino = ino };
 
-	ck_assert_int_eq(store->ops->walk(store, ino, first, count, see, &seen), 0);
+	ck_assert_int_eq(store->ops->walk(store, STORE_DIRECT, ino, first, count, see, &seen), 0);
 	return seen.count;
 }
 
@@ -301,10 +301,10 @@ START_TEST(get_into_a_small_buffer)
 	size_t len = 5;
 
 	put_one((struct store_key){ 1, 1 }, 1, 101);
-	ck_assert_int_eq(store->ops->get(store, (struct store_key){ 1, 1 }, buf, 100, &len), -ENOBUFS);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, (struct store_key){ 1, 1 }, buf, 100, &len), -ENOBUFS);
 	ck_assert_uint_eq(len, 5);
 	put_one((struct store_key){ 1, 1 }, 1, 100);
-	ck_assert_int_eq(store->ops->get(store, (struct store_key){ 1, 1 }, buf, 100, &len), 0);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, (struct store_key){ 1, 1 }, buf, 100, &len), 0);
 	ck_assert_uint_eq(len, 100);
 }
 END_TEST
@@ -318,10 +318,10 @@ START_TEST(batches_and_last_of_equal_keys)
 	put_range(1, 0, 1024, 7);
 	for (uint64_t block = 0; block < 1024; block += 17)
 		expect((struct store_key){ 1, block }, 7, VALUE_BYTES);
-	ck_assert_int_eq(store->ops->put(store, twice, 2), 0);
-	ck_assert_int_eq(store->ops->get(store, twice[0].key, buf, sizeof(buf), &len), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, twice, 2), 0);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, twice[0].key, buf, sizeof(buf), &len), 0);
 	ck_assert_uint_eq(len, 5);
-	ck_assert_int_eq(store->ops->put(store, NULL, 0), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, NULL, 0), 0);
 }
 END_TEST
 
@@ -343,10 +343,10 @@ START_TEST(walks_are_ordered_and_bounded)
 	ck_assert_uint_eq(walk_count(4, 0, UINT64_MAX), 0);
 
 	seen = (struct seen){ .ino = 1, .check_values = true, .round = 1 };
-	ck_assert_int_eq(store->ops->walk(store, 1, 0, 5000, see, &seen), 0);
+	ck_assert_int_eq(store->ops->walk(store, STORE_DIRECT, 1, 0, 5000, see, &seen), 0);
 	ck_assert_uint_eq(seen.count, 320);
 	seen = (struct seen){ .ino = 1, .stop_after = 5 };
-	ck_assert_int_eq(store->ops->walk(store, 1, 1010, 5000, see, &seen), 123);
+	ck_assert_int_eq(store->ops->walk(store, STORE_DIRECT, 1, 1010, 5000, see, &seen), 123);
 	ck_assert_uint_eq(seen.count, 5);
 	ck_assert_uint_eq(seen.last, 1014);
 }

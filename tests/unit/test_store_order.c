@@ -78,7 +78,7 @@ static void put_every(struct store *store, uint64_t stride, uint8_t fill)
 	for (uint64_t block = 0; block < BLOCKS; block += stride) {
 		struct store_item item = { { 3, block }, value, VALUE_BYTES };
 
-		ck_assert_int_eq(store->ops->put(store, &item, 1), 0);
+		ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
 	}
 }
 

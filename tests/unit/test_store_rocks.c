@@ -79,7 +79,7 @@ static int put(uint64_t first, uint64_t count, uint64_t stride, uint32_t round)
 		items[i] = (struct store_item){ { INO, first + i * stride }, values + i * VALUE_BYTES, VALUE_BYTES };
 		fill(values + i * VALUE_BYTES, items[i].key.block, round);
 	}
-	r = store->ops->put(store, items, count);
+	r = store->ops->put(store, STORE_DEMOTION, items, count);
 	free(items);
 	free(values);
 	return r;
@@ -89,7 +89,7 @@ static int get(uint64_t block, uint32_t round)
 {
 	uint8_t want[VALUE_BYTES], got[VALUE_BYTES];
 	size_t len;
-	int r = store->ops->get(store, (struct store_key){ INO, block }, got, sizeof(got), &len);
+	int r = store->ops->get(store, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got), &len);
 
 	if (r < 0)
 		return r;
@@ -249,7 +249,8 @@ static void *reader(void *arg)
 
 		state = state * UINT64_C(6364136223846793005) + 1;
 		block = (state >> 33) % 1000;
-		if (store->ops->get(store, (struct store_key){ INO, block }, got, sizeof(got), &len) != 0) {
+		if (store->ops->get(store, STORE_GUEST, (struct store_key){ INO, block }, got, sizeof(got), &len) !=
+		    0) {
 			wrong++;
 			continue;
 		}
@@ -277,7 +278,7 @@ static void *walker(void *arg)
 	while (!stop) {
 		uint64_t count = 0;
 
-		if (store->ops->walk(store, INO, 0, 1000, see_any, &count) != 0 || count != 1000)
+		if (store->ops->walk(store, STORE_DIRECT, INO, 0, 1000, see_any, &count) != 0 || count != 1000)
 			wrong++;
 	}
 	return NULL;
@@ -335,7 +336,7 @@ START_TEST(a_lost_file_is_damage_and_no_hole)
 	ck_assert_uint_ge(lost, 100);
 	ck_assert_uint_le(lost, 250);
 	ck_assert_uint_eq(figures().errors, lost);
-	ck_assert_int_eq(store->ops->walk(store, INO, 0, 1000, see_any, &seen), 0);
+	ck_assert_int_eq(store->ops->walk(store, STORE_DIRECT, INO, 0, 1000, see_any, &seen), 0);
 	ck_assert_uint_eq(seen, 1000 - lost); /* what cannot be read is left out */
 	ck_assert_int_eq(put(0, 1000, 1, 2), 0);
 	ck_assert_int_eq(get(0, 2), 0);
@@ -355,7 +356,7 @@ START_TEST(a_cut_file_loses_its_end_only)
 	ck_assert_int_eq(open_store(false), 0);
 	for (uint64_t block = 0; block < 100; block++)
 		ck_assert_int_eq(get(block, 1), block < 50 ? 0 : -EBADMSG);
-	ck_assert_int_eq(store->ops->walk(store, INO, 0, 1000, see_any, &seen), 0);
+	ck_assert_int_eq(store->ops->walk(store, STORE_DIRECT, INO, 0, 1000, see_any, &seen), 0);
 	ck_assert_uint_eq(seen, 50);
 }
 END_TEST
@@ -500,7 +501,7 @@ START_TEST(values_beyond_the_limit_are_refused)
 	static uint8_t big[32768];
 	struct store_item item = { { INO, 1 }, big, sizeof(big) };
 
-	ck_assert_int_eq(store->ops->put(store, &item, 1), -EINVAL);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), -EINVAL);
 }
 END_TEST
 

@@ -108,7 +108,7 @@ static void put(uint64_t ino, uint64_t first, uint64_t count)
 				 0);
 		items[i] = (struct store_item){ key, values + i * bound, (uint32_t)length };
 	}
-	ck_assert_int_eq(store->ops->put(store, items, count), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, items, count), 0);
 }
 
 static void removed(uint64_t ino, uint64_t first, uint64_t count)
@@ -184,11 +184,11 @@ static void check_file(uint64_t ino)
 	size_t length;
 	int r;
 
-	ck_assert_int_eq(store->ops->walk(store, ino, 0, BLOCKS, see, &seen), 0);
+	ck_assert_int_eq(store->ops->walk(store, STORE_DIRECT, ino, 0, BLOCKS, see, &seen), 0);
 	while (seen.next < seen.end)
 		ck_assert_uint_eq(want[ino][seen.next++], 0);
 	check_heads(ino, 0, BLOCKS, false);
-	r = store->ops->get(store, (struct store_key){ ino, block }, value, sizeof(value), &length);
+	r = store->ops->get(store, STORE_GUEST, (struct store_key){ ino, block }, value, sizeof(value), &length);
 	ck_assert_int_eq(r, want[ino][block] ? 0 : -ENOENT);
 	if (r == 0)
 		expect_block(ino, block, value, length);
@@ -348,15 +348,18 @@ START_TEST(of_another_block)
 	memset(want, 0, sizeof(want));
 	make_store(KIND_ROCKS);
 	put(1, 4, 1);
-	ck_assert_int_eq(store->ops->get(store, (struct store_key){ 1, 4 }, value, sizeof(value), &length), 0);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, (struct store_key){ 1, 4 }, value, sizeof(value), &length),
+			 0);
 	item.length_bytes = (uint32_t)length;
-	ck_assert_int_eq(store->ops->put(store, &item, 1), 0); /* what was never made for block 5 */
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0); /* what was never made for block 5 */
 	want[1][5] = want[1][4];
 	share(1, 2, 0, BLOCKS);
-	ck_assert_int_eq(store->ops->get(store, (struct store_key){ 2, 5 }, value, sizeof(value), &length), 0);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, (struct store_key){ 2, 5 }, value, sizeof(value), &length),
+			 0);
 	ck_assert_int_eq(codec_decode(codec, (struct store_key){ 2, 5 }, value, length, plain, NULL), -EBADMSG);
 	ck_assert_int_eq(codec_decode(codec, (struct store_key){ 1, 5 }, value, length, plain, NULL), -EBADMSG);
-	ck_assert_int_eq(store->ops->get(store, (struct store_key){ 2, 4 }, value, sizeof(value), &length), 0);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, (struct store_key){ 2, 4 }, value, sizeof(value), &length),
+			 0);
 	expect_block(2, 4, value, length);
 	free_store();
 }

@@ -132,7 +132,7 @@ static int try_put(struct store_key key, uint64_t version)
 	uint8_t value[VALUE_MAX];
 	struct store_item item = { key, value, value_of(key, version, value) };
 
-	return warm->ops->put(warm, &item, 1);
+	return warm->ops->put(warm, STORE_DEMOTION, &item, 1);
 }
 
 static void put(uint64_t block, uint64_t version)
@@ -144,7 +144,7 @@ static void expect_in(struct store *store, struct store_key key, uint64_t versio
 {
 	uint8_t want[VALUE_MAX], got[VALUE_MAX];
 	size_t length = 0;
-	int r = store->ops->get(store, key, got, sizeof(got), &length);
+	int r = store->ops->get(store, STORE_GUEST, key, got, sizeof(got), &length);
 
 	ck_assert_int_eq(r, version ? 0 : -ENOENT);
 	if (!version)
@@ -521,7 +521,7 @@ static void put_many(uint64_t *model, uint64_t first, uint64_t count, uint64_t v
 		items[i] = (struct store_item){ key, values[i], value_of(key, version, values[i]) };
 		model[key.block] = version;
 	}
-	ck_assert_int_eq(warm->ops->put(warm, items, count), 0);
+	ck_assert_int_eq(warm->ops->put(warm, STORE_DEMOTION, items, count), 0);
 }
 
 static void random_step(uint64_t *model, uint64_t version)
@@ -537,7 +537,7 @@ static void random_step(uint64_t *model, uint64_t version)
 		memset(model + first, 0, count * sizeof(*model));
 		break;
 	case 1:
-		ck_assert_int_eq(warm->ops->walk(warm, INO, first, count, see, &seen), 0);
+		ck_assert_int_eq(warm->ops->walk(warm, STORE_DIRECT, INO, first, count, see, &seen), 0);
 		break;
 	case 2:
 		if (version % 16 == 0)
@@ -571,7 +571,7 @@ START_TEST(random_changes)
 
 	for (uint64_t version = 1; version < 3000; version++)
 		random_step(model, version);
-	ck_assert_int_eq(warm->ops->walk(warm, INO, 0, UINT64_MAX, see, &seen), 0);
+	ck_assert_int_eq(warm->ops->walk(warm, STORE_DIRECT, INO, 0, UINT64_MAX, see, &seen), 0);
 	for (; seen.next < BLOCKS; seen.next++)
 		ck_assert_uint_eq(model[seen.next], 0);
 	ck_assert_uint_gt(moved + figures().warm_moved_blocks, 0);
