@@ -57,6 +57,20 @@ static struct ramfile_figures shown(const struct ramfile_figures *figures)
 
 #define BEFORE_MAPPING 2 /* figures, in the order of the format document */
 
+/* An object for each use of the store. */
+static json_t *traffic_object(const struct store_traffic *traffic)
+{
+	json_t *object = json_object();
+
+	for (int use = 0; use < STORE_USES; use++)
+		json_object_set_new(object, store_use_name((enum store_use)use),
+				    json_pack("{s:I, s:I, s:I, s:I}", "reads", (json_int_t)traffic[use].reads,
+					      "read_bytes", (json_int_t)traffic[use].read_bytes, "writes",
+					      (json_int_t)traffic[use].writes, "written_bytes",
+					      (json_int_t)traffic[use].written_bytes));
+	return object;
+}
+
 /* The keys of one RAM file or of a sum, in the order of the format document. NULL: no memory. */
 static json_t *figures_object(const char *path, const struct ramfile_figures *figures)
 {
@@ -68,6 +82,7 @@ static json_t *figures_object(const char *path, const struct ramfile_figures *fi
 	figures_json(&figures_of_file, &values, 0, BEFORE_MAPPING, object);
 	json_object_set_new(object, "mapping", json_string(mapping_name(figures)));
 	figures_json(&figures_of_file, &values, BEFORE_MAPPING, SIZE_MAX, object);
+	json_object_set_new(object, "traffic", traffic_object(figures->traffic));
 	return object;
 }
 
@@ -188,6 +203,7 @@ static json_t *store_object(struct store *store)
 		return object;
 	store->ops->figures(store, &figures);
 	figures_json(&figures_of_store, &figures, 0, SIZE_MAX, object);
+	json_object_set_new(object, "traffic", traffic_object(figures.traffic));
 	return object;
 }
 
@@ -247,6 +263,8 @@ static int stat_mount(struct control_request *request, json_t **ret)
 		if (!file_figures(request, listing.entries[i].ino, &figures)) {
 			figures = shown(&figures);
 			figures_add(&figures_of_file, &sum, &figures);
+			for (int use = 0; use < STORE_USES; use++)
+				store_traffic_add(&sum.traffic[use], &figures.traffic[use]);
 		}
 		if (!control_request_wanted(request))
 			err = -ECANCELED;

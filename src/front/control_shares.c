@@ -50,6 +50,11 @@ int control_shares_tell(struct control_request *request, const enum share_id *on
 	return err;
 }
 
+static void set_limit(json_t *object, const char *key, uint64_t value)
+{
+	json_object_set_new(object, key, value == SHARE_NONE ? json_null() : json_integer((json_int_t)value));
+}
+
 void control_shares_figures(const struct control_request *request, uint64_t ino, json_t *object)
 {
 	struct share share;
@@ -60,9 +65,12 @@ void control_shares_figures(const struct control_request *request, uint64_t ino,
 	min = share.value[SHARE_DRAM_MIN];
 	max = share.value[SHARE_DRAM_MAX];
 	json_object_set_new(object, "dram_min_bytes", json_integer(min == SHARE_NONE ? 0 : (json_int_t)min));
-	json_object_set_new(object, "dram_max_bytes", max == SHARE_NONE ? json_null() : json_integer((json_int_t)max));
+	set_limit(object, "dram_max_bytes", max);
 	json_object_set_new(object, "dram_weight",
 			    json_integer((json_int_t)or_fallback(SHARE_DRAM_WEIGHT, share.value[SHARE_DRAM_WEIGHT])));
+	set_limit(object, "cold_read_iops", share.value[SHARE_READ_IOPS]);
+	set_limit(object, "cold_read_bps", share.value[SHARE_READ_BPS]);
+	set_limit(object, "cold_write_bps", share.value[SHARE_WRITE_BPS]);
 }
 
 /* --- setting ----------------------------------------------------------------------------------------------------- */

@@ -57,6 +57,8 @@ static const struct figure of_file[] = {
 	  "Of them, those whose process keeps its address space locked" },
 	{ "longest_wait_ns", FIGURE_WORST, FIGURE_NS, FILE_OFFSET(longest_wait_ns), false,
 	  "How long the oldest of them has waited" },
+	{ "limit_waits", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(limit_waits), true,
+	  "Faults and calls that waited for a limit of the store" },
 };
 const struct figures figures_of_file = { of_file, COUNT_OF(of_file) };
 
@@ -98,6 +100,8 @@ static const struct figure of_store[] = {
 	{ "get_bytes", FIGURE_ALIKE, FIGURE_BYTES, STORE_OFFSET(get_bytes), true, "The same, compressed" },
 	{ "errors", FIGURE_ALIKE, FIGURE_COUNT, STORE_OFFSET(errors), true,
 	  "Calls that the disk or its lack of room failed" },
+	{ "index_written_bytes", FIGURE_ALIKE, FIGURE_BYTES, STORE_OFFSET(index_written_bytes), true,
+	  "Written by the database, to its log and its files" },
 	{ "full", FIGURE_ALIKE, FIGURE_FLAG, STORE_OFFSET(full), false, "The last write was refused for lack of room" },
 	{ "warm_limit_bytes", FIGURE_ALIKE, FIGURE_BYTES, STORE_OFFSET(warm_limit_bytes), false,
 	  "What the warm store may hold" },

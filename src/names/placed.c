@@ -40,6 +40,9 @@ static void put(struct ns *ns, struct tree_inode *inode)
 		.min_bytes = said(inode->share, SHARE_DRAM_MIN, 0),
 		.max_bytes = said(inode->share, SHARE_DRAM_MAX, UINT64_MAX),
 		.weight = (uint32_t)said(inode->share, SHARE_DRAM_WEIGHT, 0),
+		.per_s = { [FLOW_READ_OPS] = said(inode->share, SHARE_READ_IOPS, 0),
+			   [FLOW_READ_BYTES] = said(inode->share, SHARE_READ_BPS, 0),
+			   [FLOW_WRITE_BYTES] = said(inode->share, SHARE_WRITE_BPS, 0) },
 	};
 	const struct tree_inode *above = placed_in(ns, inode);
 

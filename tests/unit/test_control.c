@@ -545,7 +545,7 @@ START_TEST(test_shares_refused)
 	refused(stream, ino, "{\"dram.max\": \"12Q\"}", EINVAL, "dram.max: 12Q: not a value it can have");
 	refused(stream, ino, "{\"dram.max\": \"4K\"}", ERANGE, "dram.max: 4K: not a value it can have");
 	refused(stream, ino, "{\"dram.weight\": 7}", EINVAL, "dram.weight: its value is a string");
-	refused(stream, ino, "{\"cold.read_bps\": \"1G\"}", ENOENT, "cold.read_bps: no such share");
+	refused(stream, ino, "{\"disk.max\": \"1G\"}", ENOENT, "disk.max: no such share");
 	refused(stream, ino, "{}", EINVAL, "shares is an object with at least one key");
 	refused(stream, ino, "7", EINVAL, "shares is an object with at least one key");
 	refused(stream, ino, "{\"dram.max\": \"8M\"}", EINVAL, "dram.min: 16M is above dram.max, which is 8M");

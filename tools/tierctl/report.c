@@ -11,8 +11,10 @@
 #include "tierctl.h"
 
 /* The keys of a file's share, in the order of their columns. */
-static const char *const share_keys[] = { "dram_min_bytes", "dram_max_bytes", "dram_weight" };
+static const char *const share_keys[] = { "dram_min_bytes", "dram_max_bytes", "dram_weight",
+					  "cold_read_iops", "cold_read_bps",  "cold_write_bps" };
 #define SHARE_KEYS (sizeof(share_keys) / sizeof(share_keys[0]))
+#define SHARE_COLUMNS 3 /* those of DRAM */
 #define WEIGHT_DEFAULT 100
 
 static uint64_t number(const json_t *object, const char *key)
@@ -178,7 +180,7 @@ static bool share_says(const char *key, const json_t *value)
 {
 	if (!strcmp(key, "dram_min_bytes"))
 		return json_integer_value(value) != 0;
-	if (!strcmp(key, "dram_max_bytes"))
+	if (strcmp(key, "dram_weight") != 0)
 		return json_is_integer(value);
 	return json_is_integer(value) && json_integer_value(value) != WEIGHT_DEFAULT;
 }
@@ -193,7 +195,7 @@ static bool is_share_key(const char *key)
 
 static bool has_share(const json_t *file)
 {
-	for (size_t i = 0; i < SHARE_KEYS; i++)
+	for (size_t i = 0; i < SHARE_COLUMNS; i++)
 		if (share_says(share_keys[i], json_object_get(file, share_keys[i])))
 			return true;
 	return false;
@@ -201,7 +203,7 @@ static bool has_share(const json_t *file)
 
 static void add_share(struct table *table, const json_t *file)
 {
-	for (size_t i = 0; i < SHARE_KEYS; i++) {
+	for (size_t i = 0; i < SHARE_COLUMNS; i++) {
 		json_t *value = json_object_get(file, share_keys[i]);
 
 		if (!share_says(share_keys[i], value))
@@ -362,21 +364,61 @@ static int print_stages(json_t *stages, bool bytes)
 	return table_print(table);
 }
 
+/* What goes to the store and comes from it, by what it is for. Of the device it has whole pages. */
+static int print_traffic(const char *title, json_t *traffic, bool bytes)
+{
+	const struct table_column columns[] = {
+		{ title, false },   { "READS", true },   { "READ", true },
+		{ "WRITES", true }, { "WRITTEN", true }, { NULL, false },
+	};
+	struct table *table = table_new(columns, bytes);
+	const char *use;
+	json_t *figures;
+
+	if (!table)
+		return fail("output", "out of memory", NULL);
+	json_object_foreach(traffic, use, figures) {
+		table_row(table);
+		table_text(table, use);
+		table_number(table, number(figures, "reads"));
+		table_size(table, number(figures, "read_bytes"));
+		table_number(table, number(figures, "writes"));
+		table_size(table, number(figures, "written_bytes"));
+	}
+	putchar('\n');
+	return table_print(table);
+}
+
+/* Takes it out of the object. */
+static json_t *take_out(json_t *object, const char *key)
+{
+	json_t *value = json_incref(json_object_get(object, key));
+
+	json_object_del(object, key);
+	return value;
+}
+
 static int print_stat(json_t *object, bool bytes)
 {
 	static const struct table_column columns[] = { { "FIGURE", false }, { "VALUE", false }, { NULL, false } };
-	json_t *stages = json_incref(json_object_get(object, "fault_stages"));
+	json_t *stages = take_out(object, "fault_stages"), *traffic = take_out(object, "traffic");
+	json_t *device = take_out(json_object_get(object, "store"), "traffic");
 	struct table *table = table_new(columns, bytes);
 	int rc;
 
 	if (!table)
 		return fail("output", "out of memory", NULL);
-	json_object_del(object, "fault_stages");
 	add_values(table, "", object, bytes);
 	rc = table_print(table);
 	if (!rc && stages)
 		rc = print_stages(stages, bytes);
+	if (!rc && traffic)
+		rc = print_traffic("VALUES", traffic, bytes);
+	if (!rc && device)
+		rc = print_traffic("DEVICE", device, bytes);
 	json_decref(stages);
+	json_decref(traffic);
+	json_decref(device);
 	json_decref(object);
 	return rc;
 }
