@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from suite import cold, memory, move, neighbour, services, shares, store
+from suite import cold, limits, memory, move, neighbour, services, shares, store
 from suite.host import Host, Skip
 from suite.report import Report
 
@@ -43,6 +43,7 @@ class Plan:
     guest_mib, guest_s, guest_rounds = 256, 4, 1
     move, moves, move_rest_s, move_minute_s, move_patience_s = 512, 4, 3, 15, 60 # the guest in MiB
     shares, shares_s, shares_more_s = 192 * MIB, 10, 3
+    limits, limits_s, limits_rounds, limits_faults = 192 * MIB, 10, 3, 4000
     victim_hot, victim_cold, neighbour = 64 * MIB, 512 * MIB, 512 * MIB
     neighbour_rounds, neighbour_s, neighbour_settle_s = 2, 1.5, 0.5
 
@@ -87,6 +88,7 @@ class TinyPlan(Plan):
     demote, direct, direct_write, populated = 64 * MIB, 64 * MIB, 64 * MIB, 128 * MIB
     memcached, service_s = 320 * MIB, 1
     shares, shares_s, shares_more_s = 32 * MIB, 1, 1
+    limits, limits_s, limits_rounds, limits_faults = 32 * MIB, 1, 1, 500
     victim_hot, victim_cold, neighbour = 16 * MIB, 64 * MIB, 64 * MIB
     neighbour_rounds, neighbour_s, neighbour_settle_s = 1, 0.3, 0.1
 
@@ -101,7 +103,7 @@ QUICK_CASES = {
 FULL_CASES = {
     **QUICK_CASES, "zswap": cold.zswap, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,
     "memcached": services.memcached, "guest": services.guest, "plain": memory.plain,
-    "move": move.move, "move_after": move.move_after, "shares": shares.shares, "neighbour": neighbour.neighbour,
+    "move": move.move, "move_after": move.move_after, "shares": shares.shares, "neighbour": neighbour.neighbour, "limits": limits.limits,
 }
 
 
