@@ -1,7 +1,6 @@
 #include "engine/work.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,7 +8,7 @@
 
 void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level, const uint8_t secret[static MAC_KEY_BYTES])
 {
-	*pool = (struct work_pool){ .block_bytes = block_bytes, .level = level };
+	*pool = (struct work_pool){ .block_bytes = block_bytes, .level = level, .most_spares = 1 };
 	memcpy(pool->secret, secret, sizeof(pool->secret));
 	lock_init(&pool->lock, LOCK_RANK_WORK);
 }
@@ -27,11 +26,10 @@ static void work_free(struct work *work)
 	free(work);
 }
 
-static void batch_free(struct work_pool *pool, struct work_batch *batch)
+static void batch_free(struct work_batch *batch)
 {
 	if (!batch)
 		return;
-	atomic_fetch_sub(&pool->batch_bytes, batch->bytes);
 	free(batch->raw);
 	free(batch->values);
 	free(batch);
@@ -39,7 +37,12 @@ static void batch_free(struct work_pool *pool, struct work_batch *batch)
 
 void work_pool_fini(struct work_pool *pool)
 {
-	batch_free(pool, atomic_load(&pool->spare));
+	while (pool->spare) {
+		struct work_batch *batch = pool->spare;
+
+		pool->spare = batch->next;
+		batch_free(batch);
+	}
 	while (pool->idle) {
 		struct work *work = pool->idle;
 
@@ -115,38 +118,65 @@ void work_put(struct work_pool *pool, struct work *work)
 	lock_put(&pool->lock);
 }
 
-int work_batch_get(struct work_pool *pool, size_t blocks, struct work_batch **ret)
+static int batch_new(const struct work_pool *pool, size_t blocks, struct work_batch **ret)
 {
-	struct work_batch *batch = atomic_exchange(&pool->spare, NULL);
+	struct work_batch *batch = calloc(1, sizeof(*batch));
 
-	if (!batch) {
-		batch = calloc(1, sizeof(*batch));
-		if (!batch)
-			return -ENOMEM;
-		batch->bytes = blocks * (pool->block_bytes + codec_bound(pool->block_bytes));
-		atomic_fetch_add(&pool->batch_bytes, batch->bytes);
-		batch->raw = aligned_alloc(PAGE, blocks * pool->block_bytes);
-		batch->values = malloc(blocks * codec_bound(pool->block_bytes));
-		if (!batch->raw || !batch->values) {
-			batch_free(pool, batch);
-			return -ENOMEM;
-		}
+	if (!batch)
+		return -ENOMEM;
+	batch->bytes = blocks * (pool->block_bytes + codec_bound(pool->block_bytes));
+	batch->raw = aligned_alloc(PAGE, blocks * pool->block_bytes);
+	batch->values = malloc(blocks * codec_bound(pool->block_bytes));
+	if (!batch->raw || !batch->values) {
+		batch_free(batch);
+		return -ENOMEM;
 	}
 	*ret = batch;
 	return 0;
 }
 
+int work_batch_get(struct work_pool *pool, size_t blocks, struct work_batch **ret)
+{
+	int err;
+
+	lock_get(&pool->lock);
+	*ret = pool->spare;
+	if (*ret) {
+		pool->spare = (*ret)->next;
+		pool->spares--;
+	}
+	lock_put(&pool->lock);
+	if (*ret)
+		return 0;
+	err = batch_new(pool, blocks, ret);
+	if (err)
+		return err;
+	lock_get(&pool->lock);
+	pool->batch_bytes += (*ret)->bytes;
+	lock_put(&pool->lock);
+	return 0;
+}
+
 void work_batch_put(struct work_pool *pool, struct work_batch *batch)
 {
-	batch_free(pool, atomic_exchange(&pool->spare, batch));
+	if (!batch)
+		return;
+	lock_get(&pool->lock);
+	if (pool->spares < pool->most_spares) {
+		batch->next = pool->spare;
+		pool->spare = batch;
+		pool->spares++;
+		batch = NULL;
+	} else {
+		pool->batch_bytes -= batch->bytes;
+	}
+	lock_put(&pool->lock);
+	batch_free(batch);
 }
 
 uint64_t work_pool_bytes(struct work_pool *pool)
 {
-	uint64_t made;
+	LOCK_SCOPE(&pool->lock);
 
-	lock_get(&pool->lock);
-	made = pool->made;
-	lock_put(&pool->lock);
-	return made * (pool->block_bytes + codec_bound(pool->block_bytes)) + atomic_load(&pool->batch_bytes);
+	return pool->made * (pool->block_bytes + codec_bound(pool->block_bytes)) + pool->batch_bytes;
 }

@@ -29,6 +29,7 @@ struct work {
 
 /* What a batch of blocks is read to, and encoded to. */
 struct work_batch {
+	struct work_batch *next;
 	uint64_t bytes;
 	uint8_t *raw;    /* of each block block_bytes, page aligned */
 	uint8_t *values; /* of each block codec_bound() */
@@ -40,9 +41,11 @@ struct work_pool {
 	uint32_t block_bytes; /* immutable */
 	int level;            /* immutable, and so is the next */
 	uint8_t secret[MAC_KEY_BYTES];
-	uint64_t made;                      /* under lock: how many exist */
-	_Atomic uint64_t batch_bytes;       /* of all batches that exist */
-	_Atomic(struct work_batch *) spare; /* megabytes that each demotion would else get from the kernel */
+	uint64_t made;            /* under lock: how many exist */
+	uint64_t batch_bytes;     /* under lock: of all batches that exist */
+	struct work_batch *spare; /* under lock: megabytes that each demotion would else get from the kernel */
+	unsigned int spares;      /* under lock: how many */
+	unsigned int most_spares; /* immutable once the pool is used */
 };
 
 void work_pool_init(struct work_pool *pool, uint32_t block_bytes, int level,
@@ -53,7 +56,8 @@ int work_get(struct work_pool *pool, enum store_use use, struct work **ret); /* 
 int work_run(struct work *work);                                             /* makes work->run. -ENOMEM */
 int work_quick(struct work *work, uint32_t block_bytes);                     /* makes work->quick. -ENOMEM */
 void work_put(struct work_pool *pool, struct work *work);                    /* takes NULL */
-/* For so many blocks, each time the same number. One that is given back is kept for the next caller. -ENOMEM */
+/* For so many blocks, each time the same number. One that is given back is kept for the next caller, up to most_spares.
+ * -ENOMEM */
 int work_batch_get(struct work_pool *pool, size_t blocks, struct work_batch **ret);
 void work_batch_put(struct work_pool *pool, struct work_batch *batch); /* takes NULL */
 uint64_t work_pool_bytes(struct work_pool *pool);
