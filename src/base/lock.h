@@ -12,6 +12,7 @@ enum lock_rank {
 	LOCK_RANK_NAMESPACE = 1, /* names/names: inodes and directories */
 	LOCK_RANK_CONTROL,       /* front/control: connections and jobs */
 	LOCK_RANK_ATTACH,        /* map/attached: connections and mappings */
+	LOCK_RANK_RECLAIM,       /* policy/reclaim: what is demoted next */
 	LOCK_RANK_ENGINE,        /* engine/engine: list of RAM files */
 	LOCK_RANK_FILE,          /* engine/file: block table of one file; two are never held together */
 	LOCK_RANK_MAPPERS,       /* engine/file: the mappers of one file */

@@ -40,7 +40,7 @@
 #include "engine/partial.h"
 #include "engine/work.h"
 
-#define BATCH_BLOCKS 256
+#define BATCH_BLOCKS DEMOTE_BLOCKS
 /* Raw bytes of a batch: small enough that somebody who waits for room is served soon. */
 #define BATCH_BYTES (UINT64_C(2) << 20)
 #define READ_BYTES (128U << 10)
@@ -474,17 +474,22 @@ static int demote_batch(struct demotion *demotion, const uint32_t *block, size_t
 	return err;
 }
 
+size_t demote_at_once(const struct ramfile *file)
+{
+	size_t most = BATCH_BYTES / file->block_bytes;
+
+	return most < BATCH_BLOCKS ? most : BATCH_BLOCKS;
+}
+
 int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret)
 {
 	struct work_pool *works = engine_works(file->engine);
 	CLEANUP_FREE struct demotion *demotion = calloc(1, sizeof(*demotion));
 	struct work_batch *buffers = NULL;
-	size_t most = BATCH_BYTES / file->block_bytes;
+	size_t most = demote_at_once(file);
 	int err;
 
 	*ret = (struct demote_result){ 0 };
-	if (most > BATCH_BLOCKS)
-		most = BATCH_BLOCKS;
 	if (!demotion)
 		return -ENOMEM;
 	err = work_batch_get(works, most, &buffers);

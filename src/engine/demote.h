@@ -12,10 +12,15 @@
 
 struct ramfile;
 
+/* Of a batch, whatever the size of a block. */
+#define DEMOTE_BLOCKS 256
+
 struct demote_result {
 	uint64_t demoted, clean, aborted; /* blocks. clean: of those demoted, with a stored copy that would do */
 };
 
+/* Blocks of the file that one batch takes at the most: more are demoted one batch after the other. */
+size_t demote_at_once(const struct ramfile *file);
 /* Demotes the given resident blocks (ascending), those in use excepted. soon: to make room, so that some will come
  * back: what needs not be written is put into the nearer part of the store. */
 int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret);

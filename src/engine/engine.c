@@ -22,13 +22,25 @@ void engine_end_wait(struct engine *engine, enum engine_wait what)
 
 /* --- the list of files ----------------------------------------------------------------------------------- */
 
+static bool has_dram(struct ramfile *file)
+{
+	return atomic_load(&file->dram_blocks) || atomic_load(&file->cache.was_cached);
+}
+
+/* Under the lock. */
+static void end_visit(struct engine *engine, struct ramfile *file)
+{
+	if (--file->visits == 0)
+		pthread_cond_broadcast(&engine->unvisited);
+}
+
 static void each_file(struct engine *engine, bool resident, engine_file_fn *fn, void *arg)
 {
 	struct ramfile *file, *next;
 
 	lock_get(&engine->lock);
 	for (file = TAILQ_FIRST(&engine->files); file; file = next) {
-		if (resident && !atomic_load(&file->dram_blocks) && !atomic_load(&file->cache.was_cached)) {
+		if (resident && !has_dram(file)) {
 			next = TAILQ_NEXT(file, link);
 			continue;
 		}
@@ -37,10 +49,58 @@ static void each_file(struct engine *engine, bool resident, engine_file_fn *fn, 
 		fn(arg, file);
 		lock_get(&engine->lock);
 		next = TAILQ_NEXT(file, link);
-		if (--file->visits == 0)
-			pthread_cond_broadcast(&engine->unvisited);
+		end_visit(engine, file);
 	}
 	lock_put(&engine->lock);
+}
+
+void engine_visit(struct engine *engine, struct ramfile *file)
+{
+	LOCK_SCOPE(&engine->lock);
+
+	file->visits++;
+}
+
+void engine_leave(struct engine *engine, struct ramfile *file)
+{
+	LOCK_SCOPE(&engine->lock);
+
+	end_visit(engine, file);
+}
+
+/* Under the lock: the file, or the next one behind it up to the end, that has something in DRAM. */
+static struct ramfile *resident_from(struct ramfile *file)
+{
+	while (file && !has_dram(file))
+		file = TAILQ_NEXT(file, link);
+	if (file)
+		file->visits++;
+	return file;
+}
+
+struct ramfile *engine_resident_from(struct engine *engine, uint64_t ino)
+{
+	struct ramfile *file;
+
+	LOCK_SCOPE(&engine->lock);
+	TAILQ_FOREACH(file, &engine->files, link)
+		if (file->ino == ino)
+			break;
+	file = resident_from(file);
+	return file ? file : resident_from(TAILQ_FIRST(&engine->files));
+}
+
+struct ramfile *engine_resident_after(struct engine *engine, struct ramfile *file, bool *ret_round)
+{
+	struct ramfile *next;
+
+	LOCK_SCOPE(&engine->lock);
+	next = resident_from(TAILQ_NEXT(file, link));
+	*ret_round = !next;
+	if (!next)
+		next = resident_from(TAILQ_FIRST(&engine->files));
+	end_visit(engine, file);
+	return next;
 }
 
 void engine_each_file(struct engine *engine, engine_file_fn *fn, void *arg)
@@ -130,6 +190,8 @@ void engine_remove_file(struct engine *engine, struct ramfile *file)
 		TAILQ_REMOVE(&engine->files, file, link);
 	file->listed = false;
 	lock_put(&engine->lock);
+	if (atomic_exchange(&file->limit.bytes, UINT64_MAX) != UINT64_MAX)
+		atomic_fetch_sub(&engine->room.limited, 1);
 	lock_get(&file->lock);
 	atomic_fetch_sub(&engine->demand_bytes, file->demand_bytes);
 	file->demand_bytes = 0;
@@ -252,6 +314,13 @@ void engine_wake_demoter(struct engine *engine)
 {
 	engine->room.kicked = true;
 	pthread_cond_signal(&engine->room.wakeup);
+	engine_wake_reclaim(engine);
+}
+
+void engine_wake_reclaim(struct engine *engine)
+{
+	engine->room.calls++;
+	pthread_cond_signal(&engine->room.reclaim);
 }
 
 void engine_kick(struct engine *engine)

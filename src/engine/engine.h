@@ -51,7 +51,8 @@ struct engine_config {
 	uint8_t secret[MAC_KEY_BYTES]; /* of the pool: identities of content are made with it */
 	engine_holds_fn *holds; /* NULL: this host cannot tell, min_idle alone protects pinned pages; no huge pages */
 	void *holds_arg;
-	bool run_demoter; /* false: the caller (a test) calls demoter_step() itself */
+	bool run_demoter;      /* false: the caller (a test) calls demoter_step() itself */
+	unsigned int demoters; /* threads that demote at a time; 0: a processor each */
 };
 
 TAILQ_HEAD(file_list, ramfile);
@@ -86,8 +87,8 @@ struct engine {
 
 	_Atomic unsigned int waits[ENGINE_WAITS]; /* threads, by what they wait for */
 	_Atomic uint64_t scans, visited_blocks;
-	struct demoter *demoter; /* its thread's alone */
-	bool thread_runs;        /* immutable: there is a demoter's thread */
+	struct demoter *demoter; /* of policy/demoter.h */
+	bool thread_runs;        /* immutable: there are a scanner and who demotes */
 };
 
 /* --- the list of files --- */
@@ -97,6 +98,14 @@ typedef void engine_file_fn(void *arg, struct ramfile *file);
 void engine_each_file(struct engine *engine, engine_file_fn *fn, void *arg);
 /* The same, but for files that have nothing in DRAM now; those cost next to nothing, however large they are. */
 void engine_each_resident(struct engine *engine, engine_file_fn *fn, void *arg);
+/* A visit that lasts, of a file that the caller visits or uses otherwise: it stays until leave(). */
+void engine_visit(struct engine *engine, struct ramfile *file);
+void engine_leave(struct engine *engine, struct ramfile *file);
+/* Round the files that have something in DRAM: the one of that number, or one behind it. It is visited. NULL: there is
+ * none. */
+struct ramfile *engine_resident_from(struct engine *engine, uint64_t ino);
+/* Leaves that one, and visits the next one. *ret_round: it went on from the beginning. */
+struct ramfile *engine_resident_after(struct engine *engine, struct ramfile *file, bool *ret_round);
 /* All files together cannot use more than the budget. */
 bool engine_fits(struct engine *engine);
 /* Under the file's lock: its size has changed, or whether it is mapped plain. */
@@ -144,3 +153,5 @@ uint64_t engine_near_bytes(struct engine *engine);
 /* The demoter looks at everything again now. */
 void engine_kick(struct engine *engine);
 void engine_wake_demoter(struct engine *engine); /* the same under the lock of room.h */
+/* Under that lock: one of those that make room looks whether somebody is short. */
+void engine_wake_reclaim(struct engine *engine);

@@ -103,7 +103,7 @@ struct ramfile {
 
 	TAILQ_ENTRY(ramfile) link; /* under the engine's lock */
 	bool listed;               /* under the engine's lock */
-	unsigned int visits;       /* under the engine's lock: by the demoter, and by who sums; unload waits for 0 */
+	unsigned int visits;       /* under the engine's lock: by who scans, demotes or sums; unload waits for 0 */
 };
 
 /* Progress of a long call: returns false to cancel it. */

@@ -339,12 +339,20 @@ void flow_wait_fill(struct ramfile *file, uint64_t first, uint64_t count)
 
 bool flow_holds_back(struct ramfile *file)
 {
+	_Atomic uint64_t *held = &file->engine->flows.held_ns;
 	uint64_t at = write_due(file, true);
 
 	if (at <= clock_ns())
 		return false;
 	tenant_hold(file, at);
+	for (uint64_t first = atomic_load(held); at < first && !atomic_compare_exchange_weak(held, &first, at);)
+		;
 	return true;
+}
+
+uint64_t flow_next_held(struct engine *engine)
+{
+	return atomic_exchange(&engine->flows.held_ns, UINT64_MAX);
 }
 
 void flow_lift(struct engine *engine)
@@ -390,6 +398,7 @@ static void *tell_turns(void *arg)
 void flows_init(struct flows *flows)
 {
 	lock_cond_init(&flows->news);
+	atomic_init(&flows->held_ns, UINT64_MAX);
 }
 
 int flows_start(struct engine *engine)

@@ -42,9 +42,10 @@ struct flow {
 /* The engine's part. */
 struct flows {
 	_Atomic bool lifted;
-	pthread_t thread;    /* tells who serves faults that the turn of one has come */
-	bool thread_runs;    /* immutable */
-	pthread_cond_t news; /* with the lock of room.h, which guards the next two */
+	_Atomic uint64_t held_ns; /* flow_next_held() */
+	pthread_t thread;         /* tells who serves faults that the turn of one has come */
+	bool thread_runs;         /* immutable */
+	pthread_cond_t news;      /* with the lock of room.h, which guards the next two */
 	bool stopping;
 	uint64_t due_ns; /* the next turn of a fault that is parked; 0: none */
 };
@@ -84,6 +85,8 @@ void flow_end_write(struct ramfile *file, uint64_t bytes);
 void flow_wait_fill(struct ramfile *file, uint64_t first, uint64_t count);
 /* The demoter is to pass over the file: it has written as much as it may for now. */
 bool flow_holds_back(struct ramfile *file);
+/* When the first of those that were passed over since this was asked last may write again. UINT64_MAX: none was. */
+uint64_t flow_next_held(struct engine *engine);
 /* Under the lock of room.h: a fault was parked whose turn comes then. */
 void flow_wake_at(struct engine *engine, uint64_t due_ns);
 /* The mount ends: no limit holds any more, and who waits goes on. */

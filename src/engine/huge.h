@@ -14,7 +14,7 @@ struct ramfile;
 /* A file's part. */
 struct huge {
 	bool marked; /* under the file's lock: the arena may have huge pages, and says so to a later daemon */
-	uint64_t next_split_ns; /* the demoter's thread only */
+	uint64_t next_split_ns; /* the scanner's thread only */
 };
 
 /* Called with the lock held, the block a HOLE and reserved. True: the unit was filled, maybe by a huge page, and the

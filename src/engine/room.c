@@ -39,6 +39,7 @@ void room_set_limit(struct ramfile *file, uint64_t bytes)
 	if (bytes >= engine_dram_bytes(file->engine))
 		bytes = UINT64_MAX; /* the budget is less */
 	before = atomic_exchange(&file->limit.bytes, bytes);
+	atomic_fetch_add(&file->engine->room.limited, (before == UINT64_MAX) - (bytes == UINT64_MAX));
 	if (before == UINT64_MAX && bytes != UINT64_MAX)
 		log_info("file %llu: its mappers may have no more than %llu bytes of it in DRAM, by their memory "
 			 "cgroup or "
@@ -97,6 +98,7 @@ void room_init(struct room *room)
 {
 	lock_init(&room->lock, LOCK_RANK_BUDGET);
 	lock_cond_init(&room->wakeup);
+	lock_cond_init(&room->reclaim);
 	lock_cond_init(&room->freed);
 	lock_cond_init(&room->squeeze);
 	TAILQ_INIT(&room->parked);
@@ -111,6 +113,7 @@ void room_fini(struct room *room)
 		free(parked);
 	}
 	pthread_cond_destroy(&room->wakeup);
+	pthread_cond_destroy(&room->reclaim);
 	pthread_cond_destroy(&room->freed);
 	pthread_cond_destroy(&room->squeeze);
 	lock_fini(&room->lock);

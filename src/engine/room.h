@@ -38,7 +38,9 @@ struct room {
 	uint64_t writing_bytes;    /* under lock: write back that was let in and is not done */
 	uint64_t waiting_writes;   /* under lock: requests of it that were not */
 	bool write_told;           /* under lock: the log says that some wait */
-	pthread_cond_t wakeup;     /* with lock, of the demoter: kicked or stopping */
+	pthread_cond_t wakeup;     /* with lock, of the scanner: kicked or stopping */
+	pthread_cond_t reclaim;    /* with lock, of who makes room: called or stopping */
+	uint64_t calls;            /* under lock */
 	bool kicked, stopping;     /* under lock */
 	unsigned int waiters;      /* under lock: threads in room_wait() and room_wait_staged() */
 	unsigned int own_waiters;  /* under lock: the same, for whose file's tenant alone there is no room */
@@ -48,7 +50,8 @@ struct room {
 
 	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
 	_Atomic pid_t evictor_tid;
-	_Atomic bool pressed; /* the demoter was told that the reserve is used */
+	_Atomic uint64_t limited; /* files with a limit of their own */
+	_Atomic bool pressed;     /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults;
 };
 

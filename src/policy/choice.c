@@ -1,18 +1,16 @@
 /* policy/choice.c - see choice.h.
  *
  * A census counts the blocks of each class that may be demoted, over the files of a scope. From it follows the class
- * from which on there are enough of them, and a hand that goes round each file takes what it meets of those. What is
- * taken leaves the census; it is taken anew when it is old, or when nothing of it was found.
+ * from which on there are enough of them, and a hand that goes round all files, one after the other, takes what it
+ * meets of those. What is taken leaves the census; it is taken anew when it is old, or when nothing of it was found. So
+ * what it costs to find a batch does not grow with the number of files.
  *
  * Where no share says otherwise, age decides over all files. Where one does, a payer is looked for first, below him the
  * next, down to one below whom it does not matter who pays; he gives no more than makes him pay as much as the next.
  */
 #include "policy/choice.h"
 
-#include <errno.h>
-
 #include "base/clock.h"
-#include "engine/demote.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "policy/payer.h"
@@ -28,6 +26,7 @@
 /* In one step so many are tried; who had nothing to give is left out for so long. */
 #define PAYERS_TRIED 8
 #define PAYERS_OUT_NS (50 * NS_PER_MS)
+#define PAYERS_OUT_MOST_NS (500 * NS_PER_MS)
 /* If nobody gave for so long, what was promised is taken. */
 #define STUCK_NS (2 * NS_PER_S)
 
@@ -46,19 +45,19 @@ static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64
 	return filter;
 }
 
-static bool is_in(const struct scope *scope, struct ramfile *file)
+static bool is_in(const struct choice *choice, const struct scope *scope, struct ramfile *file)
 {
+	uint64_t now = clock_ns();
+
 	return (!scope->file || scope->file == file->ino) && tenant_covers(file->engine, scope->tenant, file) &&
+	       now >= file->rounds.out_until_ns && !going_is_late(&choice->going, file, now) &&
 	       flow_holds_back(file) == scope->held;
 }
 
-static void count_file(void *arg, struct ramfile *file)
+static void count_blocks(struct ramfile *file, struct census *census)
 {
-	struct census *census = arg;
 	struct heat_filter filter = { 0 };
 
-	if (!is_in(&census->scope, file))
-		return;
 	do {
 		LOCK_SCOPE(&file->lock);
 		filter = filter_of(file, filter.first + filter.count, census->min_idle_ns);
@@ -66,12 +65,26 @@ static void count_file(void *arg, struct ramfile *file)
 	} while (filter.count);
 }
 
-static void take_census(struct census *census, struct engine *engine)
+struct counting {
+	const struct choice *choice;
+	struct census *census;
+};
+
+static void count_file(void *arg, struct ramfile *file)
 {
+	const struct counting *counting = arg;
+
+	if (is_in(counting->choice, &counting->census->scope, file))
+		count_blocks(file, counting->census);
+}
+
+static void take_census(const struct choice *choice, struct census *census, struct engine *engine)
+{
+	struct counting counting = { .choice = choice, .census = census };
 	uint64_t began_ns = clock_ns(), cost_ns;
 
 	*census = (struct census){ .scope = census->scope, .min_idle_ns = engine_min_idle(engine) };
-	engine_each_resident(engine, count_file, census);
+	engine_each_resident(engine, count_file, &counting);
 	census->taken_ns = clock_ns();
 	cost_ns = census->taken_ns - began_ns;
 	census->lasts_ns = cost_ns * CENSUS_SHARE > CENSUS_NS ? cost_ns * CENSUS_SHARE : CENSUS_NS;
@@ -95,113 +108,134 @@ static struct census *find_census(struct choice *choice, const struct scope *sco
 	return oldest;
 }
 
-struct sweep {
-	struct choice *choice;
-	struct scope scope;
-	unsigned int lowest_class;
-	uint64_t wanted, picked, demoted;
-	int err;
-};
+/* --- the hand ------------------------------------------------------------------------------------------------ */
 
-/* Picks from the hand on, up to the end of the file at most, and moves the hand behind it. */
-static size_t pick_some(struct sweep *sweep, struct ramfile *file, uint64_t *visited)
+/* From the hand on, up to the end of the file at most; the hand moves behind what it took. Returns how many of them, 0
+ * at the end. */
+static size_t pick_in(struct ramfile *file, unsigned int lowest_class, size_t most, uint32_t *block)
 {
-	struct choice *choice = sweep->choice;
-	size_t max = sweep->wanted - sweep->picked, count = 0;
 	struct heat_filter filter;
+	size_t count = 0;
 
-	if (max > RUN_BLOCKS && atomic_load(&file->engine->tenants.limits))
-		max = RUN_BLOCKS; /* what may be written is looked at between them */
 	do {
 		size_t found;
 
 		LOCK_SCOPE(&file->lock);
 		filter = filter_of(file, file->rounds.hand, engine_min_idle(file->engine));
-		found = heat_pick(&file->heat, &file->blocks, &filter, sweep->lowest_class, choice->pick + count,
-				  max - count);
-		heat_leave(&file->heat, &file->blocks, choice->pick + count, found);
+		found = heat_pick(&file->heat, &file->blocks, &filter, lowest_class, block + count, most - count);
+		heat_leave(&file->heat, &file->blocks, block + count, found);
 		count += found;
-		*visited += filter.first + filter.count - file->rounds.hand;
 		file->rounds.hand = filter.first + filter.count;
-		if (count == max)
-			file->rounds.hand = choice->pick[count - 1] + 1U;
-	} while (count < max && filter.count);
-	if (!filter.count) {
+		if (count == most)
+			file->rounds.hand = block[count - 1] + 1U;
+	} while (count < most && filter.count);
+	if (!count)
 		file->rounds.hand = 0;
-		*visited += 1; /* an empty file has been gone through, too */
-	}
 	return count;
 }
 
-/* Once round the file at most. */
-static void sweep_file(void *arg, struct ramfile *file)
+/* The caller visits the file, until the end of what was chosen. */
+static bool choose(struct choice *choice, struct ramfile *file, unsigned int lowest_class, uint64_t needed,
+		   struct chosen *ret)
 {
-	struct sweep *sweep = arg;
-	uint64_t visited = 0, blocks;
+	size_t most = demote_at_once(file);
 
-	if (!is_in(&sweep->scope, file))
-		return;
-	lock_get(&file->lock);
-	blocks = file->blocks.count;
-	lock_put(&file->lock);
-	while (visited <= blocks && sweep->picked < sweep->wanted && !sweep->err &&
-	       flow_holds_back(file) == sweep->scope.held) {
-		struct demote_result result;
-		size_t count = pick_some(sweep, file, &visited);
-		int err;
-
-		if (!count)
-			continue;
-		err = demote_blocks(file, sweep->choice->pick, count, true, &result);
-		sweep->picked += count;
-		sweep->demoted += result.demoted;
-		if (err == -EBUSY) /* a process that is not back yet maps it */
-			return;
-		sweep->err = err;
-	}
+	ret->count = pick_in(file, lowest_class, needed < most ? needed : most, ret->block);
+	if (!ret->count)
+		return false;
+	ret->file = file;
+	ret->since_ns = clock_ns();
+	ret->going = going_begin(&choice->going, file, ret->count * file->block_bytes, ret->since_ns);
+	return true;
 }
 
-static uint64_t demote_some(struct choice *choice, struct engine *engine, struct census *census, uint64_t needed,
-			    int *ret_err)
+/* The file that the hand is in, visited. */
+static struct ramfile *at_hand(struct choice *choice, struct engine *engine)
 {
-	uint64_t most = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS, left;
-	struct sweep sweep = { .choice = choice, .scope = census->scope, .wanted = most };
+	struct ramfile *file = engine_resident_from(engine, choice->at_ino);
+	bool round;
 
-	sweep.lowest_class = heat_threshold(census->in_class, needed);
-	engine_each_resident(engine, sweep_file, &sweep);
+	if (file && choice->behind && file->ino == choice->at_ino)
+		file = engine_resident_after(engine, file, &round);
+	choice->behind = false;
+	return file;
+}
+
+/* Up to the end of the file, and then what lies before the hand. */
+static bool choose_round(struct choice *choice, struct ramfile *file, unsigned int lowest_class, uint64_t needed,
+			 struct chosen *ret)
+{
+	return choose(choice, file, lowest_class, needed, ret) || choose(choice, file, lowest_class, needed, ret);
+}
+
+/* Round all files of the scope, once. */
+static bool sweep(struct choice *choice, struct engine *engine, const struct scope *scope, unsigned int lowest_class,
+		  uint64_t needed, struct chosen *ret)
+{
+	struct ramfile *file = scope->file ? engine_resident_from(engine, scope->file) : at_hand(choice, engine);
+	uint64_t first = file ? file->ino : 0;
+	unsigned int rounds = 0;
+
+	if (file && scope->file && is_in(choice, scope, file) && choose_round(choice, file, lowest_class, needed, ret))
+		return true;
+	while (file && !scope->file) {
+		bool last = rounds && file->ino == first; /* for what lies before the hand */
+		bool round;
+
+		if (is_in(choice, scope, file) && choose(choice, file, lowest_class, needed, ret)) {
+			choice->at_ino = file->ino;
+			return true;
+		}
+		file = engine_resident_after(engine, file, &round);
+		rounds += round;
+		if (last || rounds > 1)
+			break;
+	}
+	if (file)
+		engine_leave(engine, file);
+	return false;
+}
+
+/* --- the oldest ones ------------------------------------------------------------------------------------------- */
+
+static bool take_counted(struct choice *choice, struct engine *engine, struct census *census, uint64_t needed,
+			 struct chosen *ret)
+{
+	unsigned int lowest = heat_threshold(census->in_class, needed);
+	bool found = sweep(choice, engine, &census->scope, lowest, needed, ret);
 	/* What was not found where all was gone through is not there any more. */
-	left = sweep.picked < most ? UINT64_MAX : sweep.picked;
-	for (unsigned int class = HEAT_CLASSES; class -- > sweep.lowest_class;) {
+	uint64_t left = found ? ret->count : UINT64_MAX;
+
+	for (unsigned int class = HEAT_CLASSES; class -- > lowest;) {
 		uint64_t gone = census->in_class[class] < left ? census->in_class[class] : left;
 
 		census->in_class[class] -= gone;
 		left -= gone;
 	}
-	*ret_err = sweep.err;
-	return sweep.demoted;
+	return found;
 }
 
-/* The oldest ones of the scope. */
-static int demote_oldest(struct choice *choice, struct engine *engine, const struct scope *scope, uint64_t needed,
-			 uint64_t *ret_demoted)
+static bool take_oldest(struct choice *choice, struct engine *engine, const struct scope *scope, uint64_t needed,
+			struct chosen *ret)
 {
 	struct census *census = find_census(choice, scope);
 	bool old = clock_ns() >= census->taken_ns + census->lasts_ns;
-	int err;
 
 	if (old)
-		take_census(census, engine);
-	*ret_demoted = demote_some(choice, engine, census, needed, &err);
-	if (*ret_demoted || err || old)
-		return err;
-	take_census(census, engine);
-	*ret_demoted = demote_some(choice, engine, census, needed, &err);
-	return err;
+		take_census(choice, census, engine);
+	if (take_counted(choice, engine, census, needed, ret))
+		return true;
+	if (old)
+		return false;
+	take_census(choice, census, engine);
+	return take_counted(choice, engine, census, needed, ret);
 }
+
+/* --- who pays -------------------------------------------------------------------------------------------------- */
 
 /* Goes down to who pays, of those that are not out. False: nobody does, and *scope is that below which nobody was
  * found. */
-static bool find_payer(struct engine *engine, const struct payers_out *out, struct scope *scope, uint64_t *needed)
+static bool find_payer(const struct choice *choice, struct engine *engine, struct scope *scope, uint64_t *needed)
 {
 	uint64_t block_bytes = engine->config.block_bytes;
 	struct payer payer;
@@ -209,7 +243,7 @@ static bool find_payer(struct engine *engine, const struct payers_out *out, stru
 	while (!scope->file && tenant_weighs(engine, scope->tenant)) {
 		uint64_t most, surplus;
 
-		if (!payer_find(engine, scope->tenant, out, &payer))
+		if (!payer_find(engine, scope->tenant, &choice->out, &choice->going, &payer))
 			return false;
 		most = payer.most_bytes / block_bytes;
 		surplus = (payer.surplus_bytes + block_bytes - 1) / block_bytes;
@@ -229,64 +263,80 @@ static bool find_payer(struct engine *engine, const struct payers_out *out, stru
 	return true;
 }
 
-int choice_demote_of(struct choice *choice, struct ramfile *file, uint64_t needed, uint64_t *ret_demoted)
-{
-	struct census census = { .min_idle_ns = engine_min_idle(file->engine) };
-	struct sweep sweep = { .choice = choice, .wanted = needed < CHOICE_BLOCKS ? needed : CHOICE_BLOCKS };
-
-	count_file(&census, file);
-	sweep.lowest_class = heat_threshold(census.in_class, needed);
-	sweep_file(&sweep, file);
-	*ret_demoted = sweep.demoted;
-	return sweep.err;
-}
-
 /* Of who pays. *ret_more: somebody else may have to. */
-static int demote_of_payer(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed,
-			   uint64_t *ret_demoted, bool *ret_more)
+static bool take_of_payer(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed,
+			  struct chosen *ret, bool *ret_more)
 {
 	struct scope scope = { .tenant = tenant };
-	uint64_t began_ns = clock_ns();
-	bool found = find_payer(engine, &choice->out, &scope, &needed);
+	uint64_t began_ns = clock_ns(), out_ns;
+	bool found = find_payer(choice, engine, &scope, &needed);
 	bool lower = scope.tenant != tenant || scope.file;
-	int err = 0;
 
-	if (found)
-		err = demote_oldest(choice, engine, &scope, needed, ret_demoted);
-	*ret_more = !err && !*ret_demoted && lower;
-	if (*ret_more) /* for longer than it takes to come back to the next one */
+	if (found && take_oldest(choice, engine, &scope, needed, ret))
+		return true;
+	*ret_more = lower;
+	/* For longer than it takes to come back to the next one; but if all are out, what was promised is taken. */
+	out_ns = PAYERS_OUT_NS + PAYERS_TRIED * 8 * (clock_ns() - began_ns);
+	if (lower)
 		payers_add(&choice->out, scope.file ? scope.file : scope.tenant,
-			   clock_ns() + PAYERS_OUT_NS + PAYERS_TRIED * 8 * (clock_ns() - began_ns));
-	return err;
+			   clock_ns() + (out_ns < PAYERS_OUT_MOST_NS ? out_ns : PAYERS_OUT_MOST_NS));
+	return false;
 }
 
-/* Nobody who has more than was promised gave anything. What was promised is taken if there is no room left, and nobody
- * has more: the budget, or the max of the tenant, is less than what was promised; or nobody could be served for long
- * otherwise: who has more may have pinned it. */
+/* Nobody who has more than was promised gave anything. What was promised is taken if there is no room left, none is
+ * coming, and nobody has more: the budget, or the max of the tenant, is less than what was promised; or nobody could be
+ * served for long otherwise: who has more may have pinned it. */
 static bool may_take_any(struct choice *choice, struct engine *engine, uint64_t tenant)
 {
-	uint64_t stuck_ns = tenant_gave(engine, tenant, false, clock_ns());
+	uint64_t now = clock_ns(), stuck_ns = tenant_gave(engine, tenant, false, now);
 
 	return tenant_weighs(engine, tenant) && tenant_is_full(engine, tenant) &&
-	       (!choice->out.count || stuck_ns >= STUCK_NS);
+	       !going_bytes(&choice->going, engine, tenant, 0, now) && (!choice->out.count || stuck_ns >= STUCK_NS);
 }
 
-int choice_demote(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed, uint64_t *ret_demoted)
+bool choice_take(struct choice *choice, struct engine *engine, uint64_t tenant, uint64_t needed, struct chosen *ret)
 {
 	const struct scope all = { .tenant = tenant }, held = { .tenant = tenant, .held = true };
-	bool more = true;
-	int err = 0;
+	bool more = true, found = false;
 
-	*ret_demoted = 0;
+	ret->own = false;
+	ret->tenant = tenant;
 	payers_forget(&choice->out, clock_ns());
-	for (int i = 0; i < PAYERS_TRIED && more && !err && !*ret_demoted; i++)
-		err = demote_of_payer(choice, engine, tenant, needed, ret_demoted, &more);
+	for (int i = 0; i < PAYERS_TRIED && more && !found; i++)
+		found = take_of_payer(choice, engine, tenant, needed, ret, &more);
 	/* Rather than have others wait, or break what was promised to them, who may not write does so and owes it. */
-	if (!err && !*ret_demoted && atomic_load(&engine->tenants.limits) && parked_of_others(engine))
-		err = demote_oldest(choice, engine, &held, needed < RUN_BLOCKS ? needed : RUN_BLOCKS, ret_demoted);
-	if (*ret_demoted)
-		tenant_gave(engine, tenant, true, clock_ns());
-	if (err || *ret_demoted || !may_take_any(choice, engine, tenant))
-		return err;
-	return demote_oldest(choice, engine, &all, needed, ret_demoted);
+	if (!found && atomic_load(&engine->tenants.limits) && parked_of_others(engine))
+		found = take_oldest(choice, engine, &held, needed, ret);
+	if (found || !may_take_any(choice, engine, tenant))
+		return found;
+	return take_oldest(choice, engine, &all, needed, ret);
+}
+
+bool choice_take_of(struct choice *choice, struct ramfile *file, uint64_t needed, struct chosen *ret)
+{
+	const struct scope scope = { .file = file->ino };
+	struct census census = { .min_idle_ns = engine_min_idle(file->engine) };
+	unsigned int lowest;
+
+	ret->own = true;
+	if (!is_in(choice, &scope, file))
+		return false;
+	count_blocks(file, &census);
+	lowest = heat_threshold(census.in_class, needed);
+	if (!choose_round(choice, file, lowest, needed, ret))
+		return false;
+	engine_visit(file->engine, file);
+	return true;
+}
+
+void choice_end(struct choice *choice, struct engine *engine, struct chosen *chosen, bool gave, uint64_t out_until_ns)
+{
+	if (gave && !chosen->own)
+		tenant_gave(engine, chosen->tenant, true, clock_ns());
+	if (chosen->going)
+		going_end(chosen->going);
+	if (out_until_ns) {
+		chosen->file->rounds.out_until_ns = out_until_ns;
+		choice->behind |= choice->at_ino == chosen->file->ino; /* the others have their turn first */
+	}
 }

@@ -1,26 +1,26 @@
-/* policy/demoter.h - the thread that scans what is due, and keeps a part of the budget free.
+/* policy/demoter.h - the thread that scans what is due, and those that make room (reclaim.h).
  *
- * Both for one thread at a time, without a lock.
+ * A scan waits for processes, a batch for the store; neither waits for the other. Where a test runs no threads, a turn
+ * is both, one after the other.
  */
 #pragma once
 
 #include <pthread.h>
 #include <stdint.h>
 
-#include "policy/choice.h"
+#include "policy/reclaim.h"
 
 struct engine;
 
-/* Of the demoter's thread, or of who calls demoter_step(). */
 struct demoter {
-	uint64_t retry_ns;      /* no demotion before */
-	uint64_t next_step_ns;  /* when something is due */
-	uint64_t rest_until_ns; /* nothing can be demoted, kicks or not */
-	struct choice choice;
-	pthread_t thread; /* if engine->thread_runs */
+	struct reclaim reclaim;
+	uint64_t next_step_ns; /* when something is due; the scanner's alone */
+	pthread_t scanner;     /* if it scans */
+	bool scans;
 };
 
-/* One turn of the demoter: scan what is due, demote what the budget asks for. */
+/* Starts the threads, and ends them. start: those of pthread_create(3). stop: if they were started. */
+int demoter_start(struct engine *engine);
+void demoter_stop(struct engine *engine);
+/* One turn: scan what is due, and, if no threads run, demote what is short. For one thread at a time. */
 void demoter_step(struct engine *engine);
-/* The demoter's thread; arg: the engine. */
-void *demoter_run(void *arg);

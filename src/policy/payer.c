@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 
@@ -9,6 +10,8 @@ struct search {
 	struct engine *engine;
 	uint64_t above;
 	const struct payers_out *out;
+	const struct going *going;
+	uint64_t now_ns;
 	bool found;
 	struct tenant_payer first;        /* pays least */
 	double first_price, second_price; /* second: of the next one; 0: there is none */
@@ -44,11 +47,15 @@ static void weigh(void *arg, struct ramfile *file)
 {
 	struct search *search = arg;
 	struct tenant_payer payer;
+	uint64_t gone;
 	double price;
 
 	if (!tenant_payer_of(search->engine, search->above, file, &payer) || is_out(search->out, payer.ino) ||
 	    (search->found && payer.ino == search->first.ino))
 		return;
+	gone = going_bytes(search->going, search->engine, payer.is_file ? 0 : payer.ino, payer.is_file ? payer.ino : 0,
+			   search->now_ns);
+	payer.used_bytes -= gone < payer.used_bytes ? gone : payer.used_bytes;
 	if (payer.used_bytes <= payer.min_bytes)
 		return;
 	price = payer.weight / (double)(payer.used_bytes - payer.min_bytes);
@@ -62,9 +69,10 @@ static void weigh(void *arg, struct ramfile *file)
 	}
 }
 
-bool payer_find(struct engine *engine, uint64_t above, const struct payers_out *out, struct payer *ret)
+bool payer_find(struct engine *engine, uint64_t above, const struct payers_out *out, const struct going *going,
+		struct payer *ret)
 {
-	struct search search = { .engine = engine, .above = above, .out = out };
+	struct search search = { .engine = engine, .above = above, .out = out, .going = going, .now_ns = clock_ns() };
 	uint64_t surplus, left;
 
 	engine_each_resident(engine, weigh, &search);

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "policy/going.h"
+
 struct engine;
 
 /* Payers that had nothing to give are left out for a while. */
@@ -36,5 +38,7 @@ struct payer {
 	uint64_t surplus_bytes; /* above its minimum */
 };
 
-/* above: number of the tenant below which somebody pays; 0: the mount. False: nobody has anything above his minimum. */
-bool payer_find(struct engine *engine, uint64_t above, const struct payers_out *out, struct payer *ret);
+/* above: number of the tenant below which somebody pays; 0: the mount. What is going is not had any more. False: nobody
+ * has anything above his minimum. */
+bool payer_find(struct engine *engine, uint64_t above, const struct payers_out *out, const struct going *going,
+		struct payer *ret);

@@ -1,5 +1,4 @@
-/* The rounds of one file: zap, wait, look; see mem/heat.h. Runs on the demoter's thread, in steps, between which room
- * is made if somebody needs some. */
+/* The rounds of one file: zap, wait, look; see mem/heat.h. Runs on the scanner's thread, in steps. */
 #include "policy/scan.h"
 
 #include <string.h>
@@ -20,6 +19,9 @@
 #define FIRST_MOST_NS (60 * NS_PER_S)
 /* To a round that is wanted for its zap alone: somebody waits for the answer. */
 #define PROOF_NS (20 * NS_PER_MS)
+
+#define QUICK_MIN_NS (20 * NS_PER_MS)
+#define QUICK_MAX_NS (1 * NS_PER_S)
 
 struct part {
 	uint64_t first, count, round;
@@ -167,9 +169,18 @@ static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct sca
 
 	LOCK_SCOPE(&file->lock);
 	pace_ns = round_ns(file, pace);
-	if (!file->rounds.zap_done) /* an agent has not answered; mappers_zapped() kicks the demoter */
+	if (!file->rounds.zap_done) /* an agent has not answered; mappers_zapped() kicks the scanner */
 		return now_ns + pace_ns;
 	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
+}
+
+uint64_t scan_quick_ns(struct engine *engine)
+{
+	uint64_t quick = engine_min_idle(engine) / 2;
+
+	if (quick < QUICK_MIN_NS)
+		return QUICK_MIN_NS;
+	return quick < QUICK_MAX_NS ? quick : QUICK_MAX_NS;
 }
 
 uint64_t scan_step(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace)

@@ -1,12 +1,13 @@
 /* policy/scan.h - the rounds of one file: zap, wait, look (mem/heat.h).
  *
- * scan_step() is for the demoter's thread alone, without a lock.
+ * scan_step() is for the scanner's thread alone, without a lock.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
 
+struct engine;
 struct ramfile;
 
 struct scan_pace {
@@ -15,6 +16,8 @@ struct scan_pace {
 	bool wanted;                /* somebody waits for room, or will soon, which costs more than any scan */
 };
 
+/* The pace under pressure: half of min_idle, within bounds. */
+uint64_t scan_quick_ns(struct engine *engine);
 /* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again. A
  * file of which nothing is in DRAM needs no call. */
 uint64_t scan_step(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);

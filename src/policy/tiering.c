@@ -57,6 +57,8 @@ int tiering_new(const struct engine_config *config, struct engine **ret)
 	tenants_init(&engine->tenants);
 	forget_init(&engine->forgetting);
 	flows_init(&engine->flows);
+	reclaim_init(&engine->demoter->reclaim, config->demoters);
+	engine->works.most_spares = engine->demoter->reclaim.most;
 	if (config->run_demoter)
 		err = crew_new(&engine->crew);
 	if (config->run_demoter && !err)
@@ -65,12 +67,8 @@ int tiering_new(const struct engine_config *config, struct engine **ret)
 		err = retry_new(fault_serve, true, &engine->retry);
 	if (config->run_demoter && !err)
 		err = flows_start(engine);
-	if (config->run_demoter && !err) {
-		err = -pthread_create(&engine->demoter->thread, NULL, demoter_run, engine);
-		if (!err)
-			pthread_setname_np(engine->demoter->thread, "tierfs-demoter");
-		engine->thread_runs = !err;
-	}
+	if (config->run_demoter && !err)
+		err = demoter_start(engine);
 	if (err) {
 		tiering_free(engine);
 		return err;
@@ -83,13 +81,7 @@ void tiering_free(struct engine *engine)
 {
 	if (!engine)
 		return;
-	if (engine->thread_runs) {
-		lock_get(&engine->room.lock);
-		engine->room.stopping = true;
-		pthread_cond_signal(&engine->room.wakeup);
-		lock_put(&engine->room.lock);
-		pthread_join(engine->demoter->thread, NULL);
-	}
+	demoter_stop(engine);
 	crew_free(engine->crew);
 	retry_free(engine->retry); /* it may ask for read-ahead */
 	ahead_free(engine->ahead);
@@ -99,6 +91,7 @@ void tiering_free(struct engine *engine)
 	room_fini(&engine->room);
 	pthread_cond_destroy(&engine->unvisited);
 	lock_fini(&engine->lock);
+	reclaim_fini(&engine->demoter->reclaim);
 	work_pool_fini(&engine->works);
 	free(engine);
 }

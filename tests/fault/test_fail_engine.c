@@ -691,14 +691,15 @@ static int turn_demoter(void)
 {
 	uint64_t limit = atomic_load(&engine->budget.limit_bytes);
 
-	atomic_store(&engine->budget.limit_bytes, 10 * BLOCK);
+	atomic_store(&engine->budget.limit_bytes, 8 * BLOCK);
 	for (int i = 0; process && i < 6; i++) { /* two generations, if all is zapped and looked at */
 		static const struct scan_pace pace = { .quick_ns = 1, .slow_ns = 1, .hurry = true, .wanted = true };
 
 		scan_step(file, clock_ns(), &pace);
 		process_run_agent(process);
 	}
-	engine->demoter->retry_ns = engine->demoter->rest_until_ns = 0;
+	engine->demoter->reclaim.retry_ns = engine->demoter->reclaim.rest_until_ns = 0;
+	file->rounds.out_until_ns = 0;
 	demoter_step(engine);
 	atomic_store(&engine->budget.limit_bytes, limit);
 	return 0; /* it answers to nobody */
