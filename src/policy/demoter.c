@@ -31,6 +31,9 @@ static void scan_file(void *arg, struct ramfile *file)
 
 	if (room_missing_of(file) || tenant_missing(file)) /* nobody else pays for it */
 		pace.hurry = pace.wanted = true;
+	/* Before anything has to be demoted: a huge page hides what of it is idle. */
+	if ((turn->near || pace.wanted) && huge_split_some(file, now))
+		turn->next_ns = now;
 	lock_get(&file->lock);
 	file_visit(file, now);
 	if (!file->blocks.cached)
@@ -48,18 +51,6 @@ static void scan_file(void *arg, struct ramfile *file)
 		file->rounds.next_ns = scan_step(file, now, &pace);
 	if (file->rounds.next_ns < turn->next_ns)
 		turn->next_ns = file->rounds.next_ns;
-}
-
-/* Before anything has to be demoted: a huge page hides what of it is idle. */
-static void split_file(void *arg, struct ramfile *file)
-{
-	struct turn *turn = arg;
-	uint64_t now = clock_ns();
-
-	if (!turn->near && !room_missing_of(file) && !tenant_missing(file))
-		return;
-	if (huge_split_some(file, now))
-		turn->next_ns = now;
 }
 
 /* Without threads: until the next scan is due, and by one batch in any case. */
@@ -80,7 +71,6 @@ void demoter_step(struct engine *engine)
 					.slow_ns = turn.near ? NEAR_NS : SLOW_NS,
 					.hurry = room_pressed(engine),
 					.wanted = room_wanted(engine) };
-	engine_each_resident(engine, split_file, &turn);
 	engine_each_resident(engine, scan_file, &turn);
 	if (!engine->thread_runs)
 		reclaim_here(engine, &turn.next_ns);
