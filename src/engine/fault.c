@@ -338,9 +338,10 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 
 /* Returns true when the fault was resolved here (and counts), false when it waits for somebody else. Drops the lock. */
 static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block, uint64_t offset, enum fault_kind kind,
-		    uint64_t arrived_ns)
+		    uint64_t arrived_ns, bool is_next)
 {
 	uint64_t turn_ns = 0, stored_bytes;
+	bool waits;
 
 	switch (blocks_state(&file->blocks, block)) {
 	case BLOCK_HOLE:
@@ -355,7 +356,9 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			turn_ns = flow_take_fault(file, stored_bytes);
 		if (!turn_ns && !atomic_load(&file->dram_blocks))
 			file_visit(file, clock_ns());
-		if (turn_ns || !file_reserve(file, 1, BUDGET_MUST)) {
+		/* Who waits already is not passed by. */
+		waits = turn_ns || (!is_next && atomic_load(&file->engine->room.queue));
+		if (waits || !file_reserve(file, 1, BUDGET_MUST)) {
 			lock_put(&file->lock);
 			if (stored_bytes && !turn_ns)
 				flow_return_fault(file, stored_bytes);
@@ -390,8 +393,8 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	return false;
 }
 
-void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
-		 uint64_t arrived_ns)
+static void serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
+		  uint64_t arrived_ns, bool is_next)
 {
 	uint64_t block = offset / file->block_bytes;
 
@@ -402,7 +405,7 @@ void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, e
 		mapper->ops->wake(mapper, offset, PAGE_BYTES); /* beyond the end: the kernel raises SIGBUS */
 		return;
 	}
-	if (resolve(file, mapper, block, offset, kind, arrived_ns))
+	if (resolve(file, mapper, block, offset, kind, arrived_ns, is_next))
 		hist_add(&file->faults, clock_ns() - arrived_ns);
 }
 
@@ -413,50 +416,25 @@ bool fault_favour(struct ramfile *file, uint64_t offset)
 	return offset < file->size_bytes && heat_favour(&file->blocks, offset / file->block_bytes);
 }
 
-/* Under the lock of room.h: its turn has come, or it waits for none. */
-static bool has_turn(struct engine *engine, const struct parked *parked)
+void fault_serve(struct ramfile *file, struct mapper *mapper, uint64_t offset, enum fault_kind kind,
+		 uint64_t arrived_ns)
 {
-	uint64_t due_ns = parked->for_turn ? flow_fault_due(parked->file) : 0;
-
-	if (due_ns <= clock_ns())
-		return true;
-	flow_wake_at(engine, due_ns);
-	return false;
+	serve(file, mapper, offset, kind, arrived_ns, false);
 }
 
 bool fault_resume(struct engine *engine)
 {
-	const struct ramfile *full = NULL, *early = NULL;
 	struct parked *parked;
 
 	if (budget_free(&engine->budget) < engine->config.block_bytes)
 		return false;
-	lock_get(&engine->room.lock);
-	TAILQ_FOREACH(parked, &engine->room.parked, link) {
-		/* One with many threads has many here. */
-		if (parked->file == full || (parked->for_turn && parked->file == early))
-			continue;
-		if (!has_turn(engine, parked))
-			early = parked->file;
-		else if (room_allows(parked->file, engine->config.block_bytes, BUDGET_MUST) &&
-			 tenant_allows(parked->file, engine->config.block_bytes))
-			break;
-		else
-			full = parked->file;
-	}
-	if (parked) {
-		TAILQ_REMOVE(&engine->room.parked, parked, link);
-		waits_end(parked->file, &parked->wait);
-		engine->room.parked_count--;
-		engine->room.parked_own -= parked->own;
-	}
-	lock_put(&engine->room.lock);
+	parked = parked_next(engine);
 	if (!parked)
 		return false;
 	if (!parked->for_turn)
 		stage_end(&engine->stages, STAGE_ROOM, parked->file->ino, parked->offset / engine->config.block_bytes,
 			  parked->arrived_ns);
-	fault_serve(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns);
+	serve(parked->file, parked->mapper, parked->offset, parked->kind, parked->arrived_ns, true);
 	mappers_drop(parked->file, parked->mapper);
 	free(parked);
 	return true;

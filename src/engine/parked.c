@@ -1,8 +1,10 @@
 /* Faults that found no room. They are a list in the engine; who takes one up again is in fault.c. */
 #include "engine/parked.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "engine/ahead.h"
 #include "engine/engine.h"
 #include "engine/file.h"
@@ -10,6 +12,8 @@
 #include "engine/retry.h"
 #include "engine/room.h"
 
+/* Files that are looked at for who is next. */
+#define LOOK_MOST 256U
 /* Of a file. Who makes more of them wait has threads that leave their faults alone. */
 #define PARKED_MAX 16384U
 
@@ -22,6 +26,79 @@ static bool waits_already(const struct engine *engine, const struct parked *fres
 		if (parked->mapper == fresh->mapper && parked->offset == fresh->offset && parked->kind == fresh->kind)
 			return true;
 	return false;
+}
+
+/* Under the lock of room.h. */
+static void count(struct engine *engine, const struct parked *parked, int by)
+{
+	engine->room.parked_count += (uint64_t)by;
+	if (parked->own)
+		engine->room.parked_own += (uint64_t)by;
+	else
+		atomic_fetch_add(&engine->room.queue, (uint64_t)by);
+}
+
+/* Under the lock of room.h. */
+static void take_out(struct engine *engine, struct parked *parked)
+{
+	TAILQ_REMOVE(&engine->room.parked, parked, link);
+	waits_end(parked->file, &parked->wait);
+	count(engine, parked, -1);
+}
+
+/* Under the lock of room.h: its turn has come, or it waits for none. */
+static bool has_turn(struct engine *engine, const struct parked *parked)
+{
+	uint64_t due_ns = parked->for_turn ? flow_fault_due(parked->file) : 0;
+
+	if (due_ns <= clock_ns())
+		return true;
+	flow_wake_at(engine, due_ns);
+	return false;
+}
+
+static bool has_room(struct engine *engine, struct ramfile *file)
+{
+	return room_allows(file, engine->config.block_bytes, BUDGET_MUST) &&
+	       tenant_allows(file, engine->config.block_bytes);
+}
+
+struct parked *parked_next(struct engine *engine)
+{
+	const struct ramfile *full = NULL, *early = NULL, *seen = NULL;
+	struct parked *parked, *best = NULL;
+	uint64_t least = UINT64_MAX, passed;
+	unsigned int looked = 0;
+
+	LOCK_SCOPE(&engine->room.lock);
+	TAILQ_FOREACH(parked, &engine->room.parked, link) {
+		struct ramfile *file = parked->file;
+
+		/* One with many threads has many here, and gives one at a time. */
+		if (file == full || file == seen || (parked->for_turn && file == early))
+			continue;
+		if (++looked > LOOK_MOST && best)
+			break;
+		if (!has_turn(engine, parked)) {
+			early = file;
+		} else if (!has_room(engine, file)) {
+			full = file;
+		} else {
+			passed = tenant_passed(file);
+			seen = file;
+			if (passed >= least)
+				continue;
+			least = passed;
+			best = parked;
+		}
+	}
+	if (!best)
+		return NULL;
+	if (least > engine->room.passed)
+		engine->room.passed = least;
+	tenant_pass(best->file, engine->room.passed);
+	take_out(engine, best);
+	return best;
 }
 
 /* Under the lock of room.h: somebody is told when it may go on. */
@@ -48,8 +125,7 @@ static void enqueue(struct engine *engine, struct parked *parked)
 	parked->own = limited || parked->for_turn || !tenant_allows(file, file->block_bytes);
 	waits_begin(file, &parked->wait, parked->own ? WAIT_LIMIT : WAIT_ROOM, parked->arrived_ns);
 	TAILQ_INSERT_TAIL(&engine->room.parked, parked, link);
-	engine->room.parked_count++;
-	engine->room.parked_own += parked->own;
+	count(engine, parked, 1);
 	tell(engine, parked, limited);
 }
 
@@ -111,11 +187,8 @@ void parked_forget(struct engine *engine, struct mapper *mapper)
 		next = TAILQ_NEXT(parked, link);
 		if (parked->mapper != mapper)
 			continue;
-		TAILQ_REMOVE(&engine->room.parked, parked, link);
-		waits_end(parked->file, &parked->wait);
+		take_out(engine, parked);
 		TAILQ_INSERT_TAIL(&gone, parked, link);
-		engine->room.parked_count--;
-		engine->room.parked_own -= parked->own;
 	}
 	lock_put(&engine->room.lock);
 	while ((parked = TAILQ_FIRST(&gone))) {

@@ -38,6 +38,9 @@ TAILQ_HEAD(parked_list, parked);
  * for it, or where very many wait, the toucher is woken to come again. offset: in the file; arrived_ns as of fault_serve(). */
 void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapper, uint64_t offset,
 		enum fault_kind kind, uint64_t arrived_ns, uint64_t turn_ns);
+/* The one to be taken up next, out of the list: of those for which there is room, or whose turn has come, one of whom
+ * has had least (tenant_passed()). NULL: none. The caller frees it, and drops the mapper. */
+struct parked *parked_next(struct engine *engine);
 /* Some that waits for room is of a file that the demoter does not pass over (flow.h). */
 bool parked_of_others(struct engine *engine);
 /* The mapper is leaving: its faults are forgotten, also those of read-ahead and of retries. */

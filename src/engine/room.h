@@ -35,6 +35,8 @@ struct room {
 	struct parked_list parked; /* under lock */
 	uint64_t parked_count;     /* under lock */
 	uint64_t parked_own;       /* under lock: of those, faults of a file that is at its own limit */
+	uint64_t passed;           /* under lock: what who was served last had had (tenant_passed()) */
+	_Atomic uint64_t queue;    /* parked_count without parked_own */
 	uint64_t writing_bytes;    /* under lock: write back that was let in and is not done */
 	uint64_t waiting_writes;   /* under lock: requests of it that were not */
 	bool write_told;           /* under lock: the log says that some wait */

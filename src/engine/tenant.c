@@ -14,6 +14,8 @@
 #define KEPT_MAX (UINT64_C(64) << 20)
 /* Who is asked less often than that for room is not stuck. */
 #define ASKED_NS (2 * NS_PER_S)
+/* Of a block, for a weight of 1. */
+#define TURN_COST (UINT64_C(1) << 20)
 
 uint64_t tenant_kept_of(uint64_t limit_bytes)
 {
@@ -387,6 +389,27 @@ uint64_t tenant_nearest(struct ramfile *file, uint32_t *ret_weight)
 	tenant = file->charge.tenant;
 	*ret_weight = tenant && tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT;
 	return tenant ? tenant->ino : 0;
+}
+
+uint64_t tenant_passed(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->engine->tenants.lock);
+
+	return file->charge.tenant ? file->charge.tenant->passed : file->charge.passed;
+}
+
+void tenant_pass(struct ramfile *file, uint64_t others)
+{
+	struct tenant *tenant;
+	uint64_t *passed, weight;
+
+	LOCK_SCOPE(&file->engine->tenants.lock);
+	tenant = file->charge.tenant;
+	passed = tenant ? &tenant->passed : &file->charge.passed;
+	weight = tenant && tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT;
+	if (*passed < others)
+		*passed = others;
+	*passed += TURN_COST / weight;
 }
 
 int tenant_used(struct engine *engine, uint64_t ino, uint64_t *ret_bytes)

@@ -62,6 +62,7 @@ struct tenant {
 	uint64_t used_bytes;
 	struct rate rate[FLOW_LIMITS];
 	uint64_t held_until_ns; /* tenant_hold() */
+	uint64_t passed;        /* tenant_passed() */
 	TAILQ_ENTRY(tenant) link;
 };
 
@@ -78,6 +79,7 @@ struct tenants {
 struct charge {
 	struct tenant *tenant; /* NULL: none */
 	uint64_t bytes;
+	uint64_t passed; /* tenant_passed(), of a file that is charged to none */
 };
 
 void tenants_init(struct tenants *tenants);
@@ -144,5 +146,10 @@ struct tenant_payer {
 bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file, struct tenant_payer *ret);
 /* The nearest tenant that the file is charged to, and its weight. 0: none. */
 uint64_t tenant_nearest(struct ramfile *file, uint32_t *ret_weight);
+/* Who waits for room gets it by turns: what the nearest tenant of the file has had so, or the file if there is none, by
+ * weight. Who has had least is next. */
+uint64_t tenant_passed(struct ramfile *file);
+/* It had a block more, and begins where the others are. */
+void tenant_pass(struct ramfile *file, uint64_t others);
 /* What is charged to it. -ENOENT: it is none. */
 int tenant_used(struct engine *engine, uint64_t ino, uint64_t *ret_bytes);

@@ -588,6 +588,68 @@ START_TEST(what_is_not_wanted_is_lent)
 }
 END_TEST
 
+/* --- who waits for room ------------------------------------------------------------------------------------------- */
+
+/* One has many threads that wait, and more that come; the other one has one. */
+START_TEST(who_has_had_less_is_next)
+{
+	struct guest many, one;
+	unsigned int served;
+
+	guest_new(&many, 10);
+	guest_new(&one, 11);
+	budget_force(&engine->budget, BUDGET_BLOCKS * BLOCK);
+	for (uint64_t block = 0; block < 64; block++)
+		ck_assert(!touch(&many, block));
+	ck_assert(!touch(&one, 0));
+	ck_assert_uint_eq(room_parked(engine), 65);
+	budget_release(&engine->budget, 3 * BLOCK);
+	/* There is room, and who comes now waits behind those who do. */
+	ck_assert(!touch(&many, 100));
+	for (served = 0; fault_resume(engine); served++)
+		ck_assert_uint_le(served, 3);
+	ck_assert_uint_eq(served, 3);
+	ck_assert_uint_eq(used(&one), 1);
+	ck_assert_uint_eq(used(&many), 2);
+	budget_release(&engine->budget, (BUDGET_BLOCKS - 3) * BLOCK);
+	while (fault_resume(engine))
+		;
+	ck_assert_uint_eq(room_parked(engine), 0);
+	ck_assert_uint_eq(used(&many), 65);
+	guest_free(&many);
+	guest_free(&one);
+}
+END_TEST
+
+START_TEST(room_is_given_by_weight)
+{
+	struct guest guest[2];
+	struct place place[2] = { { .tenant = &guest[0].tenant, .share = { 0, NO_MAX, 100, { 0 } } },
+				  { .tenant = &guest[1].tenant, .share = { 0, NO_MAX, 300, { 0 } } } };
+	struct tenant *of[2] = { &guest[0].tenant, &guest[1].tenant };
+
+	for (int i = 0; i < 2; i++)
+		guest_new(&guest[i], 10 + (uint64_t)i);
+	plant(place, 2, guest, of, 2);
+	budget_force(&engine->budget, BUDGET_BLOCKS * BLOCK);
+	for (uint64_t block = 0; block < 200; block++)
+		for (int i = 0; i < 2; i++)
+			ck_assert(!touch(&guest[i], block));
+	for (int i = 0; i < 80; i++) {
+		budget_release(&engine->budget, BLOCK);
+		ck_assert(fault_resume(engine));
+	}
+	ck_assert_uint_ge(used(&guest[0]), 19);
+	ck_assert_uint_le(used(&guest[0]), 21);
+	budget_release(&engine->budget, (BUDGET_BLOCKS - 80) * BLOCK);
+	while (fault_resume(engine))
+		;
+	fell(guest, 2);
+	for (int i = 0; i < 2; i++)
+		guest_free(&guest[i]);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("tenant");
@@ -605,6 +667,8 @@ int main(void)
 	tcase_add_test(tests, a_promise_gives_way_to_a_smaller_budget);
 	tcase_add_test(tests, payers_are_left_out_for_a_while);
 	tcase_add_test(tests, what_is_not_wanted_is_lent);
+	tcase_add_test(tests, who_has_had_less_is_next);
+	tcase_add_test(tests, room_is_given_by_weight);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }
