@@ -144,7 +144,7 @@ static void *signal_loop(void *arg)
 			fusedoor_unmount(d->fuse);
 		} else {
 			if (d->engine)
-				flow_lift(d->engine);
+				tiering_lift_limits(d->engine);
 			fusedoor_quit(d->fuse);
 		}
 	}
@@ -511,7 +511,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	plain_stop(d->plain); /* not before: who waits for the mount gets an error now */
 	wait_for_mappers(d);
 	if (d->engine)
-		flow_lift(d->engine);
+		tiering_lift_limits(d->engine);
 	if (asked_to_quit(d))
 		quit_now(d);
 	control_stop(d->control);

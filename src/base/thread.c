@@ -1,7 +1,9 @@
 #include "base/thread.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/sched/types.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,6 +31,28 @@ int thread_set_slice(uint64_t slice_ns)
 	if (err)
 		log_debug("a thread has no slice of its own");
 	return err;
+}
+
+#define URGENT_NICE (-10)
+
+void thread_set_urgent(void)
+{
+	if (setpriority(PRIO_PROCESS, (id_t)gettid(), URGENT_NICE) < 0)
+		log_debug("a thread has no priority of its own");
+	thread_set_slice(THREAD_SLICE_SHORT_NS);
+}
+
+#define CPUS_MAX 1024U
+#define MASK_BITS (sizeof(unsigned long) * CHAR_BIT)
+
+int thread_set_cpu(unsigned int cpu)
+{
+	unsigned long mask[CPUS_MAX / MASK_BITS] = { 0 };
+
+	if (cpu >= CPUS_MAX)
+		return -EINVAL;
+	mask[cpu / MASK_BITS] = 1UL << cpu % MASK_BITS;
+	return syscall(SYS_sched_setaffinity, 0, sizeof(mask), mask) < 0 ? -errno : 0;
 }
 
 int thread_slice(uint64_t *ret_ns)

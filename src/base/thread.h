@@ -16,5 +16,10 @@
 
 /* For the calling thread. 0 or -errno; what is refused costs time and nothing else. */
 int thread_set_slice(uint64_t slice_ns);
+/* For the calling thread, for which others wait: a short slice, and a nice value that gives it most of a processor that
+ * it shares. */
+void thread_set_urgent(void);
+/* The calling thread runs on that processor alone. 0 or -errno. */
+int thread_set_cpu(unsigned int cpu);
 /* What it has. Older kernels: 0. */
 int thread_slice(uint64_t *ret_ns);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/interrupt.h"
 #include "engine/mappers.h"
 
 _Static_assert(BLOCK_AWAY_BYTES == CODEC_HEADER_BYTES, "the block table knows such a value by its length");
@@ -16,20 +17,6 @@ _Static_assert(BLOCK_AWAY_BYTES == CODEC_HEADER_BYTES, "the block table knows su
 /* Calls of programs that wait, at the most. What a mapping needs is not counted: it may not fail, and FUSE has far more
  * workers. */
 #define THREADS_MAX 48
-
-static _Thread_local away_interrupted_fn *interrupted_fn;
-static _Thread_local void *interrupted_arg;
-
-void away_on_interrupt(away_interrupted_fn *fn, void *arg)
-{
-	interrupted_fn = fn;
-	interrupted_arg = arg;
-}
-
-bool away_interrupted(void)
-{
-	return interrupted_fn && interrupted_fn(interrupted_arg);
-}
 
 /* Under lock. */
 static void tell_all(struct away *away)
@@ -72,7 +59,7 @@ int away_wait_run(struct ramfile *file, uint64_t block, uint64_t last, enum away
 		err = -EREMOTE;
 	while (!err && block < file->blocks.count &&
 	       (blocks_passing(&file->blocks, block) || blocks_away(&file->blocks, block))) {
-		if (interrupted_fn && interrupted_fn(interrupted_arg)) {
+		if (interrupted()) {
 			err = -EINTR;
 			break;
 		}

@@ -28,12 +28,6 @@ int away_wanted(struct ramfile *file, uint64_t *supplier, uint64_t wait_ns, uint
 /* That supplier is gone. */
 void away_leave(struct ramfile *file, uint64_t supplier);
 
-/* Tells whether the request that the calling thread works on was given up; NULL: never. Its waits end with -EINTR then.
- */
-typedef bool away_interrupted_fn(void *arg);
-void away_on_interrupt(away_interrupted_fn *fn, void *arg);
-bool away_interrupted(void);
-
 /* --- inside the engine --- */
 
 #define AWAY_RING 256U
@@ -54,7 +48,7 @@ void away_want(struct ramfile *file, uint64_t block);
 
 enum away_for { AWAY_FOR_CALL, AWAY_FOR_FILL, AWAY_FOR_WRITE_BACK };
 
-/* Under lock, which is dropped meanwhile: waits until the block is at rest and not away. -EINTR (away_on_interrupt());
+/* Under lock, which is dropped meanwhile: waits until the block is at rest and not away. -EINTR (interrupt_on());
  * -EREMOTE: too many threads wait already for calls, which may fail; -EINVAL: the fill is to be refused now, see
  * cache_fill(). */
 int away_wait(struct ramfile *file, uint64_t block, enum away_for what);

@@ -40,7 +40,7 @@ static void each_file(struct engine *engine, bool resident, engine_file_fn *fn, 
 
 	lock_get(&engine->lock);
 	for (file = TAILQ_FIRST(&engine->files); file; file = next) {
-		if (resident && !has_dram(file)) {
+		if (file->leaving || (resident && !has_dram(file))) {
 			next = TAILQ_NEXT(file, link);
 			continue;
 		}
@@ -71,7 +71,7 @@ void engine_leave(struct engine *engine, struct ramfile *file)
 /* Under the lock: the file, or the next one behind it up to the end, that has something in DRAM. */
 static struct ramfile *resident_from(struct ramfile *file)
 {
-	while (file && !has_dram(file))
+	while (file && (file->leaving || !has_dram(file)))
 		file = TAILQ_NEXT(file, link);
 	if (file)
 		file->visits++;
@@ -184,6 +184,7 @@ int engine_pin(struct engine *engine, struct ramfile *file, uint64_t first, uint
 void engine_remove_file(struct engine *engine, struct ramfile *file)
 {
 	lock_get(&engine->lock);
+	file->leaving = true;
 	while (file->visits)
 		lock_wait(&engine->lock, &engine->unvisited);
 	if (file->listed)

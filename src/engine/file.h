@@ -102,7 +102,7 @@ struct ramfile {
 	struct waits waits;
 
 	TAILQ_ENTRY(ramfile) link; /* under the engine's lock */
-	bool listed;               /* under the engine's lock */
+	bool listed, leaving;      /* under the engine's lock: in the list; and nobody begins to visit it */
 	unsigned int visits;       /* under the engine's lock: by who scans, demotes or sums; unload waits for 0 */
 };
 

@@ -10,7 +10,7 @@
 #include <time.h>
 
 #include "base/clock.h"
-#include "engine/away.h"
+#include "engine/interrupt.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/rate.h"
@@ -24,8 +24,8 @@
 /* How often somebody who waits looks whether he still has to. */
 #define LOOK_NS (100 * NS_PER_MS)
 /* Calls that wait, of a file and of all, and fills: the threads that serve them are not without number. */
-#define WAITING_MAX 32U
-#define WAITING_ALL_MAX 512U
+#define WAITING_MAX 128U
+#define WAITING_ALL_MAX 1024U
 #define FILLS_MAX 256U
 
 /* --- calls of the store -------------------------------------------------------------------------------------- */
@@ -228,7 +228,7 @@ static int sleep_until(struct engine *engine, uint64_t until_ns, bool patient)
 	while ((now = clock_ns()) < until_ns && !is_lifted(engine)) {
 		uint64_t left = until_ns - now < LOOK_NS ? until_ns - now : LOOK_NS;
 
-		if (!patient && away_interrupted())
+		if (!patient && interrupted())
 			return -EINTR;
 		nanosleep(&(struct timespec){ .tv_nsec = (long)left }, NULL);
 	}
@@ -352,13 +352,17 @@ bool flow_holds_back(struct ramfile *file)
 
 uint64_t flow_next_held(struct engine *engine)
 {
-	return atomic_exchange(&engine->flows.held_ns, UINT64_MAX);
+	uint64_t first_ns = atomic_load(&engine->flows.held_ns);
+
+	/* Who is held still says so when he is looked at next. */
+	if (first_ns <= clock_ns() && atomic_compare_exchange_strong(&engine->flows.held_ns, &first_ns, UINT64_MAX))
+		return clock_ns();
+	return first_ns;
 }
 
 void flow_lift(struct engine *engine)
 {
 	atomic_store(&engine->flows.lifted, true);
-	room_look_again(engine);
 }
 
 /* --- faults whose turn comes ----------------------------------------------------------------------------------- */

@@ -75,7 +75,7 @@ bool flow_may_ahead(struct ramfile *file);
 void flow_take_read(struct ramfile *file, uint64_t values, uint64_t bytes);
 /* Takes the cold blocks of the range, if they may be read now. */
 bool flow_take_read_now(struct ramfile *file, uint64_t first, uint64_t count);
-/* Waits until they may, and takes them. -EINTR: the request was given up (away_on_interrupt()); -EUSERS: too many calls
+/* Waits until they may, and takes them. -EINTR: the request was given up (interrupt_on()); -EUSERS: too many calls
  * wait already. Whoever is patient gets neither. */
 int flow_wait_read(struct ramfile *file, uint64_t first, uint64_t count, bool patient);
 /* Waits until so many bytes, which are not compressed yet, may be written. Errors as above; 0: to be ended. */
@@ -85,9 +85,9 @@ void flow_end_write(struct ramfile *file, uint64_t bytes);
 void flow_wait_fill(struct ramfile *file, uint64_t first, uint64_t count);
 /* The demoter is to pass over the file: it has written as much as it may for now. */
 bool flow_holds_back(struct ramfile *file);
-/* When the first of those that were passed over since this was asked last may write again. UINT64_MAX: none was. */
+/* When the first of those that were passed over may write again. UINT64_MAX: none was. */
 uint64_t flow_next_held(struct engine *engine);
 /* Under the lock of room.h: a fault was parked whose turn comes then. */
 void flow_wake_at(struct engine *engine, uint64_t due_ns);
-/* The mount ends: no limit holds any more, and who waits goes on. */
+/* No limit holds any more. Calls that wait go on; for faults room_look_again() is to follow. */
 void flow_lift(struct engine *engine);

@@ -69,12 +69,14 @@ struct parked *parked_next(struct engine *engine)
 	struct parked *parked, *best = NULL;
 	uint64_t least = UINT64_MAX, passed;
 	unsigned int looked = 0;
+	bool more = false;
 
 	LOCK_SCOPE(&engine->room.lock);
 	TAILQ_FOREACH(parked, &engine->room.parked, link) {
 		struct ramfile *file = parked->file;
 
 		/* One with many threads has many here, and gives one at a time. */
+		more |= file == seen;
 		if (file == full || file == seen || (parked->for_turn && file == early))
 			continue;
 		if (++looked > LOOK_MOST && best)
@@ -85,6 +87,7 @@ struct parked *parked_next(struct engine *engine)
 			full = file;
 		} else {
 			passed = tenant_passed(file);
+			more |= best != NULL;
 			seen = file;
 			if (passed >= least)
 				continue;
@@ -98,6 +101,9 @@ struct parked *parked_next(struct engine *engine)
 		engine->room.passed = least;
 	tenant_pass(best->file, engine->room.passed);
 	take_out(engine, best);
+	/* The caller may be held up by the store, or by a process. */
+	if (more && engine->room.on_room)
+		engine->room.on_room(engine->room.on_room_arg);
 	return best;
 }
 
@@ -105,7 +111,12 @@ struct parked *parked_next(struct engine *engine)
 static void tell(struct engine *engine, const struct parked *parked, bool limited)
 {
 	if (parked->for_turn) {
-		flow_wake_at(engine, flow_fault_due(parked->file)); /* as it is now */
+		uint64_t due_ns = flow_fault_due(parked->file); /* as it is now */
+
+		if (due_ns > clock_ns())
+			flow_wake_at(engine, due_ns);
+		else if (engine->room.on_room)
+			engine->room.on_room(engine->room.on_room_arg);
 		return;
 	}
 	if (limited && engine->room.on_limit)

@@ -35,7 +35,8 @@ TAILQ_HEAD(parked_list, parked);
 
 /* The fault found no room: it waits, and the demoter is kicked; or, with turn_ns, its block may not be read before
  * then. A thread that was interrupted while it waits comes again: the same page of a mapper waits once. Without memory
- * for it, or where very many wait, the toucher is woken to come again. offset: in the file; arrived_ns as of fault_serve(). */
+ * for it, or where very many wait, the toucher is woken to come again. offset: in the file; arrived_ns: as of
+ * fault_serve(). */
 void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapper, uint64_t offset,
 		enum fault_kind kind, uint64_t arrived_ns, uint64_t turn_ns);
 /* The one to be taken up next, out of the list: of those for which there is room, or whose turn has come, one of whom

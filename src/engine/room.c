@@ -392,6 +392,13 @@ uint64_t room_waiting_writes(struct engine *engine)
 	return engine->room.waiting_writes;
 }
 
+bool room_own_wanted(struct engine *engine)
+{
+	LOCK_SCOPE(&engine->room.lock);
+
+	return engine->room.parked_own || engine->room.own_waiters;
+}
+
 bool room_wanted(struct engine *engine)
 {
 	if (less_free_than(engine, 4))

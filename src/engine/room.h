@@ -79,6 +79,8 @@ void room_on_limit(struct engine *engine, room_fn *fn, void *arg);
 bool room_pressed(struct engine *engine);
 /* Somebody waits, or will soon: of the reserve less than a quarter is left. */
 bool room_wanted(struct engine *engine);
+/* Somebody waits for a limit of his file's own, or of its tenant. */
+bool room_own_wanted(struct engine *engine);
 /* Faults that wait now, and requests of write back that do. */
 uint64_t room_parked(struct engine *engine);
 uint64_t room_waiting_writes(struct engine *engine);

@@ -391,6 +391,19 @@ uint64_t tenant_nearest(struct ramfile *file, uint32_t *ret_weight)
 	return tenant ? tenant->ino : 0;
 }
 
+uint64_t tenant_write_limit(struct ramfile *file)
+{
+	uint64_t ino = 0;
+
+	if (!atomic_load(&file->engine->tenants.limits))
+		return 0;
+	LOCK_SCOPE(&file->engine->tenants.lock);
+	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
+		if (tenant->share.per_s[FLOW_WRITE_BYTES])
+			ino = tenant->ino;
+	return ino;
+}
+
 uint64_t tenant_passed(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->engine->tenants.lock);

@@ -146,6 +146,8 @@ struct tenant_payer {
 bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file, struct tenant_payer *ret);
 /* The nearest tenant that the file is charged to, and its weight. 0: none. */
 uint64_t tenant_nearest(struct ramfile *file, uint32_t *ret_weight);
+/* The tenant above the file, or of it, whose limit of what is written is above all others. 0: none has one. */
+uint64_t tenant_write_limit(struct ramfile *file);
 /* Who waits for room gets it by turns: what the nearest tenant of the file has had so, or the file if there is none, by
  * weight. Who has had least is next. */
 uint64_t tenant_passed(struct ramfile *file);

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/interrupt.h"
 #include "engine/access.h"
 #include "engine/away.h"
 #include "engine/ramfile.h"
@@ -331,7 +332,7 @@ void access_serve(const struct access_config *config, int fd, uid_t uid, const a
 	struct timeval open_time = { .tv_sec = OPEN_SECONDS }, answer_time = { .tv_sec = ANSWER_SECONDS }, ever = { 0 };
 	int err;
 
-	away_on_interrupt(do_not_wait, NULL);
+	interrupt_on(do_not_wait, NULL);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &open_time, sizeof(open_time));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &answer_time, sizeof(answer_time));
 	err = serve_one(&conversation);
@@ -339,7 +340,7 @@ void access_serve(const struct access_config *config, int fd, uid_t uid, const a
 	while (!err && !atomic_load(stopping))
 		err = serve_one(&conversation);
 	fini(&conversation);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 }
 
 static void serve(void *arg, int fd, uid_t uid, const atomic_bool *stopping)

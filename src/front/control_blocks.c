@@ -4,7 +4,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
-#include "engine/away.h"
+#include "engine/interrupt.h"
 #include "engine/clone.h"
 #include "engine/engine.h"
 #include "engine/file.h"
@@ -72,9 +72,9 @@ static int on_range(struct control_request *request, range_fn *fn, json_t **ret)
 	if (err)
 		return err;
 	request->progress_ns = clock_ns();
-	away_on_interrupt(is_gone, request); /* also while it waits for a limit */
+	interrupt_on(is_gone, request); /* also while it waits for a limit */
 	err = fn(piece.file, piece.offset, piece.length, progress, request, &done);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 	ns_put(request->config->ns, request->ino);
 	if (err)
 		return err;
@@ -126,9 +126,9 @@ int control_blocks_clone(struct control_request *request, json_t **ret)
 	if (err)
 		return err;
 	request->progress_ns = clock_ns();
-	away_on_interrupt(is_gone, request);
+	interrupt_on(is_gone, request);
 	err = ns_clone(request->config->ns, request->ino, into, progress, request, &cloned);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 	if (err)
 		return explain_clone(request, err);
 	*ret = json_pack("{s:I, s:I, s:I}", "size_bytes", (json_int_t)cloned.size_bytes, "stored_bytes",

@@ -25,7 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/away.h"
+#include "engine/interrupt.h"
 #include "front/opener.h"
 #include "front/resent.h"
 
@@ -412,12 +412,12 @@ static void tfs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, 
 
 	if (size > IO_MAX)
 		size = IO_MAX; /* never asked for by the kernel; a shorter answer would be the end of file to it */
-	away_on_interrupt(fi->lock_owner == 0 ? was_killed : was_interrupted, req);
+	interrupt_on(fi->lock_owner == 0 ? was_killed : was_interrupted, req);
 	if (buf && fi->lock_owner == 0)
 		err = door_fill(door, ino, buf, size, (uint64_t)offset, &len);
 	else if (buf)
 		err = door_read(door, ino, fi->flags & O_DIRECT, buf, size, (uint64_t)offset, &len);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 	if (!err)
 		fuse_reply_buf(req, buf, len);
 	else
@@ -434,9 +434,9 @@ static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 	if (fi->writepage)
 		err = door_write_back(door, ino, data, size, (uint64_t)offset);
 	else {
-		away_on_interrupt(was_interrupted, req);
+		interrupt_on(was_interrupted, req);
 		err = door_write(door, ino, fi->flags & O_DIRECT, cached, data, size, (uint64_t)offset);
-		away_on_interrupt(NULL, NULL);
+		interrupt_on(NULL, NULL);
 	}
 	if (!err)
 		fuse_reply_write(req, size);
@@ -455,11 +455,11 @@ static void tfs_copy_file_range(fuse_req_t req, fuse_ino_t from, off_t from_offs
 	(void)from_fi;
 	(void)to_fi;
 	(void)flags;
-	away_on_interrupt(was_interrupted, req);
+	interrupt_on(was_interrupted, req);
 	if (buf)
 		err = door_copy(&door_of(req)->door, from, (uint64_t)from_offset, to, (uint64_t)to_offset, buf,
 				len < IO_MAX ? len : IO_MAX, &len);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 	if (!err)
 		fuse_reply_write(req, len);
 	else
@@ -472,9 +472,9 @@ static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_
 
 	(void)datasync;
 	(void)fi;
-	away_on_interrupt(was_killed, req);
+	interrupt_on(was_killed, req);
 	err = ns_fsync(door_of(req)->door.ns, ino);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 	reply_rc(req, err);
 }
 
@@ -483,9 +483,9 @@ static void tfs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset
 	int err;
 
 	(void)fi;
-	away_on_interrupt(was_interrupted, req);
+	interrupt_on(was_interrupted, req);
 	err = door_fallocate(&door_of(req)->door, ino, mode, (uint64_t)offset, (uint64_t)len);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 	reply_rc(req, err);
 }
 

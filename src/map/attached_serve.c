@@ -26,7 +26,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "engine/attach.h"
-#include "engine/away.h"
+#include "engine/interrupt.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/mappers.h"
@@ -384,9 +384,9 @@ static int do_discard(struct connection *connection, struct wire_packet *packet)
 					     "there is no mapping with this number");
 	if (offset % PAGE || length % PAGE || offset + length < offset)
 		return attached_answer_error(connection, packet->msg.seq, -EINVAL, "a discard must be whole pages");
-	away_on_interrupt(do_not_wait, NULL);
+	interrupt_on(do_not_wait, NULL);
 	err = ramfile_discard(link->mapping->file, offset, length);
-	away_on_interrupt(NULL, NULL);
+	interrupt_on(NULL, NULL);
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be discarded");
 	return answer_done(connection, packet->msg.seq, 0);

@@ -12,8 +12,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/queue.h>
-#include <sys/resource.h>
-#include <unistd.h>
 #include <uthash.h>
 
 #include "base/clock.h"
@@ -24,7 +22,6 @@
 #define TICK_NS (PEERS_LATE_NS / 2)
 #define LATE_BIT UINT64_C(1)
 #define ARMS_MAX 256U
-#define ARM_NICE (-10) /* as fault workers have it */
 /* Who needs more than this for a call is slow. */
 #define SLOW_NS (20 * NS_PER_MS)
 /* Slow calls of a process are refused when they have cost this much, which is forgiven at this rate. */
@@ -274,20 +271,13 @@ static void job_unref(struct job *job)
 	free(job);
 }
 
-/* A process would be blamed for what an arm waits for a processor. Its slice would be that of whoever raised it, and
- * the demoter's is as long as PEERS_LATE_NS. */
-static void settle_down(void)
-{
-	if (setpriority(PRIO_PROCESS, (id_t)gettid(), ARM_NICE) < 0)
-		log_debug("arms have no priority of their own");
-	thread_set_slice(THREAD_SLICE_SHORT_NS);
-}
-
 static void *arm_main(void *arg)
 {
 	struct peers *peers = arg;
 
-	settle_down();
+	/* A process would be blamed for what an arm waits for a processor. Its slice would be that of whoever raised
+	 * it, and the demoter's is as long as PEERS_LATE_NS. */
+	thread_set_urgent();
 	lock_get(&peers->lock);
 	while (!peers->stopping) {
 		struct job *job = TAILQ_FIRST(&peers->jobs);

@@ -2,12 +2,10 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
@@ -25,8 +23,6 @@
 #include "map/groups.h"
 #include "map/uffd.h"
 
-/* A thread waits for what a worker does, and it does little. */
-#define WORKER_NICE (-10)
 #define ID_ROOM 0          /* the eventfd that says: parked faults may go on, or stop */
 #define ID_MORE UINT64_MAX /* that of a set: somebody waits for a worker. Mapping ids are between them */
 /* Every event wakes a worker of each set, so there is a set for each processor only where they are few. */
@@ -67,6 +63,7 @@ struct worker {
 	struct map_table *table;
 	struct set *set;
 	pthread_t thread;
+	bool resuming; /* under lock of the table: it counts there */
 };
 
 struct map_table {
@@ -180,8 +177,7 @@ static _Thread_local struct {
 	bool armed;
 } serving;
 
-/* From here on the next event of the mapping wakes a worker of the set, or none does. One that is there already does at
- * once. */
+/* From here on the next event of the mapping, or one that is there already, wakes a worker of the set, or not. */
 static void arm(bool on)
 {
 	struct epoll_event event = { .events = on ? EPOLLIN | EPOLLONESHOT : 0, .data.u64 = serving.mapping->id };
@@ -267,9 +263,20 @@ static void serve_mapping(struct worker *worker, struct mapping *mapping, struct
 	end_turn(worker, mapping, unit, served, more, urgent);
 }
 
-/* Bounded as a tenant is: what was parked may all be of one. */
-static void serve_room(struct map_table *table)
+/* Under lock. */
+static bool end_resuming(struct worker *worker)
 {
+	bool was = worker->resuming;
+
+	worker->resuming = false;
+	worker->table->resuming -= was;
+	return was;
+}
+
+/* Bounded as a tenant is: what was parked may all be of one. */
+static void serve_room(struct worker *worker)
+{
+	struct map_table *table = worker->table;
 	uint64_t count;
 
 	if (read(table->room, &count, sizeof(count)) < 0)
@@ -281,6 +288,7 @@ static void serve_room(struct map_table *table)
 		return;
 	}
 	table->resuming++;
+	worker->resuming = true;
 	do {
 		table->resume_again = false;
 		lock_put(&table->lock);
@@ -288,7 +296,7 @@ static void serve_room(struct map_table *table)
 			;
 		lock_get(&table->lock);
 	} while (table->resume_again);
-	table->resuming--;
+	end_resuming(worker);
 	lock_put(&table->lock);
 }
 
@@ -371,26 +379,27 @@ static void work(struct worker *worker)
 	if (mapping)
 		serve_mapping(worker, mapping, unit);
 	if (room)
-		serve_room(table);
+		serve_room(worker);
 }
 
 /* A worker on the processor of the toucher, which sleeps now, begins at once: no other processor has to wake up. */
 static void settle_down(const struct worker *worker)
 {
-	cpu_set_t cpus;
-
-	if (setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE) < 0)
-		log_debug("fault workers have no priority of their own");
-	thread_set_slice(THREAD_SLICE_SHORT_NS);
-	if (worker->set->cpu < 0)
-		return;
-	CPU_ZERO(&cpus);
-	CPU_SET((size_t)worker->set->cpu, &cpus);
-	if (sched_setaffinity(0, sizeof(cpus), &cpus) < 0)
+	thread_set_urgent();
+	if (worker->set->cpu >= 0 && thread_set_cpu((unsigned int)worker->set->cpu))
 		log_debug("a fault worker may not run on processor %d alone", worker->set->cpu);
 }
 
 static int worker_start(struct map_table *table, struct set *set);
+
+static void on_room(void *arg)
+{
+	struct map_table *table = arg;
+	uint64_t one = 1;
+
+	if (write(table->room, &one, sizeof(one)) < 0)
+		log_debug("room for waiting faults was announced before");
+}
 
 /* A worker is late in a process, or is back. */
 static void on_late(void *arg, bool late)
@@ -400,6 +409,8 @@ static void on_late(void *arg, bool late)
 
 	LOCK_SCOPE(&table->lock);
 	table->late += late ? 1 : -1;
+	if (late && end_resuming(worker)) /* another one goes on with it */
+		on_room(table);
 	if ((int)table->workers - table->late < (int)table->wanted && !atomic_load(&table->stopping) &&
 	    worker_start(table, worker->set))
 		log_error("a fault worker that hangs cannot be replaced");
@@ -416,15 +427,6 @@ static void *worker_main(void *arg)
 	while (!atomic_load(&table->stopping))
 		work(worker);
 	return NULL;
-}
-
-static void on_room(void *arg)
-{
-	struct map_table *table = arg;
-	uint64_t one = 1;
-
-	if (write(table->room, &one, sizeof(one)) < 0)
-		log_debug("room for waiting faults was announced before");
 }
 
 /* Under lock. */

@@ -45,13 +45,21 @@ static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64
 	return filter;
 }
 
+/* What it writes is taken when it was written: one batch at a time of who has a limit. */
+static bool writes_now(const struct choice *choice, struct ramfile *file, uint64_t now_ns)
+{
+	uint64_t tenant = tenant_write_limit(file);
+
+	return tenant && going_bytes(&choice->going, file->engine, tenant, 0, now_ns);
+}
+
 static bool is_in(const struct choice *choice, const struct scope *scope, struct ramfile *file)
 {
 	uint64_t now = clock_ns();
 
 	return (!scope->file || scope->file == file->ino) && tenant_covers(file->engine, scope->tenant, file) &&
 	       now >= file->rounds.out_until_ns && !going_is_late(&choice->going, file, now) &&
-	       flow_holds_back(file) == scope->held;
+	       !writes_now(choice, file, now) && flow_holds_back(file) == scope->held;
 }
 
 static void count_blocks(struct ramfile *file, struct census *census)

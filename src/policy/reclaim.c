@@ -17,6 +17,8 @@
 /* After a store that refused a batch: for the file, and, if it refuses those of so many in a row, for all. */
 #define RETRY_NS (500 * NS_PER_MS)
 #define REFUSED_MOST 4
+/* Who gave nothing is left alone for no longer than that. */
+#define OUT_MOST_NS (500 * NS_PER_MS)
 /* Processors that are used at the most. */
 #define MOST_DEFAULT 8
 
@@ -64,7 +66,7 @@ static void choose_of_file(void *arg, struct ramfile *file)
 		return;
 	now = clock_ns();
 	going = going_bytes(&choice->going, turn->engine, 0, file->ino, now);
-	missing = without(missing, going);
+	missing = going && !room_own_wanted(turn->engine) ? 0 : without(missing, going);
 	if (missing && now >= file->rounds.rest_until_ns) {
 		turn->found = choice_take_of(choice, file, missing / file->block_bytes + 1, turn->chosen);
 		if (turn->found || going)
@@ -93,7 +95,7 @@ static bool choose_of_tenants(struct turn *turn)
 		uint64_t going = going_bytes(&choice->going, engine, ino, 0, began_ns);
 
 		missing = without(missing, going);
-		if (!missing)
+		if (!missing || (going && !room_own_wanted(engine)))
 			continue;
 		if (choice_take(choice, engine, ino, missing / engine->config.block_bytes + 1, turn->chosen))
 			return true;
@@ -148,8 +150,10 @@ static bool choose_any(struct reclaim *reclaim, struct turn *turn)
 		due_by(turn->due_ns, reclaim->retry_ns);
 		return false;
 	}
-	if (going_count(&reclaim->choice.going, false, clock_ns()) >= reclaim->most)
+	if (going_count(&reclaim->choice.going, false, clock_ns()) >= reclaim->most) {
+		due_by(turn->due_ns, clock_ns() + GOING_LATE_NS);
 		return false;
+	}
 	for (unsigned int i = 0; i < count; i++) {
 		unsigned int at = (reclaim->turn + i) % count;
 
@@ -158,6 +162,8 @@ static bool choose_any(struct reclaim *reclaim, struct turn *turn)
 		reclaim->turn = at + 1;
 		return true;
 	}
+	if (going_count(&reclaim->choice.going, false, clock_ns()))
+		due_by(turn->due_ns, clock_ns() + GOING_LATE_NS); /* that it is late nobody tells */
 	return false;
 }
 
@@ -174,16 +180,19 @@ static void call_another(struct engine *engine)
 /* Until when the file is left alone. */
 static uint64_t out_until(struct reclaim *reclaim, const struct chosen *chosen, int err, uint64_t demoted)
 {
-	uint64_t now = clock_ns();
+	uint64_t now = clock_ns(), rest_ns = rest_of(chosen->since_ns);
+	bool refused = err == -EIO || err == -ENOSPC;
 
 	if (demoted)
 		reclaim->refused = 0;
-	if (err && err != -EBUSY) { /* the store says why, once. Blocks stay resident, and it goes on by itself */
-		if (++reclaim->refused >= REFUSED_MOST)
-			reclaim->retry_ns = now + RETRY_NS;
-		return now + RETRY_NS;
+	/* The store says why, once. Blocks stay resident, and it goes on by itself. */
+	if (refused && ++reclaim->refused >= REFUSED_MOST) {
+		reclaim->retry_ns = now + RETRY_NS;
+		reclaim->refused = 0;
 	}
-	return demoted ? 0 : rest_of(chosen->since_ns);
+	if (err && err != -EBUSY)
+		return now + RETRY_NS;
+	return demoted ? 0 : rest_ns < now + OUT_MOST_NS ? rest_ns : now + OUT_MOST_NS;
 }
 
 bool reclaim_some(struct engine *engine, uint64_t *due_ns)

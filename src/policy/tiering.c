@@ -103,6 +103,12 @@ void tiering_ahead_late(struct engine *engine, bool late)
 	ahead_late(engine->ahead, late);
 }
 
+void tiering_lift_limits(struct engine *engine)
+{
+	flow_lift(engine);
+	room_look_again(engine);
+}
+
 int tiering_set_min_idle(struct engine *engine, uint64_t ns)
 {
 	if (ns > 3600 * NS_PER_S)

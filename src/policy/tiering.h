@@ -35,5 +35,7 @@ void tiering_figures(struct engine *engine, struct tiering_figures *ret);
 
 /* Settings that may change while mounted. -EINVAL: out of range. dram: the budget. */
 int tiering_set_dram(struct engine *engine, uint64_t bytes);
+/* The mount ends: who waits for a limit of what goes to the store goes on. */
+void tiering_lift_limits(struct engine *engine);
 /* Given explicitly, it is what protects pages that are referenced and not pinned. */
 int tiering_set_min_idle(struct engine *engine, uint64_t ns);

@@ -67,9 +67,9 @@ for use in guest ahead direct demotion; do
 done
 
 note "a limit of a directory: who reads its file waits, who reads another one does not"
-tierctl set "$T/mnt/slow" cold.read_iops=500 cold.write_bps=1M >/dev/null || fail "set"
-assert_eq "$(tierctl get "$T/mnt/slow/vm" cold.read_iops cold.write_bps | tr '\n' ' ')" "cold.read_iops=500 cold.write_bps=1M "
-assert_eq "$(stat_of "$T/mnt/slow/vm" cold_read_iops)" 500 cold_read_iops
+tierctl set "$T/mnt/slow" cold.read_iops=200 cold.write_bps=1M >/dev/null || fail "set"
+assert_eq "$(tierctl get "$T/mnt/slow/vm" cold.read_iops cold.write_bps | tr '\n' ' ')" "cold.read_iops=200 cold.write_bps=1M "
+assert_eq "$(stat_of "$T/mnt/slow/vm" cold_read_iops)" 200 cold_read_iops
 assert_eq "$(stat_of "$T/mnt/free" cold_read_iops)" null cold_read_iops
 start_process "$T/dd.log" dd if="$T/mnt/slow/vm" of="$T/slow.read" bs=1M iflag=direct status=none
 slow_pid=$started_pid
@@ -92,7 +92,7 @@ wait "$user_pid" || fail "exit $? ($(tail -n 3 "$T/user.log"))"
 
 note "who is limited and goes, and a limit over the end of a mount"
 tierctl demote "$T/mnt/slow/vm" >/dev/null || fail "demote"
-tierctl set "$T/mnt/slow" cold.read_iops=10 cold.write_bps=64K >/dev/null || fail "set"
+tierctl set "$T/mnt/slow" cold.read_iops=10 cold.write_bps=1M >/dev/null || fail "set"
 start_process "$T/dd.log" dd if="$T/mnt/slow/vm" of=/dev/null bs=1M iflag=direct status=none
 wait_for 30 more_wait "$(waits "$T/mnt/slow/vm")" || fail "nobody waited for the limit"
 kill -KILL "$started_pid"

@@ -17,6 +17,7 @@
 #include "engine/cache.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/interrupt.h"
 #include "engine/load.h"
 #include "engine/ramfile.h"
 #include "engine/read.h"
@@ -164,7 +165,7 @@ static void *call_main(void *arg)
 	struct call *call = arg;
 	size_t length;
 
-	away_on_interrupt(was_interrupted, call);
+	interrupt_on(was_interrupted, call);
 	switch (call->kind) {
 	case CALL_READ:
 		call->err = ramfile_read(file, call->data, call->length, call->offset, &length);
