@@ -17,6 +17,9 @@
 
 /* For demotion is 1/2 of what may be written, before others; the rest goes in turns. */
 #define DEMOTION_PART 2
+/* So long after a fault more of them are expected; who reads much reads so many blocks at once then. */
+#define GUESTS_NS (10 * NS_PER_MS)
+#define SHORT_WALK 4U
 /* A turn is named if it comes within so long. */
 #define TURN_NS (100 * NS_PER_MS)
 /* A fill holds a page locked in the kernel: it waits no longer than that, and what comes after it the longer. */
@@ -38,7 +41,11 @@ static void count_read(struct ramfile *file, enum store_use use, uint64_t bytes)
 int flow_get(struct ramfile *file, enum store_use use, uint64_t block, void *buf, size_t cap, size_t *ret_len)
 {
 	struct store *store = engine_store(file->engine);
-	int err = store->ops->get(store, use, (struct store_key){ file->ino, block }, buf, cap, ret_len);
+	int err;
+
+	if (use == STORE_GUEST)
+		atomic_store_explicit(&file->engine->flows.guest_ns, clock_ns(), memory_order_relaxed);
+	err = store->ops->get(store, use, (struct store_key){ file->ino, block }, buf, cap, ret_len);
 
 	if (!err)
 		count_read(file, use, *ret_len);
@@ -60,12 +67,27 @@ static int count_value(void *arg, struct store_key key, const void *value, uint3
 	return counted->fn(counted->arg, key, value, length_bytes);
 }
 
+/* Faults come: the disk's queue shall be short. */
+static bool guests_read(struct engine *engine)
+{
+	uint64_t guest_ns = atomic_load_explicit(&engine->flows.guest_ns, memory_order_relaxed);
+
+	return clock_ns() < guest_ns + GUESTS_NS;
+}
+
 int flow_walk(struct ramfile *file, enum store_use use, uint64_t first, uint64_t count, store_walk_fn *fn, void *arg)
 {
 	struct store *store = engine_store(file->engine);
 	struct counted counted = { .file = file, .use = use, .fn = fn, .arg = arg };
+	uint64_t piece;
+	int err = 0;
 
-	return store->ops->walk(store, use, file->ino, first, count, count_value, &counted);
+	for (uint64_t done = 0; !err && done < count; done += piece) {
+		piece = use == STORE_DIRECT && guests_read(file->engine) && count - done > SHORT_WALK ? SHORT_WALK
+												      : count - done;
+		err = store->ops->walk(store, use, file->ino, first + done, piece, count_value, &counted);
+	}
+	return err;
 }
 
 /* --- clocks -------------------------------------------------------------------------------------------------- */

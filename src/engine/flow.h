@@ -42,10 +42,11 @@ struct flow {
 /* The engine's part. */
 struct flows {
 	_Atomic bool lifted;
-	_Atomic uint64_t held_ns; /* flow_next_held() */
-	pthread_t thread;         /* tells who serves faults that the turn of one has come */
-	bool thread_runs;         /* immutable */
-	pthread_cond_t news;      /* with the lock of room.h, which guards the next two */
+	_Atomic uint64_t held_ns;  /* flow_next_held() */
+	_Atomic uint64_t guest_ns; /* when a fault read from the store last */
+	pthread_t thread;          /* tells who serves faults that the turn of one has come */
+	bool thread_runs;          /* immutable */
+	pthread_cond_t news;       /* with the lock of room.h, which guards the next two */
 	bool stopping;
 	uint64_t due_ns; /* the next turn of a fault that is parked; 0: none */
 };

@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "engine/interrupt.h"
 #include "engine/access.h"
 #include "engine/away.h"
@@ -332,6 +333,7 @@ void access_serve(const struct access_config *config, int fd, uid_t uid, const a
 	struct timeval open_time = { .tv_sec = OPEN_SECONDS }, answer_time = { .tv_sec = ANSWER_SECONDS }, ever = { 0 };
 	int err;
 
+	thread_set_slice(THREAD_SLICE_LONG_NS); /* a machine that moves works meanwhile */
 	interrupt_on(do_not_wait, NULL);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &open_time, sizeof(open_time));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &answer_time, sizeof(answer_time));
