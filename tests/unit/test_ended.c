@@ -8,6 +8,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -74,6 +75,9 @@ static void setup(void)
 	int arena;
 
 	scratch_new(&scratch, "ended");
+	/* It goes with the process, however the test ends. */
+	ck_assert_int_eq(unshare(CLONE_NEWNS), 0);
+	ck_assert_int_eq(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL), 0);
 	ck_assert_int_eq(mount("ended", scratch.path, "tmpfs", 0, "size=16M"), 0);
 	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	ck_assert_int_eq(store_mem_new(&store), 0);
