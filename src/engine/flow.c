@@ -10,9 +10,9 @@
 #include <time.h>
 
 #include "base/clock.h"
-#include "engine/interrupt.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/interrupt.h"
 #include "engine/rate.h"
 
 /* For demotion is 1/2 of what may be written, before others; the rest goes in turns. */
@@ -46,7 +46,6 @@ int flow_get(struct ramfile *file, enum store_use use, uint64_t block, void *buf
 	if (use == STORE_GUEST)
 		atomic_store_explicit(&file->engine->flows.guest_ns, clock_ns(), memory_order_relaxed);
 	err = store->ops->get(store, use, (struct store_key){ file->ino, block }, buf, cap, ret_len);
-
 	if (!err)
 		count_read(file, use, *ret_len);
 	return err;
@@ -127,10 +126,7 @@ static void take(struct tenant *tenant, const struct amount *amount, bool urgent
 		for (int limit = 0; limit < FLOW_LIMITS; limit++)
 			if (amount->of[limit] && tenant->share.per_s[limit])
 				rate_take(&tenant->rate[limit], tenant->share.per_s[limit], amount->of[limit],
-					  !urgent                     ? 0
-					  : limit == FLOW_WRITE_BYTES ? DEMOTION_PART
-								      : 1,
-					  now_ns);
+					  part_of(limit, urgent), now_ns);
 }
 
 /* Takes what may begin by then. Returns when it may. */

@@ -58,6 +58,12 @@ static const struct tenant *ancestor(const struct tenant *tenant, const struct t
 	return below;
 }
 
+/* NULL: of a file that is charged to none. */
+static uint32_t weight_of(const struct tenant *tenant)
+{
+	return tenant && tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT;
+}
+
 static struct tenant *find(struct engine *engine, uint64_t ino)
 {
 	struct tenant *tenant;
@@ -376,7 +382,7 @@ bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file
 		.ino = tenant->ino,
 		.used_bytes = tenant->used_bytes,
 		.min_bytes = tenant->promised_bytes,
-		.weight = tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT,
+		.weight = weight_of(tenant),
 	};
 	return true;
 }
@@ -387,7 +393,7 @@ uint64_t tenant_nearest(struct ramfile *file, uint32_t *ret_weight)
 
 	LOCK_SCOPE(&file->engine->tenants.lock);
 	tenant = file->charge.tenant;
-	*ret_weight = tenant && tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT;
+	*ret_weight = weight_of(tenant);
 	return tenant ? tenant->ino : 0;
 }
 
@@ -419,7 +425,7 @@ void tenant_pass(struct ramfile *file, uint64_t others)
 	LOCK_SCOPE(&file->engine->tenants.lock);
 	tenant = file->charge.tenant;
 	passed = tenant ? &tenant->passed : &file->charge.passed;
-	weight = tenant && tenant->share.weight ? tenant->share.weight : TENANT_WEIGHT;
+	weight = weight_of(tenant);
 	if (*passed < others)
 		*passed = others;
 	*passed += TURN_COST / weight;
