@@ -10,24 +10,13 @@ need_fuse
 need_userfaultfd
 need_tool jq
 
-cat >"$T/lock.py" <<'PY'
-import ctypes, mmap, sys
-with open(sys.argv[1], "r+b") as file:
-    memory = mmap.mmap(file.fileno(), 0)
-address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-code.write(b"\xb8\x95\0\0\0\x0f\x05\xc3")  # mov $149, %eax; syscall; ret
-mlock = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
-print("locks", flush=True)
-mlock(address, len(memory))
-PY
 [ "$(uname -m)" = x86_64 ] || skip "makes mlock(2) of x86_64 alone"
 waits() { [ "$(stat_of "$T/mnt" waiting_faults)" -ge 1 ]; }
 
 tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=0.2
 truncate -s 256M "$T/mnt/locked"
 truncate -s 256M "$T/mnt/ram"
-start_process "$T/lock.log" tierctl run -- python3 "$T/lock.py" "$T/mnt/locked"
+start_process "$T/lock.log" tierctl run -- python3 "$TIERFS_SRC/tests/prog/lock.py" "$T/mnt/locked"
 locker=$started_pid
 assert_ok wait_for 30 waits
 start_process "$T/user.log" tierctl run -- python3 "$TIERFS_SRC/tests/prog/user.py" "$T/mnt/ram"
@@ -58,7 +47,7 @@ truncate -s 96M "$T/mnt/modest"
 start_process "$T/modest.log" tierctl run -- python3 "$T/modest.py" "$T/mnt/modest"
 modest=$started_pid
 assert_ok wait_for 60 turned 2
-start_process "$T/lock.log" tierctl run -- python3 "$T/lock.py" "$T/mnt/locked"
+start_process "$T/lock.log" tierctl run -- python3 "$TIERFS_SRC/tests/prog/lock.py" "$T/mnt/locked"
 locker=$started_pid
 assert_ok wait_for 30 waits
 wait_for 60 turned $(($(turns) + 3)) || fail "it waits: $(cat "$T/modest.log") $(tierctl stat --json "$T/mnt/modest")"

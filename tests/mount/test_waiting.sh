@@ -10,19 +10,6 @@ need_userfaultfd
 need_tool jq
 [ "$(uname -m)" = x86_64 ] || skip "makes mlock(2) of x86_64 alone"
 
-cat >"$T/lock.py" <<'PY'
-import ctypes, mmap, sys, time
-with open(sys.argv[1], "r+b") as file:
-    memory = mmap.mmap(file.fileno(), 0)
-address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-code.write(b"\xb8\x95\0\0\0\x0f\x05\xc3")  # mov $149, %eax; syscall; ret
-mlock = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_void_p, ctypes.c_size_t)(ctypes.addressof(ctypes.c_char.from_buffer(code)))
-print("locks", flush=True)
-print("locked", mlock(address, len(memory)), flush=True)
-time.sleep(600)
-PY
-
 is_at_least() { [ "$(stat_of "$1" "$2")" -ge "$3" ]; }
 is() { [ "$(stat_of "$1" "$2")" = "$3" ]; }
 told() { grep -c "a fault waits since .* a limit of its own" "$T/tierfs.log"; }
@@ -38,7 +25,7 @@ for key in waiting_faults waiting_for_turn waiting_for_room waiting_for_limit wa
 done
 
 note "a fault waits for the limit of its tenant"
-start_process "$T/lock.log" tierctl run -- python3 "$T/lock.py" "$T/mnt/acme/locked"
+start_process "$T/lock.log" tierctl run -- python3 "$TIERFS_SRC/tests/prog/lock.py" "$T/mnt/acme/locked" 600
 locker=$started_pid
 wait_for 30 is_at_least "$T/mnt/acme/locked" waiting_for_limit 1 || fail "no fault waits: $(tierctl stat --json "$T/mnt/acme/locked")"
 assert_ge "$(stat_of "$T/mnt" waiting_for_limit)" 1 "waiting_for_limit of the mount"
