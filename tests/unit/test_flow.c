@@ -126,6 +126,17 @@ static int read_blocks(struct ramfile *from, uint64_t first, uint64_t blocks)
 	return err;
 }
 
+/* Maps 64 cold blocks, of which so many may be read a second. */
+static struct process *cold_guest(uint64_t read_iops)
+{
+	struct process *process;
+
+	write_cold(file, 0, 64);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	limit((uint64_t[]){ read_iops, 0, 0 }, (uint64_t[]){ 0, 0, 0 });
+	return process;
+}
+
 /* --- the clock --------------------------------------------------------------------------------------------------- */
 
 /* Whoever takes things as soon as they are due has the rate, however large they are; and no more after a rest. */
@@ -204,9 +215,7 @@ START_TEST(a_fault_waits_for_its_turn)
 	struct process *process;
 	uint64_t word, turned;
 
-	write_cold(file, 0, 64);
-	ck_assert_int_eq(process_map(file, 1, &process), 0);
-	limit((uint64_t[]){ 10, 0, 0 }, (uint64_t[]){ 0, 0, 0 });
+	process = cold_guest(10);
 	ck_assert(process_touch(process, 0, &word, sizeof(word), false));
 	owe(&tenant, 2 * NS_PER_S);
 	ck_assert(!process_touch(process, 4 * BLOCK, &word, sizeof(word), false));
@@ -265,9 +274,7 @@ START_TEST(who_comes_again_waits_once)
 	struct process *process;
 	uint64_t word;
 
-	write_cold(file, 0, 64);
-	ck_assert_int_eq(process_map(file, 1, &process), 0);
-	limit((uint64_t[]){ 10, 0, 0 }, (uint64_t[]){ 0, 0, 0 });
+	process = cold_guest(10);
 	owe(&tenant, 20 * NS_PER_S);
 	for (int i = 0; i < 1000; i++)
 		ck_assert(!process_touch(process, 4 * BLOCK, &word, sizeof(word), false));
@@ -284,9 +291,7 @@ START_TEST(a_limit_that_is_taken_back_reaches_a_fault)
 	struct process *process;
 	uint64_t word;
 
-	write_cold(file, 0, 64);
-	ck_assert_int_eq(process_map(file, 1, &process), 0);
-	limit((uint64_t[]){ 10, 0, 0 }, (uint64_t[]){ 0, 0, 0 });
+	process = cold_guest(10);
 	owe(&tenant, 20 * NS_PER_S);
 	ck_assert(!process_touch(process, 0, &word, sizeof(word), false));
 	ck_assert(!fault_resume(engine));
@@ -303,9 +308,7 @@ START_TEST(a_fault_without_room_keeps_no_turn)
 	struct process *process;
 	uint64_t word;
 
-	write_cold(file, 0, 64);
-	ck_assert_int_eq(process_map(file, 1, &process), 0);
-	limit((uint64_t[]){ 10, 0, 0 }, (uint64_t[]){ 0, 0, 0 });
+	process = cold_guest(10);
 	budget_force(&engine->budget, BUDGET_BLOCKS * BLOCK);
 	for (int i = 0; i < 100; i++)
 		ck_assert(!process_touch(process, (uint64_t)i % 8 * BLOCK, &word, sizeof(word), false));
@@ -333,9 +336,7 @@ START_TEST(a_turn_that_comes_is_told)
 	atomic_store(&told, 0);
 	ck_assert_int_eq(flows_start(engine), 0);
 	room_on_room(engine, on_room, NULL);
-	write_cold(file, 0, 64);
-	ck_assert_int_eq(process_map(file, 1, &process), 0);
-	limit((uint64_t[]){ 20, 0, 0 }, (uint64_t[]){ 0, 0, 0 });
+	process = cold_guest(20);
 	owe(&tenant, 3 * NS_PER_S);
 	for (uint64_t block = 0; block < 20; block += 2)
 		process_touch(process, block * BLOCK, &word, sizeof(word), false);
