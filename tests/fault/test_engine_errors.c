@@ -688,6 +688,7 @@ END_TEST
  * the lock. So the fault would wait at the gate with the lock that the mapper that leaves is to get before it. */
 #ifndef __SANITIZE_THREAD__
 static int gate[2]; /* a byte lets the thread in the signal's handler go on */
+static _Atomic bool at_gate;
 static _Atomic pid_t leaver_tid;
 
 static void *unmap_main(void *arg)
@@ -726,6 +727,7 @@ static void wait_at_gate(int number)
 	char byte;
 
 	(void)number;
+	atomic_store(&at_gate, true);
 	while (read(gate[0], &byte, 1) < 0 && errno == EINTR)
 		;
 }
@@ -776,6 +778,9 @@ START_TEST(a_mapper_leaves_while_its_fault_is_being_parked)
 	ck_assert_int_eq(pthread_create(&toucher, NULL, fault_main, file->mappers.list), 0);
 	wait_for_mapper(2, false);
 	pthread_kill(toucher, SIGUSR1); /* it waits for the lock behind the other one then */
+	/* Until it has run, it still is in the kernel's queue of that lock, and the wake of the other one may be its. */
+	while (!atomic_load(&at_gate))
+		;
 	ck_assert_int_eq(pthread_create(&leaver, NULL, unmap_main, process), 0);
 	wait_for_mapper(2, true);
 	wait_asleep(atomic_load(&leaver_tid), &engine->room.lock, true);
