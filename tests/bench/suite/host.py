@@ -65,16 +65,51 @@ def swap_files():
         return [line.split()[0] for line in file][1:]
 
 
+def hierarchy(controller):
+    """Where the root of its cgroups is mounted, and whether it is of version 2, which is preferred."""
+    v1 = None
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        for line in file:
+            fields, kind = line.split(" - ")
+            path = fields.split()[4]
+            kind = kind.split()
+            if kind[0] == "cgroup2" and controller in read_text(os.path.join(path, "cgroup.controllers")).split():
+                return path, True
+            if kind[0] == "cgroup" and controller in kind[2].split(","):
+                v1 = path
+    if not v1:
+        raise Skip(f"no {controller} cgroup")
+    return v1, False
+
+
+def make_group(controller, name):
+    """Its path, and whether it is of version 2."""
+    root, v2 = hierarchy(controller)
+    if v2:
+        with contextlib.suppress(OSError):
+            write_text(os.path.join(root, "cgroup.subtree_control"), f"+{controller}")
+    path = os.path.join(root, name)
+    os.mkdir(path)
+    return path, v2
+
+
+def remove_group(path):
+    """When its last process has gone."""
+    for _ in range(100):
+        try:
+            os.rmdir(path)
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.05)
+
+
 class Cgroup:
     """A memory cgroup. Version 2 where the memory controller is there, else version 1."""
 
     def __init__(self, name):
-        root, self.v2 = self.find()
-        self.path = os.path.join(root, name)
-        if self.v2:
-            with contextlib.suppress(OSError):
-                write_text(os.path.join(root, "cgroup.subtree_control"), "+memory")
-        os.mkdir(self.path)
+        self.path, self.v2 = make_group("memory", name)
         self.bytes, self.helped, self.ended = None, 0, threading.Event()
         self.helper = None
         if not self.v2:
@@ -93,22 +128,6 @@ class Cgroup:
                     write_text(limit, self.bytes + PROGRAM_BYTES)
                     time.sleep(0.01)
                     write_text(limit, self.bytes)
-
-    @staticmethod
-    def find():
-        v1 = None
-        with open("/proc/self/mountinfo", encoding="utf-8") as file:
-            for line in file:
-                fields, kind = line.split(" - ")
-                path = fields.split()[4]
-                kind = kind.split()
-                if kind[0] == "cgroup2" and "memory" in read_text(os.path.join(path, "cgroup.controllers")).split():
-                    return path, True
-                if kind[0] == "cgroup" and "memory" in kind[2].split(","):
-                    v1 = path
-        if not v1:
-            raise Skip("no memory cgroup")
-        return v1, False
 
     def limit(self, size):
         self.bytes = size
@@ -151,14 +170,7 @@ class Cgroup:
             self.helper.join()
         if self.helped:
             print(f"  (the peer's cgroup ran out of memory {self.helped} times, and was helped)", flush=True)
-        for _ in range(100):
-            try:
-                os.rmdir(self.path)
-                return
-            except FileNotFoundError:
-                return
-            except OSError:
-                time.sleep(0.05)
+        remove_group(self.path)
 
 
 class Host:
@@ -222,6 +234,15 @@ class Host:
             yield group
         finally:
             group.close()
+
+    @contextlib.contextmanager
+    def processors(self):
+        """A cgroup that has as much of the processors as any other: what a host gives each of its machines. Its list of processes."""
+        path, _ = make_group("cpu", f"{PREFIX}{os.getpid()}.{self.name('')}")
+        try:
+            yield os.path.join(path, "cgroup.procs")
+        finally:
+            remove_group(path)
 
     @contextlib.contextmanager
     def swap(self, size):
@@ -312,7 +333,8 @@ class Host:
             cls.remove_dir(path)
         for path in glob.glob(f"/dev/shm/{PREFIX}*"):
             os.unlink(path)
-        for path in glob.glob(f"/sys/fs/cgroup/{PREFIX}*") + glob.glob(f"/sys/fs/cgroup/memory/{PREFIX}*"):
+        for path in (glob.glob(f"/sys/fs/cgroup/{PREFIX}*") + glob.glob(f"/sys/fs/cgroup/memory/{PREFIX}*") +
+                     glob.glob(f"/sys/fs/cgroup/cpu*/{PREFIX}*")):
             with contextlib.suppress(OSError):
                 os.rmdir(path)
 

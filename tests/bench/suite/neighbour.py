@@ -1,7 +1,7 @@
 """A guest beside a client of another user that means no good: what the guest notices, against the same beside one that does nothing.
 
-The neighbour has 32 threads, and the host may have two processors: what they take from the guest by computing is not tierfs's doing. So there are
-two more figures to compare with: `spin`, the same threads on memory that is not of tierfs; and everything once more with a neighbour of
+The neighbour has 32 threads, and the host may have two processors: what they take from the guest by computing is not tierfs's doing. Guest and
+neighbour have a cgroup each, as a host's machines have, so that they share the processors by halves. And there are two more figures to compare with: `spin`, the same threads on memory that is not of tierfs; and everything once more with a neighbour of
 SCHED_IDLE, who gets the processors that nobody else wants (names with `low.`).
 """
 import contextlib
@@ -40,6 +40,7 @@ class Stranger:
 
     def __init__(self, host, stack, low):
         self.low, self.build = low, host.path("build")
+        self.processors = stack.enter_context(host.processors())
         for name in ("bin/tierctl", "tests/bench/bench_load", "tests/prog/prog_rough", "tests/prog/prog_hostile"):
             if not os.path.exists(os.path.join(host.build, name)):
                 raise Skip(f"{name} was not built")
@@ -59,6 +60,7 @@ class Stranger:
 
     def become(self):
         """In the child, before the program. He may lock what he likes, as a VMM with devices may, if we may allow that."""
+        join(self.processors)
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if self.low:
@@ -67,6 +69,11 @@ class Stranger:
         os.setgid(UID)
         os.setuid(UID)
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) # a run that is killed leaves nobody who waits for ever
+
+
+def join(processes):
+    with open(processes, "w", encoding="utf-8") as file:
+        file.write(str(os.getpid()))
 
 
 @contextlib.contextmanager
@@ -153,7 +160,8 @@ class Victim:
         self.tierfs = stack.enter_context(Tierfs(bench.host, dram_of(plan), allow_other=None))
         os.mkdir(self.tierfs.path("victim"))
         self.tierfs.share("victim", min=plan.victim_hot)
-        self.load = stack.enter_context(Load(bench.host, attached=True))
+        processors = stack.enter_context(bench.host.processors())
+        self.load = stack.enter_context(Load(bench.host, attached=True, before=lambda: join(processors)))
         for name, size in (("cold", plan.victim_cold), ("hot", plan.victim_hot)):
             self.load.do("map", name, self.tierfs.path("victim/" + name), size)
             self.load.do("fill", name, plan.ratio, SEED)

@@ -14,7 +14,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Load:
     """bench_load: one command a line, one answer a line."""
 
-    def __init__(self, host, cgroup=None, attached=False, environment=None, stranger=None):
+    def __init__(self, host, cgroup=None, attached=False, environment=None, stranger=None, before=None):
         build = stranger.build if stranger else host.build
         command = [os.path.join(build, "tests/bench/bench_load")]
         if attached:
@@ -22,7 +22,7 @@ class Load:
         if cgroup:
             command = ["sh", "-c", 'echo $$ >"$1" && shift && exec "$@"', "sh", cgroup.procs()] + command
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
-                                        env={**os.environ, **(environment or {})}, preexec_fn=stranger.become if stranger else None)
+                                        env={**os.environ, **(environment or {})}, preexec_fn=stranger.become if stranger else before)
         self.begun = None
 
     def __enter__(self):
