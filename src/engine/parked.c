@@ -60,7 +60,8 @@ static bool has_turn(struct engine *engine, const struct parked *parked)
 static bool has_room(struct engine *engine, struct ramfile *file)
 {
 	return room_allows(file, engine->config.block_bytes, BUDGET_MUST) &&
-	       tenant_allows(file, engine->config.block_bytes);
+	       tenant_allows(file, engine->config.block_bytes) &&
+	       tenant_leaves_enough(file, engine->config.block_bytes);
 }
 
 struct parked *parked_next(struct engine *engine)
@@ -121,7 +122,8 @@ static void tell(struct engine *engine, const struct parked *parked, bool limite
 	}
 	if (limited && engine->room.on_limit)
 		engine->room.on_limit(engine->room.on_limit_arg);
-	if (!parked->own && engine->room.on_room && budget_free(&engine->budget) >= engine->config.block_bytes)
+	if (!parked->own && engine->room.on_room && budget_free(&engine->budget) >= engine->config.block_bytes &&
+	    tenant_leaves_enough(parked->file, engine->config.block_bytes))
 		engine->room.on_room(engine->room.on_room_arg);
 	engine_wake_demoter(engine);
 }

@@ -203,13 +203,14 @@ static void sum_arenas(void *arg, struct ramfile *file)
 
 static bool has_room(struct ramfile *file, uint64_t bytes)
 {
-	return budget_free(&file->engine->budget) >= bytes && tenant_allows(file, bytes);
+	return budget_free(&file->engine->budget) >= bytes && tenant_allows(file, bytes) &&
+	       tenant_leaves_enough(file, bytes);
 }
 
 void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns)
 {
 	struct engine *engine = file->engine;
-	bool late = false, own = budget_free(&engine->budget) >= bytes;
+	bool late = false, own = budget_free(&engine->budget) >= bytes && tenant_leaves_enough(file, bytes);
 	unsigned int *waiters = own ? &engine->room.own_waiters : &engine->room.waiters;
 
 	if (has_room(file, bytes) || !engine->thread_runs)

@@ -14,6 +14,8 @@
 #define KEPT_MAX (UINT64_C(64) << 20)
 /* Who is asked less often than that for room is not stuck. */
 #define ASKED_NS (2 * NS_PER_S)
+/* Of what is kept free for faults, who pays leaves that part to others. */
+#define LEFT_PART 4
 /* Of a block, for a weight of 1. */
 #define TURN_COST (UINT64_C(1) << 20)
 
@@ -95,6 +97,7 @@ void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up
 	tenant->depth = 0;
 	tenant->below_bytes = 0;
 	tenant->used_bytes = 0;
+	tenant->pays_until_ns = 0;
 	TAILQ_INSERT_TAIL(&engine->tenants.list, tenant, link);
 }
 
@@ -226,6 +229,59 @@ bool tenant_allows(struct ramfile *file, uint64_t bytes)
 	LOCK_SCOPE(&file->engine->tenants.lock);
 
 	return allows(file->engine, file->charge.tenant, bytes, BUDGET_MUST);
+}
+
+/* Under the lock. */
+static bool pays(const struct ramfile *file, uint64_t now_ns)
+{
+	const struct tenant *tenant = file->charge.tenant;
+
+	if (now_ns < file->charge.pays_until_ns)
+		return true;
+	while (tenant && now_ns >= tenant->pays_until_ns)
+		tenant = tenant->up;
+	return tenant;
+}
+
+void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns)
+{
+	struct tenants *tenants = &file->engine->tenants;
+	struct tenant *tenant;
+
+	LOCK_SCOPE(&tenants->lock);
+	tenant = ino ? find(file->engine, ino) : NULL;
+	if (tenant)
+		tenant->pays_until_ns = until_ns;
+	else if (!ino)
+		file->charge.pays_until_ns = until_ns;
+	atomic_store(&tenants->pays_until_ns, until_ns);
+}
+
+bool tenant_leaves_enough(struct ramfile *file, uint64_t bytes)
+{
+	struct engine *engine = file->engine;
+	uint64_t until_ns = atomic_load(&engine->tenants.pays_until_ns), now_ns;
+
+	if (!until_ns || budget_free(&engine->budget) >= budget_reserve_bytes(&engine->budget) / LEFT_PART + bytes)
+		return true;
+	now_ns = clock_ns();
+	if (now_ns >= until_ns)
+		return true;
+	LOCK_SCOPE(&engine->tenants.lock);
+
+	return !pays(file, now_ns);
+}
+
+bool tenant_goes_first(struct ramfile *file)
+{
+	struct tenants *tenants = &file->engine->tenants;
+	uint64_t until_ns = atomic_load(&tenants->pays_until_ns), now_ns = until_ns ? clock_ns() : 0;
+
+	if (now_ns >= until_ns)
+		return false;
+	LOCK_SCOPE(&tenants->lock);
+
+	return !pays(file, now_ns);
 }
 
 void tenant_hold(struct ramfile *file, uint64_t until_ns)
@@ -370,7 +426,11 @@ bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file
 	tenant = file->charge.tenant;
 	if (tenant == top) {
 		*ret = (struct tenant_payer){
-			.ino = file->ino, .is_file = true, .used_bytes = file->charge.bytes, .weight = TENANT_WEIGHT
+			.ino = file->ino,
+			.is_file = true,
+			.used_bytes = file->charge.bytes,
+			.weight = TENANT_WEIGHT,
+			.file_bytes = file->charge.bytes,
 		};
 		return true;
 	}
@@ -383,6 +443,7 @@ bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file
 		.used_bytes = tenant->used_bytes,
 		.min_bytes = tenant->promised_bytes,
 		.weight = weight_of(tenant),
+		.file_bytes = file->charge.bytes,
 	};
 	return true;
 }

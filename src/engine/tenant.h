@@ -17,6 +17,9 @@
  *        up, it gets no more if DRAM is short.
  * weight divides what is above the minimums when DRAM is short (policy/payer.h).
  *
+ * Who gives up DRAM because he has most above his share pays (tenant_pays()). He leaves the last part of what is kept free
+ * for faults to those who have less than their part: they shall not wait for what he gives up.
+ *
  * Bytes. Thread-safety: all functions, from any thread; none blocks. The tree is changed by one caller at a time, who
  * holds the lock of names/.
  */
@@ -63,6 +66,7 @@ struct tenant {
 	struct rate rate[FLOW_LIMITS];
 	uint64_t held_until_ns; /* tenant_hold() */
 	uint64_t passed;        /* tenant_passed() */
+	uint64_t pays_until_ns; /* tenant_pays() */
 	TAILQ_ENTRY(tenant) link;
 };
 
@@ -70,8 +74,9 @@ struct tenant {
 struct tenants {
 	struct lock lock;
 	TAILQ_HEAD(, tenant) list;
-	bool weighs;         /* some tenant below the mount has a min, or a weight */
-	_Atomic bool limits; /* some tenant has one of per_s */
+	bool weighs;                    /* some tenant below the mount has a min, or a weight */
+	_Atomic bool limits;            /* some tenant has one of per_s */
+	_Atomic uint64_t pays_until_ns; /* the latest one's */
 	struct tenant_stuck stuck;
 };
 
@@ -79,7 +84,9 @@ struct tenants {
 struct charge {
 	struct tenant *tenant; /* NULL: none */
 	uint64_t bytes;
-	uint64_t passed; /* tenant_passed(), of a file that is charged to none */
+	/* Of a file that is charged to none. */
+	uint64_t passed;        /* tenant_passed() */
+	uint64_t pays_until_ns; /* tenant_pays() */
 };
 
 void tenants_init(struct tenants *tenants);
@@ -110,6 +117,12 @@ void tenant_discharge(struct ramfile *file, uint64_t bytes);
 void tenant_hold(struct ramfile *file, uint64_t until_ns);
 /* What tenant_charge() would answer to a fault. */
 bool tenant_allows(struct ramfile *file, uint64_t bytes);
+/* The file's tenant of that number, or the file itself (0), is the one that pays for room in the budget, so long. */
+void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns);
+/* False: the file has to leave what is free to others, for it pays or who it is charged to does. */
+bool tenant_leaves_enough(struct ramfile *file, uint64_t bytes);
+/* Somebody pays, and it is not this one: it need not wait behind those who wait for room. */
+bool tenant_goes_first(struct ramfile *file);
 /* What of a limit is kept free for faults. */
 uint64_t tenant_kept_of(uint64_t limit_bytes);
 /* Bytes that all mins together may promise: the budget without what is kept free for faults. */
@@ -141,6 +154,7 @@ struct tenant_payer {
 	uint64_t used_bytes;
 	uint64_t min_bytes; /* what is promised */
 	uint32_t weight;
+	uint64_t file_bytes; /* what the file has of used_bytes */
 };
 /* False: the file is not charged to that tenant. */
 bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file, struct tenant_payer *ret);

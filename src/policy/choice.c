@@ -19,6 +19,8 @@
 #define CENSUS_NS (50 * NS_PER_MS)
 /* To find out takes no more than this part of the time. */
 #define CENSUS_SHARE 16
+/* Who gave pays for so long. */
+#define PAYS_NS (100 * NS_PER_MS)
 /* A payer gives this many blocks at least, or that part of what is needed, so that those who pay alike do not give in
  * turns of one. */
 #define PAYER_BLOCKS 16
@@ -243,11 +245,13 @@ static bool take_oldest(struct choice *choice, struct engine *engine, const stru
 
 /* Goes down to who pays, of those that are not out. False: nobody does, and *scope is that below which nobody was
  * found. */
-static bool find_payer(const struct choice *choice, struct engine *engine, struct scope *scope, uint64_t *needed)
+static bool find_payer(const struct choice *choice, struct engine *engine, struct scope *scope, uint64_t *needed,
+		       bool *ret_over)
 {
 	uint64_t block_bytes = engine->config.block_bytes;
 	struct payer payer;
 
+	*ret_over = false;
 	while (!scope->file && tenant_weighs(engine, scope->tenant)) {
 		uint64_t most, surplus;
 
@@ -263,6 +267,7 @@ static bool find_payer(const struct choice *choice, struct engine *engine, struc
 			most = surplus;
 		if (*needed > most)
 			*needed = most;
+		*ret_over |= payer.over;
 		if (payer.is_file)
 			scope->file = payer.ino;
 		else
@@ -277,11 +282,14 @@ static bool take_of_payer(struct choice *choice, struct engine *engine, uint64_t
 {
 	struct scope scope = { .tenant = tenant };
 	uint64_t began_ns = clock_ns(), out_ns;
-	bool found = find_payer(choice, engine, &scope, &needed);
+	bool over, found = find_payer(choice, engine, &scope, &needed, &over);
 	bool lower = scope.tenant != tenant || scope.file;
 
-	if (found && take_oldest(choice, engine, &scope, needed, ret))
+	if (found && take_oldest(choice, engine, &scope, needed, ret)) {
+		if (over && !tenant)
+			tenant_pays(ret->file, scope.file ? 0 : scope.tenant, clock_ns() + PAYS_NS);
 		return true;
+	}
 	*ret_more = lower;
 	/* For longer than it takes to come back to the next one; but if all are out, what was promised is taken. */
 	out_ns = PAYERS_OUT_NS + PAYERS_TRIED * 8 * (clock_ns() - began_ns);

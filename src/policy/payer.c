@@ -15,6 +15,7 @@ struct search {
 	bool found;
 	struct tenant_payer first;        /* pays least */
 	double first_price, second_price; /* second: of the next one; 0: there is none */
+	double surplus_bytes, weight;     /* of all */
 };
 
 void payers_add(struct payers_out *out, uint64_t ino, uint64_t until_ns)
@@ -42,6 +43,16 @@ static bool is_out(const struct payers_out *out, uint64_t ino)
 	return false;
 }
 
+/* Each file brings its part of what its payer is. */
+static void add_up(struct search *search, const struct tenant_payer *payer)
+{
+	double part = payer->used_bytes ? (double)payer->file_bytes / (double)payer->used_bytes : 0;
+
+	search->weight += part * payer->weight;
+	if (payer->used_bytes > payer->min_bytes)
+		search->surplus_bytes += part * (double)(payer->used_bytes - payer->min_bytes);
+}
+
 /* Each file leads to its payer, so one with many files is met many times. */
 static void weigh(void *arg, struct ramfile *file)
 {
@@ -50,8 +61,10 @@ static void weigh(void *arg, struct ramfile *file)
 	uint64_t gone;
 	double price;
 
-	if (!tenant_payer_of(search->engine, search->above, file, &payer) || is_out(search->out, payer.ino) ||
-	    (search->found && payer.ino == search->first.ino))
+	if (!tenant_payer_of(search->engine, search->above, file, &payer))
+		return;
+	add_up(search, &payer);
+	if (is_out(search->out, payer.ino) || (search->found && payer.ino == search->first.ino))
 		return;
 	gone = going_bytes(search->going, search->engine, payer.is_file ? 0 : payer.ino, payer.is_file ? payer.ino : 0,
 			   search->now_ns);
@@ -83,6 +96,7 @@ bool payer_find(struct engine *engine, uint64_t above, const struct payers_out *
 	*ret = (struct payer){ .ino = search.first.ino,
 			       .is_file = search.first.is_file,
 			       .most_bytes = surplus > left ? surplus - left : 0,
-			       .surplus_bytes = surplus };
+			       .surplus_bytes = surplus,
+			       .over = (double)surplus * search.weight > search.surplus_bytes * search.first.weight };
 	return true;
 }

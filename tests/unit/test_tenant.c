@@ -650,6 +650,61 @@ START_TEST(room_is_given_by_weight)
 }
 END_TEST
 
+START_TEST(who_pays_leaves_the_last_part_to_others)
+{
+	uint64_t part = budget_reserve_bytes(&engine->budget) / 4;
+	struct guest many, one;
+
+	guest_new(&many, 10);
+	guest_new(&one, 11);
+	budget_force(&engine->budget, BUDGET_BLOCKS * BLOCK - part);
+	tenant_pays(many.file, 0, UINT64_MAX);
+	ck_assert(!touch(&many, 0));
+	ck_assert(!fault_resume(engine));
+	ck_assert_uint_eq(room_parked(engine), 1);
+	/* It does not wait behind the other one. */
+	for (uint64_t block = 0; block < part / BLOCK; block++)
+		ck_assert(touch(&one, block));
+	ck_assert(!touch(&one, part / BLOCK));
+	budget_release(&engine->budget, 2 * BLOCK);
+	ck_assert(fault_resume(engine));
+	ck_assert(!fault_resume(engine));
+	ck_assert_uint_eq(used(&many), 0);
+	tenant_pays(many.file, 0, 0);
+	ck_assert(fault_resume(engine));
+	ck_assert_uint_eq(used(&many), 1);
+	budget_release(&engine->budget, (BUDGET_BLOCKS - 2) * BLOCK - part);
+	guest_free(&many);
+	guest_free(&one);
+}
+END_TEST
+
+/* One has less than its part, and goes on; the other one wants more than there is. */
+START_TEST(who_has_less_than_its_part_does_not_wait)
+{
+	struct guest guest[2];
+	struct tenant *const of[] = { &guest[0].tenant, NULL };
+	const struct place place = { &guest[0].tenant, NULL, { .min_bytes = 64 * BLOCK, .max_bytes = NO_MAX } };
+
+	for (uint64_t i = 0; i < 2; i++)
+		guest_new(&guest[i], 7 + i);
+	plant(&place, 1, guest, of, 2);
+	for (int i = 0; i < 3000; i++) {
+		step(guest, 2);
+		if (atomic_load(&guest[1].file->counts.demotions) < BUDGET_BLOCKS)
+			guest[0].faults = 0; /* nobody has paid yet */
+		run(&guest[1], 64, FILE_BLOCKS);
+		run(&guest[0], i % 16 == 0, 200);
+		clock_sleep(QUICK_NS / 64);
+	}
+	ck_assert_uint_ge(guest[1].faults, 100);
+	ck_assert_uint_eq(guest[0].faults, 0);
+	fell(guest, 2);
+	for (int i = 0; i < 2; i++)
+		guest_free(&guest[i]);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("tenant");
@@ -669,6 +724,8 @@ int main(void)
 	tcase_add_test(tests, what_is_not_wanted_is_lent);
 	tcase_add_test(tests, who_has_had_less_is_next);
 	tcase_add_test(tests, room_is_given_by_weight);
+	tcase_add_test(tests, who_pays_leaves_the_last_part_to_others);
+	tcase_add_test(tests, who_has_less_than_its_part_does_not_wait);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }
