@@ -8,6 +8,7 @@ import threading
 import time
 
 from .cold import SEED, quantile
+from .host import join
 from .programs import Load, Tierfs
 
 MIB = 1 << 20
@@ -106,7 +107,7 @@ def demotion(bench, subject):
 
 
 def migration(bench, subject):
-    """p99 of cold faults of a guest, alone and beside a tool that streams another file at full speed, in turns."""
+    """p99 of cold faults of a guest, alone and beside a tool that streams another file at full speed, in turns. Each has a cgroup."""
     with Load(bench.host, attached=True) as load:
         load.do("map", "m", subject.tierfs.path("guest"), subject.size)
         load.do("fill", "m", bench.plan.ratio, SEED)
@@ -114,10 +115,12 @@ def migration(bench, subject):
     for turn in range(2 * bench.plan.limits_rounds):
         beside = bool(turn % 2)
         subject.tierfs.demote("guest")
-        with contextlib.ExitStack() as stack, Load(bench.host, attached=True) as load:
+        with contextlib.ExitStack() as stack:
+            guest, tool = (stack.enter_context(bench.host.processors()) for _ in range(2))
+            load = stack.enter_context(Load(bench.host, attached=True, before=lambda: join(guest)))
             if beside:
                 sender = subprocess.Popen(["sh", "-c", 'while :; do "$0" send "$1"; done >/dev/null', subject.tierfs.tierctl, subject.tierfs.path("read")],
-                                          start_new_session=True, stderr=subprocess.DEVNULL)
+                                          preexec_fn=lambda: join(tool), start_new_session=True, stderr=subprocess.DEVNULL)
                 stack.callback(sender.wait)
                 stack.callback(os.killpg, sender.pid, 15)
             load.do("map", "m", subject.tierfs.path("guest"), subject.size)

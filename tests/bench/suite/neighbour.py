@@ -15,7 +15,7 @@ import subprocess
 import time
 
 from .cold import BLOCK, SEED, merge, quantile
-from .host import Skip, mounts, unmount, wait_until
+from .host import Skip, join, mounts, unmount, wait_until
 from .programs import Load, Tierfs
 
 MIB = 1 << 20
@@ -69,11 +69,6 @@ class Stranger:
         os.setgid(UID)
         os.setuid(UID)
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) # a run that is killed leaves nobody who waits for ever
-
-
-def join(processes):
-    with open(processes, "w", encoding="utf-8") as file:
-        file.write(str(os.getpid()))
 
 
 @contextlib.contextmanager
