@@ -312,7 +312,7 @@ static void refresh(struct ramfile *file, struct mapper *mapper, uint64_t block,
 	blocks_set_state(&file->blocks, block, BLOCK_UPDATING);
 	blocks_clear(&file->blocks, block, BLOCK_POISONED);
 	lock_put(&file->lock);
-	if (kind == FAULT_MISSING)
+	if (kind != FAULT_PROTECTED)
 		poisoned = partial ? refill_stored(file, mapper, block, offset, arrived_ns)
 				   : refill_zero(file, mapper, offset, damaged);
 	heal_err = was_poisoned ? heal_now(file, block, length) : 0;
@@ -358,7 +358,7 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			file_visit(file, clock_ns());
 		/* Who waits already is not passed by, but by those whom he keeps from their part. */
 		waits = turn_ns || (!is_next && atomic_load(&file->engine->room.queue) && !tenant_goes_first(file));
-		if (waits || !file_reserve(file, 1, BUDGET_MUST)) {
+		if (waits || !file_reserve(file, 1, fault_needs(kind))) {
 			lock_put(&file->lock);
 			if (stored_bytes && !turn_ns)
 				flow_return_fault(file, stored_bytes);

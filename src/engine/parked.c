@@ -57,11 +57,12 @@ static bool has_turn(struct engine *engine, const struct parked *parked)
 	return false;
 }
 
-static bool has_room(struct engine *engine, struct ramfile *file)
+static bool has_room(const struct parked *parked)
 {
-	return room_allows(file, engine->config.block_bytes, BUDGET_MUST) &&
-	       tenant_allows(file, engine->config.block_bytes) &&
-	       tenant_leaves_enough(file, engine->config.block_bytes);
+	struct ramfile *file = parked->file;
+
+	return room_allows(file, file->block_bytes, BUDGET_MUST) && tenant_allows(file, file->block_bytes) &&
+	       room_leaves_enough(file, file->block_bytes, fault_needs(parked->kind));
 }
 
 struct parked *parked_next(struct engine *engine)
@@ -84,7 +85,7 @@ struct parked *parked_next(struct engine *engine)
 			break;
 		if (!has_turn(engine, parked)) {
 			early = file;
-		} else if (!has_room(engine, file)) {
+		} else if (!has_room(parked)) {
 			full = file;
 		} else {
 			passed = tenant_passed(file);
@@ -123,7 +124,7 @@ static void tell(struct engine *engine, const struct parked *parked, bool limite
 	if (limited && engine->room.on_limit)
 		engine->room.on_limit(engine->room.on_limit_arg);
 	if (!parked->own && engine->room.on_room && budget_free(&engine->budget) >= engine->config.block_bytes &&
-	    tenant_leaves_enough(parked->file, engine->config.block_bytes))
+	    room_leaves_enough(parked->file, engine->config.block_bytes, fault_needs(parked->kind)))
 		engine->room.on_room(engine->room.on_room_arg);
 	engine_wake_demoter(engine);
 }
@@ -137,7 +138,12 @@ static void enqueue(struct engine *engine, struct parked *parked)
 
 	parked->own = limited || parked->for_turn || !tenant_allows(file, file->block_bytes);
 	waits_begin(file, &parked->wait, parked->own ? WAIT_LIMIT : WAIT_ROOM, parked->arrived_ns);
-	TAILQ_INSERT_TAIL(&engine->room.parked, parked, link);
+	if (parked->kind == FAULT_URGENT)
+		TAILQ_INSERT_HEAD(&engine->room.parked, parked, link);
+	else
+		TAILQ_INSERT_TAIL(&engine->room.parked, parked, link);
+	if (parked->kind == FAULT_URGENT && !parked->own)
+		room_urgent(engine);
 	count(engine, parked, 1);
 	tell(engine, parked, limited);
 }

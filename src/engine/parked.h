@@ -12,11 +12,16 @@
 
 #include "engine/mapper.h"
 #include "engine/waits.h"
+#include "mem/budget.h"
 
 struct ramfile;
 struct engine;
 
-enum fault_kind { FAULT_MISSING, FAULT_PROTECTED };
+enum fault_kind {
+	FAULT_MISSING,
+	FAULT_URGENT, /* missing, and others wait for the thread: first of its file, and has room where they have not */
+	FAULT_PROTECTED,
+};
 
 /* A fault that waits for room in the budget. */
 struct parked {
@@ -32,6 +37,11 @@ struct parked {
 };
 
 TAILQ_HEAD(parked_list, parked);
+
+static inline enum budget_need fault_needs(enum fault_kind kind)
+{
+	return kind == FAULT_URGENT ? BUDGET_URGENT : BUDGET_MUST;
+}
 
 /* The fault found no room: it waits, and the demoter is kicked; or, with turn_ns, its block may not be read before
  * then. A thread that was interrupted while it waits comes again: the same page of a mapper waits once. Without memory

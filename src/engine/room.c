@@ -18,6 +18,13 @@
 #define WRITE_TELL_NS (2 * NS_PER_S)
 #define WRITE_GIVE_UP_NS (5 * NS_PER_S)
 
+/* Of the reserve: what who pays leaves to others, and what of it also his urgent faults leave. */
+#define PAYER_LEAVES 4
+#define PAYER_URGENT_LEAVES 8
+/* Of the reserve: what others leave to urgent faults, for so long after one of them found no room. */
+#define URGENT_PART 16
+#define URGENT_NS NS_PER_S
+
 static bool less_free_than(struct engine *engine, unsigned int divisor)
 {
 	return budget_free(&engine->budget) < budget_reserve_bytes(&engine->budget) / divisor && !engine_fits(engine);
@@ -65,11 +72,30 @@ uint64_t room_taken_by(struct ramfile *file)
 bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
 {
 	uint64_t limit = atomic_load(&file->limit.bytes);
-	uint64_t kept = need == BUDGET_MUST ? 0 : tenant_kept_of(limit);
+	uint64_t kept = need != BUDGET_OPTIONAL ? 0 : tenant_kept_of(limit);
 
 	if (room_taken_by(file) + bytes > atomic_load(&file->limit.growth_bytes) && !engine_fits(file->engine))
 		return false;
 	return limit == UINT64_MAX || room_taken_by(file) + bytes + kept <= limit;
+}
+
+bool room_leaves_enough(struct ramfile *file, uint64_t bytes, enum budget_need need)
+{
+	struct engine *engine = file->engine;
+	uint64_t reserve = budget_reserve_bytes(&engine->budget), free_bytes = budget_free(&engine->budget);
+	uint64_t left = reserve / (need == BUDGET_URGENT ? PAYER_URGENT_LEAVES : PAYER_LEAVES);
+
+	if (need == BUDGET_OPTIONAL || free_bytes >= reserve / PAYER_LEAVES + bytes)
+		return true;
+	if (need == BUDGET_MUST && free_bytes < reserve / URGENT_PART + bytes &&
+	    atomic_load(&engine->room.urgent_until_ns) > clock_ns())
+		return false;
+	return free_bytes >= left + bytes || !tenant_has_to_pay(file);
+}
+
+void room_urgent(struct engine *engine)
+{
+	atomic_store(&engine->room.urgent_until_ns, clock_ns() + URGENT_NS);
 }
 
 uint64_t room_missing_of(struct ramfile *file)
@@ -204,13 +230,13 @@ static void sum_arenas(void *arg, struct ramfile *file)
 static bool has_room(struct ramfile *file, uint64_t bytes)
 {
 	return budget_free(&file->engine->budget) >= bytes && tenant_allows(file, bytes) &&
-	       tenant_leaves_enough(file, bytes);
+	       room_leaves_enough(file, bytes, BUDGET_MUST);
 }
 
 void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns)
 {
 	struct engine *engine = file->engine;
-	bool late = false, own = budget_free(&engine->budget) >= bytes && tenant_leaves_enough(file, bytes);
+	bool late = false, own = budget_free(&engine->budget) >= bytes && room_leaves_enough(file, bytes, BUDGET_MUST);
 	unsigned int *waiters = own ? &engine->room.own_waiters : &engine->room.waiters;
 
 	if (has_room(file, bytes) || !engine->thread_runs)

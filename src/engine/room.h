@@ -55,6 +55,7 @@ struct room {
 	_Atomic uint64_t limited; /* files with a limit of their own */
 	_Atomic bool pressed;     /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults;
+	_Atomic uint64_t urgent_until_ns; /* room_urgent() */
 };
 
 /* A file's part: limits of its own, beside the budget. */
@@ -112,6 +113,11 @@ void room_look_at_limits(struct engine *engine);
 uint64_t room_taken_by(struct ramfile *file);
 /* The file's own limit, and its growth, allow so many bytes more. Reserves nothing, and asks no tenant. */
 bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need);
+/* What is free of the budget is not what the file has to leave to others: who pays (tenant.h) leaves them the last part
+ * of the reserve, and all leave a little to urgent faults when one of those found no room lately. */
+bool room_leaves_enough(struct ramfile *file, uint64_t bytes, enum budget_need need);
+/* An urgent fault finds no room. */
+void room_urgent(struct engine *engine);
 /* Bytes that a file must give up of its own, because it has come near to its own limit; 0: it has not. */
 uint64_t room_missing_of(struct ramfile *file);
 

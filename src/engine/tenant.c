@@ -14,8 +14,6 @@
 #define KEPT_MAX (UINT64_C(64) << 20)
 /* Who is asked less often than that for room is not stuck. */
 #define ASKED_NS (2 * NS_PER_S)
-/* Of what is kept free for faults, who pays leaves that part to others. */
-#define LEFT_PART 4
 /* Of a block, for a weight of 1. */
 #define TURN_COST (UINT64_C(1) << 20)
 
@@ -173,7 +171,7 @@ static bool allows(struct engine *engine, const struct tenant *tenant, uint64_t 
 
 	for (; tenant; tenant = tenant->up) {
 		uint64_t max = tenant->share.max_bytes;
-		uint64_t kept = need == BUDGET_MUST ? 0 : tenant_kept_of(max);
+		uint64_t kept = need != BUDGET_OPTIONAL ? 0 : tenant_kept_of(max);
 
 		if (short_of_dram && now_ns < tenant->held_until_ns && tenant->used_bytes >= tenant->promised_bytes)
 			return false;
@@ -257,19 +255,16 @@ void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns)
 	atomic_store(&tenants->pays_until_ns, until_ns);
 }
 
-bool tenant_leaves_enough(struct ramfile *file, uint64_t bytes)
+bool tenant_has_to_pay(struct ramfile *file)
 {
-	struct engine *engine = file->engine;
-	uint64_t until_ns = atomic_load(&engine->tenants.pays_until_ns), now_ns;
+	struct tenants *tenants = &file->engine->tenants;
+	uint64_t until_ns = atomic_load(&tenants->pays_until_ns), now_ns = until_ns ? clock_ns() : 0;
 
-	if (!until_ns || budget_free(&engine->budget) >= budget_reserve_bytes(&engine->budget) / LEFT_PART + bytes)
-		return true;
-	now_ns = clock_ns();
 	if (now_ns >= until_ns)
-		return true;
-	LOCK_SCOPE(&engine->tenants.lock);
+		return false;
+	LOCK_SCOPE(&tenants->lock);
 
-	return !pays(file, now_ns);
+	return pays(file, now_ns);
 }
 
 bool tenant_goes_first(struct ramfile *file)

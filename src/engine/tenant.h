@@ -17,8 +17,8 @@
  *        up, it gets no more if DRAM is short.
  * weight divides what is above the minimums when DRAM is short (policy/payer.h).
  *
- * Who gives up DRAM because he has most above his share pays (tenant_pays()). He leaves the last part of what is kept free
- * for faults to those who have less than their part: they shall not wait for what he gives up.
+ * Who gives up DRAM because he has most above his share pays (tenant_pays()). He leaves the last part of what is kept
+ * free for faults to those who have less than theirs (room_leaves_enough()): they shall not wait for what he gives up.
  *
  * Bytes. Thread-safety: all functions, from any thread; none blocks. The tree is changed by one caller at a time, who
  * holds the lock of names/.
@@ -119,8 +119,8 @@ void tenant_hold(struct ramfile *file, uint64_t until_ns);
 bool tenant_allows(struct ramfile *file, uint64_t bytes);
 /* The file's tenant of that number, or the file itself (0), is the one that pays for room in the budget, so long. */
 void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns);
-/* False: the file has to leave what is free to others, for it pays or who it is charged to does. */
-bool tenant_leaves_enough(struct ramfile *file, uint64_t bytes);
+/* The file pays, or who it is charged to does. */
+bool tenant_has_to_pay(struct ramfile *file);
 /* Somebody pays, and it is not this one: it need not wait behind those who wait for room. */
 bool tenant_goes_first(struct ramfile *file);
 /* What of a limit is kept free for faults. */

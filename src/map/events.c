@@ -101,6 +101,11 @@ bool events_there(struct mapping *mapping, bool *ret_urgent)
 	return mapping->events.count;
 }
 
+enum fault_kind events_fault(const struct mapping_event *event)
+{
+	return event->kind == UFFD_EVENT_PROTECTED ? FAULT_PROTECTED : event->urgent ? FAULT_URGENT : FAULT_MISSING;
+}
+
 /* In a PID namespace of its own a process has another number than here; the kernel tells those of threads as the
  * process has them. The last one of the line is that. */
 pid_t events_main_thread(pid_t pid)

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/parked.h"
 #include "map/mapping.h"
 
 /* Reads what has come, as far as there is room. woken_ns: when the reader was woken for it; 0: it was awake. 0, and
@@ -19,5 +20,7 @@ int events_fill(struct mapping *mapping, uint64_t woken_ns);
 bool events_take(struct mapping *mapping, struct mapping_event *ret);
 /* There are some; *ret_urgent: one of the main thread is among them. */
 bool events_there(struct mapping *mapping, bool *ret_urgent);
+/* What fault_serve() is to be told. */
+enum fault_kind events_fault(const struct mapping_event *event);
 /* The number of the main thread of a process, as the process has it; 0: not known. */
 pid_t events_main_thread(pid_t pid);

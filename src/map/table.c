@@ -222,8 +222,7 @@ static void serve_event(struct mapping *mapping, const struct mapping_event *eve
 	}
 	if (is_favoured(mapping, event) && fault_favour(mapping->file, offset))
 		atomic_fetch_add(&mapping->favoured, 1);
-	fault_serve(mapping->file, &mapping->mapper, offset,
-		    event->kind == UFFD_EVENT_PROTECTED ? FAULT_PROTECTED : FAULT_MISSING, event->arrived_ns);
+	fault_serve(mapping->file, &mapping->mapper, offset, events_fault(event), event->arrived_ns);
 }
 
 /* An error of epoll. Who keeps clearing the flag is not looked at any more: only its own faults wait. */

@@ -13,7 +13,7 @@ void budget_init(struct budget *budget, uint64_t limit_bytes)
 bool budget_reserve(struct budget *budget, uint64_t bytes, enum budget_need need)
 {
 	uint64_t limit = atomic_load(&budget->limit_bytes);
-	uint64_t kept = need == BUDGET_MUST ? 0 : budget_reserve_bytes(budget);
+	uint64_t kept = need != BUDGET_OPTIONAL ? 0 : budget_reserve_bytes(budget);
 	uint64_t used = atomic_load(&budget->used_bytes);
 
 	do {

@@ -16,7 +16,8 @@ struct budget {
 };
 
 enum budget_need {
-	BUDGET_MUST,     /* a fault: may use everything */
+	BUDGET_URGENT,   /* a fault of a thread that others wait for: may use everything */
+	BUDGET_MUST,     /* a fault: the same, but for what engine/room.h keeps for others */
 	BUDGET_OPTIONAL, /* a buffered write, read-ahead, promotion on request: leaves the reserve alone */
 };
 

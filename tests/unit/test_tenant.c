@@ -650,6 +650,38 @@ START_TEST(room_is_given_by_weight)
 }
 END_TEST
 
+/* Others wait for the thread: it is next of its file, and the next one of its kind does not wait. */
+START_TEST(who_is_waited_for_goes_first)
+{
+	uint64_t part = budget_reserve_bytes(&engine->budget) / 16;
+	struct guest many;
+
+	guest_new(&many, 10);
+	budget_force(&engine->budget, BUDGET_BLOCKS * BLOCK);
+	for (uint64_t block = 0; block < 64; block++)
+		ck_assert(!touch(&many, block));
+	fault_serve(many.file, (struct mapper *)many.process, 100 * BLOCK, FAULT_URGENT, clock_ns());
+	ck_assert_uint_eq(room_parked(engine), 65);
+	budget_release(&engine->budget, part);
+	ck_assert(fault_resume(engine));
+	ck_assert(!fault_resume(engine));
+	ck_assert_int_eq(blocks_state(&many.file->blocks, 100), BLOCK_RESIDENT);
+	ck_assert(!touch(&many, 200));
+	fault_serve(many.file, (struct mapper *)many.process, 300 * BLOCK, FAULT_URGENT, clock_ns());
+	while (fault_resume(engine))
+		;
+	ck_assert_int_eq(blocks_state(&many.file->blocks, 300), BLOCK_RESIDENT);
+	ck_assert_uint_eq(used(&many), 2);
+	/* Nobody keeps anything for them when they have not come for long. */
+	atomic_store(&engine->room.urgent_until_ns, 0);
+	ck_assert(fault_resume(engine));
+	budget_release(&engine->budget, BUDGET_BLOCKS * BLOCK - part);
+	while (fault_resume(engine))
+		;
+	guest_free(&many);
+}
+END_TEST
+
 START_TEST(who_pays_leaves_the_last_part_to_others)
 {
 	uint64_t part = budget_reserve_bytes(&engine->budget) / 4;
@@ -724,6 +756,7 @@ int main(void)
 	tcase_add_test(tests, what_is_not_wanted_is_lent);
 	tcase_add_test(tests, who_has_had_less_is_next);
 	tcase_add_test(tests, room_is_given_by_weight);
+	tcase_add_test(tests, who_is_waited_for_goes_first);
 	tcase_add_test(tests, who_pays_leaves_the_last_part_to_others);
 	tcase_add_test(tests, who_has_less_than_its_part_does_not_wait);
 	suite_add_tcase(suite, tests);
