@@ -43,6 +43,7 @@ class Plan:
     guest_mib, guest_s, guest_rounds = 256, 4, 1
     move, moves, move_rest_s, move_minute_s, move_patience_s = 512, 4, 3, 15, 60 # the guest in MiB
     shares, shares_s, shares_more_s = 192 * MIB, 10, 3
+    main_s, main_rounds = 5, 4
     limits, limits_s, limits_rounds, limits_faults = 192 * MIB, 10, 3, 4000
     victim_hot, victim_cold, neighbour = 64 * MIB, 512 * MIB, 512 * MIB
     neighbour_rounds, neighbour_s, neighbour_settle_s = 2, 1.5, 0.5
@@ -88,6 +89,7 @@ class TinyPlan(Plan):
     demote, direct, direct_write, populated = 64 * MIB, 64 * MIB, 64 * MIB, 128 * MIB
     memcached, service_s = 320 * MIB, 1
     shares, shares_s, shares_more_s = 32 * MIB, 1, 1
+    main_s, main_rounds = 0.5, 1
     limits, limits_s, limits_rounds, limits_faults = 32 * MIB, 1, 1, 500
     victim_hot, victim_cold, neighbour = 16 * MIB, 64 * MIB, 64 * MIB
     neighbour_rounds, neighbour_s, neighbour_settle_s = 1, 0.3, 0.1

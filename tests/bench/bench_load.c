@@ -21,10 +21,10 @@
  *   latency NAME ORDER THREADS FIRST COUNT UNIT SEED
  *                                              reads one word of each of COUNT units, never of one twice, and times
  *                                              each; FIRST: units to leave out, of earlier calls
- *   visit HOT COLD SECONDS EVERY_US COUNT UNIT FIRST SEED
+ *   visit HOT COLD SECONDS EVERY_US COUNT UNIT FIRST SEED [BUSY THREADS]
  *                                              every so often reads one word of a unit of COLD, in a shuffled order
  *                                              from its unit FIRST on, then of COUNT random pages of HOT, and times
- *                                              each
+ *                                              each; the main thread does it, while so many others mix pages of BUSY
  *   stir NAME UNIT SEED                        changes one word of every unit
  *   pageout NAME                               madvise(MADV_PAGEOUT), after msync for a file
  *   cached NAME                                bytes that need no I/O (mincore)
@@ -369,13 +369,23 @@ static unsigned int parse_threads(const char *text)
 	return threads;
 }
 
-static void run_workers(unsigned int threads, void *(*fn)(void *))
+static void begin_workers(unsigned int threads, void *(*fn)(void *))
 {
 	for (unsigned int i = 0; i < threads; i++)
 		if (pthread_create(&workers[i].thread, NULL, fn, &workers[i]))
 			measure_die("no thread");
+}
+
+static void end_workers(unsigned int threads)
+{
 	for (unsigned int i = 0; i < threads; i++)
 		pthread_join(workers[i].thread, NULL);
+}
+
+static void run_workers(unsigned int threads, void *(*fn)(void *))
+{
+	begin_workers(threads, fn);
+	end_workers(threads);
 }
 
 static void print_intervals(unsigned int threads, uint64_t count)
@@ -517,9 +527,35 @@ static void sleep_until(uint64_t ns)
 	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
 }
 
-static void do_visit(char **word)
+/* Until then; what they find wrong is returned by end_busy(). */
+static unsigned int begin_busy(struct access *access, char **word, uint64_t end_ns)
+{
+	unsigned int threads = parse_threads(word[1]);
+
+	*access = (struct access){ .map = find_map(word[0]), .op = OP_MIX, .choice = CHOICE_ZIPF, .end_ns = end_ns };
+	zipf_init(&access->zipf, access->map->bytes / PAGE, 0);
+	access->cluster_pages = 1;
+	for (unsigned int i = 0; i < threads; i++)
+		workers[i] = (struct worker){ .access = access, .state = measure_mix(i + 1) };
+	begin_workers(threads, access_thread);
+	return threads;
+}
+
+static uint64_t end_busy(unsigned int threads)
+{
+	uint64_t bad = 0;
+
+	end_workers(threads);
+	for (unsigned int i = 0; i < threads; i++)
+		bad += workers[i].bad;
+	return bad;
+}
+
+static void do_visit(char **word, int words)
 {
 	static struct histogram hot, cold;
+	static struct access busy;
+	unsigned int threads;
 	const struct map *hot_map = find_map(word[1]), *cold_map = find_map(word[2]);
 	uint64_t every_ns = measure_parse_size(word[4]) * 1000, count = measure_parse_size(word[5]);
 	uint64_t unit_pages = measure_parse_size(word[6]) / PAGE, unit = measure_parse_size(word[7]);
@@ -529,6 +565,7 @@ static void do_visit(char **word)
 
 	memset(&hot, 0, sizeof(hot));
 	memset(&cold, 0, sizeof(cold));
+	threads = words > 10 ? begin_busy(&busy, word + 9, end_ns) : 0;
 	while (measure_now_ns() < end_ns) {
 		uint64_t page = measure_shuffle(unit++ % units, units, 3) * unit_pages;
 
@@ -541,6 +578,7 @@ static void do_visit(char **word)
 			next_ns = measure_now_ns();
 		sleep_until(next_ns);
 	}
+	bad += end_busy(threads);
 	printf("{\"seconds\": %.6f, \"bad\": %lu, \"hot\": {", seconds_since(start_ns), bad);
 	histogram_print(&hot);
 	printf("}, \"cold\": {");
@@ -641,7 +679,7 @@ static bool obey(char **word, int words)
 		{ "access", 7, NULL, do_access },   { "latency", 8, NULL, do_latency },
 		{ "stir", 4, do_stir, NULL },       { "sort", 4, do_sort, NULL },
 		{ "pageout", 2, do_pageout, NULL }, { "cached", 2, do_cached, NULL },
-		{ "refault", 2, do_refault, NULL }, { "visit", 9, do_visit, NULL },
+		{ "refault", 2, do_refault, NULL }, { "visit", 9, NULL, do_visit },
 	};
 
 	if (words == 0 || strcmp(word[0], "quit") == 0)

@@ -2,12 +2,13 @@
 import contextlib
 import time
 
-from .cold import SEED
+from .cold import SEED, merge, quantile
 from .programs import Load, Tierfs
 
 MIB = 1 << 20
 WEIGHTS = (1, 2, 4)
 THREADS = 2
+VCPUS, MAIN_EVERY_US = 4, 5000
 
 
 class Guests:
@@ -66,8 +67,32 @@ def promised(bench, guests):
                      resident_each_second=[[stat["resident_bytes"] for stat in row] for row in stats])
 
 
+def main_thread(bench):
+    """A machine whose main thread reads a cold word now and then, alone and while its four other threads thrash, in turns. The main thread is who
+    holds the locks that all of a VMM wait for."""
+    plan = bench.plan
+    with contextlib.ExitStack() as stack:
+        tierfs = stack.enter_context(Tierfs(bench.host, plan.shares))
+        load = stack.enter_context(Load(bench.host, attached=True))
+        for name, size in (("hot", MIB), ("cold", 2 * plan.shares), ("busy", 2 * plan.shares)):
+            load.do("map", name, tierfs.path(name), size)
+            load.do("fill", name, plan.ratio, SEED)
+        samples, at = {False: [], True: []}, 0
+        for turn in range(2 * plan.main_rounds):
+            busy = ("busy", VCPUS) if turn % 2 else ()
+            got = load.do("visit", "hot", "cold", plan.main_s, MAIN_EVERY_US, 0, 16384, at, turn + 1, *busy)["cold"]
+            at += got["count"]
+            samples[bool(busy)].append(got)
+        alone, beside = samples[False], samples[True]
+        pooled = [quantile(merge(got["hist"] for got in side), 0.99) / 1000 for side in (beside, alone)]
+        bench.report.add("shares.main_thread.p99", "us", [got["p99_ns"] / 1000 for got in beside], "alone", [got["p99_ns"] / 1000 for got in alone],
+                         pooled=pooled, goal=2, better="lower", vcpus=VCPUS, p50_ns=[got["p50_ns"] for got in beside],
+                         alone_p50_ns=[got["p50_ns"] for got in alone], accesses=sum(got["count"] for got in beside))
+
+
 def shares(bench):
-    """Three busy guests in half of their memory: DRAM by weight, and what one keeps that was promised all that it has."""
+    """Three busy guests in half of their memory: DRAM by weight, what one keeps that was promised all that it has; and a main thread's faults."""
+    main_thread(bench)
     with contextlib.ExitStack() as stack:
         guests = Guests(bench, stack)
         weights(bench, guests)
