@@ -778,7 +778,7 @@ START_TEST(a_mapper_leaves_while_its_fault_is_being_parked)
 	ck_assert_int_eq(pthread_create(&toucher, NULL, fault_main, file->mappers.list), 0);
 	wait_for_mapper(2, false);
 	pthread_kill(toucher, SIGUSR1); /* it waits for the lock behind the other one then */
-	/* Until it has run, it still is in the kernel's queue of that lock, and the wake of the other one may be its. */
+	/* Until it has run, it is in the kernel's queue of that lock, and the wake of the other one may be its. */
 	while (!atomic_load(&at_gate))
 		;
 	ck_assert_int_eq(pthread_create(&leaver, NULL, unmap_main, process), 0);
