@@ -13,6 +13,8 @@
 
 #include "base/clock.h"
 
+#define PASS_NS 20000
+
 #ifdef TIERFS_DEBUG
 
 #define HELD_MAX 16
@@ -117,6 +119,13 @@ void lock_put(struct lock *lock)
 {
 	held_pop(lock);
 	must(pthread_mutex_unlock(&lock->mutex), "pthread_mutex_unlock");
+}
+
+void lock_pass(struct lock *lock)
+{
+	lock_put(lock);
+	clock_sleep(PASS_NS);
+	lock_get(lock);
 }
 
 void lock_cond_init(pthread_cond_t *cond)

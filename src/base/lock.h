@@ -37,6 +37,10 @@ void lock_fini(struct lock *lock);
 void lock_get(struct lock *lock);
 void lock_put(struct lock *lock);
 
+/* Lets those have it who wait for it, and takes it again: for who needs it for long, in pieces. Who just put a mutex is
+ * faster than those it wakes, so there is a pause. */
+void lock_pass(struct lock *lock);
+
 /* Condition variables on CLOCK_MONOTONIC. lock_wait_until() returns 0 or -ETIMEDOUT; deadline_ns as of clock_ns(). */
 void lock_cond_init(pthread_cond_t *cond);
 void lock_wait(struct lock *lock, pthread_cond_t *cond);

@@ -14,7 +14,7 @@
 #include <uthash.h>
 
 #define PER_CHUNK 256U
-/* What places_some() looks at: some ten microseconds. */
+/* What is looked at or removed in a piece: some hundred microseconds. */
 #define CHUNKS_AT_ONCE 64U
 #define VALID (UINT64_C(1) << 63)
 #define SEGMENT_SHIFT 42
@@ -238,15 +238,13 @@ static void clear_slots(struct places *places, const struct places_file *file, s
 	}
 }
 
-void places_remove(struct places *places, uint64_t ino, uint64_t first, uint64_t last, places_fn *fn, void *arg)
+/* Of the chunks from index `from` to before index `end`, those in which nothing is left go. */
+static void clear_chunks(struct places *places, struct places_file *file, size_t from, size_t end, uint64_t first,
+			 uint64_t last, places_fn *fn, void *arg)
 {
-	struct places_file *file = find_file(places, ino);
-	size_t kept, at;
+	size_t kept = from;
 
-	if (!file)
-		return;
-	kept = at = find_chunk(file, first / PER_CHUNK);
-	for (; at < file->count && file->chunk[at]->number <= last / PER_CHUNK; at++) {
+	for (size_t at = from; at < end; at++) {
 		struct chunk *chunk = file->chunk[at];
 
 		clear_slots(places, file, chunk, first, last, fn, arg);
@@ -257,11 +255,35 @@ void places_remove(struct places *places, uint64_t ino, uint64_t first, uint64_t
 		places->memory_bytes -= sizeof(*chunk);
 		free(chunk);
 	}
-	if (at > kept)
-		memmove(file->chunk + kept, file->chunk + at, (file->count - at) * sizeof(struct chunk *));
-	file->count -= at - kept;
+	if (end > kept)
+		memmove(file->chunk + kept, file->chunk + end, (file->count - end) * sizeof(struct chunk *));
+	file->count -= end - kept;
 	if (!file->count)
 		drop_file(places, file);
+}
+
+bool places_remove_some(struct places *places, uint64_t ino, uint64_t first, uint64_t *last, places_fn *fn, void *arg)
+{
+	struct places_file *file = find_file(places, ino);
+	uint64_t left = *last;
+	size_t begin, from, end;
+
+	if (!file)
+		return false;
+	begin = find_chunk(file, first / PER_CHUNK);
+	end = find_chunk(file, left / PER_CHUNK);
+	end += end < file->count && file->chunk[end]->number == left / PER_CHUNK;
+	from = end - begin > CHUNKS_AT_ONCE ? end - CHUNKS_AT_ONCE : begin;
+	if (from > begin)
+		*last = file->chunk[from]->number * PER_CHUNK - 1;
+	clear_chunks(places, file, from, end, first, left, fn, arg);
+	return from > begin;
+}
+
+void places_remove(struct places *places, uint64_t ino, uint64_t first, uint64_t last, places_fn *fn, void *arg)
+{
+	while (places_remove_some(places, ino, first, &last, fn, arg))
+		;
 }
 
 static void each_of_chunk(const struct places_file *file, const struct chunk *chunk, places_fn *fn, void *arg)

@@ -65,6 +65,8 @@ bool places_next(const struct places *places, struct store_key *key, uint64_t la
 typedef void places_fn(void *arg, struct store_key key, struct place place);
 /* Forgets the blocks first to last of a file; fn is told each that was there. */
 void places_remove(struct places *places, uint64_t ino, uint64_t first, uint64_t last, places_fn *fn, void *arg);
+/* A piece of it, from the end of the range. True: there is more, up to *last. */
+bool places_remove_some(struct places *places, uint64_t ino, uint64_t first, uint64_t *last, places_fn *fn, void *arg);
 /* Every place, in no order of files. fn must not change the table. */
 void places_each(const struct places *places, places_fn *fn, void *arg);
 

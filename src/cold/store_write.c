@@ -475,13 +475,17 @@ static void drop_place(void *arg, struct store_key key, struct place place)
 	owners_drop(arg, place);
 }
 
+/* In pieces: gets need the lock. */
 static void forget_places(struct removal *removal)
 {
 	struct store_rocks *store = removal->store;
-	LOCK_SCOPE(&store->segments.lock);
+	uint64_t last = removal->last;
 
-	places_remove(&store->places, removal->ino, removal->first, removal->last, drop_place, store);
+	lock_get(&store->segments.lock);
+	while (places_remove_some(&store->places, removal->ino, removal->first, &last, drop_place, store))
+		lock_pass(&store->segments.lock);
 	garbage_poke(store);
+	lock_put(&store->segments.lock);
 }
 
 /* The commit mutex is held. What is not there costs nothing. */

@@ -163,6 +163,49 @@ START_TEST(ends_of_the_key_space)
 END_TEST
 
 /* Against a plain array: entries are found after any order of additions and removals. */
+static void count_removed(void *arg, struct store_key key, struct place place)
+{
+	(void)key;
+	(void)place;
+	++*(uint32_t *)arg;
+}
+
+/* Of a long range, so that others get to the table in between; what is left lies before what was removed. */
+START_TEST(a_removal_in_pieces)
+{
+	const struct place place = { 1, 0, 100 };
+	struct place old;
+	struct places long_one = { 0 };
+	uint32_t pieces = 0, removed = 0, before;
+	uint64_t last = UINT64_MAX, left;
+	bool more = true;
+
+	for (uint64_t i = 0; i < 1000; i++) {
+		struct store_key key = { 1, i * 300 };
+
+		ck_assert_int_eq(places_reserve(&long_one, key), 0);
+		places_set(&long_one, key, place, &old);
+	}
+	while (more) {
+		before = removed;
+		left = last;
+		more = places_remove_some(&long_one, 1, 3000, &last, count_removed, &removed);
+		ck_assert_uint_le(removed - before, 64);
+		ck_assert_uint_eq(long_one.count, 1000 - removed);
+		if (more)
+			ck_assert_uint_lt(last, left);
+		for (uint64_t i = 0; i < 1000; i++)
+			ck_assert_int_eq(places_get(&long_one, (struct store_key){ 1, i * 300 }, &old),
+					 i < 1000 - removed);
+		pieces++;
+	}
+	ck_assert_uint_eq(removed, 990);
+	ck_assert_uint_ge(pieces, 15);
+	places_clear(&long_one);
+	ck_assert_uint_eq(long_one.memory_bytes, 0);
+}
+END_TEST
+
 START_TEST(share_table)
 {
 	enum { PLACES = 5000, STEPS = 60000 };
@@ -271,6 +314,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, as_an_array);
 	tcase_add_test(tests, ends_of_the_key_space);
+	tcase_add_test(tests, a_removal_in_pieces);
 	tcase_add_test(tests, share_table);
 	tcase_add_test(tests, index_records);
 	suite_add_tcase(suite, tests);
