@@ -29,14 +29,14 @@ static uint64_t align_up(uint64_t bytes)
 
 /* --- the directory --- */
 
-static struct segment *add_segment(struct segments *segments, uint32_t id, int fd, uint64_t file_bytes)
+static struct segment *add_segment(struct segments *segments, uint32_t id, uint64_t file_bytes)
 {
 	struct segment *segment = calloc(1, sizeof(*segment));
 
 	if (!segment)
 		return NULL;
 	segment->id = id;
-	segment->fd = fd;
+	segment->fd = -1;
 	segment->file_bytes = file_bytes;
 	segment->sealed = true;
 	HASH_ADD(hh, segments->table, id, sizeof(segment->id), segment);
@@ -66,7 +66,7 @@ static int list_entry(struct segments *segments, const char *text)
 		return -errno;
 	if (!S_ISREG(attr.st_mode))
 		return 0;
-	return add_segment(segments, (uint32_t)id, -1, (uint64_t)attr.st_size) ? 0 : -ENOMEM;
+	return add_segment(segments, (uint32_t)id, (uint64_t)attr.st_size) ? 0 : -ENOMEM;
 }
 
 static int list_segments(struct segments *segments)
@@ -99,6 +99,8 @@ int segments_open(struct segments *segments, const char *dir, uint32_t segment_b
 	pthread_mutex_init(&segments->grow, NULL);
 	segments->dir_fd = -1;
 	segments->segment_bytes = segment_bytes;
+	TAILQ_INIT(&segments->open);
+	segments->open_most = segments_files_most();
 	segments->dir = strdup(dir);
 	if (!segments->dir)
 		return -ENOMEM;
@@ -133,10 +135,8 @@ static void trim(struct segments *segments, const struct segment *segment, uint6
 
 static void free_segment(struct segments *segments, struct segment *segment)
 {
-	if (segment->fd >= 0) {
-		close(segment->fd);
-		segments->open_files--;
-	}
+	if (segment->fd >= 0)
+		close(segments_take_file(segments, segment));
 	free(segment);
 }
 
@@ -322,7 +322,10 @@ void segments_settle(struct segments *segments)
 void segments_ref(struct segments *segments, struct segment *segment)
 {
 	segment->refs++;
-	segment->used_at = ++segments->ticks;
+	if (segment->fd < 0)
+		return;
+	TAILQ_REMOVE(&segments->open, segment, open);
+	TAILQ_INSERT_TAIL(&segments->open, segment, open);
 }
 
 void segments_unref(struct segments *segments, struct segment *segment)
@@ -427,7 +430,7 @@ static int make_file(struct segments *segments, uint32_t id)
 static int make_current(struct segments *segments, uint32_t id, int fd, bool scarce, struct segment **ret_old)
 {
 	LOCK_SCOPE(&segments->lock);
-	struct segment *segment = add_segment(segments, id, fd, segments->segment_bytes);
+	struct segment *segment = add_segment(segments, id, segments->segment_bytes);
 	struct segment *old = segments->current;
 
 	if (!segment)
@@ -435,7 +438,7 @@ static int make_current(struct segments *segments, uint32_t id, int fd, bool sca
 	segment->sealed = false;
 	segment->fresh = true;
 	segment->scarce = scarce;
-	segments->open_files++;
+	segments_give_file(segments, segment, fd);
 	segments->dir_dirty = true;
 	*ret_old = old;
 	if (old) {
@@ -468,6 +471,7 @@ static int grow(struct segments *segments, bool scarce)
 		segments_trim(segments, old);
 		segments_unref(segments, old);
 	}
+	segments_close_resting(segments);
 	return 0;
 }
 

@@ -22,6 +22,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/queue.h>
 
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
@@ -51,17 +52,17 @@ struct segment {
 	uint64_t file_bytes; /* of the file when it was found or made */
 	uint64_t end_bytes;  /* reserved so far */
 	uint64_t live_bytes;
-	uint32_t live_count;  /* values */
-	unsigned int refs;    /* readers: it stays while there are any */
-	unsigned int pending; /* reservations whose values are not referred to yet */
-	uint64_t used_at;     /* for closing descriptors that rest */
-	bool sealed;          /* takes no more values */
-	bool dirty;           /* written since it was last synced */
-	bool fresh;           /* its name was not synced so far */
-	bool naming;          /* it is being synced */
-	bool suspect;         /* a sync failed */
-	bool unmovable;       /* some of it cannot be read: left alone */
-	bool scarce;          /* made when there was no room for new values: for those that move */
+	uint32_t live_count;       /* values */
+	unsigned int refs;         /* readers: it stays while there are any */
+	unsigned int pending;      /* reservations whose values are not referred to yet */
+	TAILQ_ENTRY(segment) open; /* with a descriptor; who was used last is last */
+	bool sealed;               /* takes no more values */
+	bool dirty;                /* written since it was last synced */
+	bool fresh;                /* its name was not synced so far */
+	bool naming;               /* it is being synced */
+	bool suspect;              /* a sync failed */
+	bool unmovable;            /* some of it cannot be read: left alone */
+	bool scarce;               /* made when there was no room for new values: for those that move */
 	enum segment_life life;
 	struct segment *next_dead;
 };
@@ -79,8 +80,8 @@ struct segments {
 	uint64_t dead_since_ns;  /* when the first of them died that no sync covered */
 	bool keep_dead;          /* nobody knows what is referred to: nothing is covered */
 	uint32_t last_id;
-	unsigned int open_files;
-	uint64_t ticks;
+	TAILQ_HEAD(segments_open_files, segment) open;
+	unsigned int open_files, open_most;           /* of the list; the latter is immutable */
 	uint64_t live_bytes, end_bytes;               /* sums */
 	bool dir_dirty;                               /* a file was made since the last sync */
 	unsigned long context[SEGMENT_CONTEXTS_KEPT]; /* for asynchronous reads */
@@ -158,5 +159,12 @@ struct segment *segments_suspect(struct segments *segments);
 /* For segments.c and segments_sync.c: segments_io.c knows the files. */
 void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN]);
 int segments_open_file(struct segments *segments, uint32_t id, int flags);
+/* (lock) It has that descriptor from now on, which others may be closed for; or no more: the descriptor is returned. */
+void segments_give_file(struct segments *segments, struct segment *segment, int fd);
+int segments_take_file(struct segments *segments, struct segment *segment);
+/* Those that rested longest, while more than open_most are open. */
+void segments_close_resting(struct segments *segments);
+/* How many shall be open at the most: an eighth of what the process may have. */
+unsigned int segments_files_most(void);
 /* The descriptor of a referenced or pending segment, opened if it must be; it stays open as long. Or -errno. */
 int segments_descriptor(struct segments *segments, struct segment *segment);

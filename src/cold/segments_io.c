@@ -1,6 +1,6 @@
 /* cold/segments_io.c - descriptors of segments, and what is done with them: reading, writing.
  *
- * Descriptors are opened when needed, and those that rest longest are closed beyond OPEN_FILES_MAX. That of a segment
+ * Descriptors are opened when needed, and those that rest longest are closed beyond a number. That of a segment
  * that is referenced or pending stays open.
  */
 #include <errno.h>
@@ -9,12 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "cold/segments.h"
 
-#define OPEN_FILES_MAX 256U
+/* Of all descriptors, which are connections, arenas and userfaultfds as well. At 64 MiB each these are 512 GiB. */
+#define OPEN_FILES_PART 8U
+#define OPEN_FILES_MIN 64U
+#define OPEN_FILES_MAX 8192U
 
 void segments_name(uint32_t id, char name[static SEGMENT_NAME_LEN])
 {
@@ -39,45 +43,69 @@ int segments_open_file(struct segments *segments, uint32_t id, int flags)
 	return fd;
 }
 
-/* (lock) The descriptor that rested longest, taken from its segment; -1: all are in use. */
+unsigned int segments_files_most(void)
+{
+	struct rlimit files;
+	rlim_t most = OPEN_FILES_MIN;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur / OPEN_FILES_PART > most)
+		most = files.rlim_cur / OPEN_FILES_PART;
+	return most < OPEN_FILES_MAX ? (unsigned int)most : OPEN_FILES_MAX;
+}
+
+void segments_give_file(struct segments *segments, struct segment *segment, int fd)
+{
+	segment->fd = fd;
+	TAILQ_INSERT_TAIL(&segments->open, segment, open);
+	segments->open_files++;
+}
+
+int segments_take_file(struct segments *segments, struct segment *segment)
+{
+	int fd = segment->fd;
+
+	segment->fd = -1;
+	TAILQ_REMOVE(&segments->open, segment, open);
+	segments->open_files--;
+	return fd;
+}
+
+/* The descriptor that rested longest, taken from its segment; -1: they are not too many, or all in use. */
 static int take_resting(struct segments *segments)
 {
-	struct segment *rests = NULL;
-	int fd = -1;
+	struct segment *segment;
+	LOCK_SCOPE(&segments->lock);
 
-	for (struct segment *segment = segments->table; segment; segment = segment->hh.next) {
-		if (segment->fd < 0 || segment->refs || segment->pending || !segment->sealed)
-			continue;
-		if (!rests || segment->used_at < rests->used_at)
-			rests = segment;
-	}
-	if (rests) {
-		fd = rests->fd;
-		rests->fd = -1;
-		segments->open_files--;
-	}
-	return fd;
+	if (segments->open_files <= segments->open_most)
+		return -1;
+	TAILQ_FOREACH(segment, &segments->open, open)
+		if (!segment->refs && !segment->pending && segment->sealed)
+			return segments_take_file(segments, segment);
+	return -1;
+}
+
+void segments_close_resting(struct segments *segments)
+{
+	int fd;
+
+	while ((fd = take_resting(segments)) >= 0)
+		close(fd);
 }
 
 /* Gives the segment fd, or closes fd if another thread was faster. */
 static int install(struct segments *segments, struct segment *segment, int fd)
 {
-	int close_fd = -1;
-	int err;
+	int used;
 
 	lock_get(&segments->lock);
-	if (segment->fd < 0) {
-		segment->fd = fd;
-		if (++segments->open_files > OPEN_FILES_MAX)
-			close_fd = take_resting(segments);
-	} else {
-		close_fd = fd;
-	}
-	err = segment->fd;
+	if (segment->fd < 0)
+		segments_give_file(segments, segment, fd);
+	used = segment->fd;
 	lock_put(&segments->lock);
-	if (close_fd >= 0)
-		close(close_fd);
-	return err;
+	if (used != fd)
+		close(fd);
+	segments_close_resting(segments);
+	return used;
 }
 
 int segments_descriptor(struct segments *segments, struct segment *segment)

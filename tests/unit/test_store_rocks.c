@@ -16,6 +16,7 @@
 #include "../lib/lib_scratch.h"
 #include "base/le.h"
 #include "cold/store_rocks.h"
+#include "cold/store_state.h"
 #include "lib_check.h"
 
 #define VALUE_BYTES 5000U
@@ -145,6 +146,64 @@ static void wait_for_disk(uint64_t at_most)
 		usleep(10000);
 	ck_assert_uint_le(figures().disk_bytes, at_most);
 }
+
+static int open_values(void)
+{
+	char path[64], target[SCRATCH_PATH_LEN + 64], values[SCRATCH_PATH_LEN + 64];
+	DIR *list = opendir("/proc/self/fd");
+	struct dirent *entry;
+	int count = 0;
+
+	ck_assert_ptr_nonnull(list);
+	values_path(values, sizeof(values), NULL);
+	while ((entry = readdir(list))) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%.20s", entry->d_name);
+		n = readlink(path, target, sizeof(target) - 1);
+		if (n < 0)
+			continue;
+		target[n] = '\0';
+		count += strncmp(target, values, strlen(values)) == 0 && target[strlen(values)] == '/';
+	}
+	closedir(list);
+	return count;
+}
+
+/* More segments than may be open: who rested longest is closed, and who was read last is not. */
+START_TEST(descriptors_that_rest_are_closed)
+{
+	struct segments *segments = &store_rocks_of(store)->segments;
+	uint64_t bytes;
+
+	segments->open_most = 5;
+	for (uint64_t first = 0; first < 4000; first += 100)
+		ck_assert_int_eq(put(first, 100, 1, 1), 0);
+	ck_assert_int_ge(segment_files(&bytes, NULL, 0), 19);
+	for (uint64_t i = 0; i < 4000; i++) {
+		struct segment *last;
+
+		ck_assert_int_eq(get(i * 1117 % 4000, 1), 0);
+		lock_get(&segments->lock);
+		last = TAILQ_LAST(&segments->open, segments_open_files);
+		ck_assert_uint_le(segments->open_files, 5);
+		ck_assert_int_ge(last->fd, 0);
+		lock_put(&segments->lock);
+	}
+	ck_assert_int_le(open_values(), 6); /* and the directory of them is not counted */
+	/* Two that are read in turns stay open, whatever else is read once between. */
+	for (uint64_t i = 0; i < 100; i++) {
+		struct place place;
+
+		ck_assert_int_eq(get(0, 1), 0);
+		ck_assert_int_eq(get(1000 + 29 * i, 1), 0);
+		lock_get(&segments->lock);
+		ck_assert(places_get(&store_rocks_of(store)->places, (struct store_key){ INO, 0 }, &place));
+		ck_assert_int_ge(segments_find(segments, place.segment)->fd, 0);
+		lock_put(&segments->lock);
+	}
+}
+END_TEST
 
 START_TEST(space_comes_back_after_a_removal)
 {
@@ -514,6 +573,7 @@ int main(void)
 	scratch_new(&scratch, "rocks");
 	tcase_set_timeout(tests, 120);
 	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, descriptors_that_rest_are_closed);
 	tcase_add_test(tests, space_comes_back_after_a_removal);
 	tcase_add_test(tests, ends_of_files_are_cut_off);
 	tcase_add_test(tests, files_that_nobody_refers_to_go);
