@@ -62,13 +62,11 @@ static int list_live(struct store_rocks *store, struct victim *victim)
 	lock_put(&store->segments.lock);
 	for (size_t i = 0; !err && i < count; i++) {
 		uint64_t from = 0;
-		bool more;
 
-		do {
-			lock_get(&store->segments.lock);
-			more = places_some(&store->places, inos[i], &from, list_value, victim);
-			lock_put(&store->segments.lock);
-		} while (more);
+		lock_get(&store->segments.lock);
+		while (places_some(&store->places, inos[i], &from, list_value, victim))
+			lock_pass(&store->segments.lock);
+		lock_put(&store->segments.lock);
 	}
 	return err;
 }
