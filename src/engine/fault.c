@@ -356,8 +356,8 @@ static bool resolve(struct ramfile *file, struct mapper *mapper, uint64_t block,
 			turn_ns = flow_take_fault(file, stored_bytes);
 		if (!turn_ns && !atomic_load(&file->dram_blocks))
 			file_visit(file, clock_ns());
-		/* Who waits already is not passed by, but by those whom he keeps from their part. */
-		waits = turn_ns || (!is_next && atomic_load(&file->engine->room.queue) && !tenant_goes_first(file));
+		/* Who waits already is not passed by. */
+		waits = turn_ns || (!is_next && atomic_load(&file->engine->room.queue));
 		if (waits || !file_reserve(file, 1, fault_needs(kind))) {
 			lock_put(&file->lock);
 			if (stored_bytes && !turn_ns)

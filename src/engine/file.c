@@ -92,7 +92,7 @@ bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 	uint64_t bytes = blocks * file->block_bytes;
 	bool near = false;
 
-	if (!room_allows(file, bytes, need) || !room_leaves_enough(file, bytes, need))
+	if (!room_allows(file, bytes, need) || room_leaves_until(file, bytes, need))
 		return false;
 	if (!tenant_charge(file, bytes, need, &near))
 		return false;

@@ -57,45 +57,57 @@ static bool has_turn(struct engine *engine, const struct parked *parked)
 	return false;
 }
 
-static bool has_room(const struct parked *parked)
+/* Under the lock of room.h. */
+static bool has_room(struct engine *engine, const struct parked *parked)
 {
 	struct ramfile *file = parked->file;
+	uint64_t until_ns;
 
-	return room_allows(file, file->block_bytes, BUDGET_MUST) && tenant_allows(file, file->block_bytes) &&
-	       room_leaves_enough(file, file->block_bytes, fault_needs(parked->kind));
+	if (!room_allows(file, file->block_bytes, BUDGET_MUST) || !tenant_allows(file, file->block_bytes))
+		return false;
+	until_ns = room_leaves_until(file, file->block_bytes, fault_needs(parked->kind));
+	if (until_ns)
+		flow_wake_at(engine, until_ns);
+	return !until_ns;
+}
+
+/* Under the lock of room.h: of those that wait of one file, the first is looked at; one with many threads has many. */
+static bool is_candidate(struct engine *engine, const struct parked *parked)
+{
+	struct room_look *look = &parked->file->limit.look;
+
+	if (look->number != engine->room.looks)
+		*look = (struct room_look){ .number = engine->room.looks };
+	if (look->full || look->seen || (parked->for_turn && look->early))
+		return false;
+	look->early = !has_turn(engine, parked);
+	look->full = !look->early && !has_room(engine, parked);
+	look->seen = !look->early && !look->full;
+	return look->seen;
 }
 
 struct parked *parked_next(struct engine *engine)
 {
-	const struct ramfile *full = NULL, *early = NULL, *seen = NULL;
 	struct parked *parked, *best = NULL;
 	uint64_t least = UINT64_MAX, passed;
-	unsigned int looked = 0;
+	unsigned int files = 0;
 	bool more = false;
 
 	LOCK_SCOPE(&engine->room.lock);
+	engine->room.looks++;
 	TAILQ_FOREACH(parked, &engine->room.parked, link) {
-		struct ramfile *file = parked->file;
-
-		/* One with many threads has many here, and gives one at a time. */
-		more |= file == seen;
-		if (file == full || file == seen || (parked->for_turn && file == early))
+		if (!is_candidate(engine, parked)) {
+			more |= parked->file->limit.look.seen;
 			continue;
-		if (++looked > LOOK_MOST && best)
-			break;
-		if (!has_turn(engine, parked)) {
-			early = file;
-		} else if (!has_room(parked)) {
-			full = file;
-		} else {
-			passed = tenant_passed(file);
-			more |= best != NULL;
-			seen = file;
-			if (passed >= least)
-				continue;
+		}
+		more |= best != NULL;
+		passed = tenant_passed(parked->file);
+		if (passed < least) {
 			least = passed;
 			best = parked;
 		}
+		if (++files == LOOK_MOST)
+			break;
 	}
 	if (!best)
 		return NULL;
@@ -124,9 +136,27 @@ static void tell(struct engine *engine, const struct parked *parked, bool limite
 	if (limited && engine->room.on_limit)
 		engine->room.on_limit(engine->room.on_limit_arg);
 	if (!parked->own && engine->room.on_room && budget_free(&engine->budget) >= engine->config.block_bytes &&
-	    room_leaves_enough(parked->file, engine->config.block_bytes, fault_needs(parked->kind)))
+	    has_room(engine, parked))
 		engine->room.on_room(engine->room.on_room_arg);
 	engine_wake_demoter(engine);
+}
+
+/* Under the lock of room.h. An urgent one comes before the others of its file, and nobody else's. */
+static void insert(struct engine *engine, struct parked *parked)
+{
+	struct parked *other = NULL;
+
+	if (parked->kind == FAULT_URGENT) {
+		if (!parked->own)
+			room_urgent(parked->file);
+		TAILQ_FOREACH(other, &engine->room.parked, link)
+			if (other->file == parked->file && other->kind != FAULT_URGENT)
+				break;
+	}
+	if (other)
+		TAILQ_INSERT_BEFORE(other, parked, link);
+	else
+		TAILQ_INSERT_TAIL(&engine->room.parked, parked, link);
 }
 
 /* Under the lock of room.h. */
@@ -138,12 +168,7 @@ static void enqueue(struct engine *engine, struct parked *parked)
 
 	parked->own = limited || parked->for_turn || !tenant_allows(file, file->block_bytes);
 	waits_begin(file, &parked->wait, parked->own ? WAIT_LIMIT : WAIT_ROOM, parked->arrived_ns);
-	if (parked->kind == FAULT_URGENT)
-		TAILQ_INSERT_HEAD(&engine->room.parked, parked, link);
-	else
-		TAILQ_INSERT_TAIL(&engine->room.parked, parked, link);
-	if (parked->kind == FAULT_URGENT && !parked->own)
-		room_urgent(engine);
+	insert(engine, parked);
 	count(engine, parked, 1);
 	tell(engine, parked, limited);
 }
@@ -189,7 +214,8 @@ bool parked_of_others(struct engine *engine)
 
 	LOCK_SCOPE(&engine->room.lock);
 	TAILQ_FOREACH(parked, &engine->room.parked, link)
-		if (!parked->for_turn && !flow_holds_back(parked->file))
+		if (!parked->for_turn && !flow_holds_back(parked->file) &&
+		    !room_leaves_until(parked->file, parked->file->block_bytes, fault_needs(parked->kind)))
 			return true;
 	return false;
 }

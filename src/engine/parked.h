@@ -19,7 +19,7 @@ struct engine;
 
 enum fault_kind {
 	FAULT_MISSING,
-	FAULT_URGENT, /* missing, and others wait for the thread: first of its file, and has room where they have not */
+	FAULT_URGENT, /* missing, and others wait for the thread: it comes before the others of its file */
 	FAULT_PROTECTED,
 };
 
@@ -52,7 +52,8 @@ void parked_add(struct engine *engine, struct ramfile *file, struct mapper *mapp
 /* The one to be taken up next, out of the list: of those for which there is room, or whose turn has come, one of whom
  * has had least (tenant_passed()). NULL: none. The caller frees it, and drops the mapper. */
 struct parked *parked_next(struct engine *engine);
-/* Some that waits for room is of a file that the demoter does not pass over (flow.h). */
+/* Some that waits for room is of a file that the demoter does not pass over (flow.h), and that need not leave what is
+ * free to others. */
 bool parked_of_others(struct engine *engine);
 /* The mapper is leaving: its faults are forgotten, also those of read-ahead and of retries. */
 void parked_forget(struct engine *engine, struct mapper *mapper);

@@ -18,12 +18,13 @@
 #define WRITE_TELL_NS (2 * NS_PER_S)
 #define WRITE_GIVE_UP_NS (5 * NS_PER_S)
 
-/* Of the reserve: what who pays leaves to others, and what of it also his urgent faults leave. */
+/* Of the reserve: what who pays leaves to others. */
 #define PAYER_LEAVES 4
-#define PAYER_URGENT_LEAVES 8
-/* Of the reserve: what others leave to urgent faults, for so long after one of them found no room. */
+/* Of the reserve: what the other faults of a file leave to urgent ones of it, for so long after one had to wait. */
 #define URGENT_PART 16
 #define URGENT_NS NS_PER_S
+/* A reserve of less than so many blocks has no parts. */
+#define PARTS_LEAST 32U
 
 static bool less_free_than(struct engine *engine, unsigned int divisor)
 {
@@ -79,23 +80,23 @@ bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need)
 	return limit == UINT64_MAX || room_taken_by(file) + bytes + kept <= limit;
 }
 
-bool room_leaves_enough(struct ramfile *file, uint64_t bytes, enum budget_need need)
+uint64_t room_leaves_until(struct ramfile *file, uint64_t bytes, enum budget_need need)
 {
 	struct engine *engine = file->engine;
-	uint64_t reserve = budget_reserve_bytes(&engine->budget), free_bytes = budget_free(&engine->budget);
-	uint64_t left = reserve / (need == BUDGET_URGENT ? PAYER_URGENT_LEAVES : PAYER_LEAVES);
+	uint64_t reserve = budget_reserve_bytes(&engine->budget), free_bytes = budget_free(&engine->budget), until_ns;
 
-	if (need == BUDGET_OPTIONAL || free_bytes >= reserve / PAYER_LEAVES + bytes)
-		return true;
-	if (need == BUDGET_MUST && free_bytes < reserve / URGENT_PART + bytes &&
-	    atomic_load(&engine->room.urgent_until_ns) > clock_ns())
-		return false;
-	return free_bytes >= left + bytes || !tenant_has_to_pay(file);
+	if (need == BUDGET_OPTIONAL || free_bytes >= reserve / PAYER_LEAVES + bytes || engine_fits(engine) ||
+	    reserve < PARTS_LEAST * file->block_bytes)
+		return 0;
+	until_ns = need == BUDGET_MUST && free_bytes < reserve / URGENT_PART + bytes
+			   ? atomic_load(&file->limit.urgent_until_ns)
+			   : 0;
+	return until_ns > clock_ns() ? until_ns : tenant_pays_until(file);
 }
 
-void room_urgent(struct engine *engine)
+void room_urgent(struct ramfile *file)
 {
-	atomic_store(&engine->room.urgent_until_ns, clock_ns() + URGENT_NS);
+	atomic_store(&file->limit.urgent_until_ns, clock_ns() + URGENT_NS);
 }
 
 uint64_t room_missing_of(struct ramfile *file)
@@ -229,14 +230,13 @@ static void sum_arenas(void *arg, struct ramfile *file)
 
 static bool has_room(struct ramfile *file, uint64_t bytes)
 {
-	return budget_free(&file->engine->budget) >= bytes && tenant_allows(file, bytes) &&
-	       room_leaves_enough(file, bytes, BUDGET_MUST);
+	return budget_free(&file->engine->budget) >= bytes && tenant_allows(file, bytes);
 }
 
 void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns)
 {
 	struct engine *engine = file->engine;
-	bool late = false, own = budget_free(&engine->budget) >= bytes && room_leaves_enough(file, bytes, BUDGET_MUST);
+	bool late = false, own = budget_free(&engine->budget) >= bytes;
 	unsigned int *waiters = own ? &engine->room.own_waiters : &engine->room.waiters;
 
 	if (has_room(file, bytes) || !engine->thread_runs)

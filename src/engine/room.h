@@ -35,6 +35,7 @@ struct room {
 	struct parked_list parked; /* under lock */
 	uint64_t parked_count;     /* under lock */
 	uint64_t parked_own;       /* under lock: of those, faults of a file that is at its own limit */
+	uint64_t looks;            /* under lock: times that somebody looked for who is next */
 	uint64_t passed;           /* under lock: what who was served last had had (tenant_passed()) */
 	_Atomic uint64_t queue;    /* parked_count without parked_own */
 	uint64_t writing_bytes;    /* under lock: write back that was let in and is not done */
@@ -55,14 +56,21 @@ struct room {
 	_Atomic uint64_t limited; /* files with a limit of their own */
 	_Atomic bool pressed;     /* the demoter was told that the reserve is used */
 	_Atomic uint64_t waited_faults;
-	_Atomic uint64_t urgent_until_ns; /* room_urgent() */
+};
+
+/* parked_next() has looked at the file, and why it is passed over. Under lock. */
+struct room_look {
+	uint64_t number;
+	bool full, early, seen;
 };
 
 /* A file's part: limits of its own, beside the budget. */
 struct room_limit {
-	_Atomic uint64_t bytes;        /* room_set_limit() */
-	_Atomic uint64_t growth_bytes; /* room_set_growth() */
-	_Atomic bool near;             /* the demoter was told that it is */
+	_Atomic uint64_t bytes;           /* room_set_limit() */
+	_Atomic uint64_t growth_bytes;    /* room_set_growth() */
+	_Atomic bool near;                /* the demoter was told that it is */
+	_Atomic uint64_t urgent_until_ns; /* room_urgent() */
+	struct room_look look;
 };
 
 /* Of zeroed memory. fini: nobody waits; faults that are parked are forgotten. */
@@ -113,11 +121,12 @@ void room_look_at_limits(struct engine *engine);
 uint64_t room_taken_by(struct ramfile *file);
 /* The file's own limit, and its growth, allow so many bytes more. Reserves nothing, and asks no tenant. */
 bool room_allows(struct ramfile *file, uint64_t bytes, enum budget_need need);
-/* What is free of the budget is not what the file has to leave to others: who pays (tenant.h) leaves them the last part
- * of the reserve, and all leave a little to urgent faults when one of those found no room lately. */
-bool room_leaves_enough(struct ramfile *file, uint64_t bytes, enum budget_need need);
-/* An urgent fault finds no room. */
-void room_urgent(struct engine *engine);
+/* 0, or until when the file may not use what is free of the budget, which it has to leave to others if it changes
+ * nothing: who pays (tenant.h) leaves them the last part of the reserve, and the other faults of a file a little of it
+ * to urgent ones of the same file. */
+uint64_t room_leaves_until(struct ramfile *file, uint64_t bytes, enum budget_need need);
+/* An urgent fault of the file has to wait for room. */
+void room_urgent(struct ramfile *file);
 /* Bytes that a file must give up of its own, because it has come near to its own limit; 0: it has not. */
 uint64_t room_missing_of(struct ramfile *file);
 

@@ -84,6 +84,7 @@ static uint64_t missing_of(const struct tenant *tenant)
 void tenants_begin(struct engine *engine)
 {
 	lock_get(&engine->tenants.lock);
+	atomic_store(&engine->tenants.pays_until_ns, 0);
 	TAILQ_INIT(&engine->tenants.list);
 }
 
@@ -102,6 +103,7 @@ void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up
 void tenants_place(struct ramfile *file, struct tenant *tenant)
 {
 	file->charge.tenant = tenant;
+	file->charge.pays_until_ns = 0;
 	add_along(tenant, file->charge.bytes);
 }
 
@@ -229,18 +231,6 @@ bool tenant_allows(struct ramfile *file, uint64_t bytes)
 	return allows(file->engine, file->charge.tenant, bytes, BUDGET_MUST);
 }
 
-/* Under the lock. */
-static bool pays(const struct ramfile *file, uint64_t now_ns)
-{
-	const struct tenant *tenant = file->charge.tenant;
-
-	if (now_ns < file->charge.pays_until_ns)
-		return true;
-	while (tenant && now_ns >= tenant->pays_until_ns)
-		tenant = tenant->up;
-	return tenant;
-}
-
 void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns)
 {
 	struct tenants *tenants = &file->engine->tenants;
@@ -248,35 +238,25 @@ void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns)
 
 	LOCK_SCOPE(&tenants->lock);
 	tenant = ino ? find(file->engine, ino) : NULL;
-	if (tenant)
-		tenant->pays_until_ns = until_ns;
-	else if (!ino)
-		file->charge.pays_until_ns = until_ns;
+	if (ino && !tenant)
+		return;
+	*(tenant ? &tenant->pays_until_ns : &file->charge.pays_until_ns) = until_ns;
 	atomic_store(&tenants->pays_until_ns, until_ns);
 }
 
-bool tenant_has_to_pay(struct ramfile *file)
+uint64_t tenant_pays_until(struct ramfile *file)
 {
 	struct tenants *tenants = &file->engine->tenants;
-	uint64_t until_ns = atomic_load(&tenants->pays_until_ns), now_ns = until_ns ? clock_ns() : 0;
+	uint64_t now_ns, until_ns;
 
-	if (now_ns >= until_ns)
-		return false;
+	if (!atomic_load(&tenants->pays_until_ns))
+		return 0;
+	now_ns = clock_ns();
 	LOCK_SCOPE(&tenants->lock);
-
-	return pays(file, now_ns);
-}
-
-bool tenant_goes_first(struct ramfile *file)
-{
-	struct tenants *tenants = &file->engine->tenants;
-	uint64_t until_ns = atomic_load(&tenants->pays_until_ns), now_ns = until_ns ? clock_ns() : 0;
-
-	if (now_ns >= until_ns)
-		return false;
-	LOCK_SCOPE(&tenants->lock);
-
-	return !pays(file, now_ns);
+	until_ns = file->charge.pays_until_ns;
+	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
+		until_ns = tenant->pays_until_ns > until_ns ? tenant->pays_until_ns : until_ns;
+	return until_ns > now_ns && atomic_load(&tenants->pays_until_ns) ? until_ns : 0;
 }
 
 void tenant_hold(struct ramfile *file, uint64_t until_ns)

@@ -18,7 +18,7 @@
  * weight divides what is above the minimums when DRAM is short (policy/payer.h).
  *
  * Who gives up DRAM because he has most above his share pays (tenant_pays()). He leaves the last part of what is kept
- * free for faults to those who have less than theirs (room_leaves_enough()): they shall not wait for what he gives up.
+ * free for faults to those who have less than theirs (room_leaves_until()): they shall not wait for what he gives up.
  *
  * Bytes. Thread-safety: all functions, from any thread; none blocks. The tree is changed by one caller at a time, who
  * holds the lock of names/.
@@ -76,7 +76,7 @@ struct tenants {
 	TAILQ_HEAD(, tenant) list;
 	bool weighs;                    /* some tenant below the mount has a min, or a weight */
 	_Atomic bool limits;            /* some tenant has one of per_s */
-	_Atomic uint64_t pays_until_ns; /* the latest one's */
+	_Atomic uint64_t pays_until_ns; /* of whoever was told last; 0: nobody pays */
 	struct tenant_stuck stuck;
 };
 
@@ -84,9 +84,8 @@ struct tenants {
 struct charge {
 	struct tenant *tenant; /* NULL: none */
 	uint64_t bytes;
-	/* Of a file that is charged to none. */
-	uint64_t passed;        /* tenant_passed() */
-	uint64_t pays_until_ns; /* tenant_pays() */
+	uint64_t passed;        /* tenant_passed(), of a file that is charged to none */
+	uint64_t pays_until_ns; /* tenant_pays(), of a file that pays for itself */
 };
 
 void tenants_init(struct tenants *tenants);
@@ -117,12 +116,10 @@ void tenant_discharge(struct ramfile *file, uint64_t bytes);
 void tenant_hold(struct ramfile *file, uint64_t until_ns);
 /* What tenant_charge() would answer to a fault. */
 bool tenant_allows(struct ramfile *file, uint64_t bytes);
-/* The file's tenant of that number, or the file itself (0), is the one that pays for room in the budget, so long. */
+/* The file's tenant of that number, or the file itself (0), pays for room in the budget, so long. */
 void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns);
-/* The file pays, or who it is charged to does. */
-bool tenant_has_to_pay(struct ramfile *file);
-/* Somebody pays, and it is not this one: it need not wait behind those who wait for room. */
-bool tenant_goes_first(struct ramfile *file);
+/* The file, or a tenant that it is charged to, pays until then; 0: it does not. */
+uint64_t tenant_pays_until(struct ramfile *file);
 /* What of a limit is kept free for faults. */
 uint64_t tenant_kept_of(uint64_t limit_bytes);
 /* Bytes that all mins together may promise: the budget without what is kept free for faults. */

@@ -16,8 +16,8 @@ struct budget {
 };
 
 enum budget_need {
-	BUDGET_URGENT,   /* a fault of a thread that others wait for: may use everything */
-	BUDGET_MUST,     /* a fault: the same, but for what engine/room.h keeps for others */
+	BUDGET_URGENT,   /* a fault that others wait for: may use everything, */
+	BUDGET_MUST,     /* and so may another one; engine/room.h has what it leaves to others */
 	BUDGET_OPTIONAL, /* a buffered write, read-ahead, promotion on request: leaves the reserve alone */
 };
 

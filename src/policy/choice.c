@@ -251,7 +251,7 @@ static bool find_payer(const struct choice *choice, struct engine *engine, struc
 	uint64_t block_bytes = engine->config.block_bytes;
 	struct payer payer;
 
-	*ret_over = false;
+	*ret_over = true;
 	while (!scope->file && tenant_weighs(engine, scope->tenant)) {
 		uint64_t most, surplus;
 
@@ -267,7 +267,7 @@ static bool find_payer(const struct choice *choice, struct engine *engine, struc
 			most = surplus;
 		if (*needed > most)
 			*needed = most;
-		*ret_over |= payer.over;
+		*ret_over &= payer.over;
 		if (payer.is_file)
 			scope->file = payer.ino;
 		else
@@ -286,7 +286,7 @@ static bool take_of_payer(struct choice *choice, struct engine *engine, uint64_t
 	bool lower = scope.tenant != tenant || scope.file;
 
 	if (found && take_oldest(choice, engine, &scope, needed, ret)) {
-		if (over && !tenant)
+		if (over && lower && !tenant)
 			tenant_pays(ret->file, scope.file ? 0 : scope.tenant, clock_ns() + PAYS_NS);
 		return true;
 	}

@@ -6,6 +6,9 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 
+/* Who has so much more than his part is over it: what all have is not counted at one moment. */
+#define OVER_FACTOR (1 + 1.0 / 16)
+
 struct search {
 	struct engine *engine;
 	uint64_t above;
@@ -15,6 +18,7 @@ struct search {
 	bool found;
 	struct tenant_payer first;        /* pays least */
 	double first_price, second_price; /* second: of the next one; 0: there is none */
+	double first_surplus_bytes;       /* with what is going, as the next, */
 	double surplus_bytes, weight;     /* of all */
 };
 
@@ -58,14 +62,15 @@ static void weigh(void *arg, struct ramfile *file)
 {
 	struct search *search = arg;
 	struct tenant_payer payer;
+	double price, surplus;
 	uint64_t gone;
-	double price;
 
 	if (!tenant_payer_of(search->engine, search->above, file, &payer))
 		return;
 	add_up(search, &payer);
 	if (is_out(search->out, payer.ino) || (search->found && payer.ino == search->first.ino))
 		return;
+	surplus = payer.used_bytes > payer.min_bytes ? (double)(payer.used_bytes - payer.min_bytes) : 0;
 	gone = going_bytes(search->going, search->engine, payer.is_file ? 0 : payer.ino, payer.is_file ? payer.ino : 0,
 			   search->now_ns);
 	payer.used_bytes -= gone < payer.used_bytes ? gone : payer.used_bytes;
@@ -76,6 +81,7 @@ static void weigh(void *arg, struct ramfile *file)
 		search->second_price = search->found ? search->first_price : 0;
 		search->first_price = price;
 		search->first = payer;
+		search->first_surplus_bytes = surplus;
 		search->found = true;
 	} else if (search->second_price == 0 || price < search->second_price) {
 		search->second_price = price;
@@ -97,6 +103,7 @@ bool payer_find(struct engine *engine, uint64_t above, const struct payers_out *
 			       .is_file = search.first.is_file,
 			       .most_bytes = surplus > left ? surplus - left : 0,
 			       .surplus_bytes = surplus,
-			       .over = (double)surplus * search.weight > search.surplus_bytes * search.first.weight };
+			       .over = search.first_surplus_bytes * search.weight >
+				       OVER_FACTOR * search.surplus_bytes * search.first.weight };
 	return true;
 }

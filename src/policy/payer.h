@@ -36,7 +36,7 @@ struct payer {
 	bool is_file;           /* that is charged to the tenant above itself */
 	uint64_t most_bytes;    /* that it gives until another one is to pay */
 	uint64_t surplus_bytes; /* above its minimum */
-	bool over;              /* that is more than its part by weight of what all have above their minimums */
+	bool over;              /* clearly more than its part, by weight, of what all have above their minimums */
 };
 
 /* above: number of the tenant below which somebody pays; 0: the mount. What is going is not had any more. False: nobody

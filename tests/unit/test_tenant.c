@@ -650,35 +650,57 @@ START_TEST(room_is_given_by_weight)
 }
 END_TEST
 
-/* Others wait for the thread: it is next of its file, and the next one of its kind does not wait. */
+static void resume_all(void)
+{
+	while (fault_resume(engine))
+		;
+}
+
+static bool is_resident(const struct guest *guest, uint64_t block)
+{
+	return blocks_state(&guest->file->blocks, block) == BLOCK_RESIDENT;
+}
+
+static void touch_urgently(struct guest *guest, uint64_t block)
+{
+	fault_serve(guest->file, (struct mapper *)guest->process, block * BLOCK, FAULT_URGENT, clock_ns());
+}
+
+/* Others wait for the thread: it is next of its file, and the others of its file leave it a little. No other file does,
+ * nor is it passed by. */
 START_TEST(who_is_waited_for_goes_first)
 {
 	uint64_t part = budget_reserve_bytes(&engine->budget) / 16;
-	struct guest many;
+	struct guest many, one;
 
 	guest_new(&many, 10);
+	guest_new(&one, 11);
 	budget_force(&engine->budget, BUDGET_BLOCKS * BLOCK);
 	for (uint64_t block = 0; block < 64; block++)
 		ck_assert(!touch(&many, block));
-	fault_serve(many.file, (struct mapper *)many.process, 100 * BLOCK, FAULT_URGENT, clock_ns());
-	ck_assert_uint_eq(room_parked(engine), 65);
+	touch_urgently(&many, 100);
+	touch_urgently(&many, 300);
+	ck_assert(!touch(&one, 0));
+	ck_assert_uint_eq(room_parked(engine), 67);
+	atomic_store(&many.file->limit.urgent_until_ns, UINT64_MAX);
 	budget_release(&engine->budget, part);
-	ck_assert(fault_resume(engine));
-	ck_assert(!fault_resume(engine));
-	ck_assert_int_eq(blocks_state(&many.file->blocks, 100), BLOCK_RESIDENT);
-	ck_assert(!touch(&many, 200));
-	fault_serve(many.file, (struct mapper *)many.process, 300 * BLOCK, FAULT_URGENT, clock_ns());
-	while (fault_resume(engine))
-		;
-	ck_assert_int_eq(blocks_state(&many.file->blocks, 300), BLOCK_RESIDENT);
+	resume_all();
+	ck_assert(is_resident(&many, 100) && is_resident(&many, 300) && is_resident(&one, 0));
 	ck_assert_uint_eq(used(&many), 2);
-	/* Nobody keeps anything for them when they have not come for long. */
-	atomic_store(&engine->room.urgent_until_ns, 0);
+	ck_assert(!touch(&many, 200));
+	resume_all();
+	ck_assert(!is_resident(&many, 200));
+	touch_urgently(&many, 500);
+	resume_all();
+	ck_assert(is_resident(&many, 500));
+	/* Nothing is kept when none has come for long. */
+	budget_release(&engine->budget, BLOCK);
+	atomic_store(&many.file->limit.urgent_until_ns, 0);
 	ck_assert(fault_resume(engine));
-	budget_release(&engine->budget, BUDGET_BLOCKS * BLOCK - part);
-	while (fault_resume(engine))
-		;
+	budget_release(&engine->budget, (BUDGET_BLOCKS - 1) * BLOCK - part);
+	resume_all();
 	guest_free(&many);
+	guest_free(&one);
 }
 END_TEST
 
@@ -694,13 +716,15 @@ START_TEST(who_pays_leaves_the_last_part_to_others)
 	ck_assert(!touch(&many, 0));
 	ck_assert(!fault_resume(engine));
 	ck_assert_uint_eq(room_parked(engine), 1);
-	/* It does not wait behind the other one. */
 	for (uint64_t block = 0; block < part / BLOCK; block++)
-		ck_assert(touch(&one, block));
-	ck_assert(!touch(&one, part / BLOCK));
+		touch(&one, 2 * block);
+	resume_all();
+	ck_assert_uint_eq(used(&one), part / BLOCK);
+	ck_assert_uint_eq(room_parked(engine), 1);
+	ck_assert(!touch(&one, 2 * part / BLOCK));
 	budget_release(&engine->budget, 2 * BLOCK);
-	ck_assert(fault_resume(engine));
-	ck_assert(!fault_resume(engine));
+	resume_all();
+	ck_assert_uint_eq(used(&one), part / BLOCK + 1);
 	ck_assert_uint_eq(used(&many), 0);
 	tenant_pays(many.file, 0, 0);
 	ck_assert(fault_resume(engine));
@@ -711,26 +735,107 @@ START_TEST(who_pays_leaves_the_last_part_to_others)
 }
 END_TEST
 
+/* A mark goes with the tree that it was made in, and with the place of the file. */
+START_TEST(who_is_placed_anew_does_not_pay)
+{
+	struct guest guest;
+	struct tenant *const of[] = { &guest.tenant };
+	struct place place = { &guest.tenant, NULL, { .max_bytes = NO_MAX, .weight = 100 } };
+
+	guest_new(&guest, 10);
+	plant(&place, 1, &guest, of, 1);
+	ck_assert_uint_eq(tenant_pays_until(guest.file), 0);
+	tenant_pays(guest.file, 10, UINT64_MAX);
+	ck_assert_uint_eq(tenant_pays_until(guest.file), UINT64_MAX);
+	plant(&place, 1, &guest, of, 1);
+	ck_assert_uint_eq(tenant_pays_until(guest.file), 0);
+	tenant_pays(guest.file, 0, UINT64_MAX);
+	ck_assert_uint_eq(tenant_pays_until(guest.file), UINT64_MAX);
+	tenant_place(guest.file, NULL);
+	ck_assert_uint_eq(tenant_pays_until(guest.file), 0);
+	tenant_pays(guest.file, 99, UINT64_MAX); /* there is no such tenant any more */
+	ck_assert_uint_eq(tenant_pays_until(guest.file), 0);
+	fell(&guest, 1);
+	guest_free(&guest);
+}
+END_TEST
+
+static bool is_over(void)
+{
+	static const struct payers_out none;
+	static const struct going nothing;
+	struct payer payer;
+
+	ck_assert(payer_find(engine, 0, &none, &nothing, &payer));
+	return payer.over;
+}
+
+/* Two tenants of two files each, and one file of none. */
+START_TEST(who_is_over_his_part)
+{
+	static const uint64_t blocks[] = { 100, 33, 66, 67, 133 };
+	struct guest guest[5];
+	struct tenant *const of[] = { &guest[0].tenant, &guest[0].tenant, &guest[2].tenant, &guest[2].tenant, NULL };
+	struct tenant *const one[] = { &guest[0].tenant, &guest[0].tenant, &guest[0].tenant, &guest[0].tenant,
+				       &guest[0].tenant };
+	struct place place[] = { { &guest[0].tenant, NULL, { .max_bytes = NO_MAX, .weight = 100 } },
+				 { &guest[2].tenant, NULL, { .max_bytes = NO_MAX } } };
+
+	for (uint64_t i = 0; i < 5; i++) {
+		guest_new(&guest[i], 10 + i);
+		ck_assert(touch(&guest[i], 0));
+		room_force(guest[i].file, (blocks[i] - 1) * BLOCK);
+	}
+	plant(place, 1, guest, one, 5);
+	ck_assert(!is_over()); /* it has all that there is */
+	plant(place, 2, guest, of, 5);
+	ck_assert(!is_over()); /* as much as any */
+	room_force(guest[3].file, 40 * BLOCK);
+	ck_assert(is_over());
+	room_release(guest[3].file, 40 * BLOCK);
+	place[0].share.weight = 40; /* and now the other one has the most for its weight */
+	place[1].share.weight = 200;
+	plant(place, 2, guest, of, 5);
+	ck_assert(is_over());
+	place[0].share = place[1].share = (struct tenant_share){ .min_bytes = 200 * BLOCK, .max_bytes = NO_MAX };
+	plant(place, 2, guest, of, 5);
+	ck_assert(is_over()); /* the file of none: the others have what they were promised */
+	fell(guest, 5);
+	for (int i = 0; i < 5; i++)
+		room_release(guest[i].file, (blocks[i] - 1) * BLOCK);
+	for (int i = 0; i < 5; i++)
+		guest_free(&guest[i]);
+}
+END_TEST
+
 /* One has less than its part, and goes on; the other one wants more than there is. */
 START_TEST(who_has_less_than_its_part_does_not_wait)
 {
 	struct guest guest[2];
 	struct tenant *const of[] = { &guest[0].tenant, NULL };
 	const struct place place = { &guest[0].tenant, NULL, { .min_bytes = 64 * BLOCK, .max_bytes = NO_MAX } };
+	unsigned int touches = 0, waits = 0;
 
 	for (uint64_t i = 0; i < 2; i++)
 		guest_new(&guest[i], 7 + i);
 	plant(&place, 1, guest, of, 2);
 	for (int i = 0; i < 3000; i++) {
 		step(guest, 2);
-		if (atomic_load(&guest[1].file->counts.demotions) < BUDGET_BLOCKS)
-			guest[0].faults = 0; /* nobody has paid yet */
 		run(&guest[1], 64, FILE_BLOCKS);
-		run(&guest[0], i % 16 == 0, 200);
+		if (i % 16 == 0 && !run(&guest[0], 1, 200)) {
+			resume_all();
+			waits += !is_resident(&guest[0], guest[0].next);
+		}
+		/* Before the other one had given anything nothing was kept. */
+		if (atomic_load(&guest[1].file->counts.demotions) >= BUDGET_BLOCKS)
+			touches += i % 16 == 0;
+		else
+			waits = 0;
 		clock_sleep(QUICK_NS / 64);
 	}
 	ck_assert_uint_ge(guest[1].faults, 100);
-	ck_assert_uint_eq(guest[0].faults, 0);
+	ck_assert_uint_ge(touches, 50);
+	ck_assert_uint_le(waits, touches / 8); /* none, but on a host that stands still now and then */
 	fell(guest, 2);
 	for (int i = 0; i < 2; i++)
 		guest_free(&guest[i]);
@@ -757,6 +862,8 @@ int main(void)
 	tcase_add_test(tests, who_has_had_less_is_next);
 	tcase_add_test(tests, room_is_given_by_weight);
 	tcase_add_test(tests, who_is_waited_for_goes_first);
+	tcase_add_test(tests, who_is_placed_anew_does_not_pay);
+	tcase_add_test(tests, who_is_over_his_part);
 	tcase_add_test(tests, who_pays_leaves_the_last_part_to_others);
 	tcase_add_test(tests, who_has_less_than_its_part_does_not_wait);
 	suite_add_tcase(suite, tests);
