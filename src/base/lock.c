@@ -100,6 +100,7 @@ static void must(int error, const char *what)
 void lock_init(struct lock *lock, enum lock_rank rank)
 {
 	must(pthread_mutex_init(&lock->mutex, NULL), "pthread_mutex_init");
+	atomic_init(&lock->waiters, 0);
 	lock->rank = rank;
 }
 
@@ -110,8 +111,16 @@ void lock_fini(struct lock *lock)
 
 void lock_get(struct lock *lock)
 {
+	int err;
+
 	held_check(lock);
-	must(pthread_mutex_lock(&lock->mutex), "pthread_mutex_lock");
+	err = pthread_mutex_trylock(&lock->mutex);
+	if (err == EBUSY) {
+		atomic_fetch_add(&lock->waiters, 1);
+		err = pthread_mutex_lock(&lock->mutex);
+		atomic_fetch_sub(&lock->waiters, 1);
+	}
+	must(err, "pthread_mutex_lock");
 	held_push(lock);
 }
 
@@ -123,6 +132,8 @@ void lock_put(struct lock *lock)
 
 void lock_pass(struct lock *lock)
 {
+	if (!atomic_load(&lock->waiters))
+		return;
 	lock_put(lock);
 	clock_sleep(PASS_NS);
 	lock_get(lock);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 enum lock_rank {
@@ -29,6 +30,7 @@ enum lock_rank {
 
 struct lock {
 	pthread_mutex_t mutex;
+	_Atomic unsigned int waiters; /* threads that found it taken */
 	enum lock_rank rank;
 };
 
@@ -37,8 +39,8 @@ void lock_fini(struct lock *lock);
 void lock_get(struct lock *lock);
 void lock_put(struct lock *lock);
 
-/* Lets those have it who wait for it, and takes it again: for who needs it for long, in pieces. Who just put a mutex is
- * faster than those it wakes, so there is a pause. */
+/* If somebody waits for it lets him have it, and takes it again: for who needs it for long, in pieces. Who just put a
+ * mutex is faster than those it wakes, so there is a pause then. */
 void lock_pass(struct lock *lock);
 
 /* Condition variables on CLOCK_MONOTONIC. lock_wait_until() returns 0 or -ETIMEDOUT; deadline_ns as of clock_ns(). */

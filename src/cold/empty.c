@@ -59,15 +59,14 @@ static int list_live(struct store_rocks *store, struct victim *victim)
 		return -ENOMEM;
 	lock_get(&store->segments.lock);
 	err = places_files(&store->places, &inos, &count);
-	lock_put(&store->segments.lock);
 	for (size_t i = 0; !err && i < count; i++) {
 		uint64_t from = 0;
 
-		lock_get(&store->segments.lock);
 		while (places_some(&store->places, inos[i], &from, list_value, victim))
 			lock_pass(&store->segments.lock);
-		lock_put(&store->segments.lock);
+		lock_pass(&store->segments.lock);
 	}
+	lock_put(&store->segments.lock);
 	return err;
 }
 

@@ -14,7 +14,7 @@
 #include <uthash.h>
 
 #define PER_CHUNK 256U
-/* What is looked at or removed in a piece: some hundred microseconds. */
+/* What is looked at or removed in a piece: a millisecond at the most. */
 #define CHUNKS_AT_ONCE 64U
 #define VALID (UINT64_C(1) << 63)
 #define SEGMENT_SHIFT 42

@@ -15,7 +15,8 @@
 
 #include "cold/segments.h"
 
-/* Of all descriptors, which are connections, arenas and userfaultfds as well. At 64 MiB each these are 512 GiB. */
+/* An eighth of all descriptors, which are connections, arenas and userfaultfds as well; but no more than for 512 GiB of
+ * segments of 64 MiB. */
 #define OPEN_FILES_PART 8U
 #define OPEN_FILES_MIN 64U
 #define OPEN_FILES_MAX 8192U

@@ -45,13 +45,11 @@ uint64_t store_share_bytes(struct store *base, uint64_t ino)
 	struct sum sum = { .store = (struct store_rocks *)base };
 	struct lock *lock = &sum.store->segments.lock;
 	uint64_t from = 0;
-	bool more = true;
 
-	while (more) {
-		lock_get(lock);
-		more = sum.store->shares.count && places_some(&sum.store->places, ino, &from, add_shared, &sum);
-		lock_put(lock);
-	}
+	lock_get(lock);
+	while (sum.store->shares.count && places_some(&sum.store->places, ino, &from, add_shared, &sum))
+		lock_pass(lock);
+	lock_put(lock);
 	return sum.bytes;
 }
 

@@ -99,6 +99,14 @@ bool warm_index_drop(struct warm *warm, struct store_key key, struct place place
 	return true;
 }
 
+static void remove_from(struct warm *warm, struct warm_shard *shard, uint64_t ino, uint64_t first, uint64_t last)
+{
+	lock_get(&shard->lock);
+	while (places_remove_some(&shard->places, ino, first, &last, drop_live, warm))
+		lock_pass(&shard->lock);
+	lock_put(&shard->lock);
+}
+
 void warm_index_remove(struct warm *warm, uint64_t ino, uint64_t first, uint64_t last)
 {
 	struct warm_shard *only = last <= region_end(first) ? shard_of(warm, (struct store_key){ ino, first }) : NULL;
@@ -106,10 +114,8 @@ void warm_index_remove(struct warm *warm, uint64_t ino, uint64_t first, uint64_t
 	for (unsigned int i = 0; i < WARM_SHARDS; i++) {
 		struct warm_shard *shard = &warm->shard[i];
 
-		if (only && shard != only)
-			continue;
-		LOCK_SCOPE(&shard->lock);
-		places_remove(&shard->places, ino, first, last, drop_live, warm);
+		if (!only || shard == only)
+			remove_from(warm, shard, ino, first, last);
 	}
 }
 

@@ -565,6 +565,8 @@ static void do_visit(char **word, int words)
 
 	memset(&hot, 0, sizeof(hot));
 	memset(&cold, 0, sizeof(cold));
+	if (words == 10)
+		measure_die("visit: how many threads?");
 	threads = words > 10 ? begin_busy(&busy, word + 9, end_ns) : 0;
 	while (measure_now_ns() < end_ns) {
 		uint64_t page = measure_shuffle(unit++ % units, units, 3) * unit_pages;

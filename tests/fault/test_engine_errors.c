@@ -768,6 +768,7 @@ START_TEST(a_mapper_leaves_while_its_fault_is_being_parked)
 	pthread_t holder, toucher, leaver;
 
 	ck_assert_int_eq(pipe(gate), 0);
+	atomic_store(&at_gate, false);
 	signal(SIGUSR1, wait_at_gate);
 	put(1, 1, true);
 	process = map(1);

@@ -162,7 +162,6 @@ START_TEST(ends_of_the_key_space)
 }
 END_TEST
 
-/* Against a plain array: entries are found after any order of additions and removals. */
 static void count_removed(void *arg, struct store_key key, struct place place)
 {
 	(void)key;
@@ -206,6 +205,7 @@ START_TEST(a_removal_in_pieces)
 }
 END_TEST
 
+/* Against a plain array: entries are found after any order of additions and removals. */
 START_TEST(share_table)
 {
 	enum { PLACES = 5000, STEPS = 60000 };
