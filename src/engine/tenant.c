@@ -14,6 +14,8 @@
 #define KEPT_MAX (UINT64_C(64) << 20)
 /* Who is asked less often than that for room is not stuck. */
 #define ASKED_NS (2 * NS_PER_S)
+/* Of what was promised. */
+#define LITTLE_PART 2
 /* Of a block, for a weight of 1. */
 #define TURN_COST (UINT64_C(1) << 20)
 
@@ -257,6 +259,22 @@ uint64_t tenant_pays_until(struct ramfile *file)
 	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
 		until_ns = tenant->pays_until_ns > until_ns ? tenant->pays_until_ns : until_ns;
 	return until_ns > now_ns && atomic_load(&tenants->pays_until_ns) ? until_ns : 0;
+}
+
+bool tenant_is_spared(struct ramfile *file)
+{
+	struct tenants *tenants = &file->engine->tenants;
+	uint64_t until_ns = atomic_load(&tenants->pays_until_ns);
+	const struct tenant *tenant;
+
+	if (!until_ns || clock_ns() >= until_ns || tenant_pays_until(file))
+		return false;
+	LOCK_SCOPE(&tenants->lock);
+	tenant = file->charge.tenant;
+	while (tenant && (!tenant->promised_bytes ||
+			  tenant->used_bytes > tenant->promised_bytes + tenant->promised_bytes / LITTLE_PART))
+		tenant = tenant->up;
+	return tenant;
 }
 
 void tenant_hold(struct ramfile *file, uint64_t until_ns)

@@ -120,6 +120,8 @@ bool tenant_allows(struct ramfile *file, uint64_t bytes);
 void tenant_pays(struct ramfile *file, uint64_t ino, uint64_t until_ns);
 /* The file, or a tenant that it is charged to, pays until then; 0: it does not. */
 uint64_t tenant_pays_until(struct ramfile *file);
+/* Somebody pays, and it is not this file, which is charged to somebody who has little more than was promised to him. */
+bool tenant_is_spared(struct ramfile *file);
 /* What of a limit is kept free for faults. */
 uint64_t tenant_kept_of(uint64_t limit_bytes);
 /* Bytes that all mins together may promise: the budget without what is kept free for faults. */

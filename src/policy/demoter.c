@@ -31,6 +31,8 @@ static void scan_file(void *arg, struct ramfile *file)
 
 	if (room_missing_of(file) || tenant_missing(file)) /* nobody else pays for it */
 		pace.hurry = pace.wanted = true;
+	else if (pace.hurry && tenant_is_spared(file)) /* nobody asks what of it is idle */
+		pace.hurry = pace.wanted = false;
 	/* Before anything has to be demoted: a huge page hides what of it is idle. */
 	if ((turn->near || pace.wanted) && huge_split_some(file, now))
 		turn->next_ns = now;
