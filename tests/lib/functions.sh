@@ -140,6 +140,14 @@ assert_ok() # COMMAND...
 	[ "$status" -eq 0 ] || fail "exit $status: $*"
 }
 
+# One byte of a file becomes another one, whatever it was.
+change_byte() # FILE OFFSET
+{
+	local byte
+	byte=$(od -An -tu1 -j "$2" -N 1 "$1") || fail "cannot read $1"
+	printf '%b' "\\x$(printf '%02x' $((byte ^ 0x55)))" | dd of="$1" bs=1 seek="$2" conv=notrunc status=none || fail "cannot write $1"
+}
+
 # Succeeds if the command fails with that status. Its output is left in $out.
 assert_status() # STATUS COMMAND...
 {

@@ -71,7 +71,7 @@ must_name 'header: the file ends within it' "$T/bad"
 (cat "$T/hot"; echo) >"$T/bad"
 must_name 'goes on after its last record' "$T/bad"
 cp "$T/hot" "$T/bad"
-printf '\377' | dd of="$T/bad" bs=1 seek=2160 conv=notrunc status=none
+change_byte "$T/bad" 2160
 must_name 'record 1 at byte 2152: the checksum is wrong' "$T/bad"
 # Two records in each other's place.
 { head -c 2120 "$T/hot"; tail -c +2153 "$T/hot" | head -c 32; tail -c +2121 "$T/hot" | head -c 32; tail -c +2185 "$T/hot"; } >"$T/bad"

@@ -96,7 +96,7 @@ note "damage, garbage, aborts: the file is what it was"
 mark=$(sha256sum <"$T/two/tcp")
 tierctl send "$vm" 2>/dev/null >"$T/stream"
 cp "$T/stream" "$T/flipped"
-printf 'x' | dd of="$T/flipped" bs=1 seek=3000000 conv=notrunc status=none
+change_byte "$T/flipped" 3000000
 assert_status 1 tierctl recv "$T/two/tcp" <"$T/flipped"
 assert_match "$out" "^tierctl: $T/two/tcp: record [0-9]+ \(block\) at offset [0-9]+: damaged, or not in its place$"
 assert_status 1 tierctl recv "$T/two/tcp" </bin/ls
