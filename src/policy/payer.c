@@ -47,14 +47,18 @@ static bool is_out(const struct payers_out *out, uint64_t ino)
 	return false;
 }
 
+static double surplus_of(const struct tenant_payer *payer)
+{
+	return payer->used_bytes > payer->min_bytes ? (double)(payer->used_bytes - payer->min_bytes) : 0;
+}
+
 /* Each file brings its part of what its payer is. */
 static void add_up(struct search *search, const struct tenant_payer *payer)
 {
 	double part = payer->used_bytes ? (double)payer->file_bytes / (double)payer->used_bytes : 0;
 
 	search->weight += part * payer->weight;
-	if (payer->used_bytes > payer->min_bytes)
-		search->surplus_bytes += part * (double)(payer->used_bytes - payer->min_bytes);
+	search->surplus_bytes += part * surplus_of(payer);
 }
 
 /* Each file leads to its payer, so one with many files is met many times. */
@@ -70,7 +74,7 @@ static void weigh(void *arg, struct ramfile *file)
 	add_up(search, &payer);
 	if (is_out(search->out, payer.ino) || (search->found && payer.ino == search->first.ino))
 		return;
-	surplus = payer.used_bytes > payer.min_bytes ? (double)(payer.used_bytes - payer.min_bytes) : 0;
+	surplus = surplus_of(&payer);
 	gone = going_bytes(search->going, search->engine, payer.is_file ? 0 : payer.ino, payer.is_file ? payer.ino : 0,
 			   search->now_ns);
 	payer.used_bytes -= gone < payer.used_bytes ? gone : payer.used_bytes;

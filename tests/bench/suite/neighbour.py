@@ -1,8 +1,9 @@
 """A guest beside a client of another user that means no good: what the guest notices, against the same beside one that does nothing.
 
 The neighbour has 32 threads, and the host may have two processors: what they take from the guest by computing is not tierfs's doing. Guest and
-neighbour have a cgroup each, as a host's machines have, so that they share the processors by halves. And there are two more figures to compare with: `spin`, the same threads on memory that is not of tierfs; and everything once more with a neighbour of
-SCHED_IDLE, who gets the processors that nobody else wants (names with `low.`).
+neighbour have a cgroup each, as a host's machines have, so that they share the processors by halves. And there are two more figures to compare
+with: `spin`, the same threads on memory that is not of tierfs; and everything once more with a neighbour of SCHED_IDLE, who gets the processors
+that nobody else wants (names with `low.`).
 """
 import contextlib
 import ctypes
