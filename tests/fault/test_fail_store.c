@@ -139,24 +139,6 @@ static unsigned int values_on_disk(void)
 	return count - 2;
 }
 
-static unsigned int values_open(void)
-{
-	unsigned int count = 0;
-	struct dirent *entry;
-	DIR *open = opendir("/proc/self/fd");
-
-	ck_assert_ptr_nonnull(open);
-	while ((entry = readdir(open))) {
-		char path[2 * SCRATCH_PATH_LEN];
-		ssize_t len = readlinkat(dirfd(open), entry->d_name, path, sizeof(path) - 1);
-
-		path[len > 0 ? len : 0] = '\0';
-		count += strstr(path, "/values/") != NULL;
-	}
-	closedir(open);
-	return count;
-}
-
 /* The collector has references, syncs and unlinks as it likes, so it does not run meanwhile. */
 static void check_segments(void)
 {
@@ -183,7 +165,7 @@ static void check_segments(void)
 	ck_assert_uint_eq(count + rocks()->shares.count, rocks()->places.count); /* each is shared by two here */
 	ck_assert(dead || !segments->dead_bytes);
 	ck_assert_uint_eq(HASH_COUNT(segments->table), values_on_disk());
-	ck_assert_uint_eq(segments->open_files, values_open());
+	ck_assert_uint_eq(segments->open_files, scratch_descriptors("/values/"));
 	lock_put(&segments->lock);
 	ck_assert_int_eq(collect_start(rocks()), 0);
 }

@@ -11,3 +11,5 @@ struct scratch {
 void scratch_new(struct scratch *scratch, const char *name);
 /* Removes the directory and all in it. */
 void scratch_free(struct scratch *scratch);
+/* Descriptors of this process that are open on a path with that in it. */
+unsigned int scratch_descriptors(const char *part);

@@ -147,29 +147,6 @@ static void wait_for_disk(uint64_t at_most)
 	ck_assert_uint_le(figures().disk_bytes, at_most);
 }
 
-static int open_values(void)
-{
-	char path[64], target[SCRATCH_PATH_LEN + 64], values[SCRATCH_PATH_LEN + 64];
-	DIR *list = opendir("/proc/self/fd");
-	struct dirent *entry;
-	int count = 0;
-
-	ck_assert_ptr_nonnull(list);
-	values_path(values, sizeof(values), NULL);
-	while ((entry = readdir(list))) {
-		ssize_t n;
-
-		snprintf(path, sizeof(path), "/proc/self/fd/%.20s", entry->d_name);
-		n = readlink(path, target, sizeof(target) - 1);
-		if (n < 0)
-			continue;
-		target[n] = '\0';
-		count += strncmp(target, values, strlen(values)) == 0 && target[strlen(values)] == '/';
-	}
-	closedir(list);
-	return count;
-}
-
 /* More segments than may be open: who rested longest is closed, and who was read last is not. */
 START_TEST(descriptors_that_rest_are_closed)
 {
@@ -186,7 +163,7 @@ START_TEST(descriptors_that_rest_are_closed)
 		ck_assert_uint_le(segments->open_files, 5);
 		lock_put(&segments->lock);
 	}
-	ck_assert_int_le(open_values(), 6); /* and the directory of them is not counted */
+	ck_assert_uint_le(scratch_descriptors("/values/"), 6); /* and the directory of them is not counted */
 	/* Two that are read in turns stay open, whatever else is read once between. */
 	for (uint64_t i = 0; i < 100; i++) {
 		struct place place;
