@@ -58,7 +58,8 @@ struct mapper_ops {
 	int (*split)(struct mapper *mapper, uint64_t offset, uint64_t length, bool thorough);
 	/* Asks the process to drop its page-table entries for the blocks with mark[i] != 0. A call with count 0 ends
 	 * the round: when all of its zaps are done, mappers_zapped(file, mapper, round) is called, possibly from
-	 * within. A mapper that never answers keeps its blocks from being demoted. */
+	 * within. It may be ended again until then: a mapper whose process stands still answers that in its place. Any
+	 * other one that never answers keeps its blocks from being demoted. */
 	int (*zap)(struct mapper *mapper, uint64_t first, uint64_t count, const uint8_t *mark, uint64_t round);
 	/* The address space is gone, and the mapper is about to be removed. Does not block, takes no lock. May be NULL.
 	 */

@@ -17,6 +17,7 @@
 #include "engine/mapper.h"
 #include "engine/ramfile.h"
 #include "map/peers.h"
+#include "map/still.h"
 #include "map/turns.h"
 #include "map/uffd.h"
 #include "names/names.h"
@@ -64,6 +65,8 @@ struct mapping {
 	uint64_t zaps_out;                            /* under lock: ZAPs that are not acknowledged */
 	uint64_t round;                               /* under lock: the zap round at work */
 	bool round_ends;                              /* under lock: all ZAPs of the round were sent */
+	struct still still;                           /* under lock */
+	_Atomic bool stands_still;                    /* it did when it was asked last */
 
 	_Atomic unsigned int unblocked; /* how often it had to be made not to block */
 

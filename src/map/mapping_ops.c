@@ -20,6 +20,8 @@
 
 #include <tierfs/protocol.h>
 
+#include "base/clock.h"
+#include "engine/engine.h"
 #include "engine/load.h"
 #include "engine/mapper.h"
 #include "engine/mappers.h"
@@ -354,6 +356,42 @@ static int mapping_fill(struct mapper *mapper, uint64_t offset, const void *data
 	return err ? err : mapping_wake(mapper, offset, length);
 }
 
+/* A process that stands still does not answer, so it is asked by what it uses (map/still.h). */
+static bool stands_still(struct mapping *mapping)
+{
+	uint64_t ticks;
+	bool holds;
+
+	if (!atomic_load(&mapping->stands_still))
+		return false;
+	ticks = still_ticks(mapping->pid);
+	LOCK_SCOPE(&mapping->lock);
+	holds = still_holds(&mapping->still, ticks);
+	atomic_store(&mapping->stands_still, holds);
+	return holds;
+}
+
+/* The round of a process that owes an answer to a ZAP: over as well if it stands still. Nothing was zapped then, and
+ * nothing that is mapped counts as in use as long as it does. Where the host does not show what a device holds, a page
+ * that was not zapped could be demoted under it. */
+static bool over_while_still(struct mapping *mapping)
+{
+	uint64_t ticks;
+	bool over;
+
+	if (!engine_sees_holds(mapping->engine))
+		return false;
+	ticks = still_ticks(mapping->pid);
+
+	LOCK_SCOPE(&mapping->lock);
+	if (!mapping->round_ends || !mapping->zaps_out || mapping->sock < 0)
+		return false;
+	over = still_ask(&mapping->still, ticks, clock_ns());
+	atomic_store(&mapping->stands_still, over);
+	mapping->round_ends = !over;
+	return over;
+}
+
 struct sight {
 	uint64_t addr, offset; /* of the piece */
 	uint64_t first, count; /* blocks */
@@ -410,6 +448,8 @@ static int mapping_look_runs(struct mapper *mapper, const struct mapper_run *run
 	size_t blocks = 0;
 	int err = -ENOMEM;
 
+	if (stands_still(mapping)) /* what is mapped is not in use */
+		return 0;
 	for (size_t i = 0; i < count; i++)
 		blocks += run[i].length / mapping->block_bytes;
 	errand = errand_new(mapping, look_all, run, count, blocks);
@@ -480,7 +520,7 @@ static int mapping_zap(struct mapper *mapper, uint64_t first, uint64_t count, co
 	struct zap zap = { .msg.u.zap.count = 0 };
 	bool over = false;
 
-	for (uint64_t i = 0; i < count;) {
+	for (uint64_t i = 0; i < count && !stands_still(mapping);) {
 		uint64_t run = 0;
 
 		while (i + run < count && mark[i + run])
@@ -497,6 +537,7 @@ static int mapping_zap(struct mapper *mapper, uint64_t first, uint64_t count, co
 		mapping->round_ends = true;
 		over = round_over(mapping);
 		lock_put(&mapping->lock);
+		over = over || over_while_still(mapping);
 	}
 	if (over)
 		mappers_zapped(mapping->file, mapper, round);
@@ -603,6 +644,8 @@ bool mapping_ops_zapped(struct mapping *mapping, uint64_t seq)
 	lock_get(&mapping->lock);
 	if (mapping->zaps_out)
 		mapping->zaps_out--;
+	still_end(&mapping->still);
+	atomic_store(&mapping->stands_still, false);
 	over = round_over(mapping);
 	round = mapping->round;
 	lock_put(&mapping->lock);

@@ -8,7 +8,8 @@
  * in.
  *
  * Why it must be exact: a page into which a device is writing was mapped when the I/O began, and user space cannot see
- * the device's hold on it. Only a block that was absent for min_idle may be demoted.
+ * the device's hold on it. Only a block that was absent for min_idle may be demoted. Where the kernel shows the hold, a
+ * process that stands still is not zapped: its blocks grow older though they are mapped (map/still.h).
  *
  * No clock and no lock of its own: time comes in, the caller holds the lock of the file. Words as in the kernel's
  * multi-gen LRU (Documentation/admin-guide/mm/multigen_lru.rst): generation is age, tier is how often it came back.

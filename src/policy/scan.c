@@ -174,6 +174,19 @@ static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct sca
 	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
 }
 
+/* Who has not answered may stand still by now. */
+static void ask_again(struct ramfile *file)
+{
+	uint64_t round = 0;
+
+	lock_get(&file->lock);
+	if (!file->rounds.zap_done)
+		round = file->heat.round + 1;
+	lock_put(&file->lock);
+	if (round)
+		end_zap(file, round);
+}
+
 uint64_t scan_quick_ns(struct engine *engine)
 {
 	uint64_t quick = engine_min_idle(engine) / 2;
@@ -198,8 +211,10 @@ uint64_t scan_step(struct ramfile *file, uint64_t now_ns, const struct scan_pace
 		return now_ns;
 	case SCAN_WAIT:
 		due_ns = look_due(file, now_ns, pace);
-		if (now_ns < due_ns)
+		if (now_ns < due_ns) {
+			ask_again(file);
 			return due_ns;
+		}
 		file->rounds.step = SCAN_LOOK;
 		file->rounds.block = 0;
 		file->rounds.seen = (struct heat_seen){ 0 };
