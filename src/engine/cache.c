@@ -49,6 +49,8 @@
  * agent. And how many opens may do so at a time. */
 #define ENDING_NS (3 * NS_PER_S)
 #define ENDING_MAX 16
+/* The kernel tells of a close after it: longer than it takes that word to come. */
+#define CLOSE_NS (20 * NS_PER_MS)
 
 /* --- opens --------------------------------------------------------------------------------------------------- */
 
@@ -362,5 +364,19 @@ bool cache_is_plain(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);
 
+	return file->cache.opens > 0;
+}
+
+bool cache_stays_plain(struct ramfile *file)
+{
+	uint64_t deadline_ns = clock_ns() + CLOSE_NS;
+
+	LOCK_SCOPE(&file->lock);
+	if (!file->cache.opens)
+		return false;
+	if (engine_begin_wait(file->engine, ENGINE_WAIT_OPEN, ENDING_MAX))
+		while (file->cache.opens && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
+			;
+	engine_end_wait(file->engine, ENGINE_WAIT_OPEN);
 	return file->cache.opens > 0;
 }

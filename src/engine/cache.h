@@ -55,6 +55,9 @@ bool cache_evict_wanted(struct ramfile *file);
 void cache_evicted(struct ramfile *file);
 /* True while somebody has an open whose content the kernel caches. */
 bool cache_is_plain(struct ramfile *file);
+/* The same for who comes right behind a close of which the kernel has not told yet: waits for that, some milliseconds.
+ */
+bool cache_stays_plain(struct ramfile *file);
 /* What was measured (cachestat): cached[i] for each block from first on. since: NULL, or marks taken before the
  * measurement: a block that came to the cache since then stays marked. */
 void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8_t *cached, const uint64_t *since);

@@ -82,7 +82,7 @@ static bool wants_cached(const struct door *door, struct ramfile *file, uint64_t
 		return true;
 	/* Who only reads is rarely somebody who maps: cat, sha256sum, cp. They are served without the kernel's cache,
 	 * and leave blocks cold, unless the file is mapped plain already. */
-	if ((flags & O_ACCMODE) == O_RDONLY && !cache_is_plain(file))
+	if ((flags & O_ACCMODE) == O_RDONLY && !cache_stays_plain(file))
 		return false;
 	err = opener_announced(door->opener, caller.tid, caller.uid, &announced);
 	if (!err && announced)

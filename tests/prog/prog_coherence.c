@@ -632,9 +632,7 @@ static void cell_begin(const struct writer *writer, const struct reader *reader)
 	int fd;
 
 	unlink(file);
-	/* Who can only write cannot map it. The daemon hears of a close after it, and an open of that time counts as
-	 * that of a file which is mapped plain. */
-	fd = open(file, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	fd = open(file, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 	if (fd < 0 || ftruncate(fd, SIZE) < 0)
 		prog_die("%s: %s", file, strerror(errno));
 	close(fd);

@@ -192,6 +192,34 @@ START_TEST(who_opens_waits_for_an_end_that_is_under_way)
 }
 END_TEST
 
+static void *close_soon(void *arg)
+{
+	(void)arg;
+	clock_sleep(NS_PER_MS);
+	cache_close_file(file);
+	return NULL;
+}
+
+START_TEST(who_reads_waits_for_a_close_that_is_under_way)
+{
+	pthread_t closer;
+	bool plain;
+
+	ck_assert(!cache_stays_plain(file));
+	ck_assert_int_eq(cache_open_file(file), CACHE_KEEP);
+	ck_assert(cache_stays_plain(file)); /* nobody closes */
+	/* A thread that has the processor too late closes behind the wait: once more, then. */
+	do {
+		if (!cache_is_plain(file))
+			ck_assert_int_ne(cache_open_file(file), CACHE_NO);
+		ck_assert_int_eq(pthread_create(&closer, NULL, close_soon, NULL), 0);
+		plain = cache_stays_plain(file);
+		pthread_join(closer, NULL);
+	} while (plain);
+	ck_assert(!cache_is_plain(file));
+}
+END_TEST
+
 static void *fill_thread(void *arg)
 {
 	*(int *)arg = fill(1);
@@ -342,6 +370,7 @@ int main(void)
 	tcase_add_test(tests, a_holder_that_is_not_back_counts);
 	tcase_add_test(tests, who_attaches_has_the_kernel_forget);
 	tcase_add_test(tests, who_attaches_waits_for_a_close_that_is_under_way);
+	tcase_add_test(tests, who_reads_waits_for_a_close_that_is_under_way);
 	tcase_add_test(tests, who_opens_waits_for_an_end_that_is_under_way);
 	tcase_add_test(tests, a_fill_that_waits_is_refused_when_somebody_attaches);
 	tcase_add_test(tests, a_read_does_not_wait_for_a_block_that_is_stored);
