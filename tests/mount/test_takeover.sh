@@ -111,7 +111,7 @@ for i in 1 2; do
 	note "replaced: the longest pause was $(stall_since "$line") ms"
 done
 alive "$tierfs_pid" || fail "tierfs has not the same process number"
-case $TIERFS_MODE in
+case ${TIERFS_MODE:-debug} in
 asan | tsan) ;; # a sanitizer's runtime is the first that may be preloaded
 *)
 	note "a process that has the number of a daemon that is dead is not told"
