@@ -324,6 +324,8 @@ static int start_servers(struct daemon *d)
 					    .run_dir = d->pool->run_dir,
 					    .refuse = d->args->options.value[OPTION_MAP] == OPTION_MAP_PLAIN,
 					    .quick = d->args->options.value[OPTION_WARM] > 0,
+					    .user_connections = d->args->options.value[OPTION_UID_CONNECTIONS],
+					    .user_mappings = d->args->options.value[OPTION_UID_MAPS],
 					    .keep = keeper_stash,
 					    .forget = keeper_unstash,
 					    .left = keeper_next_mapping,

@@ -30,8 +30,9 @@
  *
  * Requests carry a seq chosen by the client that the answer repeats; ZAP carries the daemon's own. A packet
  * that breaks these rules is answered with ERROR EPROTO and the connection is closed; nothing else is harmed.
- * Limits: TIERFS_ZAP_MAX ranges a packet, TIERFS_MAPPINGS_MAX mappings a connection, 1024 connections a daemon, 5 s
- * from connect to HELLO.
+ * Limits: TIERFS_ZAP_MAX ranges a packet, TIERFS_MAPPINGS_MAX mappings a connection, 256 files that were opened and not
+ * mapped (the first of them is forgotten then), 5 s from connect to HELLO; and of each user what the mount's options
+ * uid_connections and uid_maps say.
  */
 #pragma once
 

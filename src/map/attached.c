@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -31,18 +32,15 @@
 #include "engine/engine.h"
 #include "engine/waits.h"
 
-#define CONNECTIONS_MAX 1024
+#define CONNECTIONS_MAX 8192
 #define BACKLOG 512 /* also for as long as no daemon runs */
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
-/* Nobody but root gets the last ones, and no other user more than a part of the rest. */
-#define CONNECTIONS_OF_ROOT 128
-#define CONNECTIONS_OF_USER 256
+/* Nobody but root gets the last ones, and no other user more than his part (map/users.h). */
+#define CONNECTIONS_OF_ROOT 512
 /* Without descriptors nobody can be accepted: the loop looks again after this. */
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-#define TEXT_OF_(number) #number
-#define TEXT_OF(number) TEXT_OF_(number)
 #define REFUSED_LOG_NS (1 * NS_PER_S)
 #define HELLO_NS (5 * NS_PER_S)
 #define HELLO_CHECK_NS (1 * NS_PER_S)
@@ -71,6 +69,7 @@ static void drop_connection(struct connection *connection)
 	close(connection->sock);
 	if (connection->pidfd >= 0)
 		close(connection->pidfd);
+	users_give(attached->users, connection->uid, USERS_CONNECTION);
 	free(connection);
 }
 
@@ -247,26 +246,22 @@ err:
 	return err;
 }
 
-static unsigned int connections_of(struct attached *attached, uid_t uid)
-{
-	struct connection *connection;
-	unsigned int count = 0;
-
-	TAILQ_FOREACH(connection, &attached->connections, link)
-		count += connection->uid == uid;
-	return count;
-}
-
-/* Why the user may not have another connection; NULL: it may. */
-static const char *refusal(struct attached *attached, uid_t uid)
+/* The user gets a place, or why not: why, of so many bytes, and an error. */
+static int take_place(struct attached *attached, uid_t uid, char *why, size_t cap)
 {
 	unsigned int most = CONNECTIONS_MAX - (uid ? CONNECTIONS_OF_ROOT : 0);
+	int err;
 
+	snprintf(why, cap, "the daemon has no place for another connection");
 	if (attached->connection_count >= most)
-		return "the daemon has no place for another connection";
-	if (uid && connections_of(attached, uid) >= CONNECTIONS_OF_USER)
-		return "the user has " TEXT_OF(CONNECTIONS_OF_USER) " connections, which is the limit";
-	return NULL;
+		return -EUSERS;
+	err = users_take(attached->users, uid, USERS_CONNECTION, 1);
+	if (err == -EUSERS)
+		snprintf(why, cap, "the user has %" PRIu64 " connections, which is the limit (uid_connections)",
+			 users_most(attached->users, USERS_CONNECTION));
+	else
+		snprintf(why, cap, "the connection cannot be served");
+	return err;
 }
 
 /* Said before the client has asked anything, and then closed. */
@@ -314,7 +309,7 @@ static void on_connect(void *arg, int fd, uint32_t events)
 	int size = 1 << 20, err = 0;
 	struct ucred peer;
 	socklen_t len = sizeof(peer);
-	const char *why;
+	char why[TIERFS_TEXT_MAX];
 
 	(void)events;
 	if (sock < 0) {
@@ -328,13 +323,14 @@ static void on_connect(void *arg, int fd, uint32_t events)
 	}
 	/* Room for the ZAPs of a round over scattered memory. */
 	setsockopt(sock, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-	why = refusal(attached, peer.uid);
-	if (why)
-		err = -EUSERS;
-	else
+	err = take_place(attached, peer.uid, why, sizeof(why));
+	if (!err) {
 		err = connection_new(attached, sock, &peer);
+		if (err)
+			users_give(attached->users, peer.uid, USERS_CONNECTION);
+	}
 	if (err)
-		refuse(attached, sock, &peer, err, why ? why : "the connection cannot be served");
+		refuse(attached, sock, &peer, err, why);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------- */
@@ -383,6 +379,12 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 			  strerror(-err));
 		goto err;
 	}
+	err = users_new(
+		(const uint64_t[]){
+			[USERS_CONNECTION] = config->user_connections, [USERS_MAPPING] = config->user_mappings },
+		&attached->users);
+	if (err)
+		goto err;
 	err = loop_new(&attached->loop);
 	if (err)
 		goto err;
@@ -432,6 +434,7 @@ void attached_stop(struct attached *attached)
 	attached_end_orphans(attached);
 	chores_free(attached->chores);
 	map_table_free(attached->table);
+	users_free(attached->users);
 	if (attached->listener >= 0)
 		close(attached->listener);
 	if (attached->thread_runs)

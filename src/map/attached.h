@@ -6,6 +6,9 @@
  */
 #pragma once
 
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "base/listener.h"
 #include "engine/kept.h"
 #include "names/names.h"
@@ -18,9 +21,10 @@ struct attached_config {
 	struct engine *engine; /* borrowed, like all below */
 	struct ns *ns;
 	struct token_table *tokens;
-	const char *run_dir; /* attach.sock is here */
-	bool refuse;         /* map=plain: nobody attaches */
-	bool quick;          /* warm=: most values that faults need are in DRAM */
+	const char *run_dir;                      /* attach.sock is here */
+	bool refuse;                              /* map=plain: nobody attaches */
+	bool quick;                               /* warm=: most values that faults need are in DRAM */
+	uint64_t user_connections, user_mappings; /* of one user, but root, at most */
 
 	/* Somebody who outlives the daemon keeps a copy of the userfaultfd; and not any more. May be NULL. */
 	void (*keep)(void *arg, const struct kept_mapping *mapping, int uffd);

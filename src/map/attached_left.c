@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@
 
 static int open_process(const struct kept_mapping *kept, struct mapping_spec *spec)
 {
+	struct stat owner;
 	char path[64];
 
 	spec->pidfd = (int)syscall(SYS_pidfd_open, kept->pid, 0);
@@ -30,9 +32,10 @@ static int open_process(const struct kept_mapping *kept, struct mapping_spec *sp
 		return -errno;
 	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)kept->pid);
 	spec->pagemap = open(path, O_RDONLY | O_CLOEXEC);
-	if (spec->pagemap < 0)
+	if (spec->pagemap < 0 || fstat(spec->pagemap, &owner) < 0)
 		return -errno;
-	/* Both are of the process that mapped the file if it is that one still. */
+	spec->uid = owner.st_uid;
+	/* All are of the process that mapped the file if it is that one still. */
 	return attached_keep_started(kept->pid) == kept->started ? 0 : -ESRCH;
 }
 
@@ -87,6 +90,8 @@ static int take(struct left *left)
 		.sock = -1,
 		.peers = map_table_peers(attached->table),
 		.engine = attached->config.engine,
+		.users = attached->users,
+		.is = MAPPING_LEFT,
 	};
 	int err = open_process(kept, &spec);
 

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,6 +40,7 @@
 #define TEXT_OF_(x) #x
 #define TEXT_OF(x) TEXT_OF_(x)
 #define PAGE 4096U
+#define GRANTS_MAX 256
 
 /* --- answers ------------------------------------------------------------------------------------------------ */
 
@@ -93,6 +95,7 @@ static int do_hello(struct connection *connection, struct wire_packet *packet)
 static void forget_grant(struct connection *connection, struct grant *grant)
 {
 	TAILQ_REMOVE(&connection->grants, grant, link);
+	connection->grant_count--;
 	close(grant->fd);
 	free(grant);
 }
@@ -128,8 +131,11 @@ static int grant_arena(struct connection *connection, const struct token_grant *
 	}
 	while (find_grant(connection, token->ino)) /* one at a time: the last OPEN counts */
 		forget_grant(connection, find_grant(connection, token->ino));
+	if (connection->grant_count == GRANTS_MAX)
+		forget_grant(connection, TAILQ_FIRST(&connection->grants));
 	grant->ino = token->ino;
 	TAILQ_INSERT_TAIL(&connection->grants, grant, link);
+	connection->grant_count++;
 	msg->u.arena.ino = token->ino;
 	msg->u.arena.rights = token->rights;
 	msg->u.arena.features = TIERFS_FEATURE_ADVISE;
@@ -225,6 +231,9 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 		.sock = connection->sock,
 		.peers = map_table_peers(attached->table),
 		.engine = attached->config.engine,
+		.users = attached->users,
+		.uid = connection->uid,
+		.is = uffd_index ? MAPPING_RESUMED : MAPPING_NEW,
 	};
 	CLEANUP_CLOSE int pagemap = -1;
 	int flags, err;
@@ -256,6 +265,16 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 		return err;
 	}
 	return 0;
+}
+
+static int refuse_range(struct connection *connection, uint64_t seq, int err)
+{
+	char why[TIERFS_TEXT_MAX] = "the range cannot be mapped";
+
+	if (err == -EUSERS)
+		snprintf(why, sizeof(why), "the user has %" PRIu64 " mappings, which is the limit (uid_maps)",
+			 users_most(connection->attached->users, USERS_MAPPING));
+	return attached_answer_error(connection, seq, err == -EUSERS ? -EMFILE : err, why);
 }
 
 static int link_mapping(struct connection *connection, struct mapping *mapping, uint64_t seq)
@@ -304,7 +323,7 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 	}
 	forget_grant(connection, grant);
 	if (err)
-		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be mapped");
+		return refuse_range(connection, packet->msg.seq, err);
 	return link_mapping(connection, mapping, packet->msg.seq);
 }
 
@@ -331,7 +350,7 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 		err = make_mapping(connection, packet, 1, packet->fds[0], file, ino, &mapping);
 	if (err) {
 		ns_put(attached->config.ns, ino);
-		return attached_answer_error(connection, packet->msg.seq, err, "the range cannot be mapped");
+		return refuse_range(connection, packet->msg.seq, err);
 	}
 	/* Whoever waits for an answer that the former daemon owed touches its page again and brings a new event. */
 	uffd_wake(mapping->uffd, packet->msg.u.map.addr, packet->msg.u.map.length_bytes);

@@ -17,6 +17,7 @@
 #include "map/attached.h"
 #include "map/chores.h"
 #include "map/table.h"
+#include "map/users.h"
 #include "wire/wire.h"
 
 /* An arena that was handed out and not mapped yet. */
@@ -47,7 +48,7 @@ struct connection {
 	struct chore chore;
 	struct wire_packet packet;
 	int err; /* of the chore */
-	unsigned int mapping_count;
+	unsigned int mapping_count, grant_count;
 	TAILQ_HEAD(, grant) grants;
 	struct link_list mappings; /* under the lock; what is in it, only who the connection belongs to takes out */
 };
@@ -57,6 +58,7 @@ struct attached {
 	struct loop *loop;
 	struct loop_watch *watch;
 	struct map_table *table;
+	struct users *users;
 	struct chores *chores;
 	pthread_t thread;
 	bool thread_runs;

@@ -8,6 +8,21 @@
 
 #include "map/events.h"
 
+static int count(const struct mapping_spec *spec, struct mapping *mapping)
+{
+	static const unsigned int times[] = { [MAPPING_NEW] = 1, [MAPPING_RESUMED] = 2, [MAPPING_LEFT] = 0 };
+	int err;
+
+	if (!spec->users)
+		return 0;
+	err = users_take(spec->users, spec->uid, USERS_MAPPING, times[spec->is]);
+	if (err)
+		return err;
+	mapping->users = spec->users;
+	mapping->uid = spec->uid;
+	return 0;
+}
+
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 {
 	struct mapping *mapping = calloc(1, sizeof(*mapping));
@@ -15,10 +30,13 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 
 	if (!mapping)
 		return -ENOMEM;
-	mapping->uffd = mapping->pagemap = mapping->pidfd = -1;
+	mapping->uffd = mapping->pagemap = mapping->pidfd = mapping->sock = -1;
 	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
-	mapping->sock = spec->sock < 0 ? -1 : fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
-	err = spec->sock >= 0 && mapping->sock < 0 ? -errno : 0;
+	err = count(spec, mapping);
+	if (!err && spec->sock >= 0) {
+		mapping->sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
+		err = mapping->sock < 0 ? -errno : 0;
+	}
 	if (!err) {
 		mapping->pidfd = fcntl(spec->pidfd, F_DUPFD_CLOEXEC, 0);
 		err = mapping->pidfd < 0 ? -errno : 0;
@@ -62,6 +80,8 @@ void mapping_free(struct mapping *mapping)
 	close_fd(mapping->pidfd);
 	close_fd(mapping->sock);
 	peers_put(mapping->peer);
+	if (mapping->users)
+		users_give(mapping->users, mapping->uid, USERS_MAPPING);
 	lock_fini(&mapping->lock);
 	free(mapping);
 }

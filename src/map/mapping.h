@@ -20,6 +20,7 @@
 #include "map/still.h"
 #include "map/turns.h"
 #include "map/uffd.h"
+#include "map/users.h"
 #include "names/names.h"
 
 #define MAPPING_SEGMENTS_MAX 64
@@ -55,7 +56,9 @@ struct mapping {
 	uint32_t block_bytes;
 	struct engine *engine;
 	struct peers *peers;
-	struct peer *peer;       /* its process */
+	struct peer *peer;   /* its process */
+	struct users *users; /* whose mapping it is; NULL: it does not count */
+	uid_t uid;
 	struct map_table *table; /* once it is in there */
 
 	struct lock lock;
@@ -87,9 +90,14 @@ struct mapping_spec {
 	int pidfd, sock;   /* duplicated. sock -1: no agent */
 	struct peers *peers;
 	struct engine *engine;
+	struct users *users; /* may be NULL */
+	uid_t uid;
+	/* A resumed one may have the one before beside it, so there may be twice as many; one that was left counts,
+	 * whatever the user may have. */
+	enum { MAPPING_NEW, MAPPING_RESUMED, MAPPING_LEFT } is;
 };
 
-/* Without calls: mapping_ops_new() gives it some. */
+/* Without calls: mapping_ops_new() gives it some. -EUSERS: the user has as many as he may. */
 int mapping_new(const struct mapping_spec *spec, struct mapping **ret);
 void mapping_free(struct mapping *mapping); /* takes NULL; closes, does not touch the file */
 

@@ -9,7 +9,7 @@ hostile=$TIERFS_BUILD/tests/prog/prog_hostile
 chmod 755 "$T"
 cp "$hostile" "$T/hostile"
 
-tierfs_start "$T/pool" "$T/mnt" dram=64M,allow_other,min_idle=0.2
+tierfs_start "$T/pool" "$T/mnt" dram=64M,allow_other,min_idle=0.2,uid_connections=256,uid_maps=64
 mkdir "$T/mnt/home" "$T/stall"
 chown nobody "$T/mnt/home"
 nobody=(setpriv --reuid nobody --regid nogroup --clear-groups)
@@ -47,6 +47,32 @@ stop_process "$stalled"
 wait_for 30 grep -q free "$T/lock" || fail "the client is still locked"
 tierctl demote "$T/mnt/home/g" >/dev/null || fail "demote"
 stop_process "$locker"
+note "a user who takes all mappings that it gets"
+cat >"$T/maps.py" <<'PY'
+# Maps a file until that is refused, and once more when one of them is gone: maps.py FILE
+import errno, mmap, sys
+maps = []
+with open(sys.argv[1], "r+b") as file:
+    def more():
+        try:
+            maps.append(mmap.mmap(file.fileno(), 1 << 20))
+        except OSError as error:
+            return errno.errorcode[error.errno]
+    while not (error := more()):
+        pass
+    print(len(maps), error, flush=True)
+    maps.pop().close()
+    print(more(), more(), flush=True)
+    maps[0][0] = 7
+PY
+assert_ok truncate -s 1M "$T/mnt/home/maps"
+chown nobody: "$T/mnt/home/maps"
+for turn in 1 2; do
+	"${nobody[@]}" tierctl run -- python3 "$T/maps.py" "$T/mnt/home/maps" >"$T/maps" 2>"$T/maps.err"
+	assert_eq "$(cat "$T/maps")" "64 EMFILE"$'\n'"None EMFILE" "what it gets, time $turn"
+	grep -q "64 mappings, which is the limit (uid_maps)" "$T/maps.err" || fail "it is not told why: $(cat "$T/maps.err")"
+done
+
 note "a user who takes all connections that it gets"
 start_process "$T/crowd" "${nobody[@]}" "$T/hostile" crowd "$T/mnt/home" 1100
 wait_for 60 grep -q ready "$T/crowd" || fail "the client does not end: $(cat "$T/crowd")"
