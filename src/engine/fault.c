@@ -38,6 +38,9 @@
 /* Fresh memory is given in growing pieces while at least this part of the budget is free. */
 #define FAR_DIVISOR 4
 #define ZERO_WINDOW_BYTES (UINT64_C(2) << 20)
+/* And out of order what lies around: little, for nobody may come for it; more where everything fits. */
+#define ZERO_AROUND_BYTES (UINT64_C(64) << 10)
+#define ZERO_AROUND_FITS_BYTES (UINT64_C(256) << 10)
 /* Read-ahead of one sequence: a part of the budget, within these bounds. */
 #define AHEAD_DIVISOR 32
 #define AHEAD_MIN_BYTES (UINT64_C(2) << 20)
@@ -205,26 +208,64 @@ static void cold_fault(struct ramfile *file, struct mapper *mapper, uint64_t blo
 
 /* --- holes ------------------------------------------------------------------------------------------------ */
 
-/* Called with the lock held, the block a HOLE and reserved; drops the lock. Fresh memory is usually touched in order,
- * so the piece that is filled at once doubles with every hit, while the budget is far. */
-static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block)
+/* Blocks that are given at once, of which the first is reserved. */
+struct fresh {
+	uint64_t first, count;
+};
+
+/* Under lock. */
+static bool take_fresh(struct ramfile *file, uint64_t block)
+{
+	return blocks_empty(&file->blocks, block) && file_reserve(file, 1, BUDGET_OPTIONAL);
+}
+
+/* Under lock, the block a HOLE and reserved: what is given with it. Fresh memory is usually touched in order, so the
+ * piece doubles with every hit, while the budget is far. Who touches it out of order is likely to come back to what
+ * lies around. */
+static struct fresh plan_fresh(struct ramfile *file, struct mapper *mapper, uint64_t block)
 {
 	struct budget *budget = engine_budget(file->engine);
-	bool far = engine_fits(file->engine) || budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
-	uint64_t most = far ? ZERO_WINDOW_BYTES / file->block_bytes : 1;
-	uint64_t window, count = 1, length, failed = 0;
+	bool fits = engine_fits(file->engine);
+	bool far = fits || budget_free(budget) > atomic_load(&budget->limit_bytes) / FAR_DIVISOR;
+	uint64_t around = (fits ? ZERO_AROUND_FITS_BYTES : ZERO_AROUND_BYTES) / file->block_bytes;
+	struct fresh fresh = { .first = block, .count = 1 };
+	uint64_t begin = block, end = block + 1;
+
+	if (blocks_has(&file->blocks, block, BLOCK_STORED)) /* its key has to be covered first */
+		return fresh;
+	if (far && block == mapper->next_block && mapper->window_blocks) {
+		end = block + mapper->window_blocks * 2U;
+		if (end > block + ZERO_WINDOW_BYTES / file->block_bytes)
+			end = block + ZERO_WINDOW_BYTES / file->block_bytes;
+	} else if (far) {
+		begin = block - block % around;
+		end = begin + around;
+	}
+	if (end > file->blocks.count)
+		end = file->blocks.count;
+	while (fresh.first > begin && take_fresh(file, fresh.first - 1)) {
+		fresh.first--;
+		fresh.count++;
+	}
+	while (fresh.first + fresh.count < end && take_fresh(file, fresh.first + fresh.count))
+		fresh.count++;
+	return fresh;
+}
+
+/* Called with the lock held, the block a HOLE and reserved; drops the lock. */
+static void zero_run(struct ramfile *file, struct mapper *mapper, uint64_t block)
+{
+	struct fresh fresh;
+	uint64_t count, length, failed = 0;
 	bool waiters = false, key_left;
 	int err = 0;
 
 	if (huge_zero_unit(file, mapper, block))
 		return;
 	key_left = blocks_has(&file->blocks, block, BLOCK_STORED);
-	window = block == mapper->next_block && mapper->window_blocks ? mapper->window_blocks * 2U : 1;
-	if (window > most)
-		window = most;
-	while (!key_left && count < window && block + count < file->blocks.count &&
-	       blocks_empty(&file->blocks, block + count) && file_reserve(file, 1, BUDGET_OPTIONAL))
-		count++;
+	fresh = plan_fresh(file, mapper, block);
+	block = fresh.first;
+	count = fresh.count;
 	for (uint64_t i = 0; i < count; i++)
 		blocks_set_state(&file->blocks, block + i, BLOCK_LOADING);
 	length = (count - 1) * file->block_bytes + file_block_length(file, block + count - 1);

@@ -16,6 +16,7 @@
 #include "engine/attach.h"
 #include "engine/engine.h"
 #include "engine/fault.h"
+#include "engine/file.h"
 #include "engine/mapper.h"
 #include "engine/ramfile.h"
 #include "engine/read.h"
@@ -415,6 +416,68 @@ START_TEST(a_mapper_leaves_while_its_fault_is_parked)
 }
 END_TEST
 
+/* --- fresh memory --------------------------------------------------------------------------------------------- */
+
+#define AROUND 4U       /* blocks that lie around a touch, */
+#define AROUND_FITS 16U /* and where everything fits */
+
+static bool has(struct ramfile *file, uint64_t block)
+{
+	LOCK_SCOPE(&file->lock);
+
+	return blocks_state(&file->blocks, block) == BLOCK_RESIDENT;
+}
+
+static uint64_t resident_blocks(struct ramfile *file)
+{
+	return figures_of(file).resident_bytes / BLOCK;
+}
+
+/* Out of order, what lies around comes with it, and nothing else; what is there already stays as it is. */
+START_TEST(what_lies_around_a_touch_is_given)
+{
+	struct ramfile *file = file_of(7, (BUDGET_BLOCKS - 1) * BLOCK);
+	struct process *process;
+	uint8_t data[BLOCK];
+	size_t length;
+
+	write_blocks(file, 37, 1);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_uint_eq(touch_blocks(process, 2 * AROUND_FITS + 9, 1), 1);
+	ck_assert_uint_eq(resident_blocks(file), 3 * AROUND_FITS - 37);    /* up to the one that was written */
+	ck_assert_uint_eq(touch_blocks(process, BUDGET_BLOCKS - 2, 1), 1); /* the file ends in it */
+	for (uint64_t block = 0; block < BUDGET_BLOCKS - 1; block++)
+		ck_assert_int_eq(has(file, block),
+				 (block >= 37 && block < 3 * AROUND_FITS) || block >= BUDGET_BLOCKS - AROUND_FITS);
+	ck_assert_int_eq(ramfile_read(file, data, sizeof(data), 37 * BLOCK, &length), 0);
+	for (size_t i = 0; i < sizeof(data); i++)
+		ck_assert_uint_eq(data[i], (uint8_t)(37 + i / 7));
+	process_unmap(process);
+	ramfile_unload(file);
+}
+END_TEST
+
+START_TEST(where_not_everything_fits_it_is_less)
+{
+	struct ramfile *file = file_of(7, 4 * BUDGET_BLOCKS * BLOCK);
+	struct process *process;
+	uint64_t before;
+
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_uint_eq(touch_blocks(process, 2 * AROUND_FITS + 9, 1), 1);
+	ck_assert_uint_eq(resident_blocks(file), AROUND);
+	for (uint64_t block = 2 * AROUND_FITS + 8; block < 2 * AROUND_FITS + 12; block++)
+		ck_assert(has(file, block));
+	budget_force(&engine->budget, BUDGET_BLOCKS * 13 / 16 * BLOCK); /* not far any more */
+	before = resident_blocks(file);
+	ck_assert_uint_eq(touch_blocks(process, 200, 1), 1);
+	ck_assert_uint_eq(resident_blocks(file), before + 1);
+	budget_release(&engine->budget, BUDGET_BLOCKS * 13 / 16 * BLOCK);
+	process_unmap(process);
+	ramfile_unload(file);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("room");
@@ -431,6 +494,8 @@ int main(void)
 	tcase_add_test(tests, a_limit_is_its_files_alone);
 	tcase_add_test(tests, pins_leave_half_of_the_budget);
 	tcase_add_test(tests, a_mapper_leaves_while_its_fault_is_parked);
+	tcase_add_test(tests, what_lies_around_a_touch_is_given);
+	tcase_add_test(tests, where_not_everything_fits_it_is_less);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

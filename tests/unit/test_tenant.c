@@ -615,7 +615,7 @@ START_TEST(who_has_had_less_is_next)
 	while (fault_resume(engine))
 		;
 	ck_assert_uint_eq(room_parked(engine), 0);
-	ck_assert_uint_eq(used(&many), 65);
+	ck_assert_uint_ge(used(&many), 65); /* while there is enough, what lies around is given, too */
 	guest_free(&many);
 	guest_free(&one);
 }
@@ -776,6 +776,7 @@ static bool is_over(void)
 START_TEST(who_is_over_his_part)
 {
 	static const uint64_t blocks[] = { 100, 33, 66, 67, 133 };
+	uint64_t forced[5];
 	struct guest guest[5];
 	struct tenant *const of[] = { &guest[0].tenant, &guest[0].tenant, &guest[2].tenant, &guest[2].tenant, NULL };
 	struct tenant *const one[] = { &guest[0].tenant, &guest[0].tenant, &guest[0].tenant, &guest[0].tenant,
@@ -786,7 +787,8 @@ START_TEST(who_is_over_his_part)
 	for (uint64_t i = 0; i < 5; i++) {
 		guest_new(&guest[i], 10 + i);
 		ck_assert(touch(&guest[i], 0));
-		room_force(guest[i].file, (blocks[i] - 1) * BLOCK);
+		forced[i] = (blocks[i] - used(&guest[i])) * BLOCK; /* what lies around a touch came with it */
+		room_force(guest[i].file, forced[i]);
 	}
 	plant(place, 1, guest, one, 5);
 	ck_assert(!is_over()); /* it has all that there is */
@@ -804,7 +806,7 @@ START_TEST(who_is_over_his_part)
 	ck_assert(is_over()); /* the file of none: the others have what they were promised */
 	fell(guest, 5);
 	for (int i = 0; i < 5; i++)
-		room_release(guest[i].file, (blocks[i] - 1) * BLOCK);
+		room_release(guest[i].file, forced[i]);
 	for (int i = 0; i < 5; i++)
 		guest_free(&guest[i]);
 }
