@@ -211,6 +211,13 @@ bool mappers_have_arena(const struct ramfile *file)
 	return arena_next_holder(&file->arena, 0, &holder) != -ENOENT;
 }
 
+bool mappers_is_held_by(const struct ramfile *file, uint64_t holder)
+{
+	uint64_t found;
+
+	return arena_next_holder(&file->arena, holder, &found) == 0 && found == holder;
+}
+
 static bool known_holder(struct ramfile *file, uint64_t holder)
 {
 	LOCK_SCOPE(&file->mappers.lock);

@@ -336,6 +336,8 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	struct ramfile_figures figures = { .block_bytes = file->block_bytes };
 	lock_get(&file->mappers.lock);
 	figures.mappers = file->mappers.count;
+	for (const struct mapper *mapper = file->mappers.list; mapper; mapper = mapper->next)
+		figures.passthrough_mappers += mapper->through;
 	lock_put(&file->mappers.lock);
 	lock_get(&file->lock);
 	figures.size_bytes = file->size_bytes;

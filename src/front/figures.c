@@ -59,6 +59,8 @@ static const struct figure of_file[] = {
 	  "How long the oldest of them has waited" },
 	{ "limit_waits", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(limit_waits), true,
 	  "Faults and calls that waited for a limit of the store" },
+	{ "passthrough_mappers", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(passthrough_mappers), false,
+	  "Of the attached mappings, those whose process has no descriptor of the arena" },
 };
 const struct figures figures_of_file = { of_file, COUNT_OF(of_file) };
 

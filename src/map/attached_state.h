@@ -23,7 +23,8 @@
 struct grant {
 	TAILQ_ENTRY(grant) link;
 	uint64_t ino;
-	int fd;
+	int fd;          /* an open file description of the arena that nobody else has, or the process */
+	uint64_t holder; /* its number, for a process that does not have it; 0: that of the mapping */
 };
 
 struct link {
