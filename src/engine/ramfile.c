@@ -174,9 +174,11 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 		err = blocks_init(&fresh, (size_bytes + file->block_bytes - 1) / file->block_bytes);
 	if (!err)
 		err = load_keys(file, &fresh);
+	file_begin_resize(file);
 	if (!err)
 		err = arena_resize(&file->arena, file_whole_pages(size_bytes));
 	if (err) {
+		file_end_resize(file);
 		blocks_fini(&fresh);
 		return err;
 	}
@@ -187,6 +189,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	file->size_bytes = size_bytes;
 	engine_set_demand(file->engine, file);
 	lock_put(&file->lock);
+	file_end_resize(file);
 	blocks_fini(&old);
 	return 0;
 }
@@ -356,6 +359,7 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	figures.demotions = atomic_load(&file->counts.demotions);
 	figures.clean_demotions = atomic_load(&file->counts.clean_demotions);
 	figures.demotions_aborted = atomic_load(&file->counts.demotions_aborted);
+	figures.foreign_bytes = atomic_load(&file->counts.foreign_bytes);
 	figures.direct_read_bytes = atomic_load(&file->counts.direct_read_bytes);
 	figures.direct_write_bytes = atomic_load(&file->counts.direct_write_bytes);
 	figures.errors = atomic_load(&file->counts.errors);

@@ -71,6 +71,10 @@ struct attached {
 	struct chore ending;             /* of dead mappings, one after the other */
 	bool ends;                       /* it is under way. The server thread's, like the chore */
 
+	struct chore watching;  /* under way, or a timer runs for it */
+	uint64_t watch_took_ns; /* the last time, as the next */
+	bool watch_caught;      /* somebody */
+
 	struct lock lock;
 	TAILQ_HEAD(, connection) connections; /* changed by the server thread, under lock */
 	uint64_t next_id;                     /* under lock, like all that follows */
