@@ -1,4 +1,5 @@
-/* What the doors to arenas (front/through.h) take for granted of FUSE passthrough, on the kernel that runs. Root only.
+/* What is taken for granted of FUSE below libfuse, on the kernel that runs: of passthrough by the doors to arenas
+ * (front/through.h), and of a request that was being read when its server was killed (front/resent.h). Root only.
  *
  * A file system whose root has a file for each letter is served by a child, by the raw protocol: libfuse 3.14 has no
  * words for it. Its mount is in no directory. Test and server share the descriptor of the connection, so another server
@@ -9,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <linux/userfaultfd.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -48,6 +50,7 @@ struct backing_map {
 	uint64_t padding;
 };
 #define BACKING_OPEN _IOW(229, 1, struct backing_map)
+#define RESEND 7 /* FUSE_NOTIFY_RESEND */
 #define BACKING_CLOSE _IOW(229, 2, uint32_t)
 #define CLOSE_ALL _IO('p', 1) /* to the server, by a file: ids are closed */
 
@@ -227,6 +230,54 @@ static void kill_server(void)
 {
 	kill(server_pid, SIGKILL);
 	waitpid(server_pid, NULL, 0);
+}
+
+/* --- a server that is killed while it reads ------------------------------------------------------------------- */
+
+/* A process whose memory lacks a page that it needs is killed. */
+static void *kill_at_fault(void *arg)
+{
+	struct uffd_msg message;
+
+	if (read(*(int *)arg, &message, sizeof(message)) == sizeof(message))
+		kill(getpid(), SIGKILL);
+	return NULL;
+}
+
+/* Reads one request and is killed: when that needs a page that is absent, or when it has been read. */
+static _Noreturn void read_and_die(bool has_pages)
+{
+	char *buf = mmap(NULL, REQUEST_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .range = { (uintptr_t)buf, REQUEST_BYTES },
+					 .mode = UFFDIO_REGISTER_MODE_MISSING };
+	pthread_t thread;
+
+	if (buf == MAP_FAILED || uffd < 0 || ioctl(uffd, UFFDIO_API, &api) < 0)
+		_exit(1);
+	madvise(buf, REQUEST_BYTES, MADV_NOHUGEPAGE);
+	memset(buf, 0, has_pages ? REQUEST_BYTES : PAGE);
+	if (ioctl(uffd, UFFDIO_REGISTER, &range) < 0 || pthread_create(&thread, NULL, kill_at_fault, &uffd) != 0)
+		_exit(1);
+	if (read(device, buf, REQUEST_BYTES) > 0)
+		kill(getpid(), SIGKILL);
+	_exit(1);
+}
+
+static void start_dying_server(bool has_pages)
+{
+	server_pid = fork();
+	if (server_pid == 0)
+		read_and_die(has_pages);
+	ck_assert_int_gt(server_pid, 0);
+}
+
+static void resend(void)
+{
+	struct fuse_out_header head = { .len = sizeof(head), .error = RESEND };
+
+	ck_assert_int_eq(write(device, &head, sizeof(head)), sizeof(head));
 }
 
 static bool begin(void)
@@ -539,6 +590,46 @@ START_TEST(it_outlives_the_connection)
 }
 END_TEST
 
+/* What a writer is told whose request was being read, or had been read, when the server was killed; another one that
+ * answers EPERM goes on then. */
+static int error_of_write(bool has_pages)
+{
+	static char pages[4 * PAGE];
+	int fd, status;
+	pid_t pid;
+
+	atomic_store(&server->flags, FOPEN_DIRECT_IO | NOFLUSH);
+	fd = try_open("a");
+	ck_assert_int_ge(fd, 0);
+	kill_server();
+	start_dying_server(has_pages);
+	pid = fork();
+	if (pid == 0)
+		_exit(pwrite(fd, pages, sizeof(pages), 0) < 0 ? errno : 0);
+	ck_assert_int_eq(waitpid(server_pid, &status, 0), server_pid);
+	ck_assert(WIFSIGNALED(status));
+	ck_assert(start_server());
+	resend();
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFEXITED(status));
+	close(fd);
+	return WEXITSTATUS(status);
+}
+
+/* Nobody repeats that request: dirty memory of a mapping is lost by it. So all of the memory into which requests are
+ * read has to be there before. */
+START_TEST(a_request_fails_if_its_reader_dies_for_want_of_a_page)
+{
+	ck_assert_int_eq(error_of_write(false), EIO);
+}
+END_TEST
+
+START_TEST(a_request_that_was_read_comes_again)
+{
+	ck_assert_int_eq(error_of_write(true), EPERM);
+}
+END_TEST
+
 static const char *why_not(void)
 {
 	const char *reason = NULL;
@@ -559,7 +650,7 @@ static const char *why_not(void)
 
 int main(void)
 {
-	Suite *suite = suite_create("kernel_passthrough");
+	Suite *suite = suite_create("kernel_fuse_raw");
 	TCase *tests = tcase_create("doors");
 	const char *reason = why_not();
 
@@ -582,5 +673,7 @@ int main(void)
 	tcase_add_test(tests, the_lock_lives_as_long_as_the_door);
 	tcase_add_test(tests, another_server_goes_on);
 	tcase_add_test(tests, it_outlives_the_connection);
+	tcase_add_test(tests, a_request_fails_if_its_reader_dies_for_want_of_a_page);
+	tcase_add_test(tests, a_request_that_was_read_comes_again);
 	return check_run(suite);
 }
