@@ -196,6 +196,7 @@ int mappers_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
 {
 	if (atomic_load(&file->lost))
 		return -EIO;
+	atomic_store(&file->watch.wanted, true);
 	return arena_share(&file->arena, writable, ret_fd);
 }
 

@@ -151,6 +151,7 @@ int ramfile_load(struct engine *engine, uint64_t ino, uint64_t size_bytes, bool 
 		err = blocks_init(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
 	if (!err)
 		err = arena_init(&file->arena, engine_arena_dir(engine), ino, file_whole_pages(size_bytes));
+	atomic_store(&file->watch.wanted, !err && !file->arena.created);
 	if (!err)
 		err = load_table(file);
 	if (!err)

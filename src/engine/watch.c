@@ -37,16 +37,28 @@ static uint64_t take_absent(struct ramfile *file, uint64_t first, uint64_t count
 	return taken;
 }
 
-/* The caller owns the blocks. Bytes that were in the arena, and are not any more. To look for the end of a run of pages
- * would walk over all of it, each time. */
-static uint64_t take_away(struct ramfile *file, uint64_t first, uint64_t count)
+/* Bytes of pages in a range. To look for the end of a run of pages would walk over all of it, each time. */
+static uint64_t count_bytes(struct ramfile *file, uint64_t offset, uint64_t end)
 {
-	uint64_t offset = first * file->block_bytes, end = offset + count * file->block_bytes, start, bytes = 0;
+	uint64_t start, bytes = 0;
 
 	for (uint64_t at = offset; at < end && !arena_next_data(&file->arena, at, &start, NULL) && start < end;
 	     at = start + PAGE_BYTES)
 		bytes += PAGE_BYTES;
-	return bytes && arena_punch(&file->arena, offset, end - offset) ? 0 : bytes;
+	return bytes;
+}
+
+/* The caller owns the blocks. Bytes that were in the arena, and are not any more: a page stays, as zeros, if it is a
+ * part of a large one that somebody holds, and nobody has made that. */
+static uint64_t take_away(struct ramfile *file, uint64_t first, uint64_t count)
+{
+	uint64_t offset = first * file->block_bytes, end = offset + count * file->block_bytes;
+	uint64_t before = count_bytes(file, offset, end), after;
+
+	if (!before || arena_punch(&file->arena, offset, end - offset))
+		return 0;
+	after = count_bytes(file, offset, end);
+	return after < before ? before - after : 0;
 }
 
 static uint64_t clean_run(struct ramfile *file, uint64_t first, uint64_t count)

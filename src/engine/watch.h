@@ -6,17 +6,21 @@
  * that is looked for, block by block: a block that is a hole or cold, and at rest, has no page, whatever the reason for
  * one may be. Those that have one lose it, and read as they did before.
  *
- * A look costs a system call, and a walk over the pages of the arena if it has too many.
+ * Only a file whose arena was given out can be affected. It is looked at until it is unloaded: a process may close all
+ * that it was given and keep what it has mapped. A look costs a system call, and a walk over the pages of the arena if
+ * it has too many.
  */
 #pragma once
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct ramfile;
 
-/* A file's part. Of the thread that looks. */
+/* A file's part. Of the thread that looks, but for the first. */
 struct watch {
+	_Atomic bool wanted; /* a process was given the arena, or may have been by an earlier daemon */
 	unsigned int over;   /* looks in a row that found too much */
 	unsigned int caught; /* looks that found what nobody may have made, not long ago */
 	uint64_t caught_ns;  /* when the last of them was */

@@ -3,7 +3,8 @@
  * Who was found to make memory where it may not, in a file, is named in the log with all who map the file: pages do not
  * say who made them. Who does not stop is killed. There is no milder way to take memory from a process that maps it,
  * and no other one that a process cannot undo: it has the userfaultfd of its own, and what it maps it fills again as
- * fast as it is punched.
+ * fast as it is punched. Processes of root are named and not killed: one that maps the file of somebody else would die
+ * for what that one does, and who is root has other ways to take memory.
  *
  * A look at many files takes its time, so the time between looks is a multiple of that, unless something was found.
  */
@@ -12,7 +13,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,7 +22,7 @@
 #include "engine/file.h"
 
 #define WATCH_NS (NS_PER_S / 2)
-#define WATCH_PART 20 /* of the time, at most one part in so many */
+#define WATCH_PART 200 /* of the time, at most one part in so many */
 /* Found so often within a minute: it is no accident. */
 #define CAUGHT_MAX 3U
 #define CULPRITS_MAX 16U
@@ -62,13 +62,20 @@ static unsigned int find_culprits(struct attached *attached, uint64_t ino, struc
 	return count;
 }
 
+/* Of whom its directory in /proc is, the process chooses. */
 static unsigned int user_of(pid_t pid)
 {
-	char path[32];
-	struct stat attr;
+	char path[32], line[128];
+	unsigned int uid = 0;
+	FILE *status;
 
-	snprintf(path, sizeof(path), "/proc/%d", (int)pid);
-	return stat(path, &attr) == 0 ? (unsigned int)attr.st_uid : 0;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	status = fopen(path, "re");
+	while (status && fgets(line, sizeof(line), status) && sscanf(line, "Uid: %*u %u", &uid) != 1)
+		;
+	if (status)
+		fclose(status);
+	return uid;
 }
 
 static void tell(const struct ramfile *file, const struct watch_seen *seen, const char *who)
@@ -80,12 +87,13 @@ static void tell(const struct ramfile *file, const struct watch_seen *seen, cons
 
 static void deal_with(const struct ramfile *file, const struct watch_seen *seen, const struct culprit *culprit)
 {
-	bool ends = seen->caught >= CAUGHT_MAX;
+	unsigned int user = user_of(culprit->pid);
+	bool ends = seen->caught >= CAUGHT_MAX && user;
 	char who[96];
 
 	if (ends)
 		syscall(SYS_pidfd_send_signal, culprit->pidfd, SIGKILL, NULL, 0);
-	snprintf(who, sizeof(who), "process %d of user %u maps it%s", (int)culprit->pid, user_of(culprit->pid),
+	snprintf(who, sizeof(who), "process %d of user %u maps it%s", (int)culprit->pid, user,
 		 ends ? ", and is killed because this goes on" : "");
 	if (ends || seen->caught == 1)
 		tell(file, seen, who);
@@ -118,7 +126,7 @@ static void go(void *arg)
 	uint64_t began_ns = clock_ns();
 
 	attached->watch_caught = false;
-	engine_each_file(attached->config.engine, look, attached);
+	engine_each_watched(attached->config.engine, look, attached);
 	attached->watch_took_ns = clock_ns() - began_ns;
 }
 

@@ -1,3 +1,4 @@
+/* link: -Wl,--wrap=fallocate64 */
 /* Memory that somebody makes in an arena, and lengths that somebody gives it: found, put right, and nothing else is
  * touched. The engine is real, the store and the arenas are in memory. */
 #include <check.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/mappers.h"
 #include "engine/ramfile.h"
 #include "engine/read.h"
 #include "engine/resize.h"
@@ -36,6 +38,17 @@ static struct engine *engine;
 static struct ramfile *file;
 static uint8_t content[SIZE], got[SIZE], junk[SIZE];
 static uint64_t now_ns;
+
+static bool punch_keeps_pages;
+
+int __real_fallocate64(int fd, int mode, off_t offset, off_t length);
+int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length);
+
+/* As where a page is a part of a large one that somebody holds. */
+int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length)
+{
+	return punch_keeps_pages ? 0 : __real_fallocate64(fd, mode, offset, length);
+}
 
 static void setup(void)
 {
@@ -234,6 +247,46 @@ START_TEST(a_size_that_is_being_changed_is_left_alone)
 }
 END_TEST
 
+/* Its memory is more than it should be, and nobody is to blame for it. */
+START_TEST(what_cannot_be_taken_away_is_no_offence)
+{
+	ck_assert_int_eq(arena_write(&file->arena, junk, RESIDENT_FIRST * BLOCK, 0), 0);
+	punch_keeps_pages = true;
+	expect_nothing();
+	punch_keeps_pages = false;
+	ck_assert_uint_eq(look().taken_bytes, RESIDENT_FIRST * BLOCK);
+	expect_content();
+}
+END_TEST
+
+static void count(void *arg, struct ramfile *visited)
+{
+	*(unsigned int *)arg += visited == file;
+}
+
+static unsigned int count_watched(void)
+{
+	unsigned int found = 0;
+
+	engine_each_watched(engine, count, &found);
+	return found;
+}
+
+START_TEST(a_file_is_watched_from_when_its_arena_is_given_out)
+{
+	int fd = -1;
+
+	ck_assert_uint_eq(count_watched(), 0);
+	ck_assert_int_eq(mappers_arena_fd(file, true, &fd), 0);
+	ck_assert_uint_eq(count_watched(), 1);
+	close(fd); /* what is mapped may stay */
+	ck_assert_uint_eq(count_watched(), 1);
+	ramfile_unload(file);
+	ck_assert_int_eq(ramfile_load(engine, INO, SIZE, false, &file), 0);
+	ck_assert_uint_eq(count_watched(), 1); /* it had the arena already */
+}
+END_TEST
+
 START_TEST(it_is_counted_and_forgotten_after_a_while)
 {
 	for (unsigned int i = 1; i <= 3; i++) {
@@ -260,6 +313,8 @@ int main(void)
 	tcase_add_test(tests, the_length_is_put_back);
 	tcase_add_test(tests, memory_behind_the_end_is_taken_away);
 	tcase_add_test(tests, a_size_that_is_being_changed_is_left_alone);
+	tcase_add_test(tests, what_cannot_be_taken_away_is_no_offence);
+	tcase_add_test(tests, a_file_is_watched_from_when_its_arena_is_given_out);
 	tcase_add_test(tests, it_is_counted_and_forgotten_after_a_while);
 	return check_run(suite);
 }
