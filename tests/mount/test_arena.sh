@@ -10,7 +10,8 @@ need_userfaultfd
 
 chmod 755 "$T"
 cp "$TIERFS_BUILD/tests/prog/prog_arena" "$T/client"
-as_nobody() { setpriv --reuid nobody --regid nogroup --clear-groups "$@"; }
+# No function: what is started in the background would be a child of that, and stay when it is stopped.
+as_nobody=(setpriv --reuid nobody --regid nogroup --clear-groups)
 nobody=$(id -u nobody)
 
 used_kib() { df -k --output=used "$run_dir/arena" | tail -n 1; }
@@ -43,8 +44,9 @@ has_its_length() # NAME
 is_cut_off() # NAME MODE [BYTES]
 {
 	local before
+	: >"$T/client.log"
 	before=$(dd if="$T/mnt/home/$1" bs=1M iflag=direct status=none | sha256sum)
-	start_process "$T/client.log" as_nobody "$T/client" "$T/mnt/home/$1" "${@:2}"
+	start_process "$T/client.log" "${as_nobody[@]}" "$T/client" "$T/mnt/home/$1" "${@:2}"
 	wait_for 30 grep -q made "$T/client.log" || fail "the client makes no memory: $(cat "$T/client.log")"
 	wait_for 30 gone "$started_pid" || fail "it goes on: $(tail -n 5 "$T/tierfs.log")"
 	wait "$started_pid"
@@ -53,6 +55,20 @@ is_cut_off() # NAME MODE [BYTES]
 	assert_match "$(cat "$T/tierfs.log")" "of user $nobody maps it, and is killed because this goes on"
 	wait_for 30 below $((40 << 10)) || fail "$(used_kib) KiB stay in the arenas"
 	[ "$(stat_of "$T/mnt/home/$1" foreign_bytes)" -gt 0 ] || fail "nothing is told by stat"
+	wait_for 30 has_its_length "$1" || fail "the arena has another length than the file"
+	assert_eq "$(dd if="$T/mnt/home/$1" bs=1M iflag=direct status=none | sha256sum)" "$before" "the content of $1"
+}
+# Whoever it was, the memory goes, and the file is as it was.
+comes_to_nothing() # NAME MODE
+{
+	local before
+	before=$(dd if="$T/mnt/home/$1" bs=1M iflag=direct status=none | sha256sum)
+	start_process "$T/client.log" "${as_nobody[@]}" "$T/client" "$T/mnt/home/$1" "$2"
+	found() { gone "$started_pid" || [ "$(stat_of "$T/mnt/home/$file" foreign_bytes)" -gt 0 ]; }
+	file=$1
+	wait_for 30 found || fail "nobody finds what it makes: $(cat "$T/client.log")"
+	stop_process "$started_pid"
+	wait_for 30 below $((40 << 10)) || fail "$(used_kib) KiB stay in the arenas"
 	wait_for 30 has_its_length "$1" || fail "the arena has another length than the file"
 	assert_eq "$(dd if="$T/mnt/home/$1" bs=1M iflag=direct status=none | sha256sum)" "$before" "the content of $1"
 }
@@ -68,13 +84,15 @@ file_of_nobody small 1M
 file_of_nobody ram 96M
 if [ "$(stat_of "$T/mnt/neighbour" passthrough_mappers)" -gt 0 ]; then
 	note "with passthrough: what a client is given"
-	as_nobody "$T/client" "$T/mnt/home/small" refused >"$T/client.log" || fail "not refused: $(cat "$T/client.log")"
+	"${as_nobody[@]}" "$T/client" "$T/mnt/home/small" refused >"$T/client.log" || fail "not refused: $(cat "$T/client.log")"
 	note "with passthrough: a stranger's mapping"
 	one_stranger=$(python3 -c 'import mmap,os,sys; mmap.mmap(os.open(sys.argv[1], os.O_RDWR), 4096)' "$T/mnt/neighbour" 2>&1) &&
 		fail "a stranger can map what is attached"
 	assert_match "$one_stranger" "No such device"
 	note "with passthrough: memory that is not registered"
 	is_cut_off ram touch
+	note "with passthrough: memory of which nobody knows that it is mapped"
+	comes_to_nothing ram keep
 else
 	note "this kernel has no passthrough"
 fi

@@ -2,21 +2,25 @@
  *
  *	prog_arena FILE refused
  *	prog_arena FILE touch
+ *	prog_arena FILE keep
  *	prog_arena FILE grow BYTES
  *
  * refused: everything but mmap(2) is refused of the descriptor that it is given, and what is mapped beyond the file is
  * nothing. 0 if that is so.
  * touch: maps the file once more without registering it, and touches all of it again and again.
+ * keep: the same, when it has given back all else that it was given.
  * grow: makes the descriptor that long, also behind its end, and fills it, again and again.
  *
- * The latter two say "made" after the first time, and do not end.
+ * The latter three say "made" after the first time, and do not end.
  */
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 
 #include "prog.h"
 #include "raw_client.h"
@@ -32,10 +36,33 @@ static void refused(const char *what, long rc)
 		wrong = 1;
 }
 
+/* Of another process, which has nothing of it. 0 or -1, with errno. */
+static int open_elsewhere(int fd)
+{
+	char path[64];
+	int status = 0;
+	pid_t pid;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)getpid(), fd);
+	pid = fork();
+	if (pid == 0) {
+		close(fd);
+		_exit(open(path, O_RDWR) < 0 ? errno : 0);
+	}
+	waitpid(pid, &status, 0);
+	errno = WEXITSTATUS(status);
+	return errno ? -1 : 0;
+}
+
 static void try_all(const struct raw_mapping *mapping)
 {
-	char byte = 'x', path[64];
-	int fd = mapping->arena, null = open("/dev/null", O_WRONLY | O_CLOEXEC), reopened;
+	static char page[PROG_PAGE] __attribute__((aligned(PROG_PAGE)));
+	int fd = mapping->arena, null = open("/dev/null", O_WRONLY | O_CLOEXEC), direct = dup(fd), reopened, tubes[2];
+	char byte = 'x', path[64], name[PATH_MAX] = "";
+
+	if (null < 0 || pipe(tubes) < 0 || write(tubes[1], page, PROG_PAGE) < 0)
+		prog_die("pipe: %s", strerror(errno));
+	fcntl(direct, F_SETFL, O_DIRECT);
 
 	refused("ftruncate", ftruncate(fd, FAR_BYTES));
 	refused("ftruncate to nothing", ftruncate(fd, 0));
@@ -49,13 +76,29 @@ static void try_all(const struct raw_mapping *mapping)
 	refused("copy_file_range", copy_file_range(fd, &(off_t){ 0 }, fd, &(off_t){ 1 << 20 }, PROG_PAGE, 0) > 0
 					   ? 0
 					   : (errno = EBADF, -1));
+	refused("splice", splice(fd, &(off_t){ 0 }, tubes[1], NULL, PROG_PAGE, 0) > 0 ? 0 : (errno = ENODATA, -1));
+	refused("splice behind the end", splice(tubes[0], NULL, fd, &(off_t){ FAR_BYTES }, PROG_PAGE, 0));
+	refused("O_DIRECT pread", pread(direct, page, PROG_PAGE, 0));
+	refused("O_DIRECT pwrite", pwrite(direct, page, PROG_PAGE, FAR_BYTES));
 	refused("lseek", lseek(fd, 0, SEEK_DATA));
+	refused("lseek for a hole", lseek(fd, 0, SEEK_HOLE));
+	refused("seal", fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
+	refused("fchown", fchown(fd, getuid(), getgid()));
+	refused("futimens", futimens(fd, NULL));
+	refused("fsetxattr", fsetxattr(fd, "user.x", "x", 1, 0));
 	refused("fchmod", fchmod(fd, 0666));
 	refused("fsync", fsync(fd));
 	refused("ioctl", ioctl(fd, TIERFS_IOC_INFO, &(struct tierfs_ioc_info){ 0 }));
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	reopened = open(path, O_RDWR);
 	refused("open by way of /proc", reopened);
+	refused("open by another process", open_elsewhere(fd));
+	if (readlink(path, name, sizeof(name) - 1) < 0)
+		prog_die("readlink: %s", strerror(errno));
+	refused("open by its name", open(name, O_RDWR));
+	refused("stat by its name", access(name, F_OK));
+	refused("unlink", unlink(name));
+	refused("rename", rename(name, "renamed"));
 	refused("link", linkat(AT_FDCWD, path, AT_FDCWD, "linked", AT_SYMLINK_FOLLOW));
 	snprintf(path, sizeof(path), "/proc/self/map_files/%lx-%lx", (unsigned long)mapping->memory,
 		 (unsigned long)mapping->memory + mapping->length_bytes);
@@ -82,16 +125,20 @@ static void touch_beyond(const struct raw_mapping *mapping)
 		wrong = 1;
 }
 
-static void touch(const struct raw_mapping *mapping)
+static void touch(struct raw_mapping *mapping, int sock, bool gives_back)
 {
-	volatile char *memory = mmap(NULL, mapping->length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, mapping->arena,
-				     0);
+	size_t length_bytes = mapping->length_bytes;
+	volatile char *memory = mmap(NULL, length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, mapping->arena, 0);
 	char ignored = 0;
 
 	if (memory == MAP_FAILED)
 		prog_die("mmap: %s", strerror(errno));
+	if (gives_back) {
+		raw_unmap(mapping);
+		close(sock);
+	}
 	for (bool told = false;; told = true) {
-		for (size_t at = 0; at < mapping->length_bytes; at += PROG_PAGE)
+		for (size_t at = 0; at < length_bytes; at += PROG_PAGE)
 			ignored |= memory[at];
 		if (!told)
 			printf("made%s\n", ignored ? " nothing" : "");
@@ -126,7 +173,9 @@ int main(int argc, char **argv)
 	if (err)
 		prog_die("%s: cannot be attached: %s", argv[1], strerror(-err));
 	if (strcmp(argv[2], "touch") == 0)
-		touch(&mapping);
+		touch(&mapping, sock, false);
+	if (strcmp(argv[2], "keep") == 0)
+		touch(&mapping, sock, true);
 	if (strcmp(argv[2], "grow") == 0 && argc > 3)
 		grow(&mapping, strtoull(argv[3], NULL, 0));
 	try_all(&mapping);
