@@ -254,6 +254,7 @@ static _Noreturn void read_and_die(bool has_pages)
 					 .mode = UFFDIO_REGISTER_MODE_MISSING };
 	pthread_t thread;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (buf == MAP_FAILED || uffd < 0 || ioctl(uffd, UFFDIO_API, &api) < 0)
 		_exit(1);
 	madvise(buf, REQUEST_BYTES, MADV_NOHUGEPAGE);
@@ -604,8 +605,10 @@ static int error_of_write(bool has_pages)
 	kill_server();
 	start_dying_server(has_pages);
 	pid = fork();
-	if (pid == 0)
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(pwrite(fd, pages, sizeof(pages), 0) < 0 ? errno : 0);
+	}
 	ck_assert_int_eq(waitpid(server_pid, &status, 0), server_pid);
 	ck_assert(WIFSIGNALED(status));
 	ck_assert(start_server());
