@@ -47,6 +47,7 @@ bool through_can(const struct through *through);
 
 /* A descriptor of a new door to the arena of that inode. arena_fd is an open file description of the arena that nobody
  * else has; the caller may close it. Waits for calls on the mount to be answered: not for a thread that answers them.
+ * One door is opened after the other, and each waits for whoever has the root directory of the mount locked.
  * -EOPNOTSUPP: the kernel cannot. -ENOENT: the mount point does not lead to the mount (any more). -ETIMEDOUT, -EPIPE:
  * the process that opens did not answer. */
 int through_open(struct through *through, int arena_fd, uint64_t ino, uint64_t holder, int *ret_fd);
