@@ -25,8 +25,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/ident.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "cold/mac.h"
 #include "cold/store_rocks.h"
 #include "cold/warm.h"
 #include "front/access.h"
@@ -37,6 +39,7 @@
 #include "front/mountpoint.h"
 #include "front/opener.h"
 #include "front/options.h"
+#include "front/through.h"
 #include "map/attached.h"
 #include "map/evict.h"
 #include "map/holds.h"
@@ -68,6 +71,7 @@ struct daemon {
 	struct holds *holds; /* NULL: pins cannot be seen */
 	struct plain *plain;
 	struct opener *opener;
+	struct through *through; /* NULL: arenas are handed out */
 	struct door_counts counts;
 	struct control *control;
 	struct fusedoor *fuse;
@@ -191,6 +195,12 @@ static void start_helpers(struct daemon *d)
 		log_warn("no pages can be taken out of the kernel's cache (%s): plain mappings are demoted only as far "
 			 "as the kernel drops pages on its own",
 			 err == -ENOSYS ? "it has no cachestat(2), which needs Linux 6.5" : strerror(-err));
+	err = through_new(&d->through);
+	if (err < 0)
+		log_warn(
+			"processes that attach are given descriptors of arenas: the process that would open others for "
+			"them cannot be started: %s",
+			strerror(-err));
 	err = holds_open(&d->holds);
 	if (err < 0)
 		log_debug("pins cannot be seen: %s", strerror(-err)); /* it was said why */
@@ -308,6 +318,37 @@ static int own_root(struct daemon *d)
 	return err;
 }
 
+/* The pool's secret makes identities, too, in another way (cold/mac.h). */
+static int code_of(void *arg, const void *bytes, size_t length, uint8_t ret[static THROUGH_CODE_BYTES])
+{
+	const struct daemon *d = arg;
+	struct tierfs_ident ident;
+	struct mac *mac;
+	int err = mac_new(MAC_LIST, d->pool->secret, &mac);
+
+	if (err < 0)
+		return err;
+	ident = mac_of(mac, bytes, length);
+	mac_free(mac);
+	ident_put(ident, ret);
+	return ident_known(ident) ? 0 : -ENOMEM;
+}
+
+static bool can_through(void *arg)
+{
+	return through_can(arg);
+}
+
+static int open_through(void *arg, int arena_fd, uint64_t ino, uint64_t holder, int *ret_fd)
+{
+	return through_open(arg, arena_fd, ino, holder, ret_fd);
+}
+
+static int find_through(void *arg, int fd, uint64_t *ret_ino, uint64_t *ret_holder)
+{
+	return through_find(arg, fd, ret_ino, ret_holder);
+}
+
 static int served(const struct daemon *d, const char *socket, int err)
 {
 	if (err < 0)
@@ -347,7 +388,15 @@ static int start_servers(struct daemon *d)
 	struct access_config access = {
 		.ns = d->ns, .tokens = d->tokens, .run_dir = d->pool->run_dir, .keeper = &kept
 	};
-	int err = served(d, TIERFS_ATTACH_SOCKET, attached_start(&attached, &d->attached));
+	int err;
+
+	if (d->through) {
+		through_set_code(d->through, code_of, d);
+		attached.through = (struct attached_through){
+			.can = can_through, .open = open_through, .find = find_through, .arg = d->through
+		};
+	}
+	err = served(d, TIERFS_ATTACH_SOCKET, attached_start(&attached, &d->attached));
 
 	if (err >= 0)
 		err = served(d, TIERFS_ACCESS_SOCKET, access_start(&access, &d->access));
@@ -394,6 +443,7 @@ static int start_fuse(struct daemon *d)
 		.mountpoint = d->mountpoint,
 		.source = d->pool->dir,
 		.allow_other = d->args->options.value[OPTION_ALLOW_OTHER],
+		.through = d->through,
 		.on_ready = tell_ready,
 		.on_ready_arg = d,
 		.taken = d->takes_over ? &session : NULL,
@@ -537,6 +587,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	opener_free(d->opener);
 	if (d->evict)
 		evict_stop(d->evict);
+	through_free(d->through);
 	holds_close(d->holds);
 	if (settled)
 		pool_stop(d->pool);

@@ -10,7 +10,7 @@
  *  HELLO {abi}                    ->
  *                                 <-    WELCOME {abi, block_bytes}
  *  OPEN {token}                   ->                                     proves an open FUSE descriptor
- *                                 <-    ARENA {ino, size} + fds: arena, /dev/userfaultfd
+ *                                 <-    ARENA {ino, size} + fds: of the arena, /dev/userfaultfd
  *  (mmap the arena, make a userfaultfd with UFFDIO_API done, features TIERFS_UFFD_FEATURES; do not register)
  *  MAP {addr, length, offset} + fd: userfaultfd     (the arena is the one of the last OPEN with that ino)
  *                                 ->
@@ -45,7 +45,8 @@
 #define TIERFS_TEXT_MAX 200
 #define TIERFS_MAPPINGS_MAX 4096 /* a process */
 
-#define TIERFS_FEATURE_ADVISE (1U << 0) /* ADVISE */
+#define TIERFS_FEATURE_ADVISE (1U << 0)  /* ADVISE */
+#define TIERFS_FEATURE_THROUGH (1U << 1) /* the descriptor maps the arena, and is good for nothing else */
 
 enum tierfs_msg_type {
 	TIERFS_MSG_HELLO = 1,

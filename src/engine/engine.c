@@ -27,6 +27,17 @@ static bool has_dram(struct ramfile *file)
 	return atomic_load(&file->dram_blocks) || atomic_load(&file->cache.was_cached);
 }
 
+static bool is_any(struct ramfile *file)
+{
+	(void)file;
+	return true;
+}
+
+static bool is_watched(struct ramfile *file)
+{
+	return atomic_load(&file->watch.wanted);
+}
+
 /* Under the lock. */
 static void end_visit(struct engine *engine, struct ramfile *file)
 {
@@ -34,13 +45,13 @@ static void end_visit(struct engine *engine, struct ramfile *file)
 		pthread_cond_broadcast(&engine->unvisited);
 }
 
-static void each_file(struct engine *engine, bool resident, engine_file_fn *fn, void *arg)
+static void each_file(struct engine *engine, bool (*wanted)(struct ramfile *file), engine_file_fn *fn, void *arg)
 {
 	struct ramfile *file, *next;
 
 	lock_get(&engine->lock);
 	for (file = TAILQ_FIRST(&engine->files); file; file = next) {
-		if (file->leaving || (resident && !has_dram(file))) {
+		if (file->leaving || !wanted(file)) {
 			next = TAILQ_NEXT(file, link);
 			continue;
 		}
@@ -105,12 +116,17 @@ struct ramfile *engine_resident_after(struct engine *engine, struct ramfile *fil
 
 void engine_each_file(struct engine *engine, engine_file_fn *fn, void *arg)
 {
-	each_file(engine, false, fn, arg);
+	each_file(engine, is_any, fn, arg);
 }
 
 void engine_each_resident(struct engine *engine, engine_file_fn *fn, void *arg)
 {
-	each_file(engine, true, fn, arg);
+	each_file(engine, has_dram, fn, arg);
+}
+
+void engine_each_watched(struct engine *engine, engine_file_fn *fn, void *arg)
+{
+	each_file(engine, is_watched, fn, arg);
 }
 
 int engine_add_file(struct engine *engine, struct ramfile *file)

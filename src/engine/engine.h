@@ -98,6 +98,8 @@ typedef void engine_file_fn(void *arg, struct ramfile *file);
 void engine_each_file(struct engine *engine, engine_file_fn *fn, void *arg);
 /* The same, but for files that have nothing in DRAM now; those cost next to nothing, however large they are. */
 void engine_each_resident(struct engine *engine, engine_file_fn *fn, void *arg);
+/* The same for files whose arena a process may map (watch.h). */
+void engine_each_watched(struct engine *engine, engine_file_fn *fn, void *arg);
 /* A visit that lasts, of a file that the caller visits or uses otherwise: it stays until leave(). */
 void engine_visit(struct engine *engine, struct ramfile *file);
 void engine_leave(struct engine *engine, struct ramfile *file);

@@ -85,6 +85,33 @@ enum block_state file_begin_update(struct ramfile *file, uint64_t block)
 	return state;
 }
 
+/* --- length ------------------------------------------------------------------------------------------------- */
+
+bool file_try_resize(struct ramfile *file)
+{
+	bool free;
+
+	LOCK_SCOPE(&file->lock);
+	free = !file->resizing;
+	file->resizing = true;
+	return free;
+}
+
+void file_begin_resize(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+	while (file->resizing)
+		lock_wait(&file->lock, &file->settled);
+	file->resizing = true;
+}
+
+void file_end_resize(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->lock);
+	file->resizing = false;
+	pthread_cond_broadcast(&file->settled);
+}
+
 /* --- budget and changes ---------------------------------------------------------------------------------- */
 
 bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)

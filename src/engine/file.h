@@ -28,6 +28,7 @@
 #include "engine/rounds.h"
 #include "engine/tenant.h"
 #include "engine/waits.h"
+#include "engine/watch.h"
 #include "mem/arena.h"
 #include "mem/blocks.h"
 #include "mem/budget.h"
@@ -62,6 +63,7 @@ struct file_batches {
 struct file_counts {
 	_Atomic uint64_t promotions, demotions, demotions_aborted, clean_demotions;
 	_Atomic uint64_t direct_read_bytes, direct_write_bytes, errors;
+	_Atomic uint64_t foreign_bytes; /* watch.h */
 };
 
 struct ramfile {
@@ -77,6 +79,7 @@ struct ramfile {
 	struct lock lock;
 	pthread_cond_t settled; /* a passing state that had waiters ended, or batches became 0, or a look ended */
 	uint64_t size_bytes;    /* under lock; the arena's is file_memory_bytes() */
+	bool resizing;          /* under lock: somebody changes it, or the arena's length */
 	bool nothing_beyond;    /* owned by who changes the size: the store has no key beyond the end */
 	struct blocks blocks;   /* under lock */
 	struct heat heat;       /* under lock */
@@ -100,6 +103,7 @@ struct ramfile {
 	struct file_counts counts;
 	struct hist faults;
 	struct waits waits;
+	struct watch watch;
 
 	TAILQ_ENTRY(ramfile) link; /* under the engine's lock */
 	bool listed, leaving;      /* under the engine's lock: in the list; and nobody begins to visit it */
@@ -161,6 +165,11 @@ void file_release(struct ramfile *file, uint64_t blocks);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written, -ENOSPC. */
 int file_begin_change(struct ramfile *file);
 void file_end_change(struct ramfile *file);
+/* Around a change of the arena's length. Nobody who knows of the other may wait for it meanwhile. */
+void file_begin_resize(struct ramfile *file);
+void file_end_resize(struct ramfile *file);
+/* The same, if nobody else is at it: true. */
+bool file_try_resize(struct ramfile *file);
 /* Under lock: the file has something in DRAM, or is about to. If it slept, that is if the demoter had no reason to look
  * at it, its cold blocks grow older by the rounds that were left out. */
 void file_visit(struct ramfile *file, uint64_t now_ns);

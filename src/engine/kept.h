@@ -8,10 +8,10 @@
 #include <stdint.h>
 
 struct kept_mapping {
-	uint64_t id;      /* of the mapping, and its holder number in the arena */
+	uint64_t id;      /* of the mapping */
 	uint64_t started; /* when the process began, as /proc/PID/stat has it: pids are used again */
 	int32_t pid;
-	uint32_t reserved;
+	uint32_t behind; /* by how much its holder number in the arena is less than id */
 	uint64_t ino;
 	uint64_t addr, length_bytes, offset; /* of the part that is mapped, in the process and in the file */
 };

@@ -73,6 +73,7 @@ struct mapper_ops {
 struct mapper {
 	const struct mapper_ops *ops;
 	uint64_t holder; /* its number in the arena (mem/arena.h); immutable once added */
+	bool through;    /* its process has no descriptor of the arena; immutable */
 	struct mapper *next;
 	uint64_t zapped_round; /* last round it acknowledged */
 	unsigned int users;    /* calls in progress and parked faults; removal waits for 0 */

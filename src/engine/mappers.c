@@ -196,6 +196,7 @@ int mappers_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
 {
 	if (atomic_load(&file->lost))
 		return -EIO;
+	atomic_store(&file->watch.wanted, true);
 	return arena_share(&file->arena, writable, ret_fd);
 }
 
@@ -209,6 +210,13 @@ bool mappers_have_arena(const struct ramfile *file)
 	uint64_t holder;
 
 	return arena_next_holder(&file->arena, 0, &holder) != -ENOENT;
+}
+
+bool mappers_is_held_by(const struct ramfile *file, uint64_t holder)
+{
+	uint64_t found;
+
+	return arena_next_holder(&file->arena, holder, &found) == 0 && found == holder;
 }
 
 static bool known_holder(struct ramfile *file, uint64_t holder)

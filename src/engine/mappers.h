@@ -58,5 +58,7 @@ bool mappers_owns_arena(struct ramfile *file, int fd);
 bool mappers_have_arena(const struct ramfile *file);
 /* Under lock: somebody writes to the arena without the kernel's page cache, or may at any moment. */
 bool mappers_attached(struct ramfile *file);
+/* The holder of that number is there. */
+bool mappers_is_held_by(const struct ramfile *file, uint64_t holder);
 /* True while a process holds the arena that is not one of our mappers: nothing can be protected from it. */
 bool mappers_stranger(struct ramfile *file);

@@ -151,6 +151,7 @@ int ramfile_load(struct engine *engine, uint64_t ino, uint64_t size_bytes, bool 
 		err = blocks_init(&file->blocks, (size_bytes + file->block_bytes - 1) / file->block_bytes);
 	if (!err)
 		err = arena_init(&file->arena, engine_arena_dir(engine), ino, file_whole_pages(size_bytes));
+	atomic_store(&file->watch.wanted, !err && !file->arena.created);
 	if (!err)
 		err = load_table(file);
 	if (!err)
@@ -174,9 +175,11 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 		err = blocks_init(&fresh, (size_bytes + file->block_bytes - 1) / file->block_bytes);
 	if (!err)
 		err = load_keys(file, &fresh);
+	file_begin_resize(file);
 	if (!err)
 		err = arena_resize(&file->arena, file_whole_pages(size_bytes));
 	if (err) {
+		file_end_resize(file);
 		blocks_fini(&fresh);
 		return err;
 	}
@@ -187,6 +190,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	file->size_bytes = size_bytes;
 	engine_set_demand(file->engine, file);
 	lock_put(&file->lock);
+	file_end_resize(file);
 	blocks_fini(&old);
 	return 0;
 }
@@ -336,6 +340,8 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	struct ramfile_figures figures = { .block_bytes = file->block_bytes };
 	lock_get(&file->mappers.lock);
 	figures.mappers = file->mappers.count;
+	for (const struct mapper *mapper = file->mappers.list; mapper; mapper = mapper->next)
+		figures.passthrough_mappers += mapper->through;
 	lock_put(&file->mappers.lock);
 	lock_get(&file->lock);
 	figures.size_bytes = file->size_bytes;
@@ -354,6 +360,7 @@ void ramfile_figures(struct ramfile *file, struct ramfile_figures *ret)
 	figures.demotions = atomic_load(&file->counts.demotions);
 	figures.clean_demotions = atomic_load(&file->counts.clean_demotions);
 	figures.demotions_aborted = atomic_load(&file->counts.demotions_aborted);
+	figures.foreign_bytes = atomic_load(&file->counts.foreign_bytes);
 	figures.direct_read_bytes = atomic_load(&file->counts.direct_read_bytes);
 	figures.direct_write_bytes = atomic_load(&file->counts.direct_write_bytes);
 	figures.errors = atomic_load(&file->counts.errors);

@@ -57,6 +57,8 @@ struct ramfile_figures {
 	uint64_t waiting_for_turn, waiting_for_room, waiting_for_limit, waiting_for_store, waiting_for_process;
 	uint64_t longest_wait_ns; /* of those that wait now */
 	uint64_t errors;
+	uint64_t passthrough_mappers;             /* of the mappers, those that have no descriptor of the arena */
+	uint64_t foreign_bytes;                   /* made in the arena by who may not (watch.h), and taken away */
 	uint64_t limit_waits;                     /* faults and calls that waited for a limit (flow.h) */
 	struct store_traffic traffic[STORE_USES]; /* values and their bytes, from the store and to it */
 	bool lost;

@@ -213,7 +213,9 @@ static int change_size(struct ramfile *file, uint64_t old, uint64_t size_bytes)
 	err = file_begin_change(file);
 	if (err)
 		return err;
+	file_begin_resize(file);
 	err = size_bytes < old ? shrink(file, size_bytes) : extend(file, size_bytes);
+	file_end_resize(file);
 	file_end_change(file);
 	return err;
 }

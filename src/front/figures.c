@@ -59,6 +59,10 @@ static const struct figure of_file[] = {
 	  "How long the oldest of them has waited" },
 	{ "limit_waits", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(limit_waits), true,
 	  "Faults and calls that waited for a limit of the store" },
+	{ "passthrough_mappers", FIGURE_SUM, FIGURE_COUNT, FILE_OFFSET(passthrough_mappers), false,
+	  "Of the attached mappings, those whose process has no descriptor of the arena" },
+	{ "foreign_bytes", FIGURE_SUM, FIGURE_BYTES, FILE_OFFSET(foreign_bytes), true,
+	  "Memory that processes made in the arena unasked, and that was taken away" },
 };
 const struct figures figures_of_file = { of_file, COUNT_OF(of_file) };
 

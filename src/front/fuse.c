@@ -62,16 +62,20 @@ static int session_args(const struct fusedoor_config *config, struct fuse_args *
 	return err;
 }
 
-static ssize_t plain_writev(int fd, struct iovec *iov, int count, void *userdata)
+/* What libfuse 3.14 cannot say in the answer to the greeting is put in on the way. */
+static ssize_t write_answer(int fd, struct iovec *iov, int count, void *userdata)
 {
-	(void)userdata;
+	const struct fusedoor *door = userdata;
+
+	if (door->through && door->first.init_len && count == 2)
+		through_agree(door->first.init, door->first.init_len, iov[1].iov_base, iov[1].iov_len);
 	return writev(fd, iov, count);
 }
 
 /* Requests are read our way. */
 static int attach_session(struct fusedoor *door, int fuse_fd)
 {
-	static const struct fuse_custom_io io = { .read = resent_read, .writev = plain_writev };
+	static const struct fuse_custom_io io = { .read = resent_read, .writev = write_answer };
 
 	return fuse_session_custom_io(door->session, &io, fuse_fd);
 }
@@ -120,6 +124,7 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 	door->door = config->door;
 	door->on_ready = config->on_ready;
 	door->on_ready_arg = config->on_ready_arg;
+	door->through = config->through;
 	door->keep = config->keep;
 	door->keep_arg = config->keep_arg;
 	door->taken = config->taken ? *config->taken : (struct session){ .fuse_fd = -1 };
@@ -145,6 +150,19 @@ int fusedoor_new(const struct fusedoor_config *config, struct fusedoor **ret)
 
 /* ---- the first request ---- */
 
+/* Answers the greeting. */
+static void answer_greeting(struct fusedoor *door, const struct fuse_buf *buf)
+{
+	if (buf->size <= sizeof(door->first.init)) {
+		memcpy(door->first.init, buf->mem, buf->size);
+		door->first.init_len = (uint32_t)buf->size;
+	}
+	fuse_session_process_buf(door->session, buf);
+	door->first.init_len = 0;
+	if (door->through)
+		through_begin(door->through, fuse_session_fd(door->session), door->mountpoint);
+}
+
 /* The kernel's greeting, of which a copy is kept before it is answered. */
 static int greet(struct fusedoor *door)
 {
@@ -161,7 +179,7 @@ static int greet(struct fusedoor *door)
 		door->keep(door->keep_arg, &session);
 	}
 	if (err > 0)
-		fuse_session_process_buf(door->session, &buf);
+		answer_greeting(door, &buf);
 	free(buf.mem);
 	return err < 0 && err != -ENODEV ? err : 0;
 }
@@ -178,7 +196,7 @@ static void greet_again(struct fusedoor *door)
 	} resend = { .len = sizeof(resend), .error = NOTIFY_RESEND };
 
 	door->mounted = true;
-	fuse_session_process_buf(door->session, &buf);
+	answer_greeting(door, &buf);
 	if (write(door->taken.fuse_fd, &resend, sizeof(resend)) < 0 && errno != ENODEV)
 		log_warn("%s: the kernel cannot repeat requests (%s), which needs Linux 6.9: what waits for one that "
 			 "was under way waits until it is killed",

@@ -13,6 +13,7 @@
 
 #include "front/door.h"
 #include "front/session.h"
+#include "front/through.h"
 
 struct fusedoor;
 
@@ -25,6 +26,7 @@ struct fusedoor_config {
 	const char *mountpoint; /* canonical; borrowed, as the rest */
 	const char *source;     /* what mount(8) shows: the pool's directory */
 	bool allow_other;
+	struct through *through;     /* NULL: no passthrough */
 	const struct session *taken; /* what goes on; NULL: a new mount */
 	fusedoor_keep_fn *keep;      /* called once with a new mount's session, before it is answered; may be NULL */
 	void *keep_arg;

@@ -12,6 +12,9 @@
  * Requests that the kernel sends in the background (write back, asynchronous direct I/O) are fewer than the threads
  * that answer, and reads of absent pages are not among them: a thread that touches one waits behind no write back.
  *
+ * Beside the inodes of the namespace there are the doors to arenas (through.h). They can be looked up and opened once,
+ * and everything else that is asked of one finds no such inode.
+ *
  * fh holds the kind and the rights of the descriptor: inode numbers and fh stay good without any memory of the opens.
  */
 #include "front/fuse.h"
@@ -32,6 +35,7 @@
 #define ENTRY_TIMEOUT_S 3600.0
 #define DIR_ATTR_TIMEOUT_S 1.0
 #define FILE_ATTR_TIMEOUT_S 0.0
+#define DOOR_ATTR_TIMEOUT_S 1e9
 #define IO_MAX (1U << 20) /* what the kernel sends in one request */
 #define BACKGROUND_MAX 64
 
@@ -101,12 +105,34 @@ static void reply_entry(fuse_req_t req, const struct stat *attr)
 		ns_forget(ns, attr->st_ino, 1);
 }
 
+/* What a door to an arena looks like (through.h): nothing that changes. */
+static struct stat attr_of_door(uint64_t node)
+{
+	return (struct stat){ .st_ino = node, .st_mode = S_IFREG | 0600, .st_nlink = 1, .st_blksize = DOOR_PAGE_BYTES };
+}
+
+/* True: it is one, and the request was answered. */
+static bool looked_up_door(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct through *through = door_of(req)->through;
+	struct fuse_entry_param entry = { .attr_timeout = DOOR_ATTR_TIMEOUT_S };
+
+	if (!through || parent != FUSE_ROOT_ID || through_lookup(through, name, &entry.ino) < 0)
+		return false;
+	entry.attr = attr_of_door(entry.ino);
+	fuse_reply_entry(req, &entry);
+	return true;
+}
+
 static void tfs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct ns *ns = door_of(req)->door.ns;
 	struct stat attr;
-	int err = ns_lookup(ns, parent, name, &attr);
+	int err;
 
+	if (looked_up_door(req, parent, name))
+		return;
+	err = ns_lookup(ns, parent, name, &attr);
 	if (!err)
 		err = ns_remember(ns, attr.st_ino);
 	if (!err)
@@ -115,25 +141,36 @@ static void tfs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		reply_rc(req, err);
 }
 
+static void forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+	if (!through_is(ino))
+		ns_forget(door_of(req)->door.ns, ino, nlookup);
+}
+
 static void tfs_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-	ns_forget(door_of(req)->door.ns, ino, nlookup);
+	forget(req, ino, nlookup);
 	fuse_reply_none(req);
 }
 
 static void tfs_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
 	for (size_t i = 0; i < count; i++)
-		ns_forget(door_of(req)->door.ns, forgets[i].ino, forgets[i].nlookup);
+		forget(req, forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
 }
 
 static void tfs_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct stat attr;
-	int err = ns_getattr(door_of(req)->door.ns, ino, &attr);
+	struct stat attr = attr_of_door(ino);
+	int err;
 
 	(void)fi;
+	if (through_is(ino)) {
+		fuse_reply_attr(req, &attr, DOOR_ATTR_TIMEOUT_S);
+		return;
+	}
+	err = ns_getattr(door_of(req)->door.ns, ino, &attr);
 	if (!err)
 		fuse_reply_attr(req, &attr, attr_timeout(&attr));
 	else
@@ -343,12 +380,31 @@ static struct door_caller caller_of(fuse_req_t req)
 	return (struct door_caller){ .tid = caller->pid, .uid = caller->uid };
 }
 
+static void open_door(fuse_req_t req, fuse_ino_t node)
+{
+	struct through *through = door_of(req)->through;
+	struct through_opened opened;
+	int err = through ? through_answer_open(through, node, &opened) : -EACCES;
+
+	if (err < 0) {
+		reply_rc(req, err);
+		return;
+	}
+	/* libfuse 3.14 has no field for the number. */
+	fuse_reply_buf(req, (const char *)&opened, sizeof(opened));
+}
+
 static void tfs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	const struct door *door = &door_of(req)->door;
 	struct door_opened opened;
-	int err = door_open(door, ino, fi->flags, caller_of(req), &opened);
+	int err;
 
+	if (through_is(ino)) {
+		open_door(req, ino);
+		return;
+	}
+	err = door_open(door, ino, fi->flags, caller_of(req), &opened);
 	if (err < 0) {
 		reply_rc(req, err);
 		return;
@@ -386,7 +442,8 @@ static void tfs_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode
 
 static void tfs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	door_release(&door_of(req)->door, ino, fi->fh);
+	if (!through_is(ino))
+		door_release(&door_of(req)->door, ino, fi->fh);
 	fuse_reply_err(req, 0);
 }
 

@@ -18,8 +18,10 @@ struct fusedoor {
 	void *on_ready_arg;
 	fusedoor_keep_fn *keep;
 	void *keep_arg;
-	struct session taken; /* fuse_fd -1: mounted here */
-	pthread_t runner;     /* set before running */
+	struct through *through; /* NULL: no passthrough. Immutable */
+	struct session first;    /* the kernel's greeting, while it is answered; init_len 0: it was */
+	struct session taken;    /* fuse_fd -1: mounted here */
+	pthread_t runner;        /* set before running */
 	_Atomic bool running;
 };
 

@@ -15,7 +15,8 @@
 
 #include "names/names.h"
 
-/* As read(2), of one request from the FUSE device. */
+/* As read(2), of one request from the FUSE device; and who is killed meanwhile leaves the request to the successor. Any
+ * thread; it may be cancelled while it waits. */
 ssize_t resent_read(int fd, void *buf, size_t len, void *userdata);
 
 /* Before a request that changes names is carried out. True: that was done, answer so; *ret_ino is the inode it was

@@ -11,6 +11,7 @@
 #include "map/attached_end.h"
 #include "map/attached_left.h"
 #include "map/attached_serve.h"
+#include "map/attached_watch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -399,6 +400,7 @@ int attached_start(const struct attached_config *config, struct attached **ret)
 		goto err;
 	attached_take_left(attached);
 	look_at_waits(attached);
+	attached_watch_start(attached);
 	err = -pthread_create(&attached->thread, NULL, server_main, attached);
 	if (err)
 		goto err;

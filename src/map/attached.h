@@ -17,6 +17,19 @@
 
 struct attached;
 
+/* How a process maps an arena without having a descriptor of it. */
+struct attached_through {
+	/* This way, and no other. Any thread. */
+	bool (*can)(void *arg);
+	/* A descriptor that maps the arena of that inode, and is good for nothing else. arena_fd: an open file
+	 * description of the arena, which is held for as long as that descriptor is open anywhere. May wait for calls
+	 * on the mount. */
+	int (*open)(void *arg, int arena_fd, uint64_t ino, uint64_t holder, int *ret_fd);
+	/* Of which inode and holder such a descriptor is. -ENOENT: it is none. */
+	int (*find)(void *arg, int fd, uint64_t *ret_ino, uint64_t *ret_holder);
+	void *arg;
+};
+
 struct attached_config {
 	struct engine *engine; /* borrowed, like all below */
 	struct ns *ns;
@@ -25,6 +38,7 @@ struct attached_config {
 	bool refuse;                              /* map=plain: nobody attaches */
 	bool quick;                               /* warm=: most values that faults need are in DRAM */
 	uint64_t user_connections, user_mappings; /* of one user, but root, at most */
+	struct attached_through through;          /* without calls: processes are given descriptors of arenas */
 
 	/* Somebody who outlives the daemon keeps a copy of the userfaultfd; and not any more. May be NULL. */
 	void (*keep)(void *arg, const struct kept_mapping *mapping, int uffd);

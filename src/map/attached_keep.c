@@ -34,11 +34,14 @@ void attached_keep(struct attached *attached, struct mapping *mapping)
 				     .ino = mapping->ino,
 				     .pid = mapping->pid,
 				     .started = attached_keep_started(mapping->pid) };
+	uint64_t behind = mapping->id - mapping->mapper.holder;
 	struct segment segment[MAPPING_SEGMENTS_MAX];
 	unsigned int segments;
 
 	if (!attached->config.keep)
 		return;
+	/* One of which that cannot be said is a stranger to the next daemon, until its process comes back. */
+	kept.behind = behind <= UINT32_MAX ? (uint32_t)behind : 0;
 	lock_get(&mapping->lock);
 	segments = mapping->segments;
 	memcpy(segment, mapping->segment, segments * sizeof(segment[0]));

@@ -80,6 +80,7 @@ static int take(struct left *left)
 	const struct kept_mapping *kept = &left->kept;
 	struct mapping_spec spec = {
 		.id = left->id,
+		.holder = kept->id - kept->behind,
 		.ino = kept->ino,
 		.pid = kept->pid,
 		.segment = { .addr = kept->addr, .length = kept->length_bytes, .offset = kept->offset },

@@ -41,6 +41,7 @@
 #define TEXT_OF(x) TEXT_OF_(x)
 #define PAGE 4096U
 #define GRANTS_MAX 256
+#define NUMBERS_TRIED 8
 
 /* --- answers ------------------------------------------------------------------------------------------------ */
 
@@ -92,12 +93,18 @@ static int do_hello(struct connection *connection, struct wire_packet *packet)
 	return answer(connection, &msg, packet->msg.seq, NULL, 0);
 }
 
+static void grant_free(struct grant *grant)
+{
+	if (grant->fd >= 0)
+		close(grant->fd);
+	free(grant);
+}
+
 static void forget_grant(struct connection *connection, struct grant *grant)
 {
 	TAILQ_REMOVE(&connection->grants, grant, link);
 	connection->grant_count--;
-	close(grant->fd);
-	free(grant);
+	grant_free(grant);
 }
 
 static struct grant *find_grant(struct connection *connection, uint64_t ino)
@@ -110,23 +117,54 @@ static struct grant *find_grant(struct connection *connection, uint64_t ino)
 	return found;
 }
 
-static int grant_arena(struct connection *connection, const struct token_grant *token, struct tierfs_msg *msg)
+static uint64_t take_id(struct attached *attached)
+{
+	LOCK_SCOPE(&attached->lock);
+
+	return attached->next_id++;
+}
+
+/* The caller closes *ret_fd if the grant has another one. */
+static int open_grant(struct connection *connection, const struct token_grant *token, struct grant *grant,
+		      struct tierfs_msg *msg, int *ret_fd)
 {
 	struct attached *attached = connection->attached;
-	struct grant *grant = calloc(1, sizeof(*grant));
+	const struct attached_through *through = &attached->config.through;
 	struct ramfile *file;
+	int err = ns_open(attached->config.ns, token->ino, &file);
+
+	if (err)
+		return err;
+	err = mappers_arena_fd(file, true, &grant->fd);
+	msg->u.arena.size_bytes = file_memory_bytes(file);
+	ns_put(attached->config.ns, token->ino);
+	*ret_fd = grant->fd;
+	if (err || !through->can || !through->can(through->arg))
+		return err;
+	msg->u.arena.features |= TIERFS_FEATURE_THROUGH;
+	err = -EIO;
+	/* A number that is used still, since before the daemon was restarted, would be that. */
+	for (int i = 0; err == -EIO && i < NUMBERS_TRIED; i++) {
+		grant->holder = take_id(attached);
+		err = through->open(through->arg, grant->fd, token->ino, grant->holder, ret_fd);
+	}
+	return err;
+}
+
+/* *ret_fd is the grant's, or, if through, the caller's. */
+static int grant_arena(struct connection *connection, const struct token_grant *token, struct tierfs_msg *msg,
+		       int *ret_fd)
+{
+	struct grant *grant = calloc(1, sizeof(*grant));
 	int err;
 
 	if (!grant)
 		return -ENOMEM;
-	err = ns_open(attached->config.ns, token->ino, &file);
-	if (!err) {
-		err = mappers_arena_fd(file, true, &grant->fd);
-		msg->u.arena.size_bytes = file_memory_bytes(file);
-		ns_put(attached->config.ns, token->ino);
-	}
+	grant->fd = -1;
+	msg->u.arena.features = TIERFS_FEATURE_ADVISE;
+	err = open_grant(connection, token, grant, msg, ret_fd);
 	if (err) {
-		free(grant);
+		grant_free(grant);
 		return err;
 	}
 	while (find_grant(connection, token->ino)) /* one at a time: the last OPEN counts */
@@ -138,8 +176,7 @@ static int grant_arena(struct connection *connection, const struct token_grant *
 	connection->grant_count++;
 	msg->u.arena.ino = token->ino;
 	msg->u.arena.rights = token->rights;
-	msg->u.arena.features = TIERFS_FEATURE_ADVISE;
-	return grant->fd;
+	return 0;
 }
 
 static int do_open(struct connection *connection, struct wire_packet *packet)
@@ -159,11 +196,17 @@ static int do_open(struct connection *connection, struct wire_packet *packet)
 	if (!(token.rights & TIERFS_RIGHT_WRITE))
 		return attached_answer_error(connection, packet->msg.seq, -EACCES,
 					     "the file is not open for writing, which an attached mapping needs");
-	fds[0] = grant_arena(connection, &token, &msg);
-	if (fds[0] < 0)
-		return attached_answer_error(connection, packet->msg.seq, fds[0], "the file's memory cannot be shared");
+	err = grant_arena(connection, &token, &msg, &fds[0]);
+	if (err)
+		return attached_answer_error(connection, packet->msg.seq, err,
+					     err == -ENOENT && msg.u.arena.features & TIERFS_FEATURE_THROUGH
+						     ? "the mount cannot be reached by its mount point any more"
+						     : "the file's memory cannot be shared");
 	fds[1] = connection->attached->uffd_device;
-	return answer(connection, &msg, packet->msg.seq, fds, 2);
+	err = answer(connection, &msg, packet->msg.seq, fds, 2);
+	if (msg.u.arena.features & TIERFS_FEATURE_THROUGH)
+		close(fds[0]);
+	return err;
 }
 
 static bool is_userfaultfd(int fd)
@@ -206,24 +249,26 @@ static int open_pagemap(const struct connection *connection)
 	return fd;
 }
 
-static uint64_t take_id(struct attached *attached)
-{
-	LOCK_SCOPE(&attached->lock);
+/* What a process showed or was given of an arena. */
+struct claim {
+	struct ramfile *file;
+	uint64_t ino;
+	uint64_t holder; /* 0: fd is made one */
+	int fd;          /* an open file description of the arena */
+};
 
-	return attached->next_id++;
-}
-
-/* Takes over file's reference, arena_fd stays the caller's, uffd is taken from the packet on success. */
-static int make_mapping(struct connection *connection, struct wire_packet *packet, int uffd_index, int arena_fd,
-			struct ramfile *file, uint64_t ino, struct mapping **ret)
+/* Takes over the file's reference, the descriptor stays the caller's, uffd is taken from the packet on success. */
+static int make_mapping(struct connection *connection, struct wire_packet *packet, int uffd_index,
+			const struct claim *claim, struct mapping **ret)
 {
 	struct attached *attached = connection->attached;
 	const struct tierfs_msg *msg = &packet->msg;
 	struct mapping_spec spec = {
 		.id = take_id(attached),
-		.ino = ino,
+		.ino = claim->ino,
+		.through = claim->holder != 0,
 		.pid = connection->pid,
-		.file = file,
+		.file = claim->file,
 		.segment = { .addr = msg->u.map.addr, .length = msg->u.map.length_bytes, .offset = msg->u.map.offset },
 		.block_bytes = engine_block_bytes(attached->config.engine),
 		.uffd = packet->fds[uffd_index],
@@ -250,7 +295,9 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 	err = uffd_register(spec.uffd, spec.segment.addr, spec.segment.length);
 	if (err)
 		return err;
-	err = arena_hold(arena_fd, spec.id);
+	spec.holder = claim->holder ? claim->holder : spec.id;
+	if (claim->fd >= 0)
+		err = arena_hold(claim->fd, spec.holder);
 	if (err)
 		return err;
 	spec.pagemap = pagemap;
@@ -301,8 +348,8 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 	struct attached *attached = connection->attached;
 	uint64_t ino = packet->msg.u.map.ino;
 	struct grant *grant = find_grant(connection, ino);
+	struct claim claim = { .ino = ino };
 	struct mapping *mapping;
-	struct ramfile *file;
 	int err;
 
 	if (!grant || packet->fd_count != 1)
@@ -311,12 +358,14 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
 					     "the process has " TEXT_OF(
 						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
-	err = ns_open(attached->config.ns, ino, &file);
+	claim.fd = grant->fd;
+	claim.holder = grant->holder;
+	err = ns_open(attached->config.ns, ino, &claim.file);
 	if (!err) {
-		err = check_range(&packet->msg, file_memory_bytes(file));
+		err = check_range(&packet->msg, file_memory_bytes(claim.file));
 		if (!err) {
-			attach_await_close(file);
-			err = make_mapping(connection, packet, 0, grant->fd, file, ino, &mapping);
+			attach_await_close(claim.file);
+			err = make_mapping(connection, packet, 0, &claim, &mapping);
 		}
 		if (err)
 			ns_put(attached->config.ns, ino);
@@ -327,12 +376,29 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 	return link_mapping(connection, mapping, packet->msg.seq);
 }
 
+/* Of which arena a descriptor is; either kind, whichever is given out now. */
+static int find_claim(struct attached *attached, int fd, struct claim *claim)
+{
+	const struct attached_through *through = &attached->config.through;
+	int err;
+
+	*claim = (struct claim){ .fd = fd };
+	if (!through->find || through->find(through->arg, fd, &claim->ino, &claim->holder) < 0)
+		return ns_open_by_arena(attached->config.ns, fd, &claim->ino, &claim->file);
+	claim->fd = -1; /* the kernel has it */
+	err = ns_open(attached->config.ns, claim->ino, &claim->file);
+	if (!err && !mappers_is_held_by(claim->file, claim->holder)) {
+		ns_put(attached->config.ns, claim->ino);
+		err = -ENOENT;
+	}
+	return err;
+}
+
 static int do_resume(struct connection *connection, struct wire_packet *packet)
 {
 	struct attached *attached = connection->attached;
 	struct mapping *mapping;
-	struct ramfile *file;
-	uint64_t ino;
+	struct claim claim;
 	int err;
 
 	if (packet->fd_count != 2)
@@ -341,15 +407,15 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
 					     "the process has " TEXT_OF(
 						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
-	err = ns_open_by_arena(attached->config.ns, packet->fds[0], &ino, &file);
+	err = find_claim(attached, packet->fds[0], &claim);
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err,
 					     "the descriptor is not the arena of a file of this mount");
-	err = check_range(&packet->msg, file_memory_bytes(file));
+	err = check_range(&packet->msg, file_memory_bytes(claim.file));
 	if (!err)
-		err = make_mapping(connection, packet, 1, packet->fds[0], file, ino, &mapping);
+		err = make_mapping(connection, packet, 1, &claim, &mapping);
 	if (err) {
-		ns_put(attached->config.ns, ino);
+		ns_put(attached->config.ns, claim.ino);
 		return refuse_range(connection, packet->msg.seq, err);
 	}
 	/* Whoever waits for an answer that the former daemon owed touches its page again and brings a new event. */

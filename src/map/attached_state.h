@@ -24,7 +24,8 @@
 struct grant {
 	TAILQ_ENTRY(grant) link;
 	uint64_t ino;
-	int fd;
+	int fd;          /* an open file description of the arena that nobody else has, or the process */
+	uint64_t holder; /* its number, for a process that does not have it; 0: that of the mapping */
 };
 
 struct link {
@@ -71,6 +72,10 @@ struct attached {
 	_Atomic unsigned int left_count; /* mappings of an earlier daemon that are on their way */
 	struct chore ending;             /* of dead mappings, one after the other */
 	bool ends;                       /* it is under way. The server thread's, like the chore */
+
+	struct chore watching;  /* under way, or a timer runs for it */
+	uint64_t watch_took_ns; /* the last time, as the next */
+	bool watch_caught;      /* somebody */
 
 	struct lock lock;
 	TAILQ_HEAD(, connection) connections; /* changed by the server thread, under lock */

@@ -47,7 +47,7 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 		mapping_free(mapping);
 		return err;
 	}
-	mapping->mapper = (struct mapper){ .holder = spec->id };
+	mapping->mapper = (struct mapper){ .holder = spec->holder, .through = spec->through };
 	mapping->id = spec->id;
 	mapping->pid = spec->pid;
 	mapping->main_tid = events_main_thread(spec->pid);

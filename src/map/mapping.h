@@ -46,7 +46,7 @@ struct mapping_events {
 
 struct mapping {
 	struct mapper mapper; /* first: struct mapper * is struct mapping * */
-	uint64_t id;          /* also its holder number in the arena */
+	uint64_t id;
 	pid_t pid;
 	pid_t main_tid; /* of the main thread, as the process has it; 0: not known */
 	uint64_t ino;
@@ -82,6 +82,8 @@ struct mapping {
 
 struct mapping_spec {
 	uint64_t id, ino;
+	uint64_t holder; /* its number in the arena */
+	bool through;    /* the process has no descriptor of the arena */
 	pid_t pid;
 	struct segment segment;
 	struct ramfile *file;

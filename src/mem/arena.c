@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 
 #define NAME_LEN 24
+#define STAT_BLOCK_BYTES 512 /* of st_blocks, on every filesystem */
 
 static void arena_name(uint64_t ino, char name[static NAME_LEN])
 {
@@ -51,7 +52,11 @@ void arena_fini(struct arena *arena)
 int arena_remove(struct arena *arena)
 {
 	char name[NAME_LEN];
+	uint64_t holder;
 
+	/* A mapping that nobody knows of could go on filling it. */
+	if (arena->fd >= 0 && arena_next_holder(arena, 0, &holder) == -ENOENT)
+		arena_resize(arena, 0);
 	arena_name(arena->ino, name);
 	return unlinkat(arena->dir, name, 0) < 0 ? -errno : 0;
 }
@@ -123,6 +128,17 @@ int arena_punch(const struct arena *arena, uint64_t offset, uint64_t len)
 	while (fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) < 0)
 		if (errno != EINTR)
 			return -errno;
+	return 0;
+}
+
+int arena_measure(const struct arena *arena, uint64_t *ret_length, uint64_t *ret_bytes)
+{
+	struct stat attr;
+
+	if (fstat(arena->fd, &attr) < 0)
+		return -errno;
+	*ret_length = (uint64_t)attr.st_size;
+	*ret_bytes = (uint64_t)attr.st_blocks * STAT_BLOCK_BYTES;
 	return 0;
 }
 

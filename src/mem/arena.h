@@ -25,7 +25,7 @@ struct arena {
 /* Opens or creates the arena and sets its length. After an error it is as it was. */
 int arena_init(struct arena *arena, int dir, uint64_t ino, uint64_t size_bytes);
 void arena_fini(struct arena *arena);  /* closes; the file stays */
-int arena_remove(struct arena *arena); /* unlinks the file */
+int arena_remove(struct arena *arena); /* unlinks the file; gives its memory back at once if nobody holds it */
 
 int arena_read(const struct arena *arena, void *buf, size_t len, uint64_t offset); /* absent pages read as zeros */
 int arena_write(const struct arena *arena, const void *buf, size_t len, uint64_t offset);
@@ -33,6 +33,8 @@ int arena_write(const struct arena *arena, const void *buf, size_t len, uint64_t
  * to it that nobody else makes pages there. */
 int arena_write_absent(const struct arena *arena, const void *buf, size_t len, uint64_t offset);
 int arena_punch(const struct arena *arena, uint64_t offset, uint64_t len);
+/* Its length, and the bytes of memory that it has, in swap too, also behind its end. */
+int arena_measure(const struct arena *arena, uint64_t *ret_length, uint64_t *ret_bytes);
 int arena_resize(const struct arena *arena, uint64_t size_bytes);
 
 /* The next run of present pages at or after offset. -ENXIO: none before the end. ret_end may be NULL: to find the end

@@ -43,7 +43,7 @@ wait_for 60 ready || fail "$(cat "$T/log")"
 [ "$(stat_of "$T/mnt/ram" cold_bytes)" -ge $((mib / 2 << 20)) ] || fail "nothing is cold"
 
 note "flags of the memory"
-flags=$(awk '/^[0-9a-f]+-[0-9a-f]+ / { arena = /\/run\/tierfs\// } arena && /^VmFlags:/' "/proc/$started_pid/smaps")
+flags=$(awk '/^[0-9a-f]+-[0-9a-f]+ / { arena = /\/run\/tierfs\/|\/\.tierfs-arena-/ } arena && /^VmFlags:/' "/proc/$started_pid/smaps")
 assert_match "$flags" "VmFlags:.* dd"
 [ "$(grep -c . <<<"$flags")" -eq "$(grep -cw dd <<<"$flags")" ] || fail "not all of it is left out of dumps: $flags"
 

@@ -58,7 +58,7 @@ static bool is_arena(void *addr)
 		path[0] = '\0';
 		if (sscanf(line, "%lx-%lx %*s %*s %*s %*s %255s", &from, &to, path) >= 2) {
 			here = (uintptr_t)addr >= from && (uintptr_t)addr < to;
-			arena = arena || (here && strstr(path, "/run/tierfs/"));
+			arena = arena || (here && (strstr(path, "/run/tierfs/") || strstr(path, "/.tierfs-arena-")));
 		} else if (here && !strncmp(line, "VmFlags:", 8)) {
 			dropped = strstr(line, " dc") != NULL;
 		}

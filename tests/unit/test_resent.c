@@ -1,3 +1,4 @@
+/* link: -Wl,--wrap=read */
 /* Requests as they come from the device, and what an earlier daemon has done for them: on a namespace in memory whose
  * daemon dies after each change. */
 #include <check.h>
@@ -5,8 +6,11 @@
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -22,6 +26,9 @@
 
 #define BLOCK 16384U
 #define RESENT (UINT64_C(1) << 63)
+#define PAGE 4096UL
+#define REQUEST_BYTES ((1UL << 20) + PAGE)
+#define READERS 40 /* more than may read at a time */
 
 static struct scratch scratch;
 static struct store *store;
@@ -100,6 +107,127 @@ static bool comes(uint64_t unique, uint64_t *ret_ino)
 	ck_assert_int_eq(resent_read(device[0], buf, sizeof(buf), NULL), sizeof(header));
 	return resent_is_done(ns, ret_ino);
 }
+
+/* --- into what they are read ---------------------------------------------------------------------------------- */
+
+static int watched = -1;
+static _Atomic unsigned int absent_pages, watched_reads;
+
+ssize_t __real_read(int fd, void *buf, size_t len);
+ssize_t __wrap_read(int fd, void *buf, size_t len);
+
+ssize_t __wrap_read(int fd, void *buf, size_t len)
+{
+	uintptr_t first = (uintptr_t)buf & ~(PAGE - 1), end = ((uintptr_t)buf + len + PAGE - 1) & ~(PAGE - 1);
+	static __thread unsigned char there[REQUEST_BYTES / PAGE + 2]; /* not in a frame that a cancel leaves */
+
+	if (fd != watched)
+		return __real_read(fd, buf, len);
+	/* No check here: a thread may be cancelled within. */
+	if ((end - first) / PAGE > sizeof(there) || mincore((void *)first, end - first, there) < 0)
+		absent_pages++;
+	for (size_t i = 0; i < (end - first) / PAGE && i < sizeof(there); i++)
+		absent_pages += !(there[i] & 1);
+	watched_reads++;
+	return __real_read(fd, buf, len);
+}
+
+static void *absent_memory(void)
+{
+	void *memory = mmap(NULL, REQUEST_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	ck_assert_ptr_ne(memory, MAP_FAILED);
+	return memory;
+}
+
+static void send_request(int fd, uint64_t unique)
+{
+	struct fuse_in_header header = { .len = sizeof(header), .unique = unique };
+
+	ck_assert_int_eq(write(fd, &header, sizeof(header)), sizeof(header));
+}
+
+START_TEST(the_memory_for_a_request_is_there)
+{
+	void *memory = absent_memory();
+
+	watched = device[0];
+	for (uint64_t unique = 2; unique < 8; unique += 2) {
+		send_request(device[1], unique);
+		ck_assert_int_eq(resent_read(device[0], memory, REQUEST_BYTES, NULL), sizeof(struct fuse_in_header));
+		ck_assert_uint_eq(((struct fuse_in_header *)memory)->unique, unique);
+	}
+	ck_assert_uint_eq(watched_reads, 3);
+	ck_assert_uint_eq(absent_pages, 0);
+	ck_assert_int_eq(resent_read(device[0], memory, REQUEST_BYTES, NULL), -1);
+	ck_assert_int_eq(errno, EAGAIN);
+	munmap(memory, REQUEST_BYTES);
+}
+END_TEST
+
+static int pair[2];
+static _Atomic uint64_t sum, requests;
+
+/* As a thread of libfuse. */
+static void *read_for_ever(void *memory)
+{
+	for (;;) {
+		pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL);
+		if (resent_read(pair[0], memory, REQUEST_BYTES, NULL) != sizeof(struct fuse_in_header))
+			return memory; /* the end */
+		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+		sum += ((struct fuse_in_header *)memory)->unique;
+		requests++;
+	}
+}
+
+/* ThreadSanitizer does not see that a thread has left read(2) if it is cancelled there. */
+#ifdef __SANITIZE_THREAD__
+#define CAN_CANCEL false
+#else
+#define CAN_CANCEL true
+#endif
+
+static void more_readers_than_may_read(bool cancels)
+{
+	static void *memory[READERS];
+	pthread_t reader[READERS];
+	uint64_t before = sum, wanted = requests + 1000;
+	void *result;
+
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	watched = pair[0];
+	for (int i = 0; i < READERS; i++) {
+		memory[i] = absent_memory();
+		ck_assert_int_eq(pthread_create(&reader[i], NULL, read_for_ever, memory[i]), 0);
+	}
+	for (uint64_t i = 1; i <= 1000; i++)
+		send_request(pair[1], i);
+	while (requests < wanted)
+		usleep(1000);
+	ck_assert_uint_eq(sum - before, 1000 * 1001 / 2);
+	for (int i = 0; i < READERS && cancels; i++)
+		ck_assert_int_eq(pthread_cancel(reader[i]), 0);
+	if (!cancels)
+		shutdown(pair[1], SHUT_WR);
+	for (int i = 0; i < READERS; i++) {
+		ck_assert_int_eq(pthread_join(reader[i], &result), 0);
+		ck_assert_ptr_eq(result, cancels ? PTHREAD_CANCELED : memory[i]);
+		munmap(memory[i], REQUEST_BYTES);
+	}
+	close(pair[0]);
+	close(pair[1]);
+}
+
+START_TEST(threads_take_turns_and_are_cancelled)
+{
+	more_readers_than_may_read(CAN_CANCEL);
+	more_readers_than_may_read(false);
+	ck_assert_uint_eq(absent_pages, 0);
+}
+END_TEST
+
+/* --- what was done -------------------------------------------------------------------------------------------- */
 
 static uint64_t create(uint64_t unique, const char *name, mode_t mode)
 {
@@ -258,6 +386,8 @@ int main(void)
 	tcase_add_test(tcase, what_was_not_done_is_not_known);
 	tcase_add_test(tcase, a_slot_for_each_thread);
 	tcase_add_test(tcase, old_ones_go);
+	tcase_add_test(tcase, the_memory_for_a_request_is_there);
+	tcase_add_test(tcase, threads_take_turns_and_are_cancelled);
 	suite_add_tcase(suite, tcase);
 	return check_run(suite);
 }

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -206,6 +207,24 @@ static void check_cachestat(struct doctor *doctor)
 	    has ? NULL : "a kernel from 6.5 on", "%s", has ? "there" : "absent");
 }
 
+/* Only a mount can say for certain; its log does. */
+static void check_passthrough(struct doctor *doctor)
+{
+	unsigned int major_number = 0, minor_number = 0;
+	struct utsname name;
+	bool has;
+
+	if (uname(&name) < 0 || sscanf(name.release, "%u.%u", &major_number, &minor_number) != 2)
+		return;
+	has = major_number > 6 || (major_number == 6 && minor_number >= 9);
+	say(doctor, has ? VERDICT_OK : VERDICT_NOTE, "passthrough",
+	    has ? "attached programs are given no descriptor of the memory that they map, unless the log of the mount "
+		  "says "
+		  "so"
+		: "attached programs have a descriptor of the memory that they map; what they make by it is taken away",
+	    has ? NULL : "a kernel from 6.9 on", "Linux %s", name.release);
+}
+
 static void check_pagemap_scan(struct doctor *doctor)
 {
 	CLEANUP_CLOSE int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -389,8 +408,8 @@ static int print_findings(json_t *findings)
 int doctor_run(const struct command *command, int argc, char **argv)
 {
 	static void (*const checks[])(struct doctor *) = {
-		check_dirty,  check_expire,    check_maps,         check_huge, check_userfaultfd,
-		check_poison, check_cachestat, check_pagemap_scan, check_pins, check_timeout,
+		check_dirty,     check_expire,      check_maps,         check_huge, check_userfaultfd, check_poison,
+		check_cachestat, check_passthrough, check_pagemap_scan, check_pins, check_timeout,
 	};
 	struct doctor doctor = {};
 	char wanted[PATH_MAX];
