@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "engine/due.h"
 #include "engine/file.h"
 #include "engine/forget.h"
 #include "engine/mappers.h"
@@ -49,6 +50,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	lock_get(&file->lock);
 	while (file->batches.at_work)
 		lock_wait(&file->lock, &file->settled);
+	file_visit(file, clock_ns());
 	lock_get(&file->mappers.lock);
 	mapper->users = 0;
 	mapper->leaving = false;
@@ -66,6 +68,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	file->batches.attaching--;
 	pthread_cond_broadcast(&file->settled);
 	lock_put(&file->lock);
+	due_look(file);
 	return 0;
 }
 
@@ -93,4 +96,5 @@ void attach_remove(struct ramfile *file, struct mapper *mapper)
 	pthread_cond_broadcast(&file->settled); /* an open may wait for it */
 	lock_put(&file->lock);
 	mappers_zapped(file, NULL, round);
+	due_look(file);
 }

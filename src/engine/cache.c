@@ -116,12 +116,19 @@ bool cache_inherit(struct ramfile *file, bool inherited)
 
 /* --- fill and write back ------------------------------------------------------------------------------------- */
 
+/* Under lock: from here on it is seen how old it is. */
+static void begin_cached(struct ramfile *file)
+{
+	if (!atomic_exchange(&file->cache.was_cached, true))
+		due_look(file);
+}
+
 static void mark_cached(struct ramfile *file, uint64_t block)
 {
 	file->cache.marks[block % CACHE_MARKS]++;
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
-		atomic_store(&file->cache.was_cached, true);
+		begin_cached(file);
 		room_force(file, file->block_bytes);
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {
 			heat_promoted(&file->heat, &file->blocks, block);
@@ -326,7 +333,7 @@ void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8
 		gone += was;
 		found += !was;
 		if (!was)
-			atomic_store(&file->cache.was_cached, true);
+			begin_cached(file);
 		/* Left the kernel's cache: demoted, if it is not in the arena. */
 		if (was && blocks_state(&file->blocks, first + i) == BLOCK_COLD)
 			atomic_fetch_add(&file->counts.demotions, 1);

@@ -13,9 +13,6 @@
 #include "engine/partial.h"
 #include "engine/room.h"
 
-/* A round of a file that sleeps, because nothing of it is in DRAM. */
-#define SLEEP_ROUND_NS (15 * NS_PER_S)
-
 /* --- sizes ----------------------------------------------------------------------------------------------- */
 
 uint64_t file_block_length(const struct ramfile *file, uint64_t block)
@@ -104,16 +101,20 @@ bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 		tenant_discharge(file, bytes);
 		return false;
 	}
-	atomic_fetch_add(&file->dram_blocks, blocks);
+	if (atomic_fetch_add(&file->dram_blocks, blocks) == 0)
+		due_look(file);
 	room_used(file->engine);
-	if (room_missing_of(file) && !atomic_exchange(&file->limit.near, true))
+	if (room_missing_of(file) && !atomic_exchange(&file->limit.near, true)) {
+		due_pull(file);
 		engine_kick(file->engine);
+	}
 	return true;
 }
 
 void file_force(struct ramfile *file, uint64_t blocks)
 {
-	atomic_fetch_add(&file->dram_blocks, blocks);
+	if (blocks && atomic_fetch_add(&file->dram_blocks, blocks) == 0)
+		due_look(file);
 	room_force(file, blocks * file->block_bytes);
 }
 
@@ -121,7 +122,8 @@ void file_release(struct ramfile *file, uint64_t blocks)
 {
 	if (!blocks)
 		return;
-	atomic_fetch_sub(&file->dram_blocks, blocks);
+	if (atomic_fetch_sub(&file->dram_blocks, blocks) == blocks)
+		due_look(file);
 	room_release(file, blocks * file->block_bytes);
 }
 
@@ -189,11 +191,10 @@ bool file_has_pages(const struct ramfile *file, uint64_t block)
 
 void file_visit(struct ramfile *file, uint64_t now_ns)
 {
-	uint64_t last_ns = file->visited_ns ? file->visited_ns : file->loaded_ns;
+	uint64_t rounds = due_slept(file, now_ns);
 
-	if (now_ns >= last_ns + 2 * SLEEP_ROUND_NS)
-		heat_slept(&file->blocks, (now_ns - last_ns) / SLEEP_ROUND_NS - 1);
-	file->visited_ns = now_ns;
+	if (rounds)
+		heat_slept(&file->blocks, rounds);
 }
 
 bool file_may_be_dirty(const struct ramfile *file, uint64_t block)

@@ -19,6 +19,7 @@
 #include "base/lock.h"
 #include "engine/away.h"
 #include "engine/cache.h"
+#include "engine/due.h"
 #include "engine/flow.h"
 #include "engine/hist.h"
 #include "engine/huge.h"
@@ -82,10 +83,10 @@ struct ramfile {
 	struct heat heat;       /* under lock */
 	uint64_t punches[PUNCH_SLOTS]; /* under lock: counts how often a block of the slot lost pages of the arena */
 	struct file_batches batches;   /* under lock */
-	uint64_t visited_ns;           /* under lock: when it was last seen awake */
 	uint64_t demand_bytes;         /* under lock: see engine_set_demand() */
 	struct file_changes changes;   /* under lock */
 	struct rounds rounds;
+	struct due due;
 	struct huge huge;
 	struct cached cache;
 	struct away away; /* under lock */
@@ -161,8 +162,8 @@ void file_release(struct ramfile *file, uint64_t blocks);
 /* Around every change of content. begin: -EIO if the file is lost or the mark could not be written, -ENOSPC. */
 int file_begin_change(struct ramfile *file);
 void file_end_change(struct ramfile *file);
-/* Under lock: the file has something in DRAM, or is about to. If it slept, that is if the demoter had no reason to look
- * at it, its cold blocks grow older by the rounds that were left out. */
+/* Under lock: the ages of its blocks are about to be asked, or to begin anew. If it slept (due.h) they grow older by
+ * the rounds that were left out. */
 void file_visit(struct ramfile *file, uint64_t now_ns);
 /* Before the file is used. */
 void file_on_dirty(struct ramfile *file, file_dirty_fn *fn, void *arg);

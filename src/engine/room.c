@@ -55,8 +55,10 @@ void room_set_limit(struct ramfile *file, uint64_t bytes)
 			 (unsigned long long)file->ino, (unsigned long long)bytes);
 	if (bytes > before)
 		room_announce(file->engine);
-	if (room_missing_of(file))
+	if (room_missing_of(file)) {
+		due_pull(file);
 		engine_kick(file->engine);
+	}
 }
 
 void room_set_growth(struct ramfile *file, uint64_t bytes)
@@ -117,6 +119,10 @@ uint64_t room_missing_of(struct ramfile *file)
 
 void room_used(struct engine *engine)
 {
+	bool near = budget_free(&engine->budget) < engine_near_bytes(engine) && !atomic_load(&engine->room.near);
+
+	if (near && !atomic_exchange(&engine->room.near, true))
+		due_tell_scanner(engine);
 	if (reserve_used(engine) && !atomic_exchange(&engine->room.pressed, true))
 		engine_kick(engine);
 }
@@ -196,6 +202,7 @@ void room_look_again(struct engine *engine)
 
 void room_near(struct engine *engine)
 {
+	due_pull_all(engine);
 	engine_kick(engine);
 	room_end_squeeze(engine); /* it may be the kernel's cache that it has to give up */
 }

@@ -55,6 +55,7 @@ struct room {
 	_Atomic pid_t evictor_tid;
 	_Atomic uint64_t limited; /* files with a limit of their own */
 	_Atomic bool pressed;     /* the demoter was told that the reserve is used */
+	_Atomic bool near;        /* the scanner was told that the budget is */
 	_Atomic uint64_t waited_faults;
 };
 

@@ -141,7 +141,8 @@ static void want_scan(struct demand *demand, bool on)
 		file->rounds.wanted--;
 	}
 	lock_put(&file->lock);
-	engine_kick(file->engine);
+	if (on)
+		due_pull(file);
 }
 
 /* Pages in the kernel's cache go first: the evictor is asked, and has come back when it did what it can. */

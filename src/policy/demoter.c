@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "engine/due.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/huge.h"
@@ -18,41 +19,58 @@
 struct turn {
 	struct engine *engine;
 	struct scan_pace pace;
-	uint64_t next_ns;
 	bool near; /* the budget is */
 };
 
-static void scan_file(void *arg, struct ramfile *file)
+/* Of a file that is due. Returns when it is due again. */
+static uint64_t scan_file(const struct turn *turn, struct ramfile *file)
 {
-	struct turn *turn = arg;
 	struct scan_pace pace = turn->pace;
-	uint64_t now = clock_ns();
-	bool wanted;
+	uint64_t now = clock_ns(), next_ns;
+	bool splits;
 
 	if (room_missing_of(file) || tenant_missing(file)) /* nobody else pays for it */
 		pace.hurry = pace.wanted = true;
 	else if (pace.hurry && tenant_is_spared(file)) /* nobody asks what of it is idle */
 		pace.hurry = pace.wanted = false;
 	/* Before anything has to be demoted: a huge page hides what of it is idle. */
-	if ((turn->near || pace.wanted) && huge_split_some(file, now))
-		turn->next_ns = now;
+	splits = (turn->near || pace.wanted) && huge_split_some(file, now);
 	lock_get(&file->lock);
 	file_visit(file, now);
 	if (!file->blocks.cached)
 		atomic_store(&file->cache.was_cached, false);
-	wanted = file->rounds.wanted || pace.hurry;
-	if (file->rounds.proof_wanted || (wanted && file->rounds.next_ns > now + turn->pace.quick_ns))
-		file->rounds.next_ns = now;
-	/* The answer to a zap comes with a kick: the look is due a pace after it. */
-	if (file->rounds.zapping && file->rounds.zap_done && wanted)
-		file->rounds.next_ns = now;
 	lock_put(&file->lock);
-	if (now >= file->rounds.next_ns)
-		atomic_fetch_add(&turn->engine->scans, 1);
-	while (now >= file->rounds.next_ns)
-		file->rounds.next_ns = scan_step(file, now, &pace);
-	if (file->rounds.next_ns < turn->next_ns)
-		turn->next_ns = file->rounds.next_ns;
+	atomic_fetch_add(&turn->engine->scans, 1);
+	do {
+		due_begin(file);
+		next_ns = scan_step(file, now, &pace);
+	} while (now >= next_ns);
+	return splits ? now : next_ns;
+}
+
+static bool is_quicker(const struct scan_pace *pace, const struct scan_pace *than)
+{
+	return pace->quick_ns < than->quick_ns || pace->slow_ns < than->slow_ns || pace->hurry > than->hurry ||
+	       pace->wanted > than->wanted;
+}
+
+/* When a file is due was said at the pace of then. If it rises all are asked again, but not more often than somebody
+ * could notice. Returns when to look again. */
+static uint64_t keep_pace(struct engine *engine, const struct scan_pace *pace, uint64_t now_ns)
+{
+	struct demoter *demoter = engine->demoter;
+	uint64_t rest_ns = demoter->raised_ns + pace->quick_ns / 2;
+	bool rises = atomic_load(&engine->dues.all) || is_quicker(pace, &demoter->pace);
+
+	if (rises && now_ns < rest_ns)
+		return rest_ns;
+	demoter->pace = *pace;
+	if (rises) {
+		atomic_store(&engine->dues.all, false);
+		demoter->raised_ns = now_ns;
+		due_raise(engine, now_ns);
+	}
+	return UINT64_MAX;
 }
 
 /* Without threads: until the next scan is due, and by one batch in any case. */
@@ -65,20 +83,35 @@ static void reclaim_here(struct engine *engine, uint64_t *next_ns)
 
 void demoter_step(struct engine *engine)
 {
-	struct turn turn = { .engine = engine, .next_ns = clock_ns() + SLOW_NS };
-	uint64_t quick = scan_quick_ns(engine);
+	struct turn turn = { .engine = engine };
+	uint64_t quick = scan_quick_ns(engine), now = clock_ns(), next_ns, due_ns;
+	struct ramfile *file;
 
+	atomic_store(&engine->room.near, false);
 	turn.near = budget_free(&engine->budget) < engine_near_bytes(engine);
 	turn.pace = (struct scan_pace){ .quick_ns = quick,
 					.slow_ns = turn.near ? NEAR_NS : SLOW_NS,
 					.hurry = room_pressed(engine),
 					.wanted = room_wanted(engine) };
-	engine_each_resident(engine, scan_file, &turn);
+	if (turn.near)
+		atomic_store(&engine->room.near, true);
+	next_ns = keep_pace(engine, &turn.pace, now);
+	while ((file = due_take(engine, now))) {
+		due_put(file, scan_file(&turn, file));
+		engine_leave(engine, file);
+	}
+	due_ns = due_next(engine);
+	if (due_ns < next_ns)
+		next_ns = due_ns;
 	if (!engine->thread_runs)
-		reclaim_here(engine, &turn.next_ns);
-	if (room_pressed(engine) && turn.next_ns > clock_ns() + quick)
-		turn.next_ns = clock_ns() + quick;
-	engine->demoter->next_step_ns = turn.next_ns;
+		reclaim_here(engine, &next_ns);
+	/* That somebody is short, and how much, is told once; what becomes of it has to be looked at. */
+	now = clock_ns();
+	if (next_ns > now + quick && room_pressed(engine))
+		next_ns = now + quick;
+	else if (next_ns > now + SLOW_NS && due_ns != UINT64_MAX)
+		next_ns = now + SLOW_NS;
+	engine->demoter->next_step_ns = next_ns;
 }
 
 static void *scanner_run(void *arg)
@@ -94,7 +127,9 @@ static void *scanner_run(void *arg)
 		lock_get(&engine->room.lock);
 		engine_wake_reclaim(engine); /* there may be more that is idle */
 		while (!engine->room.kicked && !engine->room.stopping)
-			if (lock_wait_until(&engine->room.lock, &engine->room.wakeup, engine->demoter->next_step_ns))
+			if (engine->demoter->next_step_ns == UINT64_MAX)
+				lock_wait(&engine->room.lock, &engine->room.wakeup);
+			else if (lock_wait_until(&engine->room.lock, &engine->room.wakeup, engine->demoter->next_step_ns))
 				break;
 		engine->room.kicked = false;
 	}
