@@ -82,7 +82,7 @@ static struct codec_hotness hotness_of(const struct blocks *blocks, const struct
 	if (record->flags & TIERFS_BLOCK_SET_AGE)
 		return (struct codec_hotness){ .generation = record->generation, .tier = record->tier };
 	if (blocks_state(blocks, record->block) == BLOCK_COLD)
-		return (struct codec_hotness){ .generation = blocks->generation[record->block],
+		return (struct codec_hotness){ .generation = blocks_generation(blocks, record->block),
 					       .tier = blocks_tier(blocks, record->block) };
 	return (struct codec_hotness){ 0 };
 }

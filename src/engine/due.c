@@ -88,8 +88,8 @@ static void take_out(struct dues *dues, struct ramfile *file)
 /* Under the locks of the mappers and of the heap. */
 static bool needs_rounds(struct ramfile *file)
 {
-	return file->due.listed && ((file->mappers.count && atomic_load(&file->dram_blocks)) ||
-				    atomic_load(&file->cache.was_cached));
+	return file->due.listed &&
+	       ((file->mappers.count && atomic_load(&file->dram_blocks)) || atomic_load(&file->cache.was_cached));
 }
 
 /* As all up to the end of the part: under the lock. */

@@ -194,7 +194,7 @@ void file_visit(struct ramfile *file, uint64_t now_ns)
 	uint64_t rounds = due_slept(file, now_ns);
 
 	if (rounds)
-		heat_slept(&file->blocks, rounds);
+		heat_slept(&file->heat, &file->blocks, rounds);
 }
 
 bool file_may_be_dirty(const struct ramfile *file, uint64_t block)
@@ -233,6 +233,11 @@ void file_check(struct ramfile *file)
 
 	LOCK_SCOPE(&file->lock);
 	blocks_check(&file->blocks);
+	for (int mapped = 0; mapped < 2; mapped++)
+		heat_check(&file->heat, &file->blocks,
+			   &(struct heat_filter){ .now_ns = clock_ns(),
+						  .min_idle_ns = engine_min_idle(file->engine),
+						  .mapped = mapped });
 	if (file->arena.fd >= 0 && file->loaded && !atomic_load(&file->lost))
 		check_arena(file);
 	if (atomic_load(&file->dram_blocks) < in_state[BLOCK_RESIDENT] + in_state[BLOCK_STORING])

@@ -85,6 +85,7 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.ident);
 	if (err) /* who maps the file may have changed what came already */
 		partial_leave(file, block);
+	file_visit(file, clock_ns());
 	heat_promoted(&file->heat, &file->blocks, block);
 	lock_put(&file->lock);
 	atomic_fetch_add(&file->counts.promotions, 1);

@@ -38,8 +38,7 @@ static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *firs
 				      .now_ns = clock_ns(),
 				      .mapped = mapped };
 
-	if (!blocks_next_part(&file->blocks, *first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count) ||
-	    filter.first >= end)
+	if (!heat_next_part(&file->blocks, &filter, 0, *first, SCAN_BLOCKS) || filter.first >= end)
 		return false;
 	if (filter.count > end - filter.first)
 		filter.count = end - filter.first;

@@ -129,7 +129,8 @@ static void *scanner_run(void *arg)
 		while (!engine->room.kicked && !engine->room.stopping)
 			if (engine->demoter->next_step_ns == UINT64_MAX)
 				lock_wait(&engine->room.lock, &engine->room.wakeup);
-			else if (lock_wait_until(&engine->room.lock, &engine->room.wakeup, engine->demoter->next_step_ns))
+			else if (lock_wait_until(&engine->room.lock, &engine->room.wakeup,
+						 engine->demoter->next_step_ns))
 				break;
 		engine->room.kicked = false;
 	}
