@@ -363,9 +363,12 @@ uint64_t tenant_missing(struct ramfile *file)
 	uint64_t most = 0;
 
 	LOCK_SCOPE(&file->engine->tenants.lock);
-	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
+	/* What is not near now is told when it is again. */
+	for (struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up) {
+		tenant->near = missing_of(tenant) > 0;
 		if (missing_of(tenant) > most)
 			most = missing_of(tenant);
+	}
 	return most;
 }
 

@@ -1,0 +1,327 @@
+/* Who is scanned, and when: what a turn of the scanner visits is counted, whatever it takes. Files are many, and of
+ * nearly all there is nothing to do. The engine is real, the processes that map files and the store are simulated. */
+#include <check.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "../lib/lib_process.h"
+#include "../lib/lib_scratch.h"
+#include "../lib/lib_store_mem.h"
+#include "base/clock.h"
+#include "engine/cache.h"
+#include "engine/due.h"
+#include "engine/engine.h"
+#include "engine/file.h"
+#include "engine/ramfile.h"
+#include "engine/write.h"
+#include "policy/demoter.h"
+#include "policy/scan.h"
+#include "policy/tiering.h"
+#include "lib_check.h"
+
+#define BLOCK 16384U
+#define FILES 1000U
+#define FEW 120U
+#define BUSY 50U
+#define BUSY_BLOCKS 4U
+#define FILE_BYTES ((UINT64_C(2) << 40) / FILES / BLOCK * BLOCK)
+#define BUDGET_BLOCKS 4096U
+#define RESERVE_BLOCKS (BUDGET_BLOCKS / 16)
+#define MIN_IDLE_NS (40 * NS_PER_MS)
+#define QUICK_NS (MIN_IDLE_NS / 2)
+
+static struct scratch scratch;
+static int arena_dir;
+static struct store *store;
+static struct engine *engine;
+static unsigned int files;
+static struct ramfile *file[FILES];
+static struct process *process[FILES];
+
+/* The first files are mapped and have something in DRAM; of the others half is mapped, and a few have something in DRAM
+ * that nobody maps. */
+static void world_new(unsigned int count)
+{
+	struct engine_config config = { .block_bytes = BLOCK,
+					.dram_bytes = (uint64_t)BUDGET_BLOCKS * BLOCK,
+					.min_idle_ns = MIN_IDLE_NS,
+					.level = 1 };
+	struct rlimit limit;
+	uint8_t data[BLOCK] = { 1 };
+
+	ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = limit.rlim_max;
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	ck_assert_uint_gt(limit.rlim_cur, 2 * FILES + 100);
+	files = count;
+	scratch_new(&scratch, "due");
+	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(store_mem_new(&store), 0);
+	config.store = store;
+	config.arena_dir = arena_dir;
+	ck_assert_int_eq(tiering_new(&config, &engine), 0);
+	for (unsigned int i = 0; i < files; i++) {
+		ck_assert_int_eq(ramfile_load(engine, 100 + i, FILE_BYTES, false, &file[i]), 0);
+		process[i] = NULL;
+		if (i < BUSY || i % 2)
+			ck_assert_int_eq(process_map(file[i], 1, &process[i]), 0);
+		else if (i >= files - 20)
+			ck_assert_int_eq(ramfile_write(file[i], data, BLOCK, 0, false), 0);
+	}
+}
+
+static void many(void)
+{
+	world_new(FILES);
+}
+
+static void few(void)
+{
+	world_new(FEW);
+}
+
+static void teardown(void)
+{
+	for (unsigned int i = 0; i < files; i++) {
+		if (process[i])
+			process_unmap(process[i]);
+		ramfile_unload(file[i]);
+	}
+	ck_assert_uint_eq(due_count(engine), 0);
+	tiering_free(engine);
+	store->ops->free(store);
+	close(arena_dir);
+	scratch_free(&scratch);
+}
+
+static void touch(unsigned int i, uint64_t first, uint64_t end)
+{
+	for (uint64_t block = first; block < end; block++) {
+		uint64_t word = block + 1;
+
+		ck_assert(process_touch(process[i], block * BLOCK, &word, sizeof(word), true));
+	}
+}
+
+static void touch_busy(void)
+{
+	for (unsigned int i = 0; i < BUSY; i++)
+		touch(i, 0, BUSY_BLOCKS);
+}
+
+static void answer(void)
+{
+	for (unsigned int i = 0; i < files; i++)
+		if (process[i])
+			process_run_agent(process[i]);
+}
+
+struct visits {
+	uint64_t files, blocks;
+};
+
+/* What a turn visits. */
+static struct visits turn(void)
+{
+	struct tiering_figures before, after;
+
+	tiering_figures(engine, &before);
+	demoter_step(engine);
+	tiering_figures(engine, &after);
+	return (struct visits){ after.scans - before.scans, after.visited_blocks - before.visited_blocks };
+}
+
+START_TEST(a_turn_visits_what_is_due)
+{
+	struct visits visits;
+
+	ck_assert_uint_eq(due_count(engine), 0);
+	visits = turn();
+	ck_assert_uint_eq(visits.files + visits.blocks, 0);
+	touch_busy();
+	ck_assert_uint_eq(due_count(engine), BUSY);
+	/* A zap of each: the chunk that it has. */
+	visits = turn();
+	ck_assert_uint_eq(visits.files, BUSY);
+	ck_assert_uint_eq(visits.blocks, BUSY * BLOCKS_CHUNK);
+	/* Nothing is due for long. */
+	ck_assert_uint_gt(due_next(engine), clock_ns() + QUICK_NS);
+	visits = turn();
+	ck_assert_uint_eq(visits.files + visits.blocks, 0);
+	/* An answer brings its file, and no other. */
+	process_run_agent(process[7]);
+	visits = turn();
+	ck_assert_uint_eq(visits.files, 1);
+	ck_assert_uint_eq(visits.blocks, 0);
+	answer();
+	ck_assert_uint_eq(turn().files, BUSY - 1);
+	ck_assert_uint_eq(turn().files, 0);
+}
+END_TEST
+
+START_TEST(a_file_comes_when_it_has_something_to_show_and_goes_when_it_has_not)
+{
+	uint8_t data[BLOCK] = { 1 };
+	unsigned int mapped = BUSY + 1, unmapped = BUSY + 2;
+
+	/* The first block, and the last one. */
+	touch(mapped, 0, 1);
+	ck_assert_uint_eq(due_count(engine), 1);
+	ck_assert_uint_eq(turn().files, 1);
+	ck_assert_int_eq(ramfile_discard(file[mapped], 0, BLOCK), 0);
+	ck_assert_uint_eq(due_count(engine), 0);
+	touch(mapped, 0, 1);
+	ck_assert_uint_eq(due_count(engine), 1);
+	/* A mapper, and its end. */
+	ck_assert_int_eq(ramfile_write(file[unmapped], data, BLOCK, 0, false), 0);
+	ck_assert_uint_eq(due_count(engine), 1);
+	ck_assert_int_eq(process_map(file[unmapped], 1, &process[unmapped]), 0);
+	ck_assert_uint_eq(due_count(engine), 2);
+	process_unmap(process[unmapped]);
+	process[unmapped] = NULL;
+	ck_assert_uint_eq(due_count(engine), 1);
+	/* The kernel's cache. */
+	ck_assert_int_ne(cache_open_file(file[unmapped]), CACHE_NO);
+	cache_set(file[unmapped], 0, 1, (uint8_t[]){ 1 }, NULL);
+	ck_assert_uint_eq(due_count(engine), 2);
+	cache_set(file[unmapped], 0, 1, (uint8_t[]){ 0 }, NULL);
+	turn();
+	ck_assert_uint_eq(due_count(engine), 1);
+	cache_close_file(file[unmapped]);
+	/* The file itself. */
+	process_unmap(process[mapped]);
+	process[mapped] = NULL;
+	ck_assert_int_eq(process_map(file[mapped], 1, &process[mapped]), 0);
+	ck_assert_uint_eq(due_count(engine), 1);
+	process_unmap(process[mapped]);
+	process[mapped] = NULL;
+	ramfile_unload(file[mapped]);
+	ck_assert_uint_eq(due_count(engine), 0);
+	ck_assert_int_eq(ramfile_load(engine, 100 + mapped, FILE_BYTES, false, &file[mapped]), 0);
+}
+END_TEST
+
+START_TEST(who_is_asked_for_proof_is_due_alone)
+{
+	struct visits visits;
+
+	touch_busy();
+	turn();
+	answer();
+	turn();
+	scan_want_proof(file[3]);
+	visits = turn();
+	ck_assert_uint_eq(visits.files, 1);
+	ck_assert_uint_eq(turn().files, 0);
+	scan_want_proof(file[BUSY + 1]); /* nothing of it is in DRAM */
+	ck_assert_uint_eq(turn().files, 0);
+}
+END_TEST
+
+/* Each of them is asked once more, and no other. */
+START_TEST(all_are_asked_again_when_the_pace_rises)
+{
+	uint64_t bytes = budget_free(engine_budget(engine)) - 2 * RESERVE_BLOCKS * BLOCK;
+	uint64_t after_ns;
+
+	touch_busy();
+	turn();
+	answer();
+	turn();
+	budget_force(engine_budget(engine), bytes); /* the budget is near */
+	ck_assert_uint_eq(turn().files, BUSY);
+	ck_assert_uint_eq(turn().files, 0);
+	budget_release(engine_budget(engine), bytes);
+	ck_assert_uint_eq(turn().files, 0); /* slower: what was said holds */
+	after_ns = clock_ns() + QUICK_NS;
+	while (clock_ns() < after_ns)
+		clock_sleep(NS_PER_MS);
+	ck_assert_int_eq(tiering_set_min_idle(engine, MIN_IDLE_NS), 0);
+	ck_assert_uint_eq(turn().files, BUSY);
+	ck_assert_uint_eq(turn().files, 0);
+	/* One right after the other waits: who comes and goes quickly does not have all of them asked all the time. */
+	ck_assert_int_eq(tiering_set_min_idle(engine, MIN_IDLE_NS), 0);
+	while (!turn().files)
+		clock_sleep(NS_PER_MS);
+	ck_assert_uint_ge(clock_ns(), after_ns + QUICK_NS / 4);
+}
+END_TEST
+
+/* All is in use, and room is short: that nothing can be had is known without a walk. Then one file has something. */
+START_TEST(who_looks_for_room_walks_only_where_there_is_some)
+{
+	uint64_t bytes;
+
+	for (unsigned int i = files - 20; i < files; i++)
+		if (!process[i])
+			ck_assert_int_eq(ramfile_discard(file[i], 0, BLOCK), 0);
+	touch_busy();
+	turn();
+	bytes = budget_free(engine_budget(engine)) - RESERVE_BLOCKS / 4 * BLOCK;
+	budget_force(engine_budget(engine), bytes);
+	engine->room.waiters++; /* somebody needs it all */
+	turn();
+	for (int i = 0; i < 4; i++)
+		ck_assert_uint_eq(turn().blocks, 0);
+	process_run_agent(process[7]);
+	while (atomic_load(&file[7]->dram_blocks)) {
+		clock_sleep(QUICK_NS);
+		/* A look, a zap, and what it costs to find the blocks. */
+		ck_assert_uint_le(turn().blocks, 4 * BLOCKS_CHUNK);
+	}
+	ck_assert_uint_ge(atomic_load(&file[7]->counts.demotions), BUSY_BLOCKS);
+	engine->room.waiters--;
+	budget_release(engine_budget(engine), bytes);
+}
+END_TEST
+
+/* Blocks of a file that nobody maps are not visited, and are taken for as old as it is asleep. */
+START_TEST(who_sleeps_grows_older)
+{
+	uint8_t data[BLOCK] = { 1 };
+	unsigned int at = BUSY + 2;
+
+	ck_assert_int_eq(ramfile_write(file[at], data, BLOCK, 0, true), 0); /* cold */
+	ck_assert_int_eq(process_map(file[at], 1, &process[at]), 0);
+	lock_get(&engine->dues.lock);
+	file[at]->due.asleep_ns -= 10 * DUE_ROUND_NS;
+	lock_put(&engine->dues.lock);
+	ck_assert_uint_eq(due_asleep(file[at], clock_ns()), 10);
+	lock_get(&file[at]->lock);
+	file_visit(file[at], clock_ns());
+	ck_assert_uint_eq(heat_age(&file[at]->blocks, 0), 10);
+	file_visit(file[at], clock_ns());
+	ck_assert_uint_eq(heat_age(&file[at]->blocks, 0), 10);
+	lock_put(&file[at]->lock);
+	lock_get(&engine->dues.lock);
+	file[at]->due.asleep_ns -= 5 * DUE_ROUND_NS;
+	lock_put(&engine->dues.lock);
+	touch(at, 1, 2); /* it wakes */
+	ck_assert_uint_eq(due_asleep(file[at], clock_ns()), 0);
+	turn();
+	ck_assert_uint_eq(heat_age(&file[at]->blocks, 0), 15);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("due");
+	TCase *tests = tcase_create("due");
+	TCase *rest = tcase_create("rest");
+
+	tcase_set_timeout(tests, 120);
+	tcase_add_checked_fixture(tests, many, teardown);
+	tcase_add_test(tests, a_turn_visits_what_is_due);
+	tcase_add_test(tests, who_looks_for_room_walks_only_where_there_is_some);
+	suite_add_tcase(suite, tests);
+	tcase_set_timeout(rest, 120);
+	tcase_add_checked_fixture(rest, few, teardown);
+	tcase_add_test(rest, a_file_comes_when_it_has_something_to_show_and_goes_when_it_has_not);
+	tcase_add_test(rest, who_is_asked_for_proof_is_due_alone);
+	tcase_add_test(rest, all_are_asked_again_when_the_pace_rises);
+	tcase_add_test(rest, who_sleeps_grows_older);
+	suite_add_tcase(suite, rest);
+	return check_run(suite);
+}
