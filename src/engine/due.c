@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/tenant.h"
 
 #define ROOM_MIN 64
 
@@ -66,6 +67,7 @@ static void insert(struct dues *dues, struct ramfile *file, uint64_t at_ns)
 {
 	file->due.at_ns = at_ns;
 	file->due.slot = ++dues->count;
+	dues->spared += file->due.spared;
 	rise(dues, file);
 }
 
@@ -76,6 +78,8 @@ static void take_out(struct dues *dues, struct ramfile *file)
 
 	file->due.slot = 0;
 	dues->count--;
+	dues->spared -= file->due.spared;
+	file->due.spared = false;
 	if (last == file)
 		return;
 	set_slot(dues, slot, last);
@@ -182,6 +186,12 @@ void due_pull_all(struct engine *engine)
 		due_tell_scanner(engine);
 }
 
+void due_pull_near(struct engine *engine)
+{
+	if (!atomic_exchange(&engine->dues.near, true))
+		due_tell_scanner(engine);
+}
+
 int due_add(struct ramfile *file)
 {
 	struct dues *dues = dues_of(file);
@@ -267,7 +277,7 @@ void due_begin(struct ramfile *file)
 	file->due.pulled = false;
 }
 
-void due_put(struct ramfile *file, uint64_t at_ns)
+void due_put(struct ramfile *file, uint64_t at_ns, bool spared)
 {
 	struct dues *dues = dues_of(file);
 	uint64_t now_ns = clock_ns();
@@ -275,21 +285,43 @@ void due_put(struct ramfile *file, uint64_t at_ns)
 	LOCK_SCOPE(&file->mappers.lock);
 	LOCK_SCOPE(&dues->lock);
 	file->due.taken = false;
+	file->due.spared = spared && needs_rounds(file);
 	if (needs_rounds(file))
 		insert(dues, file, file->due.pulled && now_ns < at_ns ? now_ns : at_ns);
 	else
 		fall_asleep(&file->due, now_ns);
 }
 
-/* Those that are all alike are in order. */
-void due_raise(struct engine *engine, uint64_t now_ns)
+/* A file that rises changes places with files of which fn was asked before: so all are asked, and each once. */
+void due_raise(struct engine *engine, uint64_t now_ns, due_fn *fn)
 {
 	struct dues *dues = &engine->dues;
 
 	LOCK_SCOPE(&dues->lock);
-	for (size_t slot = 1; slot <= dues->count; slot++)
-		if (at(dues, slot) > now_ns)
-			dues->heap[slot - 1]->due.at_ns = now_ns;
+	for (size_t slot = 1; slot <= dues->count; slot++) {
+		struct ramfile *file = dues->heap[slot - 1];
+
+		if (file->due.at_ns <= now_ns || (fn && !fn(file)))
+			continue;
+		file->due.at_ns = now_ns;
+		rise(dues, file);
+	}
+}
+
+static bool was_spared(struct ramfile *file)
+{
+	return file->due.spared && !tenant_is_spared(file);
+}
+
+void due_raise_spared(struct engine *engine, uint64_t now_ns)
+{
+	bool any;
+
+	lock_get(&engine->dues.lock);
+	any = engine->dues.spared > 0;
+	lock_put(&engine->dues.lock);
+	if (any)
+		due_raise(engine, now_ns, was_spared);
 }
 
 uint64_t due_next(struct engine *engine)

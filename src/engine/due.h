@@ -31,6 +31,7 @@ struct due {
 	bool listed;        /* it may be in the heap */
 	bool taken;         /* the scanner is at it */
 	bool pulled;        /* meanwhile: it shall be looked at again */
+	bool spared;        /* it was put at a slow pace for as long as others pay (engine/tenant.h) */
 	bool sleeps;        /* it needs no rounds, */
 	uint64_t asleep_ns; /* since then, */
 	uint64_t counted;   /* of which so many rounds were counted, */
@@ -41,8 +42,10 @@ struct dues {
 	struct lock lock;
 	struct ramfile **heap; /* under lock, as all that follows: the first is due first */
 	size_t count, room;
-	size_t listed;    /* files for which there has to be room */
-	_Atomic bool all; /* every file shall be looked at again */
+	size_t listed;     /* files for which there has to be room */
+	size_t spared;     /* files in the heap that are */
+	_Atomic bool all;  /* every file shall be looked at again, */
+	_Atomic bool near; /* or those whose tenant is near to its max */
 };
 
 void dues_init(struct dues *dues);
@@ -56,8 +59,9 @@ void due_remove(struct ramfile *file);
 void due_look(struct ramfile *file);
 /* Unless it sleeps the file is due now: what it waits for has come, or it has to be quicker. */
 void due_pull(struct ramfile *file);
-/* The same for all of them, soon. */
+/* The same for all of them, soon; and for those whose tenant is near to its max then. */
 void due_pull_all(struct engine *engine);
+void due_pull_near(struct engine *engine);
 /* The scanner looks how quick it has to be. */
 void due_tell_scanner(struct engine *engine);
 /* Rounds that went by while the file slept and were not told yet. */
@@ -72,9 +76,12 @@ struct ramfile *due_take(struct engine *engine, uint64_t now_ns);
 /* What was pulled up to now is known: the caller looks at the file after this. */
 void due_begin(struct ramfile *file);
 /* Ends the take: the file is due then, or earlier, if it was pulled meanwhile; or it sleeps. The caller leaves it. */
-void due_put(struct ramfile *file, uint64_t at_ns);
-/* All are due now. */
-void due_raise(struct engine *engine, uint64_t now_ns);
+void due_put(struct ramfile *file, uint64_t at_ns, bool spared);
+/* Those of which fn says so are due now; NULL: all. fn is called under the lock of the heap, and must not block. */
+typedef bool due_fn(struct ramfile *file);
+void due_raise(struct engine *engine, uint64_t now_ns, due_fn *fn);
+/* The same for those that were spared and are not any more. */
+void due_raise_spared(struct engine *engine, uint64_t now_ns);
 /* When the first one is due; UINT64_MAX: never. */
 uint64_t due_next(struct engine *engine);
 /* Files in the heap. */

@@ -197,12 +197,12 @@ void room_look_again(struct engine *engine)
 	lock_get(&engine->room.lock);
 	wake_waiters(engine);
 	lock_put(&engine->room.lock);
-	engine_kick(engine);
+	room_near(engine); /* a max may be less than what is used by now */
 }
 
 void room_near(struct engine *engine)
 {
-	due_pull_all(engine);
+	due_pull_near(engine);
 	engine_kick(engine);
 	room_end_squeeze(engine); /* it may be the kernel's cache that it has to give up */
 }

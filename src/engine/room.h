@@ -96,9 +96,10 @@ uint64_t room_parked(struct engine *engine);
 uint64_t room_waiting_writes(struct engine *engine);
 /* Some was made: parked faults may go on. */
 void room_announce(struct engine *engine);
-/* A tenant has come near to its max: the demoter is told, and who empties the kernel's cache. */
+/* A tenant has come near to its max: its files are scanned soon, and the demoter is told, and who empties the kernel's
+ * cache. */
 void room_near(struct engine *engine);
-/* Limits have changed: whoever waits looks again, and so does the demoter. */
+/* Limits have changed, or who is charged for what: whoever waits looks again, and as room_near(). */
 void room_look_again(struct engine *engine);
 /* Waits until that many bytes are free for the file, or the deadline. Returns at once if no demoter runs. */
 void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns);

@@ -10,42 +10,43 @@
 #include "engine/file.h"
 #include "engine/huge.h"
 #include "engine/room.h"
+#include "engine/tenant.h"
 #include "policy/scan.h"
 
 #define SLOW_NS (15 * NS_PER_S)
 /* With less than four reserves left, idle blocks should be known before they are needed. */
 #define NEAR_NS (2 * NS_PER_S)
 
-struct turn {
-	struct engine *engine;
-	struct scan_pace pace;
-	bool near; /* the budget is */
-};
-
-/* Of a file that is due. Returns when it is due again. */
-static uint64_t scan_file(const struct turn *turn, struct ramfile *file)
+/* A file that is due. */
+static void scan_file(struct engine *engine, struct scan_pace pace, struct ramfile *file)
 {
-	struct scan_pace pace = turn->pace;
 	uint64_t now = clock_ns(), next_ns;
-	bool splits;
+	bool splits, spared = false;
 
 	if (room_missing_of(file) || tenant_missing(file)) /* nobody else pays for it */
 		pace.hurry = pace.wanted = true;
-	else if (pace.hurry && tenant_is_spared(file)) /* nobody asks what of it is idle */
+	else if (pace.hurry) /* or nobody asks what of it is idle */
+		spared = tenant_is_spared(file);
+	if (spared)
 		pace.hurry = pace.wanted = false;
 	/* Before anything has to be demoted: a huge page hides what of it is idle. */
-	splits = (turn->near || pace.wanted) && huge_split_some(file, now);
+	splits = (atomic_load(&engine->room.near) || pace.wanted) && huge_split_some(file, now);
 	lock_get(&file->lock);
 	file_visit(file, now);
 	if (!file->blocks.cached)
 		atomic_store(&file->cache.was_cached, false);
 	lock_put(&file->lock);
-	atomic_fetch_add(&turn->engine->scans, 1);
+	atomic_fetch_add(&engine->scans, 1);
 	do {
 		due_begin(file);
 		next_ns = scan_step(file, now, &pace);
 	} while (now >= next_ns);
-	return splits ? now : next_ns;
+	due_put(file, splits ? now : next_ns, spared);
+}
+
+static bool is_near_to_max(struct ramfile *file)
+{
+	return tenant_missing(file) > 0;
 }
 
 static bool is_quicker(const struct scan_pace *pace, const struct scan_pace *than)
@@ -54,22 +55,31 @@ static bool is_quicker(const struct scan_pace *pace, const struct scan_pace *tha
 	       pace->wanted > than->wanted;
 }
 
-/* When a file is due was said at the pace of then. If it rises all are asked again, but not more often than somebody
- * could notice. Returns when to look again. */
+/* When a file is due was said at the pace of then. Those whose pace has risen are asked again, but not more often than
+ * somebody could notice. Returns when to look again. */
 static uint64_t keep_pace(struct engine *engine, const struct scan_pace *pace, uint64_t now_ns)
 {
 	struct demoter *demoter = engine->demoter;
 	uint64_t rest_ns = demoter->raised_ns + pace->quick_ns / 2;
-	bool rises = atomic_load(&engine->dues.all) || is_quicker(pace, &demoter->pace);
+	bool all = atomic_load(&engine->dues.all) || is_quicker(pace, &demoter->pace);
+	bool some = all || atomic_load(&engine->dues.near);
 
-	if (rises && now_ns < rest_ns)
+	if (some && now_ns < rest_ns)
 		return rest_ns;
 	demoter->pace = *pace;
-	if (rises) {
+	if (now_ns < rest_ns || (!some && !pace->hurry))
+		return UINT64_MAX;
+	demoter->raised_ns = now_ns;
+	if (all) {
 		atomic_store(&engine->dues.all, false);
-		demoter->raised_ns = now_ns;
-		due_raise(engine, now_ns);
+		atomic_store(&engine->dues.near, false);
+		due_raise(engine, now_ns, NULL);
+		return UINT64_MAX;
 	}
+	if (atomic_exchange(&engine->dues.near, false))
+		due_raise(engine, now_ns, is_near_to_max);
+	if (pace->hurry) /* while room is short it is looked at least at the quick pace */
+		due_raise_spared(engine, now_ns);
 	return UINT64_MAX;
 }
 
@@ -83,21 +93,21 @@ static void reclaim_here(struct engine *engine, uint64_t *next_ns)
 
 void demoter_step(struct engine *engine)
 {
-	struct turn turn = { .engine = engine };
 	uint64_t quick = scan_quick_ns(engine), now = clock_ns(), next_ns, due_ns;
+	struct scan_pace pace = { .quick_ns = quick, .slow_ns = SLOW_NS };
 	struct ramfile *file;
 
+	/* In this order: who makes it near in between tells of it. */
 	atomic_store(&engine->room.near, false);
-	turn.near = budget_free(&engine->budget) < engine_near_bytes(engine);
-	turn.pace = (struct scan_pace){ .quick_ns = quick,
-					.slow_ns = turn.near ? NEAR_NS : SLOW_NS,
-					.hurry = room_pressed(engine),
-					.wanted = room_wanted(engine) };
-	if (turn.near)
+	if (budget_free(&engine->budget) < engine_near_bytes(engine)) {
 		atomic_store(&engine->room.near, true);
-	next_ns = keep_pace(engine, &turn.pace, now);
+		pace.slow_ns = NEAR_NS;
+	}
+	pace.hurry = room_pressed(engine);
+	pace.wanted = room_wanted(engine);
+	next_ns = keep_pace(engine, &pace, now);
 	while ((file = due_take(engine, now))) {
-		due_put(file, scan_file(&turn, file));
+		scan_file(engine, pace, file);
 		engine_leave(engine, file);
 	}
 	due_ns = due_next(engine);

@@ -15,6 +15,8 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/ramfile.h"
+#include "engine/room.h"
+#include "engine/tenant.h"
 #include "engine/write.h"
 #include "policy/demoter.h"
 #include "policy/scan.h"
@@ -220,11 +222,20 @@ START_TEST(who_is_asked_for_proof_is_due_alone)
 }
 END_TEST
 
+/* A turn at which nothing is asked but what is due by its time, if that came meanwhile. */
+static void quiet_turn(void)
+{
+	uint64_t due_ns = due_next(engine), visited = turn().files;
+
+	if (clock_ns() < due_ns)
+		ck_assert_uint_eq(visited, 0);
+}
+
 /* Each of them is asked once more, and no other. */
 START_TEST(all_are_asked_again_when_the_pace_rises)
 {
 	uint64_t bytes = budget_free(engine_budget(engine)) - 2 * RESERVE_BLOCKS * BLOCK;
-	uint64_t after_ns;
+	uint64_t raised_ns;
 
 	touch_busy();
 	turn();
@@ -232,20 +243,175 @@ START_TEST(all_are_asked_again_when_the_pace_rises)
 	turn();
 	budget_force(engine_budget(engine), bytes); /* the budget is near */
 	ck_assert_uint_eq(turn().files, BUSY);
-	ck_assert_uint_eq(turn().files, 0);
+	quiet_turn();
 	budget_release(engine_budget(engine), bytes);
-	ck_assert_uint_eq(turn().files, 0); /* slower: what was said holds */
-	after_ns = clock_ns() + QUICK_NS;
-	while (clock_ns() < after_ns)
+	quiet_turn(); /* slower: what was said holds */
+	raised_ns = engine->demoter->raised_ns;
+	while (clock_ns() < raised_ns + QUICK_NS)
 		clock_sleep(NS_PER_MS);
 	ck_assert_int_eq(tiering_set_min_idle(engine, MIN_IDLE_NS), 0);
 	ck_assert_uint_eq(turn().files, BUSY);
-	ck_assert_uint_eq(turn().files, 0);
+	quiet_turn();
 	/* One right after the other waits: who comes and goes quickly does not have all of them asked all the time. */
+	raised_ns = engine->demoter->raised_ns;
 	ck_assert_int_eq(tiering_set_min_idle(engine, MIN_IDLE_NS), 0);
-	while (!turn().files)
+	while (engine->demoter->raised_ns == raised_ns) {
+		turn();
 		clock_sleep(NS_PER_MS);
-	ck_assert_uint_ge(clock_ns(), after_ns + QUICK_NS / 4);
+	}
+	ck_assert_uint_ge(engine->demoter->raised_ns, raised_ns + QUICK_NS / 2);
+}
+END_TEST
+
+static uint64_t due_at(unsigned int i)
+{
+	uint64_t at_ns;
+
+	lock_get(&engine->dues.lock);
+	at_ns = file[i]->due.at_ns;
+	lock_put(&engine->dues.lock);
+	return at_ns;
+}
+
+/* The files from there on are charged to a tenant each. */
+static void plant(struct tenant *tenant, unsigned int first, unsigned int count, const struct tenant_share *share)
+{
+	tenants_begin(engine);
+	for (unsigned int i = 0; i < count; i++) {
+		tenant[i].ino = 100 + first + i;
+		tenants_put(engine, &tenant[i], NULL, share);
+		tenants_place(file[first + i], &tenant[i]);
+	}
+	tenants_end(engine);
+}
+
+static void fell(unsigned int first, unsigned int count)
+{
+	for (unsigned int i = 0; i < count; i++)
+		tenant_place(file[first + i], NULL);
+	tenants_begin(engine);
+	tenants_end(engine);
+}
+
+static void raise_max(unsigned int at)
+{
+	fell(at, 1);
+	room_look_again(engine);
+	demoter_step(engine);
+}
+
+/* Whoever is pulled is asked before it would be by itself. A time that has come by itself shows nothing: once more. */
+static void await_pulled(unsigned int at, void (*pull)(unsigned int at))
+{
+	uint64_t before_ns, raised_ns;
+
+	do {
+		raise_max(at);
+		while (due_at(at) < clock_ns() + NS_PER_S) { /* until it is at the slow pace */
+			answer();
+			touch(at, 0, BUSY_BLOCKS);
+			turn();
+			clock_sleep(NS_PER_MS);
+		}
+		before_ns = due_at(at);
+		raised_ns = engine->demoter->raised_ns;
+		pull(at);
+		while (engine->demoter->raised_ns == raised_ns && clock_ns() < before_ns) {
+			turn();
+			clock_sleep(NS_PER_MS);
+		}
+	} while (clock_ns() + 2 * QUICK_NS >= before_ns);
+	ck_assert_uint_lt(due_at(at), before_ns);
+}
+
+static void lower_max(unsigned int at)
+{
+	static struct tenant tenant[1];
+
+	plant(tenant, at, 1, &(struct tenant_share){ .max_bytes = UINT64_MAX });
+	plant(tenant, at, 1, &(struct tenant_share){ .max_bytes = BLOCK });
+	room_look_again(engine);
+}
+
+static void move_under_max(unsigned int at)
+{
+	static struct tenant tenant[1];
+
+	plant(tenant, at, 1, &(struct tenant_share){ .max_bytes = BLOCK });
+	tenant_place(file[at], NULL);
+	ck_assert(tenant_place(file[at], tenant));
+	room_look_again(engine);
+}
+
+/* A max becomes less than what is used, by itself or by a move, or comes near: its files are asked, and no others. */
+START_TEST(whose_max_is_near_is_asked_alone)
+{
+	static struct tenant tenant[1];
+	uint64_t others_ns;
+	bool near;
+
+	touch_busy();
+	turn();
+	answer();
+	turn();
+	others_ns = due_at(4);
+	await_pulled(3, lower_max);
+	raise_max(3);
+	await_pulled(5, move_under_max);
+	raise_max(5);
+	if (clock_ns() < others_ns)
+		ck_assert_uint_eq(due_at(4), others_ns);
+	/* Who only asks does not make it known. */
+	plant(tenant, 6, 1, &(struct tenant_share){ .max_bytes = BLOCK });
+	ck_assert_uint_gt(tenant_missing(file[6]), 0);
+	near = tenant_charge_anyway(file[6], BLOCK);
+	ck_assert(near);
+	ck_assert(!tenant_charge_anyway(file[6], BLOCK));
+	tenant_discharge(file[6], 2 * BLOCK);
+	fell(6, 1);
+}
+END_TEST
+
+/* Somebody pays, and this one has little more than was promised to it. */
+static void spare(unsigned int at, struct tenant *tenant)
+{
+	plant(tenant, at, 1, &(struct tenant_share){ .min_bytes = 64 * BLOCK, .max_bytes = UINT64_MAX });
+	tenant_pays(file[0], 0, UINT64_MAX);
+}
+
+/* Who was spared goes at the quick pace as soon as others do not pay any more, and room is short. */
+START_TEST(who_is_not_spared_any_more_is_asked)
+{
+	static struct tenant tenant[1];
+	uint64_t bytes, slow_ns = 0;
+	bool shown = false;
+
+	touch_busy();
+	turn();
+	answer();
+	turn();
+	bytes = budget_free(engine_budget(engine)) - RESERVE_BLOCKS / 3 * BLOCK;
+	budget_force(engine_budget(engine), bytes);
+	while (!shown) {
+		spare(1, tenant);
+		due_pull_all(engine);
+		while (!file[1]->due.spared) {
+			tenant_pays(file[0], 0, UINT64_MAX); /* who gives is noted, too, and for short */
+			answer();
+			touch(1, 0, BUSY_BLOCKS); /* it is in use, and stays */
+			turn();
+			clock_sleep(NS_PER_MS);
+		}
+		slow_ns = due_at(1);
+		tenant_pays(file[0], 0, 0);
+		while (file[1]->due.spared) {
+			turn();
+			clock_sleep(NS_PER_MS);
+		}
+		shown = clock_ns() < slow_ns; /* else it came by itself */
+	}
+	budget_release(engine_budget(engine), bytes);
+	fell(1, 1);
 }
 END_TEST
 
@@ -277,31 +443,44 @@ START_TEST(who_looks_for_room_walks_only_where_there_is_some)
 }
 END_TEST
 
+/* So many rounds ago it fell asleep, and a little more. Returns a time at which it was exactly so many. */
+static uint64_t sleep_for(unsigned int at, uint64_t rounds)
+{
+	uint64_t now_ns;
+
+	lock_get(&engine->dues.lock);
+	ck_assert(file[at]->due.sleeps);
+	file[at]->due.asleep_ns -= rounds * DUE_ROUND_NS;
+	now_ns = file[at]->due.asleep_ns;
+	lock_put(&engine->dues.lock);
+	return now_ns;
+}
+
 /* Blocks of a file that nobody maps are not visited, and are taken for as old as it is asleep. */
 START_TEST(who_sleeps_grows_older)
 {
 	uint8_t data[BLOCK] = { 1 };
 	unsigned int at = BUSY + 2;
+	uint64_t now_ns, asleep_ns, before_ns;
 
 	ck_assert_int_eq(ramfile_write(file[at], data, BLOCK, 0, true), 0); /* cold */
 	ck_assert_int_eq(process_map(file[at], 1, &process[at]), 0);
-	lock_get(&engine->dues.lock);
-	file[at]->due.asleep_ns -= 10 * DUE_ROUND_NS;
-	lock_put(&engine->dues.lock);
-	ck_assert_uint_eq(due_asleep(file[at], clock_ns()), 10);
+	now_ns = sleep_for(at, 10) + 10 * DUE_ROUND_NS;
+	ck_assert_uint_eq(due_asleep(file[at], now_ns), 10);
 	lock_get(&file[at]->lock);
-	file_visit(file[at], clock_ns());
+	file_visit(file[at], now_ns);
 	ck_assert_uint_eq(heat_age(&file[at]->blocks, 0), 10);
-	file_visit(file[at], clock_ns());
+	file_visit(file[at], now_ns);
 	ck_assert_uint_eq(heat_age(&file[at]->blocks, 0), 10);
 	lock_put(&file[at]->lock);
-	lock_get(&engine->dues.lock);
-	file[at]->due.asleep_ns -= 5 * DUE_ROUND_NS;
-	lock_put(&engine->dues.lock);
+	asleep_ns = sleep_for(at, 5);
+	before_ns = clock_ns();
 	touch(at, 1, 2); /* it wakes */
 	ck_assert_uint_eq(due_asleep(file[at], clock_ns()), 0);
 	turn();
-	ck_assert_uint_eq(heat_age(&file[at]->blocks, 0), 15);
+	ck_assert_uint_ge(heat_age(&file[at]->blocks, 0), (before_ns - asleep_ns) / DUE_ROUND_NS);
+	ck_assert_uint_le(heat_age(&file[at]->blocks, 0), (clock_ns() - asleep_ns) / DUE_ROUND_NS);
+	ck_assert_uint_ge(heat_age(&file[at]->blocks, 0), 15);
 }
 END_TEST
 
@@ -321,6 +500,8 @@ int main(void)
 	tcase_add_test(rest, a_file_comes_when_it_has_something_to_show_and_goes_when_it_has_not);
 	tcase_add_test(rest, who_is_asked_for_proof_is_due_alone);
 	tcase_add_test(rest, all_are_asked_again_when_the_pace_rises);
+	tcase_add_test(rest, whose_max_is_near_is_asked_alone);
+	tcase_add_test(rest, who_is_not_spared_any_more_is_asked);
 	tcase_add_test(rest, who_sleeps_grows_older);
 	suite_add_tcase(suite, rest);
 	return check_run(suite);
