@@ -93,7 +93,7 @@ static void reclaim_here(struct engine *engine, uint64_t *next_ns)
 
 void demoter_step(struct engine *engine)
 {
-	uint64_t quick = scan_quick_ns(engine), now = clock_ns(), next_ns, due_ns;
+	uint64_t quick = scan_quick_ns(engine), now = clock_ns(), next_ns, due_ns, watch_ns;
 	struct scan_pace pace = { .quick_ns = quick, .slow_ns = SLOW_NS };
 	struct ramfile *file;
 
@@ -113,6 +113,9 @@ void demoter_step(struct engine *engine)
 	due_ns = due_next(engine);
 	if (due_ns < next_ns)
 		next_ns = due_ns;
+	watch_ns = reclaim_watch(engine);
+	if (watch_ns < next_ns)
+		next_ns = watch_ns;
 	if (!engine->thread_runs)
 		reclaim_here(engine, &next_ns);
 	/* That somebody is short, and how much, is told once; what becomes of it has to be looked at. */
