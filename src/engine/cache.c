@@ -365,6 +365,19 @@ void cache_evicted(struct ramfile *file)
 	pthread_cond_broadcast(&file->settled);
 }
 
+static void end_evict(void *arg, struct ramfile *file)
+{
+	const uint64_t *ino = arg;
+
+	if (!*ino || file->ino == *ino)
+		cache_evicted(file);
+}
+
+void cache_evict_failed(struct engine *engine, uint64_t ino)
+{
+	engine_each_file(engine, end_evict, &ino);
+}
+
 bool cache_is_plain(struct ramfile *file)
 {
 	LOCK_SCOPE(&file->lock);

@@ -152,6 +152,7 @@ uint64_t room_wait_squeeze(struct engine *engine, uint64_t deadline_ns);
 void room_set_evictor(struct engine *engine, bool on);
 /* Ends room_wait_squeeze() early. */
 void room_end_squeeze(struct engine *engine);
-/* Inode numbers of the files that the kernel caches pages of, or may; those first whose tenant has come near to its
- * max. Returns how many, at most max. */
+/* Inode numbers of the files that the kernel caches pages of, or may; those first for which somebody waits, then those
+ * whose tenant has come near to its max. Returns how many, at most max. A file that changes meanwhile may be there
+ * twice. */
 size_t room_plain_files(struct engine *engine, uint64_t *ret_ino, size_t max);
