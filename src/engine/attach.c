@@ -23,8 +23,24 @@ void attach_await_close(struct ramfile *file)
 		;
 }
 
+/* Under lock. What was absent for long may be mapped by the newcomer without a zap in between; also what is just being
+ * changed or filled. */
+static void doubt_all(struct ramfile *file, uint64_t slept)
+{
+	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
+	     block++) {
+		enum block_state state = blocks_state(&file->blocks, block);
+
+		if (state == BLOCK_RESIDENT)
+			heat_wake(&file->blocks, block, slept);
+		if (state != BLOCK_HOLE && state != BLOCK_COLD)
+			heat_doubt(&file->blocks, block);
+	}
+}
+
 int attach_add(struct ramfile *file, struct mapper *mapper)
 {
+	uint64_t now, slept;
 	int err = file_begin_change(file);
 
 	if (err)
@@ -50,7 +66,9 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	lock_get(&file->lock);
 	while (file->batches.at_work)
 		lock_wait(&file->lock, &file->settled);
-	file_visit(file, clock_ns());
+	now = clock_ns();
+	file_visit(file, now);
+	slept = due_asleep(file, now);
 	lock_get(&file->mappers.lock);
 	mapper->users = 0;
 	mapper->leaving = false;
@@ -60,11 +78,7 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	file->mappers.list = mapper;
 	file->mappers.count++;
 	lock_put(&file->mappers.lock);
-	/* What was absent for long may be mapped by the newcomer without a zap in between. */
-	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
-	     block++)
-		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
-			heat_doubt(&file->blocks, block);
+	doubt_all(file, slept);
 	file->batches.attaching--;
 	pthread_cond_broadcast(&file->settled);
 	lock_put(&file->lock);

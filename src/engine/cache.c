@@ -128,6 +128,7 @@ static void mark_cached(struct ramfile *file, uint64_t block)
 	file->cache.marks[block % CACHE_MARKS]++;
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
+		file_visit(file, clock_ns()); /* before it wakes */
 		begin_cached(file);
 		room_force(file, file->block_bytes);
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {

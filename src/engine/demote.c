@@ -364,7 +364,7 @@ static void settle(struct demotion *demotion, size_t i, struct demote_result *re
 			blocks_clear(&file->blocks, one->block, BLOCK_WAITERS);
 	} else if (is_left(one)) {
 		if (!demotion->member[i].rests)
-			heat_used(&file->blocks, one->block);
+			file_used(file, one->block);
 		if (demotion->member[i].torn)
 			partial_leave(file, one->block);
 		batch_settle(batch, one, BLOCK_RESIDENT);

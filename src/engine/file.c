@@ -197,6 +197,38 @@ void file_visit(struct ramfile *file, uint64_t now_ns)
 		heat_slept(&file->heat, &file->blocks, rounds);
 }
 
+static bool is_mapped(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->mappers.lock);
+
+	return file->mappers.count > 0;
+}
+
+void file_used(struct ramfile *file, uint64_t block)
+{
+	if (is_mapped(file))
+		heat_used(&file->blocks, block);
+	else
+		heat_begin(&file->blocks, block);
+}
+
+void file_promoted(struct ramfile *file, uint64_t block)
+{
+	heat_promoted(&file->heat, &file->blocks, block);
+	if (!is_mapped(file))
+		heat_begin(&file->blocks, block);
+}
+
+void file_set_age(struct ramfile *file, uint64_t block, uint8_t generation)
+{
+	bool mapped = is_mapped(file);
+
+	if (!mapped)
+		heat_begin(&file->blocks, block);
+	if (mapped || generation)
+		heat_set_age(&file->blocks, block, generation);
+}
+
 bool file_may_be_dirty(const struct ramfile *file, uint64_t block)
 {
 	return file->cache.opens && (file->cache.unknown || blocks_has(&file->blocks, block, BLOCK_CACHED));

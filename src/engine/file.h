@@ -165,6 +165,11 @@ void file_end_change(struct ramfile *file);
 /* Under lock: the ages of its blocks are about to be asked, or to begin anew. If it slept (due.h) they grow older by
  * the rounds that were left out. */
 void file_visit(struct ramfile *file, uint64_t now_ns);
+/* Under lock, after file_visit(): the daemon brought the block into DRAM, which was a hole, or cold. It counts as used
+ * (mem/heat.h); but where nobody maps the file its age begins now, and not with the sleep of the file. */
+void file_used(struct ramfile *file, uint64_t block);
+void file_promoted(struct ramfile *file, uint64_t block);
+void file_set_age(struct ramfile *file, uint64_t block, uint8_t generation);
 /* Before the file is used. */
 void file_on_dirty(struct ramfile *file, file_dirty_fn *fn, void *arg);
 /* Adds the bytes of an O_DIRECT request that a door served. */

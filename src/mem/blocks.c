@@ -283,11 +283,37 @@ static void merge_slot(struct blocks_ages *ages, unsigned int slot)
 	}
 }
 
+/* The round that is called by a number less by so much. What is of a generation stays of it. */
+static uint32_t renumber(const struct blocks *blocks, uint32_t round, uint32_t by, uint32_t oldest)
+{
+	return (blocks->rounds - round < oldest ? round : blocks->rounds - oldest) - by;
+}
+
+/* Slots stay what they are. */
+static void start_anew(struct blocks *blocks)
+{
+	uint32_t by = (blocks->rounds - BLOCKS_FIRST_ROUND - BLOCKS_AGES) / BLOCKS_AGES * BLOCKS_AGES;
+	uint64_t first, part;
+
+	for (uint64_t at = 0; blocks_next_part(blocks, at, BLOCKS_USED, BLOCKS_CHUNK, &first, &part);
+	     at = first + part) {
+		struct blocks_chunk *chunk = &blocks->chunk[first / BLOCKS_CHUNK];
+
+		chunk->oldest = renumber(blocks, chunk->oldest, by, 2 * BLOCK_GENERATION_MAX);
+		for (uint64_t block = first; block < first + part; block++)
+			if (blocks->born[block])
+				blocks->born[block] = renumber(blocks, blocks->born[block], by, BLOCK_GENERATION_MAX);
+	}
+	blocks->rounds -= by;
+}
+
 void blocks_add_rounds(struct blocks *blocks, uint32_t rounds)
 {
 	for (uint32_t i = 0; i < rounds && i < BLOCKS_AGES; i++)
 		merge_slot(blocks->ages, (blocks->rounds + i + 1 - BLOCK_GENERATION_MAX) % BLOCKS_AGES);
 	blocks->rounds += rounds;
+	if (blocks->rounds >= BLOCKS_LAST_ROUND)
+		start_anew(blocks);
 }
 
 void blocks_set_oldest(struct blocks *blocks, uint64_t block, uint32_t round)

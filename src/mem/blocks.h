@@ -108,6 +108,8 @@ enum block_state {
 
 #define BLOCK_GENERATION_MAX 255
 #define BLOCKS_FIRST_ROUND 1024
+/* Rounds are counted up to here and then from below again, so that the distance of two of them never wraps. */
+#define BLOCKS_LAST_ROUND (UINT32_C(1) << 30)
 
 #define BLOCKS_CHUNK UINT64_C(1024)                  /* blocks */
 #define BLOCKS_GROUP (UINT64_C(1024) * BLOCKS_CHUNK) /* blocks */
@@ -118,7 +120,7 @@ enum blocks_kind {
 	BLOCKS_CACHED,  /* with BLOCK_CACHED */
 	BLOCKS_HUGE,    /* with BLOCK_HUGE */
 	BLOCKS_FREE,    /* blocks that may be demoted if they are idle: RESIDENT, and none of BLOCK_KEPT */
-	BLOCKS_IDLE,    /* those of them that are not of generation 0 */
+	BLOCKS_IDLE,    /* those of them of which the age has begun */
 };
 #define BLOCKS_KINDS 6
 
@@ -266,7 +268,8 @@ static inline uint32_t blocks_older_round(const struct blocks *blocks, uint64_t 
 
 /* For heat.h: its age began at that round, or 0, and it is taken for so many rounds older. */
 void blocks_set_age(struct blocks *blocks, uint64_t block, uint32_t born, uint8_t guess);
-/* So many rounds have gone by. */
+/* So many rounds have gone by. Once in BLOCKS_LAST_ROUND of them a walk over all that is used; what is older than
+ * generations reach is as old as they reach from then on. */
 void blocks_add_rounds(struct blocks *blocks, uint32_t rounds);
 /* None of the BLOCKS_FREE of the block's chunk is taken for older than if its age had begun then. */
 void blocks_set_oldest(struct blocks *blocks, uint64_t block, uint32_t round);

@@ -37,12 +37,12 @@ void heat_zapped(struct heat *heat, uint64_t now_ns)
 /* The block was not seen in use: it is of generation 1 when the look has ended, or a round older by itself. */
 static void grow_older(struct blocks *blocks, uint64_t block)
 {
-	unsigned int generation = blocks_generation(blocks, block) + 1U;
+	uint32_t rounds = blocks->born[block] ? blocks->rounds - blocks->born[block] + 1 : 1;
 	uint8_t tier = blocks_tier(blocks, block);
 
 	if (!blocks->born[block])
 		blocks_set_age(blocks, block, blocks->rounds, blocks->guess[block]);
-	if (tier && generation % TIER_ROUNDS == 0)
+	if (tier && rounds % TIER_ROUNDS == 0)
 		blocks_set_tier(blocks, block, tier - 1);
 }
 
@@ -125,6 +125,21 @@ void heat_used(struct blocks *blocks, uint64_t block)
 	blocks_set_age(blocks, block, blocks_state(blocks, block) == BLOCK_COLD ? blocks->rounds : 0, 0);
 }
 
+void heat_begin(struct blocks *blocks, uint64_t block)
+{
+	heat_used(blocks, block);
+	blocks_set_age(blocks, block, blocks->rounds, 0);
+}
+
+void heat_wake(struct blocks *blocks, uint64_t block, uint64_t slept)
+{
+	uint64_t age = slept + blocks->guess[block];
+
+	if (slept && !blocks->born[block])
+		blocks_set_age(blocks, block,
+			       blocks->rounds - (age < BLOCK_GENERATION_MAX ? (uint32_t)age : BLOCK_GENERATION_MAX), 0);
+}
+
 static uint8_t older(const struct blocks *blocks, uint64_t block, uint64_t by)
 {
 	uint64_t age = blocks_generation(blocks, block) + by;
@@ -163,7 +178,7 @@ void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t bloc
 	uint64_t soon = heat->leave_age_256th * SOON_TIMES / 256;
 	uint8_t tier = blocks_tier(blocks, block);
 
-	if ((unsigned int)blocks_generation(blocks, block) >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
+	if ((unsigned int)heat_age(blocks, block) >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
 		if (tier < HEAT_TIER_MAX)
 			blocks_set_tier(blocks, block, tier + 1);
 	} else if (tier > 0) {
@@ -380,8 +395,10 @@ size_t heat_pick(const struct heat *heat, struct blocks *blocks, const struct he
 		whole = block % BLOCKS_CHUNK == 0 || whole;
 		if (block % BLOCKS_CHUNK == 0)
 			oldest = blocks->rounds;
-		if (eligible(blocks, filter, &bounds, block) && class_of_block(blocks, filter, block) >= lowest_class)
+		if (eligible(blocks, filter, &bounds, block) && class_of_block(blocks, filter, block) >= lowest_class) {
 			ret[picked++] = (uint32_t)block;
+			heat_wake(blocks, block, filter->slept);
+		}
 		if (blocks_free(blocks, block) && (int32_t)(blocks_older_round(blocks, block) - oldest) < 0)
 			oldest = blocks_older_round(blocks, block);
 		if (whole && (block % BLOCKS_CHUNK == BLOCKS_CHUNK - 1 || block == blocks->count - 1))

@@ -56,6 +56,11 @@ unsigned int heat_idle_generation(const struct heat *heat, const struct blocks *
 
 /* The block was brought into DRAM, or was seen in use outside of a look. */
 void heat_used(struct blocks *blocks, uint64_t block);
+/* The same of a file that nobody maps, where nobody has to look: it grows older by itself from here on. */
+void heat_begin(struct blocks *blocks, uint64_t block);
+/* The file has slept for so many rounds, and will not any more, or the block leaves DRAM. If it is of generation 0 it
+ * is that much older. */
+void heat_wake(struct blocks *blocks, uint64_t block, uint64_t slept);
 /* A cold block comes back: moves its tier up if a little more DRAM would have kept it, down if it was away for long. */
 void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t block);
 /* A cold block counts from now on as one that came back once more. False: it is not cold, or counts for most. */

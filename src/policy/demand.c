@@ -38,6 +38,8 @@ static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *firs
 				      .now_ns = clock_ns(),
 				      .mapped = mapped };
 
+	file_visit(file, filter.now_ns);
+	filter.slept = due_asleep(file, filter.now_ns);
 	if (!heat_next_part(&file->blocks, &filter, 0, *first, SCAN_BLOCKS) || filter.first >= end)
 		return false;
 	if (filter.count > end - filter.first)

@@ -2,6 +2,7 @@
  * nearly all there is nothing to do. The engine is real, the processes that map files and the store are simulated. */
 #include <check.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "engine/room.h"
 #include "engine/tenant.h"
 #include "engine/write.h"
+#include "policy/demand.h"
 #include "policy/demoter.h"
 #include "policy/scan.h"
 #include "policy/tiering.h"
@@ -456,6 +458,17 @@ static uint64_t sleep_for(unsigned int at, uint64_t rounds)
 	return now_ns;
 }
 
+static unsigned int age_of(unsigned int at, uint64_t block)
+{
+	unsigned int age;
+
+	lock_get(&file[at]->lock);
+	file_visit(file[at], clock_ns());
+	age = heat_age(&file[at]->blocks, block);
+	lock_put(&file[at]->lock);
+	return age;
+}
+
 /* Blocks of a file that nobody maps are not visited, and are taken for as old as it is asleep. */
 START_TEST(who_sleeps_grows_older)
 {
@@ -484,6 +497,122 @@ START_TEST(who_sleeps_grows_older)
 }
 END_TEST
 
+/* What the daemon writes, or brings into DRAM, while the file sleeps is not as old as its sleep. */
+START_TEST(what_comes_while_a_file_sleeps_is_young)
+{
+	uint8_t data[BLOCK] = { 1 };
+	unsigned int at = BUSY + 2;
+	struct heat_filter filter = { 0 };
+	uint64_t in_class[HEAT_CLASSES] = { 0 }, old = 0;
+	size_t length;
+
+	ck_assert_int_eq(ramfile_write(file[at], data, BLOCK, 0, false), 0);
+	for (uint64_t block = 1; block < 6; block++)
+		ck_assert_int_eq(ramfile_write(file[at], data, BLOCK, block * BLOCK, true), 0);
+	sleep_for(at, 100);
+	ck_assert_int_eq(ramfile_write(file[at], data, BLOCK, 10 * BLOCK, false), 0); /* a hole */
+	ck_assert_int_eq(ramfile_write(file[at], data, 100, BLOCK, false), 0);        /* what is cold comes in */
+	ck_assert_int_eq(ramfile_write(file[at], data, BLOCK, 11 * BLOCK, true), 0);  /* a hole, to the store */
+	ck_assert_uint_ge(age_of(at, 0), 100);
+	ck_assert_uint_lt(age_of(at, 10), 50);
+	ck_assert_uint_lt(age_of(at, 1), 50);
+	ck_assert_uint_lt(age_of(at, 11), 50);
+	ck_assert_uint_ge(age_of(at, 2), 100);
+	/* And the choice sees it so. */
+	lock_get(&file[at]->lock);
+	filter.now_ns = clock_ns();
+	filter.slept = due_asleep(file[at], filter.now_ns);
+	heat_census(&file[at]->heat, &file[at]->blocks, &filter, in_class);
+	for (unsigned int class = 50 * BLOCK_TIERS; class < HEAT_CLASSES; class ++)
+		old += in_class[class];
+	ck_assert_uint_eq(old, 1);
+	/* It was away for long when it came back. */
+	ck_assert_uint_eq(blocks_tier(&file[at]->blocks, 1), 0);
+	lock_put(&file[at]->lock);
+	sleep_for(at, 20);
+	ck_assert_uint_ge(age_of(at, 1), 20);
+	/* The kernel's cache brings it in. */
+	sleep_for(at, 50);
+	ck_assert_int_ne(cache_open_file(file[at]), CACHE_NO);
+	ck_assert_int_eq(cache_fill(file[at], data, BLOCK, 2 * BLOCK, &length), 0);
+	ck_assert_uint_lt(age_of(at, 2), 20);
+	ck_assert_uint_eq(blocks_tier(&file[at]->blocks, 2), 0);
+	cache_close_file(file[at]);
+}
+END_TEST
+
+/* What was young when the file fell asleep is as old as its sleep where it is asked: by who maps it, and in the store.
+ */
+START_TEST(what_was_young_is_as_old_as_the_sleep)
+{
+	struct file_done done;
+	unsigned int at = 3;
+
+	touch(at, 0, 2);
+	process_unmap(process[at]);
+	process[at] = NULL;
+	sleep_for(at, 30);
+	ck_assert_int_eq(demand_demote(file[at], 0, BLOCK, NULL, NULL, &done), 0);
+	ck_assert_uint_eq(done.done_bytes, BLOCK);
+	ck_assert_uint_ge(age_of(at, 0), 30);
+	ck_assert_int_eq(process_map(file[at], 1, &process[at]), 0);
+	ck_assert_uint_ge(age_of(at, 1), 30);
+	ck_assert_uint_eq(file[at]->blocks.born[1], 0); /* which proves nothing */
+}
+END_TEST
+
+/* A block that is being changed while somebody attaches is not known to be absent in the newcomer either. */
+START_TEST(who_attaches_doubts_what_is_changing)
+{
+	uint8_t data[BLOCK] = { 1 };
+	unsigned int at = BUSY + 2;
+
+	ck_assert_int_eq(ramfile_write(file[at], data, BLOCK, 0, false), 0);
+	lock_get(&file[at]->lock);
+	ck_assert_uint_ne(file[at]->blocks.born[0], 0);
+	ck_assert_int_eq(file_begin_update(file[at], 0), BLOCK_RESIDENT);
+	lock_put(&file[at]->lock);
+	ck_assert_int_eq(process_map(file[at], 1, &process[at]), 0);
+	file_end_update(file[at], 0, BLOCK_RESIDENT);
+	lock_get(&file[at]->lock);
+	ck_assert_uint_eq(file[at]->blocks.born[0], 0);
+	lock_put(&file[at]->lock);
+}
+END_TEST
+
+static struct file_done demoted;
+
+static void *demote_main(void *arg)
+{
+	ck_assert_int_eq(demand_demote(arg, 0, UINT64_MAX, NULL, NULL, &demoted), 0);
+	return NULL;
+}
+
+/* Who waits for what is in use to show itself does not wait for a process that is gone, and takes all then. */
+START_TEST(a_demotion_does_not_wait_for_who_has_gone)
+{
+	unsigned int at = 3;
+	bool waits = false;
+	pthread_t thread;
+	uint64_t there;
+
+	touch(at, 0, BUSY_BLOCKS);
+	there = atomic_load(&file[at]->dram_blocks);
+	ck_assert_int_eq(pthread_create(&thread, NULL, demote_main, file[at]), 0);
+	while (!waits) {
+		lock_get(&file[at]->lock);
+		waits = file[at]->rounds.wanted;
+		lock_put(&file[at]->lock);
+		clock_sleep(NS_PER_MS);
+	}
+	process_unmap(process[at]);
+	process[at] = NULL;
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	ck_assert_uint_eq(demoted.done_bytes, there * BLOCK);
+	ck_assert_uint_eq(demoted.skipped_bytes, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("due");
@@ -503,6 +632,10 @@ int main(void)
 	tcase_add_test(rest, whose_max_is_near_is_asked_alone);
 	tcase_add_test(rest, who_is_not_spared_any_more_is_asked);
 	tcase_add_test(rest, who_sleeps_grows_older);
+	tcase_add_test(rest, what_comes_while_a_file_sleeps_is_young);
+	tcase_add_test(rest, what_was_young_is_as_old_as_the_sleep);
+	tcase_add_test(rest, who_attaches_doubts_what_is_changing);
+	tcase_add_test(rest, a_demotion_does_not_wait_for_who_has_gone);
 	suite_add_tcase(suite, rest);
 	return check_run(suite);
 }

@@ -126,6 +126,8 @@ static void change(uint64_t block)
 
 START_TEST(counts_are_what_a_walk_finds)
 {
+	if (_i) /* in the middle of it rounds start anew */
+		blocks.rounds = BLOCKS_LAST_ROUND - 400;
 	for (int step = 0; step < 1200; step++) {
 		struct heat_filter filter = { .mapped = rnd(2), .min_idle_ns = rnd(40) * SECOND, .slept = rnd(20) };
 
@@ -222,6 +224,50 @@ START_TEST(parts_without_candidates_are_not_walked)
 }
 END_TEST
 
+/* As old as can be, it loses a tier no more often than before. */
+START_TEST(the_oldest_keeps_its_tier_as_long)
+{
+	put(0, BLOCK_RESIDENT);
+	for (int i = 0; i < 300; i++)
+		round_of(0);
+	blocks_set_tier(&blocks, 0, 3);
+	for (int i = 0; i < 64; i++)
+		round_of(0);
+	ck_assert_uint_eq(blocks_tier(&blocks, 0), 2);
+}
+END_TEST
+
+/* Rounds are counted from below again, and nothing becomes younger or older by it. */
+START_TEST(rounds_do_not_wrap)
+{
+	static const unsigned int ages[] = { 0, 1, 3, 100, 254, 255 };
+	const size_t count = sizeof(ages) / sizeof(ages[0]);
+
+	blocks.rounds = BLOCKS_LAST_ROUND - 1;
+	for (size_t i = 0; i < count; i++) {
+		put(i, BLOCK_RESIDENT);
+		blocks_set_age(&blocks, i, blocks.rounds - ages[i], (uint8_t)i);
+		put(BLOCKS_CHUNK + i, BLOCK_COLD);
+		heat_set_age(&blocks, BLOCKS_CHUNK + i, (uint8_t)ages[i]);
+	}
+	put(count, BLOCK_RESIDENT);
+	blocks_set_age(&blocks, count, BLOCKS_FIRST_ROUND, 0); /* as old as the table */
+	for (unsigned int more = 1; more < 300; more++) {
+		heat_looked(&heat, &blocks);
+		ck_assert_uint_lt(blocks.rounds, BLOCKS_LAST_ROUND);
+		for (size_t i = 0; i < count; i++) {
+			unsigned int age = ages[i] + more < 255 ? ages[i] + more : 255;
+
+			ck_assert_uint_eq(blocks_generation(&blocks, i), age);
+			ck_assert_uint_eq(heat_age(&blocks, BLOCKS_CHUNK + i), age);
+		}
+		ck_assert_uint_eq(heat_age(&blocks, count), 255);
+		blocks_check(&blocks);
+		heat_check(&heat, &blocks, &(struct heat_filter){ .mapped = more % 2, .now_ns = now_ns });
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("heat");
@@ -229,10 +275,12 @@ int main(void)
 
 	tcase_set_timeout(tests, 120);
 	tcase_add_checked_fixture(tests, setup, teardown);
-	tcase_add_test(tests, counts_are_what_a_walk_finds);
+	tcase_add_loop_test(tests, counts_are_what_a_walk_finds, 0, 2);
 	tcase_add_test(tests, who_is_not_visited_grows_older);
 	tcase_add_test(tests, sleep_proves_nothing);
 	tcase_add_test(tests, parts_without_candidates_are_not_walked);
+	tcase_add_test(tests, the_oldest_keeps_its_tier_as_long);
+	tcase_add_test(tests, rounds_do_not_wrap);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }
