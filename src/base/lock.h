@@ -19,6 +19,7 @@ enum lock_rank {
 	LOCK_RANK_MAPPERS,       /* engine/file: the mappers of one file */
 	LOCK_RANK_MAPPING,       /* map/mapping: addresses and zaps of one mapping */
 	LOCK_RANK_PEERS,         /* map/peers: processes, and who is in them */
+	LOCK_RANK_DUES,          /* engine/due: when which file is scanned */
 	LOCK_RANK_BUDGET,        /* mem/budget, and the waiters for room */
 	LOCK_RANK_TENANTS,       /* engine/tenant: who is charged for what */
 	LOCK_RANK_STORE,         /* cold: segments, buffers, warm */

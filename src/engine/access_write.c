@@ -82,7 +82,7 @@ static struct codec_hotness hotness_of(const struct blocks *blocks, const struct
 	if (record->flags & TIERFS_BLOCK_SET_AGE)
 		return (struct codec_hotness){ .generation = record->generation, .tier = record->tier };
 	if (blocks_state(blocks, record->block) == BLOCK_COLD)
-		return (struct codec_hotness){ .generation = blocks->generation[record->block],
+		return (struct codec_hotness){ .generation = blocks_generation(blocks, record->block),
 					       .tier = blocks_tier(blocks, record->block) };
 	return (struct codec_hotness){ 0 };
 }
@@ -149,6 +149,7 @@ static enum took take(struct writer *writer, size_t i)
 		access_fail(&record, err);
 	} else {
 		LOCK_SCOPE(&writer->file->lock);
+		file_visit(writer->file, clock_ns());
 		took = take_locked(writer, &record, target);
 	}
 	if (took == ANSWERED)
@@ -326,13 +327,13 @@ static void settle(struct writer *writer, struct target *target)
 
 	if (!target->err) {
 		if (aged)
-			heat_used(blocks, one->block);
+			file_used(writer->file, one->block);
 		now = one->verdict == BATCH_LEFT ? BLOCK_RESIDENT : batch_state(one);
 		blocks_clear(blocks, one->block, BLOCK_DAMAGED);
 	}
 	batch_settle(&writer->batch, one, now);
 	if (!target->err && now != BLOCK_HOLE && aged) {
-		heat_set_age(blocks, one->block, one->hotness.generation);
+		file_set_age(writer->file, one->block, one->hotness.generation);
 		blocks_set_tier(blocks, one->block, one->hotness.tier);
 	}
 	access_look(writer->file, one->block, record);
@@ -430,7 +431,8 @@ static void set_one(struct ramfile *file, uint32_t flags, struct tierfs_access_r
 		return;
 	}
 	if (blocks_state(&file->blocks, block) == BLOCK_COLD || blocks_state(&file->blocks, block) == BLOCK_RESIDENT) {
-		heat_set_age(&file->blocks, block, generation);
+		file_visit(file, clock_ns());
+		file_set_age(file, block, generation);
 		blocks_set_tier(&file->blocks, block, tier);
 		access_look(file, block, record);
 		record->result = TIERFS_ACCESS_SET_OK;

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "engine/due.h"
 #include "engine/file.h"
 #include "engine/forget.h"
 #include "engine/mappers.h"
@@ -22,8 +23,24 @@ void attach_await_close(struct ramfile *file)
 		;
 }
 
+/* Under lock. What was absent for long may be mapped by the newcomer without a zap in between; also what is just being
+ * changed or filled. */
+static void doubt_all(struct ramfile *file, uint64_t slept)
+{
+	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
+	     block++) {
+		enum block_state state = blocks_state(&file->blocks, block);
+
+		if (state == BLOCK_RESIDENT)
+			heat_wake(&file->blocks, block, slept);
+		if (state != BLOCK_HOLE && state != BLOCK_COLD)
+			heat_doubt(&file->blocks, block);
+	}
+}
+
 int attach_add(struct ramfile *file, struct mapper *mapper)
 {
+	uint64_t now, slept;
 	int err = file_begin_change(file);
 
 	if (err)
@@ -49,6 +66,9 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	lock_get(&file->lock);
 	while (file->batches.at_work)
 		lock_wait(&file->lock, &file->settled);
+	now = clock_ns();
+	file_visit(file, now);
+	slept = due_asleep(file, now);
 	lock_get(&file->mappers.lock);
 	mapper->users = 0;
 	mapper->leaving = false;
@@ -58,14 +78,11 @@ int attach_add(struct ramfile *file, struct mapper *mapper)
 	file->mappers.list = mapper;
 	file->mappers.count++;
 	lock_put(&file->mappers.lock);
-	/* What was absent for long may be mapped by the newcomer without a zap in between. */
-	for (uint64_t block = 0; (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count;
-	     block++)
-		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
-			heat_doubt(&file->blocks, block);
+	doubt_all(file, slept);
 	file->batches.attaching--;
 	pthread_cond_broadcast(&file->settled);
 	lock_put(&file->lock);
+	due_look(file);
 	return 0;
 }
 
@@ -93,4 +110,5 @@ void attach_remove(struct ramfile *file, struct mapper *mapper)
 	pthread_cond_broadcast(&file->settled); /* an open may wait for it */
 	lock_put(&file->lock);
 	mappers_zapped(file, NULL, round);
+	due_look(file);
 }

@@ -118,12 +118,20 @@ bool cache_inherit(struct ramfile *file, bool inherited)
 
 /* --- fill and write back ------------------------------------------------------------------------------------- */
 
+/* Under lock: from here on it is seen how old it is. */
+static void begin_cached(struct ramfile *file)
+{
+	if (!atomic_exchange(&file->cache.was_cached, true))
+		due_look(file);
+}
+
 static void mark_cached(struct ramfile *file, uint64_t block)
 {
 	file->cache.marks[block % CACHE_MARKS]++;
 	if (!blocks_has(&file->blocks, block, BLOCK_CACHED)) {
 		blocks_set_cached(&file->blocks, block, true);
-		atomic_store(&file->cache.was_cached, true);
+		file_visit(file, clock_ns()); /* before it wakes */
+		begin_cached(file);
 		room_force(file, file->block_bytes);
 		if (blocks_state(&file->blocks, block) == BLOCK_COLD) {
 			heat_promoted(&file->heat, &file->blocks, block);
@@ -328,7 +336,7 @@ void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8
 		gone += was;
 		found += !was;
 		if (!was)
-			atomic_store(&file->cache.was_cached, true);
+			begin_cached(file);
 		/* Left the kernel's cache: demoted, if it is not in the arena. */
 		if (was && blocks_state(&file->blocks, first + i) == BLOCK_COLD)
 			atomic_fetch_add(&file->counts.demotions, 1);
@@ -358,6 +366,19 @@ void cache_evicted(struct ramfile *file)
 
 	file->cache.evict_wanted = false;
 	pthread_cond_broadcast(&file->settled);
+}
+
+static void end_evict(void *arg, struct ramfile *file)
+{
+	const uint64_t *ino = arg;
+
+	if (!*ino || file->ino == *ino)
+		cache_evicted(file);
+}
+
+void cache_evict_failed(struct engine *engine, uint64_t ino)
+{
+	engine_each_file(engine, end_evict, &ino);
 }
 
 bool cache_is_plain(struct ramfile *file)

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct engine;
 struct ramfile;
 
 enum cache_kind { CACHE_NO, CACHE_FRESH, CACHE_KEEP };
@@ -21,6 +22,7 @@ struct cached {
 	uint64_t marks[CACHE_MARKS]; /* counts how often a block of the slot came to the kernel's cache */
 	unsigned int opens;          /* whose content the kernel may cache: the file is mapped plain */
 	bool evict_wanted;           /* the evictor shall take all of it out of the kernel's cache */
+	unsigned int evict_waits;    /* who waits for that */
 	bool stale;                  /* the kernel may hold pages from before the file was attached */
 	bool unknown; /* loaded under a mount that was taken over, and not measured since: the kernel may hold any page,
 		       * and BLOCK_CACHED does not say which */
@@ -53,6 +55,8 @@ size_t cache_pick(struct ramfile *file, uint64_t offset, uint64_t len, uint64_t 
 /* True if somebody waits for all cached blocks to go; cache_evicted() says that the evictor did what it can. */
 bool cache_evict_wanted(struct ramfile *file);
 void cache_evicted(struct ramfile *file);
+/* The evictor cannot get at the file of that number; 0: at none, it ends. Nobody waits on for it. */
+void cache_evict_failed(struct engine *engine, uint64_t ino);
 /* True while somebody has an open whose content the kernel caches. */
 bool cache_is_plain(struct ramfile *file);
 /* The same for who comes right behind a close of which the kernel has not told yet: waits for that, some milliseconds.

@@ -146,11 +146,11 @@ static void drop_referenced(struct demotion *demotion)
 		return;
 	look_referenced(batch, referenced);
 	lock_get(&file->lock);
-	idle_long = heat_idle_generation(&file->heat, long_ns, clock_ns());
+	idle_long = heat_idle_generation(&file->heat, &file->blocks, long_ns, clock_ns());
 	for (size_t i = 0; i < batch->count; i++) {
 		struct batch_block *one = &batch->block[i];
 
-		if (is_left(one) || !referenced[i] || file->blocks.generation[one->block] >= idle_long)
+		if (is_left(one) || !referenced[i] || blocks_generation(&file->blocks, one->block) >= idle_long)
 			continue;
 		one->verdict = BATCH_LEFT;
 		demotion->member[i].rests = true;
@@ -364,13 +364,12 @@ static void settle(struct demotion *demotion, size_t i, struct demote_result *re
 			blocks_clear(&file->blocks, one->block, BLOCK_WAITERS);
 	} else if (is_left(one)) {
 		if (!demotion->member[i].rests)
-			heat_used(&file->blocks, one->block);
+			file_used(file, one->block);
 		if (demotion->member[i].torn)
 			partial_leave(file, one->block);
 		batch_settle(batch, one, BLOCK_RESIDENT);
 		ret->aborted++;
 	} else {
-		heat_demoted(&file->blocks, one->block);
 		batch_settle(batch, one, one->verdict == BATCH_ZERO ? BLOCK_HOLE : BLOCK_COLD);
 		ret->demoted++;
 		ret->clean += one->verdict == BATCH_SAME;

@@ -131,6 +131,10 @@ void engine_each_watched(struct engine *engine, engine_file_fn *fn, void *arg)
 
 int engine_add_file(struct engine *engine, struct ramfile *file)
 {
+	int err = due_add(file);
+
+	if (err)
+		return err;
 	lock_get(&file->lock);
 	engine_set_demand(engine, file);
 	lock_put(&file->lock);
@@ -201,6 +205,7 @@ void engine_remove_file(struct engine *engine, struct ramfile *file)
 {
 	lock_get(&engine->lock);
 	file->leaving = true;
+	due_remove(file);
 	while (file->visits)
 		lock_wait(&engine->lock, &engine->unvisited);
 	if (file->listed)

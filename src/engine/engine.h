@@ -17,6 +17,7 @@
 #include "base/lock.h"
 #include "cold/mac.h"
 #include "cold/store.h"
+#include "engine/due.h"
 #include "engine/flow.h"
 #include "engine/forget.h"
 #include "engine/parked.h"
@@ -80,6 +81,7 @@ struct engine {
 	struct file_list files;   /* under lock */
 	pthread_cond_t unvisited; /* a file's visits became 0 */
 
+	struct dues dues;
 	struct room room;
 	struct tenants tenants;
 	struct forgetting forgetting;
@@ -115,7 +117,7 @@ void engine_set_demand(struct engine *engine, struct ramfile *file);
 /* Pins blocks from first on, up to byte end. -ENOMEM, and nothing is pinned: with those that are it would be more than
  * half of the budget, or than the max of a tenant of the file has room for. */
 int engine_pin(struct engine *engine, struct ramfile *file, uint64_t first, uint64_t end);
-/* The file takes part in scans, demotions and sums from here on. Returns 0. */
+/* The file takes part in scans, demotions and sums from here on. -ENOMEM. */
 int engine_add_file(struct engine *engine, struct ramfile *file);
 /* It does not any more; waits for visits that are under way. */
 void engine_remove_file(struct engine *engine, struct ramfile *file);

@@ -13,9 +13,6 @@
 #include "engine/partial.h"
 #include "engine/room.h"
 
-/* A round of a file that sleeps, because nothing of it is in DRAM. */
-#define SLEEP_ROUND_NS (15 * NS_PER_S)
-
 /* --- sizes ----------------------------------------------------------------------------------------------- */
 
 uint64_t file_block_length(const struct ramfile *file, uint64_t block)
@@ -131,16 +128,20 @@ bool file_reserve(struct ramfile *file, uint64_t blocks, enum budget_need need)
 		tenant_discharge(file, bytes);
 		return false;
 	}
-	atomic_fetch_add(&file->dram_blocks, blocks);
+	if (atomic_fetch_add(&file->dram_blocks, blocks) == 0)
+		due_look(file);
 	room_used(file->engine);
-	if (room_missing_of(file) && !atomic_exchange(&file->limit.near, true))
+	if (room_missing_of(file) && !atomic_exchange(&file->limit.near, true)) {
+		due_pull(file);
 		engine_kick(file->engine);
+	}
 	return true;
 }
 
 void file_force(struct ramfile *file, uint64_t blocks)
 {
-	atomic_fetch_add(&file->dram_blocks, blocks);
+	if (blocks && atomic_fetch_add(&file->dram_blocks, blocks) == 0)
+		due_look(file);
 	room_force(file, blocks * file->block_bytes);
 }
 
@@ -148,7 +149,8 @@ void file_release(struct ramfile *file, uint64_t blocks)
 {
 	if (!blocks)
 		return;
-	atomic_fetch_sub(&file->dram_blocks, blocks);
+	if (atomic_fetch_sub(&file->dram_blocks, blocks) == blocks)
+		due_look(file);
 	room_release(file, blocks * file->block_bytes);
 }
 
@@ -216,11 +218,42 @@ bool file_has_pages(const struct ramfile *file, uint64_t block)
 
 void file_visit(struct ramfile *file, uint64_t now_ns)
 {
-	uint64_t last_ns = file->visited_ns ? file->visited_ns : file->loaded_ns;
+	uint64_t rounds = due_slept(file, now_ns);
 
-	if (now_ns >= last_ns + 2 * SLEEP_ROUND_NS)
-		heat_slept(&file->blocks, (now_ns - last_ns) / SLEEP_ROUND_NS - 1);
-	file->visited_ns = now_ns;
+	if (rounds)
+		heat_slept(&file->heat, &file->blocks, rounds);
+}
+
+static bool is_mapped(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->mappers.lock);
+
+	return file->mappers.count > 0;
+}
+
+void file_used(struct ramfile *file, uint64_t block)
+{
+	if (is_mapped(file))
+		heat_used(&file->blocks, block);
+	else
+		heat_begin(&file->blocks, block);
+}
+
+void file_promoted(struct ramfile *file, uint64_t block)
+{
+	heat_promoted(&file->heat, &file->blocks, block);
+	if (!is_mapped(file))
+		heat_begin(&file->blocks, block);
+}
+
+void file_set_age(struct ramfile *file, uint64_t block, uint8_t generation)
+{
+	bool mapped = is_mapped(file);
+
+	if (!mapped)
+		heat_begin(&file->blocks, block);
+	if (mapped || generation)
+		heat_set_age(&file->blocks, block, generation);
 }
 
 bool file_may_be_dirty(const struct ramfile *file, uint64_t block)
@@ -259,6 +292,11 @@ void file_check(struct ramfile *file)
 
 	LOCK_SCOPE(&file->lock);
 	blocks_check(&file->blocks);
+	for (int mapped = 0; mapped < 2; mapped++)
+		heat_check(&file->heat, &file->blocks,
+			   &(struct heat_filter){ .now_ns = clock_ns(),
+						  .min_idle_ns = engine_min_idle(file->engine),
+						  .mapped = mapped });
 	if (file->arena.fd >= 0 && file->loaded && !atomic_load(&file->lost))
 		check_arena(file);
 	if (atomic_load(&file->dram_blocks) < in_state[BLOCK_RESIDENT] + in_state[BLOCK_STORING])

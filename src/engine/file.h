@@ -19,6 +19,7 @@
 #include "base/lock.h"
 #include "engine/away.h"
 #include "engine/cache.h"
+#include "engine/due.h"
 #include "engine/flow.h"
 #include "engine/hist.h"
 #include "engine/huge.h"
@@ -85,10 +86,10 @@ struct ramfile {
 	struct heat heat;       /* under lock */
 	uint64_t punches[PUNCH_SLOTS]; /* under lock: counts how often a block of the slot lost pages of the arena */
 	struct file_batches batches;   /* under lock */
-	uint64_t visited_ns;           /* under lock: when it was last seen awake */
 	uint64_t demand_bytes;         /* under lock: see engine_set_demand() */
 	struct file_changes changes;   /* under lock */
 	struct rounds rounds;
+	struct due due;
 	struct huge huge;
 	struct cached cache;
 	struct away away; /* under lock */
@@ -170,9 +171,14 @@ void file_begin_resize(struct ramfile *file);
 void file_end_resize(struct ramfile *file);
 /* The same, if nobody else is at it: true. */
 bool file_try_resize(struct ramfile *file);
-/* Under lock: the file has something in DRAM, or is about to. If it slept, that is if the demoter had no reason to look
- * at it, its cold blocks grow older by the rounds that were left out. */
+/* Under lock: the ages of its blocks are about to be asked, or to begin anew. If it slept (due.h) they grow older by
+ * the rounds that were left out. */
 void file_visit(struct ramfile *file, uint64_t now_ns);
+/* Under lock, after file_visit(): the daemon brought the block into DRAM, which was a hole, or cold. It counts as used
+ * (mem/heat.h); but where nobody maps the file its age begins now, and not with the sleep of the file. */
+void file_used(struct ramfile *file, uint64_t block);
+void file_promoted(struct ramfile *file, uint64_t block);
+void file_set_age(struct ramfile *file, uint64_t block, uint8_t generation);
 /* Before the file is used. */
 void file_on_dirty(struct ramfile *file, file_dirty_fn *fn, void *arg);
 /* Adds the bytes of an O_DIRECT request that a door served. */

@@ -92,8 +92,7 @@ static void begin_load(struct load *load, uint64_t first, uint64_t count, enum b
 	uint64_t most = load_run_blocks(file), taken = 0;
 
 	LOCK_SCOPE(&file->lock);
-	if (!atomic_load(&file->dram_blocks))
-		file_visit(file, clock_ns());
+	file_visit(file, clock_ns());
 	while (taken < count && taken < most && first + taken < file->blocks.count &&
 	       blocks_state(&file->blocks, first + taken) == BLOCK_COLD &&
 	       !blocks_has(&file->blocks, first + taken, BLOCK_DAMAGED) && !blocks_away(&file->blocks, first + taken) &&
@@ -112,7 +111,7 @@ bool load_settle(struct ramfile *file, uint64_t block, const struct codec_info *
 {
 	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info->ident);
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
-	heat_promoted(&file->heat, &file->blocks, block);
+	file_promoted(file, block);
 	if (partly)
 		partial_leave(file, block);
 	return file_settle(file, block, BLOCK_RESIDENT);

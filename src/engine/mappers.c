@@ -167,7 +167,7 @@ static bool all_zapped(struct ramfile *file, uint64_t round)
 
 void mappers_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 {
-	bool proof = false;
+	bool all = false, proof = false;
 
 	if (mapper) {
 		lock_get(&file->mappers.lock);
@@ -179,13 +179,14 @@ void mappers_zapped(struct ramfile *file, struct mapper *mapper, uint64_t round)
 	if (file->rounds.zap_sent && round == file->heat.round + 1 && !file->rounds.zap_done &&
 	    all_zapped(file, round)) {
 		heat_zapped(&file->heat, clock_ns());
-		file->rounds.zap_done = true;
+		file->rounds.zap_done = all = true;
 		file->rounds.proven_bytes = file->rounds.zap_bytes;
 		proof = file->rounds.proof_wanted;
 		file->rounds.proof_wanted = false;
 	}
 	lock_put(&file->lock);
-	engine_kick(file->engine);
+	if (all)
+		due_pull(file); /* the look is due a pace after it */
 	if (proof)
 		room_look_at_limits(file->engine);
 }

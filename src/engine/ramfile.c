@@ -43,7 +43,7 @@ static int load_key(void *arg, struct store_key key, const void *value, uint32_t
 	if (codec_peek(value, length_bytes, &info) == 0 && length_bytes == info.header_bytes + info.payload_bytes) {
 		ident = info.ident;
 		length_bytes = table_length(&info, length_bytes);
-		blocks->generation[key.block] = info.hotness.generation;
+		heat_set_age(blocks, key.block, info.hotness.generation);
 		blocks_set_tier(blocks, key.block, info.hotness.tier & HEAT_TIER_MAX);
 	} else {
 		blocks_set(blocks, key.block, BLOCK_DAMAGED);
@@ -74,7 +74,7 @@ static int load_arena(struct ramfile *file, struct work *work)
 
 			if (blocks_state(&file->blocks, block) != BLOCK_RESIDENT) {
 				blocks_place(&file->blocks, block, BLOCK_RESIDENT);
-				file->blocks.generation[block] = 0;
+				heat_used(&file->blocks, block);
 				file_force(file, 1);
 			}
 			if (blocks_away(&file->blocks, block)) {

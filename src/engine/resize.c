@@ -151,10 +151,12 @@ static int grow_table(struct ramfile *file, uint64_t size_bytes, uint64_t fresh,
 		return err;
 	file->size_bytes = size_bytes;
 	engine_set_demand(file->engine, file);
+	file_visit(file, clock_ns());
 	for (uint64_t i = 0; i < fresh; i++) {
 		if (!left[i])
 			continue;
 		blocks_place(&file->blocks, old_blocks + i, BLOCK_RESIDENT);
+		file_used(file, old_blocks + i);
 		file_force(file, 1);
 	}
 	return 0;

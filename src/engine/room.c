@@ -55,8 +55,10 @@ void room_set_limit(struct ramfile *file, uint64_t bytes)
 			 (unsigned long long)file->ino, (unsigned long long)bytes);
 	if (bytes > before)
 		room_announce(file->engine);
-	if (room_missing_of(file))
+	if (room_missing_of(file)) {
+		due_pull(file);
 		engine_kick(file->engine);
+	}
 }
 
 void room_set_growth(struct ramfile *file, uint64_t bytes)
@@ -117,6 +119,10 @@ uint64_t room_missing_of(struct ramfile *file)
 
 void room_used(struct engine *engine)
 {
+	bool near = budget_free(&engine->budget) < engine_near_bytes(engine) && !atomic_load(&engine->room.near);
+
+	if (near && !atomic_exchange(&engine->room.near, true))
+		due_tell_scanner(engine);
 	if (reserve_used(engine) && !atomic_exchange(&engine->room.pressed, true))
 		engine_kick(engine);
 }
@@ -191,11 +197,12 @@ void room_look_again(struct engine *engine)
 	lock_get(&engine->room.lock);
 	wake_waiters(engine);
 	lock_put(&engine->room.lock);
-	engine_kick(engine);
+	room_near(engine); /* a max may be less than what is used by now */
 }
 
 void room_near(struct engine *engine)
 {
+	due_pull_near(engine);
 	engine_kick(engine);
 	room_end_squeeze(engine); /* it may be the kernel's cache that it has to give up */
 }
@@ -378,30 +385,40 @@ void room_end_squeeze(struct engine *engine)
 	pthread_cond_broadcast(&engine->room.squeeze);
 }
 
+/* In which order they are asked for. */
+enum plain_kind { PLAIN_WANTED, PLAIN_NEAR, PLAIN_REST, PLAIN_KINDS };
+
 struct plain_list {
 	uint64_t *ino;
 	size_t count, max;
-	bool near;
+	unsigned int kind;
 };
+
+/* Under lock. Somebody who waits for the evictor waits for its answer, also if the kernel has nothing any more. */
+static unsigned int plain_kind(struct ramfile *file)
+{
+	if (file->cache.evict_wanted)
+		return PLAIN_WANTED;
+	if (!file->cache.opens && !file->blocks.cached && !file->cache.unknown)
+		return PLAIN_KINDS;
+	return tenant_missing(file) ? PLAIN_NEAR : PLAIN_REST;
+}
 
 static void list_plain(void *arg, struct ramfile *file)
 {
 	struct plain_list *list = arg;
 
 	LOCK_SCOPE(&file->lock);
-	if ((tenant_missing(file) > 0) != list->near)
-		return;
-	if ((file->cache.opens || file->blocks.cached || file->cache.unknown) && list->count < list->max)
+	if (plain_kind(file) == list->kind && list->count < list->max)
 		list->ino[list->count++] = file->ino;
 }
 
 size_t room_plain_files(struct engine *engine, uint64_t *ret_ino, size_t max)
 {
-	struct plain_list list = { .ino = ret_ino, .max = max, .near = true };
+	struct plain_list list = { .ino = ret_ino, .max = max };
 
-	engine_each_file(engine, list_plain, &list);
-	list.near = false;
-	engine_each_file(engine, list_plain, &list);
+	for (; list.kind < PLAIN_KINDS; list.kind++)
+		engine_each_file(engine, list_plain, &list);
 	return list.count;
 }
 

@@ -55,6 +55,7 @@ struct room {
 	_Atomic pid_t evictor_tid;
 	_Atomic uint64_t limited; /* files with a limit of their own */
 	_Atomic bool pressed;     /* the demoter was told that the reserve is used */
+	_Atomic bool near;        /* the scanner was told that the budget is */
 	_Atomic uint64_t waited_faults;
 };
 
@@ -95,9 +96,10 @@ uint64_t room_parked(struct engine *engine);
 uint64_t room_waiting_writes(struct engine *engine);
 /* Some was made: parked faults may go on. */
 void room_announce(struct engine *engine);
-/* A tenant has come near to its max: the demoter is told, and who empties the kernel's cache. */
+/* A tenant has come near to its max: its files are scanned soon, and the demoter is told, and who empties the kernel's
+ * cache. */
 void room_near(struct engine *engine);
-/* Limits have changed: whoever waits looks again, and so does the demoter. */
+/* Limits have changed, or who is charged for what: whoever waits looks again, and as room_near(). */
 void room_look_again(struct engine *engine);
 /* Waits until that many bytes are free for the file, or the deadline. Returns at once if no demoter runs. */
 void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns);
@@ -150,6 +152,7 @@ uint64_t room_wait_squeeze(struct engine *engine, uint64_t deadline_ns);
 void room_set_evictor(struct engine *engine, bool on);
 /* Ends room_wait_squeeze() early. */
 void room_end_squeeze(struct engine *engine);
-/* Inode numbers of the files that the kernel caches pages of, or may; those first whose tenant has come near to its
- * max. Returns how many, at most max. */
+/* Inode numbers of the files that the kernel caches pages of, or may; those first for which somebody waits, then those
+ * whose tenant has come near to its max. Returns how many, at most max. A file that changes meanwhile may be there
+ * twice. */
 size_t room_plain_files(struct engine *engine, uint64_t *ret_ino, size_t max);

@@ -23,8 +23,6 @@ struct rounds {
 	enum { SCAN_REST, SCAN_ZAP, SCAN_WAIT, SCAN_LOOK } step; /* the scanner's thread only, as all that follows */
 	uint64_t block;                                          /* where the next step begins */
 	struct heat_seen seen;
-	uint64_t next_ns; /* when the next step is due */
-
 	uint64_t
 		rest_until_ns; /* under the lock of policy/reclaim, as all that follows: not for its own limit before */
 	uint64_t out_until_ns; /* what was chosen of it could not be demoted: nothing is chosen before */

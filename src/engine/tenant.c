@@ -98,6 +98,7 @@ void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up
 	tenant->depth = 0;
 	tenant->below_bytes = 0;
 	tenant->used_bytes = 0;
+	tenant->near = false;
 	tenant->pays_until_ns = 0;
 	TAILQ_INSERT_TAIL(&engine->tenants.list, tenant, link);
 }
@@ -184,6 +185,15 @@ static bool allows(struct engine *engine, const struct tenant *tenant, uint64_t 
 			return false;
 	}
 	return true;
+}
+
+/* Only who tells says that it was told; what is not near any more is told when it is again. */
+static bool still_near(struct tenant *tenant)
+{
+	bool is = missing_of(tenant) > 0;
+
+	tenant->near &= is;
+	return is;
 }
 
 static bool tell_near(struct tenant *tenant)
@@ -302,8 +312,7 @@ bool tenant_next_near(struct engine *engine, uint64_t now_ns, uint64_t *ino, uin
 
 	LOCK_SCOPE(&engine->tenants.lock);
 	TAILQ_FOREACH(tenant, &engine->tenants.list, link) {
-		tenant->near = missing_of(tenant) > 0;
-		if (!tenant->near || tenant->ino <= *ino || (next && tenant->ino > next->ino))
+		if (!still_near(tenant) || tenant->ino <= *ino || (next && tenant->ino > next->ino))
 			continue;
 		if (tenant->rest_until_ns <= now_ns)
 			next = tenant;
@@ -363,8 +372,8 @@ uint64_t tenant_missing(struct ramfile *file)
 	uint64_t most = 0;
 
 	LOCK_SCOPE(&file->engine->tenants.lock);
-	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
-		if (missing_of(tenant) > most)
+	for (struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
+		if (still_near(tenant) && missing_of(tenant) > most)
 			most = missing_of(tenant);
 	return most;
 }

@@ -85,7 +85,7 @@ static bool bring_cold(struct ramfile *file, struct work *work, uint64_t block, 
 	blocks_set_stored(&file->blocks, block, file->blocks.stored_bytes[block], info.ident);
 	if (err) /* who maps the file may have changed what came already */
 		partial_leave(file, block);
-	heat_promoted(&file->heat, &file->blocks, block);
+	file_promoted(file, block);
 	lock_put(&file->lock);
 	atomic_fetch_add(&file->counts.promotions, 1);
 	return true;
@@ -109,9 +109,16 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 		there = !stored_forget(file, piece->block); /* pages that stay absent shall be zeros */
 	else
 		there = bring_cold(file, work, piece->block, length);
-	if (!there)
+	if (!there) {
 		file_release(file, 1);
-	return there;
+		return false;
+	}
+	if (was == BLOCK_HOLE) {
+		lock_get(&file->lock);
+		file_used(file, piece->block);
+		lock_put(&file->lock);
+	}
+	return true;
 }
 
 static int write_piece(struct ramfile *file, struct work *work, struct piece *piece, const uint8_t *data, bool direct)
@@ -138,6 +145,8 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 		return err;
 	}
 	was = file_begin_update(file, piece->block);
+	if (was != BLOCK_RESIDENT)
+		file_visit(file, clock_ns());
 	lock_put(&file->lock);
 
 	if (was != BLOCK_RESIDENT && !direct && !away && bring_in(file, work, piece, was))

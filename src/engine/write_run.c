@@ -26,6 +26,7 @@ static void take(struct batch *batch, uint64_t first, uint64_t most)
 	struct ramfile *file = batch->file;
 
 	LOCK_SCOPE(&file->lock);
+	file_visit(file, clock_ns());
 	for (uint64_t block = first; block < first + most && batch->count < RUN_BLOCKS; block++) {
 		if ((block + 1) * file->block_bytes > file->size_bytes || blocks_passing(&file->blocks, block) ||
 		    blocks_has(&file->blocks, block, BLOCK_OWNED) ||

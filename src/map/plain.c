@@ -219,8 +219,10 @@ static void drop_wanted(struct plain *plain, const uint64_t *ino, size_t files)
 		struct subject subject;
 		uint64_t most;
 
-		if (!subject_open(plain, ino[i], &subject))
+		if (!subject_open(plain, ino[i], &subject)) {
+			cache_evict_failed(plain->config.engine, ino[i]);
 			continue;
+		}
 		if (cache_evict_wanted(subject.file)) {
 			/* Blocks that stay are picked again and again: twice the file is enough for one pass over all.
 			 */
@@ -349,6 +351,7 @@ void plain_stop(struct plain *plain)
 	room_end_squeeze(plain->config.engine);
 	if (plain->thread_runs)
 		pthread_join(plain->thread, NULL);
+	cache_evict_failed(plain->config.engine, 0);
 	free(plain->cached);
 	free(plain->coarse);
 	free(plain);

@@ -49,7 +49,7 @@ static void array_cut(void **array, size_t bytes, size_t from_bytes)
 		*array = NULL;
 }
 
-#define ARRAYS 6
+#define ARRAYS 6 /* that grow with the table */
 
 static uint64_t chunks_of(uint64_t blocks)
 {
@@ -91,7 +91,7 @@ static int grow(struct blocks *blocks, uint64_t capacity)
 		size_t old_bytes, bytes;
 	} part[ARRAYS] = {
 		{ (void **)&blocks->word, old * sizeof(*blocks->word), capacity * sizeof(*blocks->word) },
-		{ (void **)&blocks->generation, old, capacity },
+		{ (void **)&blocks->born, old * sizeof(*blocks->born), capacity * sizeof(*blocks->born) },
 		{ (void **)&blocks->guess, old, capacity },
 		{ (void **)&blocks->ident, old * sizeof(*blocks->ident), capacity * sizeof(*blocks->ident) },
 		{ (void **)&blocks->stored_bytes, old * sizeof(*blocks->stored_bytes),
@@ -117,7 +117,10 @@ int blocks_init(struct blocks *blocks, uint64_t count)
 	int err;
 
 	memset(blocks, 0, sizeof(*blocks));
-	err = blocks_resize(blocks, count);
+	blocks->rounds = BLOCKS_FIRST_ROUND;
+	err = array_resize((void **)&blocks->ages, 0, sizeof(*blocks->ages));
+	if (!err)
+		err = blocks_resize(blocks, count);
 	if (err)
 		blocks_fini(blocks);
 	return err;
@@ -127,8 +130,8 @@ void blocks_fini(struct blocks *blocks)
 {
 	if (blocks->word)
 		munmap(blocks->word, blocks->capacity * sizeof(*blocks->word));
-	if (blocks->generation)
-		munmap(blocks->generation, blocks->capacity * sizeof(*blocks->generation));
+	if (blocks->born)
+		munmap(blocks->born, blocks->capacity * sizeof(*blocks->born));
 	if (blocks->guess)
 		munmap(blocks->guess, blocks->capacity * sizeof(*blocks->guess));
 	if (blocks->ident)
@@ -137,6 +140,8 @@ void blocks_fini(struct blocks *blocks)
 		munmap(blocks->stored_bytes, blocks->capacity * sizeof(*blocks->stored_bytes));
 	if (blocks->chunk)
 		munmap(blocks->chunk, chunks_bytes(blocks->capacity));
+	if (blocks->ages)
+		munmap(blocks->ages, sizeof(*blocks->ages));
 	free(blocks->group);
 	memset(blocks, 0, sizeof(*blocks));
 }
@@ -188,26 +193,132 @@ bool blocks_next_part(const struct blocks *blocks, uint64_t block, enum blocks_k
 	return true;
 }
 
-uint32_t blocks_rounds_owed(const struct blocks *blocks, uint64_t block)
-{
-	const struct blocks_chunk *chunk = &blocks->chunk[block / BLOCKS_CHUNK];
+/* --- ages --------------------------------------------------------------------------------------------------- */
 
-	return chunk->count[BLOCKS_IN_DRAM] || !chunk->count[BLOCKS_USED] ? 0 : blocks->rounds - chunk->left_round;
+/* Where something of which the age began at that round is counted. */
+static unsigned int slot_of(const struct blocks *blocks, uint32_t born)
+{
+	return blocks->rounds - born < BLOCK_GENERATION_MAX ? born % BLOCKS_AGES : BLOCKS_OLD;
 }
 
-void blocks_pay_rounds(struct blocks *blocks, uint64_t block)
+static void count_in(const struct blocks *blocks, struct blocks_ages *ages, uint64_t block, uint32_t by)
 {
-	uint64_t first = block - block % BLOCKS_CHUNK, end = first + BLOCKS_CHUNK;
-	uint32_t owed = blocks_rounds_owed(blocks, block);
+	uint32_t born = blocks->born[block];
+	uint8_t guess = blocks->guess[block], tier = blocks_tier(blocks, block);
 
-	blocks->chunk[block / BLOCKS_CHUNK].left_round = blocks->rounds;
-	for (uint64_t at = first; owed && at < end && at < blocks->count; at++) {
-		uint64_t generation = (uint64_t)blocks->generation[at] + owed;
-
-		if (blocks_state(blocks, at) == BLOCK_COLD)
-			blocks->generation[at] = generation < BLOCK_GENERATION_MAX ? (uint8_t)generation
-										   : BLOCK_GENERATION_MAX;
+	if (!guess && !born) {
+		ages->young[tier] += by;
+	} else if (!guess) {
+		ages->idle[slot_of(blocks, born)][tier] += by;
+	} else if (!born) {
+		ages->young_guess[guess][tier] += by;
+	} else {
+		ages->idle_guess[slot_of(blocks, born - guess)][tier] += by;
+		ages->idle_proof[slot_of(blocks, born)] += by;
 	}
+}
+
+/* The block is one of BLOCKS_FREE from here on (by: 1), or it is not (-1). */
+static void count_age(struct blocks *blocks, uint64_t block, int by)
+{
+	struct blocks_chunk *chunk = &blocks->chunk[block / BLOCKS_CHUNK];
+	uint32_t oldest = blocks_older_round(blocks, block);
+	bool all_young = !chunk->count[BLOCKS_IDLE] && !blocks->guesses;
+
+	if (by > 0 && (!chunk->count[BLOCKS_FREE] || all_young || (int32_t)(oldest - chunk->oldest) < 0))
+		chunk->oldest = oldest;
+	count_kind(blocks, block, BLOCKS_FREE, by);
+	if (blocks->born[block])
+		count_kind(blocks, block, BLOCKS_IDLE, by);
+	if (blocks->guess[block])
+		blocks->guesses += (uint64_t)by;
+	count_in(blocks, blocks->ages, block, (uint32_t)by);
+}
+
+void blocks_set_word(struct blocks *blocks, uint64_t block, unsigned int word)
+{
+	const unsigned int counted = BLOCK_STATE_MASK | BLOCK_KEPT | BLOCK_TIER_MASK;
+	bool changes = (blocks->word[block] ^ word) & counted;
+
+	if (changes && blocks_free(blocks, block))
+		count_age(blocks, block, -1);
+	blocks->word[block] = (uint16_t)word;
+	if (changes && blocks_free(blocks, block))
+		count_age(blocks, block, 1);
+}
+
+void blocks_set_age(struct blocks *blocks, uint64_t block, uint32_t born, uint8_t guess)
+{
+	bool counted = blocks_free(blocks, block);
+
+	/* Entries that say nothing are not touched. */
+	if (blocks->born[block] == born && blocks->guess[block] == guess)
+		return;
+	if (counted)
+		count_age(blocks, block, -1);
+	if (blocks->born[block] != born)
+		blocks->born[block] = born;
+	if (blocks->guess[block] != guess)
+		blocks->guess[block] = guess;
+	if (counted)
+		count_age(blocks, block, 1);
+}
+
+/* What was in the slot is old now. */
+static void merge_slot(struct blocks_ages *ages, unsigned int slot)
+{
+	for (unsigned int tier = 0; tier < BLOCK_TIERS; tier++) {
+		if (ages->idle[slot][tier]) {
+			ages->idle[BLOCKS_OLD][tier] += ages->idle[slot][tier];
+			ages->idle[slot][tier] = 0;
+		}
+		if (ages->idle_guess[slot][tier]) {
+			ages->idle_guess[BLOCKS_OLD][tier] += ages->idle_guess[slot][tier];
+			ages->idle_guess[slot][tier] = 0;
+		}
+	}
+	if (ages->idle_proof[slot]) {
+		ages->idle_proof[BLOCKS_OLD] += ages->idle_proof[slot];
+		ages->idle_proof[slot] = 0;
+	}
+}
+
+/* The round that is called by a number less by so much. What is of a generation stays of it. */
+static uint32_t renumber(const struct blocks *blocks, uint32_t round, uint32_t by, uint32_t oldest)
+{
+	return (blocks->rounds - round < oldest ? round : blocks->rounds - oldest) - by;
+}
+
+/* Slots stay what they are. */
+static void start_anew(struct blocks *blocks)
+{
+	uint32_t by = (blocks->rounds - BLOCKS_FIRST_ROUND - BLOCKS_AGES) / BLOCKS_AGES * BLOCKS_AGES;
+	uint64_t first, part;
+
+	for (uint64_t at = 0; blocks_next_part(blocks, at, BLOCKS_USED, BLOCKS_CHUNK, &first, &part);
+	     at = first + part) {
+		struct blocks_chunk *chunk = &blocks->chunk[first / BLOCKS_CHUNK];
+
+		chunk->oldest = renumber(blocks, chunk->oldest, by, 2 * BLOCK_GENERATION_MAX);
+		for (uint64_t block = first; block < first + part; block++)
+			if (blocks->born[block])
+				blocks->born[block] = renumber(blocks, blocks->born[block], by, BLOCK_GENERATION_MAX);
+	}
+	blocks->rounds -= by;
+}
+
+void blocks_add_rounds(struct blocks *blocks, uint32_t rounds)
+{
+	for (uint32_t i = 0; i < rounds && i < BLOCKS_AGES; i++)
+		merge_slot(blocks->ages, (blocks->rounds + i + 1 - BLOCK_GENERATION_MAX) % BLOCKS_AGES);
+	blocks->rounds += rounds;
+	if (blocks->rounds >= BLOCKS_LAST_ROUND)
+		start_anew(blocks);
+}
+
+void blocks_set_oldest(struct blocks *blocks, uint64_t block, uint32_t round)
+{
+	blocks->chunk[block / BLOCKS_CHUNK].oldest = round;
 }
 
 /* --- the table -------------------------------------------------------------------------------------------- */
@@ -225,8 +336,7 @@ static void forget(struct blocks *blocks, uint64_t count)
 			blocks_set_cached(blocks, block, false);
 			blocks_set_huge(blocks, block, false);
 			blocks->word[block] = 0;
-			blocks->generation[block] = 0;
-			blocks->guess[block] = 0;
+			blocks_set_age(blocks, block, 0, 0);
 		}
 		if (first % BLOCKS_CHUNK == 0)
 			count_kind(blocks, first, BLOCKS_USED, -1);
@@ -261,17 +371,16 @@ void blocks_place(struct blocks *blocks, uint64_t block, enum block_state state)
 	bool was = in_dram(blocks_state(blocks, block)), is = in_dram(state);
 
 	use_chunk(blocks, block);
-	if (is && !was) {
-		if (!blocks->chunk[block / BLOCKS_CHUNK].count[BLOCKS_IN_DRAM])
-			blocks_pay_rounds(blocks, block);
-		count_kind(blocks, block, BLOCKS_IN_DRAM, 1);
-	} else if (was && !is) {
-		count_kind(blocks, block, BLOCKS_IN_DRAM, -1);
-		blocks->chunk[block / BLOCKS_CHUNK].left_round = blocks->rounds;
-	}
+	if (is != was)
+		count_kind(blocks, block, BLOCKS_IN_DRAM, is ? 1 : -1);
 	blocks->in_state[blocks_state(blocks, block)]--;
 	blocks->in_state[state]++;
-	blocks->word[block] = (uint16_t)((blocks->word[block] & ~BLOCK_STATE_MASK) | state);
+	blocks_set_word(blocks, block, (blocks->word[block] & ~BLOCK_STATE_MASK) | state);
+	/* What is cold grows older from the day on, and of a hole nothing is known. */
+	if (state == BLOCK_COLD)
+		blocks_set_age(blocks, block, blocks_older_round(blocks, block), 0);
+	else if (state == BLOCK_HOLE)
+		blocks_set_age(blocks, block, 0, 0);
 }
 
 static void check_failed(uint64_t block, const char *what)
@@ -371,7 +480,8 @@ uint64_t blocks_memory_bytes(const struct blocks *blocks)
 	uint64_t touched = blocks->count - blocks->in_state[BLOCK_HOLE];
 
 	return groups_of(blocks->count) * sizeof(*blocks->group) +
-	       touched * (sizeof(*blocks->word) + sizeof(*blocks->generation) + sizeof(*blocks->guess) +
+	       (blocks->in_state[BLOCK_RESIDENT] ? sizeof(*blocks->ages) : 0) +
+	       touched * (sizeof(*blocks->word) + sizeof(*blocks->born) + sizeof(*blocks->guess) +
 			  sizeof(*blocks->ident) + sizeof(*blocks->stored_bytes));
 }
 
@@ -388,6 +498,8 @@ static void check_summary(const struct blocks *blocks)
 			has.count[BLOCKS_IN_DRAM] += in_dram(blocks_state(blocks, block));
 			has.count[BLOCKS_CACHED] += blocks_has(blocks, block, BLOCK_CACHED);
 			has.count[BLOCKS_HUGE] += blocks_has(blocks, block, BLOCK_HUGE);
+			has.count[BLOCKS_FREE] += blocks_free(blocks, block);
+			has.count[BLOCKS_IDLE] += blocks_free(blocks, block) && blocks->born[block];
 			if (blocks->word[block] && !used)
 				check_failed(block, "says something, and its chunk does not");
 		}
@@ -403,6 +515,32 @@ static void check_summary(const struct blocks *blocks)
 			check_failed(first, "the summary of its group is wrong");
 		sum = (struct blocks_group){ 0 };
 	}
+}
+
+/* The counts of ages, and what chunks say of their oldest, against the entries. */
+static void check_ages(const struct blocks *blocks)
+{
+	struct blocks_ages *ages = calloc(1, sizeof(*ages));
+	uint64_t guesses = 0;
+
+	if (!ages)
+		return; /* out of memory; nothing is known */
+	for (uint64_t block = 0; block < blocks->count; block++) {
+		uint32_t born = blocks->born[block];
+
+		if (blocks_state(blocks, block) == BLOCK_COLD && (!born || blocks->guess[block]))
+			check_failed(block, "cold without an age");
+		if (!blocks_free(blocks, block))
+			continue;
+		count_in(blocks, ages, block, 1);
+		guesses += blocks->guess[block] > 0;
+		if ((born || blocks->guess[block]) &&
+		    (int32_t)(blocks_older_round(blocks, block) - blocks->chunk[block / BLOCKS_CHUNK].oldest) < 0)
+			check_failed(block, "older than its chunk says");
+	}
+	if (guesses != blocks->guesses || memcmp(ages, blocks->ages, sizeof(*ages)) != 0)
+		check_failed(0, "the counts of ages are wrong");
+	free(ages);
 }
 
 void blocks_check(const struct blocks *blocks)
@@ -427,4 +565,5 @@ void blocks_check(const struct blocks *blocks)
 	    stored_bytes != blocks->stored_total_bytes)
 		check_failed(0, "a total is wrong");
 	check_summary(blocks);
+	check_ages(blocks);
 }

@@ -1,4 +1,4 @@
-/* mem/blocks.h - the table of one RAM file: state, flags, generation and stored copy of every block.
+/* mem/blocks.h - the table of one RAM file: state, flags, age and stored copy of every block.
  *
  * The table is anonymous memory in which a hole costs nothing (all-zero entries are never touched). It is a plain
  * array: every access happens under the lock of the file that owns it.
@@ -61,6 +61,11 @@
  * The summary. A file may have far more address space than content, so nobody walks the whole table: the summary
  * counts, for each chunk of blocks and for each group of chunks, those of every kind below, and blocks_next() and
  * blocks_next_part() skip what has none. A walk costs what it meets, and a step for each group.
+ *
+ * Ages. A block does not grow older by being visited: it has the round at which its age began, and rounds are counted
+ * for the whole table. Blocks that may be demoted, as far as the table knows, are counted by that round (struct
+ * blocks_ages) where state, flag, tier or age change, so that nobody walks a table to learn how many there are of an
+ * age. mem/heat.h says what ages mean.
  */
 #pragma once
 
@@ -95,11 +100,16 @@ enum block_state {
 #define BLOCK_HUGE (1U << 14)     /* the 2 MiB that begin here may be a huge page, or may have been one */
 #define BLOCK_POISONED (1U << 15) /* a process may be poisoned where it maps the block (engine/heal.h) */
 #define BLOCK_STATE_MASK 7U
+#define BLOCK_TIERS 4
+#define BLOCK_KEPT (BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED)
 
 /* A stored copy of this length says that the content is away: on another host, to come later. */
 #define BLOCK_AWAY_BYTES 32U
 
 #define BLOCK_GENERATION_MAX 255
+#define BLOCKS_FIRST_ROUND 1024
+/* Rounds are counted up to here and then from below again, so that the distance of two of them never wraps. */
+#define BLOCKS_LAST_ROUND (UINT32_C(1) << 30)
 
 #define BLOCKS_CHUNK UINT64_C(1024)                  /* blocks */
 #define BLOCKS_GROUP (UINT64_C(1024) * BLOCKS_CHUNK) /* blocks */
@@ -109,31 +119,51 @@ enum blocks_kind {
 	BLOCKS_IN_DRAM, /* blocks that are neither HOLE nor COLD */
 	BLOCKS_CACHED,  /* with BLOCK_CACHED */
 	BLOCKS_HUGE,    /* with BLOCK_HUGE */
+	BLOCKS_FREE,    /* blocks that may be demoted if they are idle: RESIDENT, and none of BLOCK_KEPT */
+	BLOCKS_IDLE,    /* those of them of which the age has begun */
 };
-#define BLOCKS_KINDS 4
+#define BLOCKS_KINDS 6
 
 struct blocks_chunk {
 	uint16_t count[BLOCKS_KINDS];
-	uint32_t left_round; /* of blocks.rounds, when the last of its blocks left DRAM; no meaning while it has some */
+	uint32_t oldest; /* none of its BLOCKS_FREE is taken for older than if its age had begun at this round */
 };
 
 struct blocks_group {
 	uint32_t count[BLOCKS_KINDS];
 };
 
+/* Round r is counted in slot r % BLOCKS_AGES. What is BLOCK_GENERATION_MAX rounds old or older is in the last one. */
+#define BLOCKS_AGES 256
+#define BLOCKS_OLD BLOCKS_AGES
+
+/* How many BLOCKS_FREE there are, by tier and the round at which their age began. Memory that is touched where it says
+ * something. */
+struct blocks_ages {
+	uint32_t young[BLOCK_TIERS]; /* of generation 0 */
+	uint32_t idle[BLOCKS_AGES + 1][BLOCK_TIERS];
+	/* Those with a guess: of generation 0, by the guess; the others by the round at which their age would have
+	 * begun by it, and, once more, at which it did. */
+	uint32_t young_guess[BLOCKS_AGES][BLOCK_TIERS];
+	uint32_t idle_guess[BLOCKS_AGES + 1][BLOCK_TIERS];
+	uint32_t idle_proof[BLOCKS_AGES + 1];
+};
+
 struct blocks {
 	uint16_t *word;             /* state and flags */
-	uint8_t *generation;        /* scans since it was last seen in use; saturates */
-	uint8_t *guess;             /* generation that a resident block is taken for once it is seen idle (heat.h) */
+	uint32_t *born;             /* round at which its age began; 0: it is of generation 0 until somebody says so */
+	uint8_t *guess;             /* rounds that a resident block is taken to be older once it is seen idle */
 	struct tierfs_ident *ident; /* of the stored copy's content */
 	uint32_t *stored_bytes;     /* length of the stored copy; 0: none */
 	struct blocks_chunk *chunk; /* the summary */
 	struct blocks_group *group;
-	uint32_t rounds;   /* scans of the file. Cold blocks of chunks without any in DRAM grow older by this alone */
+	struct blocks_ages *ages;
+	uint32_t rounds;   /* scans of the file, counted from BLOCKS_FIRST_ROUND on, so that no age begins at 0 */
 	uint64_t count;    /* blocks in the file */
 	uint64_t capacity; /* entries that the arrays hold */
 	uint64_t in_state[BLOCK_STATES]; /* how many blocks are in each state */
 	uint64_t pinned, cached, huge;   /* blocks with the flag */
+	uint64_t guesses;                /* BLOCKS_FREE with a guess */
 	uint64_t away;                   /* blocks whose content is away */
 	uint64_t stored_total_bytes;     /* sum of stored_bytes */
 };
@@ -164,14 +194,29 @@ static inline bool blocks_has(const struct blocks *blocks, uint64_t block, unsig
 	return blocks->word[block] & flag;
 }
 
+/* It may be demoted if it is idle. */
+static inline bool blocks_free(const struct blocks *blocks, uint64_t block)
+{
+	return (blocks->word[block] & (BLOCK_STATE_MASK | BLOCK_KEPT)) == BLOCK_RESIDENT;
+}
+
+/* State, flags and tier at once. */
+void blocks_set_word(struct blocks *blocks, uint64_t block, unsigned int word);
+
 static inline void blocks_set(struct blocks *blocks, uint64_t block, unsigned int flags)
 {
-	blocks->word[block] |= (uint16_t)flags;
+	if (flags & BLOCK_KEPT)
+		blocks_set_word(blocks, block, blocks->word[block] | flags);
+	else
+		blocks->word[block] |= (uint16_t)flags;
 }
 
 static inline void blocks_clear(struct blocks *blocks, uint64_t block, unsigned int flags)
 {
-	blocks->word[block] &= (uint16_t)~flags;
+	if (flags & BLOCK_KEPT)
+		blocks_set_word(blocks, block, blocks->word[block] & ~flags);
+	else
+		blocks->word[block] &= (uint16_t)~flags;
 }
 
 /* Only cold blocks are, and those that a thread owns and found cold. Who waits for one sets BLOCK_WAITERS, also at
@@ -188,8 +233,8 @@ static inline uint8_t blocks_tier(const struct blocks *blocks, uint64_t block)
 
 static inline void blocks_set_tier(struct blocks *blocks, uint64_t block, uint8_t tier)
 {
-	blocks->word[block] = (uint16_t)((blocks->word[block] & ~BLOCK_TIER_MASK) |
-					 ((unsigned int)tier << BLOCK_TIER_SHIFT));
+	blocks_set_word(blocks, block,
+			(blocks->word[block] & ~BLOCK_TIER_MASK) | ((unsigned int)tier << BLOCK_TIER_SHIFT));
 }
 
 /* Changes the state along the table above. */
@@ -207,10 +252,27 @@ uint64_t blocks_next(const struct blocks *blocks, uint64_t block, enum blocks_ki
 /* The same, and how many blocks from there on lie in neighbouring chunks like that, at most that many. False: none. */
 bool blocks_next_part(const struct blocks *blocks, uint64_t block, enum blocks_kind kind, uint64_t most,
 		      uint64_t *ret_first, uint64_t *ret_count);
-/* Rounds that went by over a cold block without being counted in its generation. */
-uint32_t blocks_rounds_owed(const struct blocks *blocks, uint64_t block);
-/* Counts them, for the whole chunk. */
-void blocks_pay_rounds(struct blocks *blocks, uint64_t block);
+/* Rounds since its age began; saturates. */
+static inline uint8_t blocks_generation(const struct blocks *blocks, uint64_t block)
+{
+	uint32_t born = blocks->born[block], age = blocks->rounds - born;
+
+	return !born ? 0 : age < BLOCK_GENERATION_MAX ? (uint8_t)age : BLOCK_GENERATION_MAX;
+}
+
+/* The round at which its age began, as far as it is known or guessed. */
+static inline uint32_t blocks_older_round(const struct blocks *blocks, uint64_t block)
+{
+	return (blocks->born[block] ? blocks->born[block] : blocks->rounds) - blocks->guess[block];
+}
+
+/* For heat.h: its age began at that round, or 0, and it is taken for so many rounds older. */
+void blocks_set_age(struct blocks *blocks, uint64_t block, uint32_t born, uint8_t guess);
+/* So many rounds have gone by. Once in BLOCKS_LAST_ROUND of them a walk over all that is used; what is older than
+ * generations reach is as old as they reach from then on. */
+void blocks_add_rounds(struct blocks *blocks, uint32_t rounds);
+/* None of the BLOCKS_FREE of the block's chunk is taken for older than if its age had begun then. */
+void blocks_set_oldest(struct blocks *blocks, uint64_t block, uint32_t round);
 
 /* Bytes of memory that the table can touch at the most. */
 uint64_t blocks_memory_bytes(const struct blocks *blocks);

@@ -1,5 +1,8 @@
 #include "mem/heat.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 /* A block that comes back before it is this many times as old as blocks are when they leave was demoted too early; each
  * tier counts as in its class. Until it is known how old they are: within this many rounds. */
 #define SOON_TIMES 2
@@ -16,7 +19,7 @@ uint64_t heat_mark(struct blocks *blocks, uint64_t first, uint64_t count, uint8_
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t block = first + i;
 
-		mark[i] = blocks_state(blocks, block) == BLOCK_RESIDENT && blocks->generation[block] == 0 &&
+		mark[i] = blocks_state(blocks, block) == BLOCK_RESIDENT && !blocks->born[block] &&
 			  !blocks_has(blocks, block, BLOCK_PINNED);
 		if (mark[i]) {
 			blocks_set(blocks, block, BLOCK_ZAPPED);
@@ -31,19 +34,15 @@ void heat_zapped(struct heat *heat, uint64_t now_ns)
 	heat->zap_done_ns[(heat->round + 1) % HEAT_RING] = now_ns;
 }
 
+/* The block was not seen in use: it is of generation 1 when the look has ended, or a round older by itself. */
 static void grow_older(struct blocks *blocks, uint64_t block)
 {
-	if (blocks->generation[block] < BLOCK_GENERATION_MAX)
-		blocks->generation[block]++;
-	if (blocks->guess[block] && blocks->guess[block] < BLOCK_GENERATION_MAX)
-		blocks->guess[block]++;
-}
-
-static void cool_down(struct blocks *blocks, uint64_t block)
-{
+	uint32_t rounds = blocks->born[block] ? blocks->rounds - blocks->born[block] + 1 : 1;
 	uint8_t tier = blocks_tier(blocks, block);
 
-	if (tier && blocks->generation[block] % TIER_ROUNDS == 0)
+	if (!blocks->born[block])
+		blocks_set_age(blocks, block, blocks->rounds, blocks->guess[block]);
+	if (tier && rounds % TIER_ROUNDS == 0)
 		blocks_set_tier(blocks, block, tier - 1);
 }
 
@@ -55,21 +54,17 @@ void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint
 
 		switch (blocks_state(blocks, block)) {
 		case BLOCK_HOLE:
-			break;
 		case BLOCK_COLD:
-			grow_older(blocks, block);
 			break;
 		case BLOCK_RESIDENT:
 			blocks_clear(blocks, block, BLOCK_ZAPPED);
 			if (used[i]) {
-				seen->returned += zapped || blocks->generation[block] > 0;
+				seen->returned += zapped || blocks->born[block];
 				heat_used(blocks, block);
 			} else {
 				seen->idle++;
-				if (zapped || blocks->generation[block] > 0) {
+				if (zapped || blocks->born[block])
 					grow_older(blocks, block);
-					cool_down(blocks, block);
-				}
 			}
 			break;
 		case BLOCK_LOADING:
@@ -85,78 +80,88 @@ void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint
 void heat_looked(struct heat *heat, struct blocks *blocks)
 {
 	heat->round++;
-	blocks->rounds++;
+	heat->absent_ns[blocks->rounds % HEAT_RING] = heat->zap_done_ns[heat->round % HEAT_RING];
+	blocks_add_rounds(blocks, 1);
 }
 
-void heat_slept(struct blocks *blocks, uint64_t rounds)
+void heat_slept(struct heat *heat, struct blocks *blocks, uint64_t rounds)
 {
-	blocks->rounds += rounds < BLOCK_GENERATION_MAX ? (uint32_t)rounds : BLOCK_GENERATION_MAX;
+	uint32_t most = rounds < HEAT_RING ? (uint32_t)rounds : HEAT_RING;
+
+	for (uint32_t i = 0; i < most; i++)
+		heat->absent_ns[(blocks->rounds + i) % HEAT_RING] = 0;
+	blocks_add_rounds(blocks, most);
 }
 
-static uint64_t idle_ns(const struct heat *heat, uint64_t generation, uint64_t now_ns)
+static uint64_t idle_ns(const struct heat *heat, const struct blocks *blocks, unsigned int generation, uint64_t now_ns)
 {
-	uint64_t zapped;
+	uint64_t zapped = generation ? heat->absent_ns[(blocks->rounds - generation) % HEAT_RING] : 0;
 
-	if (!generation || generation > heat->round)
-		return 0;
-	zapped = heat->zap_done_ns[(heat->round - generation + 1) % HEAT_RING];
 	return zapped && now_ns > zapped ? now_ns - zapped : 0;
 }
 
-unsigned int heat_idle_generation(const struct heat *heat, uint64_t least_ns, uint64_t now_ns)
+/* No look was before: what is older came from elsewhere. */
+static unsigned int oldest_generation(const struct blocks *blocks)
 {
-	unsigned int generation = 1;
+	uint32_t rounds = blocks->rounds - BLOCKS_FIRST_ROUND;
 
-	while (generation <= BLOCK_GENERATION_MAX && generation <= heat->round &&
-	       idle_ns(heat, generation, now_ns) < least_ns)
+	return rounds < BLOCK_GENERATION_MAX ? rounds : BLOCK_GENERATION_MAX;
+}
+
+unsigned int heat_idle_generation(const struct heat *heat, const struct blocks *blocks, uint64_t least_ns,
+				  uint64_t now_ns)
+{
+	unsigned int generation = 1, oldest = oldest_generation(blocks);
+
+	while (generation <= oldest && idle_ns(heat, blocks, generation, now_ns) < least_ns)
 		generation++;
 	return generation;
 }
 
 void heat_used(struct blocks *blocks, uint64_t block)
 {
-	if (blocks_rounds_owed(blocks, block))
-		blocks_pay_rounds(blocks, block);
-	blocks_clear(blocks, block, BLOCK_ZAPPED);
-	if (blocks->generation[block])
-		blocks->generation[block] = 0;
-	if (blocks->guess[block])
-		blocks->guess[block] = 0;
+	if (blocks_has(blocks, block, BLOCK_ZAPPED))
+		blocks_clear(blocks, block, BLOCK_ZAPPED);
+	blocks_set_age(blocks, block, blocks_state(blocks, block) == BLOCK_COLD ? blocks->rounds : 0, 0);
 }
 
-static uint8_t aged(uint8_t generation, uint32_t rounds)
+void heat_begin(struct blocks *blocks, uint64_t block)
 {
-	return rounds < BLOCK_GENERATION_MAX - (uint32_t)generation ? (uint8_t)(generation + rounds)
-								    : BLOCK_GENERATION_MAX;
+	heat_used(blocks, block);
+	blocks_set_age(blocks, block, blocks->rounds, 0);
+}
+
+void heat_wake(struct blocks *blocks, uint64_t block, uint64_t slept)
+{
+	uint64_t age = slept + blocks->guess[block];
+
+	if (slept && !blocks->born[block])
+		blocks_set_age(blocks, block,
+			       blocks->rounds - (age < BLOCK_GENERATION_MAX ? (uint32_t)age : BLOCK_GENERATION_MAX), 0);
+}
+
+static uint8_t older(const struct blocks *blocks, uint64_t block, uint64_t by)
+{
+	uint64_t age = blocks_generation(blocks, block) + by;
+
+	return age < BLOCK_GENERATION_MAX ? (uint8_t)age : BLOCK_GENERATION_MAX;
 }
 
 uint8_t heat_age(const struct blocks *blocks, uint64_t block)
 {
-	uint8_t generation = blocks->generation[block], guess = blocks->guess[block];
-
-	switch (blocks_state(blocks, block)) {
-	case BLOCK_HOLE:
-		return 0;
-	case BLOCK_COLD:
-		return aged(generation, blocks_rounds_owed(blocks, block));
-	case BLOCK_RESIDENT:
-	case BLOCK_LOADING:
-	case BLOCK_STORING:
-	case BLOCK_UPDATING:
-		break;
-	}
-	return guess > generation ? guess : generation;
+	return older(blocks, block, blocks->guess[block]);
 }
 
 void heat_set_age(struct blocks *blocks, uint64_t block, uint8_t generation)
 {
-	/* Younger is always true: absent for long is absent for short. */
-	bool guessed = blocks_state(blocks, block) == BLOCK_RESIDENT && generation > blocks->generation[block];
+	enum block_state state = blocks_state(blocks, block);
+	uint8_t has = blocks_generation(blocks, block);
 
-	blocks_pay_rounds(blocks, block);
-	if (!guessed)
-		blocks->generation[block] = generation;
-	blocks->guess[block] = guessed ? generation : 0;
+	/* Younger is always true: absent for long is absent for short. */
+	if (state == BLOCK_RESIDENT && generation > has)
+		blocks_set_age(blocks, block, blocks->born[block], generation - has);
+	else
+		blocks_set_age(blocks, block, generation || state == BLOCK_COLD ? blocks->rounds - generation : 0, 0);
 }
 
 void heat_doubt(struct blocks *blocks, uint64_t block)
@@ -165,15 +170,7 @@ void heat_doubt(struct blocks *blocks, uint64_t block)
 
 	heat_used(blocks, block);
 	if (age)
-		blocks->guess[block] = age;
-}
-
-void heat_demoted(struct blocks *blocks, uint64_t block)
-{
-	if (blocks->guess[block] > blocks->generation[block])
-		blocks->generation[block] = blocks->guess[block];
-	if (blocks->guess[block])
-		blocks->guess[block] = 0;
+		blocks_set_age(blocks, block, 0, age);
 }
 
 void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t block)
@@ -181,8 +178,7 @@ void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t bloc
 	uint64_t soon = heat->leave_age_256th * SOON_TIMES / 256;
 	uint8_t tier = blocks_tier(blocks, block);
 
-	blocks_pay_rounds(blocks, block);
-	if ((unsigned int)blocks->generation[block] >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
+	if ((unsigned int)heat_age(blocks, block) >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
 		if (tier < HEAT_TIER_MAX)
 			blocks_set_tier(blocks, block, tier + 1);
 	} else if (tier > 0) {
@@ -205,53 +201,135 @@ void heat_leave(struct heat *heat, const struct blocks *blocks, const uint32_t *
 {
 	for (size_t i = 0; i < count; i++)
 		if (blocks_tier(blocks, block[i]) == 0)
-			heat->leave_age_256th += blocks->generation[block[i]] - heat->leave_age_256th / 256;
+			heat->leave_age_256th += blocks_generation(blocks, block[i]) - heat->leave_age_256th / 256;
 }
 
-/* What may be demoted: these bits of a block's word, and a generation from lowest to highest. */
+/* Generations of those that may be demoted. Blocks that the kernel's page cache holds are not counted by age. */
 struct bounds {
-	uint16_t mask, wanted;
 	unsigned int lowest, highest;
 };
 
-static struct bounds bounds_of(const struct heat *heat, const struct heat_filter *filter)
+static struct bounds bounds_of(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter)
 {
-	struct bounds bounds = { .mask = BLOCK_STATE_MASK | BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED,
-				 .wanted = BLOCK_RESIDENT,
-				 .highest = BLOCK_GENERATION_MAX };
+	struct bounds bounds = { .highest = BLOCK_GENERATION_MAX };
 
-	if (filter->cached) {
-		bounds.mask = BLOCK_CACHED | BLOCK_PINNED;
-		bounds.wanted = BLOCK_CACHED;
-	} else if (filter->mapped) {
-		if (heat->round < bounds.highest)
-			bounds.highest = (unsigned int)heat->round;
-		bounds.lowest = heat_idle_generation(heat, filter->min_idle_ns, filter->now_ns);
+	if (filter->mapped && !filter->cached) {
+		bounds.lowest = heat_idle_generation(heat, blocks, filter->min_idle_ns, filter->now_ns);
+		bounds.highest = oldest_generation(blocks);
 	}
 	return bounds;
 }
 
-static bool eligible(const struct blocks *blocks, const struct bounds *bounds, uint64_t block)
+static bool eligible(const struct blocks *blocks, const struct heat_filter *filter, const struct bounds *bounds,
+		     uint64_t block)
 {
-	return (blocks->word[block] & bounds->mask) == bounds->wanted && blocks->generation[block] >= bounds->lowest &&
-	       blocks->generation[block] <= bounds->highest;
+	uint8_t generation;
+
+	if (filter->cached)
+		return (blocks->word[block] & (BLOCK_CACHED | BLOCK_PINNED)) == BLOCK_CACHED;
+	if (!blocks_free(blocks, block))
+		return false;
+	generation = blocks_generation(blocks, block);
+	return generation >= bounds->lowest && generation <= bounds->highest;
 }
 
-static unsigned int class_of(const struct blocks *blocks, uint64_t block)
+static unsigned int class_of(unsigned int age, unsigned int tier)
 {
-	uint8_t tier = blocks_tier(blocks, block);
+	return (age >> (TIER_SHIFT * tier)) * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - tier);
+}
 
-	return (heat_age(blocks, block) >> (TIER_SHIFT * tier)) * (HEAT_TIER_MAX + 1U) + (HEAT_TIER_MAX - tier);
+static unsigned int young_age(const struct heat_filter *filter, uint64_t guess)
+{
+	return filter->slept + guess < BLOCK_GENERATION_MAX ? (unsigned int)(filter->slept + guess)
+							    : BLOCK_GENERATION_MAX;
+}
+
+static unsigned int class_of_block(const struct blocks *blocks, const struct heat_filter *filter, uint64_t block)
+{
+	return class_of(blocks->born[block] ? heat_age(blocks, block) : young_age(filter, blocks->guess[block]),
+			blocks_tier(blocks, block));
 }
 
 void heat_count(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
 		uint64_t in_class[static HEAT_CLASSES])
 {
-	struct bounds bounds = bounds_of(heat, filter);
+	struct bounds bounds = bounds_of(heat, blocks, filter);
 
 	for (uint64_t block = filter->first; block < filter->first + filter->count; block++)
-		if (eligible(blocks, &bounds, block))
-			in_class[class_of(blocks, block)]++;
+		if (eligible(blocks, filter, &bounds, block))
+			in_class[class_of_block(blocks, filter, block)]++;
+}
+
+/* --- by what is counted -------------------------------------------------------------------------------------- */
+
+static unsigned int slot_of(const struct blocks *blocks, unsigned int generation)
+{
+	return generation < BLOCK_GENERATION_MAX ? (blocks->rounds - generation) % BLOCKS_AGES : BLOCKS_OLD;
+}
+
+/* Those without a guess. */
+static void add_idle(const struct blocks *blocks, const struct bounds *bounds, uint64_t in_class[static HEAT_CLASSES])
+{
+	for (unsigned int generation = bounds->lowest; generation <= bounds->highest; generation++) {
+		const uint32_t *count = blocks->ages->idle[slot_of(blocks, generation)];
+
+		for (unsigned int tier = 0; tier <= HEAT_TIER_MAX; tier++)
+			if (count[tier])
+				in_class[class_of(generation, tier)] += count[tier];
+	}
+}
+
+/* Of those with a guess it is counted how many are proven idle, and how old they are taken for, but not both of one
+ * block. Those that are not proven are taken for the oldest, so that there never seem to be more of a class and above
+ * it than there are. */
+static void add_guessed(const struct blocks *blocks, const struct bounds *bounds,
+			uint64_t in_class[static HEAT_CLASSES])
+{
+	uint64_t guessed[HEAT_CLASSES] = { 0 }, proven = 0, all = 0, unproven;
+
+	for (unsigned int generation = 0; generation <= BLOCK_GENERATION_MAX; generation++) {
+		unsigned int slot = slot_of(blocks, generation);
+
+		all += blocks->ages->idle_proof[slot];
+		if (generation >= bounds->lowest && generation <= bounds->highest)
+			proven += blocks->ages->idle_proof[slot];
+	}
+	if (!proven)
+		return;
+	for (unsigned int age = 0; age <= BLOCK_GENERATION_MAX; age++)
+		for (unsigned int tier = 0; tier <= HEAT_TIER_MAX; tier++)
+			guessed[class_of(age, tier)] += blocks->ages->idle_guess[slot_of(blocks, age)][tier];
+	unproven = all - proven;
+	for (unsigned int class = HEAT_CLASSES; class -- > 0;) {
+		uint64_t without = unproven < guessed[class] ? unproven : guessed[class];
+
+		unproven -= without;
+		in_class[class] += guessed[class] - without;
+	}
+}
+
+static void add_young(const struct blocks *blocks, const struct heat_filter *filter,
+		      uint64_t in_class[static HEAT_CLASSES])
+{
+	for (unsigned int tier = 0; tier <= HEAT_TIER_MAX; tier++) {
+		in_class[class_of(young_age(filter, 0), tier)] += blocks->ages->young[tier];
+		for (unsigned int guess = 1; blocks->guesses && guess <= BLOCK_GENERATION_MAX; guess++)
+			in_class[class_of(young_age(filter, guess), tier)] += blocks->ages->young_guess[guess][tier];
+	}
+}
+
+void heat_census(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+		 uint64_t in_class[static HEAT_CLASSES])
+{
+	struct bounds bounds = bounds_of(heat, blocks, filter);
+
+	if (bounds.lowest > bounds.highest)
+		return;
+	if (!bounds.lowest)
+		add_young(blocks, filter, in_class);
+	add_idle(blocks, &bounds, in_class);
+	if (blocks->guesses)
+		add_guessed(blocks, &bounds, in_class);
 }
 
 unsigned int heat_threshold(const uint64_t in_class[static HEAT_CLASSES], uint64_t wanted)
@@ -264,14 +342,95 @@ unsigned int heat_threshold(const uint64_t in_class[static HEAT_CLASSES], uint64
 	return class;
 }
 
-size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+/* --- the choice ---------------------------------------------------------------------------------------------- */
+
+/* It may have blocks of that class, or above it. */
+static bool may_have(const struct blocks *blocks, const struct heat_filter *filter, enum blocks_kind kind,
+		     unsigned int lowest_class, uint64_t block)
+{
+	const struct blocks_chunk *chunk = &blocks->chunk[block / BLOCKS_CHUNK];
+	uint64_t age = blocks->rounds - chunk->oldest + filter->slept;
+
+	return chunk->count[kind] &&
+	       class_of(age < BLOCK_GENERATION_MAX ? (unsigned int)age : BLOCK_GENERATION_MAX, 0) >= lowest_class;
+}
+
+static uint64_t next_chunk(uint64_t block)
+{
+	return block + BLOCKS_CHUNK - block % BLOCKS_CHUNK;
+}
+
+bool heat_next_part(const struct blocks *blocks, struct heat_filter *filter, unsigned int lowest_class, uint64_t first,
+		    uint64_t most)
+{
+	enum blocks_kind kind = filter->mapped ? BLOCKS_IDLE : BLOCKS_FREE;
+	uint64_t end;
+
+	while ((first = blocks_next(blocks, first, kind)) < blocks->count &&
+	       !may_have(blocks, filter, kind, lowest_class, first))
+		first = next_chunk(first);
+	if (first >= blocks->count)
+		return false;
+	for (end = first; end < blocks->count && end - first < most;)
+		if (may_have(blocks, filter, kind, lowest_class, end))
+			end = next_chunk(end);
+		else
+			break;
+	if (end > blocks->count)
+		end = blocks->count;
+	filter->first = first;
+	filter->count = end - first < most ? end - first : most;
+	return true;
+}
+
+size_t heat_pick(const struct heat *heat, struct blocks *blocks, const struct heat_filter *filter,
 		 unsigned int lowest_class, uint32_t *ret, size_t max)
 {
-	struct bounds bounds = bounds_of(heat, filter);
+	struct bounds bounds = bounds_of(heat, blocks, filter);
+	uint32_t oldest = blocks->rounds;
+	bool whole = false;
 	size_t picked = 0;
 
-	for (uint64_t block = filter->first; block < filter->first + filter->count && picked < max; block++)
-		if (eligible(blocks, &bounds, block) && class_of(blocks, block) >= lowest_class)
+	for (uint64_t block = filter->first; block < filter->first + filter->count && picked < max; block++) {
+		whole = block % BLOCKS_CHUNK == 0 || whole;
+		if (block % BLOCKS_CHUNK == 0)
+			oldest = blocks->rounds;
+		if (eligible(blocks, filter, &bounds, block) && class_of_block(blocks, filter, block) >= lowest_class) {
 			ret[picked++] = (uint32_t)block;
+			heat_wake(blocks, block, filter->slept);
+		}
+		if (blocks_free(blocks, block) && (int32_t)(blocks_older_round(blocks, block) - oldest) < 0)
+			oldest = blocks_older_round(blocks, block);
+		if (whole && (block % BLOCKS_CHUNK == BLOCKS_CHUNK - 1 || block == blocks->count - 1))
+			blocks_set_oldest(blocks, block, oldest);
+	}
 	return picked;
+}
+
+/* --- checks --------------------------------------------------------------------------------------------------- */
+
+static void check_failed(unsigned int class, const char *what)
+{
+	fprintf(stderr, "tierfs: ages: class %u: %s\n", class, what);
+	abort();
+}
+
+void heat_check(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter)
+{
+	struct heat_filter part = *filter;
+	uint64_t counted[HEAT_CLASSES] = { 0 }, walked[HEAT_CLASSES] = { 0 }, more = 0, there = 0;
+
+	heat_census(heat, blocks, filter, counted);
+	part.count = 0;
+	for (part.first = 0;
+	     blocks_next_part(blocks, part.first + part.count, BLOCKS_IN_DRAM, BLOCKS_CHUNK, &part.first, &part.count);)
+		heat_count(heat, blocks, &part, walked);
+	for (unsigned int class = HEAT_CLASSES; class -- > 0;) {
+		more += counted[class];
+		there += walked[class];
+		if (more > there || (more != there && !blocks->guesses))
+			check_failed(class, "what is counted is not what is there");
+	}
+	if (more != there)
+		check_failed(0, "what is counted in all is not what is there");
 }

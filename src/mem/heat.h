@@ -28,7 +28,9 @@
 struct heat {
 	uint64_t round;                  /* number of the last finished look; 0: none yet */
 	uint64_t zap_done_ns[HEAT_RING]; /* when all mappers had acknowledged the zap of a round */
-	uint64_t leave_age_256th;        /* generation at which blocks are demoted, averaged over 256; 0: none was */
+	uint64_t
+		absent_ns[HEAT_RING]; /* the same by the round of the table (blocks.h) that ended it; 0: it was slept */
+	uint64_t leave_age_256th;     /* generation at which blocks are demoted, averaged over 256; 0: none was */
 };
 
 /* First half: sets mark[i] for each block of [first, first + count) that must be zapped. Returns how many. */
@@ -41,18 +43,25 @@ struct heat_seen {
 	uint64_t idle;     /* resident blocks that were not */
 };
 /* Second half, for a part of the file: used[i] as the mappers saw it. Parts of which nothing is in DRAM need no call.
- * heat_looked() once after the last part: cold blocks of those parts grow older by it, too. */
+ * heat_looked() once after the last part: all blocks grow older by it that were not seen in use, and the cold ones. */
 void heat_look(struct blocks *blocks, uint64_t first, uint64_t count, const uint8_t *used, struct heat_seen *seen);
 void heat_looked(struct heat *heat, struct blocks *blocks);
-/* So many rounds were left out, because nothing of the file was in DRAM: its cold blocks grew older all the same. */
-void heat_slept(struct blocks *blocks, uint64_t rounds);
+/* So many rounds were left out, because nobody needed them: blocks grew older all the same, but for those of which it
+ * is not known since when they are idle. */
+void heat_slept(struct heat *heat, struct blocks *blocks, uint64_t rounds);
 
 /* The lowest generation whose blocks are known to have been absent for so long; above BLOCK_GENERATION_MAX: none. Those
  * of any above it were, too, up to the number of the round. */
-unsigned int heat_idle_generation(const struct heat *heat, uint64_t least_ns, uint64_t now_ns);
+unsigned int heat_idle_generation(const struct heat *heat, const struct blocks *blocks, uint64_t least_ns,
+				  uint64_t now_ns);
 
 /* The block was brought into DRAM, or was seen in use outside of a look. */
 void heat_used(struct blocks *blocks, uint64_t block);
+/* The same of a file that nobody maps, where nobody has to look: it grows older by itself from here on. */
+void heat_begin(struct blocks *blocks, uint64_t block);
+/* The file has slept for so many rounds, and will not any more, or the block leaves DRAM. If it is of generation 0 it
+ * is that much older. */
+void heat_wake(struct blocks *blocks, uint64_t block, uint64_t slept);
 /* A cold block comes back: moves its tier up if a little more DRAM would have kept it, down if it was away for long. */
 void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t block);
 /* A cold block counts from now on as one that came back once more. False: it is not cold, or counts for most. */
@@ -68,26 +77,37 @@ uint8_t heat_age(const struct blocks *blocks, uint64_t block);
 void heat_set_age(struct blocks *blocks, uint64_t block, uint8_t generation);
 /* It is no longer known to be absent, and was not seen in use either: its generation is a guess from here on. */
 void heat_doubt(struct blocks *blocks, uint64_t block);
-/* It leaves DRAM: to be called before its state says so. */
-void heat_demoted(struct blocks *blocks, uint64_t block);
 
 struct heat_filter {
 	uint64_t first, count; /* blocks */
 	uint64_t min_idle_ns;
 	uint64_t now_ns;
-	bool mapped; /* false: nobody maps the file attached, every resident block is idle */
-	bool cached; /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
+	uint64_t slept; /* rounds for which nobody looked: blocks of generation 0 are taken for that old */
+	bool mapped;    /* false: nobody maps the file attached, every resident block is idle */
+	bool cached;    /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
 };
 
 /* Blocks are compared by class: a higher class is demoted first. It is the generation, halved for each
  * tier: a block that keeps coming back may stay unused for longer. Lowest tier first among equals. */
 #define HEAT_CLASSES ((BLOCK_GENERATION_MAX + 1) * (HEAT_TIER_MAX + 1))
 
-/* Adds the blocks that may be demoted to in_class[], so that several files can be weighed together. */
+/* Adds the blocks of the whole table that may be demoted to in_class[], so that several files can be weighed together.
+ * By what is counted, without a walk. With guesses there may be more of a class and above it than is said, never less;
+ * the sum is right. Not for what is cached. */
+void heat_census(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+		 uint64_t in_class[static HEAT_CLASSES]);
+/* The same by a walk over the part, and exact. */
 void heat_count(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
 		uint64_t in_class[static HEAT_CLASSES]);
 /* The highest class from which on upwards there are at least wanted blocks; 0 if there are fewer in all. */
 unsigned int heat_threshold(const uint64_t in_class[static HEAT_CLASSES], uint64_t wanted);
+/* The next part from first on, of at most so many blocks, that may have some of that class and above; false: there is
+ * none. Not for what is cached. */
+bool heat_next_part(const struct blocks *blocks, struct heat_filter *filter, unsigned int lowest_class, uint64_t first,
+		    uint64_t most);
 /* Picks at most max blocks of that class and above, ascending. Returns how many. */
-size_t heat_pick(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter,
+size_t heat_pick(const struct heat *heat, struct blocks *blocks, const struct heat_filter *filter,
 		 unsigned int lowest_class, uint32_t *ret, size_t max);
+
+/* What heat_census() says is what a walk finds. Aborts if not. */
+void heat_check(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter);

@@ -102,8 +102,8 @@ bool placed_alike(const struct ns *ns, const struct tree_inode *a, const struct 
 
 void placed_file(struct ns *ns, struct tree_inode *inode)
 {
-	if (inode->file)
-		tenant_place(inode->file, tenant_of(ns, inode));
+	if (inode->file && tenant_place(inode->file, tenant_of(ns, inode)) && tenant_missing(inode->file))
+		room_near(ns->engine);
 }
 
 void placed_out(struct tree_inode *inode)

@@ -1,9 +1,10 @@
 /* policy/choice.c - see choice.h.
  *
- * A census counts the blocks of each class that may be demoted, over the files of a scope. From it follows the class
- * from which on there are enough of them, and a hand that goes round all files, one after the other, takes what it
- * meets of those. What is taken leaves the census; it is taken anew when it is old, or when nothing of it was found. So
- * what it costs to find a batch does not grow with the number of files.
+ * A census sums up how many blocks of each class may be demoted, over the files of a scope, by what each file counts of
+ * its own (mem/blocks.h): no table is walked for it. From it follows the class from which on there are enough of them,
+ * and a hand that goes round all files, one after the other, takes what it meets of those. What is taken leaves the
+ * census; it is taken anew when it is old, or when nothing of it was found. So what it costs to find a batch does not
+ * grow with the number of files.
  *
  * Where no share says otherwise, age decides over all files. Where one does, a payer is looked for first, below him the
  * next, down to one below whom it does not matter who pays; he gives no more than makes him pay as much as the next.
@@ -11,6 +12,7 @@
 #include "policy/choice.h"
 
 #include "base/clock.h"
+#include "engine/due.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "policy/payer.h"
@@ -32,15 +34,13 @@
 /* If nobody gave for so long, what was promised is taken. */
 #define STUCK_NS (2 * NS_PER_S)
 
-/* Under the file's lock: the piece of it from first on that has blocks in DRAM, short enough to hold the lock for; of
- * length 0 if there is none. */
-static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64_t min_idle_ns)
+/* Under the file's lock. */
+static struct heat_filter filter_of(struct ramfile *file, uint64_t min_idle_ns)
 {
-	struct heat_filter filter = { .first = first, .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
+	struct heat_filter filter = { .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
 
-	if (!blocks_next_part(&file->blocks, first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count))
-		filter.first = file->blocks.count;
-	engine_count_visited(file->engine, filter.count);
+	file_visit(file, filter.now_ns);
+	filter.slept = due_asleep(file, filter.now_ns);
 	lock_get(&file->mappers.lock);
 	filter.mapped = file->mappers.count > 0;
 	lock_put(&file->mappers.lock);
@@ -66,13 +66,11 @@ static bool is_in(const struct choice *choice, const struct scope *scope, struct
 
 static void count_blocks(struct ramfile *file, struct census *census)
 {
-	struct heat_filter filter = { 0 };
+	struct heat_filter filter;
 
-	do {
-		LOCK_SCOPE(&file->lock);
-		filter = filter_of(file, filter.first + filter.count, census->min_idle_ns);
-		heat_count(&file->heat, &file->blocks, &filter, census->in_class);
-	} while (filter.count);
+	LOCK_SCOPE(&file->lock);
+	filter = filter_of(file, census->min_idle_ns);
+	heat_census(&file->heat, &file->blocks, &filter, census->in_class);
 }
 
 struct counting {
@@ -126,19 +124,25 @@ static size_t pick_in(struct ramfile *file, unsigned int lowest_class, size_t mo
 {
 	struct heat_filter filter;
 	size_t count = 0;
+	bool more;
 
 	do {
 		size_t found;
 
+		/* A part is short enough to hold the lock for. */
 		LOCK_SCOPE(&file->lock);
-		filter = filter_of(file, file->rounds.hand, engine_min_idle(file->engine));
+		filter = filter_of(file, engine_min_idle(file->engine));
+		more = heat_next_part(&file->blocks, &filter, lowest_class, file->rounds.hand, SCAN_BLOCKS);
+		if (!more)
+			break;
+		engine_count_visited(file->engine, filter.count);
 		found = heat_pick(&file->heat, &file->blocks, &filter, lowest_class, block + count, most - count);
 		heat_leave(&file->heat, &file->blocks, block + count, found);
 		count += found;
 		file->rounds.hand = filter.first + filter.count;
 		if (count == most)
 			file->rounds.hand = block[count - 1] + 1U;
-	} while (count < most && filter.count);
+	} while (count < most);
 	if (!count)
 		file->rounds.hand = 0;
 	return count;
@@ -212,9 +216,16 @@ static bool take_counted(struct choice *choice, struct engine *engine, struct ce
 			 struct chosen *ret)
 {
 	unsigned int lowest = heat_threshold(census->in_class, needed);
-	bool found = sweep(choice, engine, &census->scope, lowest, needed, ret);
+	bool any = false, found;
+	uint64_t left;
+
+	for (unsigned int class = lowest; class < HEAT_CLASSES && !any; class ++)
+		any = census->in_class[class] > 0;
+	if (!any) /* nobody is asked for what nobody has */
+		return false;
+	found = sweep(choice, engine, &census->scope, lowest, needed, ret);
 	/* What was not found where all was gone through is not there any more. */
-	uint64_t left = found ? ret->count : UINT64_MAX;
+	left = found ? ret->count : UINT64_MAX;
 
 	for (unsigned int class = HEAT_CLASSES; class -- > lowest;) {
 		uint64_t gone = census->in_class[class] < left ? census->in_class[class] : left;

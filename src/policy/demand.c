@@ -38,8 +38,9 @@ static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *firs
 				      .now_ns = clock_ns(),
 				      .mapped = mapped };
 
-	if (!blocks_next_part(&file->blocks, *first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count) ||
-	    filter.first >= end)
+	file_visit(file, filter.now_ns);
+	filter.slept = due_asleep(file, filter.now_ns);
+	if (!heat_next_part(&file->blocks, &filter, 0, *first, SCAN_BLOCKS) || filter.first >= end)
 		return false;
 	if (filter.count > end - filter.first)
 		filter.count = end - filter.first;
@@ -97,6 +98,13 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 	}
 }
 
+static bool is_mapped(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->mappers.lock);
+
+	return file->mappers.count > 0;
+}
+
 /* True when every block that is idle in the sense of the request has had its chance. Waits for the next look otherwise.
  */
 static bool demand_met(struct demand *demand, uint64_t deadline_ns)
@@ -109,6 +117,8 @@ static bool demand_met(struct demand *demand, uint64_t deadline_ns)
 	now = clock_ns();
 	if (!atomic_load(&file->dram_blocks))
 		return true; /* nobody scans it */
+	if (!is_mapped(file))
+		return true; /* nor does anybody use it */
 	if (file->heat.round >= demand->round && now >= zapped + engine_min_idle(file->engine))
 		return true;
 	return lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS) && clock_ns() > deadline_ns;
@@ -141,25 +151,31 @@ static void want_scan(struct demand *demand, bool on)
 		file->rounds.wanted--;
 	}
 	lock_put(&file->lock);
-	engine_kick(file->engine);
+	if (on)
+		due_pull(file);
 }
 
-/* Pages in the kernel's cache go first: the evictor is asked, and has come back when it did what it can. */
+/* Pages in the kernel's cache go first: the evictor is asked, and has come back when it did what it can. Several may
+ * wait for that at once. */
 static void want_evicted(struct ramfile *file)
 {
 	uint64_t deadline_ns = clock_ns() + EVICT_WAIT_NS;
+	bool late = false;
 
 	assert(!room_is_evictor(file->engine)); /* it would wait for itself */
-	if (!room_has_evictor(file->engine))
-		return;
 	lock_get(&file->lock);
-	file->cache.evict_wanted = file->blocks.cached > 0;
-	lock_put(&file->lock);
-	room_end_squeeze(file->engine);
-	lock_get(&file->lock);
-	while (file->cache.evict_wanted && !lock_wait_until(&file->lock, &file->settled, deadline_ns))
-		;
-	file->cache.evict_wanted = false;
+	/* Asked under the lock: an evictor that ends has nobody wait afterwards. */
+	if (file->blocks.cached && room_has_evictor(file->engine)) {
+		file->cache.evict_wanted = true;
+		file->cache.evict_waits++;
+		lock_put(&file->lock);
+		room_end_squeeze(file->engine);
+		lock_get(&file->lock);
+		while (file->cache.evict_wanted && !late)
+			late = lock_wait_until(&file->lock, &file->settled, deadline_ns) != 0;
+		if (!--file->cache.evict_waits)
+			file->cache.evict_wanted = false;
+	}
 	lock_put(&file->lock);
 }
 
@@ -197,9 +213,7 @@ int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_prog
 	want_evicted(file);
 	huge_split_units(file, demand.offset / file->block_bytes, demand.len / file->block_bytes + 1, UINT64_MAX);
 	total = resident_in(&demand);
-	lock_get(&file->mappers.lock);
-	mapped = file->mappers.count > 0;
-	lock_put(&file->mappers.lock);
+	mapped = is_mapped(file);
 	if (mapped)
 		want_scan(&demand, true);
 	while (!err && !done) {
@@ -208,7 +222,7 @@ int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_prog
 		if (progress && !progress(arg, demand.done.done_bytes, total))
 			err = -ECANCELED;
 		if (!err)
-			err = demand_pass(&demand, mapped, pick, most);
+			err = demand_pass(&demand, is_mapped(file), pick, most);
 	}
 	if (mapped)
 		want_scan(&demand, false);

@@ -9,12 +9,15 @@
 #include <stdint.h>
 
 #include "policy/reclaim.h"
+#include "policy/scan.h"
 
 struct engine;
 
 struct demoter {
 	struct reclaim reclaim;
-	uint64_t next_step_ns; /* when something is due; the scanner's alone */
+	uint64_t next_step_ns; /* when something is due, if ever; the scanner's alone, as what follows */
+	struct scan_pace pace; /* at which it was said when files are due, or a slower one */
+	uint64_t raised_ns;    /* when all were asked again */
 	pthread_t scanner;     /* if it scans */
 	bool scans;
 };

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/thread.h"
+#include "engine/due.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/room.h"
@@ -201,12 +202,16 @@ bool reclaim_some(struct engine *engine, uint64_t *due_ns)
 	struct chosen chosen;
 	struct turn turn = { .engine = engine, .chosen = &chosen, .due_ns = due_ns };
 	struct demote_result result;
-	bool found;
+	bool found, tell;
 	int err;
 
 	lock_get(&reclaim->lock);
 	found = choose_any(reclaim, &turn);
+	tell = found && !reclaim->watched;
+	reclaim->watched |= found;
 	lock_put(&reclaim->lock);
+	if (tell && engine->thread_runs)
+		due_tell_scanner(engine);
 	if (found) {
 		call_another(engine);
 		err = demote_blocks(chosen.file, chosen.block, chosen.count, true, &result);
@@ -298,6 +303,17 @@ void reclaim_replace(struct engine *engine)
 	while (reclaim->threads < RECLAIM_THREADS && reclaim->threads < reclaim->most + late)
 		if (add_thread(engine))
 			return;
+}
+
+uint64_t reclaim_watch(struct engine *engine)
+{
+	struct reclaim *reclaim = reclaim_of(engine);
+	uint64_t now = clock_ns();
+
+	LOCK_SCOPE(&reclaim->lock);
+	reclaim->watched =
+		going_count(&reclaim->choice.going, false, now) + going_count(&reclaim->choice.going, true, now) > 0;
+	return reclaim->watched ? now + GOING_LATE_NS : UINT64_MAX;
 }
 
 void reclaim_stop(struct engine *engine)

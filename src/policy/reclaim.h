@@ -30,6 +30,7 @@ struct reclaim {
 	unsigned int refused;   /* batches in a row that the store did not take */
 	uint64_t retry_ns;      /* no demotion before */
 	uint64_t rest_until_ns; /* nothing could be demoted: not for the mount before */
+	bool watched;           /* the scanner comes by: it replaces who is late */
 	unsigned int most;      /* immutable: threads at work, without those that are late */
 	unsigned int threads;   /* by who starts, replaces and stops them */
 	pthread_t thread[RECLAIM_THREADS];
@@ -44,6 +45,9 @@ int reclaim_start(struct engine *engine);
 void reclaim_stop(struct engine *engine);
 /* If some are late. By the thread that starts and stops them, or while no other does. */
 void reclaim_replace(struct engine *engine);
+
+/* When the thread that replaces has to come by again, while a batch is at work; UINT64_MAX: it is told. */
+uint64_t reclaim_watch(struct engine *engine);
 
 /* Makes room by one batch, if somebody is short. False: nobody is, or there is nothing to demote; *due_ns becomes less
  * if it may be different before. */

@@ -169,7 +169,7 @@ static uint64_t look_due(struct ramfile *file, uint64_t now_ns, const struct sca
 
 	LOCK_SCOPE(&file->lock);
 	pace_ns = round_ns(file, pace);
-	if (!file->rounds.zap_done) /* an agent has not answered; mappers_zapped() kicks the scanner */
+	if (!file->rounds.zap_done) /* an agent has not answered; mappers_zapped() makes it due */
 		return now_ns + pace_ns;
 	return file->heat.zap_done_ns[(file->heat.round + 1) % HEAT_RING] + pace_ns;
 }
@@ -253,7 +253,7 @@ void scan_want_proof(struct ramfile *file)
 	file->rounds.proof_wanted = true;
 	lock_put(&file->lock);
 	if (news)
-		engine_kick(file->engine);
+		due_pull(file);
 }
 
 bool scan_is_stuck(struct ramfile *file, uint64_t for_ns)

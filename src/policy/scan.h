@@ -18,8 +18,8 @@ struct scan_pace {
 
 /* The pace under pressure: half of min_idle, within bounds. */
 uint64_t scan_quick_ns(struct engine *engine);
-/* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again. A
- * file of which nothing is in DRAM needs no call. */
+/* Goes on with the rounds of the file, by a step: SCAN_BLOCKS at the most. Returns when it wants to be called again,
+ * unless something happens before (engine/due.h). */
 uint64_t scan_step(struct ramfile *file, uint64_t now_ns, const struct scan_pace *pace);
 /* Of what it has in DRAM, bytes of which its mappers have not shown that they can be found idle: what came since they
  * last acknowledged a zap; all, if they owe that for longer than late_ns. From any thread. */

@@ -53,6 +53,7 @@ int tiering_new(const struct engine_config *config, struct engine **ret)
 	lock_init(&engine->lock, LOCK_RANK_ENGINE);
 	lock_cond_init(&engine->unvisited);
 	TAILQ_INIT(&engine->files);
+	dues_init(&engine->dues);
 	room_init(&engine->room);
 	tenants_init(&engine->tenants);
 	forget_init(&engine->forgetting);
@@ -89,6 +90,7 @@ void tiering_free(struct engine *engine)
 	forget_fini(&engine->forgetting);
 	tenants_fini(&engine->tenants);
 	room_fini(&engine->room);
+	dues_fini(&engine->dues);
 	pthread_cond_destroy(&engine->unvisited);
 	lock_fini(&engine->lock);
 	reclaim_fini(&engine->demoter->reclaim);
@@ -115,6 +117,7 @@ int tiering_set_min_idle(struct engine *engine, uint64_t ns)
 		return -EINVAL;
 	atomic_store(&engine->min_idle_ns, ns);
 	atomic_store(&engine->referenced_idle_ns, 0);
+	due_pull_all(engine);
 	engine_kick(engine);
 	return 0;
 }
@@ -124,6 +127,7 @@ int tiering_set_dram(struct engine *engine, uint64_t bytes)
 	if (bytes < 4ULL * engine->config.block_bytes || bytes > INT64_MAX)
 		return -EINVAL;
 	atomic_store(&engine->budget.limit_bytes, bytes);
+	due_pull_all(engine);
 	engine_kick(engine);
 	room_announce(engine);
 	return 0;

@@ -39,6 +39,7 @@ class Plan:
     jump_s = 3
     sort, sort_rounds = 128 * MIB, 1
     demote, direct, direct_write, populated = 192 * MIB, 384 * MIB, 128 * MIB, 2 * GIB
+    many = 256 * MIB
     memcached, service_s = 512 * MIB, 2
     guest_mib, guest_s, guest_rounds = 256, 4, 1
     move, moves, move_rest_s, move_minute_s, move_patience_s = 512, 4, 3, 15, 60 # the guest in MiB
@@ -70,6 +71,7 @@ class FullPlan(Plan):
     jump_s = 5
     sort, sort_rounds = 384 * MIB, 2
     demote, direct, direct_write, populated = GIB, GIB, GIB, 16 * GIB
+    many = 512 * MIB
     memcached, service_s = 2 * GIB, 8
     guest_mib, guest_s, guest_rounds = 512, 15, 2
     move, moves, move_rest_s, move_minute_s, move_patience_s = 1024, 10, 5, 60, 300
@@ -87,6 +89,7 @@ class TinyPlan(Plan):
     zipf, warm_s, slot_s = 192 * MIB, 0.5, 0.5
     jump_s = 1
     demote, direct, direct_write, populated = 64 * MIB, 64 * MIB, 64 * MIB, 128 * MIB
+    many = 64 * MIB
     memcached, service_s = 320 * MIB, 1
     shares, shares_s, shares_more_s = 32 * MIB, 1, 1
     main_s, main_rounds = 0.5, 1
@@ -100,7 +103,7 @@ QUICK_CASES = {
     "resident": memory.resident, "scanned": memory.scanned, "huge": memory.huge, "touch": memory.touch,
     "fault": cold.fault, "sequential": cold.sequential, "zipf": cold.zipf, "zswap_fault": cold.zswap_fault,
     "demotion": store.demotion, "direct_read": store.direct_read, "direct_write": store.direct_write,
-    "daemon_memory": store.daemon_memory,
+    "daemon_memory": store.daemon_memory, "many_files": store.many_files,
 }
 FULL_CASES = {
     **QUICK_CASES, "zswap": cold.zswap, "zipf_idle": cold.zipf_idle, "moving": cold.moving, "sort": cold.sort,

@@ -13,10 +13,13 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
+#include "engine/due.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/mapper.h"
 #include "engine/ramfile.h"
+#include "engine/room.h"
+#include "engine/tenant.h"
 #include "engine/write.h"
 #include "policy/demoter.h"
 #include "policy/tiering.h"
@@ -226,6 +229,39 @@ START_TEST(a_store_that_hangs_for_one_file)
 }
 END_TEST
 
+/* The same while nothing is due for a scan, and no room is short but that of two tenants: nobody else comes by. */
+START_TEST(a_store_that_hangs_while_nobody_scans)
+{
+	static struct tenant tenant[2];
+	const struct tenant_share share = { .max_bytes = FILE_BLOCKS / 2 * BLOCK };
+
+	world_new(1);
+	write_blocks(file[0], FILE_BLOCKS);
+	write_blocks(file[1], FILE_BLOCKS);
+	ck_assert_uint_eq(due_count(engine), 0);
+	set(&closed[0], true);
+	tenants_begin(engine);
+	for (unsigned int i = 0; i < 2; i++) {
+		tenant[i].ino = FIRST_INO + i;
+		tenants_put(engine, &tenant[i], NULL, &share);
+		tenants_place(file[i], &tenant[i]);
+	}
+	tenants_end(engine);
+	room_look_again(engine);
+	while (!is_begun(0) || !demotions(1))
+		nap();
+	ck_assert_uint_eq(demotions(0), 0);
+	set(&closed[0], false);
+	while (!demotions(0))
+		nap();
+	for (unsigned int i = 0; i < 2; i++)
+		tenant_place(file[i], NULL);
+	tenants_begin(engine);
+	tenants_end(engine);
+	world_free();
+}
+END_TEST
+
 START_TEST(a_store_that_refuses_for_one_file)
 {
 	uint64_t pressure;
@@ -282,6 +318,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, two_batches_are_at_work_at_once);
 	tcase_add_test(tests, a_store_that_hangs_for_one_file);
+	tcase_add_test(tests, a_store_that_hangs_while_nobody_scans);
 	tcase_add_test(tests, a_store_that_refuses_for_one_file);
 	tcase_add_test(tests, what_is_going_is_room_to_come);
 	suite_add_tcase(suite, tests);

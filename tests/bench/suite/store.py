@@ -99,3 +99,19 @@ def daemon_memory(bench):
                          dram_bytes=size // 8, files=4, empty_bytes=empty, metadata_bytes=stat["metadata_bytes"],
                          store_bytes=stat["store"]["memory_bytes"], scaled=size < 16 << 30)
         bench.report.add("daemon_memory.growth", "bytes/GiB", [(got - empty) * (1 << 30) / size], size_bytes=size)
+
+
+def many_files(bench):
+    """Scans and demotion with 1,000 RAM files, 2 TiB in sum, of which 50 have something in DRAM, against one file."""
+    figures = {1: [], 1000: []}
+    for _ in range(bench.plan.rounds):
+        for files, got in figures.items():
+            got.append(json.loads(run(bench.host.program("scan"), str(files), "50", str(bench.plan.many // MIB))))
+    one, many = figures[1], figures[1000]
+    facts = {"files": 1000, "busy_files": 50, "address_space_bytes": 2 << 40, "dram_bytes": bench.plan.many, "simulated_processes": True}
+    bench.report.add("many_files.scan_share", "of a processor", [got["scan_share"] for got in many], goal=0.01, better="lower",
+                     round_cpu_s=[got["round_cpu_s"] for got in many], one_file_round_cpu_s=[got["round_cpu_s"] for got in one],
+                     idle_cpu_s=max(got["idle_cpu_s"] for got in many), **facts)
+    bench.report.add("many_files.reclaim", "MB/s of a core", [got["reclaim_mb_cpu_s"] for got in many], "one file",
+                     [got["reclaim_mb_cpu_s"] for got in one], goal=0.9, wall_mb_s=[got["reclaim_mb_s"] for got in many],
+                     one_file_wall_mb_s=[got["reclaim_mb_s"] for got in one], **facts)
