@@ -101,15 +101,30 @@ struct store_ops {
 	/* Makes everything that is safe durable. On an error nobody knows what of it is; a later sync that succeeds
 	 * has made all of it durable, also what the failed one was about. */
 	int (*sync)(struct store *store);
+	/* As sync(), of what is stored of one file, and of all metadata: what other devices have is not waited for.
+	 * NULL: there is one device, and it is sync(). */
+	int (*sync_file)(struct store *store, uint64_t ino);
+	/* How many devices there are, each of which is full or fails on its own. NULL: one. */
+	unsigned int (*devices)(struct store *store);
 	/* Figures that cost no I/O. */
 	void (*figures)(struct store *store, struct store_figures *ret);
 	/* Makes everything durable and closes. Takes NULL. */
 	void (*free)(struct store *store);
 };
 
-/* Every implementation begins with this: store_rocks.h, warm.h, the memory store of the tests
+/* Every implementation begins with this: store_rocks.h, warm.h, stores.h, the memory store of the tests
  * (tests/lib/lib_store_mem.h). */
 struct store {
 	const struct store_ops *ops;
 	const struct meta_ops *meta;
 };
+
+static inline int store_sync_file(struct store *store, uint64_t ino)
+{
+	return store->ops->sync_file ? store->ops->sync_file(store, ino) : store->ops->sync(store);
+}
+
+static inline unsigned int store_devices(struct store *store)
+{
+	return store->ops->devices ? store->ops->devices(store) : 1;
+}
