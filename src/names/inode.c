@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cold/stores.h"
 #include "engine/mappers.h"
 #include "engine/ramfile.h"
 #include "names/placed.h"
@@ -189,7 +190,9 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 		err = ns_change_commit(ns, &batch, false);
 		ns_change_end(ns);
 	}
-	if (err < 0)
+	if (err == 0)
+		stores_forget(ns->store, inode->ino);
+	else
 		log_warn("removed file %llu: its blocks could not be freed (%s); the next mount does it",
 			 (unsigned long long)inode->ino, strerror(-err));
 	tree_inode_free(inode);
