@@ -11,6 +11,7 @@
 #include "cold/stores.h"
 #include "engine/mappers.h"
 #include "engine/ramfile.h"
+#include "names/devices.h"
 #include "names/placed.h"
 #include "names/record.h"
 #include "names/tree.h"
@@ -175,6 +176,9 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 	if (inode->rec.nlink || inode->opens || inode->keeps || inode->lookups || inode->busy || inode->inherited)
 		return;
 	if (inode->survivor && mappers_have_arena(inode->file))
+		return;
+	/* A process may map it, which cannot be known: it was not loaded. The next mount that has all stores reaps it. */
+	if (!inode->file && !devices_here(ns, inode))
 		return;
 	ns->survivors -= inode->survivor ? 1 : 0;
 	tree_inode_take(&ns->tree, inode);

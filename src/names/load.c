@@ -560,7 +560,7 @@ static int check_left(struct ns *ns)
 	struct tree_inode *inode, *next;
 
 	HASH_ITER(hh, ns->tree.inodes, inode, next)
-		if (S_ISREG(inode->rec.mode) && inode->rec.dirty && inode->rec.nlink && !inode->file) {
+		if (S_ISREG(inode->rec.mode) && inode->rec.dirty && !inode->file) {
 			log_error("file %llu: its memory stays in the arenas, as its store is not here; mount the pool "
 				  "with all stores before the host goes down",
 				  (unsigned long long)inode->ino);
