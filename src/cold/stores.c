@@ -152,10 +152,13 @@ static int stores_remove(struct store *base, uint64_t ino, uint64_t first, uint6
 	if (err)
 		return err;
 	parts = layout_parts(&visit.layout, first, last, part);
+	/* All or nothing, as far as it can be known beforehand. */
+	for (size_t i = 0; i < parts && !err; i++)
+		err = device_here(stores, part[i].device) ? 0 : -EIO;
 	for (size_t i = 0; i < parts && !err; i++) {
 		struct store *device = device_here(stores, part[i].device);
 
-		err = device ? device->ops->remove(device, ino, part[i].first, part[i].count) : -EIO;
+		err = device->ops->remove(device, ino, part[i].first, part[i].count);
 	}
 	home_leave(stores, &visit);
 	return err;
@@ -568,6 +571,13 @@ static unsigned int goal_of(const struct home *home)
 	return home->layout.up ? home->layout.low : home->layout.high;
 }
 
+/* Each device that has blocks of it is here. Where the mark is at an end, one of the two has none. */
+static bool has_all(const struct stores *stores, const struct layout *layout)
+{
+	return (!layout->mark || stores->device[layout->low].store) &&
+	       (layout->mark == STORES_END || stores->device[layout->high].store);
+}
+
 void stores_where(struct store *store, uint64_t ino, struct stores_where *ret)
 {
 	struct stores *stores = stores_of(store);
@@ -581,7 +591,7 @@ void stores_where(struct store *store, uint64_t ino, struct stores_where *ret)
 	if (!home)
 		return;
 	ret->error = home->error;
-	ret->here = stores->device[home->layout.low].store && stores->device[home->layout.high].store;
+	ret->here = has_all(stores, &home->layout);
 	if (home->layout.low == home->layout.high) {
 		ret->at = home->want;
 		ret->from = home->layout.low;

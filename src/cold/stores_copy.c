@@ -192,6 +192,20 @@ static int copy_values(struct copy *copy)
 	return err ? err : flush(copy);
 }
 
+/* To clear all of a file ends what was promised of it there (store.h), so that is said again. Who promises meanwhile
+ * says so to the device itself. */
+static void keep_again(const struct window *window)
+{
+	struct store *to = window->to;
+	bool kept;
+
+	lock_get(&window->stores->lock);
+	kept = window->home->kept || window->stores->forgetful;
+	lock_put(&window->stores->lock);
+	if (kept && to->ops->keep)
+		to->ops->keep(to, window->home->ino, true);
+}
+
 /* The window is claimed: nobody changes it. What was warm there is removed first, so that what is put below counts. */
 int copy_window(const struct window *window)
 {
@@ -201,6 +215,7 @@ int copy_window(const struct window *window)
 
 	if (!copy)
 		return -ENOMEM;
+	keep_again(window);
 	copy->window = window;
 	copy->buffer = malloc(BUFFER_BYTES);
 	copy->buffer_cap = copy->buffer ? BUFFER_BYTES : 0;

@@ -56,8 +56,8 @@ static bool still_wanted(const struct window *window)
 	return !home->holds && !home->gone && home->want != other;
 }
 
-/* Up to here nothing has changed. */
-static bool claim(const struct window *window)
+/* Up to here nothing has changed. -EAGAIN: a writer does not end. -ECANCELED: it is wanted elsewhere now. */
+static int claim(const struct window *window)
 {
 	struct stores *stores = window->stores;
 	struct home *home = window->home;
@@ -65,7 +65,7 @@ static bool claim(const struct window *window)
 
 	LOCK_SCOPE(&stores->lock);
 	if (!still_wanted(window))
-		return false;
+		return -ECANCELED;
 	home->claimed = true;
 	home->claim_first = window->first;
 	home->claim_last = window->last;
@@ -73,7 +73,7 @@ static bool claim(const struct window *window)
 	if (!claimed)
 		home->claimed = false;
 	pthread_cond_broadcast(&stores->changed);
-	return claimed;
+	return claimed ? 0 : -EAGAIN;
 }
 
 static void release(struct stores *stores, struct home *home)
@@ -145,8 +145,11 @@ static int move_window(struct stores *stores, struct home *home, uint64_t *ret_w
 	*ret_wait_ns = window.values && stores->pace
 			       ? stores->pace(stores->pace_arg, home->ino, window.values, window.bytes)
 			       : 0;
-	if (*ret_wait_ns || !claim(&window))
+	if (*ret_wait_ns)
 		return 0;
+	err = claim(&window);
+	if (err)
+		return err == -ECANCELED ? 0 : err;
 	err = copy_window(&window);
 	if (!err)
 		return pass(&window);
@@ -474,13 +477,14 @@ void stores_forget(struct store *store, uint64_t ino)
 	call_mover(stores);
 }
 
-/* Under lock. */
-static void hold(struct stores *stores, struct home *from, struct home *to)
+/* Under lock. -EIO: nobody knows where one of them is, for as long as its record cannot be written. */
+static int hold(struct stores *stores, struct home *from, struct home *to)
 {
 	from->holds++;
 	to->holds++;
-	while (from->busy || to->busy || from->claimed || to->claimed)
+	while (!from->doubt && !to->doubt && (from->busy || to->busy || from->claimed || to->claimed))
 		lock_wait(&stores->lock, &stores->changed);
+	return from->doubt || to->doubt ? -EIO : 0;
 }
 
 static void unhold(struct stores *stores, uint64_t ino)
@@ -555,13 +559,13 @@ int stores_clone_begin(struct store *store, uint64_t from, uint64_t to)
 	source = home_make(stores, from);
 	target = source ? home_make(stores, to) : NULL;
 	if (target) {
-		hold(stores, source, target);
+		err = hold(stores, source, target);
 		layout = source->layout;
 	}
 	lock_put(&stores->lock);
 	if (!target)
 		return -ENOMEM;
-	if (!layout_same(&layout, &target->layout))
+	if (!err && !layout_same(&layout, &target->layout))
 		err = adopt(stores, target, &layout);
 	if (err)
 		stores_clone_end(store, from, to);
