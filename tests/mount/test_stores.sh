@@ -114,6 +114,8 @@ load_start "$M/dir/ram" --size 256M --threads 2 --pattern 0 --seconds 100000
 load_progresses 30
 cold_enough() { [ "$(stat_of "$M/dir/ram" cold_bytes)" -gt 100000000 ]; }
 wait_for 60 cold_enough || fail "it does not fill up"
+# Slow enough to be met on its way.
+tierctl set "$M/dir/ram" cold.write_bps=40M >/dev/null || fail "set"
 caught=0
 for ((i = 1; i <= 5; i++)); do
 	[ "$((i % 2))" -eq 0 ] && to=slow || to=default
@@ -127,6 +129,7 @@ for ((i = 1; i <= 5; i++)); do
 	load_progresses 60
 done
 assert_ge "$caught" 3 "kills on the way"
+tierctl set "$M/dir/ram" cold.write_bps=none >/dev/null || fail "set"
 wait_for 60 is_at "$M/dir/ram" default || fail "it never arrives: $(tierctl stat "$M/dir/ram")"
 tierctl set "$M/dir/ram" store=none >/dev/null
 wait_for 60 is_at "$M/dir/ram" slow || fail "it never arrives: $(tierctl stat "$M/dir/ram")"
