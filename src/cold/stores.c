@@ -23,7 +23,7 @@ static int stores_get(struct store *base, enum store_use use, struct store_key k
 	home_read(stores, key.ino, &visit);
 	device = device_here(stores, layout_device(&visit.layout, key.block));
 	err = device ? device->ops->get(device, use, key, buf, cap, ret_len) : -EIO;
-	home_leave(stores, &visit);
+	home_leave(stores, key.ino, &visit);
 	return err;
 }
 
@@ -59,7 +59,7 @@ static int walk_range(struct stores *stores, const struct range *range, uint64_t
 	parts = layout_parts(&visit.layout, first, stores_last(first, count), part);
 	for (size_t i = 0; i < parts && !err; i++)
 		err = walk_part(stores, range, &part[i]);
-	home_leave(stores, &visit);
+	home_leave(stores, range->ino, &visit);
 	return err;
 }
 
@@ -132,9 +132,32 @@ static int stores_put(struct store *base, enum store_use use, const struct store
 		if (err)
 			break;
 		err = put_run(stores, use, &visit.layout, items + done, run);
-		home_leave(stores, &visit);
+		home_leave(stores, items[done].key.ino, &visit);
 	}
 	return err;
+}
+
+/* All are told: the file may come. One that comes later, when they have forgotten it, is told of once more. */
+static void stores_keep(struct store *base, uint64_t ino, bool keep)
+{
+	struct stores *stores = stores_of(base);
+	struct shard *shard = home_shard(stores, ino);
+	struct home *home;
+
+	if (ino && stores->count > 1) {
+		LOCK_SCOPE(&shard->lock);
+		home = keep ? home_make(stores, ino) : home_find(shard, ino);
+		if (home)
+			home->kept = keep;
+		else if (keep)
+			stores->forgetful = true;
+	}
+	for (unsigned int i = 0; i < stores->count; i++) {
+		struct store *device = stores->device[i].store;
+
+		if (device && device->ops->keep)
+			device->ops->keep(device, ino, keep);
+	}
 }
 
 static int stores_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
@@ -160,7 +183,10 @@ static int stores_remove(struct store *base, uint64_t ino, uint64_t first, uint6
 
 		err = device->ops->remove(device, ino, part[i].first, part[i].count);
 	}
-	home_leave(stores, &visit);
+	home_leave(stores, ino, &visit);
+	/* A device that has a part of it does not know that this was all. */
+	if (!err && !first && count == UINT64_MAX && stores->count > 1)
+		stores_keep(base, ino, false);
 	return err;
 }
 
@@ -194,9 +220,9 @@ static int stores_share(struct store *base, const struct store_share *share)
 	err = home_write(stores, share->to, share->first, stores_last(share->first, share->count), &to);
 	if (!err) {
 		err = layout_same(&from.layout, &to.layout) ? share_parts(stores, share, &from.layout) : -EXDEV;
-		home_leave(stores, &to);
+		home_leave(stores, share->to, &to);
 	}
-	home_leave(stores, &from);
+	home_leave(stores, share->from, &from);
 	return err;
 }
 
@@ -214,7 +240,7 @@ static uint64_t stores_shared_bytes(struct store *base, uint64_t ino)
 	device = visit.layout.low == visit.layout.high ? NULL : stores->device[visit.layout.high].store;
 	if (device)
 		bytes += device->ops->shared_bytes(device, ino);
-	home_leave(stores, &visit);
+	home_leave(stores, ino, &visit);
 	return bytes;
 }
 
@@ -228,7 +254,7 @@ static bool stores_renew(struct store *base, struct store_key key)
 	home_read(stores, key.ino, &visit);
 	device = stores->device[layout_device(&visit.layout, key.block)].store;
 	near = !device || !device->ops->renew || device->ops->renew(device, key);
-	home_leave(stores, &visit);
+	home_leave(stores, key.ino, &visit);
 	return near;
 }
 
@@ -250,30 +276,7 @@ static void stores_put_copies(struct store *base, const struct store_item *items
 			if (device && device->ops->put_copies)
 				device->ops->put_copies(device, items + i, next);
 		}
-		home_leave(stores, &visit);
-	}
-}
-
-/* All are told: the file may come. One that comes later, when they have forgotten it, is told of once more. */
-static void stores_keep(struct store *base, uint64_t ino, bool keep)
-{
-	struct stores *stores = stores_of(base);
-	struct home *home;
-
-	if (ino && stores->count > 1) {
-		LOCK_SCOPE(&stores->lock);
-
-		home = home_make(stores, ino);
-		if (home)
-			home->kept = keep;
-		else
-			stores->forgetful |= keep;
-	}
-	for (unsigned int i = 0; i < stores->count; i++) {
-		struct store *device = stores->device[i].store;
-
-		if (device && device->ops->keep)
-			device->ops->keep(device, ino, keep);
+		home_leave(stores, items[done].key.ino, &visit);
 	}
 }
 
@@ -311,8 +314,18 @@ static int stores_sync_file(struct store *base, uint64_t ino)
 		err = sync_device(stores, visit.layout.low);
 	if (!err && visit.layout.high && visit.layout.high != visit.layout.low)
 		err = sync_device(stores, visit.layout.high);
-	home_leave(stores, &visit);
+	home_leave(stores, ino, &visit);
 	return err ? err : sync_device(stores, 0);
+}
+
+static void stores_hold(struct store *base, uint64_t ino, struct store_hold *ret)
+{
+	home_hold(stores_of(base), ino, ret);
+}
+
+static void stores_let_go(struct store *base, const struct store_hold *hold)
+{
+	home_let_go(stores_of(base), hold);
 }
 
 static unsigned int stores_devices(struct store *base)
@@ -371,17 +384,9 @@ static int stores_meta_walk(struct store *base, const void *prefix, size_t prefi
 
 /* ---- life ---- */
 
-static void let_go(struct stores *stores)
+static void discard(struct stores *stores)
 {
-	struct home *home, *next;
-
-	HASH_ITER(hh, stores->homes, home, next) {
-		HASH_DEL(stores->homes, home);
-		free(home);
-	}
-	pthread_cond_destroy(&stores->changed);
-	pthread_cond_destroy(&stores->work);
-	lock_fini(&stores->lock);
+	home_fini(stores);
 	free(stores);
 }
 
@@ -396,7 +401,7 @@ static void stores_free(struct store *base)
 	for (unsigned int i = stores->count; i-- > 0;)
 		if (stores->device[i].store)
 			stores->device[i].store->ops->free(stores->device[i].store);
-	let_go(stores);
+	discard(stores);
 }
 
 static const struct meta_ops meta_ops = { .put = stores_meta_put, .walk = stores_meta_walk };
@@ -412,6 +417,8 @@ static const struct store_ops ops = {
 	.renew = stores_renew,
 	.put_copies = stores_put_copies,
 	.keep = stores_keep,
+	.hold = stores_hold,
+	.let_go = stores_let_go,
 	.sync = stores_sync,
 	.sync_file = stores_sync_file,
 	.devices = stores_devices,
@@ -434,15 +441,13 @@ int stores_open(struct stores_device first, struct store **ret)
 		return -ENOMEM;
 	stores->base.ops = &ops;
 	stores->base.meta = &meta_ops;
-	lock_init(&stores->lock, LOCK_RANK_STORE);
-	lock_cond_init(&stores->changed);
-	lock_cond_init(&stores->work);
+	home_init(stores);
 	strcpy(stores->device[0].name, STORES_DEFAULT);
 	set_store(&stores->device[0], first);
 	stores->count = 1;
 	err = stores_record_load(stores);
 	if (err < 0) {
-		let_go(stores);
+		discard(stores);
 		return err;
 	}
 	*ret = &stores->base;
@@ -495,9 +500,13 @@ uint64_t stores_files(struct store *store, unsigned int index)
 
 	if (!stores)
 		return 0;
-	LOCK_SCOPE(&stores->lock);
-	HASH_ITER(hh, stores->homes, home, next)
-		count += home->layout.low == index || home->layout.high == index || home->want == index;
+	for (unsigned int i = 0; i < SHARDS; i++) {
+		struct shard *shard = &stores->shard[i];
+
+		LOCK_SCOPE(&shard->lock);
+		HASH_ITER(hh, shard->homes, home, next)
+			count += home->layout.low == index || home->layout.high == index || home->want == index;
+	}
 	return count;
 }
 
@@ -544,26 +553,33 @@ int stores_add(struct store *store, const char *name, const uint8_t token[static
 
 /* ---- files ---- */
 
-int stores_each(struct store *store, stores_file_fn *fn, void *arg)
+static int each_of(struct shard *shard, stores_file_fn *fn, void *arg)
 {
-	struct stores *stores = stores_of(store);
 	struct home *home, *next;
 	uint64_t *list;
 	size_t count = 0;
 	int err = 0;
 
-	if (!stores)
-		return 0;
-	lock_get(&stores->lock);
-	list = calloc(HASH_COUNT(stores->homes) + 1, sizeof(*list));
-	HASH_ITER(hh, stores->homes, home, next)
+	lock_get(&shard->lock);
+	list = calloc(HASH_COUNT(shard->homes) + 1, sizeof(*list));
+	HASH_ITER(hh, shard->homes, home, next)
 		if (list && home->recorded)
 			list[count++] = home->ino;
-	lock_put(&stores->lock);
+	lock_put(&shard->lock);
 	for (size_t i = 0; i < count && !err; i++)
 		err = fn(arg, list[i]);
 	free(list);
 	return list ? err : -ENOMEM;
+}
+
+int stores_each(struct store *store, stores_file_fn *fn, void *arg)
+{
+	struct stores *stores = stores_of(store);
+	int err = 0;
+
+	for (unsigned int i = 0; i < SHARDS && stores && !err; i++)
+		err = each_of(&stores->shard[i], fn, arg);
+	return err;
 }
 
 static unsigned int goal_of(const struct home *home)
@@ -581,13 +597,14 @@ static bool has_all(const struct stores *stores, const struct layout *layout)
 void stores_where(struct store *store, uint64_t ino, struct stores_where *ret)
 {
 	struct stores *stores = stores_of(store);
+	struct shard *shard = stores ? home_shard(stores, ino) : NULL;
 	const struct home *home;
 
 	*ret = (struct stores_where){ .here = true };
 	if (!stores)
 		return;
-	LOCK_SCOPE(&stores->lock);
-	home = home_find(stores, ino);
+	LOCK_SCOPE(&shard->lock);
+	home = home_find(shard, ino);
 	if (!home)
 		return;
 	ret->error = home->error;

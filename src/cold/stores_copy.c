@@ -196,12 +196,13 @@ static int copy_values(struct copy *copy)
  * says so to the device itself. */
 static void keep_again(const struct window *window)
 {
+	struct shard *shard = home_shard(window->stores, window->home->ino);
 	struct store *to = window->to;
 	bool kept;
 
-	lock_get(&window->stores->lock);
+	lock_get(&shard->lock);
 	kept = window->home->kept || window->stores->forgetful;
-	lock_put(&window->stores->lock);
+	lock_put(&shard->lock);
 	if (kept && to->ops->keep)
 		to->ops->keep(to, window->home->ino, true);
 }

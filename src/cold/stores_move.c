@@ -17,6 +17,8 @@
 
 #define DRAIN_NS NS_PER_S
 #define RETRY_NS (2 * NS_PER_S)
+/* What the owner's limits grant meanwhile is not lost (engine/rate.h), so they are not asked for each value alone. */
+#define PACE_NS (20 * NS_PER_MS)
 #define NICE 10
 
 /* Where a file is going. Under lock. */
@@ -29,7 +31,8 @@ static unsigned int goal(const struct home *home)
 	return layout->up ? layout->low : layout->high;
 }
 
-/* Under lock: how a step of the file ended. The log is told of each device once, however many files want to go. */
+/* Under lock, by the mover: how a step of the file ended. The log is told of each device once, however many files want
+ * to go. */
 static void set_error(struct stores *stores, struct home *home, int err)
 {
 	struct device *device = &stores->device[goal(home)];
@@ -56,42 +59,58 @@ static bool still_wanted(const struct window *window)
 	return !home->holds && !home->gone && home->want != other;
 }
 
-/* Up to here nothing has changed. -EAGAIN: a writer does not end. -ECANCELED: it is wanted elsewhere now. */
+/* Who holds the file is waited for before anybody else has to wait. Under lock. */
+static bool drain_claimed(struct shard *shard, struct home *home)
+{
+	uint64_t until_ns = clock_ns() + DRAIN_NS;
+	bool alone;
+
+	home->asked = true;
+	alone = home_drain(shard, &home->calls.holders, until_ns);
+	home->asked = false;
+	return alone && home_drain(shard, &home->calls.writers, until_ns);
+}
+
+/* Up to here nothing has changed. -EAGAIN: somebody does not end. -ECANCELED: it is wanted elsewhere now. */
 static int claim(const struct window *window)
 {
-	struct stores *stores = window->stores;
 	struct home *home = window->home;
-	bool claimed;
+	struct shard *shard = home_shard(window->stores, home->ino);
 
-	LOCK_SCOPE(&stores->lock);
+	LOCK_SCOPE(&shard->lock);
+	/* Who reads by an older layout may be reading what is about to be cleared. */
+	if (home->lingers && !home_drain(shard, &home->calls.readers, clock_ns() + DRAIN_NS))
+		return -EAGAIN;
+	home->lingers = false;
 	if (!still_wanted(window))
 		return -ECANCELED;
 	home->claimed = true;
 	home->claim_first = window->first;
 	home->claim_last = window->last;
-	claimed = home_drain(stores, &home->writers, clock_ns() + DRAIN_NS);
-	if (!claimed)
-		home->claimed = false;
-	pthread_cond_broadcast(&stores->changed);
-	return claimed ? 0 : -EAGAIN;
+	if (drain_claimed(shard, home))
+		return 0;
+	home->claimed = false;
+	pthread_cond_broadcast(&shard->changed);
+	return -EAGAIN;
 }
 
-static void release(struct stores *stores, struct home *home)
+static void release(struct shard *shard, struct home *home)
 {
 	home->claimed = home->doubt = false;
-	pthread_cond_broadcast(&stores->changed);
+	pthread_cond_broadcast(&shard->changed);
 }
 
 /* A record could not be written, and may be there or not: the one before it, until that one is there for certain. */
 static int settle_record(struct stores *stores, struct home *home)
 {
 	int err = stores_record_put(stores, home->ino, &home->layout, true);
+	struct shard *shard = home_shard(stores, home->ino);
 
-	LOCK_SCOPE(&stores->lock);
+	LOCK_SCOPE(&shard->lock);
 	home->doubt = err < 0;
 	if (!err)
-		release(stores, home);
-	pthread_cond_broadcast(&stores->changed);
+		release(shard, home);
+	pthread_cond_broadcast(&shard->changed);
 	return err;
 }
 
@@ -100,6 +119,7 @@ static int pass(const struct window *window)
 {
 	struct stores *stores = window->stores;
 	struct home *home = window->home;
+	struct shard *shard = home_shard(stores, home->ino);
 	struct layout layout = home->layout;
 	uint64_t count = stores_span(window->first, window->last);
 	bool alone;
@@ -112,28 +132,78 @@ static int pass(const struct window *window)
 		settle_record(stores, home);
 		return err;
 	}
-	lock_get(&stores->lock);
-	home->layout = layout;
 	if (window->values)
 		stores->device[window->up ? layout.low : layout.high].move_error = 0;
-	release(stores, home);
-	alone = home_drain(stores, &home->readers, clock_ns() + DRAIN_NS);
-	lock_put(&stores->lock);
+	lock_get(&shard->lock);
+	home->layout = layout;
+	release(shard, home);
+	alone = home_drain(shard, &home->calls.readers, clock_ns() + DRAIN_NS);
+	home->lingers |= !alone;
+	lock_put(&shard->lock);
 	/* What stays is garbage, which the last step removes. */
 	if (alone)
 		window->from->ops->remove(window->from, home->ino, window->first, count);
 	return 0;
 }
 
+static uint64_t without(uint64_t amount, uint64_t gone)
+{
+	return amount > gone ? amount - gone : 0;
+}
+
+/* The owner's limits grant it value by value, so that nothing else of the owner has to wait for a whole window. 0: all
+ * of it is granted; else how long to wait, in ns. */
+static uint64_t pay(const struct stores *stores, struct home *home, const struct window *window)
+{
+	while (stores->pace && (home->paid_values < window->values || home->paid_bytes < window->bytes)) {
+		uint64_t values = home->paid_values < window->values ? 1 : 0;
+		uint64_t left = without(window->bytes, home->paid_bytes);
+		uint64_t bytes = (window->bytes + window->values - 1) / window->values, wait_ns;
+
+		bytes = bytes < left ? bytes : left;
+		wait_ns = stores->pace(stores->pace_arg, home->ino, values, bytes);
+		if (wait_ns)
+			return wait_ns > PACE_NS ? wait_ns : PACE_NS;
+		home->paid_values += values;
+		home->paid_bytes += bytes;
+	}
+	return 0;
+}
+
+/* What is at its new place, or could not be put there, was read and written. */
+static void spend(struct home *home, const struct window *window)
+{
+	home->paid_values = without(home->paid_values, window->values);
+	home->paid_bytes = without(home->paid_bytes, window->bytes);
+}
+
+static int move_claimed(const struct window *window)
+{
+	struct stores *stores = window->stores;
+	struct home *home = window->home;
+	struct shard *shard = home_shard(stores, home->ino);
+	int err = copy_window(window);
+
+	spend(home, window);
+	if (!err)
+		return pass(window);
+	window->to->ops->remove(window->to, home->ino, window->first, stores_span(window->first, window->last));
+	lock_get(&shard->lock);
+	release(shard, home);
+	lock_put(&shard->lock);
+	return err;
+}
+
 static int move_window(struct stores *stores, struct home *home, uint64_t *ret_wait_ns)
 {
+	struct shard *shard = home_shard(stores, home->ino);
 	struct layout layout = home->layout; /* the mover's own */
 	struct window window = { .stores = stores, .home = home };
 	int err;
 
-	lock_get(&stores->lock);
+	lock_get(&shard->lock);
 	window.up = home->want == layout.low ? true : home->want == layout.high ? false : layout.up;
-	lock_put(&stores->lock);
+	lock_put(&shard->lock);
 	window.from = device_here(stores, window.up ? layout.high : layout.low);
 	window.to = device_here(stores, window.up ? layout.low : layout.high);
 	window.below = stores->device[window.up ? layout.low : layout.high].below;
@@ -142,43 +212,39 @@ static int move_window(struct stores *stores, struct home *home, uint64_t *ret_w
 	err = copy_choose(&window, &layout);
 	if (err)
 		return err;
-	*ret_wait_ns = window.values && stores->pace
-			       ? stores->pace(stores->pace_arg, home->ino, window.values, window.bytes)
-			       : 0;
+	*ret_wait_ns = pay(stores, home, &window);
 	if (*ret_wait_ns)
 		return 0;
 	err = claim(&window);
 	if (err)
 		return err == -ECANCELED ? 0 : err;
-	err = copy_window(&window);
-	if (!err)
-		return pass(&window);
-	window.to->ops->remove(window.to, home->ino, window.first, stores_span(window.first, window.last));
-	lock_get(&stores->lock);
-	release(stores, home);
-	lock_put(&stores->lock);
-	return err;
+	return move_claimed(&window);
 }
 
 /* The file leaves a device where it was at rest. Calls that saw it without a home end first. */
 static int begin(struct stores *stores, struct home *home)
 {
+	struct shard *shard = home_shard(stores, home->ino);
+	uint64_t until_ns = clock_ns() + DRAIN_NS;
 	struct layout layout = { .high = home->layout.low, .up = true };
 	struct store *to;
 	bool ended, kept;
 	int err;
 
-	lock_get(&stores->lock);
+	lock_get(&shard->lock);
 	layout.low = home->want;
 	kept = home->kept || stores->forgetful;
-	lock_put(&stores->lock);
+	lock_put(&shard->lock);
+	if (layout.low == layout.high) /* it has changed its mind */
+		return 0;
 	to = device_here(stores, layout.low);
 	if (!to || !device_here(stores, layout.high))
 		return -ENODEV;
-	lock_get(&stores->lock);
-	ended = home_drain(stores, &stores->writers, clock_ns() + DRAIN_NS) &&
-		home_drain(stores, &stores->readers, clock_ns() + DRAIN_NS);
-	lock_put(&stores->lock);
+	lock_get(&shard->lock);
+	ended = home_drain(shard, &shard->calls.holders, until_ns) &&
+		home_drain(shard, &shard->calls.writers, until_ns) &&
+		home_drain(shard, &shard->calls.readers, until_ns);
+	lock_put(&shard->lock);
 	if (!ended)
 		return -EAGAIN;
 	if (to->ops->keep && kept)
@@ -186,16 +252,18 @@ static int begin(struct stores *stores, struct home *home)
 	err = stores_record_put(stores, home->ino, &layout, true);
 	if (err)
 		return err;
-	lock_get(&stores->lock);
+	lock_get(&shard->lock);
 	home->layout = layout;
 	home->recorded = true;
-	lock_put(&stores->lock);
+	lock_put(&shard->lock);
 	return 0;
 }
 
 /* All of it is on one device. */
 static int finish(struct stores *stores, struct home *home)
 {
+	struct shard *shard = home_shard(stores, home->ino);
+	uint64_t until_ns = clock_ns() + DRAIN_NS;
 	bool up = home->layout.mark == STORES_END;
 	struct layout layout = { .up = true };
 	struct store *from = device_here(stores, up ? home->layout.high : home->layout.low);
@@ -203,10 +271,9 @@ static int finish(struct stores *stores, struct home *home)
 	int err;
 
 	layout.low = layout.high = up ? home->layout.low : home->layout.high;
-	lock_get(&stores->lock);
-	alone = home_drain(stores, &home->readers, clock_ns() + DRAIN_NS) &&
-		home_drain(stores, &home->writers, clock_ns() + DRAIN_NS);
-	lock_put(&stores->lock);
+	lock_get(&shard->lock);
+	alone = home_drain(shard, &home->calls.readers, until_ns) && home_drain(shard, &home->calls.writers, until_ns);
+	lock_put(&shard->lock);
 	if (!alone)
 		return -EAGAIN;
 	err = from ? from->ops->remove(from, home->ino, 0, UINT64_MAX) : -ENODEV;
@@ -216,11 +283,11 @@ static int finish(struct stores *stores, struct home *home)
 		err = stores_record_put(stores, home->ino, &layout, true);
 	if (err)
 		return err;
-	lock_get(&stores->lock);
+	lock_get(&shard->lock);
 	home->layout = layout;
 	home->recorded = layout.low != 0;
 	home->error = 0;
-	lock_put(&stores->lock);
+	lock_put(&shard->lock);
 	return 0;
 }
 
@@ -249,9 +316,14 @@ static int forget(struct stores *stores, struct home *home)
 
 /* ---- by turns ---- */
 
+static bool no_users(const struct users *users)
+{
+	return !users->count[0] && !users->count[1];
+}
+
 static bool unused(const struct home *home)
 {
-	return !home->readers.count[0] && !home->readers.count[1] && !home->writers.count[0] && !home->writers.count[1];
+	return no_users(&home->calls.readers) && no_users(&home->calls.writers) && no_users(&home->calls.holders);
 }
 
 static bool at_rest(const struct home *home)
@@ -259,43 +331,40 @@ static bool at_rest(const struct home *home)
 	return home->layout.low == home->layout.high;
 }
 
+/* Under lock. Who changes what this says pushes the file into the queue. */
 static bool has_work(const struct home *home)
 {
-	if (home->gone)
-		return unused(home);
-	return home->doubt || (!home->holds && (!at_rest(home) || home->want != home->layout.low));
+	return home->gone || home->doubt || (!home->holds && (!at_rest(home) || home->want != home->layout.low));
 }
 
-/* Under lock. */
+/* Under lock: when it can be moved at all. */
 static uint64_t due_of(const struct stores *stores, const struct home *home)
 {
-	uint64_t device_ns = home->gone || home->doubt ? 0 : stores->device[goal(home)].retry_ns;
-
-	return device_ns > home->retry_ns ? device_ns : home->retry_ns;
+	if (home->gone) /* who still uses it does not tell when that ends */
+		return unused(home) ? 0 : clock_ns() + RETRY_NS;
+	return home->doubt ? 0 : stores->device[goal(home)].retry_ns;
 }
 
-/* Under lock: whose turn is the longest ago. due_ns: when one is due that is not now. */
-static struct home *pick(struct stores *stores, uint64_t *due_ns)
+static struct home *pick(struct stores *stores)
 {
-	uint64_t now_ns = clock_ns();
-	struct home *home, *next, *best = NULL;
+	struct home *home;
 
-	*due_ns = UINT64_MAX;
-	HASH_ITER(hh, stores->homes, home, next) {
-		if (home->busy || !has_work(home))
+	while ((home = queue_pop(&stores->queue))) {
+		struct shard *shard = home_shard(stores, home->ino);
+		uint64_t due_ns;
+
+		LOCK_SCOPE(&shard->lock);
+		if (!has_work(home))
 			continue;
-		if (due_of(stores, home) > now_ns) {
-			*due_ns = due_of(stores, home) < *due_ns ? due_of(stores, home) : *due_ns;
+		due_ns = due_of(stores, home);
+		if (due_ns > clock_ns()) {
+			queue_push(&stores->queue, home, due_ns);
 			continue;
 		}
-		if (!best || home->turn < best->turn)
-			best = home;
+		home->busy = true;
+		return home;
 	}
-	if (best) {
-		best->busy = true;
-		best->turn = ++stores->turn;
-	}
-	return best;
+	return NULL;
 }
 
 /* All of it is where it is to be, but for garbage. */
@@ -308,13 +377,14 @@ static bool is_through(const struct home *home)
 
 static int step(struct stores *stores, struct home *home, uint64_t *ret_wait_ns)
 {
+	struct shard *shard = home_shard(stores, home->ino);
 	bool through, rest, doubt;
 
-	lock_get(&stores->lock);
+	lock_get(&shard->lock);
 	through = is_through(home);
 	rest = at_rest(home);
 	doubt = home->doubt;
-	lock_put(&stores->lock);
+	lock_put(&shard->lock);
 	if (doubt)
 		return settle_record(stores, home);
 	if (rest)
@@ -322,64 +392,50 @@ static int step(struct stores *stores, struct home *home, uint64_t *ret_wait_ns)
 	return through ? finish(stores, home) : move_window(stores, home, ret_wait_ns);
 }
 
-static bool one_step(struct stores *stores, uint64_t *due_ns)
+/* Under lock. was_gone: the step was about that. */
+static void after_step(struct stores *stores, struct home *home, bool was_gone, int err, uint64_t wait_ns)
 {
-	struct home *home;
+	home->busy = false;
+	if (was_gone && !err && unused(home)) {
+		home_free(stores, home);
+		return;
+	}
+	if (!wait_ns && !was_gone)
+		set_error(stores, home, err == -EAGAIN ? home->error : err);
+	queue_push(&stores->queue, home, clock_ns() + (err ? RETRY_NS : wait_ns));
+}
+
+static bool one_step(struct stores *stores)
+{
+	struct home *home = pick(stores);
+	struct shard *shard;
 	uint64_t wait_ns = 0;
 	bool gone;
 	int err;
 
-	lock_get(&stores->lock);
-	home = pick(stores, due_ns);
-	gone = home && home->gone;
-	lock_put(&stores->lock);
 	if (!home)
 		return false;
+	shard = home_shard(stores, home->ino);
+	lock_get(&shard->lock);
+	gone = home->gone;
+	lock_put(&shard->lock);
 	err = gone ? forget(stores, home) : step(stores, home, &wait_ns);
-	LOCK_SCOPE(&stores->lock);
-	home->busy = false;
-	if (gone && !err && unused(home)) {
-		HASH_DEL(stores->homes, home);
-		free(home);
-	} else {
-		home->retry_ns = err ? clock_ns() + RETRY_NS : wait_ns ? clock_ns() + wait_ns : 0;
-		if (!wait_ns && !gone)
-			set_error(stores, home, err == -EAGAIN ? home->error : err);
-	}
-	pthread_cond_broadcast(&stores->changed);
+	LOCK_SCOPE(&shard->lock);
+	after_step(stores, home, gone, err, wait_ns);
+	pthread_cond_broadcast(&shard->changed);
 	return true;
 }
 
 static void *run(void *arg)
 {
 	struct stores *stores = arg;
-	uint64_t due_ns;
 
 	pthread_setname_np(pthread_self(), "tierfs-stores");
 	thread_set_slice(THREAD_SLICE_LONG_NS);
 	if (setpriority(PRIO_PROCESS, (id_t)gettid(), NICE) < 0)
 		log_debug("the thread that moves files has no priority of its own");
-	lock_get(&stores->lock);
-	while (!stores->stop) {
-		bool did;
-
-		lock_put(&stores->lock);
-		did = one_step(stores, &due_ns);
-		lock_get(&stores->lock);
-		if (did || stores->stop)
-			continue;
-		/* Who gives it something to do has the lock, so nothing is missed: it is looked at once more. */
-		if (stores->news) {
-			stores->news = false;
-			continue;
-		}
-		if (due_ns == UINT64_MAX)
-			lock_wait(&stores->lock, &stores->work);
-		else
-			lock_wait_until(&stores->lock, &stores->work, due_ns);
-		stores->news = false;
-	}
-	lock_put(&stores->lock);
+	while (queue_wait(&stores->queue))
+		one_step(stores);
 	return NULL;
 }
 
@@ -390,7 +446,7 @@ int stores_start(struct store *store, stores_pace_fn *pace, void *arg)
 
 	if (!stores)
 		return 0;
-	stores->stop = false;
+	queue_stop(&stores->queue, false);
 	stores->pace = pace;
 	stores->pace_arg = arg;
 	err = -pthread_create(&stores->mover, NULL, run, stores);
@@ -404,170 +460,12 @@ void stores_stop(struct store *store)
 
 	if (!stores || !stores->mover_runs)
 		return;
-	lock_get(&stores->lock);
-	stores->stop = true;
-	pthread_cond_signal(&stores->work);
-	lock_put(&stores->lock);
+	queue_stop(&stores->queue, true);
 	pthread_join(stores->mover, NULL);
 	stores->mover_runs = false;
 }
 
 bool stores_step(struct store *store)
 {
-	uint64_t due_ns;
-
-	return one_step(stores_of(store), &due_ns);
-}
-
-/* ---- what others say ---- */
-
-/* Under lock. */
-static void call_mover(struct stores *stores)
-{
-	stores->news = true;
-	pthread_cond_signal(&stores->work);
-}
-
-int stores_want(struct store *store, uint64_t ino, unsigned int index)
-{
-	struct stores *stores = stores_of(store);
-	struct home *home;
-
-	if (!stores)
-		return 0;
-	LOCK_SCOPE(&stores->lock);
-	home = index ? home_make(stores, ino) : home_find(stores, ino);
-	if (!home)
-		return index ? -ENOMEM : 0;
-	if (home->want == index)
-		return 0;
-	home->want = (uint8_t)index;
-	home->retry_ns = 0;
-	call_mover(stores);
-	return 0;
-}
-
-int stores_begun(struct store *store, uint64_t ino, unsigned int index)
-{
-	struct stores *stores = stores_of(store);
-	struct home *home;
-
-	LOCK_SCOPE(&stores->lock);
-	home = home_make(stores, ino);
-	if (!home)
-		return -ENOMEM;
-	home->layout.low = home->layout.high = home->want = (uint8_t)index;
-	home->recorded = index != 0;
-	return 0;
-}
-
-void stores_forget(struct store *store, uint64_t ino)
-{
-	struct stores *stores = stores_of(store);
-	struct home *home;
-
-	if (!stores)
-		return;
-	LOCK_SCOPE(&stores->lock);
-	home = home_find(stores, ino);
-	if (!home)
-		return;
-	home->gone = true;
-	home->retry_ns = 0;
-	call_mover(stores);
-}
-
-/* Under lock. -EIO: nobody knows where one of them is, for as long as its record cannot be written. */
-static int hold(struct stores *stores, struct home *from, struct home *to)
-{
-	from->holds++;
-	to->holds++;
-	while (!from->doubt && !to->doubt && (from->busy || to->busy || from->claimed || to->claimed))
-		lock_wait(&stores->lock, &stores->changed);
-	return from->doubt || to->doubt ? -EIO : 0;
-}
-
-static void unhold(struct stores *stores, uint64_t ino)
-{
-	struct home *home = home_find(stores, ino);
-
-	if (home)
-		home->holds--;
-}
-
-void stores_clone_end(struct store *store, uint64_t from, uint64_t to)
-{
-	struct stores *stores = stores_of(store);
-
-	if (!stores || stores->count == 1)
-		return;
-	LOCK_SCOPE(&stores->lock);
-	unhold(stores, from);
-	unhold(stores, to);
-	call_mover(stores);
-}
-
-/* Nothing counts of it, and garbage of its moves, which did not, would where it goes. Where it leaves nobody will look
- * for it again, so there it is gone for good. */
-static int clear_all(struct stores *stores, uint64_t ino, const struct layout *old, const struct layout *new)
-{
-	const unsigned int device[] = { new->low, new->high, old->low, old->high };
-	int err = 0;
-
-	for (size_t i = 0; i < 4 && !err; i++) {
-		struct store *store = device_here(stores, device[i]);
-
-		err = store ? store->ops->remove(store, ino, 0, UINT64_MAX) : -EIO;
-		if (!err && device[i] != new->low &&device[i] != new->high)
-			err = store->ops->sync(store);
-	}
-	return err;
-}
-
-/* The file, of which nothing is stored and which does not move, gets that layout. */
-static int adopt(struct stores *stores, struct home *home, const struct layout *layout)
-{
-	int err = clear_all(stores, home->ino, &home->layout, layout);
-
-	if (err)
-		return err;
-	err = stores_record_put(stores, home->ino, layout, true);
-	LOCK_SCOPE(&stores->lock);
-	if (!err) {
-		home->layout = *layout;
-		home->recorded = layout->low || layout->high;
-		return 0;
-	}
-	/* The old record shall be there again, before anything is stored. */
-	home->claimed = home->doubt = true;
-	home->claim_first = 0;
-	home->claim_last = UINT64_MAX;
-	home->retry_ns = 0;
-	return err;
-}
-
-int stores_clone_begin(struct store *store, uint64_t from, uint64_t to)
-{
-	struct stores *stores = stores_of(store);
-	struct home *source, *target;
-	struct layout layout;
-	int err = 0;
-
-	if (!stores || stores->count == 1)
-		return 0;
-	lock_get(&stores->lock);
-	source = home_make(stores, from);
-	target = source ? home_make(stores, to) : NULL;
-	if (target) {
-		err = hold(stores, source, target);
-		layout = source->layout;
-	}
-	lock_put(&stores->lock);
-	if (!target)
-		return -ENOMEM;
-	if (!err && !layout_same(&layout, &target->layout))
-		err = adopt(stores, target, &layout);
-	if (err)
-		stores_clone_end(store, from, to);
-	return err;
+	return one_step(stores_of(store));
 }

@@ -128,6 +128,7 @@ static int load_place(void *arg, const void *key, size_t key_len, const void *va
 	home->layout = (struct layout){ .low = v[1], .high = v[2], .up = v[3] & FLAG_UP, .mark = le64toh(mark) };
 	home->want = home->layout.up ? home->layout.low : home->layout.high;
 	home->recorded = true;
+	queue_push(&stores->queue, home, 0);
 	return 0;
 }
 

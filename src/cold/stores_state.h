@@ -20,8 +20,9 @@ struct device {
 	struct store *store; /* NULL: not here. Immutable once the mover runs */
 	struct store *below; /* of it, where what is put is durable by a sync; the same without a warm store */
 	_Atomic bool told;   /* the log knows that somebody needs it */
-	int move_error;      /* under lock: the log knows that files cannot be moved there */
-	uint64_t retry_ns;   /* under lock: it has no room, none is moved there before */
+	/* Both are the mover's. */
+	int move_error;    /* the log knows that files cannot be moved there */
+	uint64_t retry_ns; /* it has no room, none is moved there before */
 };
 
 struct layout {
@@ -36,10 +37,18 @@ struct users {
 	unsigned int now; /* of the two, which counts those who begin */
 };
 
-/* A file that is not simply on device 0. */
+/* Calls of the files of a shard, or of one of them. */
+struct calls {
+	struct users readers, writers;
+	struct users holders; /* store.h, hold */
+};
+
+#define QUEUE_NONE SIZE_MAX
+
+/* A file that is not simply on device 0. Under the lock of its shard, but for what is said. */
 struct home {
 	uint64_t ino;
-	struct layout layout;
+	struct layout layout; /* changed by the mover, or for a file that it holds */
 	uint8_t want;
 	bool recorded; /* there is a record */
 	bool kept;     /* store.h, keep */
@@ -47,30 +56,52 @@ struct home {
 	bool busy;     /* a step is going on */
 	bool doubt;    /* nobody knows what its record says, so what is claimed stays so */
 	bool claimed;
+	bool asked; /* the claim waits for holders, and holds up nobody yet */
 	uint64_t claim_first, claim_last;
 	unsigned int holds; /* clones of it, or into it */
 	int error;
-	uint64_t retry_ns, turn;
-	struct users readers, writers;
+	struct calls calls;
+	/* The mover's own: readers of an older layout may be under way; what the owner's limits have granted and was not
+	 * used. */
+	bool lingers;
+	uint64_t paid_values, paid_bytes;
+	/* Under the queue's lock. */
+	size_t position; /* QUEUE_NONE: it does not stand there */
+	uint64_t due_ns;
 	UT_hash_handle hh;
+};
+
+/* Files by their number, so that those at one seldom meet those at another. */
+#define SHARDS 64U
+
+struct shard {
+	struct lock lock;
+	pthread_cond_t changed; /* a claim or a call ended */
+	struct home *homes;     /* never freed while somebody may use them: by the mover, when gone */
+	struct calls calls;     /* of files without a home */
+};
+
+/* Files that may have something to do, a heap by when. Its lock is taken under that of a shard. */
+struct queue {
+	struct lock lock;
+	pthread_cond_t work; /* for the mover */
+	struct home **heap;
+	size_t count, cap;
+	size_t homes; /* there is room for all of them */
+	bool stop;
 };
 
 struct stores {
 	struct store base;
-	struct lock lock;
-	pthread_cond_t changed; /* a claim or a call ended */
-	pthread_cond_t work;    /* for the mover */
 	struct device device[STORES_MAX];
-	unsigned int count;            /* under lock, as all below */
-	struct home *homes;            /* never freed while somebody may use them: by the mover, when gone */
-	struct users readers, writers; /* of files without a home */
-	uint64_t turn;
+	unsigned int count; /* does not change once the router is used by more than one thread */
+	struct shard shard[SHARDS];
+	struct queue queue;
 	stores_pace_fn *pace;
 	void *pace_arg;
 	pthread_t mover;
-	bool mover_runs, stop;
-	bool news;      /* the mover has something to do that it may not have seen */
-	bool forgetful; /* somebody was kept, and nobody knows who */
+	bool mover_runs;
+	_Atomic bool forgetful; /* somebody was kept, and nobody knows who */
 };
 
 /* NULL: the store is no router; no other store has devices. */
@@ -94,14 +125,36 @@ struct part {
 	uint64_t first, count;
 };
 
+struct shard *home_shard(struct stores *stores, uint64_t ino);
+void home_init(struct stores *stores);
+void home_fini(struct stores *stores);
 void home_read(struct stores *stores, uint64_t ino, struct visit *ret);
 /* Waits for a claim of that range. -EIO: the claim is in doubt. */
 int home_write(struct stores *stores, uint64_t ino, uint64_t first, uint64_t last, struct visit *ret);
-void home_leave(struct stores *stores, const struct visit *visit);
-/* Under lock. */
-struct home *home_find(const struct stores *stores, uint64_t ino);
-struct home *home_make(struct stores *stores, uint64_t ino);                    /* found or made. NULL: no memory */
-bool home_drain(struct stores *stores, struct users *users, uint64_t until_ns); /* waits. False: not in time */
+void home_leave(struct stores *stores, uint64_t ino, const struct visit *visit);
+void home_hold(struct stores *stores, uint64_t ino, struct store_hold *ret);
+void home_let_go(struct stores *stores, const struct store_hold *hold);
+/* Under the shard's lock. */
+struct home *home_find(struct shard *shard, uint64_t ino);
+struct home *home_make(struct stores *stores, uint64_t ino); /* found or made. NULL: no memory */
+/* By the mover; nobody uses it. */
+void home_free(struct stores *stores, struct home *home);
+/* Waits for the calls that are under way. False: not in time. */
+bool home_drain(struct shard *shard, struct users *users, uint64_t until_ns);
+
+/* cold/stores_queue.c. Thread-safety: all of them. */
+void queue_init(struct queue *queue);
+void queue_fini(struct queue *queue);
+/* Room for a home more. -ENOMEM. */
+int queue_add_home(struct queue *queue);
+void queue_drop_home(struct queue *queue, struct home *home);
+/* It is looked at then, or earlier if that was said before. */
+void queue_push(struct queue *queue, struct home *home, uint64_t due_ns);
+/* The one that is due for the longest time, which leaves the queue; NULL: none is. */
+struct home *queue_pop(struct queue *queue);
+/* Until one is due. False: it shall end. */
+bool queue_wait(struct queue *queue);
+void queue_stop(struct queue *queue, bool stop);
 
 static inline unsigned int layout_device(const struct layout *layout, uint64_t block)
 {

@@ -39,6 +39,7 @@
 struct mortal {
 	struct store store;
 	struct store *below;
+	unsigned int index;
 };
 
 static struct store *memory[DEVICES]; /* what is on the disks */
@@ -54,10 +55,18 @@ static uint64_t rnd(uint64_t below)
 }
 
 static _Atomic bool dead;
+/* What the router was told to keep, and what each device was (store.h, keep). */
+static bool promised[FILES + 1], kept[DEVICES][FILES + 1];
+static void (*on_get)(void); /* once, before a device reads */
 
 static struct store *under(struct store *store)
 {
 	return ((struct mortal *)store)->below;
+}
+
+static unsigned int index_of(struct store *store)
+{
+	return ((struct mortal *)store)->index;
 }
 
 static bool ends(void)
@@ -71,6 +80,12 @@ static bool ends(void)
 
 static int mortal_get(struct store *store, enum store_use use, struct store_key key, void *buf, size_t cap, size_t *len)
 {
+	void (*hook)(void) = on_get;
+
+	if (hook) {
+		on_get = NULL;
+		hook();
+	}
 	return dead ? -EIO : under(store)->ops->get(under(store), use, key, buf, cap, len);
 }
 
@@ -85,14 +100,27 @@ static int mortal_heads(struct store *store, uint64_t ino, uint64_t first, uint6
 	return dead ? -EIO : under(store)->ops->heads(under(store), ino, first, count, fn, arg);
 }
 
+/* As each device does. Tests with threads keep nothing. */
+static void mortal_keep(struct store *store, uint64_t ino, bool keep)
+{
+	if (ino && !dead)
+		kept[index_of(store)][ino] = keep;
+}
+
 static int mortal_put(struct store *store, enum store_use use, const struct store_item *items, size_t count)
 {
+	for (size_t i = 0; i < count && !dead; i++)
+		ck_assert(!promised[items[i].key.ino] || kept[index_of(store)][items[i].key.ino]);
 	return ends() ? -EIO : under(store)->ops->put(under(store), use, items, count);
 }
 
 static int mortal_remove(struct store *store, uint64_t ino, uint64_t first, uint64_t count)
 {
-	return ends() ? -EIO : under(store)->ops->remove(under(store), ino, first, count);
+	int err = ends() ? -EIO : under(store)->ops->remove(under(store), ino, first, count);
+
+	if (!err && !first && count == UINT64_MAX)
+		mortal_keep(store, ino, false);
+	return err;
 }
 
 static int mortal_share(struct store *store, const struct store_share *share)
@@ -148,12 +176,13 @@ static const struct store_ops mortal_ops = {
 	.remove = mortal_remove,
 	.share = mortal_share,
 	.shared_bytes = mortal_shared,
+	.keep = mortal_keep,
 	.sync = mortal_sync,
 	.figures = mortal_figures,
 	.free = mortal_free,
 };
 
-static struct stores_device new_mortal(struct store *below)
+static struct stores_device new_mortal(struct store *below, unsigned int index)
 {
 	struct mortal *mortal = calloc(1, sizeof(*mortal));
 
@@ -161,21 +190,33 @@ static struct stores_device new_mortal(struct store *below)
 	mortal->store.ops = &mortal_ops;
 	mortal->store.meta = &mortal_meta;
 	mortal->below = below;
+	mortal->index = index;
 	return (struct stores_device){ .store = &mortal->store };
 }
 
-static void begin_life(void)
+static void begin_life_without(unsigned int missing)
 {
 	dead = false;
 	calls_left = -1;
-	ck_assert_int_eq(stores_open(new_mortal(memory[0]), &router), 0);
+	memset(kept, 0, sizeof(kept));
+	ck_assert_int_eq(stores_open(new_mortal(memory[0], 0), &router), 0);
 	for (unsigned int i = 1; i < DEVICES; i++) {
 		char name[8];
 
 		snprintf(name, sizeof(name), "dev%u", i);
 		tokens[i][0] = (uint8_t)i;
-		ck_assert_int_eq(stores_add(router, name, tokens[i], new_mortal(memory[i])), 0);
+		if (i != missing)
+			ck_assert_int_eq(stores_add(router, name, tokens[i], new_mortal(memory[i], i)), 0);
 	}
+	/* As whoever loads the names says, before anything is stored. */
+	for (uint64_t ino = 1; ino <= FILES; ino++)
+		if (promised[ino])
+			router->ops->keep(router, ino, true);
+}
+
+static void begin_life(void)
+{
+	begin_life_without(DEVICES);
 }
 
 static void begin_all(void)
@@ -209,6 +250,7 @@ static void seed(void)
 	rng = text ? strtoull(text, NULL, 0) : (uint64_t)time(NULL) ^ (uint64_t)getpid() << 32;
 	printf("TIERFS_SEED=%llu\n", (unsigned long long)rng);
 	fflush(stdout);
+	memset(promised, 0, sizeof(promised));
 	memset(past, 0, sizeof(past));
 	for (size_t ino = 0; ino <= FILES; ino++)
 		for (size_t block = 0; block < BLOCKS; block++)
@@ -304,6 +346,8 @@ static void removed(uint64_t ino, uint64_t first, uint64_t count)
 	int err = router->ops->remove(router, ino, first, count);
 
 	ck_assert(err == 0 || dead);
+	if (!first && count == UINT64_MAX)
+		promised[ino] = false; /* also if it failed: it was to end */
 	for (uint64_t block = first; block < BLOCKS && block - first < count; block++)
 		becomes(ino, block, 0, !err);
 }
@@ -417,7 +461,7 @@ static void operate(void)
 
 	if (!room_for_more())
 		sync_all();
-	switch (rnd(11)) {
+	switch (rnd(12)) {
 	case 0:
 	case 1:
 		put(ino, first, count);
@@ -442,6 +486,10 @@ static void operate(void)
 		break;
 	case 7:
 		ck_assert_int_eq(stores_want(router, ino, (unsigned int)rnd(DEVICES)), 0);
+		break;
+	case 8:
+		promised[ino] = true;
+		router->ops->keep(router, ino, true);
 		break;
 	default:
 		for (uint64_t i = rnd(5); i > 0 && !dead; i--)
@@ -685,7 +733,7 @@ START_TEST(not_here)
 	dead = true;
 	router->ops->free(router);
 	dead = false;
-	ck_assert_int_eq(stores_open(new_mortal(memory[0]), &router), 0);
+	ck_assert_int_eq(stores_open(new_mortal(memory[0], 0), &router), 0);
 	ck_assert_uint_eq(stores_count(router), DEVICES);
 	ck_assert_str_eq(stores_name(router, 1), "dev1");
 	ck_assert(!stores_here(router, 1));
@@ -727,6 +775,142 @@ START_TEST(record_in_doubt)
 	rest();
 	stores_where(router, 1, &where);
 	ck_assert_uint_eq(where.at, 2);
+	end_all();
+}
+END_TEST
+
+/* A small file moves in one window, which is all of it there, and what was promised of it goes with it. */
+START_TEST(kept_all_the_way)
+{
+	seed();
+	begin_all();
+	put(1, 0, 10);
+	promised[1] = true;
+	router->ops->keep(router, 1, true);
+	for (unsigned int i = 1; i <= DEVICES; i++) {
+		stores_want(router, 1, i % DEVICES);
+		rest();
+		ck_assert(kept[i % DEVICES][1]);
+		put(1, 3, 10);
+	}
+	removed(1, 0, UINT64_MAX);
+	for (unsigned int i = 0; i < DEVICES; i++)
+		ck_assert(!kept[i][1]);
+	end_all();
+}
+END_TEST
+
+/* All of a file is removed, or none of it: what is on a device that is not here cannot be. */
+START_TEST(removed_when_one_is_missing)
+{
+	struct stores_where where;
+
+	seed();
+	begin_all();
+	fill_file(1);
+	stores_want(router, 1, 1);
+	for (int i = 0; i < 2; i++)
+		ck_assert(stores_step(router));
+	stores_where(router, 1, &where);
+	ck_assert(where.at == 1 && where.from == 0 && where.count > 0 && where.count < BLOCKS);
+	for (unsigned int missing = 1; missing < DEVICES; missing++) {
+		dead = true;
+		router->ops->free(router);
+		begin_life_without(missing);
+		stores_where(router, 1, &where);
+		ck_assert(where.here == (missing != 1));
+		if (missing == 1)
+			ck_assert_int_eq(router->ops->remove(router, 1, 0, UINT64_MAX), -EIO);
+		else
+			check_file(1);
+	}
+	end_all();
+}
+END_TEST
+
+/* A mark at an end: one of the two has nothing that counts. */
+START_TEST(here_without_the_old_one)
+{
+	struct stores_where where;
+
+	seed();
+	begin_all();
+	put(1, 0, 10);
+	sync_all();
+	stores_want(router, 1, 2);
+	rest();
+	stores_want(router, 1, 1);
+	ck_assert(stores_step(router)); /* it has begun, and all is at the old one */
+	dead = true;
+	router->ops->free(router);
+	begin_life_without(1);
+	stores_where(router, 1, &where);
+	ck_assert(where.here);
+	check_file(1);
+	dead = true;
+	router->ops->free(router);
+	begin_life();
+	stores_want(router, 1, 1);
+	ck_assert(stores_step(router)); /* all is at the new one, and the old one is to be cleared */
+	dead = true;
+	router->ops->free(router);
+	begin_life_without(2);
+	stores_where(router, 1, &where);
+	ck_assert(where.here && where.at == 1);
+	check_file(1);
+	end_all();
+}
+END_TEST
+
+/* Nobody knows where a file in doubt is, so it is not cloned; who tries is told so, and does not wait. */
+START_TEST(cloned_in_doubt)
+{
+	seed();
+	begin_all();
+	fill_file(1);
+	stores_want(router, 1, 1);
+	ck_assert(stores_step(router));
+	store_mem_fail_all(memory[0], STORE_MEM_META_PUT, EIO);
+	ck_assert(stores_step(router));
+	ck_assert_int_eq(stores_clone_begin(router, 1, 2), -EIO);
+	ck_assert_int_eq(stores_clone_begin(router, 2, 1), -EIO);
+	store_mem_fail_all(memory[0], STORE_MEM_META_PUT, 0);
+	stores_want(router, 1, 2);
+	ck_assert(stores_step(router));
+	clone_file(1, 2);
+	rest();
+	end_all();
+}
+END_TEST
+
+/* While a device reads for somebody the file moves from there, and turns; what would be cleared is read still. */
+static void move_and_turn(void)
+{
+	ck_assert(stores_step(router));
+	store_mem_fail_all(memory[0], STORE_MEM_PUT, ENOSPC);
+	stores_want(router, 1, 0);
+	ck_assert(stores_step(router));
+}
+
+START_TEST(read_while_it_turns)
+{
+	struct stores_where where;
+
+	seed();
+	begin_all();
+	fill_file(1);
+	stores_want(router, 1, 1);
+	for (int i = 0; i < 2; i++)
+		ck_assert(stores_step(router));
+	stores_where(router, 1, &where);
+	ck_assert_uint_lt(where.count, BLOCKS - 600);
+	on_get = move_and_turn;
+	expect(1, where.count + 400, look(1, where.count + 400));
+	ck_assert_ptr_null(on_get);
+	store_mem_fail_all(memory[0], STORE_MEM_PUT, 0);
+	stores_want(router, 1, 2);
+	stores_want(router, 1, 0);
+	rest();
 	end_all();
 }
 END_TEST
@@ -800,10 +984,160 @@ START_TEST(names)
 		char name[8];
 
 		snprintf(name, sizeof(name), "more%u", i);
-		ck_assert_int_eq(stores_add(router, name, other, new_mortal(memory[0])), 0);
+		ck_assert_int_eq(stores_add(router, name, other, new_mortal(memory[0], 0)), 0);
 	}
 	ck_assert_int_eq(stores_add(router, "more", other, (struct stores_device){ more, NULL }), -ENOSPC);
 	more->ops->free(more);
+	end_all();
+}
+END_TEST
+
+/* --- who must not wait --------------------------------------------------------------------------------------------- */
+
+static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
+static bool gate_shut, gate_met;
+
+/* A device that syncs for as long as the test wants. */
+static void pass_gate(void)
+{
+	pthread_mutex_lock(&gate_lock);
+	gate_met = gate_shut;
+	pthread_cond_broadcast(&gate_changed);
+	while (gate_shut)
+		pthread_cond_wait(&gate_changed, &gate_lock);
+	pthread_mutex_unlock(&gate_lock);
+}
+
+static void set_gate(bool shut)
+{
+	pthread_mutex_lock(&gate_lock);
+	gate_shut = shut;
+	gate_met = false;
+	pthread_cond_broadcast(&gate_changed);
+	pthread_mutex_unlock(&gate_lock);
+}
+
+static void await_gate(void)
+{
+	pthread_mutex_lock(&gate_lock);
+	while (!gate_met)
+		pthread_cond_wait(&gate_changed, &gate_lock);
+	pthread_mutex_unlock(&gate_lock);
+}
+
+static int gated_sync(struct store *store)
+{
+	pass_gate();
+	return mortal_sync(store);
+}
+
+static struct store_ops gated_ops;
+
+static void *step_once(void *arg)
+{
+	(void)arg;
+	stores_step(router);
+	return NULL;
+}
+
+static int put_held(uint64_t ino, uint64_t block)
+{
+	struct store_hold hold;
+	int err = -EBUSY;
+
+	store_hold(router, ino, &hold);
+	if (!store_is_busy(&hold, block))
+		err = put_error(ino, block);
+	store_let_go(router, &hold);
+	return err;
+}
+
+/* A window is on its way, and its sync does not end. Who holds the file learns what he must not touch; the rest, reads
+ * of it, and other files of its shard go on. */
+START_TEST(held_while_a_window_moves)
+{
+	pthread_t mover;
+
+	seed();
+	begin_all();
+	gated_ops = mortal_ops;
+	gated_ops.sync = gated_sync;
+	fill_file(1);
+	stores_want(router, 1, 1);
+	ck_assert(stores_step(router));
+	dead = true;
+	router->ops->free(router);
+	begin_life_without(1);
+	{
+		struct stores_device device = new_mortal(memory[1], 1);
+
+		device.store->ops = &gated_ops;
+		ck_assert_int_eq(stores_add(router, "dev1", tokens[1], device), 0);
+	}
+	set_gate(true);
+	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
+	await_gate();
+	ck_assert_int_eq(put_held(1, 5), -EBUSY);
+	ck_assert_int_eq(put_held(1, BLOCKS + 1), 0);
+	ck_assert_int_eq(put_held(65, 5), 0); /* of the same shard */
+	ck_assert_int_eq(put_held(2, 5), 0);
+	expect(1, 5, look(1, 5));
+	set_gate(false);
+	pthread_join(mover, NULL);
+	ck_assert_int_eq(put_held(1, 5), 0);
+	end_all();
+}
+END_TEST
+
+static bool is_asked_for(uint64_t ino, uint64_t block)
+{
+	struct store_hold hold;
+	bool busy;
+
+	store_hold(router, ino, &hold);
+	busy = store_is_busy(&hold, block);
+	store_let_go(router, &hold);
+	return busy;
+}
+
+/* A window is asked for while somebody holds the file. True: it moved then, as he did not have to wait for it. */
+static bool moves_after_holder(void)
+{
+	struct store_hold hold;
+	struct stores_where where;
+	pthread_t mover;
+
+	stores_want(router, 1, 2); /* it is looked at now, and not in a while */
+	stores_want(router, 1, 1);
+	store_hold(router, 1, &hold);
+	ck_assert(!store_is_busy(&hold, 5));
+	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
+	while (!is_asked_for(1, 5))
+		usleep(100);
+	put(1, 5, 1);
+	stores_where(router, 1, &where);
+	ck_assert_uint_eq(where.count, 0);
+	store_let_go(router, &hold);
+	pthread_join(mover, NULL);
+	stores_where(router, 1, &where);
+	return where.count > 0;
+}
+
+START_TEST(held_before_a_window_moves)
+{
+	bool moved = false;
+
+	seed();
+	begin_all();
+	fill_file(1);
+	stores_want(router, 1, 1);
+	ck_assert(stores_step(router));
+	/* On a machine that is very busy the mover may give up before it was let go. */
+	for (int i = 0; i < 5 && !moved; i++)
+		moved = moves_after_holder();
+	ck_assert(moved);
+	rest();
 	end_all();
 }
 END_TEST
@@ -826,11 +1160,19 @@ static void *work(void *arg)
 		for (uint64_t block = 0; block < 700; block++) {
 			struct store_item item = { { ino, block }, value, sizeof(value) };
 
+			struct store_hold hold;
+
 			memset(value, (int)(rounds + block), sizeof(value));
+			store_hold(router, ino, &hold);
+			if (store_is_busy(&hold, block) || block % 3 == 0) {
+				store_let_go(router, &hold);
+				hold.at = NULL;
+			}
 			if (router->ops->put(router, STORE_DEMOTION, &item, 1) ||
 			    router->ops->get(router, STORE_GUEST, item.key, got, sizeof(got), &length) ||
 			    memcmp(value, got, sizeof(value)) != 0)
 				wrong++;
+			store_let_go(router, &hold);
 		}
 		if (router->ops->remove(router, ino, 300, 10) ||
 		    router->ops->get(router, STORE_GUEST, (struct store_key){ ino, 305 }, got, sizeof(got), &length) !=
@@ -881,8 +1223,9 @@ static uint64_t pace(void *arg, uint64_t ino, uint64_t values, uint64_t bytes)
 {
 	(void)arg;
 	ck_assert_uint_eq(ino, 1);
-	ck_assert(values && bytes);
-	return asked++ % 2 ? (granted += values, 0) : 1;
+	ck_assert(values || bytes);
+	ck_assert_uint_le(values, 1); /* what is granted is owed: nobody owes a window */
+	return asked++ % 100 ? (granted += values, 0) : 1;
 }
 
 START_TEST(paced)
@@ -916,6 +1259,13 @@ int main(void)
 	tcase_add_test(tests, fails_alone);
 	tcase_add_test(tests, not_here);
 	tcase_add_test(tests, record_in_doubt);
+	tcase_add_test(tests, kept_all_the_way);
+	tcase_add_test(tests, removed_when_one_is_missing);
+	tcase_add_test(tests, here_without_the_old_one);
+	tcase_add_test(tests, cloned_in_doubt);
+	tcase_add_test(tests, read_while_it_turns);
+	tcase_add_test(tests, held_while_a_window_moves);
+	tcase_add_test(tests, held_before_a_window_moves);
 	tcase_add_test(tests, damaged_value);
 	tcase_add_test(tests, forgotten);
 	tcase_add_test(tests, names);
