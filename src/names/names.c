@@ -238,8 +238,10 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	*ret = inode;
 	return 0;
 fail:
-	if (store)
-		stores_begun(ns->store, ino, 0); /* the next one has the same number, and a record of its own */
+	if (store) { /* a record may be there all the same: nobody else gets the number */
+		ns->next_ino = ino + 1;
+		stores_forget(ns->store, ino);
+	}
 	tree_entry_remove(&ns->tree, entry);
 	if (inode)
 		tree_inode_take(&ns->tree, inode);
