@@ -137,27 +137,17 @@ static int stores_put(struct store *base, enum store_use use, const struct store
 	return err;
 }
 
-/* All are told: the file may come. One that comes later, when they have forgotten it, is told of once more. */
-static void stores_keep(struct store *base, uint64_t ino, bool keep)
+/* All of the file is about to be removed, so a device that it comes to needs not be told. Who promises meanwhile says it
+ * again, and that stays: so this is done before, and not after. */
+static void end_promise(struct stores *stores, uint64_t ino)
 {
-	struct stores *stores = stores_of(base);
 	struct shard *shard = home_shard(stores, ino);
 	struct home *home;
 
-	if (ino && stores->count > 1) {
-		LOCK_SCOPE(&shard->lock);
-		home = keep ? home_make(stores, ino) : home_find(shard, ino);
-		if (home)
-			home->kept = keep;
-		else if (keep)
-			stores->forgetful = true;
-	}
-	for (unsigned int i = 0; i < stores->count; i++) {
-		struct store *device = stores->device[i].store;
-
-		if (device && device->ops->keep)
-			device->ops->keep(device, ino, keep);
-	}
+	LOCK_SCOPE(&shard->lock);
+	home = home_find(shard, ino);
+	if (home)
+		home->kept = false;
 }
 
 static int stores_remove(struct store *base, uint64_t ino, uint64_t first, uint64_t count)
@@ -174,6 +164,8 @@ static int stores_remove(struct store *base, uint64_t ino, uint64_t first, uint6
 	err = home_write(stores, ino, first, last, &visit);
 	if (err)
 		return err;
+	if (!first && count == UINT64_MAX)
+		end_promise(stores, ino);
 	parts = layout_parts(&visit.layout, first, last, part);
 	/* All or nothing, as far as it can be known beforehand. */
 	for (size_t i = 0; i < parts && !err; i++)
@@ -184,9 +176,6 @@ static int stores_remove(struct store *base, uint64_t ino, uint64_t first, uint6
 		err = device->ops->remove(device, ino, part[i].first, part[i].count);
 	}
 	home_leave(stores, ino, &visit);
-	/* A device that has a part of it does not know that this was all. */
-	if (!err && !first && count == UINT64_MAX && stores->count > 1)
-		stores_keep(base, ino, false);
 	return err;
 }
 
@@ -280,6 +269,29 @@ static void stores_put_copies(struct store *base, const struct store_item *items
 	}
 }
 
+/* All are told: the file may come. One that comes later, when they have forgotten it, is told of once more. */
+static void stores_keep(struct store *base, uint64_t ino, bool keep)
+{
+	struct stores *stores = stores_of(base);
+	struct shard *shard = home_shard(stores, ino);
+	struct home *home;
+
+	if (ino && stores->count > 1) {
+		LOCK_SCOPE(&shard->lock);
+		home = keep ? home_make(stores, ino) : home_find(shard, ino);
+		if (home)
+			home->kept = keep;
+		else if (keep)
+			stores->forgetful = true;
+	}
+	for (unsigned int i = 0; i < stores->count; i++) {
+		struct store *device = stores->device[i].store;
+
+		if (device && device->ops->keep)
+			device->ops->keep(device, ino, keep);
+	}
+}
+
 /* ---- durable ---- */
 
 static int sync_device(struct stores *stores, unsigned int index)
@@ -302,18 +314,19 @@ static int stores_sync(struct store *base)
 	return err;
 }
 
-/* The values first, then the records. */
+/* The values first, then the records. A device that has no part of it needs not be here. */
 static int stores_sync_file(struct store *base, uint64_t ino)
 {
 	struct stores *stores = stores_of(base);
+	struct part part[2];
 	struct visit visit;
+	size_t parts;
 	int err = 0;
 
 	home_read(stores, ino, &visit);
-	if (visit.layout.low)
-		err = sync_device(stores, visit.layout.low);
-	if (!err && visit.layout.high && visit.layout.high != visit.layout.low)
-		err = sync_device(stores, visit.layout.high);
+	parts = layout_parts(&visit.layout, 0, STORES_END - 1, part);
+	for (size_t i = 0; i < parts && !err; i++)
+		err = part[i].device ? sync_device(stores, part[i].device) : 0;
 	home_leave(stores, ino, &visit);
 	return err ? err : sync_device(stores, 0);
 }

@@ -11,7 +11,9 @@
  *
  *   step     what is done                                              after a kill, or a loss of power, here
  *   begin    record: low is the new device, mark 0; durable            it means what the old record meant
- *   claim    writers of the window wait; those before are waited for   nothing has changed
+ *   claim    who holds the file is waited for (store.h, hold), then    nothing has changed
+ *            writers of the window wait; those before are waited for,
+ *            and readers that outlasted the release of a window before
  *   clear    the window is removed from the device that is to have it  it had garbage there, at the most
  *   copy     its values are put there                                  garbage there, which the next clear removes
  *   sync     of that device                                            the same
@@ -77,8 +79,8 @@ void stores_figures(struct store *store, unsigned int index, struct store_figure
 int stores_add(struct store *store, const char *name, const uint8_t token[static STORES_TOKEN_BYTES],
 	       struct stores_device device);
 
-/* The owner of a file's limits: so many values of so many bytes are about to be moved. 0: they may, and were taken;
- * else nanoseconds until it is worth asking again. Called without a lock. */
+/* The owner of a file's limits: so many values of so many bytes are about to be moved, one value or a part of it at a
+ * time. 0: they may, and were taken; else nanoseconds until it is worth asking again. Called without a lock. */
 typedef uint64_t stores_pace_fn(void *arg, uint64_t ino, uint64_t values, uint64_t bytes);
 /* Starts the thread that moves files; pace may be NULL. Nothing is moved before. */
 int stores_start(struct store *store, stores_pace_fn *pace, void *arg);

@@ -323,7 +323,8 @@ static bool no_users(const struct users *users)
 
 static bool unused(const struct home *home)
 {
-	return no_users(&home->calls.readers) && no_users(&home->calls.writers) && no_users(&home->calls.holders);
+	return !home->holds && no_users(&home->calls.readers) && no_users(&home->calls.writers) &&
+	       no_users(&home->calls.holders);
 }
 
 static bool at_rest(const struct home *home)

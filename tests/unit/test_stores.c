@@ -847,6 +847,7 @@ START_TEST(here_without_the_old_one)
 	stores_where(router, 1, &where);
 	ck_assert(where.here);
 	check_file(1);
+	ck_assert_int_eq(router->ops->sync_file(router, 1), 0);
 	dead = true;
 	router->ops->free(router);
 	begin_life();
@@ -858,6 +859,7 @@ START_TEST(here_without_the_old_one)
 	stores_where(router, 1, &where);
 	ck_assert(where.here && where.at == 1);
 	check_file(1);
+	ck_assert_int_eq(router->ops->sync_file(router, 1), 0);
 	end_all();
 }
 END_TEST
