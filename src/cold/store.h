@@ -107,8 +107,8 @@ struct store_ops {
 	 * may be durable before the value that it names. Puts wait for the disk. Ends when all of the file is removed.
 	 * File 0: all of them, as long as nobody knows which. May be NULL. */
 	void (*keep)(struct store *store, uint64_t ino, bool keep);
-	/* Optional, with let_go. A put or a remove may have to wait while the store moves a part of the file, until what is
-	 * moved is durable. Between hold() and let_go() those of one thread do not, but in the range that hold() says.
+	/* Optional, with let_go. A put or a remove may have to wait while the store moves a part of the file, until
+	 * that is durable. Between hold() and let_go() those of one thread do not, but in the range that hold() says.
 	 * Neither waits. It is held for a short time; a move waits meanwhile. */
 	void (*hold)(struct store *store, uint64_t ino, struct store_hold *ret);
 	void (*let_go)(struct store *store, const struct store_hold *hold);

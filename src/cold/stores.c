@@ -137,7 +137,7 @@ static int stores_put(struct store *base, enum store_use use, const struct store
 	return err;
 }
 
-/* All of the file is about to be removed, so a device that it comes to needs not be told. Who promises meanwhile says it
+/* All of the file is about to be removed, so a device that it comes to is not told. Who promises meanwhile says it
  * again, and that stays: so this is done before, and not after. */
 static void end_promise(struct stores *stores, uint64_t ino)
 {

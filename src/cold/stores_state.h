@@ -61,8 +61,8 @@ struct home {
 	unsigned int holds; /* clones of it, or into it */
 	int error;
 	struct calls calls;
-	/* The mover's own: readers of an older layout may be under way; what the owner's limits have granted and was not
-	 * used. */
+	/* The mover's own: readers of an older layout may be under way; what the owner's limits have granted, and was
+	 * not used. */
 	bool lingers;
 	uint64_t paid_values, paid_bytes;
 	/* Under the queue's lock. */

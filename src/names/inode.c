@@ -177,7 +177,7 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 		return;
 	if (inode->survivor && mappers_have_arena(inode->file))
 		return;
-	/* A process may map it, which cannot be known: it was not loaded. The next mount that has all stores reaps it. */
+	/* A process may map it, which cannot be known: it was not loaded. The mount that has all stores reaps it. */
 	if (!inode->file && !devices_here(ns, inode))
 		return;
 	ns->survivors -= inode->survivor ? 1 : 0;

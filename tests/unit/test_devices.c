@@ -203,7 +203,7 @@ static void step_all(void)
 		;
 }
 
-/* --- tests --------------------------------------------------------------------------------------------------------- */
+/* --- tests -------------------------------------------------------------------------------------------------------- */
 
 /* As QEMU does it: the file has no name while it is mapped. The daemon is killed, the process is not, and the next
  * daemon comes without the store that has a part of the file: what the process has in DRAM is all there is. */
