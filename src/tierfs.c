@@ -29,8 +29,7 @@
 #include "base/log.h"
 #include "base/process.h"
 #include "cold/mac.h"
-#include "cold/store_rocks.h"
-#include "cold/warm.h"
+#include "cold/stores.h"
 #include "front/access.h"
 #include "front/arguments.h"
 #include "front/control.h"
@@ -39,6 +38,7 @@
 #include "front/mountpoint.h"
 #include "front/opener.h"
 #include "front/options.h"
+#include "front/storage.h"
 #include "front/through.h"
 #include "map/attached.h"
 #include "map/evict.h"
@@ -50,7 +50,6 @@
 #include "pool/token.h"
 
 #define POLL_US 100000
-#define WARM_DIR "warm"    /* in the tmpfs of the arenas */
 #define END_SIGNAL SIGUSR1 /* ends the signal thread */
 
 struct daemon {
@@ -60,8 +59,7 @@ struct daemon {
 	bool takes_over; /* the mount is there already */
 	int ready_fd;    /* -1: in the foreground, or told already */
 	struct pool *pool;
-	struct store *store;
-	int warm_fd; /* directory of warm values; -1: none */
+	struct storage storage;
 	struct engine *engine;
 	struct ns *ns;
 	struct token_table *tokens;
@@ -90,8 +88,7 @@ static int option_text(void *arg, const char *name, char *buf, size_t cap)
 
 static const char *option_name(void *arg, size_t index)
 {
-	(void)arg;
-	return index < OPTION_COUNT ? option_table[index].name : NULL;
+	return options_name(arg, index);
 }
 
 /* ---- the process ---- */
@@ -219,44 +216,6 @@ static pid_t helper_pid(void *arg)
 	return d->evict ? evict_pid(d->evict) : 0;
 }
 
-/* What a killed daemon left there goes to the disk if this mount has no warm values. */
-static int open_warm(struct daemon *d)
-{
-	struct store_warm_config config = {
-		.below = d->store,
-		.bytes = d->args->options.value[OPTION_WARM],
-		.block_bytes = d->pool->block_bytes,
-	};
-
-	if (config.bytes && mkdirat(d->pool->arena_dir, WARM_DIR, 0700) < 0 && errno != EEXIST)
-		return -errno;
-	d->warm_fd = openat(d->pool->arena_dir, WARM_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (d->warm_fd < 0)
-		return errno == ENOENT ? 0 : -errno;
-	config.dir_fd = d->warm_fd;
-	return config.bytes ? store_warm_open(&config, &d->store)
-			    : store_warm_drain(d->store, d->warm_fd, config.block_bytes);
-}
-
-static int open_store(struct daemon *d)
-{
-	struct store_rocks_config config = {
-		.dir = d->pool->store_dir,
-		.create = true,
-		.block_bytes = d->pool->block_bytes,
-	};
-	int err = store_rocks_open(&config, &d->store);
-
-	if (err < 0) {
-		log_error("%s: cannot open the store: %s", config.dir, strerror(-err));
-		return err;
-	}
-	err = open_warm(d);
-	if (err < 0)
-		log_error("%s/arena/" WARM_DIR ": cannot use the warm values: %s", d->pool->run_dir, strerror(-err));
-	return err;
-}
-
 static int start_core(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
@@ -280,12 +239,12 @@ static int start_core(struct daemon *d)
 		.takes_over = d->takes_over,
 		.session = keeper_session(d->keeper),
 	};
-	int err = open_store(d);
+	int err = storage_open(&d->storage, d->pool, options);
 
 	if (err < 0)
 		return err;
 	memcpy(engine.secret, d->pool->secret, sizeof(engine.secret));
-	engine.store = ns.store = d->store;
+	engine.store = ns.store = d->storage.store;
 	err = tiering_new(&engine, &d->engine);
 	if (err < 0) {
 		log_error("cannot start the engine: %s", strerror(-err));
@@ -293,7 +252,14 @@ static int start_core(struct daemon *d)
 	}
 	ns.engine = d->engine;
 	err = ns_load(&ns, &d->ns);
-	return err < 0 ? err : pool_confirm_arenas(d->pool);
+	if (err == 0)
+		err = pool_confirm_arenas(d->pool);
+	if (err < 0)
+		return err;
+	err = stores_start(d->storage.store, ns_pace, d->ns);
+	if (err < 0)
+		log_error("cannot start a thread: %s", strerror(-err));
+	return err;
 }
 
 /* uid= and gid= are the root's, too, also when the pool was made without them. */
@@ -375,7 +341,7 @@ static int start_servers(struct daemon *d)
 	struct control_config control = { .engine = d->engine,
 					  .ns = d->ns,
 					  .tokens = d->tokens,
-					  .store = d->store,
+					  .store = d->storage.store,
 					  .counts = &d->counts,
 					  .warm_bytes = d->args->options.value[OPTION_WARM],
 					  .run_dir = d->pool->run_dir,
@@ -569,6 +535,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	control_stop(d->control);
 	access_stop(d->access);
 	attached_stop(d->attached);
+	stores_stop(d->storage.store);
 	settled = settle(d, was_mounted);
 	if (d->signals_started) {
 		pthread_kill(d->signal_thread, END_SIGNAL);
@@ -576,13 +543,8 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 	}
 	ns_free(d->ns);
 	tiering_free(d->engine);
-	if (d->store) {
-		/* The tmpfs may go only when nothing is left there alone. */
-		settled = d->store->ops->sync(d->store) == 0 && settled;
-		d->store->ops->free(d->store);
-	}
-	if (d->warm_fd >= 0)
-		close(d->warm_fd);
+	/* The tmpfs may go only when nothing is left there alone. */
+	settled &= storage_close(&d->storage);
 	token_table_free(d->tokens);
 	opener_free(d->opener);
 	if (d->evict)
@@ -600,7 +562,7 @@ static int daemon_stop(struct daemon *d, bool was_mounted)
 /* From the arguments to the end of the daemon. Returns the exit status. */
 static int serve(const struct arguments *args)
 {
-	struct daemon d = { .args = args, .ready_fd = -1, .warm_fd = -1 };
+	struct daemon d = { .args = args, .ready_fd = -1 };
 	int err = 0;
 
 	if (!args->start.foreground) {
@@ -610,6 +572,7 @@ static int serve(const struct arguments *args)
 	}
 	if (err < 0)
 		return EXIT_FAILURE;
+	storage_init(&d.storage);
 	block_signals(&d);
 	process_tune();
 	err = meet_keeper(&d);

@@ -23,6 +23,7 @@ enum lock_rank {
 	LOCK_RANK_BUDGET,        /* mem/budget, and the waiters for room */
 	LOCK_RANK_TENANTS,       /* engine/tenant: who is charged for what */
 	LOCK_RANK_STORE,         /* cold: segments, buffers, warm */
+	LOCK_RANK_MOVES,         /* cold/stores: which file moves next */
 	LOCK_RANK_LOOP,          /* base/loop */
 	LOCK_RANK_TOKEN,         /* pool/token */
 	LOCK_RANK_WORK,          /* engine/work */

@@ -63,6 +63,15 @@ struct store_share {
 	void *arg;
 };
 
+/* What hold() says. */
+struct store_hold {
+	uint64_t ino;
+	/* Who changes something from busy_first to busy_last may wait for long. None: busy_first > busy_last. */
+	uint64_t busy_first, busy_last;
+	void *at; /* the store's own, and so is */
+	unsigned int parity;
+};
+
 struct store_ops {
 	/* Copies the value into buf. -ENOBUFS if cap is too small. */
 	int (*get)(struct store *store, enum store_use use, struct store_key key, void *buf, size_t cap,
@@ -98,18 +107,56 @@ struct store_ops {
 	 * may be durable before the value that it names. Puts wait for the disk. Ends when all of the file is removed.
 	 * File 0: all of them, as long as nobody knows which. May be NULL. */
 	void (*keep)(struct store *store, uint64_t ino, bool keep);
+	/* Optional, with let_go. A put or a remove may have to wait while the store moves a part of the file, until
+	 * that is durable. Between hold() and let_go() those of one thread do not, but in the range that hold() says.
+	 * Neither waits. It is held for a short time; a move waits meanwhile. */
+	void (*hold)(struct store *store, uint64_t ino, struct store_hold *ret);
+	void (*let_go)(struct store *store, const struct store_hold *hold);
 	/* Makes everything that is safe durable. On an error nobody knows what of it is; a later sync that succeeds
 	 * has made all of it durable, also what the failed one was about. */
 	int (*sync)(struct store *store);
+	/* As sync(), of what is stored of one file, and of all metadata: what other devices have is not waited for.
+	 * NULL: there is one device, and it is sync(). */
+	int (*sync_file)(struct store *store, uint64_t ino);
+	/* How many devices there are, each of which is full or fails on its own. NULL: one. */
+	unsigned int (*devices)(struct store *store);
 	/* Figures that cost no I/O. */
 	void (*figures)(struct store *store, struct store_figures *ret);
 	/* Makes everything durable and closes. Takes NULL. */
 	void (*free)(struct store *store);
 };
 
-/* Every implementation begins with this: store_rocks.h, warm.h, the memory store of the tests
+/* Every implementation begins with this: store_rocks.h, warm.h, stores.h, the memory store of the tests
  * (tests/lib/lib_store_mem.h). */
 struct store {
 	const struct store_ops *ops;
 	const struct meta_ops *meta;
 };
+
+static inline int store_sync_file(struct store *store, uint64_t ino)
+{
+	return store->ops->sync_file ? store->ops->sync_file(store, ino) : store->ops->sync(store);
+}
+
+static inline unsigned int store_devices(struct store *store)
+{
+	return store->ops->devices ? store->ops->devices(store) : 1;
+}
+
+static inline void store_hold(struct store *store, uint64_t ino, struct store_hold *ret)
+{
+	*ret = (struct store_hold){ .ino = ino, .busy_first = 1 };
+	if (store->ops->hold)
+		store->ops->hold(store, ino, ret);
+}
+
+static inline void store_let_go(struct store *store, const struct store_hold *hold)
+{
+	if (store->ops->let_go)
+		store->ops->let_go(store, hold);
+}
+
+static inline bool store_is_busy(const struct store_hold *hold, uint64_t block)
+{
+	return block >= hold->busy_first && block <= hold->busy_last;
+}

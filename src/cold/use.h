@@ -11,12 +11,13 @@ enum store_use {
 	STORE_DIRECT,     /* read(2), write(2), cold access, migration, and what changes a file as a whole */
 	STORE_DEMOTION,   /* what leaves DRAM */
 	STORE_COLLECTION, /* values that move so that space comes back */
+	STORE_MOVE,       /* files that move from one store of the pool to another */
 	STORE_USES
 };
 
 static inline const char *store_use_name(enum store_use use)
 {
-	static const char *const names[STORE_USES] = { "guest", "ahead", "direct", "demotion", "collection" };
+	static const char *const names[STORE_USES] = { "guest", "ahead", "direct", "demotion", "collection", "move" };
 
 	return names[use];
 }

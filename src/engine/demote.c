@@ -56,7 +56,7 @@ struct demotion {
 	struct batch batch; /* BATCH_LEFT: the block stays. Until it is encoded the others are BATCH_STORE */
 	struct work *work;
 	struct member member[BATCH_BLOCKS];   /* of each block of the batch */
-	bool soon;                            /* its blocks may be wanted again soon */
+	bool soon;                            /* demote.h */
 	struct store_item copy[BATCH_BLOCKS]; /* of BATCH_SAME: for the nearer part of the store */
 	uint8_t used[BATCH_BLOCKS], held[BATCH_BLOCKS];
 	uint8_t *raw; /* a slot for each block, as it was read in step 4 */
@@ -294,9 +294,14 @@ static void put_copies(struct demotion *demotion)
 		store->ops->put_copies(store, demotion->copy, copies);
 }
 
-/* Also for blocks that were taken back meanwhile: the key exists then. The stored copy of a block that is all zero goes
- * while the zeros are still in the arena. */
-static int write_out(struct demotion *demotion)
+/* A batch that fails says nothing about who is in use. */
+static void leave(struct demotion *demotion, size_t i)
+{
+	demotion->member[i].rests |= goes(&demotion->batch.block[i]);
+	demotion->batch.block[i].verdict = BATCH_LEFT;
+}
+
+static int put(struct demotion *demotion)
 {
 	int err = encode(demotion);
 
@@ -305,6 +310,27 @@ static int write_out(struct demotion *demotion)
 		put_copies(demotion);
 	}
 	return err ? err : batch_forget(&demotion->batch);
+}
+
+/* Also for blocks that were taken back meanwhile: the key exists then. The stored copy of a block that is all zero goes
+ * while the zeros are still in the arena. What the store is moving stays if room is wanted: who makes it serves all
+ * files. */
+static int write_out(struct demotion *demotion)
+{
+	struct batch *batch = &demotion->batch;
+	struct store *store = engine_store(batch->file->engine);
+	struct store_hold hold;
+	int err;
+
+	if (!demotion->soon)
+		return put(demotion);
+	store_hold(store, batch->file->ino, &hold);
+	for (size_t i = 0; i < batch->count; i++)
+		if (store_is_busy(&hold, batch->block[i].block))
+			leave(demotion, i);
+	err = put(demotion);
+	store_let_go(store, &hold);
+	return err;
 }
 
 static void commit(struct batch *batch)
@@ -396,13 +422,6 @@ static void finish(struct demotion *demotion, struct demote_result *ret)
 	ret->aborted += now.aborted;
 	batch_wake(batch);
 	file_release(file, now.demoted);
-}
-
-/* A batch that fails says nothing about who is in use. */
-static void leave(struct demotion *demotion, size_t i)
-{
-	demotion->member[i].rests |= goes(&demotion->batch.block[i]);
-	demotion->batch.block[i].verdict = BATCH_LEFT;
 }
 
 /* A block of which a page is still there is resident. */

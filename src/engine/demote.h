@@ -22,5 +22,6 @@ struct demote_result {
 /* Blocks of the file that one batch takes at the most: more are demoted one batch after the other. */
 size_t demote_at_once(const struct ramfile *file);
 /* Demotes the given resident blocks (ascending), those in use excepted. soon: to make room, so that some will come
- * back: what needs not be written is put into the nearer part of the store. */
+ * back: what needs not be written is put into the nearer part of the store; and what the store is moving stays, as
+ * whoever put it would wait for a sync. Else that is waited for. */
 int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret);

@@ -355,6 +355,23 @@ void flow_wait_fill(struct ramfile *file, uint64_t first, uint64_t count)
 	engine_end_wait(engine, ENGINE_WAIT_FILL);
 }
 
+uint64_t flow_take_move(struct engine *engine, struct tenant *tenant, uint64_t values, uint64_t bytes)
+{
+	struct tenants *tenants = &engine->tenants;
+	struct amount amount = reading(values, bytes);
+	uint64_t now = clock_ns(), at;
+
+	amount.of[FLOW_WRITE_BYTES] = bytes;
+	if (!tenant || !atomic_load(&tenants->limits) || is_lifted(engine))
+		return 0;
+	LOCK_SCOPE(&tenants->lock);
+	at = due(tenant, &amount, false);
+	if (at > now)
+		return at - now;
+	take(tenant, &amount, false, now);
+	return 0;
+}
+
 bool flow_holds_back(struct ramfile *file)
 {
 	_Atomic uint64_t *held = &file->engine->flows.held_ns;

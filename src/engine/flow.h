@@ -29,6 +29,7 @@
 
 struct engine;
 struct ramfile;
+struct tenant;
 
 enum flow_limit { FLOW_READ_OPS, FLOW_READ_BYTES, FLOW_WRITE_BYTES, FLOW_LIMITS };
 
@@ -84,6 +85,9 @@ int flow_begin_write(struct ramfile *file, uint64_t bytes, bool patient);
 void flow_end_write(struct ramfile *file, uint64_t bytes);
 /* The same for a fill of a plain mapping, for which a thread waits as in a fault: nothing goes before it. */
 void flow_wait_fill(struct ramfile *file, uint64_t first, uint64_t count);
+/* Values of a file, or of one that is not loaded, are about to move from one store to another: taken from what its
+ * tenant (NULL: none) may read and write, after all others, if they may now. Returns 0, or how long to wait, in ns. */
+uint64_t flow_take_move(struct engine *engine, struct tenant *tenant, uint64_t values, uint64_t bytes);
 /* The demoter is to pass over the file: it has written as much as it may for now. */
 bool flow_holds_back(struct ramfile *file);
 /* When the first of those that were passed over may write again. UINT64_MAX: none was. */

@@ -281,7 +281,7 @@ int ramfile_sync(struct ramfile *file)
 	lock_get(&file->lock);
 	changes = file->changes.ended;
 	lock_put(&file->lock);
-	err = engine_store(file->engine)->ops->sync(engine_store(file->engine));
+	err = store_sync_file(engine_store(file->engine), file->ino);
 	if (err)
 		return err;
 	lock_get(&file->lock);

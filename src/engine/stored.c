@@ -115,13 +115,26 @@ int stored_forget(struct ramfile *file, uint64_t block)
 	return 0;
 }
 
+/* Somebody waits in a fault, so it is not forgotten if that would take long. */
+static bool forget_at_once(struct ramfile *file, uint64_t block)
+{
+	struct store *store = engine_store(file->engine);
+	struct store_hold hold;
+	bool gone;
+
+	store_hold(store, file->ino, &hold);
+	gone = !store_is_busy(&hold, block) && !stored_forget(file, block);
+	store_let_go(store, &hold);
+	return gone;
+}
+
 int stored_cover_key(struct ramfile *file, uint64_t block)
 {
 	static const uint8_t zeros[PAGE_BYTES];
 	uint64_t at = block * file->block_bytes, end;
 	int err = 0;
 
-	if (!stored_forget(file, block))
+	if (forget_at_once(file, block))
 		return 0;
 	lock_get(&file->lock);
 	end = at + file_block_length(file, block);

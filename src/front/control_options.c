@@ -119,7 +119,9 @@ static int get_all(struct control_request *request, json_t **ret)
 
 static int refuse_name(struct control_request *request, int err, const char *name)
 {
-	return control_request_fail(request, err, "%.64s: no such %s", name, strchr(name, '.') ? "share" : "option");
+	bool share = strchr(name, '.') && strncmp(name, "store.", 6) != 0;
+
+	return control_request_fail(request, err, "%.64s: no such %s", name, share ? "share" : "option");
 }
 
 static int check_has_options(struct control_request *request, const char *name)

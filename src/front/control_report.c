@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "cold/stores.h"
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/hist.h"
@@ -135,6 +136,16 @@ static int collect(void *arg, const struct ns_file *file)
 	return 0;
 }
 
+/* A file whose store is not here is loaded as one that is lost, and is none. */
+static void set_not_lost(const struct control_request *request, uint64_t ino, struct ramfile_figures *figures)
+{
+	struct stores_where where = { .here = true };
+
+	if (figures->lost && request->config->store)
+		stores_where(request->config->store, ino, &where);
+	figures->lost &= where.here;
+}
+
 static int file_figures(const struct control_request *request, uint64_t ino, struct ramfile_figures *ret)
 {
 	struct ramfile *file;
@@ -145,6 +156,7 @@ static int file_figures(const struct control_request *request, uint64_t ino, str
 	ramfile_figures(file, ret);
 	ret->shared_bytes = ramfile_shared_bytes(file);
 	ns_put(request->config->ns, ino);
+	set_not_lost(request, ino, ret);
 	return 0;
 }
 
@@ -207,6 +219,24 @@ static json_t *store_object(struct store *store)
 	return object;
 }
 
+/* An object for each store of the pool. */
+static json_t *stores_array(struct store *store)
+{
+	json_t *array = json_array();
+
+	for (unsigned int i = 0; store && i < stores_count(store); i++) {
+		json_t *object = json_pack("{s:s, s:b, s:I}", "name", stores_name(store, i), "here",
+					   (int)stores_here(store, i), "files", (json_int_t)stores_files(store, i));
+		struct store_figures figures;
+
+		stores_figures(store, i, &figures);
+		figures_json(&figures_of_store, &figures, 0, SIZE_MAX, object);
+		json_object_set_new(object, "traffic", traffic_object(figures.traffic));
+		json_array_append_new(array, object);
+	}
+	return array;
+}
+
 static json_t *stages_object(struct stages *stages)
 {
 	json_t *object = json_object();
@@ -242,6 +272,7 @@ static int mount_object(const struct control_request *request, const struct ramf
 	figures_json(&figures_of_mount, figures, 0, SIZE_MAX, object);
 	json_object_set_new(object, "pool", path_string(config->pool));
 	json_object_set_new(object, "store", store_object(config->store));
+	json_object_set_new(object, "stores", stores_array(config->store));
 	json_object_set_new(object, "fault_stages", stages_object(engine_stages(config->engine)));
 	*ret = object;
 	return 0;

@@ -6,7 +6,10 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "cold/stores.h"
+#include "engine/engine.h"
 #include "engine/tenant.h"
+#include "names/names.h"
 #include "names/shares.h"
 
 /* --- telling ----------------------------------------------------------------------------------------------------- */
@@ -18,17 +21,36 @@ static uint64_t or_fallback(enum share_id id, uint64_t value)
 	return value == SHARE_NONE && fallback ? fallback : value;
 }
 
-static json_t *share_object(const struct share *share, const enum share_id *only, bool effective)
+/* SHARE_TEXT_LEN or STORES_NAME_MAX and the end, whichever is more. */
+#define VALUE_LEN (SHARE_TEXT_LEN > STORES_NAME_MAX + 1 ? SHARE_TEXT_LEN : STORES_NAME_MAX + 1)
+
+static const char *value_text(const struct control_request *request, enum share_id id, uint64_t value,
+			      char buf[static VALUE_LEN])
+{
+	struct store *store = request->config->store;
+
+	if (share_spec(id)->kind == SHARE_KIND_STORE && value != SHARE_NONE)
+		snprintf(buf, VALUE_LEN, "%s",
+			 store && value < stores_count(store) ? stores_name(store, (unsigned int)value)
+							      : STORES_DEFAULT);
+	else
+		share_format(id, value, buf);
+	return buf;
+}
+
+static json_t *share_object(const struct control_request *request, const struct share *share, const enum share_id *only,
+			    bool effective)
 {
 	json_t *object = json_object();
-	char text[SHARE_TEXT_LEN];
+	char text[VALUE_LEN];
 
 	for (unsigned int i = 0; i < SHARE_COUNT; i++) {
 		enum share_id id = (enum share_id)i;
 		uint64_t value = effective ? or_fallback(id, share->value[i]) : share->value[i];
 
 		if (value != SHARE_NONE && (!only || *only == id))
-			json_object_set_new(object, share_spec(id)->name, json_string(share_format(id, value, text)));
+			json_object_set_new(object, share_spec(id)->name,
+					    json_string(value_text(request, id, value, text)));
 	}
 	return object;
 }
@@ -40,8 +62,8 @@ int control_shares_tell(struct control_request *request, const enum share_id *on
 
 	if (!err)
 		err = shares_effective(request->config->ns, request->ino, &effective);
-	if (!err && (json_object_set_new(object, "shares", share_object(&own, only, false)) ||
-		     json_object_set_new(object, "effective", share_object(&effective, only, true))))
+	if (!err && (json_object_set_new(object, "shares", share_object(request, &own, only, false)) ||
+		     json_object_set_new(object, "effective", share_object(request, &effective, only, true))))
 		err = -ENOMEM;
 	if (err)
 		json_decref(object);
@@ -53,6 +75,44 @@ int control_shares_tell(struct control_request *request, const enum share_id *on
 static void set_limit(json_t *object, const char *key, uint64_t value)
 {
 	json_object_set_new(object, key, value == SHARE_NONE ? json_null() : json_integer((json_int_t)value));
+}
+
+/* Of the size of the file: blocks beyond its end move as well, and are not told. */
+static uint64_t moved_bytes(const struct control_request *request, uint64_t ino, const struct stores_where *where)
+{
+	uint64_t block_bytes = engine_block_bytes(request->config->engine), blocks, first, last;
+	struct stat attr;
+
+	if (ns_getattr(request->config->ns, ino, &attr))
+		return 0;
+	blocks = ((uint64_t)attr.st_size + block_bytes - 1) / block_bytes;
+	first = where->first < blocks ? where->first : blocks;
+	last = where->count > blocks - first ? blocks : first + where->count;
+	if (first == last)
+		return 0;
+	last *= block_bytes;
+	return (last < (uint64_t)attr.st_size ? last : (uint64_t)attr.st_size) - first * block_bytes;
+}
+
+/* Where what is cold of a file is, and how far it has come if it moves. */
+static void stores_object(const struct control_request *request, uint64_t ino, json_t *object)
+{
+	struct store *store = request->config->store;
+	struct stores_where where = { .here = true };
+	const char *name = STORES_DEFAULT;
+
+	if (store) {
+		stores_where(store, ino, &where);
+		name = stores_name(store, where.at);
+	}
+	json_object_set_new(object, "store", json_string(name));
+	json_object_set_new(object, "store_here", json_boolean(where.here));
+	json_object_set_new(object, "store_from",
+			    where.at == where.from ? json_null() : json_string(stores_name(store, where.from)));
+	json_object_set_new(object, "store_moved_bytes",
+			    where.at == where.from ? json_null()
+						   : json_integer((json_int_t)moved_bytes(request, ino, &where)));
+	json_object_set_new(object, "store_error", where.error ? json_string(strerror(-where.error)) : json_null());
 }
 
 void control_shares_figures(const struct control_request *request, uint64_t ino, json_t *object)
@@ -71,9 +131,31 @@ void control_shares_figures(const struct control_request *request, uint64_t ino,
 	set_limit(object, "cold_read_iops", share.value[SHARE_READ_IOPS]);
 	set_limit(object, "cold_read_bps", share.value[SHARE_READ_BPS]);
 	set_limit(object, "cold_write_bps", share.value[SHARE_WRITE_BPS]);
+	stores_object(request, ino, object);
 }
 
 /* --- setting ----------------------------------------------------------------------------------------------------- */
+
+/* A store by its name, which files may go to. */
+static int parse_store(struct control_request *request, const char *text, uint64_t *ret)
+{
+	struct store *store = request->config->store;
+	unsigned int index;
+
+	if (!strcmp(text, "none")) {
+		*ret = SHARE_NONE;
+		return 0;
+	}
+	if (!store || stores_find(store, text, &index))
+		return control_request_fail(request, -ENOENT,
+					    "store: %.64s: the pool has no such store; mount it with store.%.64s=DIR",
+					    text, text);
+	if (!stores_here(store, index))
+		return control_request_fail(request, -ENODEV,
+					    "store: %s: is not here; mount the pool with store.%s=DIR", text, text);
+	*ret = index;
+	return 0;
+}
 
 /* JSON has each key once, so that there are at most SHARE_COUNT. */
 static int parse_changes(struct control_request *request, json_t *shares, struct shares_change change[SHARE_COUNT],
@@ -93,6 +175,13 @@ static int parse_changes(struct control_request *request, json_t *shares, struct
 			return control_request_fail(request, err, "%.64s: no such share", key);
 		if (!text)
 			return control_request_fail(request, -EINVAL, "%.64s: its value is a string", key);
+		if (share_spec(change[count].id)->kind == SHARE_KIND_STORE) {
+			err = parse_store(request, text, &change[count].value);
+			if (err)
+				return err;
+			count++;
+			continue;
+		}
 		err = share_parse(change[count].id, text, &change[count].value);
 		if (err)
 			return control_request_fail(request, err, "%.64s: %.64s: not a value it can have", key, text);

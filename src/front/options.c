@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "cold/stores.h"
 
 #define OPTION_KIB UINT64_C(1024)
 #define OPTION_MIB (1024 * OPTION_KIB)
@@ -167,11 +168,70 @@ static int set_value(struct options *options, enum option_id id, const char *tex
 	return 0;
 }
 
+/* ---- stores ---- */
+
+#define STORE_PREFIX "store."
+#define STORE_PREFIX_LEN (sizeof(STORE_PREFIX) - 1)
+
+const char *options_store_name(const struct option_store *store)
+{
+	return store->option + STORE_PREFIX_LEN;
+}
+
+static const char *why_no_store(const char *name, const char *dir)
+{
+	if (!dir || !*dir)
+		return "needs a value, store.NAME=DIR";
+	if (!stores_name_valid(name))
+		return "a store has a name of 1 to 31 of a-z, 0-9, _ and -";
+	if (!strcmp(name, STORES_DEFAULT))
+		return "is the pool's own store, in its directory";
+	if (*dir != '/')
+		return "the directory must be named from / on";
+	return strlen(dir) >= PATH_MAX ? "the name of the directory is too long" : NULL;
+}
+
+static int parse_store(struct options *options, const char *text, char *value)
+{
+	struct option_store *store = NULL;
+	const char *why;
+
+	if (value)
+		*value++ = '\0';
+	why = why_no_store(text + STORE_PREFIX_LEN, value);
+	for (unsigned int i = 0; !why && i < options->store_count; i++)
+		if (!strcmp(options->store[i].option, text))
+			store = &options->store[i];
+	if (!why && !store && options->store_count == OPTION_STORES_MAX)
+		why = "a pool has no more than 15 stores beside its own";
+	if (why) {
+		log_error("option %s: %s", text, why);
+		return -EINVAL;
+	}
+	if (!store)
+		store = &options->store[options->store_count++];
+	snprintf(store->option, sizeof(store->option), "%s", text);
+	snprintf(store->dir, sizeof(store->dir), "%s", value);
+	return 0;
+}
+
+const char *options_name(const struct options *options, size_t index)
+{
+	if (index < OPTION_COUNT)
+		return option_table[index].name;
+	index -= OPTION_COUNT;
+	return index < options->store_count ? options->store[index].option : NULL;
+}
+
+/* ---- all ---- */
+
 static int parse_one(struct options *options, char *text)
 {
 	char *value = strchr(text, '=');
 	size_t name_len = value ? (size_t)(value - text) : strlen(text);
 
+	if (!strncmp(text, STORE_PREFIX, STORE_PREFIX_LEN))
+		return parse_store(options, text, value);
 	for (size_t i = 0; i < OPTION_COUNT; i++) {
 		const struct option_spec *spec = &option_table[i];
 
@@ -233,6 +293,13 @@ int options_finish(struct options *options)
 		log_error("option warm=%s: must be less than half of dram=%s, which it is a part of", warm, dram);
 		return -EINVAL;
 	}
+	if (options->value[OPTION_WARM] &&
+	    options->value[OPTION_WARM] / (options->store_count + 1) < option_table[OPTION_WARM].min_if_any) {
+		format_value(&option_table[OPTION_WARM], options->value[OPTION_WARM], warm, sizeof(warm));
+		log_error("option warm=%s: must be at least 4M for each of the %u stores", warm,
+			  options->store_count + 1);
+		return -EINVAL;
+	}
 	/* Warm values are there to be read back soon, and for that a codec counts by its speed. */
 	if (options->value[OPTION_WARM] && !options->given[OPTION_LEVEL])
 		options->value[OPTION_LEVEL] = 0;
@@ -257,6 +324,11 @@ int options_format(const struct options *options, const char *name, char *buf, s
 		memcpy(buf, text, strlen(text) + 1);
 		return 0;
 	}
+	for (unsigned int i = 0; i < options->store_count; i++) {
+		if (strcmp(options->store[i].option, name) != 0)
+			continue;
+		return snprintf(buf, cap, "%s", options->store[i].dir) < (int)cap ? 0 : -ENOBUFS;
+	}
 	return -ENOENT;
 }
 
@@ -277,4 +349,6 @@ void options_help(FILE *out)
 		}
 		fputc('\n', out);
 	}
+	fprintf(out, "  %-24s %s\n", STORE_PREFIX "NAME=DIR",
+		"one more store for what is cold, on another device; repeatable");
 }

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,9 +48,18 @@ struct option_spec {
 
 extern const struct option_spec option_table[OPTION_COUNT];
 
+/* store.NAME=DIR */
+#define OPTION_STORES_MAX 15
+struct option_store {
+	char option[6 + 32]; /* "store.NAME" */
+	char dir[PATH_MAX];
+};
+
 struct options {
 	uint64_t value[OPTION_COUNT];
 	bool given[OPTION_COUNT];
+	struct option_store store[OPTION_STORES_MAX];
+	unsigned int store_count;
 	bool sloppy; /* unknown options are ignored, as mount -s asks for */
 };
 
@@ -64,4 +74,8 @@ int options_finish(struct options *options);
 
 /* Value as text, as one would type it. -ENOENT: no such option; -ENOBUFS: cap is too small. */
 int options_format(const struct options *options, const char *name, char *buf, size_t cap);
+/* The index-th option: those of the table, then the stores that were given. NULL: there are no more. */
+const char *options_name(const struct options *options, size_t index);
+/* The name of a store that was given. */
+const char *options_store_name(const struct option_store *store);
 void options_help(FILE *out);

@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 
+#include "cold/stores.h"
 #include "engine/clone.h"
 #include "engine/file.h"
 #include "engine/ramfile.h"
@@ -65,7 +66,11 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 	if (err == 0)
 		err = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
 	if (err == 0)
+		err = stores_clone_begin(store, from->ino, inode->ino);
+	if (err == 0) {
 		err = ramfile_clone(from, inode->ino, progress, arg, ret);
+		stores_clone_end(store, from->ino, inode->ino);
+	}
 	if (err == 0)
 		err = ramfile_sync(to);
 	if (err == 0)

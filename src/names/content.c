@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "cold/stores.h"
 #include "engine/cache.h"
 #include "engine/clone.h"
 #include "engine/engine.h"
@@ -14,6 +15,7 @@
 #include "engine/mappers.h"
 #include "engine/ramfile.h"
 #include "engine/resize.h"
+#include "names/devices.h"
 #include "names/inode.h"
 #include "names/names.h"
 #include "names/placed.h"
@@ -176,7 +178,7 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 {
 	struct ramfile *file = NULL;
 	uint64_t size_bytes;
-	bool lost, kept, inherited, plain = false;
+	bool lost, kept, inherited, here, plain = false;
 	int err;
 
 	ns_wait_busy(ns, inode);
@@ -187,13 +189,17 @@ int ns_load_file(struct ns *ns, struct tree_inode *inode)
 	lost = inode->rec.lost;
 	kept = inode->rec.kept;
 	inherited = inode->inherited;
+	/* Without its store it is as one that is lost: nobody knows what blocks it has. What is in DRAM stays. */
+	here = devices_here(ns, inode);
+	err = here || !inode->rec.dirty ? 0 : -EIO;
 	lock_put(&ns->lock);
-	err = ramfile_load(ns->engine, inode->ino, size_bytes, lost, &file);
+	if (err == 0)
+		err = ramfile_load(ns->engine, inode->ino, size_bytes, lost || !here, &file);
 	if (err == 0) {
 		file_on_dirty(file, on_dirty, ns);
 		ramfile_set_kept(file, kept);
 		plain = cache_inherit(file, inherited);
-	} else {
+	} else if (here) {
 		log_error("file %llu: cannot load: %s", (unsigned long long)inode->ino, strerror(-err));
 	}
 	lock_get(&ns->lock);
@@ -371,7 +377,7 @@ static int save_size(struct ns *ns, struct tree_inode *inode, uint64_t size_byte
 }
 
 /* Before the content goes: in the log this comes before the removal of any key, so that a file without its keys is
- * never taken for one that has them. */
+ * never taken for one that has them. Keys in another store have another log, so there it is durable first. */
 static int drop_kept(struct ns *ns, struct tree_inode *inode)
 {
 	struct record_inode rec;
@@ -381,7 +387,7 @@ static int drop_kept(struct ns *ns, struct tree_inode *inode)
 	if (inode->rec.kept) {
 		rec = inode->rec;
 		rec.kept = false;
-		err = ns_change_record(ns, inode, &rec, false);
+		err = ns_change_record(ns, inode, &rec, stores_count(ns->store) > 1);
 	}
 	ns_change_end(ns);
 	return err;

@@ -8,8 +8,10 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "cold/stores.h"
 #include "engine/mappers.h"
 #include "engine/ramfile.h"
+#include "names/devices.h"
 #include "names/placed.h"
 #include "names/record.h"
 #include "names/tree.h"
@@ -175,6 +177,9 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 		return;
 	if (inode->survivor && mappers_have_arena(inode->file))
 		return;
+	/* A process may map it, which cannot be known: it was not loaded. The mount that has all stores reaps it. */
+	if (!inode->file && !devices_here(ns, inode))
+		return;
 	ns->survivors -= inode->survivor ? 1 : 0;
 	tree_inode_take(&ns->tree, inode);
 	leave_shares(ns, inode);
@@ -189,7 +194,9 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 		err = ns_change_commit(ns, &batch, false);
 		ns_change_end(ns);
 	}
-	if (err < 0)
+	if (err == 0)
+		stores_forget(ns->store, inode->ino);
+	else
 		log_warn("removed file %llu: its blocks could not be freed (%s); the next mount does it",
 			 (unsigned long long)inode->ino, strerror(-err));
 	tree_inode_free(inode);

@@ -34,6 +34,7 @@ struct ns {
 	size_t share_count;     /* inodes that have a share */
 	bool placed;            /* files are charged to tenants */
 	size_t nameless;        /* inodes that live where their last name was */
+	bool many;              /* files may be in other stores than the pool's own, by its record */
 };
 
 /* A change: begin, one commit or more, end. commit: errors of the store, and nothing was changed then. */

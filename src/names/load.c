@@ -12,6 +12,7 @@
 #include "engine/ramfile.h"
 #include "engine/tenant.h"
 #include "names/content.h"
+#include "names/devices.h"
 #include "names/inode.h"
 #include "names/names.h"
 #include "names/outcome.h"
@@ -31,7 +32,7 @@ static int load_super(void *arg, const void *key, size_t key_len, const void *va
 	struct ns *ns = arg;
 
 	(void)key;
-	return key_len == 1 ? record_parse_super(value, value_len, &ns->next_ino) : -EBADMSG;
+	return key_len == 1 ? record_parse_super(value, value_len, &ns->next_ino, &ns->many) : -EBADMSG;
 }
 
 static int load_inode(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
@@ -169,7 +170,7 @@ static int make_root(struct ns *ns, const struct ns_config *config)
 	if (err < 0)
 		return err;
 	ns->next_ino = NS_ROOT_INO + 1;
-	record_batch_super(&batch, ns->next_ino);
+	record_batch_super(&batch, ns->next_ino, false);
 	record_batch_inode(&batch, NS_ROOT_INO, &rec);
 	return record_batch_put(&batch, ns->store, true);
 }
@@ -273,7 +274,9 @@ static int load_survivors(struct ns *ns)
 
 		ns_keep(inode);
 		err = ns_load_file(ns, inode);
-		if (err == 0 && inode->rec.nlink == 0 && mappers_have_arena(inode->file)) {
+		if (err < 0 && !devices_here(ns, inode))
+			err = 0; /* its arena stays as it is, until its store is here */
+		else if (err == 0 && inode->rec.nlink == 0 && mappers_have_arena(inode->file)) {
 			inode->survivor = true;
 			ns->survivors++;
 		}
@@ -331,6 +334,11 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 	lock_get(&ns->lock);
 	placed_all(ns);
 	lock_put(&ns->lock);
+	err = devices_load(ns);
+	if (err < 0) {
+		log_error("cannot find out in which stores files are: %s", strerror(-err));
+		return err;
+	}
 	err = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
 	if (err == 0 && !config->takes_over)
 		err = reap_orphans(ns);
@@ -521,13 +529,16 @@ static int demote_all(struct ramfile *file, struct closing *closing)
 static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *closing)
 {
 	char path[PATH_MAX] = "?";
-	int err;
+	int err = 0;
 
-	lock_put(&ns->lock);
-	err = demote_all(inode->file, closing);
-	lock_get(&ns->lock);
-	if (err == 0)
-		err = ns_sync_inode(ns, inode, false);
+	/* Without its store nothing of it has changed (ns_load_file()), and none of it can be synced. */
+	if (devices_here(ns, inode)) {
+		lock_put(&ns->lock);
+		err = demote_all(inode->file, closing);
+		lock_get(&ns->lock);
+		if (err == 0)
+			err = ns_sync_inode(ns, inode, false);
+	}
 	if (err == 0 && inode->rec.dirty)
 		err = -EBUSY;
 	if (err < 0) {
@@ -540,6 +551,21 @@ static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *
 	placed_out(inode);
 	ramfile_unload(inode->file);
 	inode->file = NULL;
+	return 0;
+}
+
+/* Under the lock. A file that could not be loaded, as its store is not here, has blocks in its arena alone. */
+static int check_left(struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+
+	HASH_ITER(hh, ns->tree.inodes, inode, next)
+		if (S_ISREG(inode->rec.mode) && inode->rec.dirty && !inode->file) {
+			log_error("file %llu: its memory stays in the arenas, as its store is not here; mount the pool "
+				  "with all stores before the host goes down",
+				  (unsigned long long)inode->ino);
+			return -EIO;
+		}
 	return 0;
 }
 
@@ -561,5 +587,7 @@ int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 			first = err;
 		ns_release(ns, inode);
 	}
+	if (first == 0)
+		first = check_left(ns);
 	return list ? first : -ENOMEM;
 }

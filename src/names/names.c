@@ -6,7 +6,9 @@
 #include <string.h>
 #include <time.h>
 
+#include "cold/stores.h"
 #include "names/content.h"
+#include "names/devices.h"
 #include "names/inode.h"
 #include "names/outcome.h"
 #include "names/placed.h"
@@ -208,18 +210,23 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	struct tree_inode *inode = NULL;
 	struct tree_entry *entry = NULL;
 	uint64_t ino = ns->next_ino;
+	unsigned int store = S_ISREG(rec->mode) ? devices_begin(ns, dir) : 0;
 	int err = tree_inode_add(&ns->tree, ino, rec, &inode);
 
+	if (err == 0 && store)
+		err = stores_begun(ns->store, ino, store);
 	if (err == 0)
 		err = tree_entry_add(&ns->tree, dir, name, inode, &entry);
 	if (err < 0)
 		goto fail;
 	inode->lookups = 1;
 	touch_dir(&dir_rec, S_ISDIR(rec->mode) ? 1 : 0);
-	record_batch_super(&batch, ino + 1);
+	record_batch_super(&batch, ino + 1, ns->many);
 	record_batch_inode(&batch, ino, rec);
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	record_batch_entry(&batch, dir->ino, name, ino);
+	if (store)
+		record_batch_place(&batch, ino, store);
 	outcomes_add(&ns->outcomes, &batch, ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
@@ -227,9 +234,14 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	ns->next_ino = ino + 1;
 	dir->rec = dir_rec;
 	tree_entry_show(entry);
+	devices_again(ns, inode);
 	*ret = inode;
 	return 0;
 fail:
+	if (store) { /* a record may be there all the same: nobody else gets the number */
+		ns->next_ino = ino + 1;
+		stores_forget(ns->store, ino);
+	}
 	tree_entry_remove(&ns->tree, entry);
 	if (inode)
 		tree_inode_take(&ns->tree, inode);
@@ -352,8 +364,10 @@ static int remove_entry(struct ns *ns, struct tree_inode *dir, struct tree_entry
 	inode->rec.nlink = rec.nlink;
 	inode->rec.ctime = rec.ctime;
 	dir->rec = dir_rec;
-	if (rec.nlink)
+	if (rec.nlink) {
 		placed_again(ns, inode);
+		devices_again(ns, inode);
+	}
 	return 0;
 }
 
@@ -452,10 +466,13 @@ static int rename_check_shares(struct ns *ns, const struct rename *r, unsigned i
 
 static void place_renamed(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from)
 {
-	if (S_ISDIR(inode->rec.mode))
+	if (S_ISDIR(inode->rec.mode)) {
 		placed_move(ns, inode, from);
-	else
+		devices_move(ns, inode, from);
+	} else {
 		placed_again(ns, inode);
+		devices_again(ns, inode);
+	}
 }
 
 /* Records of both directories; the same one is written once. */
@@ -544,8 +561,10 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 		tree_entry_show(entry);
 	}
 	place_renamed(ns, inode, r->dir);
-	if (replaced && replaced->rec.nlink)
+	if (replaced && replaced->rec.nlink) {
 		placed_again(ns, replaced);
+		devices_again(ns, replaced);
+	}
 	return 0;
 }
 

@@ -105,6 +105,10 @@ int ns_fsync(struct ns *ns, uint64_t ino);
 int ns_clone(struct ns *ns, uint64_t from, uint64_t to, file_progress_fn *progress, void *arg,
 	     struct ramfile_cloned *ret);
 
+/* What cold/stores.h asks before it moves values of a file: whether its limits, and those of the directories above it,
+ * let them be read and written now. arg: the ns. */
+uint64_t ns_pace(void *arg, uint64_t ino, uint64_t values, uint64_t bytes);
+
 /* Path of an inode below the mount point ("/vm0"), for reports; "(unlinked)" if it has no name. */
 int ns_path(struct ns *ns, uint64_t ino, char *buf, size_t cap);
 /* Every RAM file, in path order. */

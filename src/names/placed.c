@@ -22,7 +22,7 @@ struct tree_inode *placed_in(const struct ns *ns, const struct tree_inode *inode
 	return dir ? dir : tree_inode(&ns->tree, NS_ROOT_INO);
 }
 
-static struct tenant *tenant_of(const struct ns *ns, const struct tree_inode *inode)
+struct tenant *placed_tenant(const struct ns *ns, const struct tree_inode *inode)
 {
 	while (inode && !inode->tenant)
 		inode = placed_in(ns, inode);
@@ -47,7 +47,7 @@ static void put(struct ns *ns, struct tree_inode *inode)
 	const struct tree_inode *above = placed_in(ns, inode);
 
 	inode->tenant->ino = inode->ino;
-	tenants_put(ns->engine, inode->tenant, above ? tenant_of(ns, above) : NULL, &share);
+	tenants_put(ns->engine, inode->tenant, above ? placed_tenant(ns, above) : NULL, &share);
 }
 
 void placed_all(struct ns *ns)
@@ -60,7 +60,7 @@ void placed_all(struct ns *ns)
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		if (!inode->file)
 			continue;
-		inode->tenant_to_be = tenant_of(ns, inode);
+		inode->tenant_to_be = placed_tenant(ns, inode);
 		inode->next_placed = files;
 		files = inode;
 	}
@@ -88,21 +88,21 @@ void placed_again(struct ns *ns, struct tree_inode *inode)
 	if (!ns->placed)
 		return;
 	if (inode->tenant) {
-		if (inode->tenant->up != tenant_of(ns, placed_in(ns, inode)))
+		if (inode->tenant->up != placed_tenant(ns, placed_in(ns, inode)))
 			placed_all(ns);
-	} else if (inode->file && tenant_place(inode->file, tenant_of(ns, inode))) {
+	} else if (inode->file && tenant_place(inode->file, placed_tenant(ns, inode))) {
 		room_look_again(ns->engine);
 	}
 }
 
 bool placed_alike(const struct ns *ns, const struct tree_inode *a, const struct tree_inode *b)
 {
-	return !ns->share_count || tenant_of(ns, a) == tenant_of(ns, b);
+	return !ns->share_count || placed_tenant(ns, a) == placed_tenant(ns, b);
 }
 
 void placed_file(struct ns *ns, struct tree_inode *inode)
 {
-	if (inode->file && tenant_place(inode->file, tenant_of(ns, inode)) && tenant_missing(inode->file))
+	if (inode->file && tenant_place(inode->file, placed_tenant(ns, inode)) && tenant_missing(inode->file))
 		room_near(ns->engine);
 }
 

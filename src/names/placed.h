@@ -12,10 +12,13 @@
 #include <stdbool.h>
 
 struct ns;
+struct tenant;
 struct tree_inode;
 
 /* The directory that it lives in; NULL for the root. */
 struct tree_inode *placed_in(const struct ns *ns, const struct tree_inode *inode);
+/* Whom it is charged to; NULL: nobody. Valid under the lock. */
+struct tenant *placed_tenant(const struct ns *ns, const struct tree_inode *inode);
 /* Shares have changed: all files are placed anew. Goes through all inodes; costs nothing while there are no shares. */
 void placed_all(struct ns *ns);
 /* A directory has come from that one to where it is now. All files are placed anew if it lives in another tenant. */

@@ -7,8 +7,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cold/stores.h"
+
 #define RECORD_VERSION 1
 #define RECORD_INODE_VERSION 2
+#define RECORD_SUPER_VERSION 2 /* 1 unless there are files in other stores */
 #define OUTCOME_KEY_LEN 7
 #define SHARE_HEAD_LEN 8
 #define SHARE_ROW_LEN 16
@@ -146,16 +149,27 @@ void record_batch_drop_entry(struct record_batch *batch, uint64_t parent, const 
 	batch_add_entry(batch, parent, name, &value);
 }
 
-void record_batch_super(struct record_batch *batch, uint64_t next_ino)
+void record_batch_super(struct record_batch *batch, uint64_t next_ino, bool many)
 {
 	uint8_t *value;
 	struct meta_change *change = batch_add(batch, RECORD_PREFIX_SUPER, &value);
 
 	memset(value, 0, RECORD_SUPER_LEN);
-	value[0] = RECORD_VERSION;
+	value[0] = many ? RECORD_SUPER_VERSION : RECORD_VERSION;
 	put64(value + 8, next_ino);
 	change->value = value;
 	change->value_len = RECORD_SUPER_LEN;
+}
+
+void record_batch_place(struct record_batch *batch, uint64_t ino, unsigned int store)
+{
+	uint8_t *value;
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_PLACE, &value);
+
+	stores_new_record(ino, store, (uint8_t *)change->key, value);
+	change->key_len = STORES_KEY_BYTES;
+	change->value = value;
+	change->value_len = STORES_PLACE_BYTES;
 }
 
 static struct meta_change *batch_add_outcome(struct record_batch *batch, uint32_t session, uint16_t slot,
@@ -289,13 +303,14 @@ int record_parse_entry(const void *key, size_t key_len, const void *value, size_
 	return 0;
 }
 
-int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino)
+int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino, bool *ret_many)
 {
-	int err = parse_version(value, value_len, RECORD_SUPER_LEN, RECORD_VERSION);
+	int err = parse_version(value, value_len, RECORD_SUPER_LEN, RECORD_SUPER_VERSION);
 
 	if (err < 0)
 		return err;
 	*ret_next_ino = get64((const uint8_t *)value + 8);
+	*ret_many = *(const uint8_t *)value == RECORD_SUPER_VERSION;
 	return 0;
 }
 

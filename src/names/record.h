@@ -36,6 +36,7 @@ struct record_inode {
 #define RECORD_PREFIX_SUPER 'S'
 #define RECORD_PREFIX_OUTCOME 'R'
 #define RECORD_PREFIX_SHARE 'H'
+#define RECORD_PREFIX_PLACE 'W' /* cold/stores.h, which has 'N' as well */
 
 #define RECORD_INODE_LEN 80
 #define RECORD_SUPER_LEN 16
@@ -57,7 +58,10 @@ void record_batch_inode(struct record_batch *batch, uint64_t ino, const struct r
 void record_batch_drop_inode(struct record_batch *batch, uint64_t ino);
 void record_batch_entry(struct record_batch *batch, uint64_t parent, const char *name, uint64_t child);
 void record_batch_drop_entry(struct record_batch *batch, uint64_t parent, const char *name);
-void record_batch_super(struct record_batch *batch, uint64_t next_ino);
+/* many: files may be in another store than the pool's own, so programs from before those must refuse the pool. */
+void record_batch_super(struct record_batch *batch, uint64_t next_ino, bool many);
+/* A new file begins in that store (cold/stores.h). */
+void record_batch_place(struct record_batch *batch, uint64_t ino, unsigned int store);
 void record_batch_outcome(struct record_batch *batch, uint32_t session, uint16_t slot, uint64_t request, uint64_t ino);
 void record_batch_drop_outcome(struct record_batch *batch, uint32_t session, uint16_t slot);
 /* Drops it if the share says nothing. */
@@ -68,7 +72,7 @@ int record_parse_inode(const void *key, size_t key_len, const void *value, size_
 		       struct record_inode *ret);
 int record_parse_entry(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_parent,
 		       char ret_name[static NAME_MAX + 1], uint64_t *ret_child);
-int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino);
+int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino, bool *ret_many);
 int record_parse_outcome(const void *key, size_t key_len, const void *value, size_t value_len, uint32_t *ret_session,
 			 uint16_t *ret_slot, uint64_t *ret_request, uint64_t *ret_ino);
 int record_parse_share(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,

@@ -78,6 +78,8 @@ int share_parse(enum share_id id, const char *text, uint64_t *ret)
 		*ret = SHARE_NONE;
 		return 0;
 	}
+	if (spec->kind == SHARE_KIND_STORE)
+		return -EINVAL;
 	err = spec->kind == SHARE_KIND_BYTES ? size_parse(text, &value) : parse_count(text, &value);
 	if (!err && !share_may_be(id, value))
 		err = -ERANGE;

@@ -21,6 +21,8 @@ enum share_id {
 enum share_kind {
 	SHARE_KIND_BYTES, /* as size_parse() */
 	SHARE_KIND_COUNT, /* a number; K, M and G are powers of 1000 */
+	SHARE_KIND_STORE, /* one of the pool's stores, as cold/stores.h counts them. As text it is a name, which who
+			   * has the pool knows: share_parse() refuses it */
 };
 
 struct share_spec {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "engine/tenant.h"
+#include "names/devices.h"
 #include "names/inode.h"
 #include "names/placed.h"
 
@@ -199,6 +200,8 @@ static int put(struct ns *ns, struct tree_inode *inode, const struct share *shar
 	}
 	if (!err) {
 		record_batch_share(&batch, inode->ino, share);
+		if (share->value[SHARE_STORE] != SHARE_NONE)
+			record_batch_super(&batch, ns->next_ino, true);
 		err = ns_change_commit(ns, &batch, true);
 	}
 	if (err) {
@@ -212,7 +215,9 @@ static int put(struct ns *ns, struct tree_inode *inode, const struct share *shar
 	ns->share_count -= old != NULL;
 	inode->share = kept;
 	inode->tenant = tenant;
+	ns->many |= kept && kept->value[SHARE_STORE] != SHARE_NONE;
 	placed_all(ns);
+	devices_all(ns);
 	free(old);
 	free(old_tenant);
 	return 0;
@@ -285,7 +290,7 @@ int shares_get(struct ns *ns, uint64_t ino, struct share *ret)
 
 static bool is_bound(enum share_id id)
 {
-	return id != SHARE_DRAM_MIN && id != SHARE_DRAM_WEIGHT;
+	return id != SHARE_DRAM_MIN && id != SHARE_DRAM_WEIGHT && id != SHARE_STORE;
 }
 
 int shares_effective(struct ns *ns, uint64_t ino, struct share *ret)
@@ -302,5 +307,6 @@ int shares_effective(struct ns *ns, uint64_t ino, struct share *ret)
 		for (unsigned int i = 0; i < SHARE_COUNT && up->share; i++)
 			if (is_bound((enum share_id)i) && up->share->value[i] < ret->value[i])
 				ret->value[i] = up->share->value[i];
+	ret->value[SHARE_STORE] = devices_wanted(ns, inode);
 	return 0;
 }

@@ -28,7 +28,7 @@ int shares_may_move(struct ns *ns, const struct tree_inode *inode, struct tree_i
 /* What was set for it. -ENOENT: there is no such inode. */
 int shares_get(struct ns *ns, uint64_t ino, struct share *ret);
 /* What holds for it: of its own and of what is set for the directories above it the least of what bounds. dram.min and
- * dram.weight are its own. */
+ * dram.weight are its own; store is what the nearest one says, else the pool's own. */
 int shares_effective(struct ns *ns, uint64_t ino, struct share *ret);
 /* Bytes that are promised to all. */
 uint64_t shares_promised(struct ns *ns);

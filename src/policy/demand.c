@@ -64,7 +64,7 @@ static int demote_picked(struct demand *demand, const uint32_t *pick, size_t cou
 		err = demand->no_wait ? 0 : flow_begin_write(file, piece * file->block_bytes, false);
 		if (err)
 			return err;
-		err = demote_blocks(file, pick, piece, false, &result);
+		err = demote_blocks(file, pick, piece, demand->no_wait, &result);
 		if (!demand->no_wait)
 			flow_end_write(file, piece * file->block_bytes);
 		demand->done.done_bytes += result.demoted * file->block_bytes;

@@ -15,7 +15,8 @@
 
 /* When nothing can be demoted, nobody is helped by looking again at once. */
 #define REST_NS (5 * NS_PER_MS)
-/* After a store that refused a batch: for the file, and, if it refuses those of so many in a row, for all. */
+/* After a store that refused a batch: for the file, and, if it refuses those of so many in a row, for all; not for all
+ * if there are other devices, which do not. */
 #define RETRY_NS (500 * NS_PER_MS)
 #define REFUSED_MOST 4
 /* Who gave nothing is left alone for no longer than that. */
@@ -179,15 +180,16 @@ static void call_another(struct engine *engine)
 }
 
 /* Until when the file is left alone. */
-static uint64_t out_until(struct reclaim *reclaim, const struct chosen *chosen, int err, uint64_t demoted)
+static uint64_t out_until(struct engine *engine, const struct chosen *chosen, int err, uint64_t demoted)
 {
+	struct reclaim *reclaim = reclaim_of(engine);
 	uint64_t now = clock_ns(), rest_ns = rest_of(chosen->since_ns);
 	bool refused = err == -EIO || err == -ENOSPC;
 
 	if (demoted)
 		reclaim->refused = 0;
 	/* The store says why, once. Blocks stay resident, and it goes on by itself. */
-	if (refused && ++reclaim->refused >= REFUSED_MOST) {
+	if (refused && store_devices(engine_store(engine)) == 1 && ++reclaim->refused >= REFUSED_MOST) {
 		reclaim->retry_ns = now + RETRY_NS;
 		reclaim->refused = 0;
 	}
@@ -217,7 +219,7 @@ bool reclaim_some(struct engine *engine, uint64_t *due_ns)
 		err = demote_blocks(chosen.file, chosen.block, chosen.count, true, &result);
 		lock_get(&reclaim->lock);
 		choice_end(&reclaim->choice, engine, &chosen, result.demoted > 0,
-			   out_until(reclaim, &chosen, err, result.demoted));
+			   out_until(engine, &chosen, err, result.demoted));
 		lock_put(&reclaim->lock);
 		engine_leave(engine, chosen.file);
 	}

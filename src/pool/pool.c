@@ -31,6 +31,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "pool/conf.h"
 
 #define POOL_MAGIC "tierfs pool"
 #define POOL_VERSION 1
@@ -58,24 +59,6 @@ int pool_conf_format(const char *id, uint32_t block_bytes, char *buf, unsigned i
 	return len < 0 || (unsigned int)len >= cap ? -ENOBUFS : 0;
 }
 
-/* Takes the line "key value" off *text; value must be made of the given characters alone. */
-static int conf_line(const char **text, const char *key, const char *chars, char *value, size_t cap)
-{
-	size_t key_len = strlen(key), len;
-	const char *p = *text;
-
-	if (strncmp(p, key, key_len) != 0 || p[key_len] != ' ')
-		return -EBADMSG;
-	p += key_len + 1;
-	len = strspn(p, chars);
-	if (len == 0 || len >= cap || p[len] != '\n')
-		return -EBADMSG;
-	memcpy(value, p, len);
-	value[len] = '\0';
-	*text = p + len + 1;
-	return 0;
-}
-
 int pool_conf_parse(const char *text, char ret_id[static POOL_ID_LEN + 1], uint32_t *ret_block_bytes)
 {
 	char version[12], id[POOL_ID_LEN + 1], block[12];
@@ -100,26 +83,12 @@ int pool_conf_parse(const char *text, char ret_id[static POOL_ID_LEN + 1], uint3
 	return 0;
 }
 
-/* A small file, whole and durable, or not there. */
-static int write_whole(int dir_fd, const char *name, const char *tmp, const void *bytes, size_t len)
-{
-	CLEANUP_CLOSE int fd = openat(dir_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-
-	if (fd < 0)
-		return -errno;
-	errno = EIO; /* for a short write */
-	if (write(fd, bytes, len) != (ssize_t)len || fsync(fd) < 0 || renameat(dir_fd, tmp, dir_fd, name) < 0 ||
-	    fsync(dir_fd) < 0)
-		return -errno;
-	return 0;
-}
-
 static int conf_write(int dir_fd, const char *id, uint32_t block_bytes)
 {
 	char text[256];
 	int err = pool_conf_format(id, block_bytes, text, sizeof(text));
 
-	return err < 0 ? err : write_whole(dir_fd, POOL_CONF, POOL_CONF_TMP, text, strlen(text));
+	return err < 0 ? err : conf_write_whole(dir_fd, POOL_CONF, POOL_CONF_TMP, text, strlen(text));
 }
 
 /* A pool of before there was one, or whose secret was lost, is given a new one. Identities in its store are then of no
@@ -135,7 +104,7 @@ static int ensure_secret(struct pool *pool, int dir_fd)
 	if (err == 0 && getrandom(pool->secret, sizeof(pool->secret), 0) != (ssize_t)sizeof(pool->secret))
 		err = -EIO;
 	if (err == 0)
-		err = write_whole(dir_fd, POOL_SECRET, POOL_SECRET_TMP, pool->secret, sizeof(pool->secret));
+		err = conf_write_whole(dir_fd, POOL_SECRET, POOL_SECRET_TMP, pool->secret, sizeof(pool->secret));
 	if (err < 0)
 		log_error("%s/%s: cannot read it or make it: %s", pool->dir, POOL_SECRET, strerror(-err));
 	return err;

@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	uint64_t ino, parent;
 	uint32_t session;
 	uint16_t slot;
+	bool many;
 	size_t key_len;
 
 	if (!size)
@@ -27,6 +28,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	    (strlen(name) > NAME_MAX || strchr(name, '/')))
 		__builtin_trap();
 	record_parse_outcome(data, key_len, data + key_len, size - key_len, &session, &slot, &parent, &ino);
-	record_parse_super(data + key_len, size - key_len, &ino);
+	record_parse_super(data + key_len, size - key_len, &ino, &many);
 	return 0;
 }

@@ -499,12 +499,12 @@ START_TEST(test_shares_set)
 	ck_assert_str_eq(text_of(line, "shares", "dram.max"), "12345678");
 	ck_assert_uint_eq(size_of(line, "shares"), 2);
 	ck_assert_str_eq(text_of(line, "effective", "dram.weight"), "100");
-	ck_assert_uint_eq(size_of(line, "effective"), 3);
+	ck_assert_uint_eq(size_of(line, "effective"), 4);
 	ck_assert_uint_eq(size_of(line, "options"), 0);
 	json_decref(line);
 	line = set_shares(stream, ino, "{\"dram.max\": \"none\"}");
 	ck_assert_uint_eq(size_of(line, "shares"), 1);
-	ck_assert_uint_eq(size_of(line, "effective"), 2);
+	ck_assert_uint_eq(size_of(line, "effective"), 3);
 	json_decref(line);
 	/* A directory below the root, and the root. */
 	line = set_shares(stream, dir, "{\"dram.max\": \"32M\", \"dram.weight\": \"1K\"}");
@@ -517,7 +517,8 @@ START_TEST(test_shares_set)
 	ck_assert_uint_eq(size_of(line, "shares"), 0);
 	ck_assert_str_eq(text_of(line, "effective", "dram.max"), "32M");
 	ck_assert_str_eq(text_of(line, "effective", "dram.weight"), "100");
-	ck_assert_uint_eq(size_of(line, "effective"), 2);
+	ck_assert_str_eq(text_of(line, "effective", "store"), "default");
+	ck_assert_uint_eq(size_of(line, "effective"), 3);
 	ck_assert_ptr_null(json_object_get(json_object_get(line, "result"), "options"));
 	json_decref(line);
 	line = ask(stream, "{\"op\": \"get\", \"path\": \"/vm0\"}");

@@ -226,12 +226,47 @@ START_TEST(text_is_what_one_would_type)
 }
 END_TEST
 
+START_TEST(stores_have_names)
+{
+	static const char *const wrong[] = { "store.=/a", "store.A=/a",  "store.a",          "store.a=",
+					     "store.a=b", "store.a.b=/", "store.default=/a", NULL };
+	static const char *const good[] = { "store.slow=/a/b", "store.0-_z=/c", "store.slow=/later" };
+	char buf[64];
+
+	for (int i = 0; wrong[i]; i++) {
+		options_init(&options);
+		ck_assert_int_eq(options_parse(&options, wrong[i]), -EINVAL);
+		ck_assert_uint_eq(options.store_count, 0);
+	}
+	options_init(&options);
+	for (int i = 0; i < 3; i++)
+		ck_assert_int_eq(options_parse(&options, good[i]), 0);
+	ck_assert_uint_eq(options.store_count, 2);
+	ck_assert_str_eq(options_store_name(&options.store[1]), "0-_z");
+	ck_assert_int_eq(options_format(&options, "store.slow", buf, sizeof(buf)), 0);
+	ck_assert_str_eq(buf, "/later");
+	ck_assert_int_eq(options_format(&options, "store.slow", buf, 6), -ENOBUFS);
+	ck_assert_int_eq(options_format(&options, "store.none", buf, sizeof(buf)), -ENOENT);
+	ck_assert_str_eq(options_name(&options, OPTION_COUNT + 1), "store.0-_z");
+	ck_assert_ptr_null(options_name(&options, OPTION_COUNT + 2));
+	for (unsigned int i = 2; i < OPTION_STORES_MAX; i++) {
+		snprintf(buf, sizeof(buf), "store.s%u=/d", i);
+		ck_assert_int_eq(options_parse(&options, buf), 0);
+	}
+	ck_assert_int_eq(options_parse(&options, "store.more=/d"), -EINVAL);
+	ck_assert_int_eq(options_parse(&options, "dram=1G,warm=63M"), 0);
+	ck_assert_int_eq(options_finish(&options), -EINVAL); /* less than 4M for each of 16 */
+	ck_assert_int_eq(options_parse(&options, "warm=64M"), 0);
+	ck_assert_int_eq(options_finish(&options), 0);
+}
+END_TEST
+
 /* Every option has its entry in tierfs(8), ".BI name= ARG" or ".B name", and no entry is about nothing. */
 START_TEST(man_page_lists_the_same)
 {
 	const char *src = getenv("TIERFS_SRC");
 	char path[512], line[512], name[64];
-	bool seen[OPTION_COUNT] = { false }, in_list = false;
+	bool seen[OPTION_COUNT] = { false }, in_list = false, stores = false;
 	FILE *page;
 
 	snprintf(path, sizeof(path), "%s/docs/man/tierfs.8", src ? src : ".");
@@ -252,9 +287,14 @@ START_TEST(man_page_lists_the_same)
 			if (option_table[i].argument)
 				ck_assert_msg(strstr(line, option_table[i].argument) != NULL, "%s", line);
 		}
+		if (!strcmp(name, "store")) { /* .BI store. NAME = DIR */
+			ck_assert_str_eq(line, ".BI store. NAME = DIR\n");
+			known = stores = true;
+		}
 		ck_assert_msg(known, "the man page has %s, the table has not", name);
 	}
 	fclose(page);
+	ck_assert(stores);
 	for (int i = 0; i < OPTION_COUNT; i++)
 		ck_assert_msg(seen[i], "the table has %s, the man page has not", option_table[i].name);
 }
@@ -275,6 +315,7 @@ int main(void)
 	tcase_add_test(tcase, sloppy_ignores_unknown_ones_alone);
 	tcase_add_test(tcase, generic_ones_have_no_effect);
 	tcase_add_test(tcase, text_is_what_one_would_type);
+	tcase_add_test(tcase, stores_have_names);
 	tcase_add_test(tcase, man_page_lists_the_same);
 	suite_add_tcase(suite, tcase);
 	return check_run(suite);

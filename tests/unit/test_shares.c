@@ -10,6 +10,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "cold/meta.h"
+#include "cold/stores.h"
 #include "engine/engine.h"
 #include "engine/fault.h"
 #include "engine/ramfile.h"
@@ -538,6 +540,138 @@ START_TEST(promises_at_random)
 }
 END_TEST
 
+/* --- stores ------------------------------------------------------------------------------------------------------- */
+
+static struct store *devices[2];
+
+static void open_router(void)
+{
+	static const uint8_t token[STORES_TOKEN_BYTES] = { 1 };
+
+	ck_assert_int_eq(stores_open((struct stores_device){ .store = devices[0] }, &store), 0);
+	ck_assert_int_eq(stores_add(store, "other", token, (struct stores_device){ .store = devices[1] }), 0);
+	ck_assert_int_eq(load(false), 0);
+}
+
+static void setup_router(void)
+{
+	log_init(LOG_TARGET_STDERR, LOG_LEVEL_ERROR);
+	scratch_new(&scratch, "shares");
+	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(arena_dir, 0);
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(store_mem_new(&devices[i]), 0);
+	open_router();
+}
+
+static unsigned int at(uint64_t ino)
+{
+	struct stores_where where;
+
+	stores_where(store, ino, &where);
+	return where.at;
+}
+
+static int see_super(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	(void)key;
+	ck_assert_uint_eq(key_len, 1);
+	ck_assert_uint_eq(value_len, RECORD_SUPER_LEN);
+	*(uint8_t *)arg = *(const uint8_t *)value;
+	return 0;
+}
+
+/* What programs from before there were stores look at. */
+static uint8_t super_version(void)
+{
+	uint8_t version = 0;
+
+	ck_assert_int_eq(store->meta->walk(store, "S", 1, see_super, &version), 0);
+	return version;
+}
+
+/* The nearest one that is said holds, for what is there, what is made, and what comes by a rename; also in the next
+ * life. */
+START_TEST(store_of_the_nearest)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), below = make(dir, "below", S_IFDIR);
+	uint64_t old = make(below, "old", S_IFREG), own = make(below, "own", S_IFREG), made;
+	struct share share;
+
+	ck_assert_uint_eq(super_version(), 1);
+	ck_assert_int_eq(set(own, SHARE_STORE, 0), 0);
+	ck_assert_int_eq(set(dir, SHARE_STORE, 1), 0);
+	ck_assert_uint_eq(super_version(), 2);
+	made = make(below, "made", S_IFREG);
+	ck_assert(at(old) == 1 && at(own) == 0 && at(made) == 1);
+	ck_assert_int_eq(shares_effective(ns, old, &share), 0);
+	ck_assert_uint_eq(share.value[SHARE_STORE], 1);
+	ck_assert_int_eq(shares_effective(ns, own, &share), 0);
+	ck_assert_uint_eq(share.value[SHARE_STORE], 0);
+	ck_assert_int_eq(ns_rename(ns, below, "old", NS_ROOT_INO, "old", 0), 0);
+	ck_assert_uint_eq(at(old), 0);
+	ck_assert_int_eq(ns_rename(ns, NS_ROOT_INO, "old", dir, "old", 0), 0);
+	ck_assert_uint_eq(at(old), 1);
+	ck_assert_int_eq(ns_rename(ns, dir, "below", NS_ROOT_INO, "below", 0), 0);
+	ck_assert_uint_eq(at(made), 0);
+	ck_assert_int_eq(ns_rename(ns, NS_ROOT_INO, "below", dir, "below", 0), 0);
+	ck_assert_uint_eq(at(made), 1);
+	ck_assert_int_eq(store->ops->sync(store), 0);
+	unload();
+	ck_assert_int_eq(load(false), 0);
+	ck_assert(at(old) == 1 && at(own) == 0 && at(made) == 1);
+	ck_assert_int_eq(set(dir, SHARE_STORE, SHARE_NONE), 0);
+	ck_assert(at(old) == 0 && at(made) == 0);
+	ck_assert_uint_eq(super_version(), 2); /* something may be there still */
+}
+END_TEST
+
+/* A file that began elsewhere, and is removed, leaves nothing; nor does one whose removal was cut short before that. */
+START_TEST(store_of_one_that_is_gone)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file, other;
+	struct store_item item = { { 0, 5 }, "value", 5 };
+
+	ck_assert_int_eq(set(dir, SHARE_STORE, 1), 0);
+	file = make(dir, "file", S_IFREG);
+	other = make(dir, "other", S_IFREG);
+	item.key.ino = file;
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
+	ck_assert_uint_eq(store_mem_count(devices[1], file), 1);
+	ck_assert_int_eq(take_away(dir, "file", file, false), 0);
+	while (stores_step(store))
+		;
+	ck_assert_uint_eq(store_mem_count(devices[1], 0), 0);
+	ck_assert_uint_eq(stores_files(store, 1), 1);
+	item.key.ino = other + 100; /* what a daemon that was killed then would leave: a record, and no inode */
+	ck_assert_int_eq(stores_begun(store, other + 100, 1), 0);
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
+	unload();
+	ck_assert_int_eq(load(false), 0);
+	while (stores_step(store))
+		;
+	ck_assert_uint_eq(store_mem_count(devices[1], 0), 0);
+	ck_assert_uint_eq(stores_files(store, 1), 1);
+}
+END_TEST
+
+/* Its limits hold for what moves. */
+START_TEST(store_within_limits)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file = make(dir, "file", S_IFREG);
+
+	ck_assert_uint_eq(ns_pace(ns, file, 100, 1 << 20), 0);
+	ck_assert_int_eq(set(dir, SHARE_WRITE_BPS, 1 << 20), 0);
+	ck_assert_uint_eq(ns_pace(ns, file, 100, 10 << 20), 0);
+	ck_assert_uint_gt(ns_pace(ns, file, 100, 1 << 20), NS_PER_S);
+	ck_assert_int_eq(set(dir, SHARE_WRITE_BPS, SHARE_NONE), 0);
+	ck_assert_uint_eq(ns_pace(ns, file, 100, 1 << 20), 0);
+	ck_assert_int_eq(set(dir, SHARE_READ_IOPS, 10), 0);
+	ck_assert_uint_eq(ns_pace(ns, file, 100, 1 << 20), 0);
+	ck_assert_uint_gt(ns_pace(ns, file, 100, 1 << 20), NS_PER_S);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("shares");
@@ -554,6 +688,12 @@ int main(void)
 	tcase_add_test(tests, several_names_in_two_tenants);
 	tcase_add_test(tests, a_fault_goes_on_when_its_max_does);
 	tcase_add_test(tests, promises_at_random);
+	suite_add_tcase(suite, tests);
+	tests = tcase_create("stores");
+	tcase_add_checked_fixture(tests, setup_router, teardown);
+	tcase_add_test(tests, store_of_the_nearest);
+	tcase_add_test(tests, store_of_one_that_is_gone);
+	tcase_add_test(tests, store_within_limits);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

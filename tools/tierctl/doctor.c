@@ -373,6 +373,38 @@ static void check_swap(struct doctor *doctor, const char *mountpoint, const char
 	    "%u swap areas, %u on the disk of %s", areas, shared, pool);
 }
 
+/* Of a pool that has more than its own. */
+static void check_stores(struct doctor *doctor, const char *mountpoint)
+{
+	json_t *result = NULL, *stores, *store;
+	char name[TEXT_LEN], missing[TEXT_LEN] = "";
+	struct conn *conn = NULL;
+	struct conn_error error;
+	size_t i;
+
+	if (conn_open(mountpoint, false, &conn, &error) || conn_ask(conn, "stat", NULL, NULL, NULL, &result, &error)) {
+		conn_close(conn);
+		return; /* that it does not answer was said */
+	}
+	conn_close(conn);
+	stores = json_object_get(result, "stores");
+	json_array_foreach(stores, i, store) {
+		size_t length = strlen(missing);
+
+		if (!json_is_true(json_object_get(store, "here")) &&
+		    json_integer_value(json_object_get(store, "files")) > 0)
+			snprintf(missing + length, sizeof(missing) - length, "%s%s", length ? ", " : "",
+				 json_string_value(json_object_get(store, "name")));
+	}
+	snprintf(name, sizeof(name), "%s: stores", mountpoint);
+	if (*missing)
+		say(doctor, VERDICT_WARN, name, "files have what is cold there, and it gives EIO",
+		    "mount the pool with store.NAME=DIR for each", "%s: not here", missing);
+	else if (json_array_size(stores) > 1)
+		say(doctor, VERDICT_OK, name, "all that files need are here", NULL, "%zu", json_array_size(stores));
+	json_decref(result);
+}
+
 static int check_mount(void *arg, const char *mountpoint, const char *pool)
 {
 	struct doctor *doctor = arg;
@@ -383,6 +415,7 @@ static int check_mount(void *arg, const char *mountpoint, const char *pool)
 	check_bdi(doctor, mountpoint);
 	check_files(doctor, mountpoint, pool);
 	check_swap(doctor, mountpoint, pool);
+	check_stores(doctor, mountpoint);
 	return 0;
 }
 

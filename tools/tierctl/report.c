@@ -215,7 +215,31 @@ static void add_share(struct table *table, const json_t *file)
 	}
 }
 
-static struct table *files_table(bool shares, bool bytes)
+/* Somewhere else than in the pool's own store, or on its way. */
+static bool is_elsewhere(const json_t *file)
+{
+	const char *store = string(file, "store");
+
+	return string(file, "store_from") || (store && strcmp(store, "default") != 0);
+}
+
+/* "slow", "default>slow 40%". */
+static void add_store(struct table *table, const json_t *file)
+{
+	const char *store = string(file, "store"), *from = string(file, "store_from");
+	uint64_t size = number(file, "size_bytes"), moved = number(file, "store_moved_bytes");
+	char text[96];
+
+	if (from)
+		snprintf(text, sizeof(text), "%s>%s %u%%", from, store,
+			 size ? (unsigned int)((double)moved / (double)size * 100) : 0);
+	else
+		snprintf(text, sizeof(text), "%s%s", store ? store : "-",
+			 json_is_false(json_object_get(file, "store_here")) ? " (not here)" : "");
+	table_text(table, text);
+}
+
+static struct table *files_table(bool shares, bool stores, bool bytes)
 {
 	static const struct table_column figures[] = {
 		{ "FILE", false },   { "SIZE", true },   { "MAPPING", false }, { "RESIDENT", true },
@@ -231,20 +255,24 @@ static struct table *files_table(bool shares, bool bytes)
 		memcpy(columns + count, share, sizeof(share));
 		count += sizeof(share) / sizeof(share[0]);
 	}
+	if (stores)
+		columns[count++] = (struct table_column){ "STORE", false };
 	columns[count] = (struct table_column){ "STATE", false };
 	return table_new(columns, bytes);
 }
 
 static int print_files(json_t *files, bool bytes)
 {
-	bool shares = false;
+	bool shares = false, stores = false;
 	struct table *table;
 	json_t *file;
 	size_t i;
 
-	json_array_foreach(files, i, file)
+	json_array_foreach(files, i, file) {
 		shares |= has_share(file);
-	table = files_table(shares, bytes);
+		stores |= is_elsewhere(file);
+	}
+	table = files_table(shares, stores, bytes);
 	if (!table)
 		return fail("output", "out of memory", NULL);
 	json_array_foreach(files, i, file) {
@@ -263,9 +291,12 @@ static int print_files(json_t *files, bool bytes)
 		table_number(table, number(file, "errors"));
 		if (shares)
 			add_share(table, file);
-		table_text(table, json_is_true(json_object_get(file, "lost"))        ? "lost"
-				  : json_is_true(json_object_get(file, "fell_back")) ? "fell back"
-										     : "ok");
+		if (stores)
+			add_store(table, file);
+		table_text(table, json_is_true(json_object_get(file, "lost"))          ? "lost"
+				  : json_is_false(json_object_get(file, "store_here")) ? "no store"
+				  : json_is_true(json_object_get(file, "fell_back"))   ? "fell back"
+										       : "ok");
 	}
 	return table_print(table);
 }
@@ -325,7 +356,7 @@ static void add_values(struct table *table, const char *prefix, json_t *object, 
 	json_t *value;
 
 	json_object_foreach(object, key, value) {
-		if (is_share_key(key) && !share_says(key, value))
+		if (json_is_null(value) || (is_share_key(key) && !share_says(key, value)))
 			continue;
 		if (json_is_object(value)) {
 			add_values(table, key, value, bytes);
@@ -389,6 +420,38 @@ static int print_traffic(const char *title, json_t *traffic, bool bytes)
 	return table_print(table);
 }
 
+/* Of a mount with more stores than the pool's own. */
+static int print_stores(json_t *stores, bool bytes)
+{
+	static const struct table_column columns[] = {
+		{ "STORE", false }, { "FILES", true },  { "ON DISK", true }, { "READ", true },
+		{ "STORED", true }, { "ERRORS", true }, { "STATE", false },  { NULL, false },
+	};
+	struct table *table = table_new(columns, bytes);
+	json_t *store;
+	size_t i;
+
+	if (!table)
+		return fail("output", "out of memory", NULL);
+	json_array_foreach(stores, i, store) {
+		table_row(table);
+		table_text(table, string(store, "name"));
+		if (i)
+			table_number(table, number(store, "files"));
+		else
+			table_text(table, NULL); /* all others */
+		table_size(table, number(store, "disk_bytes"));
+		table_size(table, number(store, "get_bytes"));
+		table_size(table, number(store, "put_bytes"));
+		table_number(table, number(store, "errors"));
+		table_text(table, !json_is_true(json_object_get(store, "here"))  ? "not here"
+				  : json_is_true(json_object_get(store, "full")) ? "full"
+										 : "ok");
+	}
+	putchar('\n');
+	return table_print(table);
+}
+
 /* Takes it out of the object. */
 static json_t *take_out(json_t *object, const char *key)
 {
@@ -402,7 +465,7 @@ static int print_stat(json_t *object, bool bytes)
 {
 	static const struct table_column columns[] = { { "FIGURE", false }, { "VALUE", false }, { NULL, false } };
 	json_t *stages = take_out(object, "fault_stages"), *traffic = take_out(object, "traffic");
-	json_t *device = take_out(json_object_get(object, "store"), "traffic");
+	json_t *device = take_out(json_object_get(object, "store"), "traffic"), *stores = take_out(object, "stores");
 	struct table *table = table_new(columns, bytes);
 	int rc;
 
@@ -416,7 +479,10 @@ static int print_stat(json_t *object, bool bytes)
 		rc = print_traffic("VALUES", traffic, bytes);
 	if (!rc && device)
 		rc = print_traffic("DEVICE", device, bytes);
+	if (!rc && json_array_size(stores) > 1)
+		rc = print_stores(stores, bytes);
 	json_decref(stages);
+	json_decref(stores);
 	json_decref(traffic);
 	json_decref(device);
 	json_decref(object);

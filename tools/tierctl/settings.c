@@ -1,4 +1,5 @@
-/* settings.c - get and set: options of a mount, shares of files and directories. A name with a dot is a share's. */
+/* settings.c - get and set: options of a mount, shares of files and directories. A name with a dot is a share's, and
+ * "store"; "store.NAME" is an option. */
 #include <stdio.h>
 #include <string.h>
 
@@ -7,7 +8,7 @@
 
 static bool is_share(const char *name)
 {
-	return strchr(name, '.');
+	return !strcmp(name, "store") || (strchr(name, '.') && strncmp(name, "store.", 6) != 0);
 }
 
 /* What is set; else what holds, if that is asked for. */

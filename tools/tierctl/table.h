@@ -6,7 +6,7 @@
 
 struct table;
 
-#define TABLE_COLUMNS_MAX 16
+#define TABLE_COLUMNS_MAX 20
 
 struct table_column {
 	const char *name; /* NULL ends the list */

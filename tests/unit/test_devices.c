@@ -1,0 +1,318 @@
+/* unit/test_devices.c - files of a namespace over two stores (names/devices.h): a store that is missing, a record that
+ * may be there or not, and demotion while a file moves. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "cold/meta.h"
+#include "cold/stores.h"
+#include "engine/demote.h"
+#include "engine/engine.h"
+#include "engine/mappers.h"
+#include "engine/ramfile.h"
+#include "engine/read.h"
+#include "engine/write.h"
+#include "lib/lib_scratch.h"
+#include "lib/lib_store_hook.h"
+#include "lib/lib_store_mem.h"
+#include "mem/arena.h"
+#include "names/names.h"
+#include "names/shares.h"
+#include "policy/demand.h"
+#include "policy/tiering.h"
+#include "lib_check.h"
+
+#define BLOCK 16384U
+#define BLOCKS 4U
+
+static struct scratch scratch;
+static struct store *devices[2], *first, *second, *store;
+static struct engine *engine;
+static struct ns *ns;
+static int arena_dir;
+
+/* --- devices that outlive their router; the first one may lie about records, the second one may sync for long --- */
+
+static _Atomic bool lies;
+
+static int lying_put(struct store *base, const struct meta_change *changes, size_t count, bool durable)
+{
+	int err = devices[0]->meta->put(devices[0], changes, count, durable);
+
+	(void)base;
+	return lies ? -EIO : err;
+}
+
+static int true_walk(struct store *base, const void *prefix, size_t prefix_len, meta_fn *fn, void *arg)
+{
+	(void)base;
+	return devices[0]->meta->walk(devices[0], prefix, prefix_len, fn, arg);
+}
+
+static const struct meta_ops lying_meta = { .put = lying_put, .walk = true_walk };
+
+static void no_hook(void *arg, enum store_hook_moment moment)
+{
+	(void)arg;
+	(void)moment;
+}
+
+static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
+static bool gate_shut, gate_met;
+
+static void set_gate(bool shut)
+{
+	pthread_mutex_lock(&gate_lock);
+	gate_shut = shut;
+	gate_met = false;
+	pthread_cond_broadcast(&gate_changed);
+	pthread_mutex_unlock(&gate_lock);
+}
+
+static void await_gate(void)
+{
+	pthread_mutex_lock(&gate_lock);
+	while (!gate_met)
+		pthread_cond_wait(&gate_changed, &gate_lock);
+	pthread_mutex_unlock(&gate_lock);
+}
+
+static struct store_ops gated_ops;
+
+static int gated_sync(struct store *base)
+{
+	(void)base;
+	pthread_mutex_lock(&gate_lock);
+	gate_met = gate_shut;
+	pthread_cond_broadcast(&gate_changed);
+	while (gate_shut)
+		pthread_cond_wait(&gate_changed, &gate_lock);
+	pthread_mutex_unlock(&gate_lock);
+	return devices[1]->ops->sync(devices[1]);
+}
+
+static void load(bool with_other, bool survived)
+{
+	static const uint8_t token[STORES_TOKEN_BYTES] = { 1 };
+	struct ns_config config = { .root_mode = 0755, .arenas_survived = survived };
+	struct engine_config engine_config = {
+		.arena_dir = arena_dir,
+		.block_bytes = BLOCK,
+		.dram_bytes = 64 << 20,
+		.min_idle_ns = 1000000,
+		.level = 1,
+	};
+
+	ck_assert_int_eq(store_hook_new(devices[0], no_hook, NULL, &first), 0);
+	first->meta = &lying_meta;
+	ck_assert_int_eq(stores_open((struct stores_device){ .store = first }, &store), 0);
+	if (with_other) {
+		ck_assert_int_eq(store_hook_new(devices[1], no_hook, NULL, &second), 0);
+		gated_ops = *second->ops;
+		gated_ops.sync = gated_sync;
+		second->ops = &gated_ops;
+		ck_assert_int_eq(stores_add(store, "other", token, (struct stores_device){ .store = second }), 0);
+	}
+	engine_config.store = config.store = store;
+	ck_assert_int_eq(tiering_new(&engine_config, &engine), 0);
+	config.engine = engine;
+	ck_assert_int_eq(ns_load(&config, &ns), 0);
+}
+
+static void unload(void)
+{
+	ns_free(ns);
+	tiering_free(engine);
+	store->ops->free(store);
+}
+
+static void setup(void)
+{
+	log_init(LOG_TARGET_STDERR, LOG_LEVEL_ERROR);
+	scratch_new(&scratch, "devices");
+	arena_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(arena_dir, 0);
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(store_mem_new(&devices[i]), 0);
+	lies = false;
+	load(true, false);
+}
+
+static void teardown(void)
+{
+	unload();
+	for (int i = 0; i < 2; i++)
+		devices[i]->ops->free(devices[i]);
+	close(arena_dir);
+	scratch_free(&scratch);
+}
+
+static uint64_t make(uint64_t parent, const char *name, mode_t type)
+{
+	struct stat attr;
+
+	ck_assert_int_eq(ns_create(ns, parent, name, type | 0700, 1, 2, &attr), 0);
+	ns_forget(ns, attr.st_ino, 1);
+	return attr.st_ino;
+}
+
+static void set_store(uint64_t ino, uint64_t index)
+{
+	struct shares_change change = { SHARE_STORE, index };
+	uint64_t left;
+
+	ck_assert_int_eq(shares_set(ns, ino, &change, 1, 64 << 20, &left), 0);
+}
+
+static struct ramfile *open_filled(uint64_t ino, uint8_t byte)
+{
+	struct ns_setattr change = { .set_size = true, .size_bytes = BLOCKS * BLOCK };
+	uint8_t data[BLOCKS * BLOCK];
+	struct ramfile *content;
+	struct stat attr;
+
+	memset(data, byte, sizeof(data));
+	data[0] = 1;
+	ck_assert_int_eq(ns_setattr(ns, ino, &change, &attr), 0);
+	ck_assert_int_eq(ns_open(ns, ino, &content), 0);
+	ck_assert_int_eq(ramfile_write(content, data, sizeof(data), 0, false), 0);
+	return content;
+}
+
+static void expect_content(struct ramfile *content, uint8_t byte)
+{
+	uint8_t data[BLOCKS * BLOCK];
+	size_t got;
+
+	ck_assert_int_eq(ramfile_read(content, data, sizeof(data), 0, &got), 0);
+	ck_assert_uint_eq(got, sizeof(data));
+	ck_assert_uint_eq(data[0], 1);
+	for (size_t i = 1; i < sizeof(data); i++)
+		ck_assert_uint_eq(data[i], byte);
+}
+
+static void step_all(void)
+{
+	while (stores_step(store))
+		;
+}
+
+/* --- tests -------------------------------------------------------------------------------------------------------- */
+
+/* As QEMU does it: the file has no name while it is mapped. The daemon is killed, the process is not, and the next
+ * daemon comes without the store that has a part of the file: what the process has in DRAM is all there is. */
+START_TEST(a_process_keeps_its_file_while_a_store_is_missing)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file, ino = 0;
+	struct ramfile *content;
+	struct file_done done;
+	int fd;
+
+	set_store(dir, 1);
+	file = make(dir, "file", S_IFREG);
+	content = open_filled(file, 7);
+	ck_assert_int_eq(demand_demote(content, 0, BLOCK, NULL, NULL, &done), 0);
+	ck_assert_uint_gt(store_mem_count(devices[1], file), 0);
+	ck_assert_int_eq(ns_unlink(ns, dir, "file"), 0);
+	ck_assert_int_eq(mappers_arena_fd(content, true, &fd), 0);
+	ck_assert_int_eq(arena_hold(fd, 1), 0);
+	unload();
+	load(false, true);
+	ck_assert_int_lt(ns_open_by_arena(ns, fd, &ino, &content), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), -EIO); /* the arenas must not go */
+	unload();
+	load(true, true);
+	ck_assert_int_eq(ns_open_by_arena(ns, fd, &ino, &content), 0);
+	ck_assert_uint_eq(ino, file);
+	expect_content(content, 7);
+	ns_put(ns, file);
+	close(fd);
+}
+END_TEST
+
+/* A creation that failed may be there after all, with its store. Nobody else is made to be where that one is. */
+START_TEST(a_record_of_a_failed_creation)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file;
+	struct store_item item = { { 0, 0 }, "value", 5 };
+	uint8_t value[8];
+	struct stat attr;
+	size_t length;
+
+	set_store(dir, 1);
+	lies = true;
+	ck_assert_int_eq(ns_create(ns, dir, "failed", S_IFREG | 0600, 1, 2, &attr), -EIO);
+	lies = false;
+	file = make(NS_ROOT_INO, "file", S_IFREG);
+	item.key.ino = file;
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, &item, 1), 0);
+	ck_assert_int_eq(store->ops->sync(store), 0);
+	unload();
+	load(true, false);
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, item.key, value, sizeof(value), &length), 0);
+	ck_assert_uint_eq(store_mem_count(devices[0], file), 1);
+	step_all();
+	ck_assert_int_eq(store->ops->get(store, STORE_GUEST, item.key, value, sizeof(value), &length), 0);
+}
+END_TEST
+
+static void *step_once(void *arg)
+{
+	(void)arg;
+	stores_step(store);
+	return NULL;
+}
+
+/* A file is on its way, to a device whose sync does not end. Who makes room passes over what is claimed, and is there
+ * for others; so is a thread that reads. */
+START_TEST(room_is_made_while_a_file_moves)
+{
+	static const uint32_t block[] = { 1, 2, 3 };
+	uint64_t file = make(NS_ROOT_INO, "file", S_IFREG), other = make(NS_ROOT_INO, "other", S_IFREG);
+	struct ramfile *content = open_filled(file, 7), *next = open_filled(other, 8);
+	struct demote_result result;
+	struct file_done done;
+	pthread_t mover;
+
+	ck_assert_int_eq(demand_demote(content, 0, BLOCK, NULL, NULL, &done), 0);
+	set_store(file, 1);
+	ck_assert(stores_step(store)); /* it begins */
+	set_gate(true);
+	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
+	await_gate();
+	ck_assert_int_eq(demote_blocks(content, block, 3, true, &result), 0);
+	ck_assert_uint_eq(result.demoted, 0);
+	ck_assert_int_eq(demote_blocks(next, block, 3, true, &result), 0);
+	ck_assert_uint_eq(result.demoted, 3);
+	expect_content(content, 7);
+	set_gate(false);
+	pthread_join(mover, NULL);
+	step_all();
+	ck_assert_int_eq(demote_blocks(content, block, 3, true, &result), 0);
+	ck_assert_uint_eq(result.demoted, 3);
+	ck_assert_uint_eq(store_mem_count(devices[1], file), 4);
+	expect_content(content, 7);
+	ns_put(ns, file);
+	ns_put(ns, other);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("devices");
+	TCase *tests = tcase_create("devices");
+
+	tcase_set_timeout(tests, 60);
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, a_process_keeps_its_file_while_a_store_is_missing);
+	tcase_add_test(tests, a_record_of_a_failed_creation);
+	tcase_add_test(tests, room_is_made_while_a_file_moves);
+	suite_add_tcase(suite, tests);
+	return check_run(suite);
+}
