@@ -11,6 +11,7 @@
 #include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
+#include "engine/quota.h"
 #include "engine/stored.h"
 
 int batch_init_in(struct batch *batch, struct ramfile *file, size_t blocks, size_t values, uint8_t *buffer)
@@ -178,12 +179,73 @@ static void note_put(struct batch *batch, struct batch_block *one, int err)
 		blocks_clear(blocks, one->block, BLOCK_DAMAGED);
 }
 
+/* By how much what is stored may grow: of a value that becomes shorter nothing is taken off, as it may not be put. */
+static uint64_t growth_of(struct batch *batch, const struct batch_block *one)
+{
+	uint32_t before;
+
+	LOCK_SCOPE(&batch->file->lock);
+	before = batch->file->blocks.stored_bytes[one->block];
+	return one->value_bytes > before ? one->value_bytes - before : 0;
+}
+
+/* Of a demotion each block by itself: what is refused stays. */
+static uint64_t admit_each(struct batch *batch)
+{
+	uint64_t taken, all = 0;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		struct batch_block *one = &batch->block[i];
+
+		if (one->verdict != BATCH_STORE)
+			continue;
+		one->refused = quota_take(batch->file, QUOTA_DEMOTION, growth_of(batch, one), one->value_bytes, &taken);
+		if (one->refused)
+			one->verdict = BATCH_LEFT;
+		all += taken;
+	}
+	return all;
+}
+
+/* All or none. */
+static int admit_all(struct batch *batch, uint64_t *ret_taken)
+{
+	uint64_t growth = 0, put = 0;
+	int err;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		if (batch->block[i].verdict != BATCH_STORE)
+			continue;
+		growth += growth_of(batch, &batch->block[i]);
+		put += batch->block[i].value_bytes;
+	}
+	err = quota_take(batch->file, batch->anyway ? QUOTA_ANYWAY : QUOTA_CALL, growth, put, ret_taken);
+	for (size_t i = 0; i < batch->count && err; i++)
+		if (batch->block[i].verdict == BATCH_STORE)
+			batch->block[i].err = err;
+	return err;
+}
+
+static int admit(struct batch *batch, enum store_use use, uint64_t *ret_taken)
+{
+	*ret_taken = 0;
+	if (!atomic_load(&batch->file->engine->tenants.quotas))
+		return 0;
+	if (use != STORE_DEMOTION)
+		return admit_all(batch, ret_taken);
+	*ret_taken = admit_each(batch);
+	return 0;
+}
+
 int batch_put(struct batch *batch, enum store_use use)
 {
 	struct ramfile *file = batch->file;
+	uint64_t taken;
 	size_t items = 0;
-	int err;
+	int err = admit(batch, use, &taken);
 
+	if (err)
+		return err;
 	for (size_t i = 0; i < batch->count; i++) {
 		const struct batch_block *one = &batch->block[i];
 
@@ -197,6 +259,7 @@ int batch_put(struct batch *batch, enum store_use use)
 	for (size_t i = 0; i < batch->count; i++)
 		if (batch->block[i].verdict == BATCH_STORE)
 			note_put(batch, &batch->block[i], err);
+	quota_settle(file, taken);
 	lock_put(&file->lock);
 	for (size_t i = 0; i < batch->count && err; i++)
 		if (batch->block[i].verdict == BATCH_STORE && batch->block[i].was != BLOCK_RESIDENT)
@@ -258,7 +321,7 @@ void batch_wake(const struct batch *batch)
 	}
 }
 
-int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
+int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, bool anyway,
 		    enum block_state *ret)
 {
 	struct batch_block one = { .block = block, .was = was };
@@ -269,6 +332,7 @@ int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enu
 			       .block = &one,
 			       .most_values = 1,
 			       .item = &item,
+			       .anyway = anyway,
 			       .values = work->value };
 	int err;
 

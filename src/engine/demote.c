@@ -363,12 +363,14 @@ static void settle(struct demotion *demotion, size_t i, struct demote_result *re
 		if (one->waiters)
 			blocks_clear(&file->blocks, one->block, BLOCK_WAITERS);
 	} else if (is_left(one)) {
-		if (!demotion->member[i].rests)
+		if (one->refused) /* not again before it was idle for another round */
+			heat_doubt(&file->blocks, one->block);
+		else if (!demotion->member[i].rests)
 			heat_used(&file->blocks, one->block);
 		if (demotion->member[i].torn)
 			partial_leave(file, one->block);
 		batch_settle(batch, one, BLOCK_RESIDENT);
-		ret->aborted++;
+		ret->aborted += !one->refused;
 	} else {
 		heat_demoted(&file->blocks, one->block);
 		batch_settle(batch, one, one->verdict == BATCH_ZERO ? BLOCK_HOLE : BLOCK_COLD);

@@ -276,12 +276,17 @@ struct staged {
 	uint64_t bytes;
 };
 
+static bool may_not_write(struct ramfile *file)
+{
+	return flow_holds_back(file) || tenant_stays(file);
+}
+
 /* Copies of what plain mappings have written back. */
 static void sum_staged(void *arg, struct ramfile *file)
 {
 	struct staged *staged = arg;
 
-	if (atomic_load(&file->cache.was_cached) && flow_holds_back(file) == staged->held)
+	if (atomic_load(&file->cache.was_cached) && may_not_write(file) == staged->held)
 		staged->bytes += room_taken_by(file);
 }
 
@@ -303,7 +308,7 @@ void room_begin_write_back(struct ramfile *file, uint64_t bytes, bool mapped)
 	bool in = false, waits = false, tell;
 
 	while (!in) {
-		struct staged staged = { .held = flow_holds_back(file) };
+		struct staged staged = { .held = may_not_write(file) };
 
 		engine_each_resident(engine, sum_staged, &staged);
 		lock_get(&engine->room.lock);

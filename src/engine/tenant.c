@@ -29,6 +29,7 @@ uint64_t tenant_kept_of(uint64_t limit_bytes)
 void tenants_init(struct tenants *tenants)
 {
 	lock_init(&tenants->lock, LOCK_RANK_TENANTS);
+	tenants->now_ns = clock_boot_ns;
 	TAILQ_INIT(&tenants->list);
 }
 
@@ -83,6 +84,11 @@ static uint64_t missing_of(const struct tenant *tenant)
 	return max == UINT64_MAX || tenant->used_bytes + kept / 2 <= max ? 0 : tenant->used_bytes + kept - max;
 }
 
+static uint64_t stored_of(const struct ramfile *file)
+{
+	return file->charge.stored_bytes + file->charge.putting_bytes;
+}
+
 void tenants_begin(struct engine *engine)
 {
 	lock_get(&engine->tenants.lock);
@@ -99,6 +105,12 @@ void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up
 	tenant->below_bytes = 0;
 	tenant->used_bytes = 0;
 	tenant->pays_until_ns = 0;
+	if (tenant->before)
+		tenant->disk = tenant->before->disk;
+	tenant->before = NULL;
+	tenant->disk.bytes = 0;
+	if (!share->day_bytes)
+		tenant->disk.wear = (struct wear){ 0 };
 	TAILQ_INSERT_TAIL(&engine->tenants.list, tenant, link);
 }
 
@@ -107,6 +119,29 @@ void tenants_place(struct ramfile *file, struct tenant *tenant)
 	file->charge.tenant = tenant;
 	file->charge.pays_until_ns = 0;
 	add_along(tenant, file->charge.bytes);
+	tenants_place_stored(tenant, stored_of(file));
+}
+
+void tenants_place_stored(struct tenant *tenant, uint64_t stored_bytes)
+{
+	for (; tenant; tenant = tenant->up)
+		tenant->disk.bytes += stored_bytes;
+}
+
+static void take_stored(struct tenant *tenant, uint64_t stored_bytes)
+{
+	for (; tenant; tenant = tenant->up) {
+		assert(tenant->disk.bytes >= stored_bytes);
+		tenant->disk.bytes -= stored_bytes;
+	}
+}
+
+void tenant_move_stored(struct engine *engine, struct tenant *from, struct tenant *to, uint64_t stored_bytes)
+{
+	LOCK_SCOPE(&engine->tenants.lock);
+
+	take_stored(from, stored_bytes);
+	tenants_place_stored(to, stored_bytes);
 }
 
 /* From the deepest ones up. */
@@ -135,14 +170,14 @@ static void sum_promises(struct tenants *tenants)
 void tenants_end(struct engine *engine)
 {
 	struct tenant *tenant, *up;
-
-	bool limits = false;
+	bool limits = false, quotas = false;
 
 	sum_promises(&engine->tenants);
 	engine->tenants.weighs = false;
 	TAILQ_FOREACH(tenant, &engine->tenants.list, link) {
 		for (int limit = 0; limit < FLOW_LIMITS; limit++)
 			limits |= tenant->share.per_s[limit] > 0;
+		quotas |= tenant->share.disk_bytes || tenant->share.day_bytes;
 		if (!tenant->share.min_bytes && !tenant->share.weight)
 			continue;
 		engine->tenants.weighs = true;
@@ -150,6 +185,7 @@ void tenants_end(struct engine *engine)
 			up->weighs = true;
 	}
 	atomic_store(&engine->tenants.limits, limits);
+	atomic_store(&engine->tenants.quotas, quotas);
 	lock_put(&engine->tenants.lock);
 }
 
@@ -160,16 +196,43 @@ bool tenant_place(struct ramfile *file, struct tenant *tenant)
 	if (file->charge.tenant == tenant)
 		return false;
 	take_along(file->charge.tenant, file->charge.bytes);
+	take_stored(file->charge.tenant, stored_of(file));
 	tenants_place(file, tenant);
 	return true;
 }
 
 /* --- charging ------------------------------------------------------------------------------------------------ */
 
-/* Under the lock. A file that alone is larger than what is kept free has to get on, too. */
-static bool allows(struct engine *engine, const struct tenant *tenant, uint64_t bytes, enum budget_need need)
+/* Under the lock: not a block more of it finds room in the store, or may be written there today. */
+static bool stays(struct engine *engine, struct tenant *tenant)
 {
-	bool short_of_dram = engine->tenants.limits &&
+	const struct tenant_share *share = &tenant->share;
+	uint64_t block_bytes = engine->config.block_bytes;
+
+	if (atomic_load(&engine->flows.lifted))
+		return false;
+	if (share->disk_bytes && tenant->disk.bytes + block_bytes > share->disk_bytes)
+		return true;
+	return share->day_bytes &&
+	       wear_used(&tenant->disk.wear, engine->tenants.now_ns()) + block_bytes > share->day_bytes;
+}
+
+bool tenant_stays(struct ramfile *file)
+{
+	struct tenant *tenant;
+
+	if (!atomic_load(&file->engine->tenants.quotas))
+		return false;
+	LOCK_SCOPE(&file->engine->tenants.lock);
+	for (tenant = file->charge.tenant; tenant && !stays(file->engine, tenant); tenant = tenant->up)
+		;
+	return tenant;
+}
+
+/* Under the lock. A file that alone is larger than what is kept free has to get on, too. */
+static bool allows(struct engine *engine, struct tenant *tenant, uint64_t bytes, enum budget_need need)
+{
+	bool short_of_dram = (engine->tenants.limits || engine->tenants.quotas) &&
 			     budget_free(&engine->budget) < budget_reserve_bytes(&engine->budget) / 2;
 	uint64_t now_ns = short_of_dram ? clock_ns() : 0;
 
@@ -177,9 +240,9 @@ static bool allows(struct engine *engine, const struct tenant *tenant, uint64_t 
 		uint64_t max = tenant->share.max_bytes;
 		uint64_t kept = need != BUDGET_OPTIONAL ? 0 : tenant_kept_of(max);
 
-		if (short_of_dram && now_ns < tenant->held_until_ns && tenant->used_bytes >= tenant->promised_bytes)
+		if (short_of_dram && tenant->used_bytes >= tenant->promised_bytes &&
+		    (now_ns < tenant->held_until_ns || stays(engine, tenant)))
 			return false;
-
 		if (max != UINT64_MAX && tenant->used_bytes + bytes + kept > max)
 			return false;
 	}

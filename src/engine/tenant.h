@@ -16,6 +16,8 @@
  * limits of what it reads from the store and writes to it are in flow.h. While it has to wait with what it would give
  *        up, it gets no more if DRAM is short.
  * weight divides what is above the minimums when DRAM is short (policy/payer.h).
+ * disk   and day are what may lie in the store, and be written there in 24 hours (quota.h). Who has no more of them
+ *        keeps in DRAM what is not stored, and gets no more of it if that is short.
  *
  * Who gives up DRAM because he has most above his share pays (tenant_pays()). He leaves the last part of what is kept
  * free for faults to those who have less than theirs (room_leaves_until()): they shall not wait for what he gives up.
@@ -32,6 +34,7 @@
 #include "base/lock.h"
 #include "engine/flow.h"
 #include "engine/rate.h"
+#include "engine/wear.h"
 #include "mem/budget.h"
 
 struct engine;
@@ -44,6 +47,16 @@ struct tenant_share {
 	uint64_t max_bytes;          /* UINT64_MAX: none */
 	uint32_t weight;             /* 0: none was said, which is TENANT_WEIGHT */
 	uint64_t per_s[FLOW_LIMITS]; /* values and bytes from and to the store (flow.h); 0: no limit */
+	uint64_t disk_bytes;         /* in the store; 0: no limit */
+	uint64_t day_bytes;          /* written to the store in 24 hours; 0: no limit, and nothing is counted */
+};
+
+/* What it has of the store. */
+struct tenant_disk {
+	uint64_t bytes;               /* stored by all files that are charged to it, and what is being put */
+	struct wear wear;             /* written by them, if day_bytes is a limit */
+	bool told_full, told_used_up; /* it was said that it has no more of the one, or of the other */
+	bool unsaved;                 /* wear has changed since quota_wear() */
 };
 
 /* Since when nobody gave who has more than was promised, and when that was last asked; 0: somebody did. */
@@ -64,6 +77,8 @@ struct tenant {
 	struct tenant_stuck stuck;
 	uint64_t used_bytes;
 	struct rate rate[FLOW_LIMITS];
+	struct tenant_disk disk;
+	struct tenant *before;  /* NULL, or whose part of the store and of the day it takes over when it is put */
 	uint64_t held_until_ns; /* tenant_hold() */
 	uint64_t passed;        /* tenant_passed() */
 	uint64_t pays_until_ns; /* tenant_pays() */
@@ -76,7 +91,9 @@ struct tenants {
 	TAILQ_HEAD(, tenant) list;
 	bool weighs;                    /* some tenant below the mount has a min, or a weight */
 	_Atomic bool limits;            /* some tenant has one of per_s */
+	_Atomic bool quotas;            /* some tenant has disk_bytes or day_bytes */
 	_Atomic uint64_t pays_until_ns; /* of whoever was told last; 0: nobody pays */
+	uint64_t (*now_ns)(void);       /* the clock of struct wear: clock_boot_ns(), but in tests */
 	struct tenant_stuck stuck;
 };
 
@@ -84,6 +101,8 @@ struct tenants {
 struct charge {
 	struct tenant *tenant; /* NULL: none */
 	uint64_t bytes;
+	uint64_t stored_bytes;  /* changes under the file's lock as well (quota.h) */
+	uint64_t putting_bytes; /* by which that may grow, by puts that are under way */
 	uint64_t passed;        /* tenant_passed(), of a file that is charged to none */
 	uint64_t pays_until_ns; /* tenant_pays(), of a file that pays for itself */
 };
@@ -98,7 +117,11 @@ void tenants_fini(struct tenants *tenants);
 void tenants_begin(struct engine *engine);
 void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share);
 void tenants_place(struct ramfile *file, struct tenant *tenant);
+/* Of a file that is not loaded, so much is stored. NULL: of none. */
+void tenants_place_stored(struct tenant *tenant, uint64_t stored_bytes);
 void tenants_end(struct engine *engine);
+/* Of a file that is not loaded: from one tenant to another. NULL: none. */
+void tenant_move_stored(struct engine *engine, struct tenant *from, struct tenant *to, uint64_t stored_bytes);
 /* One file of a tree that stays. NULL: out of it, before whoever places files loses sight of it. True: it was charged
  * elsewhere. */
 bool tenant_place(struct ramfile *file, struct tenant *tenant);
@@ -114,6 +137,8 @@ void tenant_discharge(struct ramfile *file, uint64_t bytes);
 /* The demoter passed over the file, for what its tenants may write is used up until then: until then they grow only
  * where DRAM is not short. */
 void tenant_hold(struct ramfile *file, uint64_t until_ns);
+/* Nothing of the file that needs room in the store can be demoted: one of its tenants has no more of disk or day. */
+bool tenant_stays(struct ramfile *file);
 /* What tenant_charge() would answer to a fault. */
 bool tenant_allows(struct ramfile *file, uint64_t bytes);
 /* The file's tenant of that number, or the file itself (0), pays for room in the budget, so long. */

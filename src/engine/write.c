@@ -17,6 +17,7 @@
 #include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
+#include "engine/quota.h"
 #include "engine/stored.h"
 #include "engine/work.h"
 #include "engine/write_run.h"
@@ -63,7 +64,7 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 		memcpy(work->raw + piece->start, data, piece->length);
 	else
 		memset(work->raw + piece->start, 0, piece->length);
-	return batch_store_one(file, work, piece->block, was, ret);
+	return batch_store_one(file, work, piece->block, was, !data, ret);
 }
 
 /* The content of a cold block that the caller owns comes into the arena, which has nothing of it. Returns true if some
@@ -210,7 +211,7 @@ static int cover_stored(struct ramfile *file, struct work *work, const struct pi
 		return err;
 	memset(work->raw + content, 0, file->block_bytes - content);
 	memset(work->raw + piece->start, 0, piece->length);
-	return batch_store_one(file, work, piece->block, BLOCK_RESIDENT, &ignored);
+	return batch_store_one(file, work, piece->block, BLOCK_RESIDENT, true, &ignored);
 }
 
 /* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for
@@ -329,6 +330,7 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 				       : forgotten ? BLOCK_HOLE
 						   : (enum block_state)was[i]);
 	}
+	quota_settle(file, 0);
 	lock_put(&file->lock);
 	file_release(file, in_dram - kept);
 	if (waiters)

@@ -16,6 +16,7 @@
 #include "engine/file.h"
 #include "engine/read.h"
 #include "engine/write.h"
+#include "engine/write_run.h"
 #include "front/opener.h"
 #include "names/names.h"
 #include "pool/token.h"
@@ -223,7 +224,9 @@ static int write_open(const struct door *door, struct ramfile *file, uint64_t in
 
 	if (direct && !is_direct(file, offset, len))
 		return -EINVAL;
-	err = begin_change(door, file, offset, end, len);
+	err = direct ? write_run_check(file, buf, offset, len) : 0;
+	if (!err)
+		err = begin_change(door, file, offset, end, len);
 	if (err)
 		return err;
 	/* The kernel serializes writes that extend a file, and truncates. */

@@ -226,7 +226,11 @@ static struct bounds bounds_of(const struct heat *heat, const struct heat_filter
 	} else if (filter->mapped) {
 		if (heat->round < bounds.highest)
 			bounds.highest = (unsigned int)heat->round;
-		bounds.lowest = heat_idle_generation(heat, filter->min_idle_ns, filter->now_ns);
+		bounds.lowest = heat_idle_generation(heat, filter->min_idle_ns, filter->now_ns) + filter->older;
+	}
+	if (filter->stored) {
+		bounds.mask |= BLOCK_STORED;
+		bounds.wanted |= BLOCK_STORED;
 	}
 	return bounds;
 }

@@ -74,8 +74,10 @@ struct heat_filter {
 	uint64_t first, count; /* blocks */
 	uint64_t min_idle_ns;
 	uint64_t now_ns;
-	bool mapped; /* false: nobody maps the file attached, every resident block is idle */
-	bool cached; /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
+	bool mapped;        /* false: nobody maps the file attached, every resident block is idle */
+	bool stored;        /* only those that have a stored copy */
+	unsigned int older; /* if mapped: idle for so many rounds more than min_idle_ns asks for */
+	bool cached;        /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
 };
 
 /* Blocks are compared by class: a higher class is demoted first. It is the generation, halved for each

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/quota.h"
 #include "policy/payer.h"
 
 /* For so long it is known well enough which blocks are the oldest. */
@@ -37,7 +38,10 @@
 static struct heat_filter filter_of(struct ramfile *file, uint64_t first, uint64_t min_idle_ns)
 {
 	struct heat_filter filter = { .first = first, .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
+	struct quota_choice quota = quota_choice(file);
 
+	filter.stored = quota.stored_only;
+	filter.older = quota.older;
 	if (!blocks_next_part(&file->blocks, first, BLOCKS_IN_DRAM, SCAN_BLOCKS, &filter.first, &filter.count))
 		filter.first = file->blocks.count;
 	engine_count_visited(file->engine, filter.count);

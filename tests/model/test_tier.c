@@ -43,6 +43,7 @@
 #include "engine/fault.h"
 #include "engine/file.h"
 #include "engine/load.h"
+#include "engine/quota.h"
 #include "engine/ramfile.h"
 #include "engine/read.h"
 #include "engine/resize.h"
@@ -209,6 +210,12 @@ static struct engine *new_tier(struct store *store, int arena_dir)
 	return engine;
 }
 
+/* A failure was injected, or a share does not allow it. */
+static bool may_fail(int err)
+{
+	return err == -EIO || err == -ENOSPC || err == -EDQUOT;
+}
+
 /* The block, if it is away, comes as it is on the other host. */
 static void bring(struct ramfile *file, uint64_t block)
 {
@@ -228,8 +235,8 @@ static void bring(struct ramfile *file, uint64_t block)
 	record.ident = ident_of(payload, model.block_bytes);
 	record.payload_bytes = (uint32_t)length;
 	ck_assert_int_eq(access_write(file, 0, &buffer), 0);
-	ck_assert_msg(record.result != TIERFS_ACCESS_ERROR || record.error == EIO || record.error == ENOSPC,
-		      "block %llu: %s", (unsigned long long)block, strerror(record.error));
+	ck_assert_msg(record.result != TIERFS_ACCESS_ERROR || may_fail(-(int)record.error), "block %llu: %s",
+		      (unsigned long long)block, strerror(record.error));
 	atomic_fetch_add(&model.brought, record.result == TIERFS_ACCESS_WRITE_OK);
 }
 
@@ -413,7 +420,7 @@ static void op_plain(void)
 		}
 		begin_pending(first * PAGE, data, length);
 		err = cache_write_back(model.file, data, length, first * PAGE);
-		ck_assert(!err || (length % PAGE && (err == -EIO || err == -ENOSPC)));
+		ck_assert(!err || (length % PAGE && may_fail(err)));
 		if (err)
 			adopt(first * PAGE, length);
 		else
@@ -464,7 +471,7 @@ static void op_write(bool direct)
 	fill_random(data, length);
 	begin_pending(offset, data, length);
 	err = ramfile_write(model.file, data, length, offset, direct);
-	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	ck_assert(!err || may_fail(err));
 	if (err)
 		adopt(offset, length);
 	else
@@ -506,7 +513,7 @@ static void op_discard(void)
 	}
 	begin_pending(offset, NULL, length);
 	err = ramfile_discard(model.file, offset, length);
-	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	ck_assert(!err || may_fail(err));
 	if (err)
 		adopt(offset, length);
 	else
@@ -803,7 +810,7 @@ static void op_demote(void)
 						   (model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
 			}
 	err = demote_blocks(model.file, pick, count, rnd(2), &result);
-	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	ck_assert(!err || may_fail(err));
 }
 
 static void op_promote(void)
@@ -938,8 +945,11 @@ static void op_append(void)
 		model.size = start + length;
 		begin_pending(start, data, length);
 		err = ramfile_write(model.file, data, length, start, false);
-		ck_assert_int_eq(err, 0);
-		end_pending(true);
+		ck_assert(!err || err == -EDQUOT);
+		if (err)
+			adopt(start, length);
+		else
+			end_pending(true);
 	}
 }
 
@@ -987,7 +997,7 @@ static void make_other(void)
 	model.cloning = true;
 	err = ramfile_clone(model.file, ino, NULL, NULL, &cloned);
 	model.cloning = false;
-	ck_assert(!err || err == -EIO || err == -ENOSPC || (err == -EREMOTE && before.away_bytes));
+	ck_assert(!err || may_fail(err) || (err == -EREMOTE && before.away_bytes));
 	ck_assert(err || !before.away_bytes);
 	pthread_mutex_unlock(&model.bringing);
 	ramfile_figures(model.file, &after);
@@ -1090,7 +1100,9 @@ static void op_share(void)
 					      .min_bytes = rnd(2) * rnd(8) * model.block_bytes,
 					      .weight = (uint32_t)rnd(300),
 					      .per_s = { rnd(4) ? 0 : 20000, rnd(4) ? 0 : 256 << 20,
-							 rnd(4) ? 0 : 128 << 20 } };
+							 rnd(4) ? 0 : 128 << 20 },
+					      .disk_bytes = rnd(4) ? 0 : (1 + rnd(60)) * model.block_bytes,
+					      .day_bytes = rnd(6) ? 0 : (1 + rnd(300)) * model.block_bytes };
 
 		model.tenant[i].ino = 1000 + (uint64_t)i;
 		tenants_put(model.engine, &model.tenant[i], i ? NULL : outer, &share);
@@ -1108,13 +1120,31 @@ static uint64_t charged(struct ramfile *file)
 	return file && file->charge.tenant ? file->charge.bytes : 0;
 }
 
+static uint64_t stored(struct ramfile *file)
+{
+	bool placed;
+
+	if (!file)
+		return 0;
+	lock_get(&model.engine->tenants.lock);
+	placed = file->charge.tenant;
+	lock_put(&model.engine->tenants.lock);
+	LOCK_SCOPE(&file->lock);
+	return placed ? file->blocks.stored_total_bytes : 0;
+}
+
 static void check_charges(void)
 {
 	uint64_t bytes;
 
+	struct quota_figures figures;
+
 	pthread_mutex_lock(&model.bringing);
-	if (!tenant_used(model.engine, 1001, &bytes))
+	if (!tenant_used(model.engine, 1001, &bytes)) {
 		ck_assert_uint_eq(bytes, charged(model.file) + charged(model.other.file));
+		quota_figures(model.engine, &model.tenant[1], &figures);
+		ck_assert_uint_eq(figures.stored_bytes, stored(model.file) + stored(model.other.file));
+	}
 	pthread_mutex_unlock(&model.bringing);
 }
 
