@@ -41,6 +41,7 @@
 #include "map/evict.h"
 #include "map/holds.h"
 #include "map/plain.h"
+#include "names/days.h"
 #include "names/names.h"
 #include "policy/tiering.h"
 #include "pool/pool.h"
@@ -283,6 +284,8 @@ static int start_core(struct daemon *d)
 	}
 	ns.engine = d->engine;
 	err = ns_load(&ns, &d->ns);
+	if (err == 0)
+		err = days_start(d->ns);
 	return err < 0 ? err : pool_confirm_arenas(d->pool);
 }
 

@@ -33,6 +33,41 @@ static json_t *share_object(const struct share *share, const enum share_id *only
 	return object;
 }
 
+static void set_limit(json_t *object, const char *key, uint64_t value)
+{
+	json_object_set_new(object, key, value == SHARE_NONE ? json_null() : json_integer((json_int_t)value));
+}
+
+/* What is used and left of the bounds that hold. all: null where there is none, else nothing. */
+static void set_usage(const struct control_request *request, uint64_t ino, const struct share *effective, bool all,
+		      json_t *object)
+{
+	bool disk = effective->value[SHARE_DISK_MAX] != SHARE_NONE,
+	     day = effective->value[SHARE_WRITE_DAY] != SHARE_NONE;
+	struct quota_figures figures;
+
+	if (shares_usage(request->config->ns, ino, &figures))
+		return;
+	if (disk || all)
+		set_limit(object, "disk_used_bytes", disk ? figures.stored_bytes : SHARE_NONE);
+	if (disk || all)
+		set_limit(object, "disk_left_bytes", figures.stored_left_bytes);
+	if (day || all)
+		set_limit(object, "cold_write_day_used_bytes", day ? figures.written_bytes : SHARE_NONE);
+	if (day || all)
+		set_limit(object, "cold_write_day_left_bytes", figures.written_left_bytes);
+	if (day || all)
+		set_limit(object, "cold_write_day_next_free_ns", figures.next_free_ns);
+}
+
+static json_t *usage_object(const struct control_request *request, const struct share *effective)
+{
+	json_t *object = json_object();
+
+	set_usage(request, request->ino, effective, false, object);
+	return object;
+}
+
 int control_shares_tell(struct control_request *request, const enum share_id *only, json_t *object, json_t **ret)
 {
 	struct share own, effective;
@@ -41,18 +76,14 @@ int control_shares_tell(struct control_request *request, const enum share_id *on
 	if (!err)
 		err = shares_effective(request->config->ns, request->ino, &effective);
 	if (!err && (json_object_set_new(object, "shares", share_object(&own, only, false)) ||
-		     json_object_set_new(object, "effective", share_object(&effective, only, true))))
+		     json_object_set_new(object, "effective", share_object(&effective, only, true)) ||
+		     json_object_set_new(object, "usage", usage_object(request, &effective))))
 		err = -ENOMEM;
 	if (err)
 		json_decref(object);
 	else
 		*ret = object;
 	return err;
-}
-
-static void set_limit(json_t *object, const char *key, uint64_t value)
-{
-	json_object_set_new(object, key, value == SHARE_NONE ? json_null() : json_integer((json_int_t)value));
 }
 
 void control_shares_figures(const struct control_request *request, uint64_t ino, json_t *object)
@@ -71,6 +102,9 @@ void control_shares_figures(const struct control_request *request, uint64_t ino,
 	set_limit(object, "cold_read_iops", share.value[SHARE_READ_IOPS]);
 	set_limit(object, "cold_read_bps", share.value[SHARE_READ_BPS]);
 	set_limit(object, "cold_write_bps", share.value[SHARE_WRITE_BPS]);
+	set_limit(object, "cold_write_day_bytes", share.value[SHARE_WRITE_DAY]);
+	set_limit(object, "disk_max_bytes", share.value[SHARE_DISK_MAX]);
+	set_usage(request, ino, &share, true, object);
 }
 
 /* --- setting ----------------------------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
 
 #include "engine/clone.h"
 #include "engine/file.h"
+#include "engine/quota.h"
 #include "engine/ramfile.h"
 #include "engine/resize.h"
 #include "names/inode.h"
@@ -52,12 +53,30 @@ static int save_size(struct ns *ns, struct tree_inode *inode, const struct ramfi
 	return err;
 }
 
+/* What is resident comes on top of it: that is known, and asked for, when it is stored. */
+static int check_room(struct ramfile *from, struct ramfile *to)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(from, &figures);
+	return figures.stored_bytes > quota_left(to) ? -EDQUOT : 0;
+}
+
+/* From here on the table of the new file says what is stored of it. */
+static void end_taking(struct ramfile *to, uint64_t taken)
+{
+	LOCK_SCOPE(&to->lock);
+
+	quota_settle(to, taken);
+}
+
 /* Without the lock; both files are open, the inode of the new one is busy. */
 static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode *inode, file_progress_fn *progress,
 			 void *arg, struct ramfile_cloned *ret)
 {
 	struct store *store = ns->store;
 	struct ramfile *to = inode->file;
+	uint64_t taken = 0;
 	int err = ramfile_truncate(to, 0); /* of one that failed half way, and so is the next */
 
 	if (err == 0)
@@ -65,11 +84,16 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 	if (err == 0)
 		err = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
 	if (err == 0)
+		err = check_room(from, to);
+	if (err == 0)
 		err = ramfile_clone(from, inode->ino, progress, arg, ret);
 	if (err == 0)
 		err = ramfile_sync(to);
 	if (err == 0)
+		err = quota_take(to, QUOTA_CALL, ret->shared_bytes, 0, &taken);
+	if (err == 0)
 		err = ramfile_adopt(to, ret->size_bytes);
+	end_taking(to, taken);
 	if (err == 0)
 		err = save_size(ns, inode, ret);
 	if (err < 0 && ramfile_truncate(to, 0) == 0)

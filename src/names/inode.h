@@ -34,6 +34,10 @@ struct ns {
 	size_t share_count;     /* inodes that have a share */
 	bool placed;            /* files are charged to tenants */
 	size_t nameless;        /* inodes that live where their last name was */
+	pthread_t days_thread;  /* names/days.h, as all below; start and stop alone use the first two */
+	bool days_run;
+	pthread_cond_t days_cond;
+	bool days_stop;
 };
 
 /* A change: begin, one commit or more, end. commit: errors of the store, and nothing was changed then. */

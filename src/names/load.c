@@ -12,6 +12,7 @@
 #include "engine/ramfile.h"
 #include "engine/tenant.h"
 #include "names/content.h"
+#include "names/days.h"
 #include "names/inode.h"
 #include "names/names.h"
 #include "names/outcome.h"
@@ -96,6 +97,21 @@ static int load_share(void *arg, const void *key, size_t key_len, const void *va
 	return 0;
 }
 
+/* Of what is gone, or has no share any more, nothing is known. */
+static int load_day(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	struct ns *ns = arg;
+	struct record_day day;
+	struct tree_inode *inode;
+	uint64_t ino;
+	int err = record_parse_day(key, key_len, value, value_len, &ino, &day);
+
+	inode = err < 0 ? NULL : tree_inode(&ns->tree, ino);
+	if (inode && inode->tenant)
+		days_resume(ns, inode, &day);
+	return err;
+}
+
 /* Link counts are what the names say; a record that differs is damaged. The way up from everything ends at the root. */
 static int check_inode(const struct ns *ns, struct tree_inode *inode)
 {
@@ -139,10 +155,9 @@ static int load_tree(struct ns *ns)
 		char prefix;
 		meta_fn *fn;
 	} step[] = {
-		{ RECORD_PREFIX_SUPER, load_super },
-		{ RECORD_PREFIX_INODE, load_inode },
-		{ RECORD_PREFIX_ENTRY, load_entry },
-		{ RECORD_PREFIX_SHARE, load_share },
+		{ RECORD_PREFIX_SUPER, load_super }, { RECORD_PREFIX_INODE, load_inode },
+		{ RECORD_PREFIX_ENTRY, load_entry }, { RECORD_PREFIX_SHARE, load_share },
+		{ RECORD_PREFIX_DAY, load_day },
 	};
 	int err = 0;
 
@@ -351,6 +366,7 @@ int ns_load(const struct ns_config *config, struct ns **ret)
 	ns->block_bytes = engine_block_bytes(config->engine);
 	lock_init(&ns->lock, LOCK_RANK_NAMESPACE);
 	lock_cond_init(&ns->cond);
+	lock_cond_init(&ns->days_cond);
 	tree_init(&ns->tree);
 	err = load_all(ns, config);
 	if (err < 0) {
@@ -367,8 +383,9 @@ void ns_free(struct ns *ns)
 
 	if (!ns)
 		return;
+	days_stop(ns);
 	HASH_ITER(hh, ns->tree.inodes, inode, next)
-		placed_out(inode);
+		placed_out(ns, inode);
 	tenants_begin(ns->engine);
 	tenants_end(ns->engine);
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
@@ -377,6 +394,7 @@ void ns_free(struct ns *ns)
 	tree_fini(&ns->tree);
 	outcomes_fini(&ns->outcomes);
 	pthread_cond_destroy(&ns->cond);
+	pthread_cond_destroy(&ns->days_cond);
 	lock_fini(&ns->lock);
 	free(ns);
 }
@@ -537,13 +555,13 @@ static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *
 			  path, strerror(-err));
 		return err;
 	}
-	placed_out(inode);
+	placed_out(ns, inode);
 	ramfile_unload(inode->file);
 	inode->file = NULL;
 	return 0;
 }
 
-int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
+static int close_all(struct ns *ns, ns_progress_fn *progress, void *arg)
 {
 	CLEANUP_FREE uint64_t *list = NULL;
 	struct closing closing = { .ns = ns, .progress = progress, .arg = arg, .told_ns = clock_ns() };
@@ -562,4 +580,12 @@ int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 		ns_release(ns, inode);
 	}
 	return list ? first : -ENOMEM;
+}
+
+int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
+{
+	int err = close_all(ns, progress, arg);
+
+	days_save(ns); /* with what was written just now */
+	return err;
 }

@@ -43,11 +43,33 @@ static void put(struct ns *ns, struct tree_inode *inode)
 		.per_s = { [FLOW_READ_OPS] = said(inode->share, SHARE_READ_IOPS, 0),
 			   [FLOW_READ_BYTES] = said(inode->share, SHARE_READ_BPS, 0),
 			   [FLOW_WRITE_BYTES] = said(inode->share, SHARE_WRITE_BPS, 0) },
+		.disk_bytes = said(inode->share, SHARE_DISK_MAX, 0),
+		.day_bytes = said(inode->share, SHARE_WRITE_DAY, 0),
 	};
 	const struct tree_inode *above = placed_in(ns, inode);
 
 	inode->tenant->ino = inode->ino;
 	tenants_put(ns->engine, inode->tenant, above ? tenant_of(ns, above) : NULL, &share);
+}
+
+/* Of a file that is not loaded the record knows what is stored: it is clean. */
+static void place_away(struct tree_inode *inode, struct tenant *tenant)
+{
+	inode->away_in = tenant;
+	inode->away_bytes = tenant ? inode->rec.stored_bytes : 0;
+	tenants_place_stored(tenant, inode->away_bytes);
+}
+
+/* The same while the tree stays. */
+static void move_away(struct ns *ns, struct tree_inode *inode, struct tenant *tenant)
+{
+	uint64_t bytes = inode->away_in ? inode->away_bytes : tenant ? inode->rec.stored_bytes : 0;
+
+	if (inode->away_in == tenant)
+		return;
+	tenant_move_stored(ns->engine, inode->away_in, tenant, bytes);
+	inode->away_in = tenant;
+	inode->away_bytes = bytes;
 }
 
 void placed_all(struct ns *ns)
@@ -58,7 +80,7 @@ void placed_all(struct ns *ns)
 		return;
 	/* Nobody is charged between begin and end, so what takes its time is done before. */
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
-		if (!inode->file)
+		if (!S_ISREG(inode->rec.mode))
 			continue;
 		inode->tenant_to_be = tenant_of(ns, inode);
 		inode->next_placed = files;
@@ -69,7 +91,10 @@ void placed_all(struct ns *ns)
 		if (inode->tenant)
 			put(ns, inode);
 	for (; files; files = files->next_placed)
-		tenants_place(files->file, files->tenant_to_be);
+		if (files->file)
+			tenants_place(files->file, files->tenant_to_be);
+		else
+			place_away(files, files->tenant_to_be);
 	tenants_end(ns->engine);
 	room_look_again(ns->engine);
 	ns->placed = ns->share_count > 0;
@@ -92,6 +117,8 @@ void placed_again(struct ns *ns, struct tree_inode *inode)
 			placed_all(ns);
 	} else if (inode->file && tenant_place(inode->file, tenant_of(ns, inode))) {
 		room_look_again(ns->engine);
+	} else if (!inode->file && S_ISREG(inode->rec.mode)) {
+		move_away(ns, inode, tenant_of(ns, inode));
 	}
 }
 
@@ -102,12 +129,15 @@ bool placed_alike(const struct ns *ns, const struct tree_inode *a, const struct 
 
 void placed_file(struct ns *ns, struct tree_inode *inode)
 {
-	if (inode->file)
-		tenant_place(inode->file, tenant_of(ns, inode));
+	if (!inode->file)
+		return;
+	move_away(ns, inode, NULL);
+	tenant_place(inode->file, tenant_of(ns, inode));
 }
 
-void placed_out(struct tree_inode *inode)
+void placed_out(struct ns *ns, struct tree_inode *inode)
 {
+	move_away(ns, inode, NULL);
 	if (inode->file)
 		tenant_place(inode->file, NULL);
 }

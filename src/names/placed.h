@@ -27,7 +27,7 @@ bool placed_alike(const struct ns *ns, const struct tree_inode *a, const struct 
 /* Its file was loaded. */
 void placed_file(struct ns *ns, struct tree_inode *inode);
 /* Its file is about to go. */
-void placed_out(struct tree_inode *inode);
+void placed_out(struct ns *ns, struct tree_inode *inode);
 /* Before its last name, which is in that directory, is removed. */
 void placed_leave(struct ns *ns, struct tree_inode *inode, const struct tree_inode *dir);
 /* It was taken out of the tree. What lived in it lives where it did. */

@@ -215,6 +215,25 @@ void record_batch_share(struct record_batch *batch, uint64_t ino, const struct s
 	change->value_len = (size_t)(at - value);
 }
 
+void record_batch_day(struct record_batch *batch, uint64_t ino, const struct record_day *day)
+{
+	uint8_t *value;
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_DAY, &value);
+
+	put_key64((uint8_t *)change->key + 1, ino);
+	change->key_len += 8;
+	if (!day)
+		return;
+	memset(value, 0, RECORD_DAY_LEN);
+	value[0] = RECORD_VERSION;
+	put64(value + 8, (uint64_t)day->saved_s);
+	put64(value + 16, day->into_hour_ns);
+	for (int i = 0; i < RECORD_DAY_HOURS; i++)
+		put64(value + 24 + (size_t)i * 8, day->bytes[i]);
+	change->value = value;
+	change->value_len = RECORD_DAY_LEN;
+}
+
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable)
 {
 	return store->meta->put(store, batch->change, batch->count, durable);
@@ -317,6 +336,24 @@ int record_parse_outcome(const void *key, size_t key_len, const void *value, siz
 	*ret_slot = be16toh(slot);
 	*ret_request = get64(v + 8);
 	*ret_ino = get64(v + 16);
+	return 0;
+}
+
+int record_parse_day(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
+		     struct record_day *ret)
+{
+	const uint8_t *v = value;
+	int err = parse_version(v, value_len, RECORD_DAY_LEN, RECORD_VERSION);
+
+	if (err < 0)
+		return err;
+	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 || get64(v + 16) >= 3600 * UINT64_C(1000000000))
+		return -EBADMSG;
+	*ret_ino = get_key64((const uint8_t *)key + 1);
+	ret->saved_s = (int64_t)get64(v + 8);
+	ret->into_hour_ns = get64(v + 16);
+	for (int i = 0; i < RECORD_DAY_HOURS; i++)
+		ret->bytes[i] = get64(v + 24 + (size_t)i * 8);
 	return 0;
 }
 

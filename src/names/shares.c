@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "engine/tenant.h"
+#include "names/days.h"
 #include "names/inode.h"
 #include "names/placed.h"
 
@@ -199,6 +200,7 @@ static int put(struct ns *ns, struct tree_inode *inode, const struct share *shar
 	}
 	if (!err) {
 		record_batch_share(&batch, inode->ino, share);
+		days_batch(ns, inode, share, &batch);
 		err = ns_change_commit(ns, &batch, true);
 	}
 	if (err) {
@@ -208,6 +210,8 @@ static int put(struct ns *ns, struct tree_inode *inode, const struct share *shar
 	}
 	if (kept)
 		*kept = *share;
+	if (tenant)
+		tenant->before = old_tenant;
 	ns->share_count += kept != NULL;
 	ns->share_count -= old != NULL;
 	inode->share = kept;
@@ -286,6 +290,20 @@ int shares_get(struct ns *ns, uint64_t ino, struct share *ret)
 static bool is_bound(enum share_id id)
 {
 	return id != SHARE_DRAM_MIN && id != SHARE_DRAM_WEIGHT;
+}
+
+int shares_usage(struct ns *ns, uint64_t ino, struct quota_figures *ret)
+{
+	struct tree_inode *inode, *at;
+	int err;
+
+	LOCK_SCOPE(&ns->lock);
+	err = ns_find(ns, ino, &inode);
+	for (at = err ? NULL : inode; at && !at->tenant; at = placed_in(ns, at))
+		;
+	if (!err)
+		quota_figures(ns->engine, at ? at->tenant : NULL, ret);
+	return err;
 }
 
 int shares_effective(struct ns *ns, uint64_t ino, struct share *ret)

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "engine/quota.h"
 #include "names/share.h"
 
 struct ns;
@@ -30,5 +31,7 @@ int shares_get(struct ns *ns, uint64_t ino, struct share *ret);
 /* What holds for it: of its own and of what is set for the directories above it the least of what bounds. dram.min and
  * dram.weight are its own. */
 int shares_effective(struct ns *ns, uint64_t ino, struct share *ret);
+/* What it has of the store, and what is left of it there: of a directory what is below it. -ENOENT. */
+int shares_usage(struct ns *ns, uint64_t ino, struct quota_figures *ret);
 /* Bytes that are promised to all. */
 uint64_t shares_promised(struct ns *ns);

@@ -19,6 +19,7 @@
 #include "lib/lib_process.h"
 #include "lib/lib_scratch.h"
 #include "lib/lib_store_mem.h"
+#include "names/days.h"
 #include "names/names.h"
 #include "names/record.h"
 #include "names/shares.h"
@@ -143,7 +144,10 @@ START_TEST(values_are_read_and_written)
 	ck_assert_int_eq((int)parsed("dram.weight", "99999999999999999999"), -ERANGE);
 	ck_assert_int_eq((int)parsed("dram.weight", "18446744073709551G"), -ERANGE);
 	ck_assert_int_eq(share_find("dram", &id), -ENOENT);
-	ck_assert_int_eq(share_find("cold.write_day", &id), -ENOENT); /* reserved */
+	ck_assert_uint_eq(parsed("cold.write_day", "100G"), 100 * GIB);
+	ck_assert_uint_eq(parsed("disk.max", "1M"), 1 << 20);
+	ck_assert_int_eq((int)parsed("disk.max", "1023K"), -ERANGE);
+	ck_assert_int_eq(share_find("disk", &id), -ENOENT);
 	ck_assert_str_eq(share_format(SHARE_DRAM_MAX, 4 * GIB, text), "4G");
 	ck_assert_str_eq(share_format(SHARE_DRAM_WEIGHT, 5000, text), "5000");
 	ck_assert_str_eq(share_format(SHARE_DRAM_MAX, SHARE_NONE, text), "none");
@@ -238,10 +242,6 @@ START_TEST(a_record_that_makes_no_sense_is_refused)
 	value[0] = 2;
 	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
 	value[0] = 1;
-	for (uint8_t number = 7; number <= 8; number++) { /* of a later program */
-		value[8] = number;
-		ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
-	}
 	value[8] = 99;
 	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
 	value[8] = value[24]; /* twice */
@@ -538,6 +538,184 @@ START_TEST(promises_at_random)
 }
 END_TEST
 
+/* --- what is stored, and written in a day ------------------------------------------------------------------------- */
+
+static uint64_t fake_ns;
+
+static uint64_t fake_now(void)
+{
+	return fake_ns;
+}
+
+static struct quota_figures usage(uint64_t ino)
+{
+	struct quota_figures figures;
+
+	ck_assert_int_eq(shares_usage(ns, ino, &figures), 0);
+	return figures;
+}
+
+static void write_some(uint64_t ino, uint64_t blocks)
+{
+	static uint8_t data[16384];
+	struct ramfile *file;
+
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)rand();
+	ck_assert_int_eq(ns_extend(ns, ino, blocks * sizeof(data)), 0);
+	ck_assert_int_eq(ns_open(ns, ino, &file), 0);
+	for (uint64_t i = 0; i < blocks; i++)
+		ck_assert_int_eq(ramfile_write(file, data, sizeof(data), i * sizeof(data), true), 0);
+	ns_put(ns, ino);
+}
+
+static void restart(bool clean)
+{
+	if (clean)
+		ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	store_mem_crash(store);
+	ck_assert_int_eq(load(true), 0);
+}
+
+/* What is not loaded counts as well, where it is. */
+START_TEST(what_is_stored_is_known_after_a_restart)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), also = make(NS_ROOT_INO, "also", S_IFDIR);
+	uint64_t a = make(dir, "a", S_IFREG), b = make(dir, "b", S_IFREG), was;
+	struct ramfile *file;
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, GIB), 0);
+	ck_assert_int_eq(set(also, SHARE_DISK_MAX, 2 * GIB), 0);
+	write_some(a, 8);
+	write_some(b, 4);
+	was = usage(dir).stored_bytes;
+	ck_assert_uint_ge(was, UINT64_C(12) * 16384);
+	ck_assert_uint_eq(usage(a).stored_bytes, was);
+	for (int clean = 0; clean < 2; clean++) {
+		restart(clean);
+		ck_assert_uint_eq(usage(dir).stored_bytes, was);
+	}
+	ck_assert_uint_eq(usage(dir).stored_left_bytes, GIB - was);
+	ck_assert_int_eq(ns_rename(ns, dir, "a", also, "a", 0), 0);
+	ck_assert_uint_lt(usage(dir).stored_bytes, was);
+	ck_assert_uint_eq(usage(dir).stored_bytes + usage(also).stored_bytes, was);
+	ck_assert_int_eq(ns_open(ns, a, &file), 0);
+	ns_put(ns, a);
+	ck_assert_uint_eq(usage(dir).stored_bytes + usage(also).stored_bytes, was);
+	ck_assert_int_eq(set(also, SHARE_DRAM_WEIGHT, 7), 0);
+	ck_assert_uint_eq(usage(dir).stored_bytes + usage(also).stored_bytes, was);
+	ck_assert_int_eq(take_away(dir, "b", b, false), 0); /* never loaded */
+	ck_assert_uint_eq(usage(dir).stored_bytes, 0);
+	ck_assert_int_eq(take_away(also, "a", a, false), 0);
+	ck_assert_uint_eq(usage(also).stored_bytes, 0);
+}
+END_TEST
+
+START_TEST(a_clone_needs_room)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), from = make(NS_ROOT_INO, "from", S_IFREG);
+	uint64_t into = make(dir, "into", S_IFREG), again = make(dir, "again", S_IFREG);
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	write_some(from, 50);
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, 1 << 20), 0);
+	ck_assert_int_eq(ns_clone(ns, from, into, NULL, NULL, &cloned), 0);
+	ck_assert_uint_eq(usage(dir).stored_bytes, cloned.shared_bytes);
+	ck_assert_int_eq(ns_clone(ns, from, again, NULL, NULL, &cloned), -EDQUOT);
+	ck_assert_uint_eq(usage(dir).stored_bytes, cloned.shared_bytes);
+	ck_assert_int_eq(ns_getattr(ns, again, &attr), 0);
+	ck_assert_int_eq(attr.st_size, 0);
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, SHARE_NONE), 0);
+	ck_assert_int_eq(ns_clone(ns, from, again, NULL, NULL, &cloned), 0);
+}
+END_TEST
+
+/* After a kill what was saved last is known, after a clean end all. */
+START_TEST(a_day_outlives_the_daemon)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file = make(dir, "file", S_IFREG), was;
+
+	engine->tenants.now_ns = fake_now;
+	fake_ns = 100 * 3600 * NS_PER_S;
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+	write_some(file, 8);
+	was = usage(dir).written_bytes;
+	ck_assert_uint_ge(was, UINT64_C(8) * 16384);
+	ck_assert_uint_eq(usage(dir).written_left_bytes, GIB - was);
+	restart(false);
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+	write_some(file, 8);
+	days_save(ns);
+	write_some(file, 4);
+	restart(false);
+	ck_assert_uint_eq(usage(dir).written_bytes, was);
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, GIB), 0); /* another key: the day goes on */
+	ck_assert_uint_eq(usage(dir).written_bytes, was);
+	write_some(file, 8);
+	restart(true);
+	ck_assert_uint_eq(usage(dir).written_bytes, 2 * was);
+	ck_assert_uint_le(usage(dir).next_free_ns, 25 * 3600 * NS_PER_S);
+	engine->tenants.now_ns = fake_now;
+	fake_ns = clock_boot_ns() + 25 * 3600 * NS_PER_S;
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+	/* Taken back, nothing is kept. */
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, SHARE_NONE), 0);
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	restart(true);
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+}
+END_TEST
+
+/* The time of day may have been set back, or stand wherever it likes. */
+START_TEST(the_time_of_day_may_go_back)
+{
+	static const struct {
+		int64_t ago_s;
+		uint64_t left; /* of 3 bytes: of the running hour, of the one before, of 24 hours ago */
+	} row[] = { { -400 * 86400, 3 }, { -5, 3 },        { 0, 3 },         { 3600, 2 },
+		    { 23 * 3600, 2 },    { 24 * 3600, 1 }, { 25 * 3600, 0 }, { INT64_MAX / 2, 0 } };
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		struct record_day day = { .saved_s = (int64_t)time(NULL) - row[i].ago_s };
+		struct record_batch batch = { .count = 0 };
+
+		day.bytes[0] = day.bytes[1] = day.bytes[24] = 1;
+		restart(true);
+		record_batch_day(&batch, dir, &day);
+		ck_assert_int_eq(record_batch_put(&batch, store, true), 0);
+		restart(false);
+		ck_assert_msg(usage(dir).written_bytes == row[i].left, "row %zu: %llu", i,
+			      (unsigned long long)usage(dir).written_bytes);
+	}
+}
+END_TEST
+
+START_TEST(records_of_days_that_are_damaged)
+{
+	const struct record_day day = { .saved_s = 5, .into_hour_ns = 6, .bytes = { 7, [24] = 8 } };
+	struct record_batch batch = { .count = 0 };
+	struct record_day back;
+	uint64_t ino;
+
+	record_batch_day(&batch, 9, &day);
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN, &ino, &back), 0);
+	ck_assert_uint_eq(ino, 9);
+	ck_assert(!memcmp(&day, &back, sizeof(day)));
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN - 1, &ino, &back), -EBADMSG);
+	ck_assert_int_eq(record_parse_day(batch.key[0], 8, batch.value[0], RECORD_DAY_LEN, &ino, &back), -EBADMSG);
+	batch.value[0][23] = 1;
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN, &ino, &back), -EBADMSG);
+	batch.value[0][0] = 2;
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN, &ino, &back),
+			 -EPROTONOSUPPORT);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("shares");
@@ -554,6 +732,11 @@ int main(void)
 	tcase_add_test(tests, several_names_in_two_tenants);
 	tcase_add_test(tests, a_fault_goes_on_when_its_max_does);
 	tcase_add_test(tests, promises_at_random);
+	tcase_add_test(tests, what_is_stored_is_known_after_a_restart);
+	tcase_add_test(tests, a_clone_needs_room);
+	tcase_add_test(tests, a_day_outlives_the_daemon);
+	tcase_add_test(tests, the_time_of_day_may_go_back);
+	tcase_add_test(tests, records_of_days_that_are_damaged);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

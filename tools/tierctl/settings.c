@@ -20,6 +20,23 @@ static void add_share(json_t *settings, const char *name, json_t *result, bool w
 	json_object_set_new(settings, name, value ? json_incref(value) : json_string("none"));
 }
 
+/* What is set, and how much is used of it. */
+static void add_all(json_t *settings, json_t *result)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_update(settings, json_object_get(result, "shares"));
+	json_object_foreach(json_object_get(result, "usage"), key, value) {
+		char text[32];
+
+		if (!json_is_integer(value))
+			continue;
+		snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(value));
+		json_object_set_new(settings, key, json_string(text));
+	}
+}
+
 static void take_answer(json_t *settings, const json_t *question, json_t *result)
 {
 	const char *name = json_string_value(json_object_get(question, "name")), *share;
@@ -29,7 +46,7 @@ static void take_answer(json_t *settings, const json_t *question, json_t *result
 	if (name && is_share(name))
 		add_share(settings, name, result, true);
 	else if (!name && !json_object_get(question, "shares"))
-		json_object_update(settings, json_object_get(result, "shares"));
+		add_all(settings, result);
 	json_object_foreach(json_object_get(question, "shares"), share, value)
 		add_share(settings, share, result, false);
 }
