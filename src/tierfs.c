@@ -248,6 +248,18 @@ static int open_store(struct daemon *d)
 	return err;
 }
 
+/* What options of the mount give to new files: those that have the name of a share. */
+static struct share new_files(const struct options *options)
+{
+	struct share share = share_nothing();
+	enum share_id id;
+
+	for (int i = 0; i < OPTION_COUNT; i++)
+		if (options->given[i] && !share_find(option_table[i].name, &id))
+			share.value[id] = options->value[i];
+	return share;
+}
+
 static int start_core(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
@@ -263,6 +275,7 @@ static int start_core(struct daemon *d)
 		.holds = d->holds ? look_for_holds : NULL,
 		.holds_arg = d->holds,
 	};
+	struct share defaults = new_files(options);
 	struct ns_config ns = {
 		.uid = (uid_t)options->value[OPTION_UID],
 		.gid = (gid_t)options->value[OPTION_GID],
@@ -270,6 +283,8 @@ static int start_core(struct daemon *d)
 		.arenas_survived = d->pool->arenas_survived,
 		.takes_over = d->takes_over,
 		.session = keeper_session(d->keeper),
+		.defaults = &defaults,
+		.file_max_bytes = options->value[OPTION_FILE_MAX],
 	};
 	int err = open_store(d);
 

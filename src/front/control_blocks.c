@@ -125,6 +125,8 @@ static int explain_clone(struct control_request *request, uint64_t into, int err
 					    "a process that maps the file is not back after a restart; try again");
 	case -EREMOTE:
 		return control_request_fail(request, err, "some of its content is still on another host");
+	case -EFBIG:
+		return control_request_fail(request, err, "it is larger than file_max of the mount allows a new file");
 	case -EDQUOT:
 		return control_request_fail(request, err, "disk.max: left are %s for the new file, %s for this one",
 					    left_text(request, into, left[0]),

@@ -60,6 +60,17 @@ static void set_usage(const struct control_request *request, uint64_t ino, const
 		set_limit(object, "cold_write_day_next_free_ns", figures.next_free_ns);
 }
 
+/* Names of what came from an option of the mount. */
+static json_t *defaults_array(const struct share *own)
+{
+	json_t *array = json_array();
+
+	for (unsigned int i = 0; i < SHARE_COUNT; i++)
+		if (own->value[i] != SHARE_NONE && own->by_default[i])
+			json_array_append_new(array, json_string(share_spec((enum share_id)i)->name));
+	return array;
+}
+
 static json_t *usage_object(const struct control_request *request, const struct share *effective)
 {
 	json_t *object = json_object();
@@ -77,6 +88,7 @@ int control_shares_tell(struct control_request *request, const enum share_id *on
 		err = shares_effective(request->config->ns, request->ino, &effective);
 	if (!err && (json_object_set_new(object, "shares", share_object(&own, only, false)) ||
 		     json_object_set_new(object, "effective", share_object(&effective, only, true)) ||
+		     json_object_set_new(object, "defaults", defaults_array(&own)) ||
 		     json_object_set_new(object, "usage", usage_object(request, &effective))))
 		err = -ENOMEM;
 	if (err)

@@ -84,7 +84,7 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 	if (err == 0)
 		err = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
 	if (err == 0)
-		err = check_room(from, to);
+		err = file_size(from) > ns->file_max_bytes ? -EFBIG : check_room(from, to);
 	if (err == 0)
 		err = ramfile_clone(from, inode->ino, progress, arg, ret);
 	if (err == 0)

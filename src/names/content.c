@@ -394,6 +394,8 @@ static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_
 
 	if (err < 0 || (grow_only && size_bytes <= inode->rec.size_bytes))
 		return err;
+	if (size_bytes > ns->file_max_bytes && size_bytes > inode->rec.size_bytes)
+		return -EFBIG;
 	inode->busy = true;
 	file = inode->file;
 	err = size_bytes ? 0 : drop_kept(ns, inode);

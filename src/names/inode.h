@@ -25,6 +25,8 @@ struct ns {
 	struct engine *engine;    /* immutable */
 	uint32_t block_bytes;     /* immutable */
 	struct outcomes outcomes; /* immutable */
+	struct share defaults;    /* immutable: of new files */
+	uint64_t file_max_bytes;  /* immutable */
 	struct lock lock;
 	pthread_cond_t cond; /* changing became false, or some inode's busy or keeps fell */
 	bool changing;       /* lock, as all below */

@@ -364,6 +364,8 @@ int ns_load(const struct ns_config *config, struct ns **ret)
 	ns->store = config->store;
 	ns->engine = config->engine;
 	ns->block_bytes = engine_block_bytes(config->engine);
+	ns->defaults = config->defaults ? *config->defaults : share_nothing();
+	ns->file_max_bytes = config->file_max_bytes ? config->file_max_bytes : UINT64_MAX;
 	lock_init(&ns->lock, LOCK_RANK_NAMESPACE);
 	lock_cond_init(&ns->cond);
 	lock_cond_init(&ns->days_cond);

@@ -12,6 +12,7 @@
 #include "names/placed.h"
 #include "names/record.h"
 #include "names/shares.h"
+#include "names/shares.h"
 #include "names/tree.h"
 
 /* ---- looking ---- */
@@ -200,6 +201,31 @@ static int check_place(struct ns *ns, uint64_t parent, const char *name, struct 
 	return err;
 }
 
+/* What the mount gives to new files. NULL: nothing. */
+static int make_share(const struct ns *ns, const struct tree_inode *dir, struct share **ret, struct tenant **ret_tenant)
+{
+	struct share share = shares_of_new(ns, dir);
+
+	if (share_is_nothing(&share))
+		return 0;
+	*ret = malloc(sizeof(**ret));
+	*ret_tenant = calloc(1, sizeof(**ret_tenant));
+	if (!*ret || !*ret_tenant)
+		return -ENOMEM;
+	**ret = share;
+	return 0;
+}
+
+static void take_share(struct ns *ns, struct tree_inode *inode, struct share *share, struct tenant *tenant)
+{
+	if (!share)
+		return;
+	inode->share = share;
+	inode->tenant = tenant;
+	ns->share_count++;
+	placed_all(ns);
+}
+
 static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, const struct record_inode *rec,
 		     struct tree_inode **ret)
 {
@@ -207,11 +233,15 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	struct record_inode dir_rec = dir->rec;
 	struct tree_inode *inode = NULL;
 	struct tree_entry *entry = NULL;
+	struct share *share = NULL;
+	struct tenant *tenant = NULL;
 	uint64_t ino = ns->next_ino;
 	int err = tree_inode_add(&ns->tree, ino, rec, &inode);
 
 	if (err == 0)
 		err = tree_entry_add(&ns->tree, dir, name, inode, &entry);
+	if (err == 0 && S_ISREG(rec->mode))
+		err = make_share(ns, dir, &share, &tenant);
 	if (err < 0)
 		goto fail;
 	inode->lookups = 1;
@@ -221,15 +251,20 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	record_batch_entry(&batch, dir->ino, name, ino);
 	outcomes_add(&ns->outcomes, &batch, ino);
+	if (share)
+		record_batch_share(&batch, ino, share);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
 		goto fail;
 	ns->next_ino = ino + 1;
 	dir->rec = dir_rec;
 	tree_entry_show(entry);
+	take_share(ns, inode, share, tenant);
 	*ret = inode;
 	return 0;
 fail:
+	free(share);
+	free(tenant);
 	tree_entry_remove(&ns->tree, entry);
 	if (inode)
 		tree_inode_take(&ns->tree, inode);

@@ -19,6 +19,7 @@
 #include "cold/store.h"
 #include "engine/clone.h"
 #include "engine/ramfile.h"
+#include "names/share.h"
 #include "policy/tiering.h"
 
 struct ns;
@@ -33,7 +34,9 @@ struct ns_config {
 	mode_t root_mode;
 	bool arenas_survived; /* the arenas' tmpfs was already there: the daemon was killed, the host was not */
 	bool takes_over;      /* the mount of an earlier daemon goes on: the kernel has inodes and opens of it */
-	uint32_t session;     /* 0, and one more in each daemon that took over the mount */
+	const struct share *defaults; /* of files that are made from now on; NULL: they have none */
+	uint64_t file_max_bytes;      /* no file grows beyond it; 0: as large as there can be */
+	uint32_t session;             /* 0, and one more in each daemon that took over the mount */
 };
 
 /* Loads the tree, reaps orphans. A file that is marked dirty and whose arena is gone becomes lost. */
@@ -63,6 +66,7 @@ struct ns_setattr {
 };
 int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, struct stat *ret);
 
+/* Sizes: -EFBIG for one that grows, beyond file_max_bytes. */
 /* Makes the file at least that long, as a write beyond its end does. */
 int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes);
 

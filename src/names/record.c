@@ -12,6 +12,8 @@
 #define OUTCOME_KEY_LEN 7
 #define SHARE_HEAD_LEN 8
 #define SHARE_ROW_LEN 16
+#define SHARE_VERSION 2 /* only where a row has a flag; else 1 is written */
+#define SHARE_FLAG_DEFAULT (1U << 0)
 #define FLAG_DIRTY (1U << 0)
 #define FLAG_LOST (1U << 1)
 #define FLAG_KEPT (1U << 2)
@@ -206,6 +208,9 @@ void record_batch_share(struct record_batch *batch, uint64_t ino, const struct s
 			continue;
 		value[1]++;
 		at[0] = share_spec((enum share_id)i)->number;
+		at[1] = share->by_default[i] ? SHARE_FLAG_DEFAULT : 0;
+		if (at[1])
+			value[0] = SHARE_VERSION;
 		put64(at + 8, share->value[i]);
 		at += SHARE_ROW_LEN;
 	}
@@ -366,15 +371,16 @@ int record_parse_share(const void *key, size_t key_len, const void *value, size_
 
 	if (value_len < SHARE_HEAD_LEN || key_len != 9 || get_key64((const uint8_t *)key + 1) == 0)
 		return -EBADMSG;
-	if (v[0] != RECORD_VERSION)
+	if (v[0] != RECORD_VERSION && v[0] != SHARE_VERSION)
 		return -EPROTONOSUPPORT;
 	if (!v[1] || value_len != SHARE_HEAD_LEN + (size_t)v[1] * SHARE_ROW_LEN)
 		return -EBADMSG;
 	for (unsigned int i = 0; i < v[1]; i++, at += SHARE_ROW_LEN) {
 		if (share_of_number(at[0], &id))
 			return -EPROTONOSUPPORT;
-		if (share.value[id] != SHARE_NONE || !share_may_be(id, get64(at + 8)))
+		if (share.value[id] != SHARE_NONE || !share_may_be(id, get64(at + 8)) || at[1] & ~SHARE_FLAG_DEFAULT)
 			return -EBADMSG;
+		share.by_default[id] = v[0] == SHARE_VERSION && at[1];
 		share.value[id] = get64(at + 8);
 	}
 	if (!share_makes_sense(&share))

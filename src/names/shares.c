@@ -239,7 +239,7 @@ int shares_set(struct ns *ns, uint64_t ino, const struct shares_change *change, 
 	}
 	share = inode->share ? *inode->share : share_nothing();
 	for (size_t i = 0; i < count; i++)
-		share.value[change[i].id] = change[i].value;
+		share_say(&share, change[i].id, change[i].value);
 	err = check(ns, inode, &share, promisable, ret_left);
 	if (!err) {
 		ns_keep(inode);
@@ -271,6 +271,21 @@ int shares_may_move(struct ns *ns, const struct tree_inode *inode, struct tree_i
 		return err;
 	free(after.list);
 	return (after.sum > promisable && after.sum > before.sum) || after.over > before.over ? -EDQUOT : 0;
+}
+
+/* --- defaults ---------------------------------------------------------------------------------------------------- */
+
+struct share shares_of_new(const struct ns *ns, const struct tree_inode *dir)
+{
+	struct share share = ns->defaults;
+
+	for (; dir; dir = placed_in(ns, dir))
+		for (unsigned int i = 0; i < SHARE_COUNT && dir->share; i++)
+			if (dir->share->value[i] != SHARE_NONE)
+				share.value[i] = SHARE_NONE;
+	for (unsigned int i = 0; i < SHARE_COUNT; i++)
+		share.by_default[i] = share.value[i] != SHARE_NONE;
+	return share;
 }
 
 /* --- asking ------------------------------------------------------------------------------------------------------ */

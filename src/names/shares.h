@@ -26,6 +26,9 @@ int shares_set(struct ns *ns, uint64_t ino, const struct shares_change *change, 
  * well, while `other` (NULL: none) goes to other_dir. -EDQUOT: it cannot; -ENOMEM. */
 int shares_may_move(struct ns *ns, const struct tree_inode *inode, struct tree_inode *dir,
 		    const struct tree_inode *other, struct tree_inode *other_dir);
+/* Caller holds ns->lock: what a new file in that directory gets, of the defaults of the mount those that no share above
+ * it says anything of. */
+struct share shares_of_new(const struct ns *ns, const struct tree_inode *dir);
 /* What was set for it. -ENOENT: there is no such inode. */
 int shares_get(struct ns *ns, uint64_t ino, struct share *ret);
 /* What holds for it: of its own and of what is set for the directories above it the least of what bounds. dram.min and

@@ -92,3 +92,19 @@ assert_ge "$(usage "$tenant" cold_write_day_used_bytes)" "$used" "bytes written 
 tierctl set "$tenant" disk.max=32M >/dev/null || fail "set"
 assert_ge "$(usage "$tenant" disk_used_bytes)" "$stored" "bytes stored, of a file that nobody has opened"
 cmp -n $((4 << 20)) -i 0:$((24 << 20)) "$T/random" "$tenant/vm" || fail "a byte is wrong after the restart"
+
+note "defaults of new files, and the largest size of one"
+tierfs_stop "$T/mnt"
+tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=0.1,dram.max=32M,disk.max=2M,file_max=64M
+truncate -s 16M "$T/mnt/new" "$tenant/new"
+assert_eq "$(tierctl get "$T/mnt/new" | grep -F . | tr '\n' ' ' | grep -o 'dram.max=.*')" "dram.max=32M (default) disk.max=2M (default) " "get of a new file"
+assert_eq "$(tierctl get "$T/mnt/new" disk.max)" disk.max=2M "get by name"
+assert_eq "$(tierctl get "$T/mnt" | grep '^new' | tr '\n' ' ')" "new.dram.max=32M new.disk.max=2M " "get of the mount"
+assert_eq "$(tierctl get "$tenant/new" | grep -c '^disk.max=')" 0 "defaults where a directory says otherwise"
+assert_eq "$(tierctl get "$tenant/vm" | grep -c default)" 0 "defaults of a file that was there"
+refused dd_random "$T/mnt/new" 4 0
+tierctl set "$T/mnt/new" disk.max=8M >/dev/null || fail "set"
+assert_eq "$(tierctl get "$T/mnt/new" | grep '^disk.max=')" disk.max=8M "what was set is no default"
+dd_random "$T/mnt/new" 4 0 || fail "a direct write after more was allowed"
+truncate -s 65M "$T/mnt/new" 2>"$T/errors" && fail "a file grew beyond file_max"
+assert_match "$(cat "$T/errors")" "File too large"

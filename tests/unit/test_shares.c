@@ -35,9 +35,16 @@ static struct engine *engine;
 static struct ns *ns;
 static int arena_dir;
 
+static const struct share *defaults;
+static uint64_t file_max;
+
 static int load(bool survived)
 {
-	struct ns_config config = { .root_mode = 0755, .arenas_survived = survived, .store = store };
+	struct ns_config config = { .root_mode = 0755,
+				    .arenas_survived = survived,
+				    .store = store,
+				    .defaults = defaults,
+				    .file_max_bytes = file_max };
 	struct engine_config engine_config = {
 		.store = store,
 		.arena_dir = arena_dir,
@@ -239,8 +246,13 @@ START_TEST(a_record_that_makes_no_sense_is_refused)
 	ck_assert_int_eq(parse(value, 40), 0);
 	ck_assert_int_eq(parse(value, 39), -EBADMSG);
 	ck_assert_int_eq(parse(value, 4), -EBADMSG);
-	value[0] = 2;
+	value[0] = 3;
 	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
+	value[0] = 2;
+	ck_assert_int_eq(parse(value, 40), 0);
+	value[9] = 2; /* an unknown flag */
+	ck_assert_int_eq(parse(value, 40), -EBADMSG);
+	value[9] = 0;
 	value[0] = 1;
 	value[8] = 99;
 	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
@@ -695,6 +707,83 @@ START_TEST(the_time_of_day_may_go_back)
 }
 END_TEST
 
+static bool is_default(uint64_t ino, enum share_id id)
+{
+	struct share share;
+
+	ck_assert_int_eq(shares_get(ns, ino, &share), 0);
+	return share.by_default[id];
+}
+
+/* Of files that are made from then on, where no share above says anything of that; and they keep it. */
+START_TEST(new_files_get_defaults)
+{
+	uint64_t old = make(NS_ROOT_INO, "old", S_IFREG), dir = make(NS_ROOT_INO, "dir", S_IFDIR), file, within;
+	struct share given = share_nothing();
+	struct stat attr;
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, 8 * GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	given.value[SHARE_DISK_MAX] = GIB;
+	given.value[SHARE_DRAM_MAX] = 2 * GIB;
+	defaults = &given;
+	ck_assert_int_eq(load(true), 0);
+	file = make(NS_ROOT_INO, "file", S_IFREG);
+	within = make(dir, "within", S_IFREG);
+	ck_assert_uint_eq(get(old, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(make(dir, "below", S_IFDIR), SHARE_DRAM_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), GIB);
+	ck_assert_uint_eq(get(within, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(within, SHARE_DRAM_MAX), 2 * GIB);
+	ck_assert(is_default(file, SHARE_DISK_MAX) && is_default(within, SHARE_DRAM_MAX));
+	ck_assert_int_eq(set(file, SHARE_DISK_MAX, GIB), 0);
+	ck_assert(!is_default(file, SHARE_DISK_MAX) && is_default(file, SHARE_DRAM_MAX));
+	write_some(file, 8);
+	ck_assert_uint_ge(usage(file).stored_bytes, UINT64_C(8) * 16384);
+	/* One that fails leaves nothing. */
+	store_mem_fail_nth(store, STORE_MEM_META_PUT, 1, EIO);
+	ck_assert_int_eq(ns_create(ns, dir, "none", S_IFREG | 0600, 1, 2, &attr), -EIO);
+	ck_assert_int_eq(ns_lookup(ns, dir, "none", &attr), -ENOENT);
+	defaults = NULL;
+	restart(true);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_MAX), 2 * GIB);
+	ck_assert(!is_default(file, SHARE_DISK_MAX) && is_default(file, SHARE_DRAM_MAX));
+	ck_assert_uint_eq(get(make(NS_ROOT_INO, "last", S_IFREG), SHARE_DRAM_MAX), SHARE_NONE);
+	ck_assert_int_eq(take_away(NS_ROOT_INO, "file", file, false), 0);
+}
+END_TEST
+
+/* What is larger goes on, and does not grow. */
+START_TEST(no_file_grows_beyond_a_size)
+{
+	uint64_t large = make(NS_ROOT_INO, "large", S_IFREG), into;
+	struct ns_setattr change = { .set_size = true };
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	ck_assert_int_eq(ns_extend(ns, large, 2 * GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	file_max = GIB;
+	ck_assert_int_eq(load(true), 0);
+	into = make(NS_ROOT_INO, "into", S_IFREG);
+	ck_assert_int_eq(ns_extend(ns, into, GIB), 0);
+	ck_assert_int_eq(ns_extend(ns, into, GIB + 1), -EFBIG);
+	ck_assert_int_eq(ns_extend(ns, large, 2 * GIB + 1), -EFBIG);
+	ck_assert_int_eq(ns_extend(ns, large, 2 * GIB), 0);
+	change.size_bytes = 2 * GIB - 4096;
+	ck_assert_int_eq(ns_setattr(ns, large, &change, &attr), 0);
+	change.size_bytes = 0;
+	ck_assert_int_eq(ns_setattr(ns, into, &change, &attr), 0);
+	ck_assert_int_eq(ns_clone(ns, large, into, NULL, NULL, &cloned), -EFBIG);
+	change.size_bytes = GIB;
+	ck_assert_int_eq(ns_setattr(ns, large, &change, &attr), 0);
+	ck_assert_int_eq(ns_clone(ns, large, into, NULL, NULL, &cloned), 0);
+	file_max = 0;
+}
+END_TEST
+
 START_TEST(records_of_days_that_are_damaged)
 {
 	const struct record_day day = { .saved_s = 5, .into_hour_ns = 6, .bytes = { 7, [24] = 8 } };
@@ -736,6 +825,8 @@ int main(void)
 	tcase_add_test(tests, a_clone_needs_room);
 	tcase_add_test(tests, a_day_outlives_the_daemon);
 	tcase_add_test(tests, the_time_of_day_may_go_back);
+	tcase_add_test(tests, new_files_get_defaults);
+	tcase_add_test(tests, no_file_grows_beyond_a_size);
 	tcase_add_test(tests, records_of_days_that_are_damaged);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
