@@ -285,6 +285,8 @@ static int start_core(struct daemon *d)
 		.session = keeper_session(d->keeper),
 		.defaults = &defaults,
 		.file_max_bytes = options->value[OPTION_FILE_MAX],
+		.uid_files = options->value[OPTION_UID_FILES],
+		.uid_bytes = options->value[OPTION_UID_SPACE],
 	};
 	int err = open_store(d);
 

@@ -110,8 +110,13 @@ static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, file_pro
 
 	if (err < 0)
 		return err;
-	err = clone_content(ns, from, inode, progress, arg, ret);
 	lock_get(&ns->lock);
+	err = bounds_resize(ns, inode, file_size(from)); /* it stays empty until its size is saved */
+	lock_put(&ns->lock);
+	if (err == 0)
+		err = clone_content(ns, from, inode, progress, arg, ret);
+	lock_get(&ns->lock);
+	bounds_resize(ns, inode, inode->rec.size_bytes);
 	ns_set_idle(ns, inode);
 	lock_put(&ns->lock);
 	return err;

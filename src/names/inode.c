@@ -152,6 +152,7 @@ static void leave_shares(struct ns *ns, struct tree_inode *inode)
 {
 	placed_out(ns, inode);
 	placed_end(ns, inode);
+	bounds_drop(ns, inode);
 	if (!inode->share)
 		return;
 	ns->share_count--;

@@ -17,6 +17,7 @@
 #include "base/lock.h"
 #include "names/names.h"
 #include "names/outcome.h"
+#include "names/bounds.h"
 #include "names/record.h"
 #include "names/tree.h"
 
@@ -27,6 +28,7 @@ struct ns {
 	struct outcomes outcomes; /* immutable */
 	struct share defaults;    /* immutable: of new files */
 	uint64_t file_max_bytes;  /* immutable */
+	struct bounds bounds;     /* lock, but for its bounds, which are immutable */
 	struct lock lock;
 	pthread_cond_t cond; /* changing became false, or some inode's busy or keeps fell */
 	bool changing;       /* lock, as all below */

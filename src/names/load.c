@@ -322,6 +322,18 @@ static void keep_promises(struct ns *ns)
 	ops->keep(ns->store, 0, false);
 }
 
+static int count_owners(struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+	int err = 0;
+
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (err == 0)
+			err = bounds_add(ns, inode);
+	}
+	return err;
+}
+
 static int load_all(struct ns *ns, const struct ns_config *config)
 {
 	int err = load_tree(ns);
@@ -330,6 +342,8 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 		err = make_root(ns, config);
 	if (err == 0)
 		err = check_tree(ns);
+	if (err == 0)
+		err = count_owners(ns);
 	if (err == 0)
 		err = outcomes_load(&ns->outcomes, ns->store, config->takes_over ? config->session : 0);
 	if (err == -EPROTONOSUPPORT)
@@ -366,6 +380,8 @@ int ns_load(const struct ns_config *config, struct ns **ret)
 	ns->block_bytes = engine_block_bytes(config->engine);
 	ns->defaults = config->defaults ? *config->defaults : share_nothing();
 	ns->file_max_bytes = config->file_max_bytes ? config->file_max_bytes : UINT64_MAX;
+	ns->bounds.most_inodes = config->uid_files ? config->uid_files : UINT64_MAX;
+	ns->bounds.most_bytes = config->uid_bytes ? config->uid_bytes : UINT64_MAX;
 	lock_init(&ns->lock, LOCK_RANK_NAMESPACE);
 	lock_cond_init(&ns->cond);
 	lock_cond_init(&ns->days_cond);
@@ -394,6 +410,7 @@ void ns_free(struct ns *ns)
 		ramfile_unload(inode->file);
 	}
 	tree_fini(&ns->tree);
+	bounds_fini(&ns->bounds);
 	outcomes_fini(&ns->outcomes);
 	pthread_cond_destroy(&ns->cond);
 	pthread_cond_destroy(&ns->days_cond);

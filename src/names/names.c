@@ -148,7 +148,11 @@ int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, str
 		ns_keep(inode);
 		rec = inode->rec;
 		apply_setattr(&rec, change);
-		err = ns_change_record(ns, inode, &rec, false);
+		err = bounds_expect(ns, rec.uid);
+		if (err == 0)
+			err = ns_change_record(ns, inode, &rec, false);
+		if (err == 0)
+			bounds_pass(ns, inode, rec.uid);
 		ns_change_end(ns);
 		if (err == 0)
 			stat_full(ns, inode, ret);
@@ -260,6 +264,7 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	dir->rec = dir_rec;
 	tree_entry_show(entry);
 	take_share(ns, inode, share, tenant);
+	bounds_add(ns, inode); /* who makes it is expected, so that it cannot fail */
 	*ret = inode;
 	return 0;
 fail:
@@ -283,6 +288,8 @@ int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
 	err = check_place(ns, parent, name, &dir);
+	if (err == 0)
+		err = bounds_may_add(ns, uid);
 	if (err == 0) {
 		rec = new_record(dir, mode, uid, gid);
 		err = create_in(ns, dir, name, &rec, &inode);

@@ -18,6 +18,7 @@
 
 struct ramfile;
 struct tenant;
+struct owner;
 
 struct tree_entry {
 	struct tree_inode *dir; /* immutable, as is key */
@@ -48,6 +49,8 @@ struct tree_inode {
 	struct tree_inode *next_placed;
 	struct tenant *away_in; /* of a RAM file that is not loaded: who is charged for what is stored of it */
 	uint64_t away_bytes;    /* ... which is so much */
+	struct owner *owner;    /* names/bounds.h: whose bounds it counts in; NULL: not yet, or not any more */
+	uint64_t owned_bytes;   /* ... with that size */
 	uint64_t home_ino;      /* of the directory of its last name; 0: it has a name */
 	unsigned int opens;
 	unsigned int keeps;   /* short uses without the lock */

@@ -108,3 +108,25 @@ assert_eq "$(tierctl get "$T/mnt/new" | grep '^disk.max=')" disk.max=8M "what wa
 dd_random "$T/mnt/new" 4 0 || fail "a direct write after more was allowed"
 truncate -s 65M "$T/mnt/new" 2>"$T/errors" && fail "a file grew beyond file_max"
 assert_match "$(cat "$T/errors")" "File too large"
+
+note "what a user may own"
+as_nobody=(setpriv --reuid nobody --regid nogroup --clear-groups)
+if "${as_nobody[@]}" true 2>/dev/null; then
+	tierfs_stop "$T/mnt"
+	tierfs_start "$T/pool" "$T/mnt" dram=64M,min_idle=0.1,allow_other,uid_files=3,uid_space=32M
+	assert_eq "$(tierctl get "$T/mnt" uid_files uid_space file_max | tr '\n' ' ')" "uid_files=3 uid_space=32M file_max=4T " "bounds"
+	chmod 755 "$T"
+	mkdir -m 777 "$T/mnt/all"
+	"${as_nobody[@]}" truncate -s 20M "$T/mnt/all/a" || fail "a first file"
+	"${as_nobody[@]}" truncate -s 8M "$T/mnt/all/b" || fail "a second file"
+	refused "${as_nobody[@]}" truncate -s 12M "$T/mnt/all/a" -s 25M
+	assert_eq "$(stat -c %s "$T/mnt/all/a")" $((20 << 20)) "the size that it had"
+	"${as_nobody[@]}" truncate -s 24M "$T/mnt/all/a" || fail "as large as he may have"
+	"${as_nobody[@]}" mkdir "$T/mnt/all/c" || fail "a third inode"
+	refused "${as_nobody[@]}" mkdir "$T/mnt/all/d"
+	refused "${as_nobody[@]}" touch "$T/mnt/all/d"
+	truncate -s 100M "$T/mnt/all/d" || fail "root has no bounds"
+	"${as_nobody[@]}" rm "$T/mnt/all/b" || fail "rm"
+	"${as_nobody[@]}" truncate -s 8M "$T/mnt/all/e" || fail "in place of one that is gone"
+	assert_match "$(cat "$T/tierfs.log")" "may make no more files: uid_files allows 3, none is left"
+fi

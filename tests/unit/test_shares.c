@@ -36,7 +36,7 @@ static struct ns *ns;
 static int arena_dir;
 
 static const struct share *defaults;
-static uint64_t file_max;
+static uint64_t file_max, uid_files, uid_bytes;
 
 static int load(bool survived)
 {
@@ -44,7 +44,9 @@ static int load(bool survived)
 				    .arenas_survived = survived,
 				    .store = store,
 				    .defaults = defaults,
-				    .file_max_bytes = file_max };
+				    .file_max_bytes = file_max,
+				    .uid_files = uid_files,
+				    .uid_bytes = uid_bytes };
 	struct engine_config engine_config = {
 		.store = store,
 		.arena_dir = arena_dir,
@@ -784,6 +786,63 @@ START_TEST(no_file_grows_beyond_a_size)
 }
 END_TEST
 
+/* Everything here is made by user 1. */
+START_TEST(a_user_has_bounds)
+{
+	struct ns_setattr give = { .set_uid = true, .uid = 5 }, size = { .set_size = true };
+	uint64_t a = make(NS_ROOT_INO, "a", S_IFREG), b, dir;
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	ck_assert_int_eq(ns_extend(ns, a, GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	uid_files = 3;
+	uid_bytes = 2 * GIB;
+	ck_assert_int_eq(load(true), 0);
+	b = make(NS_ROOT_INO, "b", S_IFREG);
+	dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+	ck_assert_int_eq(ns_create(ns, dir, "c", S_IFREG | 0600, 1, 2, &attr), -EDQUOT);
+	ck_assert_int_eq(ns_create(ns, dir, "c", S_IFDIR | 0700, 1, 2, &attr), -EDQUOT);
+	ck_assert_int_eq(ns_lookup(ns, dir, "c", &attr), -ENOENT);
+	for (int i = 0; i < 5; i++) { /* root */
+		char name[] = { 'r', (char)('0' + i), 0 };
+
+		ck_assert_int_eq(ns_create(ns, dir, name, S_IFREG | 0600, 0, 0, &attr), 0);
+		ck_assert_int_eq(ns_extend(ns, attr.st_ino, 4 * GIB), 0);
+		ns_forget(ns, attr.st_ino, 1);
+	}
+	ck_assert_int_eq(ns_extend(ns, b, GIB + 1), -EDQUOT);
+	ck_assert_int_eq(ns_getattr(ns, b, &attr), 0);
+	ck_assert_int_eq(attr.st_size, 0);
+	ck_assert_int_eq(ns_extend(ns, b, GIB), 0);
+	size.size_bytes = GIB / 2;
+	ck_assert_int_eq(ns_setattr(ns, a, &size, &attr), 0);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2), 0);
+	ck_assert_int_eq(ns_extend(ns, a, GIB / 2 + 1), -EDQUOT);
+	size.size_bytes = 0;
+	ck_assert_int_eq(ns_setattr(ns, b, &size, &attr), 0);
+	ck_assert_int_eq(ns_clone(ns, a, b, NULL, NULL, &cloned), 0);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2 + 1), -EDQUOT);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2), 0);
+	/* Given away, it is another's; he has more than he may then, and may make it smaller. */
+	ck_assert_int_eq(ns_setattr(ns, b, &give, &attr), 0);
+	ck_assert_int_eq(ns_create(ns, dir, "c", S_IFREG | 0600, 1, 2, &attr), 0);
+	ck_assert_int_eq(ns_extend(ns, attr.st_ino, 3 * GIB / 2), 0);
+	ck_assert_int_eq(ns_setattr(ns, attr.st_ino, &give, &attr), 0);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2 + 1), -EDQUOT);
+	size.size_bytes = GIB;
+	ck_assert_int_eq(ns_setattr(ns, b, &size, &attr), 0);
+	ck_assert_int_eq(take_away(NS_ROOT_INO, "a", a, false), 0);
+	ck_assert_uint_ne(make(NS_ROOT_INO, "d", S_IFREG), 0);
+	ck_assert_uint_ne(make(NS_ROOT_INO, "e", S_IFREG), 0);
+	ck_assert_int_eq(ns_create(ns, dir, "f", S_IFREG | 0600, 1, 2, &attr), -EDQUOT);
+	restart(true);
+	ck_assert_int_eq(ns_create(ns, dir, "f", S_IFREG | 0600, 1, 2, &attr), -EDQUOT);
+	uid_files = uid_bytes = 0;
+}
+END_TEST
+
 START_TEST(records_of_days_that_are_damaged)
 {
 	const struct record_day day = { .saved_s = 5, .into_hour_ns = 6, .bytes = { 7, [24] = 8 } };
@@ -827,6 +886,7 @@ int main(void)
 	tcase_add_test(tests, the_time_of_day_may_go_back);
 	tcase_add_test(tests, new_files_get_defaults);
 	tcase_add_test(tests, no_file_grows_beyond_a_size);
+	tcase_add_test(tests, a_user_has_bounds);
 	tcase_add_test(tests, records_of_days_that_are_damaged);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
