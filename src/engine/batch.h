@@ -18,7 +18,8 @@
  * Its content changes only by who maps the file and is not protected. The caller settles every block that it took,
  * whatever failed. Demotion has steps of its own (demote.c): its blocks can be taken back meanwhile.
  *
- * Errors. 0 or -errno, of the store: -ENOSPC, -EIO. -EDQUOT (quota.h). -ENOMEM. After an error the blocks are the caller's still.
+ * Errors. 0 or -errno, of the store: -ENOSPC, -EIO. -EDQUOT (quota.h). -ENOMEM. After an error the blocks are the
+ * caller's still.
  *
  * Thread-safety: a batch belongs to one thread, but for the three that make values, which several may call for
  * different blocks. "Under lock" is that of the file; all others are called without a lock, and block on I/O.

@@ -45,8 +45,8 @@ static void tell(const struct told *told)
 	case NEWS_NONE:
 		break;
 	case NEWS_FULL:
-		log_warn("inode %llu: what is stored of it has come to its disk.max, %s: no more is stored until some "
-			 "of it is removed, and what cannot be demoted stays in its DRAM",
+		log_warn("inode %llu: what is stored of it has come to its disk.max, %s: what does not fit is refused, "
+			 "or stays in its DRAM, until some of it is removed",
 			 ino, limit);
 		break;
 	case NEWS_USED_UP:
@@ -86,6 +86,8 @@ static bool refuses(const struct tenants *tenants, struct tenant *tenant, enum q
 	if (growth_bytes > disk_left(tenant)) {
 		if (!tenant->disk.told_full)
 			*told = (struct told){ NEWS_FULL, tenant->ino, tenant->share.disk_bytes };
+		if (!tenant->disk.told_full)
+			tenant->disk.refused_bytes = growth_bytes;
 		tenant->disk.told_full = true;
 		return true;
 	}
@@ -102,7 +104,8 @@ static void look_relieved(const struct tenants *tenants, struct tenant *tenant, 
 {
 	struct tenant_disk *disk = &tenant->disk;
 
-	if (disk->told_full && disk_left(tenant) > tenant->share.disk_bytes / RELIEF_PART) {
+	/* What was refused would have room, and some more: who comes with the same again and again is told once. */
+	if (disk->told_full && less(disk_left(tenant), disk->refused_bytes) > tenant->share.disk_bytes / RELIEF_PART) {
 		disk->told_full = false;
 		*told = (struct told){ NEWS_ROOM, tenant->ino, tenant->share.disk_bytes };
 	}

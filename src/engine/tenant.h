@@ -55,6 +55,7 @@ struct tenant_share {
 struct tenant_disk {
 	uint64_t bytes;               /* stored by all files that are charged to it, and what is being put */
 	struct wear wear;             /* written by them, if day_bytes is a limit */
+	uint64_t refused_bytes;       /* what was, when it was said that it is full */
 	bool told_full, told_used_up; /* it was said that it has no more of the one, or of the other */
 	bool unsaved;                 /* wear has changed since quota_wear() */
 };

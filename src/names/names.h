@@ -76,7 +76,8 @@ int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes);
  * answered nobody; *ret_ino is the inode that was made, linked, moved or removed. */
 bool ns_serve(struct ns *ns, uint64_t request, uint64_t *ret_ino);
 
-/* mode carries the type: S_IFREG or S_IFDIR (others: -EPERM). -EDQUOT: he owns as many as he may. Creates and takes one lookup reference. */
+/* mode carries the type: S_IFREG or S_IFDIR (others: -EPERM). -EDQUOT: he owns as many as he may. Creates and takes one
+ * lookup reference. */
 int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid, struct stat *ret);
 int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, struct stat *ret);
 int ns_unlink(struct ns *ns, uint64_t parent, const char *name);

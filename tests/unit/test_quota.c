@@ -230,6 +230,23 @@ START_TEST(a_direct_write_beyond_is_refused)
 }
 END_TEST
 
+/* It is said once, also if a smaller request has room in between. */
+START_TEST(it_is_told_once)
+{
+	limit(64 * VALUE_MOST, 0, 0, false);
+	ck_assert_int_eq(write_direct(file, 0, 50), 0);
+	ck_assert(!tenant.disk.told_full);
+	for (int i = 0; i < 3; i++) {
+		ck_assert_int_eq(write_direct(file, 64, 40), -EDQUOT);
+		ck_assert(tenant.disk.told_full);
+		ck_assert_int_eq(write_direct(file, 0, 2), 0);
+		ck_assert(tenant.disk.told_full);
+	}
+	ck_assert_int_eq(ramfile_discard(file, 0, 40 * BLOCK), 0);
+	ck_assert(!tenant.disk.told_full);
+}
+END_TEST
+
 START_TEST(the_least_of_all_above_holds)
 {
 	limit(64 << 20, 0, 1 << 20, true);
@@ -531,6 +548,7 @@ int main(void)
 	tcase_set_timeout(tests, 60);
 	tcase_add_test(tests, what_is_stored_counts_upwards);
 	tcase_add_test(tests, a_direct_write_beyond_is_refused);
+	tcase_add_test(tests, it_is_told_once);
 	tcase_add_test(tests, the_least_of_all_above_holds);
 	tcase_add_test(tests, what_cannot_be_demoted_stays);
 	tcase_add_test(tests, the_demoter_passes_over);
