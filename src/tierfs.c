@@ -301,9 +301,14 @@ static int start_core(struct daemon *d)
 	}
 	ns.engine = d->engine;
 	err = ns_load(&ns, &d->ns);
-	if (err == 0)
-		err = days_start(d->ns);
-	return err < 0 ? err : pool_confirm_arenas(d->pool);
+	if (err < 0)
+		return err;
+	err = days_start(d->ns);
+	if (err < 0) {
+		log_error("cannot start the thread that keeps what is written in a day: %s", strerror(-err));
+		return err;
+	}
+	return pool_confirm_arenas(d->pool);
 }
 
 /* uid= and gid= are the root's, too, also when the pool was made without them. */
