@@ -58,7 +58,9 @@ struct batch_block {
 	uint32_t value_bytes;
 	bool partial; /* pages that the arena lacks are in the stored copy */
 	bool damaged; /* the stored copy cannot be read */
-	bool refused; /* by put, which made it LEFT: it would need room that its tenants do not have */
+	bool anyway;  /* no limit of what is stored holds for it (quota.h) */
+	bool refused; /* by put: it would need room that its tenants do not have */
+	bool young;   /* by put, which made it LEFT: it would be written, and is to be idle for longer before */
 	bool done;    /* ZERO: it has no key now. STORE: the store has the value */
 	int err;      /* of put or forget */
 	bool waiters; /* somebody waited when it settled */
@@ -74,7 +76,6 @@ struct batch {
 	struct store_item *item;
 	uint8_t *values; /* slots of codec_bound() */
 	bool lent;       /* they are the caller's */
-	bool anyway;     /* no limit of what is stored holds for what is put (quota.h) */
 };
 
 /* Room for so many blocks, and values of so many of them. -ENOMEM. */
@@ -108,8 +109,9 @@ int batch_encode(struct batch *batch, struct work *work, struct batch_block *one
 int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *raw);
 /* Where the value of the block goes, codec_bound() bytes: for who makes it without the codec, and sets value_bytes. */
 uint8_t *batch_slot(struct batch *batch, struct batch_block *one);
-/* All that are BATCH_STORE, which are `done` if it returns 0. -EDQUOT: nothing was put. A demotion does not get that:
- * what there is no room for is LEFT. After another error each key is old or new. Then the table says that a
+/* All that are BATCH_STORE, which are `done` if it returns 0. -EDQUOT: of those that are not to be put anyway none was,
+ * and the others are done. A demotion does not get that: what there is no room for is LEFT. After another error each
+ * key is old or new. Then the table says that a
  * resident block has a key that equals nothing. A hole shall stay one after a crash, too, so its key is removed; if
  * that fails as well the table remembers that there may be one. */
 int batch_put(struct batch *batch, enum store_use use);
@@ -124,6 +126,6 @@ void batch_settle(struct batch *batch, struct batch_block *one, enum block_state
 void batch_wake(const struct batch *batch);
 
 /* Encode, put or forget for one block that the caller took otherwise: work->raw becomes its stored copy. anyway: as in
- * struct batch. *ret: as of batch_state(). */
+ * struct batch_block. *ret: as of batch_state(). */
 int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, bool anyway,
 		    enum block_state *ret);

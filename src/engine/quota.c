@@ -17,11 +17,17 @@
 /* It is said to have ended with that part free. */
 #define RELIEF_PART 16
 
-enum news { NEWS_NONE, NEWS_FULL, NEWS_USED_UP, NEWS_ROOM, NEWS_NEXT_DAY };
+enum news { NEWS_FULL, NEWS_USED_UP, NEWS_NEEDED, NEWS_ROOM, NEWS_NEXT_DAY };
 
+/* What there is to say when the lock is put: of each tenant two things at the most, as it was told nothing else. What
+ * has no place is found again. */
+#define TOLD_MAX 16
 struct told {
-	enum news news;
-	uint64_t ino, limit_bytes;
+	struct told_one {
+		enum news news;
+		uint64_t ino, limit_bytes;
+	} list[TOLD_MAX];
+	size_t count;
 };
 
 static bool holds(struct engine *engine)
@@ -35,15 +41,13 @@ static uint64_t less(uint64_t a, uint64_t b)
 }
 
 /* Once when it begins, and once when it ends. Without the lock of tenants. */
-static void tell(const struct told *told)
+static void tell_one(const struct told_one *told)
 {
 	unsigned long long ino = told->ino;
 	char limit[SIZE_TEXT_LEN];
 
 	size_format(told->limit_bytes, limit);
 	switch (told->news) {
-	case NEWS_NONE:
-		break;
 	case NEWS_FULL:
 		log_warn("inode %llu: what is stored of it has come to its disk.max, %s: what does not fit is refused, "
 			 "or stays in its DRAM, until some of it is removed",
@@ -54,6 +58,11 @@ static void tell(const struct told *told)
 			 "DRAM until less was written in the last 24 hours",
 			 ino, limit);
 		break;
+	case NEWS_NEEDED:
+		log_warn("inode %llu: what is left of its disk.max or cold.write_day is needed by what it has in DRAM, "
+			 "or others would not get their dram.min: more is refused until it has less there",
+			 ino);
+		break;
 	case NEWS_ROOM:
 		log_info("inode %llu: what is stored of it is below its disk.max again", ino);
 		break;
@@ -63,39 +72,38 @@ static void tell(const struct told *told)
 	}
 }
 
+static void tell(const struct told *told)
+{
+	for (size_t i = 0; i < told->count; i++)
+		tell_one(&told->list[i]);
+}
+
+/* Under the lock: it becomes known, if there is a place to say so. */
+static void note(struct told *told, bool *known, bool now, enum news news, uint64_t ino, uint64_t limit_bytes)
+{
+	if (*known == now || told->count == TOLD_MAX)
+		return;
+	*known = now;
+	told->list[told->count++] = (struct told_one){ news, ino, limit_bytes };
+}
+
 /* --- under the lock of tenants -------------------------------------------------------------------------------- */
-
-static uint64_t disk_left(const struct tenant *tenant)
-{
-	uint64_t most = tenant->share.disk_bytes;
-
-	return most ? less(most, tenant->disk.bytes) : UINT64_MAX;
-}
-
-static uint64_t day_left(const struct tenants *tenants, struct tenant *tenant)
-{
-	uint64_t most = tenant->share.day_bytes;
-
-	return most ? less(most, wear_used(&tenant->disk.wear, tenants->now_ns())) : UINT64_MAX;
-}
 
 /* Whether the tenant refuses it, and what there is to say of that. */
 static bool refuses(const struct tenants *tenants, struct tenant *tenant, enum quota_need need, uint64_t growth_bytes,
 		    uint64_t put_bytes, struct told *told)
 {
-	if (growth_bytes > disk_left(tenant)) {
-		if (!tenant->disk.told_full)
-			*told = (struct told){ NEWS_FULL, tenant->ino, tenant->share.disk_bytes };
-		if (!tenant->disk.told_full)
-			tenant->disk.refused_bytes = growth_bytes;
-		tenant->disk.told_full = true;
+	struct tenant_disk *disk = &tenant->disk;
+
+	if (growth_bytes > claim_disk_left(tenant)) {
+		if (!disk->told_full)
+			disk->refused_bytes = growth_bytes;
+		note(told, &disk->told_full, true, NEWS_FULL, tenant->ino, tenant->share.disk_bytes);
 		return true;
 	}
-	if (need != QUOTA_DEMOTION || !put_bytes || put_bytes <= day_left(tenants, tenant))
+	if (need != QUOTA_DEMOTION || !put_bytes || put_bytes <= claim_day_left(tenants, tenant))
 		return false;
-	if (!tenant->disk.told_used_up)
-		*told = (struct told){ NEWS_USED_UP, tenant->ino, tenant->share.day_bytes };
-	tenant->disk.told_used_up = true;
+	note(told, &disk->told_used_up, true, NEWS_USED_UP, tenant->ino, tenant->share.day_bytes);
 	return true;
 }
 
@@ -105,14 +113,25 @@ static void look_relieved(const struct tenants *tenants, struct tenant *tenant, 
 	struct tenant_disk *disk = &tenant->disk;
 
 	/* What was refused would have room, and some more: who comes with the same again and again is told once. */
-	if (disk->told_full && less(disk_left(tenant), disk->refused_bytes) > tenant->share.disk_bytes / RELIEF_PART) {
-		disk->told_full = false;
-		*told = (struct told){ NEWS_ROOM, tenant->ino, tenant->share.disk_bytes };
-	}
-	if (disk->told_used_up && day_left(tenants, tenant) > tenant->share.day_bytes / RELIEF_PART) {
-		disk->told_used_up = false;
-		*told = (struct told){ NEWS_NEXT_DAY, tenant->ino, tenant->share.day_bytes };
-	}
+	if (disk->told_full &&
+	    less(claim_disk_left(tenant), disk->refused_bytes) > tenant->share.disk_bytes / RELIEF_PART)
+		note(told, &disk->told_full, false, NEWS_ROOM, tenant->ino, tenant->share.disk_bytes);
+	if (disk->told_used_up && claim_day_left(tenants, tenant) > tenant->share.day_bytes / RELIEF_PART)
+		note(told, &disk->told_used_up, false, NEWS_NEXT_DAY, tenant->ino, tenant->share.day_bytes);
+}
+
+/* Whoever writes by a call may not use up what his memory needs, where then others did not get what they were promised.
+ */
+static bool breaks_promises(struct ramfile *file, enum quota_need need, uint64_t growth_bytes, uint64_t put_bytes,
+			    struct told *told)
+{
+	const struct claim_change more = { .stored_bytes = growth_bytes, .written_bytes = put_bytes };
+	struct tenant *tenant = file->charge.tenant;
+
+	if (need != QUOTA_CALL || engine_fits(file->engine) || claim_allows(file->engine, tenant, &more))
+		return false;
+	note(told, &tenant->disk.told_needed, true, NEWS_NEEDED, tenant->ino, 0);
+	return true;
 }
 
 static void take(struct tenants *tenants, struct ramfile *file, uint64_t growth_bytes, uint64_t put_bytes)
@@ -125,6 +144,7 @@ static void take(struct tenants *tenants, struct ramfile *file, uint64_t growth_
 		wear_add(&tenant->disk.wear, put_bytes, tenants->now_ns());
 		tenant->disk.unsaved = true;
 	}
+	claim_follow(file->engine, file->charge.tenant);
 }
 
 /* --- around a put ----------------------------------------------------------------------------------------------- */
@@ -133,7 +153,7 @@ int quota_take(struct ramfile *file, enum quota_need need, uint64_t growth_bytes
 	       uint64_t *ret_taken)
 {
 	struct tenants *tenants = &file->engine->tenants;
-	struct told told = { .news = NEWS_NONE };
+	struct told told = { .count = 0 };
 	bool refused = false;
 
 	*ret_taken = 0;
@@ -146,6 +166,7 @@ int quota_take(struct ramfile *file, enum quota_need need, uint64_t growth_bytes
 		look_relieved(tenants, tenant, &told);
 		refused = need != QUOTA_ANYWAY && refuses(tenants, tenant, need, growth_bytes, put_bytes, &told);
 	}
+	refused = refused || breaks_promises(file, need, growth_bytes, put_bytes, &told);
 	if (!refused)
 		take(tenants, file, growth_bytes, put_bytes);
 	lock_put(&tenants->lock);
@@ -160,7 +181,7 @@ static void settle(struct ramfile *file, uint64_t stored, uint64_t taken_bytes)
 	struct tenants *tenants = &file->engine->tenants;
 	struct charge *charge = &file->charge;
 	uint64_t before, after;
-	struct told told = { .news = NEWS_NONE };
+	struct told told = { .count = 0 };
 	bool waited_for = false;
 
 	if (!taken_bytes && charge->stored_bytes == stored)
@@ -172,12 +193,17 @@ static void settle(struct ramfile *file, uint64_t stored, uint64_t taken_bytes)
 	after = charge->stored_bytes + charge->putting_bytes;
 	for (struct tenant *tenant = charge->tenant; tenant; tenant = tenant->up) {
 		tenant->disk.bytes = tenant->disk.bytes - before + after;
-		waited_for |= tenant->disk.told_full;
+		waited_for |= after < before && tenant->disk.waits;
+		if (after < before) {
+			tenant->disk.waits = tenant->disk.told_needed = false;
+			tenant->disk.news++;
+		}
 		look_relieved(tenants, tenant, &told);
 	}
+	claim_follow(file->engine, charge->tenant);
 	lock_put(&tenants->lock);
 	tell(&told);
-	if (after < before && waited_for)
+	if (waited_for)
 		room_look_again(file->engine);
 }
 
@@ -194,7 +220,7 @@ void quota_leave(struct ramfile *file)
 void quota_refuse(struct ramfile *file, uint64_t growth_bytes)
 {
 	struct tenants *tenants = &file->engine->tenants;
-	struct told told = { .news = NEWS_NONE };
+	struct told told = { .count = 0 };
 
 	lock_get(&tenants->lock);
 	for (struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
@@ -211,8 +237,8 @@ uint64_t quota_left(struct ramfile *file)
 		return UINT64_MAX;
 	LOCK_SCOPE(&file->engine->tenants.lock);
 	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
-		if (disk_left(tenant) < left)
-			left = disk_left(tenant);
+		if (claim_disk_left(tenant) < left)
+			left = claim_disk_left(tenant);
 	return left;
 }
 
@@ -222,7 +248,7 @@ struct quota_choice quota_choice(struct ramfile *file)
 {
 	struct tenants *tenants = &file->engine->tenants;
 	struct quota_choice choice = { .stored_only = false };
-	struct told told = { .news = NEWS_NONE };
+	struct told told = { .count = 0 };
 	unsigned int choosy = 0;
 
 	if (!holds(file->engine))
@@ -244,6 +270,16 @@ struct quota_choice quota_choice(struct ramfile *file)
 	return choice;
 }
 
+uint64_t quota_news(struct ramfile *file)
+{
+	uint64_t news = 0;
+
+	LOCK_SCOPE(&file->engine->tenants.lock);
+	for (const struct tenant *tenant = file->charge.tenant; tenant; tenant = tenant->up)
+		news += tenant->disk.news;
+	return news;
+}
+
 void quota_figures(struct engine *engine, struct tenant *tenant, struct quota_figures *ret)
 {
 	struct tenants *tenants = &engine->tenants;
@@ -256,11 +292,11 @@ void quota_figures(struct engine *engine, struct tenant *tenant, struct quota_fi
 	for (; tenant; tenant = tenant->up) {
 		uint64_t now_ns = tenants->now_ns();
 
-		if (disk_left(tenant) < figures.stored_left_bytes)
-			figures.stored_left_bytes = disk_left(tenant);
-		if (day_left(tenants, tenant) >= figures.written_left_bytes)
+		if (claim_disk_left(tenant) < figures.stored_left_bytes)
+			figures.stored_left_bytes = claim_disk_left(tenant);
+		if (claim_day_left(tenants, tenant) >= figures.written_left_bytes)
 			continue;
-		figures.written_left_bytes = day_left(tenants, tenant);
+		figures.written_left_bytes = claim_day_left(tenants, tenant);
 		figures.written_bytes = wear_used(&tenant->disk.wear, now_ns);
 		figures.next_free_ns = wear_next_free_ns(&tenant->disk.wear, now_ns);
 	}
@@ -294,4 +330,5 @@ void quota_set_wear(struct engine *engine, struct tenant *tenant, const struct w
 
 	tenant->disk.wear = *wear;
 	wear_resume(&tenant->disk.wear, into_hour_ns, engine->tenants.now_ns());
+	claim_follow(engine, tenant);
 }

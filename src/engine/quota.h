@@ -27,7 +27,8 @@ struct tenant;
 
 enum quota_need {
 	QUOTA_DEMOTION,
-	QUOTA_CALL,
+	QUOTA_CALL,   /* -EDQUOT also where what is left is needed by its DRAM (claim.h) */
+	QUOTA_COPY,   /* a call that stores what stays in DRAM as well: it may leave then */
 	QUOTA_ANYWAY, /* what makes room, or must not fail */
 };
 
@@ -47,9 +48,11 @@ uint64_t quota_left(struct ramfile *file);
 /* How its blocks are chosen for demotion. */
 struct quota_choice {
 	bool stored_only;   /* only those that have a stored copy, which may be as good as they are */
-	unsigned int older; /* and only those that have been idle for so many rounds more */
+	unsigned int older; /* those that have to be written only if they have been idle for so many rounds more */
 };
 struct quota_choice quota_choice(struct ramfile *file);
+/* Another number than before: what was refused of the file may have room now. */
+uint64_t quota_news(struct ramfile *file);
 
 /* For who tells. UINT64_MAX: no limit. */
 struct quota_figures {
