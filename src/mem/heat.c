@@ -212,6 +212,7 @@ void heat_leave(struct heat *heat, const struct blocks *blocks, const uint32_t *
 struct bounds {
 	uint16_t mask, wanted;
 	unsigned int lowest, highest;
+	unsigned int older; /* than lowest, without a stored copy */
 };
 
 static struct bounds bounds_of(const struct heat *heat, const struct heat_filter *filter)
@@ -226,7 +227,8 @@ static struct bounds bounds_of(const struct heat *heat, const struct heat_filter
 	} else if (filter->mapped) {
 		if (heat->round < bounds.highest)
 			bounds.highest = (unsigned int)heat->round;
-		bounds.lowest = heat_idle_generation(heat, filter->min_idle_ns, filter->now_ns) + filter->older;
+		bounds.lowest = heat_idle_generation(heat, filter->min_idle_ns, filter->now_ns);
+		bounds.older = filter->older;
 	}
 	if (filter->stored) {
 		bounds.mask |= BLOCK_STORED;
@@ -237,7 +239,9 @@ static struct bounds bounds_of(const struct heat *heat, const struct heat_filter
 
 static bool eligible(const struct blocks *blocks, const struct bounds *bounds, uint64_t block)
 {
-	return (blocks->word[block] & bounds->mask) == bounds->wanted && blocks->generation[block] >= bounds->lowest &&
+	unsigned int lowest = bounds->lowest + (blocks->word[block] & BLOCK_STORED ? 0 : bounds->older);
+
+	return (blocks->word[block] & bounds->mask) == bounds->wanted && blocks->generation[block] >= lowest &&
 	       blocks->generation[block] <= bounds->highest;
 }
 

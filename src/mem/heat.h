@@ -76,7 +76,7 @@ struct heat_filter {
 	uint64_t now_ns;
 	bool mapped;        /* false: nobody maps the file attached, every resident block is idle */
 	bool stored;        /* only those that have a stored copy */
-	unsigned int older; /* if mapped: idle for so many rounds more than min_idle_ns asks for */
+	unsigned int older; /* if mapped: without a stored copy only if idle for so many rounds more than that */
 	bool cached;        /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
 };
 

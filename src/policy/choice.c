@@ -59,13 +59,20 @@ static bool writes_now(const struct choice *choice, struct ramfile *file, uint64
 	return tenant && going_bytes(&choice->going, file->engine, tenant, 0, now_ns);
 }
 
+/* What was chosen of it could not be demoted. */
+static bool is_out(struct ramfile *file, uint64_t now_ns)
+{
+	return now_ns < file->rounds.out_until_ns &&
+	       (!file->rounds.refusals || quota_news(file) == file->rounds.refused_news);
+}
+
 static bool is_in(const struct choice *choice, const struct scope *scope, struct ramfile *file)
 {
 	uint64_t now = clock_ns();
 
 	return (!scope->file || scope->file == file->ino) && tenant_covers(file->engine, scope->tenant, file) &&
-	       now >= file->rounds.out_until_ns && !going_is_late(&choice->going, file, now) &&
-	       !writes_now(choice, file, now) && flow_holds_back(file) == scope->held;
+	       !is_out(file, now) && !going_is_late(&choice->going, file, now) && !writes_now(choice, file, now) &&
+	       flow_holds_back(file) == scope->held;
 }
 
 static void count_blocks(struct ramfile *file, struct census *census)

@@ -11,6 +11,8 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
+#include "engine/cache.h"
+#include "engine/claim.h"
 #include "engine/clone.h"
 #include "engine/demote.h"
 #include "engine/engine.h"
@@ -21,11 +23,13 @@
 #include "engine/ramfile.h"
 #include "engine/read.h"
 #include "engine/resize.h"
+#include "engine/room.h"
 #include "engine/write.h"
 #include "engine/write_run.h"
 #include "policy/choice.h"
 #include "policy/demand.h"
 #include "policy/demoter.h"
+#include "policy/reclaim.h"
 #include "policy/tiering.h"
 #include "lib_check.h"
 
@@ -273,7 +277,7 @@ START_TEST(what_cannot_be_demoted_stays)
 	limit(20 * VALUE_MOST, 0, 0, false);
 	write_memory(file, 0, 16, 2);
 	ck_assert_uint_eq(demote(file).done_bytes, 16 * BLOCK);
-	ck_assert(!tenant_stays(file));
+	ck_assert(!claim_stays(file));
 	/* 8 come back clean, 8 are changed, 16 were never stored: of those 4 have room, or some less. */
 	ck_assert_int_eq(load_promote(file, 0, 8 * BLOCK, NULL, NULL, &done), 0);
 	write_memory(file, 8, 24, 3);
@@ -286,7 +290,7 @@ START_TEST(what_cannot_be_demoted_stays)
 	ck_assert_uint_eq(result.aborted, 0);
 	ck_assert_uint_le(in_tenant(&tenant), 20 * VALUE_MOST);
 	ck_assert_uint_eq(in_tenant(&tenant), stored(file));
-	ck_assert(tenant_stays(file));
+	ck_assert(claim_stays(file));
 	expect(file, 8, 24, 3);
 	/* Nobody else notices. */
 	write_memory(other, 0, 16, 4);
@@ -311,7 +315,7 @@ START_TEST(the_demoter_passes_over)
 	write_memory(file, 0, 16, 2);
 	demote(file);
 	limit(15 * VALUE_MOST, 0, 0, false);
-	ck_assert(tenant_stays(file));
+	ck_assert(claim_stays(file));
 	ck_assert_int_eq(load_promote(file, 0, 16 * BLOCK, NULL, NULL, &done), 0);
 	write_memory(file, 64, 64, 3);
 	write_memory(other, 0, 32, 4);
@@ -411,7 +415,7 @@ START_TEST(a_day_is_used_up)
 	ck_assert_uint_ge(done.done_bytes, 3 * BLOCK);
 	ck_assert_uint_le(done.done_bytes, 5 * BLOCK);
 	ck_assert_uint_le(written(), 20 * VALUE_MOST);
-	ck_assert(tenant_stays(file));
+	ck_assert(claim_stays(file));
 	quota_figures(engine, &tenant, &figures);
 	ck_assert_uint_lt(figures.written_left_bytes, VALUE_MOST);
 	ck_assert_uint_eq(figures.written_left_bytes, 20 * VALUE_MOST - written());
@@ -496,8 +500,8 @@ START_TEST(filters_of_the_choice)
 	filter.stored = false;
 	filter.older = 2; /* generation 1 is idle for long enough, 3 is two more */
 	ck_assert_uint_eq(picked(filter), 16);
-	filter.older = 3;
-	ck_assert_uint_eq(picked(filter), 0);
+	filter.older = 3; /* those with a stored copy may be clean, which costs no write */
+	ck_assert_uint_eq(picked(filter), 8);
 	filter.mapped = false;
 	ck_assert_uint_ge(picked(filter), 16);
 	lock_put(&file->lock);
@@ -539,6 +543,149 @@ START_TEST(a_new_value_forgets_nothing)
 }
 END_TEST
 
+/* --- what may not be refused ------------------------------------------------------------------------------------- */
+
+/* DRAM has no room for what is not necessary. */
+static void fill_dram(void)
+{
+	room_force(other, BUDGET_BLOCKS * BLOCK);
+}
+
+static void empty_dram(void)
+{
+	room_release(other, BUDGET_BLOCKS * BLOCK);
+}
+
+/* Pieces of a page of a mapping come back as a write does: where there is no room in DRAM they go to the store. */
+START_TEST(what_the_kernel_writes_back_is_not_refused)
+{
+	size_t length;
+
+	limit(4 * VALUE_MOST, 0, 0, false);
+	ck_assert_int_eq(write_direct(file, 0, 4), 0);
+	limit(stored(file), 0, 0, false);
+	fill_dram();
+	ck_assert_int_eq(ramfile_write(file, data, 300, 20 * BLOCK + 100, false), -EDQUOT);
+	ck_assert_int_eq(cache_write_back(file, data, 300, 20 * BLOCK + 100), 0); /* not from the start of a page */
+	ck_assert_int_eq(cache_write_back(file, data, 300, 30 * BLOCK), 0);       /* not up to the end of one */
+	for (uint64_t block = 20; block <= 30; block += 10) {
+		ck_assert_int_eq(ramfile_read(file, got, 300, block * BLOCK + (block == 20) * 100, &length), 0);
+		ck_assert_uint_eq(length, 300);
+		ck_assert(!memcmp(got, data, 300));
+	}
+	ck_assert_uint_eq(in_tenant(&tenant), stored(file));
+	empty_dram();
+}
+END_TEST
+
+/* As a filesystem does it: what was written is told, and the next call is refused. */
+START_TEST(a_write_that_ends_half_way_is_short)
+{
+	size_t length = 0;
+
+	limit(4 * VALUE_MOST, 0, 0, false);
+	fill_dram();
+	ck_assert_int_eq(write_by_call(file, data, 8 * BLOCK, 0, false, &length), 0);
+	ck_assert_uint_eq(length, 4 * BLOCK);
+	ck_assert_int_eq(write_by_call(file, data + length, 8 * BLOCK - length, length, false, &length), -EDQUOT);
+	empty_dram();
+	ck_assert_int_eq(ramfile_read(file, got, 8 * BLOCK, 0, &length), 0);
+	ck_assert(!memcmp(got, data, 4 * BLOCK));
+	for (size_t i = 4 * BLOCK; i < 8 * BLOCK; i++)
+		ck_assert_int_eq(got[i], 0);
+}
+END_TEST
+
+/* --- what is refused again and again ----------------------------------------------------------------------------- */
+
+/* Who is refused is asked again after longer and longer, or at once when he may store more. */
+START_TEST(who_is_refused_is_left_alone_until_there_is_news)
+{
+	uint64_t due_ns, demoted, wait_ns = 0;
+
+	limit(16 * VALUE_MOST, 0, 0, false);
+	fill(7);
+	for (uint64_t block = 0; block < 64; block++) /* copies that are short: room for each, by itself, is left */
+		memset(data + block * BLOCK + 64, 0, BLOCK - 64);
+	ck_assert_int_eq(ramfile_write(file, data, 64 * BLOCK, 0, true), 0);
+	limit(stored(file) + BLOCK, 0, 0, false);
+	for (uint64_t block = 0; block < 64; block++) {
+		struct file_done done;
+
+		ck_assert_int_eq(load_promote(file, block * BLOCK, BLOCK, NULL, NULL, &done), 0);
+	}
+	fill(8);
+	ck_assert_int_eq(ramfile_write(file, data, 64 * BLOCK, 0, false), 0);
+	ck_assert_uint_eq(atomic_load(&file->dram_blocks), 64);
+	budget_force(&engine->budget, (BUDGET_BLOCKS - 64 - 4) * BLOCK);
+	for (unsigned int i = 1; i <= 5; i++) {
+		file->rounds.out_until_ns = 0;
+		while (reclaim_some(engine, &due_ns) && file->rounds.refusals < i)
+			file->rounds.out_until_ns = 0;
+		if (file->rounds.refusals < i)
+			continue;
+		ck_assert_uint_gt(file->rounds.out_until_ns, clock_ns() + wait_ns);
+		wait_ns = file->rounds.out_until_ns - clock_ns();
+	}
+	ck_assert_uint_eq(file->rounds.refusals, 5);
+	ck_assert_uint_gt(wait_ns, 4 * NS_PER_S);
+	demoted = atomic_load(&file->counts.demotions);
+	for (int i = 0; i < 50; i++)
+		demoter_step(engine);
+	ck_assert_uint_eq(atomic_load(&file->counts.demotions), demoted);
+	file->rounds.out_until_ns = UINT64_MAX;
+	limit(0, 0, 0, false);
+	while (atomic_load(&file->counts.demotions) == demoted)
+		demoter_step(engine);
+	budget_release(&engine->budget, (BUDGET_BLOCKS - 64 - 4) * BLOCK);
+}
+END_TEST
+
+/* Near the end of a day a block that is clean goes as always; one that was changed since it was stored does not. */
+START_TEST(what_is_clean_is_not_held_back)
+{
+	const uint32_t block[] = { 0, 1 };
+	struct demote_result result;
+	struct process *process;
+	struct file_done done;
+
+	limit(0, 100 * VALUE_MOST, 0, false);
+	ck_assert_int_eq(write_direct(file, 0, 64), 0);
+	ck_assert_int_eq(write_direct(file, 64, 20), 0);
+	ck_assert_uint_gt(quota_choice(file).older, 0);
+	ck_assert_int_eq(load_promote(file, 0, 2 * BLOCK, NULL, NULL, &done), 0);
+	ck_assert_int_eq(ramfile_write(file, data, 8, BLOCK + 512, false), 0);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	lock_get(&file->lock);
+	file->heat.round = 3;
+	for (int i = 1; i <= 3; i++)
+		file->heat.zap_done_ns[i] = clock_ns() - NS_PER_S;
+	for (int i = 0; i < 2; i++)
+		file->blocks.generation[i] = 2;
+	lock_put(&file->lock);
+	ck_assert_int_eq(demote_blocks(file, block, 2, false, &result), 0);
+	ck_assert_uint_eq(result.demoted, 1);
+	ck_assert_uint_eq(result.clean, 1);
+	ck_assert_uint_eq(result.refused, 0);
+	ck_assert_int_eq(blocks_state(&file->blocks, 1), BLOCK_RESIDENT);
+	process_unmap(process);
+}
+END_TEST
+
+/* Both that refuse say so, and each says once that it ends. */
+START_TEST(all_that_refuse_are_told)
+{
+	limit(40 * VALUE_MOST, 0, 30 * VALUE_MOST, false);
+	ck_assert_int_eq(write_direct(file, 0, 30), 0);
+	ck_assert_int_eq(write_run_check(file, data, (uint64_t)64 * BLOCK, 60 * BLOCK), -EDQUOT);
+	ck_assert(tenant.disk.told_full && above.disk.told_full);
+	ck_assert_int_eq(ramfile_discard(file, 0, 30 * BLOCK), 0);
+	ck_assert(above.disk.told_full && tenant.disk.told_full); /* what was refused would still have no room */
+	limit(0, 0, 0, false);
+	quota_choice(file);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("quota");
@@ -558,6 +705,11 @@ int main(void)
 	tcase_add_test(tests, a_day_is_used_up);
 	tcase_add_test(tests, near_the_end_of_a_day_it_is_choosier);
 	tcase_add_test(tests, filters_of_the_choice);
+	tcase_add_test(tests, what_the_kernel_writes_back_is_not_refused);
+	tcase_add_test(tests, a_write_that_ends_half_way_is_short);
+	tcase_add_test(tests, who_is_refused_is_left_alone_until_there_is_news);
+	tcase_add_test(tests, what_is_clean_is_not_held_back);
+	tcase_add_test(tests, all_that_refuse_are_told);
 	tcase_add_test(tests, a_new_value_forgets_nothing);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
