@@ -59,7 +59,10 @@ static int check_room(struct ramfile *from, struct ramfile *to)
 	struct ramfile_figures figures;
 
 	ramfile_figures(from, &figures);
-	return figures.stored_bytes > quota_left(to) ? -EDQUOT : 0;
+	if (figures.stored_bytes <= quota_left(to))
+		return 0;
+	quota_refuse(to, figures.stored_bytes);
+	return -EDQUOT;
 }
 
 /* From here on the table of the new file says what is stored of it. */
@@ -68,6 +71,15 @@ static void end_taking(struct ramfile *to, uint64_t taken)
 	LOCK_SCOPE(&to->lock);
 
 	quota_settle(to, taken);
+}
+
+/* It stays empty until its size is saved, and counts with it from now on. */
+static int expect_size(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes)
+{
+	if (size_bytes > ns->file_max_bytes)
+		return -EFBIG;
+	LOCK_SCOPE(&ns->lock);
+	return bounds_resize(ns, inode, size_bytes);
 }
 
 /* Without the lock; both files are open, the inode of the new one is busy. */
@@ -84,9 +96,11 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 	if (err == 0)
 		err = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
 	if (err == 0)
-		err = file_size(from) > ns->file_max_bytes ? -EFBIG : check_room(from, to);
+		err = check_room(from, to);
 	if (err == 0)
 		err = ramfile_clone(from, inode->ino, progress, arg, ret);
+	if (err == 0)
+		err = expect_size(ns, inode, ret->size_bytes); /* it may have grown, or become shorter, meanwhile */
 	if (err == 0)
 		err = ramfile_sync(to);
 	if (err == 0)
@@ -110,9 +124,7 @@ static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, file_pro
 
 	if (err < 0)
 		return err;
-	lock_get(&ns->lock);
-	err = bounds_resize(ns, inode, file_size(from)); /* it stays empty until its size is saved */
-	lock_put(&ns->lock);
+	err = expect_size(ns, inode, file_size(from));
 	if (err == 0)
 		err = clone_content(ns, from, inode, progress, arg, ret);
 	lock_get(&ns->lock);

@@ -27,9 +27,9 @@ static bool day_of(struct ns *ns, struct tenant *tenant, bool all, struct record
 	return true;
 }
 
-static bool has_tenant(const struct tree_inode *inode)
+static bool has_day(const struct tree_inode *inode)
 {
-	return inode->tenant;
+	return inode->share && inode->share->value[SHARE_WRITE_DAY] != SHARE_NONE;
 }
 
 /* Within a change, which drops the lock. Afterwards the tenant may be another one: what is not there counts as saved
@@ -60,11 +60,12 @@ void days_save(struct ns *ns)
 	LOCK_SCOPE(&ns->lock);
 	if (!ns->share_count)
 		return;
-	ns_change_begin(ns);
-	count = ns_list_inodes(ns, has_tenant, &list);
-	for (size_t i = 0; i < count && !err; i++)
+	count = ns_list_inodes(ns, has_day, &list);
+	for (size_t i = 0; i < count && !err; i++) {
+		ns_change_begin(ns); /* for each: whoever changes a name waits for one write */
 		err = save_one(ns, list[i]);
-	ns_change_end(ns);
+		ns_change_end(ns);
+	}
 	if (err)
 		log_warn("what was written in the last hours could not be saved yet (%s); it will be tried again",
 			 strerror(-err));
@@ -95,6 +96,15 @@ void days_resume(struct ns *ns, struct tree_inode *inode, const struct record_da
 
 	memcpy(wear.bytes, day->bytes, sizeof(wear.bytes));
 	quota_set_wear(ns->engine, inode->tenant, &wear, day->into_hour_ns + passed_ns(day->saved_s, ns_now().tv_sec));
+}
+
+void days_resume_full(struct ns *ns, struct tree_inode *inode)
+{
+	struct wear wear = { 0 };
+
+	for (size_t i = 0; i < sizeof(wear.bytes) / sizeof(wear.bytes[0]); i++)
+		wear.bytes[i] = inode->share->value[SHARE_WRITE_DAY] / WEAR_HOURS + 1;
+	quota_set_wear(ns->engine, inode->tenant, &wear, 0);
 }
 
 /* --- the thread -------------------------------------------------------------------------------------------------- */

@@ -23,3 +23,6 @@ void days_save(struct ns *ns);
 void days_batch(struct ns *ns, const struct tree_inode *inode, const struct share *share, struct record_batch *batch);
 /* Caller holds ns->lock, or nobody uses the ns yet: takes over what was kept of a tenant. */
 void days_resume(struct ns *ns, struct tree_inode *inode, const struct record_day *day);
+/* The same where what was kept is damaged: as if all that it may had been written, evenly. So in no day more is written
+ * than it may, and after each hour some may be. */
+void days_resume_full(struct ns *ns, struct tree_inode *inode);

@@ -156,7 +156,8 @@ static void leave_shares(struct ns *ns, struct tree_inode *inode)
 	if (!inode->share)
 		return;
 	ns->share_count--;
-	placed_all(ns);
+	ns->min_count -= inode->share->value[SHARE_DRAM_MIN] != SHARE_NONE;
+	placed_without(ns, inode);
 }
 
 static void drop_share(struct tree_inode *inode, struct record_batch *batch)

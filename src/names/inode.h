@@ -36,6 +36,7 @@ struct ns {
 	uint64_t next_ino;
 	unsigned int survivors; /* inodes that are one */
 	size_t share_count;     /* inodes that have a share */
+	size_t min_count;       /* of those, that have a dram.min */
 	bool placed;            /* files are charged to tenants */
 	size_t nameless;        /* inodes that live where their last name was */
 	pthread_t days_thread;  /* names/days.h, as all below; start and stop alone use the first two */

@@ -94,22 +94,33 @@ static int load_share(void *arg, const void *key, size_t key_len, const void *va
 		return -ENOMEM;
 	*inode->share = share;
 	ns->share_count++;
+	ns->min_count += share.value[SHARE_DRAM_MIN] != SHARE_NONE;
 	return 0;
 }
 
-/* Of what is gone, or has no share any more, nothing is known. */
+/* Of what is gone, or has no share any more, nothing is known. One that is damaged is no reason to have no pool. */
 static int load_day(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
 {
 	struct ns *ns = arg;
 	struct record_day day;
 	struct tree_inode *inode;
-	uint64_t ino;
+	uint64_t ino = 0;
 	int err = record_parse_day(key, key_len, value, value_len, &ino, &day);
 
-	inode = err < 0 ? NULL : tree_inode(&ns->tree, ino);
-	if (inode && inode->tenant)
+	if (err == -EPROTONOSUPPORT)
+		return err;
+	inode = ino ? tree_inode(&ns->tree, ino) : NULL;
+	if (err < 0)
+		log_warn("inode %llu: what was written of it in the last day is damaged in the pool; it counts as all "
+			 "that its cold.write_day allows",
+			 (unsigned long long)ino);
+	if (!inode || !inode->tenant || inode->share->value[SHARE_WRITE_DAY] == SHARE_NONE)
+		return 0;
+	if (err < 0)
+		days_resume_full(ns, inode);
+	else
 		days_resume(ns, inode, &day);
-	return err;
+	return 0;
 }
 
 /* Link counts are what the names say; a record that differs is damaged. The way up from everything ends at the root. */
@@ -189,6 +200,26 @@ static int make_root(struct ns *ns, const struct ns_config *config)
 	return record_batch_put(&batch, ns->store, true);
 }
 
+static int add_length(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
+{
+	(void)key;
+	(void)value;
+	*(uint64_t *)arg += length_bytes;
+	return 0;
+}
+
+/* The record says what was stored when the file was clean: more may be by now. */
+static int count_stored(struct ns *ns, struct tree_inode *inode)
+{
+	const struct store_ops *ops = ns->store->ops;
+	uint64_t bytes = 0;
+	int err = ops->heads(ns->store, inode->ino, 0, UINT64_MAX, add_length, &bytes);
+
+	if (err == 0)
+		inode->rec.stored_bytes = bytes;
+	return err;
+}
+
 /* What an fsync has made durable is there: every stored copy is as new as that, or newer. */
 static int fall_back(struct ns *ns, struct tree_inode *inode)
 {
@@ -219,6 +250,9 @@ static int mark_lost(struct ns *ns)
 		char path[PATH_MAX] = "?";
 
 		if (err < 0 || !inode->rec.dirty || inode->rec.nlink == 0)
+			continue;
+		err = S_ISREG(inode->rec.mode) ? count_stored(ns, inode) : 0;
+		if (err < 0)
 			continue;
 		inode->rec.dirty = false;
 		if (inode->rec.kept) {

@@ -12,7 +12,6 @@
 #include "names/placed.h"
 #include "names/record.h"
 #include "names/shares.h"
-#include "names/shares.h"
 #include "names/tree.h"
 
 /* ---- looking ---- */
@@ -205,31 +204,6 @@ static int check_place(struct ns *ns, uint64_t parent, const char *name, struct 
 	return err;
 }
 
-/* What the mount gives to new files. NULL: nothing. */
-static int make_share(const struct ns *ns, const struct tree_inode *dir, struct share **ret, struct tenant **ret_tenant)
-{
-	struct share share = shares_of_new(ns, dir);
-
-	if (share_is_nothing(&share))
-		return 0;
-	*ret = malloc(sizeof(**ret));
-	*ret_tenant = calloc(1, sizeof(**ret_tenant));
-	if (!*ret || !*ret_tenant)
-		return -ENOMEM;
-	**ret = share;
-	return 0;
-}
-
-static void take_share(struct ns *ns, struct tree_inode *inode, struct share *share, struct tenant *tenant)
-{
-	if (!share)
-		return;
-	inode->share = share;
-	inode->tenant = tenant;
-	ns->share_count++;
-	placed_all(ns);
-}
-
 static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, const struct record_inode *rec,
 		     struct tree_inode **ret)
 {
@@ -237,15 +211,14 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	struct record_inode dir_rec = dir->rec;
 	struct tree_inode *inode = NULL;
 	struct tree_entry *entry = NULL;
-	struct share *share = NULL;
-	struct tenant *tenant = NULL;
+	struct shares_given given = { NULL, NULL };
 	uint64_t ino = ns->next_ino;
 	int err = tree_inode_add(&ns->tree, ino, rec, &inode);
 
 	if (err == 0)
 		err = tree_entry_add(&ns->tree, dir, name, inode, &entry);
-	if (err == 0 && S_ISREG(rec->mode))
-		err = make_share(ns, dir, &share, &tenant);
+	if (err == 0)
+		err = shares_expect(ns, inode, dir, &batch, &given);
 	if (err < 0)
 		goto fail;
 	inode->lookups = 1;
@@ -255,21 +228,19 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	record_batch_inode(&batch, dir->ino, &dir_rec);
 	record_batch_entry(&batch, dir->ino, name, ino);
 	outcomes_add(&ns->outcomes, &batch, ino);
-	if (share)
-		record_batch_share(&batch, ino, share);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
 		goto fail;
 	ns->next_ino = ino + 1;
 	dir->rec = dir_rec;
 	tree_entry_show(entry);
-	take_share(ns, inode, share, tenant);
+	if (given.share)
+		shares_give(ns, inode, &given);
 	bounds_add(ns, inode); /* who makes it is expected, so that it cannot fail */
 	*ret = inode;
 	return 0;
 fail:
-	free(share);
-	free(tenant);
+	shares_forget(&given);
 	tree_entry_remove(&ns->tree, entry);
 	if (inode)
 		tree_inode_take(&ns->tree, inode);
@@ -489,12 +460,27 @@ static int rename_check_shares(struct ns *ns, const struct rename *r, unsigned i
 		return 0;
 	if (has_more_names(r->from->child) || (other && has_more_names(other)))
 		return -EXDEV;
+	/* As for project quotas: a tool copies it then, and what it makes is new. */
+	if (shares_leave_behind(ns, r->from->child, r->dir, r->new_dir) ||
+	    (other && shares_leave_behind(ns, other, r->new_dir, r->dir)))
+		return -EXDEV;
 	return shares_may_move(ns, r->from->child, r->new_dir, other, r->dir);
 }
 
-static void place_renamed(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from)
+/* What an inode gets that comes from one directory into another. */
+static int expect_renamed(struct ns *ns, const struct tree_inode *inode, const struct tree_inode *from,
+			  const struct tree_inode *to, struct record_batch *batch, struct shares_given *ret)
 {
-	if (S_ISDIR(inode->rec.mode))
+	*ret = (struct shares_given){ NULL, NULL };
+	return from == to || placed_alike(ns, from, to) ? 0 : shares_expect(ns, inode, to, batch, ret);
+}
+
+static void place_renamed(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from,
+			  struct shares_given *given)
+{
+	if (given->share)
+		shares_give(ns, inode, given);
+	else if (S_ISDIR(inode->rec.mode))
 		placed_move(ns, inode, from);
 	else
 		placed_again(ns, inode);
@@ -524,22 +510,32 @@ static int rename_exchange(struct ns *ns, const struct rename *r)
 	int a_dir = S_ISDIR(a->rec.mode), b_dir = S_ISDIR(b->rec.mode);
 	struct record_inode dir_rec, new_dir_rec;
 	struct record_batch batch = { .count = 0 };
+	struct shares_given given_a, given_b = { NULL, NULL };
 	int err;
 
+	err = expect_renamed(ns, a, r->dir, r->new_dir, &batch, &given_a);
+	if (err == 0)
+		err = expect_renamed(ns, b, r->new_dir, r->dir, &batch, &given_b);
+	if (err < 0)
+		goto fail;
 	record_batch_entry(&batch, r->dir->ino, r->name, b->ino);
 	record_batch_entry(&batch, r->new_dir->ino, r->new_name, a->ino);
 	rename_batch_dirs(&batch, r, &dir_rec, &new_dir_rec, b_dir - a_dir, a_dir - b_dir);
 	outcomes_add(&ns->outcomes, &batch, a->ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
-		return err;
+		goto fail;
 	r->dir->rec = dir_rec;
 	r->new_dir->rec = new_dir_rec;
 	tree_entry_set_child(r->from, b);
 	tree_entry_set_child(r->to, a);
-	place_renamed(ns, a, r->dir);
-	place_renamed(ns, b, r->new_dir);
+	place_renamed(ns, a, r->dir, &given_a);
+	place_renamed(ns, b, r->new_dir, &given_b);
 	return 0;
+fail:
+	shares_forget(&given_a);
+	shares_forget(&given_b);
+	return err;
 }
 
 /* replaced is r->to's inode, or NULL. */
@@ -550,12 +546,15 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	struct record_inode dir_rec, new_dir_rec, rec = inode->rec, replaced_rec;
 	struct record_batch batch = { .count = 0 };
 	struct tree_entry *entry = NULL;
-	int err = 0;
+	struct shares_given given;
+	int err = expect_renamed(ns, inode, r->dir, r->new_dir, &batch, &given);
 
-	if (!replaced)
+	if (err == 0 && !replaced)
 		err = tree_entry_add(&ns->tree, r->new_dir, r->new_name, inode, &entry);
-	if (err < 0)
+	if (err < 0) {
+		shares_forget(&given);
 		return err;
+	}
 	rec.ctime = ns_now();
 	record_batch_drop_entry(&batch, r->dir->ino, r->name);
 	record_batch_entry(&batch, r->new_dir->ino, r->new_name, inode->ino);
@@ -570,6 +569,7 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0) {
 		tree_entry_remove(&ns->tree, entry);
+		shares_forget(&given);
 		return err;
 	}
 	r->dir->rec = dir_rec;
@@ -585,7 +585,7 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	} else {
 		tree_entry_show(entry);
 	}
-	place_renamed(ns, inode, r->dir);
+	place_renamed(ns, inode, r->dir, &given);
 	if (replaced && replaced->rec.nlink)
 		placed_again(ns, replaced);
 	return 0;

@@ -34,9 +34,9 @@ static uint64_t said(const struct share *share, enum share_id id, uint64_t nothi
 	return share->value[id] == SHARE_NONE ? nothing : share->value[id];
 }
 
-static void put(struct ns *ns, struct tree_inode *inode)
+static struct tenant_share share_of(const struct tree_inode *inode)
 {
-	struct tenant_share share = {
+	return (struct tenant_share){
 		.min_bytes = said(inode->share, SHARE_DRAM_MIN, 0),
 		.max_bytes = said(inode->share, SHARE_DRAM_MAX, UINT64_MAX),
 		.weight = (uint32_t)said(inode->share, SHARE_DRAM_WEIGHT, 0),
@@ -46,10 +46,22 @@ static void put(struct ns *ns, struct tree_inode *inode)
 		.disk_bytes = said(inode->share, SHARE_DISK_MAX, 0),
 		.day_bytes = said(inode->share, SHARE_WRITE_DAY, 0),
 	};
-	const struct tree_inode *above = placed_in(ns, inode);
+}
+
+/* NULL: it is right below the mount. */
+static struct tenant *above(const struct ns *ns, const struct tree_inode *inode)
+{
+	const struct tree_inode *dir = placed_in(ns, inode);
+
+	return dir ? tenant_of(ns, dir) : NULL;
+}
+
+static void put(struct ns *ns, struct tree_inode *inode)
+{
+	struct tenant_share share = share_of(inode);
 
 	inode->tenant->ino = inode->ino;
-	tenants_put(ns->engine, inode->tenant, above ? tenant_of(ns, above) : NULL, &share);
+	tenants_put(ns->engine, inode->tenant, above(ns, inode), &share);
 }
 
 /* Of a file that is not loaded the record knows what is stored: it is clean. */
@@ -100,6 +112,31 @@ void placed_all(struct ns *ns)
 	ns->placed = ns->share_count > 0;
 }
 
+void placed_one(struct ns *ns, struct tree_inode *inode)
+{
+	struct tenant_share share = share_of(inode);
+
+	ns->placed = true;
+	inode->tenant->ino = inode->ino;
+	tenant_add(ns->engine, inode->tenant, above(ns, inode), &share);
+	if (inode->file)
+		tenant_place(inode->file, inode->tenant);
+	else
+		move_away(ns, inode, inode->tenant);
+	room_look_again(ns->engine);
+}
+
+void placed_without(struct ns *ns, const struct tree_inode *inode)
+{
+	if (S_ISDIR(inode->rec.mode)) {
+		placed_all(ns);
+	} else if (ns->placed) {
+		tenant_remove(ns->engine, inode->tenant);
+		ns->placed = ns->share_count > 0;
+		room_look_again(ns->engine);
+	}
+}
+
 void placed_move(struct ns *ns, struct tree_inode *dir, const struct tree_inode *from)
 {
 	const struct tree_inode *now = placed_in(ns, dir);
@@ -113,8 +150,10 @@ void placed_again(struct ns *ns, struct tree_inode *inode)
 	if (!ns->placed)
 		return;
 	if (inode->tenant) {
-		if (inode->tenant->up != tenant_of(ns, placed_in(ns, inode)))
-			placed_all(ns);
+		struct tenant_share share = share_of(inode);
+
+		tenant_move(ns->engine, inode->tenant, above(ns, inode), &share);
+		room_look_again(ns->engine);
 	} else if (inode->file && tenant_place(inode->file, tenant_of(ns, inode))) {
 		room_look_again(ns->engine);
 	} else if (!inode->file && S_ISREG(inode->rec.mode)) {

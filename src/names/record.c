@@ -350,11 +350,12 @@ int record_parse_day(const void *key, size_t key_len, const void *value, size_t 
 	const uint8_t *v = value;
 	int err = parse_version(v, value_len, RECORD_DAY_LEN, RECORD_VERSION);
 
+	if (key_len == 9)
+		*ret_ino = get_key64((const uint8_t *)key + 1);
 	if (err < 0)
 		return err;
 	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 || get64(v + 16) >= 3600 * UINT64_C(1000000000))
 		return -EBADMSG;
-	*ret_ino = get_key64((const uint8_t *)key + 1);
 	ret->saved_s = (int64_t)get64(v + 8);
 	ret->into_hour_ns = get64(v + 16);
 	for (int i = 0; i < RECORD_DAY_HOURS; i++)

@@ -83,6 +83,7 @@ int record_parse_entry(const void *key, size_t key_len, const void *value, size_
 int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino);
 int record_parse_outcome(const void *key, size_t key_len, const void *value, size_t value_len, uint32_t *ret_session,
 			 uint16_t *ret_slot, uint64_t *ret_request, uint64_t *ret_ino);
+/* *ret_ino also with an error, if the key has the length of one. */
 int record_parse_day(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
 		     struct record_day *ret);
 int record_parse_share(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,

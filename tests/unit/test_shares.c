@@ -1,5 +1,6 @@
 /* unit/test_shares.c - what a share can say, what is promised to a tree of files, and that it is kept. TIERFS_SEED
  * repeats the random one. */
+/* link: -Wl,--wrap=ramfile_clone */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -756,6 +757,186 @@ START_TEST(new_files_get_defaults)
 }
 END_TEST
 
+/* With defaults every file has a share: to make, rename and remove one goes through no others. */
+START_TEST(a_file_more_or_less_places_nobody_anew)
+{
+	struct share given = share_nothing();
+	uint64_t dir, also, file[50], rebuilt;
+	char name[16];
+
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	given.value[SHARE_DISK_MAX] = given.value[SHARE_DRAM_MAX] = GIB;
+	defaults = &given;
+	ck_assert_int_eq(load(true), 0);
+	dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+	also = make(NS_ROOT_INO, "also", S_IFDIR);
+	ck_assert_int_eq(set(dir, SHARE_WRITE_BPS, 1 << 20), 0);
+	ck_assert_int_eq(set(also, SHARE_DRAM_MIN, GIB), 0);
+	rebuilt = engine->tenants.rebuilt;
+	for (size_t i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "f%zu", i);
+		file[i] = make(i % 2 ? dir : NS_ROOT_INO, name, S_IFREG);
+		write_some(file[i], 1 + i % 3);
+	}
+	ck_assert_uint_ge(usage(dir).stored_bytes, 25 * UINT64_C(16384));
+	ck_assert_uint_eq(usage(also).stored_bytes, 0);
+	for (size_t i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "f%zu", i);
+		ck_assert_int_eq(ns_rename(ns, i % 2 ? dir : NS_ROOT_INO, name, also, name, 0), 0);
+		ck_assert_uint_ge(usage(file[i]).stored_bytes, (1 + i % 3) * UINT64_C(16384));
+	}
+	ck_assert_uint_eq(usage(dir).stored_bytes, 0);
+	ck_assert_uint_ge(usage(also).stored_bytes, 50 * UINT64_C(16384));
+	for (size_t i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "f%zu", i);
+		ck_assert_int_eq(take_away(also, name, file[i], false), 0);
+	}
+	ck_assert_uint_eq(usage(also).stored_bytes, 0);
+	ck_assert_uint_eq(engine->tenants.rebuilt, rebuilt);
+	defaults = NULL;
+}
+END_TEST
+
+/* Out of a directory that says something a file gets what the mount says; a directory with files in it stays, so that
+ * nobody gets rid of both. */
+START_TEST(nobody_moves_away_from_his_defaults)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), promised = make(dir, "promised", S_IFREG), file, sub;
+	struct share given = share_nothing();
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, 8 * GIB), 0);
+	ck_assert_int_eq(set(dir, SHARE_DRAM_MAX, 8 * GIB), 0);
+	ck_assert_int_eq(set(promised, SHARE_DRAM_MIN, 3 * GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	given.value[SHARE_DISK_MAX] = GIB;
+	given.value[SHARE_DRAM_MAX] = 2 * GIB;
+	defaults = &given;
+	ck_assert_int_eq(load(true), 0);
+	file = make(dir, "file", S_IFREG);
+	write_some(file, 4);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), SHARE_NONE);
+	/* One that fails gives nothing. */
+	store_mem_fail_nth(store, STORE_MEM_META_PUT, 1, EIO);
+	ck_assert_int_eq(ns_rename(ns, dir, "file", NS_ROOT_INO, "file", 0), -EIO);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_int_eq(ns_rename(ns, dir, "file", dir, "renamed", 0), 0);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_int_eq(ns_rename(ns, dir, "renamed", NS_ROOT_INO, "file", 0), 0);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), GIB);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_MAX), 2 * GIB);
+	ck_assert(is_default(file, SHARE_DISK_MAX));
+	ck_assert_uint_ge(usage(file).stored_bytes, UINT64_C(4) * 16384);
+	ck_assert_uint_eq(usage(dir).stored_bytes, 0);
+	/* What was promised to it goes before the default. */
+	ck_assert_int_eq(ns_rename(ns, dir, "promised", NS_ROOT_INO, "promised", 0), 0);
+	ck_assert_uint_eq(get(promised, SHARE_DRAM_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(promised, SHARE_DISK_MAX), GIB);
+	sub = make(dir, "sub", S_IFDIR);
+	ck_assert_int_eq(ns_rename(ns, dir, "sub", NS_ROOT_INO, "sub", 0), 0);
+	ck_assert_int_eq(ns_rename(ns, NS_ROOT_INO, "sub", dir, "sub", 0), 0);
+	make(sub, "within", S_IFREG);
+	ck_assert_int_eq(ns_rename(ns, dir, "sub", NS_ROOT_INO, "sub", 0), -EXDEV);
+	ck_assert_int_eq(ns_rename(ns, dir, "sub", NS_ROOT_INO, "file", RENAME_EXCHANGE), -EXDEV);
+	make(dir, "last", S_IFREG);
+	ck_assert_int_eq(ns_rename(ns, dir, "last", NS_ROOT_INO, "file", RENAME_EXCHANGE), 0);
+	restart(true);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), GIB);
+	ck_assert(is_default(file, SHARE_DISK_MAX));
+	defaults = NULL;
+}
+END_TEST
+
+/* More than the record of its last clean end says: an fsync has stored it. */
+START_TEST(what_an_fsync_stored_counts_after_a_loss_of_power)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file = make(dir, "file", S_IFREG), was;
+	struct ramfile *open;
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, GIB), 0);
+	write_some(file, 4);
+	restart(true);
+	write_some(file, 20);
+	ck_assert_int_eq(ns_fsync(ns, file), 0);
+	was = usage(dir).stored_bytes;
+	ck_assert_uint_ge(was, UINT64_C(20) * 16384);
+	unload();
+	store_mem_crash(store);
+	ck_assert_int_eq(load(false), 0);
+	ck_assert_uint_eq(usage(dir).stored_bytes, was);
+	ck_assert_int_eq(ns_open(ns, file, &open), 0);
+	ns_put(ns, file);
+	ck_assert_uint_eq(usage(dir).stored_bytes, was);
+}
+END_TEST
+
+/* The pool opens; what is not known counts as much as it may be, and becomes less by the hour. */
+START_TEST(a_damaged_day_keeps_nobody_out)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+	const struct record_day day = { .saved_s = 5, .into_hour_ns = UINT64_MAX };
+	struct record_batch batch = { .count = 0 };
+
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	record_batch_day(&batch, dir, &day);
+	record_batch_day(&batch, 12345, &day);
+	ck_assert_int_eq(record_batch_put(&batch, store, true), 0);
+	unload();
+	ck_assert_int_eq(load(true), 0);
+	ck_assert_uint_eq(usage(dir).written_left_bytes, 0);
+	engine->tenants.now_ns = fake_now;
+	fake_ns = clock_boot_ns() + 13 * 3600 * NS_PER_S;
+	ck_assert_uint_ge(usage(dir).written_left_bytes, GIB / 3);
+	ck_assert_uint_le(usage(dir).written_left_bytes, GIB / 2 + GIB / 24);
+	fake_ns += 13 * 3600 * NS_PER_S;
+	ck_assert_uint_eq(usage(dir).written_left_bytes, GIB);
+}
+END_TEST
+
+/* Grown while it is cloned: what the clone has in the end counts. */
+static uint64_t grows, grows_to;
+
+int __real_ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg,
+			 struct ramfile_cloned *ret);
+int __wrap_ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg,
+			 struct ramfile_cloned *ret);
+
+int __wrap_ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg,
+			 struct ramfile_cloned *ret)
+{
+	if (grows)
+		ck_assert_int_eq(ns_extend(ns, grows, grows_to), 0);
+	return __real_ramfile_clone(file, to, progress, arg, ret);
+}
+
+START_TEST(a_clone_counts_for_its_owner)
+{
+	uint64_t from, into;
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	ck_assert_int_eq(ns_create(ns, NS_ROOT_INO, "from", S_IFREG | 0600, 0, 0, &attr), 0);
+	from = attr.st_ino;
+	ck_assert_int_eq(ns_extend(ns, from, GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	uid_bytes = 2 * GIB;
+	ck_assert_int_eq(load(true), 0);
+	into = make(NS_ROOT_INO, "into", S_IFREG);
+	grows = from;
+	grows_to = 3 * GIB;
+	ck_assert_int_eq(ns_clone(ns, from, into, NULL, NULL, &cloned), -EDQUOT);
+	grows = 0;
+	ck_assert_int_eq(ns_getattr(ns, into, &attr), 0);
+	ck_assert_int_eq(attr.st_size, 0);
+	ck_assert_int_eq(ns_extend(ns, into, 2 * GIB), 0); /* nothing of it is left */
+	ck_assert_int_eq(ns_extend(ns, into, 2 * GIB + 1), -EDQUOT);
+	uid_bytes = 0;
+}
+END_TEST
+
 /* What is larger goes on, and does not grow. */
 START_TEST(no_file_grows_beyond_a_size)
 {
@@ -885,6 +1066,11 @@ int main(void)
 	tcase_add_test(tests, a_day_outlives_the_daemon);
 	tcase_add_test(tests, the_time_of_day_may_go_back);
 	tcase_add_test(tests, new_files_get_defaults);
+	tcase_add_test(tests, a_file_more_or_less_places_nobody_anew);
+	tcase_add_test(tests, nobody_moves_away_from_his_defaults);
+	tcase_add_test(tests, what_an_fsync_stored_counts_after_a_loss_of_power);
+	tcase_add_test(tests, a_damaged_day_keeps_nobody_out);
+	tcase_add_test(tests, a_clone_counts_for_its_owner);
 	tcase_add_test(tests, no_file_grows_beyond_a_size);
 	tcase_add_test(tests, a_user_has_bounds);
 	tcase_add_test(tests, records_of_days_that_are_damaged);
