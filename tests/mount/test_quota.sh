@@ -44,7 +44,7 @@ assert_ge "$used" $((6 << 20)) disk_used_bytes
 assert_eq "$((used + $(usage "$tenant" disk_left_bytes)))" $((8 << 20)) "bytes used and left"
 assert_eq "$(stat_of "$tenant/vm" disk_max_bytes)" $((8 << 20)) disk_max_bytes
 assert_eq "$(stat_of "$T/mnt/free" disk_left_bytes)" null "disk_left_bytes of a file without a limit"
-one_line ".*disk.max: left are .* for the new file, any number of bytes for this one" tierctl clone "$T/mnt/free" "$tenant/clone"
+one_line ".*disk.max: left are .* for the new file, any number of bytes for this one; or the uid_space of its owner is used up" tierctl clone "$T/mnt/free" "$tenant/clone"
 
 note "a guest that has more than that, and who is beside it"
 fallocate -p -o 0 -l 48M "$tenant/vm"
@@ -63,7 +63,8 @@ tierctl demote "$tenant/vm" >/dev/null || fail "demote"
 assert_le "$(usage "$tenant" disk_used_bytes)" $((1 << 20)) "bytes stored"
 assert_ge "$(stat_of "$tenant/vm" resident_bytes)" $((3 << 20)) "bytes that stayed in DRAM"
 cmp -n $((4 << 20)) -i 0:$((24 << 20)) "$T/random" "$tenant/vm" || fail "a byte of what stayed is wrong"
-refused sync "$tenant/vm"
+sync "$tenant/vm" 2>"$T/errors" && fail "an fsync for which there is no room"
+assert_match "$(cat "$T/errors")" "No space left on device"
 fallocate -p -o 24M -l 3584K "$tenant/vm"
 tierctl demote "$tenant/vm" >/dev/null || fail "demote"
 assert_le "$(stat_of "$tenant/vm" resident_bytes)" $((64 << 10)) "bytes in DRAM when there was room again"
@@ -108,6 +109,17 @@ assert_eq "$(tierctl get "$T/mnt/new" | grep '^disk.max=')" disk.max=8M "what wa
 dd_random "$T/mnt/new" 4 0 || fail "a direct write after more was allowed"
 truncate -s 65M "$T/mnt/new" 2>"$T/errors" && fail "a file grew beyond file_max"
 assert_match "$(cat "$T/errors")" "File too large"
+
+note "who moves out of a directory keeps a limit"
+truncate -s 16M "$tenant/moves"
+assert_eq "$(tierctl get "$tenant/moves" | grep -c '^disk.max=')" 0 "what holds for it where a directory says otherwise"
+mv "$tenant/moves" "$T/mnt/moved" || fail "mv"
+assert_match "$(tierctl get "$T/mnt/moved")" "disk.max=2M .default."
+refused dd_random "$T/mnt/moved" 4 0
+mkdir "$tenant/sub"
+truncate -s 16M "$tenant/sub/vm"
+mv "$tenant/sub" "$T/mnt/sub" || fail "mv of a directory, which copies"
+assert_match "$(tierctl get "$T/mnt/sub/vm")" "disk.max=2M .default."
 
 note "what a user may own"
 as_nobody=(setpriv --reuid nobody --regid nogroup --clear-groups)
