@@ -189,8 +189,8 @@ static uint64_t growth_of(struct batch *batch, const struct batch_block *one)
 	return one->value_bytes > before ? one->value_bytes - before : 0;
 }
 
-/* What has a stored copy was chosen as if it were clean (mem/heat.h): if it has to be written, it has to be as old as the
- * others. */
+/* What has a stored copy was chosen as if it were clean (mem/heat.h): if it has to be written, it has to be as old as
+ * the others. */
 static bool is_too_young(struct batch *batch, const struct batch_block *one, unsigned int older)
 {
 	struct ramfile *file = batch->file;

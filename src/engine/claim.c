@@ -31,6 +31,13 @@ uint64_t claim_day_left(const struct tenants *tenants, struct tenant *tenant)
 	return most ? less(most, wear_used(&tenant->disk.wear, tenants->now_ns())) : UINT64_MAX;
 }
 
+uint64_t claim_most(struct engine *engine)
+{
+	uint64_t dram = atomic_load(&engine->budget.limit_bytes), kept = budget_reserve_bytes(&engine->budget);
+
+	return less(dram, kept);
+}
+
 /* What it has in DRAM and can never write, as far as is known now. */
 static uint64_t held_by(const struct engine *engine, struct tenant *tenant, const struct claim_change *change,
 			uint64_t unmet_below)
@@ -106,7 +113,7 @@ bool claim_allows(struct engine *engine, struct tenant *tenant, const struct cla
 		more = now.bytes - tenant->claim.bytes;
 		more_unmet = now.unmet_bytes - tenant->claim.unmet_bytes;
 	}
-	return (int64_t)more <= 0 || engine->tenants.claimed_bytes + more <= tenant_promisable(engine);
+	return (int64_t)more <= 0 || engine->tenants.claimed_bytes + more <= claim_most(engine);
 }
 
 bool claim_is_stuck(struct engine *engine, struct tenant *tenant)

@@ -30,6 +30,8 @@ struct claim {
 uint64_t claim_disk_left(const struct tenant *tenant);
 uint64_t claim_day_left(const struct tenants *tenants, struct tenant *tenant);
 
+/* What all together may claim: the budget without what is kept free for faults. */
+uint64_t claim_most(struct engine *engine);
 /* When the tree was made anew, from the deepest ones up. */
 void claim_sum(struct engine *engine, struct tenant *tenant);
 /* What it uses, what is stored or written of it, or what is promised to it has changed, and so of all above it. */

@@ -308,8 +308,8 @@ static struct staged look_at_staged(struct ramfile *file)
 	return staged;
 }
 
-/* Under the lock of room.h: there is room for it now, by what the arenas had just before. Those who may not write to the
- * store have half of the budget together, and each a part of that. */
+/* Under the lock of room.h: there is room for it now, by what the arenas had just before. Those who may not write to
+ * the store have half of the budget together, and each a part of that. */
 static bool let_in(struct engine *engine, uint64_t bytes, const struct staged *staged, bool anyway)
 {
 	uint64_t others = (engine->thread_runs ? staged->bytes : 0) + engine->room.writing_bytes;

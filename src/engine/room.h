@@ -139,8 +139,9 @@ bool room_is_evictor(struct engine *engine);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
 void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t deadline_ns);
 /* A write back of so many bytes waits until the copies that plain mappings have left in the arenas are few enough for
- * it, and begins; without bound while somebody maps the file (mapped), for a while if not. Tenants that may not write to
- * the store (flow.h, quota.h) do not count for each other, nor for the others, and none breaks a promise (claim.h). */
+ * it, and begins; without bound while somebody maps the file (mapped), for a while if not. Tenants that may not write
+ * to the store (flow.h, quota.h) do not count for each other, nor for the others, and none breaks a promise
+ * (claim.h). */
 void room_begin_write_back(struct ramfile *file, uint64_t bytes, bool mapped);
 /* It is done. */
 void room_end_write_back(struct engine *engine, uint64_t bytes);

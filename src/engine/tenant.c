@@ -444,9 +444,7 @@ void tenant_hold(struct ramfile *file, uint64_t until_ns)
 
 uint64_t tenant_promisable(struct engine *engine)
 {
-	uint64_t dram = atomic_load(&engine->budget.limit_bytes), kept = budget_reserve_bytes(&engine->budget);
-
-	return dram > kept ? dram - kept : 0;
+	return claim_most(engine);
 }
 
 /* --- for who makes room -------------------------------------------------------------------------------------- */

@@ -2,7 +2,8 @@
  *
  * Offsets and lengths are bytes. Thread-safety: any thread, no lock held; they block on I/O, on blocks in passing
  * states and on demotion batches. 0 or -errno: -EIO the file is lost, or a block of which a part is written is damaged;
- * -ENOSPC the store has no room; -EDQUOT what is stored has come to a limit (quota.h); -EFBIG beyond the end; what away_wait() says of blocks that are away.
+ * -ENOSPC the store has no room; -EDQUOT what is stored has come to a limit (quota.h); -EFBIG beyond the end; what
+ * away_wait() says of blocks that are away.
  */
 #pragma once
 

@@ -129,8 +129,8 @@ static int explain_clone(struct control_request *request, uint64_t into, int err
 		return control_request_fail(request, err, "it is larger than file_max of the mount allows a new file");
 	case -EDQUOT:
 		return control_request_fail(request, err,
-					    "disk.max: left are %s for the new file, %s for this one; or the uid_space of "
-					    "its owner is used up",
+					    "disk.max: left are %s for the new file, %s for this one; or the uid_space "
+					    "of its owner is used up",
 					    left_text(request, into, left[0]),
 					    left_text(request, request->ino, left[1]));
 	default:

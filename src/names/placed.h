@@ -18,8 +18,8 @@ struct tree_inode;
 struct tree_inode *placed_in(const struct ns *ns, const struct tree_inode *inode);
 /* Shares have changed: all files are placed anew. Goes through all inodes; costs nothing while there are no shares. */
 void placed_all(struct ns *ns);
-/* A RAM file has a share now and had none, or does not have its any more and was taken out (placed_out()): nobody else is
- * placed anew. A directory that has lost its: all are. */
+/* A RAM file has a share now and had none, or does not have its any more and was taken out (placed_out()): nobody else
+ * is placed anew. A directory that has lost its: all are. */
 void placed_one(struct ns *ns, struct tree_inode *inode);
 void placed_without(struct ns *ns, const struct tree_inode *inode);
 /* A directory has come from that one to where it is now. All files are placed anew if it lives in another tenant. */

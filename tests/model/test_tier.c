@@ -78,8 +78,9 @@ struct model {
 	uint64_t rng;
 	uint64_t pages; /* the file has up to this many */
 	uint64_t dram_bytes;
-	struct holds *holds; /* the huge run, else NULL */
-	int tube[2];         /* holds references to pages */
+	uint64_t plain_bytes; /* in the arena when nobody had it mapped last */
+	struct holds *holds;  /* the huge run, else NULL */
+	int tube[2];          /* holds references to pages */
 	uint32_t block_bytes;
 	struct scratch scratch;
 	int arena_dir;
@@ -394,6 +395,15 @@ static bool any_away(uint64_t page, uint64_t count)
 
 /* What the kernel does for a plain mapping: reads pages, brings dirty ones back, drops them. Not beside attached
  * processes, and not where a system call writes at the same time (the kernel serializes those). */
+/* What the kernel brings back it takes without asking, also just before a process comes in the same step. */
+static void note_plain(void)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(model.file, &figures);
+	model.plain_bytes = figures.arena_bytes;
+}
+
 static void op_plain(void)
 {
 	static uint8_t data[16 * PAGE];
@@ -421,11 +431,13 @@ static void op_plain(void)
 			if (length % PAGE && first * PAGE + length < model.size)
 				return;
 			ck_assert_int_eq(cache_write_back(model.file, data, length, first * PAGE), 0);
+			note_plain();
 			memcpy(model.want + first * PAGE, data, length);
 			return;
 		}
 		begin_pending(first * PAGE, data, length);
 		err = cache_write_back(model.file, data, length, first * PAGE);
+		note_plain();
 		ck_assert(!err || (length % PAGE && may_fail(err)));
 		if (err)
 			adopt(first * PAGE, length);
@@ -1212,7 +1224,6 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct hold
 	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX], other[BYTES_MAX],
 		away[BYTES_MAX];
 	struct ramfile_figures figures;
-	uint64_t plain_bytes = 0; /* in the arena when the last process came */
 	uint64_t huge_bytes = 0;
 	size_t length;
 
@@ -1257,10 +1268,10 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct hold
 		huge_bytes = figures.huge_bytes > huge_bytes ? figures.huge_bytes : huge_bytes;
 		if (holds)
 			continue; /* its budget changes */
-		if (mapped())     /* what the kernel caches and brings back it takes without asking */
-			ck_assert_uint_le(figures.arena_bytes, model.dram_bytes + plain_bytes);
+		if (mapped())
+			ck_assert_uint_le(figures.arena_bytes, model.dram_bytes + model.plain_bytes);
 		else
-			plain_bytes = figures.arena_bytes;
+			model.plain_bytes = figures.arena_bytes;
 	}
 	no_failures();
 	ck_assert_int_eq(ramfile_read(model.file, got, model.size, 0, &length), 0);

@@ -114,7 +114,7 @@ static struct tenant_share promise(uint64_t blocks)
 	return (struct tenant_share){ .max_bytes = UINT64_MAX, .min_bytes = blocks * BLOCK };
 }
 
-/* --- promises ------------------------------------------------------------------------------------------------------ */
+/* --- promises ----------------------------------------------------------------------------------------------------- */
 
 /* Two of them together, also one that lies in a directory with a promise. */
 START_TEST(who_stores_nothing_breaks_no_promise)
@@ -204,7 +204,7 @@ START_TEST(who_waits_is_told)
 }
 END_TEST
 
-/* --- write back ---------------------------------------------------------------------------------------------------- */
+/* --- write back --------------------------------------------------------------------------------------------------- */
 
 struct writer {
 	pthread_t thread;
@@ -274,7 +274,7 @@ START_TEST(who_is_full_stands_before_nobody_else)
 }
 END_TEST
 
-/* --- the tree ------------------------------------------------------------------------------------------------------ */
+/* --- the tree ----------------------------------------------------------------------------------------------------- */
 
 static uint64_t state;
 
