@@ -391,10 +391,13 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 	if (config->takes_over)
 		inherit_all(ns);
 	keep_promises(ns);
+	/* Before files are placed: it finds out what is stored of them. */
+	err = config->arenas_survived ? 0 : mark_lost(ns);
 	lock_get(&ns->lock);
 	placed_all(ns);
 	lock_put(&ns->lock);
-	err = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
+	if (err == 0 && config->arenas_survived)
+		err = load_survivors(ns);
 	if (err == 0 && !config->takes_over)
 		err = reap_orphans(ns);
 	if (err < 0)
