@@ -44,6 +44,7 @@
 #include "map/evict.h"
 #include "map/holds.h"
 #include "map/plain.h"
+#include "names/days.h"
 #include "names/names.h"
 #include "policy/tiering.h"
 #include "pool/pool.h"
@@ -216,6 +217,18 @@ static pid_t helper_pid(void *arg)
 	return d->evict ? evict_pid(d->evict) : 0;
 }
 
+/* What options of the mount give to new files: those that have the name of a share. */
+static struct share new_files(const struct options *options)
+{
+	struct share share = share_nothing();
+	enum share_id id;
+
+	for (int i = 0; i < OPTION_COUNT; i++)
+		if (options->given[i] && !share_find(option_table[i].name, &id))
+			share.value[id] = options->value[i];
+	return share;
+}
+
 static int start_core(struct daemon *d)
 {
 	const struct options *options = &d->args->options;
@@ -231,6 +244,7 @@ static int start_core(struct daemon *d)
 		.holds = d->holds ? look_for_holds : NULL,
 		.holds_arg = d->holds,
 	};
+	struct share defaults = new_files(options);
 	struct ns_config ns = {
 		.uid = (uid_t)options->value[OPTION_UID],
 		.gid = (gid_t)options->value[OPTION_GID],
@@ -238,6 +252,10 @@ static int start_core(struct daemon *d)
 		.arenas_survived = d->pool->arenas_survived,
 		.takes_over = d->takes_over,
 		.session = keeper_session(d->keeper),
+		.defaults = &defaults,
+		.file_max_bytes = options->value[OPTION_FILE_MAX],
+		.uid_files = options->value[OPTION_UID_FILES],
+		.uid_bytes = options->value[OPTION_UID_SPACE],
 	};
 	int err = storage_open(&d->storage, d->pool, options);
 
@@ -257,6 +275,8 @@ static int start_core(struct daemon *d)
 	if (err < 0)
 		return err;
 	err = stores_start(d->storage.store, ns_pace, d->ns);
+	if (err == 0)
+		err = days_start(d->ns);
 	if (err < 0)
 		log_error("cannot start a thread: %s", strerror(-err));
 	return err;

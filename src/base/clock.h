@@ -17,6 +17,15 @@ static inline uint64_t clock_ns(void)
 	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
+/* Nanoseconds of CLOCK_BOOTTIME: it also goes on while the host is suspended. */
+static inline uint64_t clock_boot_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
 /* Until a signal, or so long. */
 static inline void clock_sleep(uint64_t ns)
 {

@@ -124,6 +124,8 @@ static enum took take_locked(struct writer *writer, struct tierfs_access_record 
 	hotness = hotness_of(blocks, record);
 	target->block = batch_take(&writer->batch, block, BLOCK_UPDATING);
 	target->block->hotness = hotness;
+	/* Somebody may wait for it: a limit of what is stored refuses what is said to be away, not what comes. */
+	target->block->anyway = target->away;
 	return TOOK;
 }
 

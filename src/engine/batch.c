@@ -11,6 +11,7 @@
 #include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
+#include "engine/quota.h"
 #include "engine/stored.h"
 
 int batch_init_in(struct batch *batch, struct ramfile *file, size_t blocks, size_t values, uint8_t *buffer)
@@ -178,16 +179,120 @@ static void note_put(struct batch *batch, struct batch_block *one, int err)
 		blocks_clear(blocks, one->block, BLOCK_DAMAGED);
 }
 
-int batch_put(struct batch *batch, enum store_use use)
+/* By how much what is stored may grow: of a value that becomes shorter nothing is taken off, as it may not be put. */
+static uint64_t growth_of(struct batch *batch, const struct batch_block *one)
+{
+	uint32_t before;
+
+	LOCK_SCOPE(&batch->file->lock);
+	before = batch->file->blocks.stored_bytes[one->block];
+	return one->value_bytes > before ? one->value_bytes - before : 0;
+}
+
+/* What has a stored copy was chosen as if it were clean (mem/heat.h): if it has to be written, it has to be as old as
+ * the others. */
+static bool is_too_young(struct batch *batch, const struct batch_block *one, unsigned int older)
 {
 	struct ramfile *file = batch->file;
-	size_t items = 0;
+	unsigned int generation;
+	bool mapped;
+
+	if (!older || one->was != BLOCK_RESIDENT || !blocks_has(&file->blocks, one->block, BLOCK_STORED))
+		return false;
+	lock_get(&file->mappers.lock);
+	mapped = file->mappers.count > 0;
+	lock_put(&file->mappers.lock);
+	generation = blocks_generation(&file->blocks, one->block);
+	return mapped && generation < heat_idle_generation(&file->heat, &file->blocks, engine_min_idle(file->engine),
+							   clock_ns()) +
+					      older;
+}
+
+/* Of a demotion each block by itself: what is refused stays. */
+static uint64_t admit_each(struct batch *batch)
+{
+	unsigned int older = quota_choice(batch->file).older;
+	uint64_t taken, all = 0;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		struct batch_block *one = &batch->block[i];
+
+		if (one->verdict != BATCH_STORE)
+			continue;
+		lock_get(&batch->file->lock);
+		one->young = is_too_young(batch, one, older);
+		lock_put(&batch->file->lock);
+		if (one->young) {
+			one->verdict = BATCH_LEFT;
+			continue;
+		}
+		one->refused = quota_take(batch->file, QUOTA_DEMOTION, growth_of(batch, one), one->value_bytes, &taken);
+		if (one->refused)
+			one->verdict = BATCH_LEFT;
+		all += taken;
+	}
+	return all;
+}
+
+/* Those that are put anyway, or all others or none of them. */
+static int admit_those(struct batch *batch, bool anyway, uint64_t *taken)
+{
+	uint64_t growth = 0, put = 0, one_taken;
+	enum quota_need need = anyway ? QUOTA_ANYWAY : QUOTA_COPY;
 	int err;
 
 	for (size_t i = 0; i < batch->count; i++) {
 		const struct batch_block *one = &batch->block[i];
 
-		if (one->verdict == BATCH_STORE)
+		if (one->verdict != BATCH_STORE || one->anyway != anyway)
+			continue;
+		growth += growth_of(batch, one);
+		put += one->value_bytes;
+		if (!anyway && one->was != BLOCK_RESIDENT)
+			need = QUOTA_CALL;
+	}
+	err = quota_take(batch->file, need, growth, put, &one_taken);
+	*taken += one_taken;
+	for (size_t i = 0; i < batch->count && err; i++) {
+		struct batch_block *one = &batch->block[i];
+
+		if (one->verdict != BATCH_STORE || one->anyway != anyway)
+			continue;
+		one->err = err;
+		one->refused = true;
+	}
+	return err;
+}
+
+static int admit(struct batch *batch, enum store_use use, uint64_t *ret_taken)
+{
+	*ret_taken = 0;
+	if (!atomic_load(&batch->file->engine->tenants.quotas))
+		return 0;
+	if (use == STORE_DEMOTION) {
+		*ret_taken = admit_each(batch);
+		return 0;
+	}
+	admit_those(batch, true, ret_taken);
+	return admit_those(batch, false, ret_taken);
+}
+
+static bool is_put(const struct batch_block *one)
+{
+	return one->verdict == BATCH_STORE && !one->refused;
+}
+
+int batch_put(struct batch *batch, enum store_use use)
+{
+	struct ramfile *file = batch->file;
+	uint64_t taken;
+	size_t items = 0;
+	int refused = admit(batch, use, &taken), err;
+
+	for (size_t i = 0; i < batch->count; i++) {
+		const struct batch_block *one = &batch->block[i];
+
+		if (is_put(one))
 			batch->item[items++] = (struct store_item){ .key = { .ino = file->ino, .block = one->block },
 								    .value = one->value,
 								    .length_bytes = one->value_bytes };
@@ -195,13 +300,14 @@ int batch_put(struct batch *batch, enum store_use use)
 	err = items ? flow_put(file, use, batch->item, items) : 0;
 	lock_get(&file->lock);
 	for (size_t i = 0; i < batch->count; i++)
-		if (batch->block[i].verdict == BATCH_STORE)
+		if (is_put(&batch->block[i]))
 			note_put(batch, &batch->block[i], err);
+	quota_settle(file, taken);
 	lock_put(&file->lock);
 	for (size_t i = 0; i < batch->count && err; i++)
-		if (batch->block[i].verdict == BATCH_STORE && batch->block[i].was != BLOCK_RESIDENT)
+		if (is_put(&batch->block[i]) && batch->block[i].was != BLOCK_RESIDENT)
 			stored_put_failed(file, batch->block[i].block, batch->block[i].value_bytes);
-	return err;
+	return err ? err : refused;
 }
 
 int batch_forget_one(struct batch *batch, struct batch_block *one)
@@ -258,10 +364,10 @@ void batch_wake(const struct batch *batch)
 	}
 }
 
-int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
+int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, bool anyway,
 		    enum block_state *ret)
 {
-	struct batch_block one = { .block = block, .was = was };
+	struct batch_block one = { .block = block, .was = was, .anyway = anyway };
 	struct store_item item;
 	struct batch batch = { .file = file,
 			       .count = 1,

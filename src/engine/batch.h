@@ -18,7 +18,8 @@
  * Its content changes only by who maps the file and is not protected. The caller settles every block that it took,
  * whatever failed. Demotion has steps of its own (demote.c): its blocks can be taken back meanwhile.
  *
- * Errors. 0 or -errno, of the store: -ENOSPC, -EIO. -ENOMEM. After an error the blocks are the caller's still.
+ * Errors. 0 or -errno, of the store: -ENOSPC, -EIO. -EDQUOT (quota.h). -ENOMEM. After an error the blocks are the
+ * caller's still.
  *
  * Thread-safety: a batch belongs to one thread, but for the three that make values, which several may call for
  * different blocks. "Under lock" is that of the file; all others are called without a lock, and block on I/O.
@@ -57,6 +58,9 @@ struct batch_block {
 	uint32_t value_bytes;
 	bool partial; /* pages that the arena lacks are in the stored copy */
 	bool damaged; /* the stored copy cannot be read */
+	bool anyway;  /* no limit of what is stored holds for it (quota.h) */
+	bool refused; /* by put: it would need room that its tenants do not have */
+	bool young;   /* by put, which made it LEFT: it would be written, and is to be idle for longer before */
 	bool done;    /* ZERO: it has no key now. STORE: the store has the value */
 	int err;      /* of put or forget */
 	bool waiters; /* somebody waited when it settled */
@@ -105,7 +109,9 @@ int batch_encode(struct batch *batch, struct work *work, struct batch_block *one
 int batch_make_value(struct batch *batch, struct work *work, struct batch_block *one, const uint8_t *raw);
 /* Where the value of the block goes, codec_bound() bytes: for who makes it without the codec, and sets value_bytes. */
 uint8_t *batch_slot(struct batch *batch, struct batch_block *one);
-/* All that are BATCH_STORE, which are `done` if it returns 0. Else each key is old or new. Then the table says that a
+/* All that are BATCH_STORE, which are `done` if it returns 0. -EDQUOT: of those that are not to be put anyway none was,
+ * and the others are done. A demotion does not get that: what there is no room for is LEFT. After another error each
+ * key is old or new. Then the table says that a
  * resident block has a key that equals nothing. A hole shall stay one after a crash, too, so its key is removed; if
  * that fails as well the table remembers that there may be one. */
 int batch_put(struct batch *batch, enum store_use use);
@@ -119,7 +125,7 @@ enum block_state batch_state(const struct batch_block *one);
 void batch_settle(struct batch *batch, struct batch_block *one, enum block_state now);
 void batch_wake(const struct batch *batch);
 
-/* Encode, put or forget for one block that the caller took otherwise: work->raw becomes its stored copy. *ret: as of
- * batch_state(). */
-int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was,
+/* Encode, put or forget for one block that the caller took otherwise: work->raw becomes its stored copy. anyway: as in
+ * struct batch_block. *ret: as of batch_state(). */
+int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enum block_state was, bool anyway,
 		    enum block_state *ret);

@@ -228,10 +228,10 @@ int cache_write_back(struct ramfile *file, const void *buf, size_t len, uint64_t
 	 * page is content. */
 	if (odd && odd <= len && offset % PAGE_BYTES == 0 && offset + len < file_size(file)) {
 		err = len > odd ? cache_write_back(file, buf, len - odd, offset) : 0;
-		return err ? err : ramfile_write(file, data + (len - odd), odd, offset + (len - odd), false);
+		return err ? err : write_anyway(file, data + (len - odd), odd, offset + (len - odd));
 	}
 	if (offset % PAGE_BYTES)
-		return ramfile_write(file, buf, len, offset, false);
+		return write_anyway(file, buf, len, offset);
 	err = file_begin_change(file);
 	if (err)
 		return err;

@@ -389,12 +389,15 @@ static void settle(struct demotion *demotion, size_t i, struct demote_result *re
 		if (one->waiters)
 			blocks_clear(&file->blocks, one->block, BLOCK_WAITERS);
 	} else if (is_left(one)) {
-		if (!demotion->member[i].rests)
+		if (one->refused || one->young) /* not again before it was idle for another round */
+			heat_doubt(&file->blocks, one->block);
+		else if (!demotion->member[i].rests)
 			file_used(file, one->block);
 		if (demotion->member[i].torn)
 			partial_leave(file, one->block);
 		batch_settle(batch, one, BLOCK_RESIDENT);
-		ret->aborted++;
+		ret->aborted += !one->refused && !one->young;
+		ret->refused += one->refused;
 	} else {
 		batch_settle(batch, one, one->verdict == BATCH_ZERO ? BLOCK_HOLE : BLOCK_COLD);
 		ret->demoted++;
@@ -420,6 +423,7 @@ static void finish(struct demotion *demotion, struct demote_result *ret)
 	ret->demoted += now.demoted;
 	ret->clean += now.clean;
 	ret->aborted += now.aborted;
+	ret->refused += now.refused;
 	batch_wake(batch);
 	file_release(file, now.demoted);
 }

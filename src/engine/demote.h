@@ -17,6 +17,7 @@ struct ramfile;
 
 struct demote_result {
 	uint64_t demoted, clean, aborted; /* blocks. clean: of those demoted, with a stored copy that would do */
+	uint64_t refused;                 /* a limit of what is stored leaves no room for them (quota.h) */
 };
 
 /* Blocks of the file that one batch takes at the most: more are demoted one batch after the other. */

@@ -317,11 +317,6 @@ uint64_t engine_referenced_idle(const struct engine *engine)
 
 /* --- what the files want, and the demoter ---------------------------------------------------------------- */
 
-bool engine_fits(struct engine *engine)
-{
-	return atomic_load(&engine->demand_bytes) <= atomic_load(&engine->budget.limit_bytes);
-}
-
 void engine_set_demand(struct engine *engine, struct ramfile *file)
 {
 	/* What is mapped plain may be in the kernel's cache and, for a while, in the arena too. */

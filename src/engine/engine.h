@@ -111,7 +111,10 @@ struct ramfile *engine_resident_from(struct engine *engine, uint64_t ino);
 /* Leaves that one, and visits the next one. *ret_round: it went on from the beginning. */
 struct ramfile *engine_resident_after(struct engine *engine, struct ramfile *file, bool *ret_round);
 /* All files together cannot use more than the budget. */
-bool engine_fits(struct engine *engine);
+static inline bool engine_fits(struct engine *engine)
+{
+	return atomic_load(&engine->demand_bytes) <= atomic_load(&engine->budget.limit_bytes);
+}
 /* Under the file's lock: its size has changed, or whether it is mapped plain. */
 void engine_set_demand(struct engine *engine, struct ramfile *file);
 /* Pins blocks from first on, up to byte end. -ENOMEM, and nothing is pinned: with those that are it would be more than

@@ -306,7 +306,7 @@ void file_check(struct ramfile *file)
 void file_check_idle(struct ramfile *file)
 {
 	const struct blocks *blocks = &file->blocks;
-	uint64_t charged;
+	uint64_t charged, stored;
 
 	file_check(file);
 	LOCK_SCOPE(&file->lock);
@@ -316,7 +316,10 @@ void file_check_idle(struct ramfile *file)
 		check_failed(file, 0, "blocks were reserved in DRAM that are not there");
 	lock_get(&file->engine->tenants.lock);
 	charged = file->charge.bytes;
+	stored = file->charge.stored_bytes + file->charge.putting_bytes;
 	lock_put(&file->engine->tenants.lock);
+	if (stored != blocks->stored_total_bytes)
+		check_failed(file, 0, "what is charged as stored is not what is stored");
 	if (charged != (atomic_load(&file->dram_blocks) + blocks->cached) * file->block_bytes)
 		check_failed(file, 0, "what is charged for it is not what is there");
 	if (file->batches.at_work || file->batches.attaching || file->changes.at_work != file->mappers.count)

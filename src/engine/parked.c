@@ -214,7 +214,7 @@ bool parked_of_others(struct engine *engine)
 
 	LOCK_SCOPE(&engine->room.lock);
 	TAILQ_FOREACH(parked, &engine->room.parked, link)
-		if (!parked->for_turn && !flow_holds_back(parked->file) &&
+		if (!parked->for_turn && !flow_holds_back(parked->file) && !claim_stays(parked->file) &&
 		    !room_leaves_until(parked->file, parked->file->block_bytes, fault_needs(parked->kind)))
 			return true;
 	return false;

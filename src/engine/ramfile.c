@@ -14,6 +14,7 @@
 #include "engine/huge.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
+#include "engine/quota.h"
 #include "engine/work.h"
 #include "mem/huge.h"
 
@@ -161,6 +162,9 @@ int ramfile_load(struct engine *engine, uint64_t ino, uint64_t size_bytes, bool 
 		return err;
 	}
 	file->loaded = true;
+	lock_get(&file->lock);
+	quota_settle(file, 0);
+	lock_put(&file->lock);
 	*ret = file;
 	return 0;
 }
@@ -189,6 +193,7 @@ int ramfile_adopt(struct ramfile *file, uint64_t size_bytes)
 	file->blocks = fresh;
 	file->size_bytes = size_bytes;
 	engine_set_demand(file->engine, file);
+	quota_settle(file, 0);
 	lock_put(&file->lock);
 	file_end_resize(file);
 	blocks_fini(&old);
@@ -213,6 +218,7 @@ void ramfile_unload(struct ramfile *file)
 	if (file->loaded && file->arena.fd >= 0 && file->blocks.count <= CHECK_BLOCKS_MAX)
 		file_check_idle(file);
 #endif
+	quota_leave(file);
 	room_release(file, (atomic_load(&file->dram_blocks) + file->blocks.cached) * file->block_bytes);
 	if (may_remove_arena(file))
 		arena_remove(&file->arena);

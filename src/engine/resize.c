@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/partial.h"
+#include "engine/quota.h"
 #include "engine/room.h"
 #include "engine/stored.h"
 #include "engine/work.h"
@@ -35,6 +36,7 @@ static bool cut_table(struct ramfile *file, uint64_t size_bytes, uint64_t count,
 			blocks_set_stored(&file->blocks, block, 0,
 					  IDENT_NONE); /* removed when the file grows over it */
 	}
+	quota_settle(file, 0);
 	blocks_resize(&file->blocks, count);
 	*ret_cached = cached - file->blocks.cached;
 	file->size_bytes = size_bytes;
@@ -111,7 +113,7 @@ static int clear_tail(struct ramfile *file, struct work *work, uint64_t block, e
 	for (size_t at = start; at < file->block_bytes; at++) {
 		if (work->raw[at]) {
 			memset(work->raw + start, 0, file->block_bytes - start);
-			return batch_store_one(file, work, block, was, ret);
+			return batch_store_one(file, work, block, was, true, ret);
 		}
 	}
 	return 0;

@@ -279,25 +279,50 @@ void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t dead
 }
 
 struct staged {
-	bool held; /* of files that may not write to the store for now, or of the others */
+	uint64_t holder; /* who keeps them from the store, 0: nobody */
 	uint64_t bytes;
+	uint64_t look, holders; /* how many hold some */
 };
+
+/* The file has a part in what is staged. */
+static uint64_t holder_of(struct ramfile *file, struct staged *staged)
+{
+	uint64_t holder;
+	bool first;
+
+	flow_holds_back(file); /* his tenants know it then */
+	holder = claim_holder(file, staged->look, &first);
+	staged->holders += first;
+	return holder;
+}
 
 /* Copies of what plain mappings have written back. */
 static void sum_staged(void *arg, struct ramfile *file)
 {
 	struct staged *staged = arg;
 
-	if (atomic_load(&file->cache.was_cached) && flow_holds_back(file) == staged->held)
+	if (atomic_load(&file->cache.was_cached) && holder_of(file, staged) == staged->holder)
 		staged->bytes += room_taken_by(file);
 }
 
-/* Under the lock of room.h: there is room for it now, by what the arenas had just before. */
-static bool let_in(struct engine *engine, uint64_t bytes, uint64_t staged, bool anyway)
+/* What the arenas have now of who holds that file's, and how many do so. */
+static struct staged look_at_staged(struct ramfile *file)
 {
-	uint64_t others = staged + engine->room.writing_bytes;
+	struct staged staged = { .look = atomic_fetch_add(&file->engine->room.staged_looks, 1) + 1 };
 
-	if (!anyway && others && others + bytes > engine_dram_bytes(engine) / 2)
+	staged.holder = holder_of(file, &staged);
+	engine_each_resident(file->engine, sum_staged, &staged);
+	return staged;
+}
+
+/* Under the lock of room.h: there is room for it now, by what the arenas had just before. Those who may not write to
+ * the store have half of the budget together, and each a part of that. */
+static bool let_in(struct engine *engine, uint64_t bytes, const struct staged *staged, bool anyway)
+{
+	uint64_t others = (engine->thread_runs ? staged->bytes : 0) + engine->room.writing_bytes;
+	uint64_t most = engine_dram_bytes(engine) / 2 / (staged->holder ? staged->holders : 1);
+
+	if (!anyway && others && others + bytes > most)
 		return false;
 	engine->room.writing_bytes += bytes;
 	return true;
@@ -310,12 +335,12 @@ void room_begin_write_back(struct ramfile *file, uint64_t bytes, bool mapped)
 	bool in = false, waits = false, tell;
 
 	while (!in) {
-		struct staged staged = { .held = flow_holds_back(file) };
+		struct staged staged = look_at_staged(file);
+		bool late = !mapped && clock_ns() >= began_ns + WRITE_GIVE_UP_NS;
+		bool leaves = !engine->thread_runs || claim_leaves(file, bytes);
 
-		engine_each_resident(engine, sum_staged, &staged);
 		lock_get(&engine->room.lock);
-		in = let_in(engine, bytes, engine->thread_runs ? staged.bytes : 0,
-			    !reserve_used(engine) || (!mapped && clock_ns() >= began_ns + WRITE_GIVE_UP_NS));
+		in = (leaves || late) && let_in(engine, bytes, &staged, !reserve_used(engine) || late);
 		engine->room.waiting_writes += !in && !waits;
 		engine->room.waiting_writes -= in && waits;
 		waits = !in;
@@ -330,8 +355,7 @@ void room_begin_write_back(struct ramfile *file, uint64_t bytes, bool mapped)
 		lock_put(&engine->room.lock);
 		if (tell)
 			log_warn("what plain mappings wrote has to wait: half of the budget is in copies that the "
-				 "store has not "
-				 "taken; is its disk full?");
+				 "store has not taken; is its disk full, or a share used up?");
 	}
 }
 

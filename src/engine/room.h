@@ -41,15 +41,16 @@ struct room {
 	uint64_t writing_bytes;    /* under lock: write back that was let in and is not done */
 	uint64_t waiting_writes;   /* under lock: requests of it that were not */
 	bool write_told;           /* under lock: the log says that some wait */
-	pthread_cond_t wakeup;     /* with lock, of the scanner: kicked or stopping */
-	pthread_cond_t reclaim;    /* with lock, of who makes room: called or stopping */
-	uint64_t calls;            /* under lock */
-	bool kicked, stopping;     /* under lock */
-	unsigned int waiters;      /* under lock: threads in room_wait() and room_wait_staged() */
-	unsigned int own_waiters;  /* under lock: the same, for whose file's tenant alone there is no room */
-	pthread_cond_t freed;      /* with lock: budget was given back */
-	pthread_cond_t squeeze;    /* with lock: the reserve may be used, or squeeze_ends */
-	bool squeeze_ends;         /* under lock */
+	_Atomic uint64_t staged_looks;
+	pthread_cond_t wakeup;    /* with lock, of the scanner: kicked or stopping */
+	pthread_cond_t reclaim;   /* with lock, of who makes room: called or stopping */
+	uint64_t calls;           /* under lock */
+	bool kicked, stopping;    /* under lock */
+	unsigned int waiters;     /* under lock: threads in room_wait() and room_wait_staged() */
+	unsigned int own_waiters; /* under lock: the same, for whose file's tenant alone there is no room */
+	pthread_cond_t freed;     /* with lock: budget was given back */
+	pthread_cond_t squeeze;   /* with lock: the reserve may be used, or squeeze_ends */
+	bool squeeze_ends;        /* under lock */
 
 	_Atomic bool evictor; /* there is somebody who empties the kernel's cache */
 	_Atomic pid_t evictor_tid;
@@ -140,8 +141,9 @@ bool room_is_evictor(struct engine *engine);
 /* Waits while the arenas hold more than a 1/divisor of the budget, or until the deadline. */
 void room_wait_staged(struct engine *engine, unsigned int divisor, uint64_t deadline_ns);
 /* A write back of so many bytes waits until the copies that plain mappings have left in the arenas are few enough for
- * it, and begins; without bound while somebody maps the file (mapped), for a while if not. Files that may not write to
- * the store for now (flow.h) and the others do not count for each other. */
+ * it, and begins; without bound while somebody maps the file (mapped), for a while if not. Tenants that may not write
+ * to the store (flow.h, quota.h) do not count for each other, nor for the others, and none breaks a promise
+ * (claim.h). */
 void room_begin_write_back(struct ramfile *file, uint64_t bytes, bool mapped);
 /* It is done. */
 void room_end_write_back(struct engine *engine, uint64_t bytes);

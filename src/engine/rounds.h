@@ -26,5 +26,7 @@ struct rounds {
 	uint64_t
 		rest_until_ns; /* under the lock of policy/reclaim, as all that follows: not for its own limit before */
 	uint64_t out_until_ns; /* what was chosen of it could not be demoted: nothing is chosen before */
+	unsigned int refusals; /* batches in a row of which a limit of what is stored refused all (engine/quota.h) */
+	uint64_t refused_news; /* quota_news() then: where it is another one, out_until_ns does not hold */
 	uint64_t hand;         /* block from which on the next are picked */
 };

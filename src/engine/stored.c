@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/file.h"
 #include "engine/heal.h"
+#include "engine/quota.h"
 
 /* --- reading --------------------------------------------------------------------------------------------- */
 
@@ -50,6 +51,7 @@ int stored_failed(struct ramfile *file, const struct work *work, uint64_t block,
 		codec_peek(work->value, length, &info);
 		lock_get(&file->lock);
 		blocks_set_stored(&file->blocks, block, BLOCK_AWAY_BYTES, info.ident);
+		quota_settle(file, 0);
 		lock_put(&file->lock);
 		return err;
 	}
@@ -110,6 +112,7 @@ int stored_forget(struct ramfile *file, uint64_t block)
 		return err;
 	lock_get(&file->lock);
 	blocks_set_stored(&file->blocks, block, 0, IDENT_NONE);
+	quota_settle(file, 0);
 	blocks_clear(&file->blocks, block, BLOCK_DAMAGED);
 	lock_put(&file->lock);
 	return 0;
@@ -155,6 +158,7 @@ void stored_put_failed(struct ramfile *file, uint64_t block, uint32_t length_byt
 	/* What comes for a block that is away is the content of its identity, whichever key there is. */
 	blocks_set_stored(&file->blocks, block, stored ? file->blocks.stored_bytes[block] : length_bytes,
 			  blocks_away(&file->blocks, block) ? file->blocks.ident[block] : IDENT_NONE);
+	quota_settle(file, 0);
 	lock_put(&file->lock);
 	if (!stored)
 		stored_forget(file, block);

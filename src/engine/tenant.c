@@ -26,10 +26,20 @@ uint64_t tenant_kept_of(uint64_t limit_bytes)
 	return kept < KEPT_MIN ? KEPT_MIN : kept < KEPT_MAX ? kept : KEPT_MAX;
 }
 
+static void forget(struct tenants *tenants)
+{
+	TAILQ_INIT(&tenants->list);
+	for (size_t i = 0; i < TENANT_BUCKETS; i++)
+		LIST_INIT(&tenants->bucket[i]);
+	tenants->weighing = tenants->limiting = tenants->quoting = 0;
+	tenants->claimed_bytes = 0;
+}
+
 void tenants_init(struct tenants *tenants)
 {
 	lock_init(&tenants->lock, LOCK_RANK_TENANTS);
-	TAILQ_INIT(&tenants->list);
+	tenants->now_ns = clock_boot_ns;
+	forget(tenants);
 }
 
 void tenants_fini(struct tenants *tenants)
@@ -70,7 +80,7 @@ static struct tenant *find(struct engine *engine, uint64_t ino)
 {
 	struct tenant *tenant;
 
-	TAILQ_FOREACH(tenant, &engine->tenants.list, link)
+	LIST_FOREACH(tenant, &engine->tenants.bucket[ino % TENANT_BUCKETS], same)
 		if (tenant->ino == ino)
 			return tenant;
 	return NULL;
@@ -83,24 +93,44 @@ static uint64_t missing_of(const struct tenant *tenant)
 	return max == UINT64_MAX || tenant->used_bytes + kept / 2 <= max ? 0 : tenant->used_bytes + kept - max;
 }
 
+static uint64_t stored_of(const struct ramfile *file)
+{
+	return file->charge.stored_bytes + file->charge.putting_bytes;
+}
+
 void tenants_begin(struct engine *engine)
 {
 	lock_get(&engine->tenants.lock);
 	atomic_store(&engine->tenants.pays_until_ns, 0);
-	TAILQ_INIT(&engine->tenants.list);
+	forget(&engine->tenants);
+	engine->tenants.rebuilt++;
+}
+
+static void insert(struct engine *engine, struct tenant *tenant)
+{
+	TAILQ_INSERT_TAIL(&engine->tenants.list, tenant, link);
+	LIST_INSERT_HEAD(&engine->tenants.bucket[tenant->ino % TENANT_BUCKETS], tenant, same);
 }
 
 void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share)
 {
 	tenant->up = up;
 	tenant->share = *share;
-	tenant->weighs = false;
+	tenant->weighing = 0;
+	tenant->claim = (struct claim){ 0 };
 	tenant->depth = 0;
 	tenant->below_bytes = 0;
 	tenant->used_bytes = 0;
 	tenant->near = false;
 	tenant->pays_until_ns = 0;
-	TAILQ_INSERT_TAIL(&engine->tenants.list, tenant, link);
+	if (tenant->before)
+		tenant->disk = tenant->before->disk;
+	tenant->before = NULL;
+	tenant->disk.bytes = 0;
+	tenant->disk.news++;
+	if (!share->day_bytes)
+		tenant->disk.wear = (struct wear){ 0 };
+	insert(engine, tenant);
 }
 
 void tenants_place(struct ramfile *file, struct tenant *tenant)
@@ -108,11 +138,42 @@ void tenants_place(struct ramfile *file, struct tenant *tenant)
 	file->charge.tenant = tenant;
 	file->charge.pays_until_ns = 0;
 	add_along(tenant, file->charge.bytes);
+	tenants_place_stored(tenant, stored_of(file));
+}
+
+void tenants_place_stored(struct tenant *tenant, uint64_t stored_bytes)
+{
+	for (; tenant; tenant = tenant->up)
+		tenant->disk.bytes += stored_bytes;
+}
+
+static void take_stored(struct tenant *tenant, uint64_t stored_bytes)
+{
+	for (; tenant; tenant = tenant->up) {
+		assert(tenant->disk.bytes >= stored_bytes);
+		tenant->disk.bytes -= stored_bytes;
+	}
+}
+
+void tenant_move_stored(struct engine *engine, struct tenant *from, struct tenant *to, uint64_t stored_bytes)
+{
+	LOCK_SCOPE(&engine->tenants.lock);
+
+	take_stored(from, stored_bytes);
+	claim_follow(engine, from);
+	tenants_place_stored(to, stored_bytes);
+	claim_follow(engine, to);
+}
+
+static uint64_t promise_of(const struct tenant *tenant)
+{
+	return tenant->share.min_bytes > tenant->below_bytes ? tenant->share.min_bytes : tenant->below_bytes;
 }
 
 /* From the deepest ones up. */
-static void sum_promises(struct tenants *tenants)
+static void sum_promises(struct engine *engine)
 {
+	struct tenants *tenants = &engine->tenants;
 	unsigned int deepest = 0;
 	struct tenant *tenant, *up;
 
@@ -123,64 +184,148 @@ static void sum_promises(struct tenants *tenants)
 	}
 	for (unsigned int depth = deepest + 1; depth-- > 0;)
 		TAILQ_FOREACH(tenant, &tenants->list, link) {
-			uint64_t own = tenant->share.min_bytes;
-
 			if (tenant->depth != depth)
 				continue;
-			tenant->promised_bytes = own > tenant->below_bytes ? own : tenant->below_bytes;
+			tenant->promised_bytes = promise_of(tenant);
 			if (tenant->up)
 				tenant->up->below_bytes += tenant->promised_bytes;
+			claim_sum(engine, tenant);
 		}
+}
+
+/* It counts in those above it, or, with -1, does not any more. */
+static void count(struct engine *engine, const struct tenant *tenant, unsigned int by)
+{
+	struct tenants *tenants = &engine->tenants;
+	const struct tenant_share *share = &tenant->share;
+	bool limited = false;
+
+	for (int limit = 0; limit < FLOW_LIMITS; limit++)
+		limited |= share->per_s[limit] > 0;
+	tenants->limiting += limited ? by : 0;
+	tenants->quoting += share->disk_bytes || share->day_bytes ? by : 0;
+	atomic_store(&tenants->limits, tenants->limiting > 0);
+	atomic_store(&tenants->quotas, tenants->quoting > 0);
+	if (!share->min_bytes && !share->weight)
+		return;
+	tenants->weighing += by;
+	for (struct tenant *up = tenant->up; up; up = up->up)
+		up->weighing += by;
 }
 
 void tenants_end(struct engine *engine)
 {
-	struct tenant *tenant, *up;
+	struct tenant *tenant;
 
-	bool limits = false;
-
-	sum_promises(&engine->tenants);
-	engine->tenants.weighs = false;
-	TAILQ_FOREACH(tenant, &engine->tenants.list, link) {
-		for (int limit = 0; limit < FLOW_LIMITS; limit++)
-			limits |= tenant->share.per_s[limit] > 0;
-		if (!tenant->share.min_bytes && !tenant->share.weight)
-			continue;
-		engine->tenants.weighs = true;
-		for (up = tenant->up; up; up = up->up)
-			up->weighs = true;
-	}
-	atomic_store(&engine->tenants.limits, limits);
+	sum_promises(engine);
+	atomic_store(&engine->tenants.limits, false);
+	atomic_store(&engine->tenants.quotas, false);
+	TAILQ_FOREACH(tenant, &engine->tenants.list, link)
+		count(engine, tenant, 1);
 	lock_put(&engine->tenants.lock);
+}
+
+/* --- one of the tree ------------------------------------------------------------------------------------------- */
+
+/* What is promised to one below it has become so much more; wraps round if it is less. */
+static void promise_more(struct tenant *up, uint64_t more)
+{
+	for (; up && more; up = up->up) {
+		up->below_bytes += more;
+		more = promise_of(up) - up->promised_bytes;
+		up->promised_bytes += more;
+	}
+}
+
+/* With all that is charged to it. */
+static void hang(struct engine *engine, struct tenant *tenant, struct tenant *up)
+{
+	tenant->up = up;
+	tenant->depth = up ? up->depth + 1 : 0;
+	add_along(up, tenant->used_bytes);
+	tenants_place_stored(up, tenant->disk.bytes);
+	promise_more(up, tenant->promised_bytes);
+	count(engine, tenant, 1);
+	claim_follow(engine, tenant);
+}
+
+static void unhang(struct engine *engine, struct tenant *tenant)
+{
+	count(engine, tenant, -1U);
+	take_along(tenant->up, tenant->used_bytes);
+	take_stored(tenant->up, tenant->disk.bytes);
+	promise_more(tenant->up, -tenant->promised_bytes);
+	claim_leave(engine, tenant);
+}
+
+void tenant_add(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share)
+{
+	LOCK_SCOPE(&engine->tenants.lock);
+
+	tenants_put(engine, tenant, up, share);
+	tenant->promised_bytes = promise_of(tenant);
+	hang(engine, tenant, up);
+}
+
+void tenant_remove(struct engine *engine, struct tenant *tenant)
+{
+	LOCK_SCOPE(&engine->tenants.lock);
+
+	assert(!tenant->used_bytes && !tenant->disk.bytes);
+	unhang(engine, tenant);
+	TAILQ_REMOVE(&engine->tenants.list, tenant, link);
+	LIST_REMOVE(tenant, same);
+}
+
+void tenant_move(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share)
+{
+	LOCK_SCOPE(&engine->tenants.lock);
+
+	unhang(engine, tenant);
+	tenant->share = *share;
+	tenant->disk.news++;
+	tenant->promised_bytes = promise_of(tenant);
+	hang(engine, tenant, up);
 }
 
 bool tenant_place(struct ramfile *file, struct tenant *tenant)
 {
+	struct tenant *before;
+
 	LOCK_SCOPE(&file->engine->tenants.lock);
 
-	if (file->charge.tenant == tenant)
+	before = file->charge.tenant;
+	if (before == tenant)
 		return false;
-	take_along(file->charge.tenant, file->charge.bytes);
+	take_along(before, file->charge.bytes);
+	take_stored(before, stored_of(file));
+	claim_follow(file->engine, before);
 	tenants_place(file, tenant);
+	claim_follow(file->engine, tenant);
 	return true;
 }
 
 /* --- charging ------------------------------------------------------------------------------------------------ */
 
 /* Under the lock. A file that alone is larger than what is kept free has to get on, too. */
-static bool allows(struct engine *engine, const struct tenant *tenant, uint64_t bytes, enum budget_need need)
+static bool allows(struct engine *engine, struct tenant *tenant, uint64_t bytes, enum budget_need need)
 {
-	bool short_of_dram = engine->tenants.limits &&
+	bool short_of_dram = (engine->tenants.limits || engine->tenants.quotas) &&
 			     budget_free(&engine->budget) < budget_reserve_bytes(&engine->budget) / 2;
 	uint64_t now_ns = short_of_dram ? clock_ns() : 0;
+	const struct claim_change more = { .used_bytes = bytes };
+	struct tenant *first = tenant;
+	bool promised = false;
 
+	if (engine->tenants.quotas && !engine_fits(engine) && !claim_allows(engine, tenant, &more))
+		return claim_await(tenant);
 	for (; tenant; tenant = tenant->up) {
 		uint64_t max = tenant->share.max_bytes;
 		uint64_t kept = need != BUDGET_OPTIONAL ? 0 : tenant_kept_of(max);
 
-		if (short_of_dram && now_ns < tenant->held_until_ns && tenant->used_bytes >= tenant->promised_bytes)
-			return false;
-
+		promised |= tenant->used_bytes < tenant->promised_bytes;
+		if (short_of_dram && !promised && (now_ns < tenant->held_until_ns || claim_is_stuck(engine, tenant)))
+			return claim_await(first);
 		if (max != UINT64_MAX && tenant->used_bytes + bytes + kept > max)
 			return false;
 	}
@@ -206,6 +351,13 @@ static bool tell_near(struct tenant *tenant)
 	return news;
 }
 
+/* Under the lock: where nothing is promised, and no limit of the store holds, nobody has a claim. */
+static void follow_used(struct ramfile *file)
+{
+	if (file->engine->tenants.weighing || file->engine->tenants.quoting)
+		claim_follow(file->engine, file->charge.tenant);
+}
+
 bool tenant_charge(struct ramfile *file, uint64_t bytes, enum budget_need need, bool *ret_near)
 {
 	LOCK_SCOPE(&file->engine->tenants.lock);
@@ -214,6 +366,7 @@ bool tenant_charge(struct ramfile *file, uint64_t bytes, enum budget_need need, 
 		return false;
 	file->charge.bytes += bytes;
 	add_along(file->charge.tenant, bytes);
+	follow_used(file);
 	*ret_near = tell_near(file->charge.tenant);
 	return true;
 }
@@ -224,6 +377,7 @@ bool tenant_charge_anyway(struct ramfile *file, uint64_t bytes)
 
 	file->charge.bytes += bytes;
 	add_along(file->charge.tenant, bytes);
+	follow_used(file);
 	return tell_near(file->charge.tenant);
 }
 
@@ -234,6 +388,7 @@ void tenant_discharge(struct ramfile *file, uint64_t bytes)
 	assert(file->charge.bytes >= bytes);
 	file->charge.bytes -= bytes;
 	take_along(file->charge.tenant, bytes);
+	follow_used(file);
 }
 
 bool tenant_allows(struct ramfile *file, uint64_t bytes)
@@ -299,9 +454,7 @@ void tenant_hold(struct ramfile *file, uint64_t until_ns)
 
 uint64_t tenant_promisable(struct engine *engine)
 {
-	uint64_t dram = atomic_load(&engine->budget.limit_bytes), kept = budget_reserve_bytes(&engine->budget);
-
-	return dram > kept ? dram - kept : 0;
+	return claim_most(engine);
 }
 
 /* --- for who makes room -------------------------------------------------------------------------------------- */
@@ -412,9 +565,9 @@ bool tenant_weighs(struct engine *engine, uint64_t ino)
 
 	LOCK_SCOPE(&engine->tenants.lock);
 	if (!ino)
-		return engine->tenants.weighs;
+		return engine->tenants.weighing;
 	tenant = find(engine, ino);
-	return tenant && tenant->weighs;
+	return tenant && tenant->weighing;
 }
 
 bool tenant_payer_of(struct engine *engine, uint64_t above, struct ramfile *file, struct tenant_payer *ret)

@@ -16,6 +16,9 @@
  * limits of what it reads from the store and writes to it are in flow.h. While it has to wait with what it would give
  *        up, it gets no more if DRAM is short.
  * weight divides what is above the minimums when DRAM is short (policy/payer.h).
+ * disk   and day are what may lie in the store, and be written there in 24 hours (quota.h). Who has no more of them
+ *        keeps in DRAM what is not stored, and gets no more of it if that is short, or if others would not get what was
+ *        promised to them (claim.h).
  *
  * Who gives up DRAM because he has most above his share pays (tenant_pays()). He leaves the last part of what is kept
  * free for faults to those who have less than theirs (room_leaves_until()): they shall not wait for what he gives up.
@@ -30,8 +33,10 @@
 #include <sys/queue.h>
 
 #include "base/lock.h"
+#include "engine/claim.h"
 #include "engine/flow.h"
 #include "engine/rate.h"
+#include "engine/wear.h"
 #include "mem/budget.h"
 
 struct engine;
@@ -44,6 +49,20 @@ struct tenant_share {
 	uint64_t max_bytes;          /* UINT64_MAX: none */
 	uint32_t weight;             /* 0: none was said, which is TENANT_WEIGHT */
 	uint64_t per_s[FLOW_LIMITS]; /* values and bytes from and to the store (flow.h); 0: no limit */
+	uint64_t disk_bytes;         /* in the store; 0: no limit */
+	uint64_t day_bytes;          /* written to the store in 24 hours; 0: no limit, and nothing is counted */
+};
+
+/* What it has of the store. */
+struct tenant_disk {
+	uint64_t bytes;               /* stored by all files that are charged to it, and what is being put */
+	struct wear wear;             /* written by them, if day_bytes is a limit */
+	uint64_t refused_bytes;       /* what was, when it was said that it is full */
+	bool told_full, told_used_up; /* it was said that it has no more of the one, or of the other */
+	bool told_needed;             /* ... that its DRAM needs what is left */
+	uint64_t news;                /* times that less became stored, or that a share was said anew */
+	bool unsaved;                 /* wear has changed since quota_wear() */
+	bool waits;                   /* something of it got no room in DRAM, for nothing of it can leave */
 };
 
 /* Since when nobody gave who has more than was promised, and when that was last asked; 0: somebody did. */
@@ -58,25 +77,38 @@ struct tenant {
 	unsigned int depth;
 	uint64_t promised_bytes; /* its min, or what is promised within it if that is more */
 	uint64_t below_bytes;    /* the latter */
-	bool weighs;             /* somebody below it has a min, or a weight */
-	bool near;               /* the demoter was told that it has come near to its max */
-	uint64_t rest_until_ns;  /* nothing of it could be demoted */
+	unsigned int weighing;   /* so many below it have a min, or a weight */
+	struct claim claim;
+	uint64_t look;          /* claim_holder() */
+	bool near;              /* the demoter was told that it has come near to its max */
+	uint64_t rest_until_ns; /* nothing of it could be demoted */
 	struct tenant_stuck stuck;
 	uint64_t used_bytes;
 	struct rate rate[FLOW_LIMITS];
+	struct tenant_disk disk;
+	struct tenant *before;  /* NULL, or whose part of the store and of the day it takes over when it is put */
 	uint64_t held_until_ns; /* tenant_hold() */
 	uint64_t passed;        /* tenant_passed() */
 	uint64_t pays_until_ns; /* tenant_pays() */
 	TAILQ_ENTRY(tenant) link;
+	LIST_ENTRY(tenant) same; /* of those with such a number */
 };
+
+#define TENANT_BUCKETS 4096U
 
 /* The engine's part. */
 struct tenants {
 	struct lock lock;
 	TAILQ_HEAD(, tenant) list;
-	bool weighs;                    /* some tenant below the mount has a min, or a weight */
+	LIST_HEAD(, tenant) bucket[TENANT_BUCKETS]; /* by number */
+	uint64_t claimed_bytes;                     /* by those right below the mount */
+	uint64_t rebuilt; /* times that the tree was made anew, which goes through all files */
+	/* So many have a min or a weight, one of per_s, disk_bytes or day_bytes. */
+	unsigned int weighing, limiting, quoting;
 	_Atomic bool limits;            /* some tenant has one of per_s */
+	_Atomic bool quotas;            /* some tenant has disk_bytes or day_bytes */
 	_Atomic uint64_t pays_until_ns; /* of whoever was told last; 0: nobody pays */
+	uint64_t (*now_ns)(void);       /* the clock of struct wear: clock_boot_ns(), but in tests */
 	struct tenant_stuck stuck;
 };
 
@@ -84,6 +116,8 @@ struct tenants {
 struct charge {
 	struct tenant *tenant; /* NULL: none */
 	uint64_t bytes;
+	uint64_t stored_bytes;  /* changes under the file's lock as well (quota.h) */
+	uint64_t putting_bytes; /* by which that may grow, by puts that are under way */
 	uint64_t passed;        /* tenant_passed(), of a file that is charged to none */
 	uint64_t pays_until_ns; /* tenant_pays(), of a file that pays for itself */
 };
@@ -98,7 +132,16 @@ void tenants_fini(struct tenants *tenants);
 void tenants_begin(struct engine *engine);
 void tenants_put(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share);
 void tenants_place(struct ramfile *file, struct tenant *tenant);
+/* Of a file that is not loaded, so much is stored. NULL: of none. */
+void tenants_place_stored(struct tenant *tenant, uint64_t stored_bytes);
 void tenants_end(struct engine *engine);
+/* While the tree stays: one comes into it, or out of it, or elsewhere, that has no other below it. To come out nothing
+ * may be charged to it. What it costs does not grow with how many there are. */
+void tenant_add(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share);
+void tenant_remove(struct engine *engine, struct tenant *tenant);
+void tenant_move(struct engine *engine, struct tenant *tenant, struct tenant *up, const struct tenant_share *share);
+/* Of a file that is not loaded: from one tenant to another. NULL: none. */
+void tenant_move_stored(struct engine *engine, struct tenant *from, struct tenant *to, uint64_t stored_bytes);
 /* One file of a tree that stays. NULL: out of it, before whoever places files loses sight of it. True: it was charged
  * elsewhere. */
 bool tenant_place(struct ramfile *file, struct tenant *tenant);

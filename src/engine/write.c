@@ -17,9 +17,12 @@
 #include "engine/heal.h"
 #include "engine/mappers.h"
 #include "engine/partial.h"
+#include "engine/quota.h"
 #include "engine/stored.h"
 #include "engine/work.h"
 #include "engine/write_run.h"
+
+enum how { HOW_BUFFERED, HOW_DIRECT, HOW_ANYWAY };
 
 /* A piece of a request that lies in one block. */
 struct piece {
@@ -43,7 +46,7 @@ static struct piece piece_at(const struct ramfile *file, uint64_t offset, uint64
 
 /* Replaces a part of a block that is not in DRAM. data NULL: zeros. */
 static int write_cold(struct ramfile *file, struct work *work, const struct piece *piece, const uint8_t *data,
-		      enum block_state was, enum block_state *ret)
+		      bool anyway, enum block_state was, enum block_state *ret)
 {
 	struct codec_info info;
 	int err = 0;
@@ -63,7 +66,7 @@ static int write_cold(struct ramfile *file, struct work *work, const struct piec
 		memcpy(work->raw + piece->start, data, piece->length);
 	else
 		memset(work->raw + piece->start, 0, piece->length);
-	return batch_store_one(file, work, piece->block, was, ret);
+	return batch_store_one(file, work, piece->block, was, anyway, ret);
 }
 
 /* The content of a cold block that the caller owns comes into the arena, which has nothing of it. Returns true if some
@@ -121,7 +124,7 @@ static bool bring_in(struct ramfile *file, struct work *work, const struct piece
 	return true;
 }
 
-static int write_piece(struct ramfile *file, struct work *work, struct piece *piece, const uint8_t *data, bool direct)
+static int write_piece(struct ramfile *file, struct work *work, struct piece *piece, const uint8_t *data, enum how how)
 {
 	enum block_state was, now;
 	uint64_t at = piece->block * file->block_bytes + piece->start;
@@ -149,7 +152,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 		file_visit(file, clock_ns());
 	lock_put(&file->lock);
 
-	if (was != BLOCK_RESIDENT && !direct && !away && bring_in(file, work, piece, was))
+	if (was != BLOCK_RESIDENT && how != HOW_DIRECT && !away && bring_in(file, work, piece, was))
 		was = BLOCK_RESIDENT;
 	if (was == BLOCK_RESIDENT) {
 		err = partial_complete(file, work, piece->block);
@@ -157,7 +160,7 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 			err = arena_write(&file->arena, data, piece->length, at);
 		now = BLOCK_RESIDENT;
 	} else {
-		err = write_cold(file, work, piece, data, was, &now);
+		err = write_cold(file, work, piece, data, how == HOW_ANYWAY, was, &now);
 	}
 	file_end_update(file, piece->block, now);
 	if (!err)
@@ -165,12 +168,15 @@ static int write_piece(struct ramfile *file, struct work *work, struct piece *pi
 	return err;
 }
 
-int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t offset, bool direct)
+/* *ret_done: what was written before an error. */
+static int write_all(struct ramfile *file, const uint8_t *data, size_t len, uint64_t offset, enum how how,
+		     size_t *ret_done)
 {
 	struct work *work;
 	size_t done = 0;
 	int err;
 
+	*ret_done = 0;
 	err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
 	if (err)
 		return err;
@@ -183,17 +189,43 @@ int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t of
 		struct piece piece = piece_at(file, offset + done, len - done);
 		size_t run = 0;
 
-		if (direct)
-			err = write_run(file, (const uint8_t *)buf + done, offset + done, len - done, &run);
+		if (how == HOW_DIRECT)
+			err = write_run(file, data + done, offset + done, len - done, &run);
 		if (!err && !run) {
-			err = write_piece(file, work, &piece, (const uint8_t *)buf + done, direct);
+			err = write_piece(file, work, &piece, data + done, how);
 			run = piece.length;
 		}
-		done += run;
+		done += err ? 0 : run;
 	}
 	file_end_change(file);
 	work_put(engine_works(file->engine), work);
+	*ret_done = done;
 	return err;
+}
+
+int ramfile_write(struct ramfile *file, const void *buf, size_t len, uint64_t offset, bool direct)
+{
+	size_t done;
+
+	return write_all(file, buf, len, offset, direct ? HOW_DIRECT : HOW_BUFFERED, &done);
+}
+
+int write_by_call(struct ramfile *file, const void *buf, size_t len, uint64_t offset, bool direct, size_t *ret_len)
+{
+	size_t done;
+	int err = write_all(file, buf, len, offset, direct ? HOW_DIRECT : HOW_BUFFERED, &done);
+
+	if (err && (err != -EDQUOT || !done))
+		return err;
+	*ret_len = done;
+	return 0;
+}
+
+int write_anyway(struct ramfile *file, const void *buf, size_t len, uint64_t offset)
+{
+	size_t done;
+
+	return write_all(file, buf, len, offset, HOW_ANYWAY, &done);
 }
 
 /* --- discard ---------------------------------------------------------------------------------------------- */
@@ -219,7 +251,7 @@ static int cover_stored(struct ramfile *file, struct work *work, const struct pi
 		return err;
 	memset(work->raw + content, 0, file->block_bytes - content);
 	memset(work->raw + piece->start, 0, piece->length);
-	return batch_store_one(file, work, piece->block, BLOCK_RESIDENT, &ignored);
+	return batch_store_one(file, work, piece->block, BLOCK_RESIDENT, true, &ignored);
 }
 
 /* Part of a resident block: its pages leave the arena, so that the memory is free. The stored copy must go first, for
@@ -268,7 +300,7 @@ static int discard_piece(struct ramfile *file, struct work *work, struct piece *
 	if (was == BLOCK_RESIDENT)
 		err = discard_resident(file, work, piece, &now);
 	else
-		err = write_cold(file, work, piece, NULL, was, &now);
+		err = write_cold(file, work, piece, NULL, true, was, &now);
 	if (was == BLOCK_RESIDENT && now == BLOCK_HOLE)
 		file_release(file, 1);
 	file_end_update(file, piece->block, now);
@@ -338,6 +370,7 @@ static int discard_run(struct ramfile *file, uint64_t first, uint64_t count)
 				       : forgotten ? BLOCK_HOLE
 						   : (enum block_state)was[i]);
 	}
+	quota_settle(file, 0);
 	lock_put(&file->lock);
 	file_release(file, in_dram - kept);
 	if (waiters)

@@ -1,6 +1,7 @@
 /* Whole blocks that are not in DRAM, written in batches: compressed by several threads, put together. */
 #include "engine/write_run.h"
 
+#include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 
@@ -8,6 +9,7 @@
 #include "engine/crew.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/quota.h"
 #include "engine/work.h"
 
 /* Compressed by one thread at a time: to give away less is not worth waking a thread. */
@@ -95,6 +97,72 @@ static int write_batch(struct write_run *run)
 		err = batch_forget(&run->batch);
 	settle(&run->batch);
 	return err;
+}
+
+/* --- whether there is room ------------------------------------------------------------------------------------- */
+
+/* What is stored of a block that is, or may be, changed in the store; false: it is changed in DRAM. */
+static bool is_stored_anew(struct ramfile *file, uint64_t block, uint64_t *ret_stored)
+{
+	LOCK_SCOPE(&file->lock);
+
+	*ret_stored = 0;
+	if (block >= file->blocks.count)
+		return true;
+	*ret_stored = file->blocks.stored_bytes[block];
+	return blocks_state(&file->blocks, block) != BLOCK_RESIDENT;
+}
+
+/* Bytes that the block would take then. data NULL: a part of it is written, and it is not looked at what it is. */
+static int stored_then(struct ramfile *file, struct work *work, uint64_t block, const uint8_t *data, size_t *ret_bytes)
+{
+	struct store_key key = { .ino = file->ino, .block = block };
+	struct codec_hotness cold = { 0 };
+
+	*ret_bytes = data ? 0 : codec_bound(file->block_bytes);
+	if (!data)
+		return 0;
+	memcpy(work->raw, data, file->block_bytes); /* the codec reads words */
+	if (codec_is_zero(work->raw, file->block_bytes))
+		return 0;
+	return codec_encode(work->codec, key, cold, work->raw, IDENT_NONE, work->value, work->value_cap, ret_bytes);
+}
+
+/* By how much what is stored would grow. It is compressed for that, and once more when it is written: this is for who
+ * is near to his limit. */
+static int growth_of(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, uint64_t *ret_growth)
+{
+	uint64_t block_bytes = file->block_bytes, end = offset + len, growth = 0, stored;
+	struct work *work = NULL;
+	int err = work_get(engine_works(file->engine), STORE_DIRECT, &work);
+
+	for (uint64_t block = offset / block_bytes; !err && block * block_bytes < end; block++) {
+		uint64_t at = block * block_bytes;
+		bool whole = at >= offset && at + block_bytes <= end;
+		size_t then = 0;
+
+		if (!is_stored_anew(file, block, &stored))
+			continue;
+		err = stored_then(file, work, block, whole ? data + (at - offset) : NULL, &then);
+		growth += then > stored ? then - stored : 0;
+	}
+	work_put(engine_works(file->engine), work);
+	*ret_growth = growth;
+	return err;
+}
+
+int write_run_check(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len)
+{
+	uint64_t left = quota_left(file), growth = 0;
+	int err;
+
+	if (left == UINT64_MAX || left >= (len / file->block_bytes + 2) * codec_bound(file->block_bytes))
+		return 0;
+	err = growth_of(file, data, offset, len, &growth);
+	if (err || growth <= left)
+		return err;
+	quota_refuse(file, growth);
+	return -EDQUOT;
 }
 
 int write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes)

@@ -9,5 +9,8 @@
 
 struct ramfile;
 
+/* Before anything is changed: what such a request would store has room within the limits of the file (quota.h). Who
+ * comes meanwhile may still take it. -EDQUOT. */
+int write_run_check(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len);
 /* Writes the run of whole cold blocks or holes at the start of the request. *ret_bytes: 0 if there is none. */
 int write_run(struct ramfile *file, const uint8_t *data, uint64_t offset, size_t len, size_t *ret_bytes);

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "base/clock.h"
+#include "base/size.h"
 #include "engine/interrupt.h"
 #include "engine/clone.h"
 #include "engine/engine.h"
@@ -11,6 +12,7 @@
 #include "engine/load.h"
 #include "engine/ramfile.h"
 #include "names/names.h"
+#include "names/shares.h"
 #include "policy/demand.h"
 
 #define PROGRESS_NS (200 * NS_PER_MS)
@@ -95,8 +97,20 @@ int control_blocks_promote(struct control_request *request, json_t **ret)
 	return on_range(request, load_promote, ret);
 }
 
-static int explain_clone(struct control_request *request, int err)
+/* What may still be stored of it. */
+static const char *left_text(struct control_request *request, uint64_t ino, char buf[static SIZE_TEXT_LEN])
 {
+	struct quota_figures figures;
+
+	if (shares_usage(request->config->ns, ino, &figures) || figures.stored_left_bytes == UINT64_MAX)
+		return "any number of bytes";
+	return size_format(figures.stored_left_bytes, buf);
+}
+
+static int explain_clone(struct control_request *request, uint64_t into, int err)
+{
+	char left[2][SIZE_TEXT_LEN];
+
 	switch (err) {
 	case -EINVAL:
 		return control_request_fail(request, err, "a file cannot be a clone of itself");
@@ -111,6 +125,14 @@ static int explain_clone(struct control_request *request, int err)
 					    "a process that maps the file is not back after a restart; try again");
 	case -EREMOTE:
 		return control_request_fail(request, err, "some of its content is still on another host");
+	case -EFBIG:
+		return control_request_fail(request, err, "it is larger than file_max of the mount allows a new file");
+	case -EDQUOT:
+		return control_request_fail(request, err,
+					    "disk.max: left are %s for the new file, %s for this one; or the uid_space "
+					    "of its owner is used up",
+					    left_text(request, into, left[0]),
+					    left_text(request, request->ino, left[1]));
 	default:
 		return err;
 	}
@@ -130,7 +152,7 @@ int control_blocks_clone(struct control_request *request, json_t **ret)
 	err = ns_clone(request->config->ns, request->ino, into, progress, request, &cloned);
 	interrupt_on(NULL, NULL);
 	if (err)
-		return explain_clone(request, err);
+		return explain_clone(request, into, err);
 	*ret = json_pack("{s:I, s:I, s:I}", "size_bytes", (json_int_t)cloned.size_bytes, "stored_bytes",
 			 (json_int_t)cloned.stored_bytes, "shared_bytes", (json_int_t)cloned.shared_bytes);
 	return *ret ? 0 : -ENOMEM;

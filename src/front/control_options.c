@@ -97,15 +97,32 @@ static json_t *all_options(const struct control_request *request)
 	const struct control_config *config = request->config;
 	json_t *options = json_object();
 	char value[VALUE_LEN];
+	enum share_id share;
 	const char *name;
 
 	for (size_t i = 0; i < LIVE_COUNT; i++)
 		if (!get_value(request, live[i].name, value, sizeof(value)))
 			json_object_set_new(options, live[i].name, json_string(value));
 	for (size_t i = 0; config->option_name && (name = config->option_name(config->option_arg, i)); i++)
-		if (!json_object_get(options, name) && !get_value(request, name, value, sizeof(value)))
+		if (!json_object_get(options, name) && share_find(name, &share) &&
+		    !get_value(request, name, value, sizeof(value)))
 			json_object_set_new(options, name, json_string(value));
 	return options;
+}
+
+/* What new files get: options that have the name of a share. */
+static json_t *new_files(const struct control_request *request)
+{
+	json_t *object = json_object();
+	char value[VALUE_LEN];
+
+	for (unsigned int i = 0; i < SHARE_COUNT; i++) {
+		const char *name = share_spec((enum share_id)i)->name;
+
+		if (!get_value(request, name, value, sizeof(value)) && *value)
+			json_object_set_new(object, name, json_string(value));
+	}
+	return object;
 }
 
 static int get_all(struct control_request *request, json_t **ret)
@@ -114,6 +131,8 @@ static int get_all(struct control_request *request, json_t **ret)
 
 	if (has_options(request))
 		json_object_set_new(object, "options", all_options(request));
+	if (request->ino == NS_ROOT_INO)
+		json_object_set_new(object, "new_files", new_files(request));
 	return control_shares_tell(request, NULL, object, ret);
 }
 

@@ -55,6 +55,52 @@ static json_t *share_object(const struct control_request *request, const struct 
 	return object;
 }
 
+static void set_limit(json_t *object, const char *key, uint64_t value)
+{
+	json_object_set_new(object, key, value == SHARE_NONE ? json_null() : json_integer((json_int_t)value));
+}
+
+/* What is used and left of the bounds that hold. all: null where there is none, else nothing. */
+static void set_usage(const struct control_request *request, uint64_t ino, const struct share *effective, bool all,
+		      json_t *object)
+{
+	bool disk = effective->value[SHARE_DISK_MAX] != SHARE_NONE,
+	     day = effective->value[SHARE_WRITE_DAY] != SHARE_NONE;
+	struct quota_figures figures;
+
+	if (shares_usage(request->config->ns, ino, &figures))
+		return;
+	if (disk || all)
+		set_limit(object, "disk_used_bytes", disk ? figures.stored_bytes : SHARE_NONE);
+	if (disk || all)
+		set_limit(object, "disk_left_bytes", figures.stored_left_bytes);
+	if (day || all)
+		set_limit(object, "cold_write_day_used_bytes", day ? figures.written_bytes : SHARE_NONE);
+	if (day || all)
+		set_limit(object, "cold_write_day_left_bytes", figures.written_left_bytes);
+	if (day || all)
+		set_limit(object, "cold_write_day_next_free_ns", figures.next_free_ns);
+}
+
+/* Names of what came from an option of the mount. */
+static json_t *defaults_array(const struct share *own)
+{
+	json_t *array = json_array();
+
+	for (unsigned int i = 0; i < SHARE_COUNT; i++)
+		if (own->value[i] != SHARE_NONE && own->by_default[i])
+			json_array_append_new(array, json_string(share_spec((enum share_id)i)->name));
+	return array;
+}
+
+static json_t *usage_object(const struct control_request *request, const struct share *effective)
+{
+	json_t *object = json_object();
+
+	set_usage(request, request->ino, effective, false, object);
+	return object;
+}
+
 int control_shares_tell(struct control_request *request, const enum share_id *only, json_t *object, json_t **ret)
 {
 	struct share own, effective;
@@ -63,18 +109,15 @@ int control_shares_tell(struct control_request *request, const enum share_id *on
 	if (!err)
 		err = shares_effective(request->config->ns, request->ino, &effective);
 	if (!err && (json_object_set_new(object, "shares", share_object(request, &own, only, false)) ||
-		     json_object_set_new(object, "effective", share_object(request, &effective, only, true))))
+		     json_object_set_new(object, "effective", share_object(request, &effective, only, true)) ||
+		     json_object_set_new(object, "defaults", defaults_array(&own)) ||
+		     json_object_set_new(object, "usage", usage_object(request, &effective))))
 		err = -ENOMEM;
 	if (err)
 		json_decref(object);
 	else
 		*ret = object;
 	return err;
-}
-
-static void set_limit(json_t *object, const char *key, uint64_t value)
-{
-	json_object_set_new(object, key, value == SHARE_NONE ? json_null() : json_integer((json_int_t)value));
 }
 
 /* Of the size of the file: blocks beyond its end move as well, and are not told. */
@@ -131,6 +174,9 @@ void control_shares_figures(const struct control_request *request, uint64_t ino,
 	set_limit(object, "cold_read_iops", share.value[SHARE_READ_IOPS]);
 	set_limit(object, "cold_read_bps", share.value[SHARE_READ_BPS]);
 	set_limit(object, "cold_write_bps", share.value[SHARE_WRITE_BPS]);
+	set_limit(object, "cold_write_day_bytes", share.value[SHARE_WRITE_DAY]);
+	set_limit(object, "disk_max_bytes", share.value[SHARE_DISK_MAX]);
+	set_usage(request, ino, &share, true, object);
 	stores_object(request, ino, object);
 }
 

@@ -8,7 +8,8 @@
 #include "names/share.h"
 
 /* Adds what is set for what the request is about, and what holds for it, as the objects "shares" and "effective": of
- * one key, or of all of them (only is NULL). Takes the object in every case. */
+ * one key, or of all of them (only is NULL); as "defaults" the names of those that came with the file, and as "usage"
+ * what is used of bounds of the store. Takes the object in every case. */
 int control_shares_tell(struct control_request *request, const enum share_id *only, json_t *object, json_t **ret);
 /* All of the object of texts, or nothing. */
 int control_shares_set(struct control_request *request, json_t *shares, json_t **ret);

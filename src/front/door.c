@@ -16,6 +16,7 @@
 #include "engine/file.h"
 #include "engine/read.h"
 #include "engine/write.h"
+#include "engine/write_run.h"
 #include "front/opener.h"
 #include "names/names.h"
 #include "pool/token.h"
@@ -216,24 +217,26 @@ static int begin_change(const struct door *door, struct ramfile *file, uint64_t 
 }
 
 static int write_open(const struct door *door, struct ramfile *file, uint64_t ino, bool direct, const void *buf,
-		      size_t len, uint64_t offset)
+		      size_t len, uint64_t offset, size_t *ret_len)
 {
 	uint64_t end = offset + len;
 	int err = 0;
 
 	if (direct && !is_direct(file, offset, len))
 		return -EINVAL;
-	err = begin_change(door, file, offset, end, len);
+	err = direct ? write_run_check(file, buf, offset, len) : 0;
+	if (!err)
+		err = begin_change(door, file, offset, end, len);
 	if (err)
 		return err;
 	/* The kernel serializes writes that extend a file, and truncates. */
 	if (end > file_size(file))
 		err = ns_extend(door->ns, ino, end);
 	if (!err)
-		err = ramfile_write(file, buf, len, offset, direct);
+		err = write_by_call(file, buf, len, offset, direct, ret_len);
 	flow_end_write(file, len);
 	if (!err && direct)
-		file_count_direct(file, 0, len);
+		file_count_direct(file, 0, *ret_len);
 	return err;
 }
 
@@ -259,7 +262,7 @@ static void unmark_cached(const struct door *door, struct ramfile *file, uint64_
 }
 
 int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,
-	       uint64_t offset)
+	       uint64_t offset, size_t *ret_len)
 {
 	struct ramfile *file;
 	int err;
@@ -269,9 +272,9 @@ int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, 
 	err = ns_open(door->ns, ino, &file);
 	if (err < 0)
 		return err;
-	err = write_open(door, file, ino, direct, buf, len, offset);
-	if (!err && cached && !direct && len)
-		mark_cached(door, file, len, offset);
+	err = write_open(door, file, ino, direct, buf, len, offset, ret_len);
+	if (!err && cached && !direct && *ret_len)
+		mark_cached(door, file, *ret_len, offset);
 	if (!err)
 		ns_touch(door->ns, ino, true);
 	ns_put(door->ns, ino);
@@ -285,7 +288,7 @@ int door_copy(const struct door *door, uint64_t from, uint64_t from_offset, uint
 	int err = door_read(door, from, false, buf, len, from_offset, &got);
 
 	if (!err && got)
-		err = door_write(door, to, false, false, buf, got, to_offset);
+		err = door_write(door, to, false, false, buf, got, to_offset, &got);
 	if (!err)
 		*ret_len = got;
 	return err;

@@ -90,9 +90,10 @@ int door_write_back(const struct door *door, uint64_t ino, const void *buf, size
  * length. */
 int door_read(const struct door *door, uint64_t ino, bool direct, void *buf, size_t len, uint64_t offset,
 	      size_t *ret_len);
-/* cached: the kernel keeps the pages that were written (a write(2) on a cached open). */
+/* cached: the kernel keeps the pages that were written (a write(2) on a cached open). *ret_len: less than len where a
+ * limit of what is stored ended it half way. */
 int door_write(const struct door *door, uint64_t ino, bool direct, bool cached, const void *buf, size_t len,
-	       uint64_t offset);
+	       uint64_t offset, size_t *ret_len);
 /* From one file to another, or within one: what a read and a write would do. *ret_len: how much, at most len, which is
  * the room in buf. */
 int door_copy(const struct door *door, uint64_t from, uint64_t from_offset, uint64_t to, uint64_t to_offset, void *buf,

@@ -492,7 +492,7 @@ static void tfs_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t s
 		err = door_write_back(door, ino, data, size, (uint64_t)offset);
 	else {
 		interrupt_on(was_interrupted, req);
-		err = door_write(door, ino, fi->flags & O_DIRECT, cached, data, size, (uint64_t)offset);
+		err = door_write(door, ino, fi->flags & O_DIRECT, cached, data, size, (uint64_t)offset, &size);
 		interrupt_on(NULL, NULL);
 	}
 	if (!err)
@@ -532,7 +532,8 @@ static void tfs_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_
 	interrupt_on(was_killed, req);
 	err = ns_fsync(door_of(req)->door.ns, ino);
 	interrupt_on(NULL, NULL);
-	reply_rc(req, err);
+	/* Programs stop for a full disk and go on later (QEMU's werror=enospc); for a quota they do not. */
+	reply_rc(req, err == -EDQUOT ? -ENOSPC : err);
 }
 
 static void tfs_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)

@@ -14,6 +14,7 @@
 
 #define OPTION_KIB UINT64_C(1024)
 #define OPTION_MIB (1024 * OPTION_KIB)
+#define OPTION_TIB (1024 * 1024 * OPTION_MIB)
 #define OPTION_ID_MAX (UINT32_MAX - 1) /* the last one means "unchanged" to chown(2) */
 
 const struct option_spec option_table[OPTION_COUNT] = {
@@ -105,6 +106,8 @@ static void format_value(const struct option_spec *spec, uint64_t value, char *b
 		/* Exact where rounding would change it. */
 		if (value % OPTION_KIB == 0 && value < 1000 * OPTION_KIB)
 			snprintf(buf, cap, "%s", size_format(value, size));
+		else if (value && value % OPTION_TIB == 0)
+			snprintf(buf, cap, "%" PRIu64 "T", value / OPTION_TIB);
 		else if (value % OPTION_MIB == 0)
 			snprintf(buf, cap, "%" PRIu64 "M", value / OPTION_MIB);
 		else

@@ -250,7 +250,7 @@ static int open_pagemap(const struct connection *connection)
 }
 
 /* What a process showed or was given of an arena. */
-struct claim {
+struct shown {
 	struct ramfile *file;
 	uint64_t ino;
 	uint64_t holder; /* 0: fd is made one */
@@ -259,16 +259,16 @@ struct claim {
 
 /* Takes over the file's reference, the descriptor stays the caller's, uffd is taken from the packet on success. */
 static int make_mapping(struct connection *connection, struct wire_packet *packet, int uffd_index,
-			const struct claim *claim, struct mapping **ret)
+			const struct shown *shown, struct mapping **ret)
 {
 	struct attached *attached = connection->attached;
 	const struct tierfs_msg *msg = &packet->msg;
 	struct mapping_spec spec = {
 		.id = take_id(attached),
-		.ino = claim->ino,
-		.through = claim->holder != 0,
+		.ino = shown->ino,
+		.through = shown->holder != 0,
 		.pid = connection->pid,
-		.file = claim->file,
+		.file = shown->file,
 		.segment = { .addr = msg->u.map.addr, .length = msg->u.map.length_bytes, .offset = msg->u.map.offset },
 		.block_bytes = engine_block_bytes(attached->config.engine),
 		.uffd = packet->fds[uffd_index],
@@ -295,9 +295,9 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 	err = uffd_register(spec.uffd, spec.segment.addr, spec.segment.length);
 	if (err)
 		return err;
-	spec.holder = claim->holder ? claim->holder : spec.id;
-	if (claim->fd >= 0)
-		err = arena_hold(claim->fd, spec.holder);
+	spec.holder = shown->holder ? shown->holder : spec.id;
+	if (shown->fd >= 0)
+		err = arena_hold(shown->fd, spec.holder);
 	if (err)
 		return err;
 	spec.pagemap = pagemap;
@@ -348,7 +348,7 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 	struct attached *attached = connection->attached;
 	uint64_t ino = packet->msg.u.map.ino;
 	struct grant *grant = find_grant(connection, ino);
-	struct claim claim = { .ino = ino };
+	struct shown shown = { .ino = ino };
 	struct mapping *mapping;
 	int err;
 
@@ -358,14 +358,14 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
 					     "the process has " TEXT_OF(
 						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
-	claim.fd = grant->fd;
-	claim.holder = grant->holder;
-	err = ns_open(attached->config.ns, ino, &claim.file);
+	shown.fd = grant->fd;
+	shown.holder = grant->holder;
+	err = ns_open(attached->config.ns, ino, &shown.file);
 	if (!err) {
-		err = check_range(&packet->msg, file_memory_bytes(claim.file));
+		err = check_range(&packet->msg, file_memory_bytes(shown.file));
 		if (!err) {
-			attach_await_close(claim.file);
-			err = make_mapping(connection, packet, 0, &claim, &mapping);
+			attach_await_close(shown.file);
+			err = make_mapping(connection, packet, 0, &shown, &mapping);
 		}
 		if (err)
 			ns_put(attached->config.ns, ino);
@@ -377,18 +377,18 @@ static int do_map(struct connection *connection, struct wire_packet *packet)
 }
 
 /* Of which arena a descriptor is; either kind, whichever is given out now. */
-static int find_claim(struct attached *attached, int fd, struct claim *claim)
+static int find_shown(struct attached *attached, int fd, struct shown *shown)
 {
 	const struct attached_through *through = &attached->config.through;
 	int err;
 
-	*claim = (struct claim){ .fd = fd };
-	if (!through->find || through->find(through->arg, fd, &claim->ino, &claim->holder) < 0)
-		return ns_open_by_arena(attached->config.ns, fd, &claim->ino, &claim->file);
-	claim->fd = -1; /* the kernel has it */
-	err = ns_open(attached->config.ns, claim->ino, &claim->file);
-	if (!err && !mappers_is_held_by(claim->file, claim->holder)) {
-		ns_put(attached->config.ns, claim->ino);
+	*shown = (struct shown){ .fd = fd };
+	if (!through->find || through->find(through->arg, fd, &shown->ino, &shown->holder) < 0)
+		return ns_open_by_arena(attached->config.ns, fd, &shown->ino, &shown->file);
+	shown->fd = -1; /* the kernel has it */
+	err = ns_open(attached->config.ns, shown->ino, &shown->file);
+	if (!err && !mappers_is_held_by(shown->file, shown->holder)) {
+		ns_put(attached->config.ns, shown->ino);
 		err = -ENOENT;
 	}
 	return err;
@@ -398,7 +398,7 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 {
 	struct attached *attached = connection->attached;
 	struct mapping *mapping;
-	struct claim claim;
+	struct shown shown;
 	int err;
 
 	if (packet->fd_count != 2)
@@ -407,15 +407,15 @@ static int do_resume(struct connection *connection, struct wire_packet *packet)
 		return attached_answer_error(connection, packet->msg.seq, -EMFILE,
 					     "the process has " TEXT_OF(
 						     TIERFS_MAPPINGS_MAX) " mappings, which is the limit");
-	err = find_claim(attached, packet->fds[0], &claim);
+	err = find_shown(attached, packet->fds[0], &shown);
 	if (err)
 		return attached_answer_error(connection, packet->msg.seq, err,
 					     "the descriptor is not the arena of a file of this mount");
-	err = check_range(&packet->msg, file_memory_bytes(claim.file));
+	err = check_range(&packet->msg, file_memory_bytes(shown.file));
 	if (!err)
-		err = make_mapping(connection, packet, 1, &claim, &mapping);
+		err = make_mapping(connection, packet, 1, &shown, &mapping);
 	if (err) {
-		ns_put(attached->config.ns, claim.ino);
+		ns_put(attached->config.ns, shown.ino);
 		return refuse_range(connection, packet->msg.seq, err);
 	}
 	/* Whoever waits for an answer that the former daemon owed touches its page again and brings a new event. */

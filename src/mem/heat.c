@@ -207,6 +207,7 @@ void heat_leave(struct heat *heat, const struct blocks *blocks, const uint32_t *
 /* Generations of those that may be demoted. Blocks that the kernel's page cache holds are not counted by age. */
 struct bounds {
 	unsigned int lowest, highest;
+	unsigned int older; /* than lowest, without a stored copy */
 };
 
 static struct bounds bounds_of(const struct heat *heat, const struct blocks *blocks, const struct heat_filter *filter)
@@ -216,6 +217,7 @@ static struct bounds bounds_of(const struct heat *heat, const struct blocks *blo
 	if (filter->mapped && !filter->cached) {
 		bounds.lowest = heat_idle_generation(heat, blocks, filter->min_idle_ns, filter->now_ns);
 		bounds.highest = oldest_generation(blocks);
+		bounds.older = filter->older;
 	}
 	return bounds;
 }
@@ -223,14 +225,15 @@ static struct bounds bounds_of(const struct heat *heat, const struct blocks *blo
 static bool eligible(const struct blocks *blocks, const struct heat_filter *filter, const struct bounds *bounds,
 		     uint64_t block)
 {
+	unsigned int lowest = bounds->lowest + (blocks->word[block] & BLOCK_STORED ? 0 : bounds->older);
 	uint8_t generation;
 
 	if (filter->cached)
 		return (blocks->word[block] & (BLOCK_CACHED | BLOCK_PINNED)) == BLOCK_CACHED;
-	if (!blocks_free(blocks, block))
+	if (!blocks_free(blocks, block) || (filter->stored && !(blocks->word[block] & BLOCK_STORED)))
 		return false;
 	generation = blocks_generation(blocks, block);
-	return generation >= bounds->lowest && generation <= bounds->highest;
+	return generation >= lowest && generation <= bounds->highest;
 }
 
 static unsigned int class_of(unsigned int age, unsigned int tier)

@@ -82,9 +82,11 @@ struct heat_filter {
 	uint64_t first, count; /* blocks */
 	uint64_t min_idle_ns;
 	uint64_t now_ns;
-	uint64_t slept; /* rounds for which nobody looked: blocks of generation 0 are taken for that old */
-	bool mapped;    /* false: nobody maps the file attached, every resident block is idle */
-	bool cached;    /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
+	uint64_t slept;     /* rounds for which nobody looked: blocks of generation 0 are taken for that old */
+	bool mapped;        /* false: nobody maps the file attached, every resident block is idle */
+	bool stored;        /* only those that have a stored copy */
+	unsigned int older; /* if mapped: without a stored copy only if idle for so many rounds more than that */
+	bool cached;        /* pick among the blocks that the kernel's page cache holds, instead of the resident ones */
 };
 
 /* Blocks are compared by class: a higher class is demoted first. It is the generation, halved for each

@@ -8,6 +8,7 @@
 #include "cold/stores.h"
 #include "engine/clone.h"
 #include "engine/file.h"
+#include "engine/quota.h"
 #include "engine/ramfile.h"
 #include "engine/resize.h"
 #include "names/inode.h"
@@ -53,12 +54,42 @@ static int save_size(struct ns *ns, struct tree_inode *inode, const struct ramfi
 	return err;
 }
 
+/* What is resident comes on top of it: that is known, and asked for, when it is stored. */
+static int check_room(struct ramfile *from, struct ramfile *to)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(from, &figures);
+	if (figures.stored_bytes <= quota_left(to))
+		return 0;
+	quota_refuse(to, figures.stored_bytes);
+	return -EDQUOT;
+}
+
+/* From here on the table of the new file says what is stored of it. */
+static void end_taking(struct ramfile *to, uint64_t taken)
+{
+	LOCK_SCOPE(&to->lock);
+
+	quota_settle(to, taken);
+}
+
+/* It stays empty until its size is saved, and counts with it from now on. */
+static int expect_size(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes)
+{
+	if (size_bytes > ns->file_max_bytes)
+		return -EFBIG;
+	LOCK_SCOPE(&ns->lock);
+	return bounds_resize(ns, inode, size_bytes);
+}
+
 /* Without the lock; both files are open, the inode of the new one is busy. */
 static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode *inode, file_progress_fn *progress,
 			 void *arg, struct ramfile_cloned *ret)
 {
 	struct store *store = ns->store;
 	struct ramfile *to = inode->file;
+	uint64_t taken = 0;
 	int err = ramfile_truncate(to, 0); /* of one that failed half way, and so is the next */
 
 	if (err == 0)
@@ -66,15 +97,22 @@ static int clone_content(struct ns *ns, struct ramfile *from, struct tree_inode 
 	if (err == 0)
 		err = ramfile_sync(from); /* what is near goes down while nobody waits for a block */
 	if (err == 0)
+		err = check_room(from, to);
+	if (err == 0)
 		err = stores_clone_begin(store, from->ino, inode->ino);
 	if (err == 0) {
 		err = ramfile_clone(from, inode->ino, progress, arg, ret);
 		stores_clone_end(store, from->ino, inode->ino);
 	}
 	if (err == 0)
+		err = expect_size(ns, inode, ret->size_bytes); /* it may have grown, or become shorter, meanwhile */
+	if (err == 0)
 		err = ramfile_sync(to);
 	if (err == 0)
+		err = quota_take(to, QUOTA_CALL, ret->shared_bytes, 0, &taken);
+	if (err == 0)
 		err = ramfile_adopt(to, ret->size_bytes);
+	end_taking(to, taken);
 	if (err == 0)
 		err = save_size(ns, inode, ret);
 	if (err < 0 && ramfile_truncate(to, 0) == 0)
@@ -91,8 +129,11 @@ static int clone_open(struct ns *ns, struct ramfile *from, uint64_t to, file_pro
 
 	if (err < 0)
 		return err;
-	err = clone_content(ns, from, inode, progress, arg, ret);
+	err = expect_size(ns, inode, file_size(from));
+	if (err == 0)
+		err = clone_content(ns, from, inode, progress, arg, ret);
 	lock_get(&ns->lock);
+	bounds_resize(ns, inode, inode->rec.size_bytes);
 	ns_set_idle(ns, inode);
 	lock_put(&ns->lock);
 	return err;

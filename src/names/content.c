@@ -400,6 +400,11 @@ static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_
 
 	if (err < 0 || (grow_only && size_bytes <= inode->rec.size_bytes))
 		return err;
+	if (size_bytes > ns->file_max_bytes && size_bytes > inode->rec.size_bytes)
+		return -EFBIG;
+	err = bounds_resize(ns, inode, size_bytes > inode->rec.size_bytes ? size_bytes : inode->rec.size_bytes);
+	if (err < 0)
+		return err;
 	inode->busy = true;
 	file = inode->file;
 	err = size_bytes ? 0 : drop_kept(ns, inode);
@@ -409,6 +414,7 @@ static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_
 	lock_get(&ns->lock);
 	if (err == 0)
 		err = save_size(ns, inode, size_bytes);
+	bounds_resize(ns, inode, inode->rec.size_bytes);
 	ns_set_idle(ns, inode);
 	return err;
 }

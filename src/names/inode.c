@@ -152,20 +152,24 @@ static int destroy_content(struct ns *ns, struct tree_inode *inode)
 /* It is not found in the tree any more. */
 static void leave_shares(struct ns *ns, struct tree_inode *inode)
 {
-	placed_out(inode);
+	placed_out(ns, inode);
 	placed_end(ns, inode);
+	bounds_drop(ns, inode);
 	if (!inode->share)
 		return;
 	ns->share_count--;
-	placed_all(ns);
+	ns->min_count -= inode->share->value[SHARE_DRAM_MIN] != SHARE_NONE;
+	placed_without(ns, inode);
 }
 
 static void drop_share(struct tree_inode *inode, struct record_batch *batch)
 {
 	struct share nothing = share_nothing();
 
-	if (inode->share)
-		record_batch_share(batch, inode->ino, &nothing);
+	if (!inode->share)
+		return;
+	record_batch_share(batch, inode->ino, &nothing);
+	record_batch_day(batch, inode->ino, NULL);
 }
 
 void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)

@@ -17,6 +17,7 @@
 #include "base/lock.h"
 #include "names/names.h"
 #include "names/outcome.h"
+#include "names/bounds.h"
 #include "names/record.h"
 #include "names/tree.h"
 
@@ -25,6 +26,9 @@ struct ns {
 	struct engine *engine;    /* immutable */
 	uint32_t block_bytes;     /* immutable */
 	struct outcomes outcomes; /* immutable */
+	struct share defaults;    /* immutable: of new files */
+	uint64_t file_max_bytes;  /* immutable */
+	struct bounds bounds;     /* lock, but for its bounds, which are immutable */
 	struct lock lock;
 	pthread_cond_t cond; /* changing became false, or some inode's busy or keeps fell */
 	bool changing;       /* lock, as all below */
@@ -32,9 +36,14 @@ struct ns {
 	uint64_t next_ino;
 	unsigned int survivors; /* inodes that are one */
 	size_t share_count;     /* inodes that have a share */
+	size_t min_count;       /* of those, that have a dram.min */
 	bool placed;            /* files are charged to tenants */
 	size_t nameless;        /* inodes that live where their last name was */
 	bool many;              /* files may be in other stores than the pool's own, by its record */
+	pthread_t days_thread;  /* names/days.h, as all below; start and stop alone use the first two */
+	bool days_run;
+	pthread_cond_t days_cond;
+	bool days_stop;
 };
 
 /* A change: begin, one commit or more, end. commit: errors of the store, and nothing was changed then. */

@@ -12,6 +12,7 @@
 #include "engine/ramfile.h"
 #include "engine/tenant.h"
 #include "names/content.h"
+#include "names/days.h"
 #include "names/devices.h"
 #include "names/inode.h"
 #include "names/names.h"
@@ -94,6 +95,32 @@ static int load_share(void *arg, const void *key, size_t key_len, const void *va
 		return -ENOMEM;
 	*inode->share = share;
 	ns->share_count++;
+	ns->min_count += share.value[SHARE_DRAM_MIN] != SHARE_NONE;
+	return 0;
+}
+
+/* Of what is gone, or has no share any more, nothing is known. One that is damaged is no reason to have no pool. */
+static int load_day(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
+{
+	struct ns *ns = arg;
+	struct record_day day;
+	struct tree_inode *inode;
+	uint64_t ino = 0;
+	int err = record_parse_day(key, key_len, value, value_len, &ino, &day);
+
+	if (err == -EPROTONOSUPPORT)
+		return err;
+	inode = ino ? tree_inode(&ns->tree, ino) : NULL;
+	if (err < 0)
+		log_warn("inode %llu: what was written of it in the last day is damaged in the pool; it counts as all "
+			 "that its cold.write_day allows",
+			 (unsigned long long)ino);
+	if (!inode || !inode->tenant || inode->share->value[SHARE_WRITE_DAY] == SHARE_NONE)
+		return 0;
+	if (err < 0)
+		days_resume_full(ns, inode);
+	else
+		days_resume(ns, inode, &day);
 	return 0;
 }
 
@@ -140,10 +167,9 @@ static int load_tree(struct ns *ns)
 		char prefix;
 		meta_fn *fn;
 	} step[] = {
-		{ RECORD_PREFIX_SUPER, load_super },
-		{ RECORD_PREFIX_INODE, load_inode },
-		{ RECORD_PREFIX_ENTRY, load_entry },
-		{ RECORD_PREFIX_SHARE, load_share },
+		{ RECORD_PREFIX_SUPER, load_super }, { RECORD_PREFIX_INODE, load_inode },
+		{ RECORD_PREFIX_ENTRY, load_entry }, { RECORD_PREFIX_SHARE, load_share },
+		{ RECORD_PREFIX_DAY, load_day },
 	};
 	int err = 0;
 
@@ -173,6 +199,26 @@ static int make_root(struct ns *ns, const struct ns_config *config)
 	record_batch_super(&batch, ns->next_ino, false);
 	record_batch_inode(&batch, NS_ROOT_INO, &rec);
 	return record_batch_put(&batch, ns->store, true);
+}
+
+static int add_length(void *arg, struct store_key key, const void *value, uint32_t length_bytes)
+{
+	(void)key;
+	(void)value;
+	*(uint64_t *)arg += length_bytes;
+	return 0;
+}
+
+/* The record says what was stored when the file was clean: more may be by now. */
+static int count_stored(struct ns *ns, struct tree_inode *inode)
+{
+	const struct store_ops *ops = ns->store->ops;
+	uint64_t bytes = 0;
+	int err = ops->heads(ns->store, inode->ino, 0, UINT64_MAX, add_length, &bytes);
+
+	if (err == 0)
+		inode->rec.stored_bytes = bytes;
+	return err;
 }
 
 /* What an fsync has made durable is there: every stored copy is as new as that, or newer. */
@@ -205,6 +251,9 @@ static int mark_lost(struct ns *ns)
 		char path[PATH_MAX] = "?";
 
 		if (err < 0 || !inode->rec.dirty || inode->rec.nlink == 0)
+			continue;
+		err = S_ISREG(inode->rec.mode) ? count_stored(ns, inode) : 0;
+		if (err < 0)
 			continue;
 		inode->rec.dirty = false;
 		if (inode->rec.kept) {
@@ -310,6 +359,18 @@ static void keep_promises(struct ns *ns)
 	ops->keep(ns->store, 0, false);
 }
 
+static int count_owners(struct ns *ns)
+{
+	struct tree_inode *inode, *next;
+	int err = 0;
+
+	HASH_ITER(hh, ns->tree.inodes, inode, next) {
+		if (err == 0)
+			err = bounds_add(ns, inode);
+	}
+	return err;
+}
+
 static int load_all(struct ns *ns, const struct ns_config *config)
 {
 	int err = load_tree(ns);
@@ -318,6 +379,8 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 		err = make_root(ns, config);
 	if (err == 0)
 		err = check_tree(ns);
+	if (err == 0)
+		err = count_owners(ns);
 	if (err == 0)
 		err = outcomes_load(&ns->outcomes, ns->store, config->takes_over ? config->session : 0);
 	if (err == -EPROTONOSUPPORT)
@@ -331,15 +394,18 @@ static int load_all(struct ns *ns, const struct ns_config *config)
 	if (config->takes_over)
 		inherit_all(ns);
 	keep_promises(ns);
-	lock_get(&ns->lock);
-	placed_all(ns);
-	lock_put(&ns->lock);
 	err = devices_load(ns);
 	if (err < 0) {
 		log_error("cannot find out in which stores files are: %s", strerror(-err));
 		return err;
 	}
-	err = config->arenas_survived ? load_survivors(ns) : mark_lost(ns);
+	/* Before files are placed: it finds out what is stored of them. */
+	err = config->arenas_survived ? 0 : mark_lost(ns);
+	lock_get(&ns->lock);
+	placed_all(ns);
+	lock_put(&ns->lock);
+	if (err == 0 && config->arenas_survived)
+		err = load_survivors(ns);
 	if (err == 0 && !config->takes_over)
 		err = reap_orphans(ns);
 	if (err < 0)
@@ -357,8 +423,13 @@ int ns_load(const struct ns_config *config, struct ns **ret)
 	ns->store = config->store;
 	ns->engine = config->engine;
 	ns->block_bytes = engine_block_bytes(config->engine);
+	ns->defaults = config->defaults ? *config->defaults : share_nothing();
+	ns->file_max_bytes = config->file_max_bytes ? config->file_max_bytes : UINT64_MAX;
+	ns->bounds.most_inodes = config->uid_files ? config->uid_files : UINT64_MAX;
+	ns->bounds.most_bytes = config->uid_bytes ? config->uid_bytes : UINT64_MAX;
 	lock_init(&ns->lock, LOCK_RANK_NAMESPACE);
 	lock_cond_init(&ns->cond);
+	lock_cond_init(&ns->days_cond);
 	tree_init(&ns->tree);
 	err = load_all(ns, config);
 	if (err < 0) {
@@ -375,16 +446,19 @@ void ns_free(struct ns *ns)
 
 	if (!ns)
 		return;
+	days_stop(ns);
 	HASH_ITER(hh, ns->tree.inodes, inode, next)
-		placed_out(inode);
+		placed_out(ns, inode);
 	tenants_begin(ns->engine);
 	tenants_end(ns->engine);
 	HASH_ITER(hh, ns->tree.inodes, inode, next) {
 		ramfile_unload(inode->file);
 	}
 	tree_fini(&ns->tree);
+	bounds_fini(&ns->bounds);
 	outcomes_fini(&ns->outcomes);
 	pthread_cond_destroy(&ns->cond);
+	pthread_cond_destroy(&ns->days_cond);
 	lock_fini(&ns->lock);
 	free(ns);
 }
@@ -548,7 +622,7 @@ static int close_inode(struct ns *ns, struct tree_inode *inode, struct closing *
 			  path, strerror(-err));
 		return err;
 	}
-	placed_out(inode);
+	placed_out(ns, inode);
 	ramfile_unload(inode->file);
 	inode->file = NULL;
 	return 0;
@@ -569,7 +643,7 @@ static int check_left(struct ns *ns)
 	return 0;
 }
 
-int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
+static int close_all(struct ns *ns, ns_progress_fn *progress, void *arg)
 {
 	CLEANUP_FREE uint64_t *list = NULL;
 	struct closing closing = { .ns = ns, .progress = progress, .arg = arg, .told_ns = clock_ns() };
@@ -590,4 +664,12 @@ int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
 	if (first == 0)
 		first = check_left(ns);
 	return list ? first : -ENOMEM;
+}
+
+int ns_close(struct ns *ns, ns_progress_fn *progress, void *arg)
+{
+	int err = close_all(ns, progress, arg);
+
+	days_save(ns); /* with what was written just now */
+	return err;
 }

@@ -149,7 +149,11 @@ int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, str
 		ns_keep(inode);
 		rec = inode->rec;
 		apply_setattr(&rec, change);
-		err = ns_change_record(ns, inode, &rec, false);
+		err = bounds_expect(ns, rec.uid);
+		if (err == 0)
+			err = ns_change_record(ns, inode, &rec, false);
+		if (err == 0)
+			bounds_pass(ns, inode, rec.uid);
 		ns_change_end(ns);
 		if (err == 0)
 			stat_full(ns, inode, ret);
@@ -209,6 +213,7 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	struct record_inode dir_rec = dir->rec;
 	struct tree_inode *inode = NULL;
 	struct tree_entry *entry = NULL;
+	struct shares_given given = { NULL, NULL };
 	uint64_t ino = ns->next_ino;
 	unsigned int store = S_ISREG(rec->mode) ? devices_begin(ns, dir) : 0;
 	int err = tree_inode_add(&ns->tree, ino, rec, &inode);
@@ -217,6 +222,8 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 		err = stores_begun(ns->store, ino, store);
 	if (err == 0)
 		err = tree_entry_add(&ns->tree, dir, name, inode, &entry);
+	if (err == 0)
+		err = shares_expect(ns, inode, dir, &batch, &given);
 	if (err < 0)
 		goto fail;
 	inode->lookups = 1;
@@ -234,10 +241,14 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	ns->next_ino = ino + 1;
 	dir->rec = dir_rec;
 	tree_entry_show(entry);
+	if (given.share)
+		shares_give(ns, inode, &given);
+	bounds_add(ns, inode); /* who makes it is expected, so that it cannot fail */
 	devices_again(ns, inode);
 	*ret = inode;
 	return 0;
 fail:
+	shares_forget(&given);
 	if (store) { /* a record may be there all the same: nobody else gets the number */
 		ns->next_ino = ino + 1;
 		stores_forget(ns->store, ino);
@@ -260,6 +271,8 @@ int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid
 	LOCK_SCOPE(&ns->lock);
 	ns_change_begin(ns);
 	err = check_place(ns, parent, name, &dir);
+	if (err == 0)
+		err = bounds_may_add(ns, uid);
 	if (err == 0) {
 		rec = new_record(dir, mode, uid, gid);
 		err = create_in(ns, dir, name, &rec, &inode);
@@ -461,11 +474,26 @@ static int rename_check_shares(struct ns *ns, const struct rename *r, unsigned i
 		return 0;
 	if (has_more_names(r->from->child) || (other && has_more_names(other)))
 		return -EXDEV;
+	/* As for project quotas: a tool copies it then, and what it makes is new. */
+	if (shares_leave_behind(ns, r->from->child, r->dir, r->new_dir) ||
+	    (other && shares_leave_behind(ns, other, r->new_dir, r->dir)))
+		return -EXDEV;
 	return shares_may_move(ns, r->from->child, r->new_dir, other, r->dir);
 }
 
-static void place_renamed(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from)
+/* What an inode gets that comes from one directory into another. */
+static int expect_renamed(struct ns *ns, const struct tree_inode *inode, const struct tree_inode *from,
+			  const struct tree_inode *to, struct record_batch *batch, struct shares_given *ret)
 {
+	*ret = (struct shares_given){ NULL, NULL };
+	return from == to || placed_alike(ns, from, to) ? 0 : shares_expect(ns, inode, to, batch, ret);
+}
+
+static void place_renamed(struct ns *ns, struct tree_inode *inode, const struct tree_inode *from,
+			  struct shares_given *given)
+{
+	if (given->share)
+		shares_give(ns, inode, given); /* which places it */
 	if (S_ISDIR(inode->rec.mode)) {
 		placed_move(ns, inode, from);
 		devices_move(ns, inode, from);
@@ -499,22 +527,32 @@ static int rename_exchange(struct ns *ns, const struct rename *r)
 	int a_dir = S_ISDIR(a->rec.mode), b_dir = S_ISDIR(b->rec.mode);
 	struct record_inode dir_rec, new_dir_rec;
 	struct record_batch batch = { .count = 0 };
+	struct shares_given given_a, given_b = { NULL, NULL };
 	int err;
 
+	err = expect_renamed(ns, a, r->dir, r->new_dir, &batch, &given_a);
+	if (err == 0)
+		err = expect_renamed(ns, b, r->new_dir, r->dir, &batch, &given_b);
+	if (err < 0)
+		goto fail;
 	record_batch_entry(&batch, r->dir->ino, r->name, b->ino);
 	record_batch_entry(&batch, r->new_dir->ino, r->new_name, a->ino);
 	rename_batch_dirs(&batch, r, &dir_rec, &new_dir_rec, b_dir - a_dir, a_dir - b_dir);
 	outcomes_add(&ns->outcomes, &batch, a->ino);
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
-		return err;
+		goto fail;
 	r->dir->rec = dir_rec;
 	r->new_dir->rec = new_dir_rec;
 	tree_entry_set_child(r->from, b);
 	tree_entry_set_child(r->to, a);
-	place_renamed(ns, a, r->dir);
-	place_renamed(ns, b, r->new_dir);
+	place_renamed(ns, a, r->dir, &given_a);
+	place_renamed(ns, b, r->new_dir, &given_b);
 	return 0;
+fail:
+	shares_forget(&given_a);
+	shares_forget(&given_b);
+	return err;
 }
 
 /* replaced is r->to's inode, or NULL. */
@@ -525,12 +563,15 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	struct record_inode dir_rec, new_dir_rec, rec = inode->rec, replaced_rec;
 	struct record_batch batch = { .count = 0 };
 	struct tree_entry *entry = NULL;
-	int err = 0;
+	struct shares_given given;
+	int err = expect_renamed(ns, inode, r->dir, r->new_dir, &batch, &given);
 
-	if (!replaced)
+	if (err == 0 && !replaced)
 		err = tree_entry_add(&ns->tree, r->new_dir, r->new_name, inode, &entry);
-	if (err < 0)
+	if (err < 0) {
+		shares_forget(&given);
 		return err;
+	}
 	rec.ctime = ns_now();
 	record_batch_drop_entry(&batch, r->dir->ino, r->name);
 	record_batch_entry(&batch, r->new_dir->ino, r->new_name, inode->ino);
@@ -545,6 +586,7 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0) {
 		tree_entry_remove(&ns->tree, entry);
+		shares_forget(&given);
 		return err;
 	}
 	r->dir->rec = dir_rec;
@@ -560,7 +602,7 @@ static int rename_move(struct ns *ns, const struct rename *r, struct tree_inode 
 	} else {
 		tree_entry_show(entry);
 	}
-	place_renamed(ns, inode, r->dir);
+	place_renamed(ns, inode, r->dir, &given);
 	if (replaced && replaced->rec.nlink) {
 		placed_again(ns, replaced);
 		devices_again(ns, replaced);

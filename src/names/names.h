@@ -19,6 +19,7 @@
 #include "cold/store.h"
 #include "engine/clone.h"
 #include "engine/ramfile.h"
+#include "names/share.h"
 #include "policy/tiering.h"
 
 struct ns;
@@ -33,7 +34,10 @@ struct ns_config {
 	mode_t root_mode;
 	bool arenas_survived; /* the arenas' tmpfs was already there: the daemon was killed, the host was not */
 	bool takes_over;      /* the mount of an earlier daemon goes on: the kernel has inodes and opens of it */
-	uint32_t session;     /* 0, and one more in each daemon that took over the mount */
+	const struct share *defaults;  /* of files that are made from now on; NULL: they have none */
+	uint64_t file_max_bytes;       /* no file grows beyond it; 0: as large as there can be */
+	uint64_t uid_files, uid_bytes; /* bounds of what a user owns; 0: none */
+	uint32_t session;              /* 0, and one more in each daemon that took over the mount */
 };
 
 /* Loads the tree, reaps orphans. A file that is marked dirty and whose arena is gone becomes lost. */
@@ -63,6 +67,7 @@ struct ns_setattr {
 };
 int ns_setattr(struct ns *ns, uint64_t ino, const struct ns_setattr *change, struct stat *ret);
 
+/* Sizes, of a file that grows: -EFBIG beyond file_max_bytes; -EDQUOT beyond what its owner may have. */
 /* Makes the file at least that long, as a write beyond its end does. */
 int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes);
 
@@ -71,7 +76,8 @@ int ns_extend(struct ns *ns, uint64_t ino, uint64_t size_bytes);
  * answered nobody; *ret_ino is the inode that was made, linked, moved or removed. */
 bool ns_serve(struct ns *ns, uint64_t request, uint64_t *ret_ino);
 
-/* mode carries the type: S_IFREG or S_IFDIR (others: -EPERM). Creates and takes one lookup reference. */
+/* mode carries the type: S_IFREG or S_IFDIR (others: -EPERM). -EDQUOT: he owns as many as he may. Creates and takes one
+ * lookup reference. */
 int ns_create(struct ns *ns, uint64_t parent, const char *name, mode_t mode, uid_t uid, gid_t gid, struct stat *ret);
 int ns_link(struct ns *ns, uint64_t ino, uint64_t parent, const char *name, struct stat *ret);
 int ns_unlink(struct ns *ns, uint64_t parent, const char *name);

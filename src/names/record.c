@@ -15,6 +15,8 @@
 #define OUTCOME_KEY_LEN 7
 #define SHARE_HEAD_LEN 8
 #define SHARE_ROW_LEN 16
+#define SHARE_VERSION 2 /* only where a row has a flag; else 1 is written */
+#define SHARE_FLAG_DEFAULT (1U << 0)
 #define FLAG_DIRTY (1U << 0)
 #define FLAG_LOST (1U << 1)
 #define FLAG_KEPT (1U << 2)
@@ -220,6 +222,9 @@ void record_batch_share(struct record_batch *batch, uint64_t ino, const struct s
 			continue;
 		value[1]++;
 		at[0] = share_spec((enum share_id)i)->number;
+		at[1] = share->by_default[i] ? SHARE_FLAG_DEFAULT : 0;
+		if (at[1])
+			value[0] = SHARE_VERSION;
 		put64(at + 8, share->value[i]);
 		at += SHARE_ROW_LEN;
 	}
@@ -227,6 +232,25 @@ void record_batch_share(struct record_batch *batch, uint64_t ino, const struct s
 		return;
 	change->value = value;
 	change->value_len = (size_t)(at - value);
+}
+
+void record_batch_day(struct record_batch *batch, uint64_t ino, const struct record_day *day)
+{
+	uint8_t *value;
+	struct meta_change *change = batch_add(batch, RECORD_PREFIX_DAY, &value);
+
+	put_key64((uint8_t *)change->key + 1, ino);
+	change->key_len += 8;
+	if (!day)
+		return;
+	memset(value, 0, RECORD_DAY_LEN);
+	value[0] = RECORD_VERSION;
+	put64(value + 8, (uint64_t)day->saved_s);
+	put64(value + 16, day->into_hour_ns);
+	for (int i = 0; i < RECORD_DAY_HOURS; i++)
+		put64(value + 24 + (size_t)i * 8, day->bytes[i]);
+	change->value = value;
+	change->value_len = RECORD_DAY_LEN;
 }
 
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable)
@@ -335,6 +359,25 @@ int record_parse_outcome(const void *key, size_t key_len, const void *value, siz
 	return 0;
 }
 
+int record_parse_day(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
+		     struct record_day *ret)
+{
+	const uint8_t *v = value;
+	int err = parse_version(v, value_len, RECORD_DAY_LEN, RECORD_VERSION);
+
+	if (key_len == 9)
+		*ret_ino = get_key64((const uint8_t *)key + 1);
+	if (err < 0)
+		return err;
+	if (key_len != 9 || get_key64((const uint8_t *)key + 1) == 0 || get64(v + 16) >= 3600 * UINT64_C(1000000000))
+		return -EBADMSG;
+	ret->saved_s = (int64_t)get64(v + 8);
+	ret->into_hour_ns = get64(v + 16);
+	for (int i = 0; i < RECORD_DAY_HOURS; i++)
+		ret->bytes[i] = get64(v + 24 + (size_t)i * 8);
+	return 0;
+}
+
 int record_parse_share(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
 		       struct share *ret)
 {
@@ -344,15 +387,16 @@ int record_parse_share(const void *key, size_t key_len, const void *value, size_
 
 	if (value_len < SHARE_HEAD_LEN || key_len != 9 || get_key64((const uint8_t *)key + 1) == 0)
 		return -EBADMSG;
-	if (v[0] != RECORD_VERSION)
+	if (v[0] != RECORD_VERSION && v[0] != SHARE_VERSION)
 		return -EPROTONOSUPPORT;
 	if (!v[1] || value_len != SHARE_HEAD_LEN + (size_t)v[1] * SHARE_ROW_LEN)
 		return -EBADMSG;
 	for (unsigned int i = 0; i < v[1]; i++, at += SHARE_ROW_LEN) {
 		if (share_of_number(at[0], &id))
 			return -EPROTONOSUPPORT;
-		if (share.value[id] != SHARE_NONE || !share_may_be(id, get64(at + 8)))
+		if (share.value[id] != SHARE_NONE || !share_may_be(id, get64(at + 8)) || at[1] & ~SHARE_FLAG_DEFAULT)
 			return -EBADMSG;
+		share.by_default[id] = v[0] == SHARE_VERSION && at[1];
 		share.value[id] = get64(at + 8);
 	}
 	if (!share_makes_sense(&share))

@@ -31,18 +31,28 @@ struct record_inode {
 	bool fell_back; /* dirty when the host went down, and back at that base since */
 };
 
+/* What was written for a tenant in the last day: of the hour that ran, and of the 24 before it. */
+#define RECORD_DAY_HOURS 25
+struct record_day {
+	int64_t saved_s; /* CLOCK_REALTIME */
+	uint64_t into_hour_ns;
+	uint64_t bytes[RECORD_DAY_HOURS];
+};
+
 #define RECORD_PREFIX_INODE 'I'
 #define RECORD_PREFIX_ENTRY 'D'
 #define RECORD_PREFIX_SUPER 'S'
 #define RECORD_PREFIX_OUTCOME 'R'
 #define RECORD_PREFIX_SHARE 'H'
 #define RECORD_PREFIX_PLACE 'W' /* cold/stores.h, which has 'N' as well */
+#define RECORD_PREFIX_DAY 'Y'
 
 #define RECORD_INODE_LEN 80
 #define RECORD_SUPER_LEN 16
 #define RECORD_OUTCOME_LEN 24
 #define RECORD_SHARE_MAX (8 + 16 * SHARE_COUNT)
-#define RECORD_VALUE_MAX (RECORD_SHARE_MAX > RECORD_INODE_LEN ? RECORD_SHARE_MAX : RECORD_INODE_LEN)
+#define RECORD_DAY_LEN (24 + 8 * RECORD_DAY_HOURS)
+#define RECORD_VALUE_MAX (RECORD_SHARE_MAX > RECORD_DAY_LEN ? RECORD_SHARE_MAX : RECORD_DAY_LEN)
 #define RECORD_KEY_MAX (1 + 8 + NAME_MAX)
 #define RECORD_BATCH_MAX 8
 
@@ -66,6 +76,8 @@ void record_batch_outcome(struct record_batch *batch, uint32_t session, uint16_t
 void record_batch_drop_outcome(struct record_batch *batch, uint32_t session, uint16_t slot);
 /* Drops it if the share says nothing. */
 void record_batch_share(struct record_batch *batch, uint64_t ino, const struct share *share);
+/* NULL drops it. */
+void record_batch_day(struct record_batch *batch, uint64_t ino, const struct record_day *day);
 int record_batch_put(const struct record_batch *batch, struct store *store, bool durable);
 
 int record_parse_inode(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
@@ -75,5 +87,8 @@ int record_parse_entry(const void *key, size_t key_len, const void *value, size_
 int record_parse_super(const void *value, size_t value_len, uint64_t *ret_next_ino, bool *ret_many);
 int record_parse_outcome(const void *key, size_t key_len, const void *value, size_t value_len, uint32_t *ret_session,
 			 uint16_t *ret_slot, uint64_t *ret_request, uint64_t *ret_ino);
+/* *ret_ino also with an error, if the key has the length of one. */
+int record_parse_day(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
+		     struct record_day *ret);
 int record_parse_share(const void *key, size_t key_len, const void *value, size_t value_len, uint64_t *ret_ino,
 		       struct share *ret);

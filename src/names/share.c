@@ -68,6 +68,11 @@ bool share_may_be(enum share_id id, uint64_t value)
 	return value >= specs[id].min && value <= specs[id].max;
 }
 
+bool share_may_be_default(enum share_id id)
+{
+	return id != SHARE_DRAM_MIN;
+}
+
 int share_parse(enum share_id id, const char *text, uint64_t *ret)
 {
 	const struct share_spec *spec = &specs[id];
@@ -101,7 +106,7 @@ char *share_format(enum share_id id, uint64_t value, char buf[static SHARE_TEXT_
 
 struct share share_nothing(void)
 {
-	struct share share;
+	struct share share = { 0 };
 
 	for (unsigned int i = 0; i < SHARE_COUNT; i++)
 		share.value[i] = SHARE_NONE;

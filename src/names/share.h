@@ -39,6 +39,7 @@ struct share_spec {
 
 struct share {
 	uint64_t value[SHARE_COUNT];
+	bool by_default[SHARE_COUNT]; /* the value came with the file, from an option of the mount */
 };
 
 #define SHARE_TEXT_LEN SIZE_EXACT_LEN
@@ -55,8 +56,16 @@ int share_parse(enum share_id id, const char *text, uint64_t *ret);
 /* What share_parse() makes the same value of. Returns buf. */
 char *share_format(enum share_id id, uint64_t value, char buf[static SHARE_TEXT_LEN]);
 
+/* What can be given to each new file: not a promise, of which all files together have no more than there is. */
+bool share_may_be_default(enum share_id id);
 /* Says nothing. */
 struct share share_nothing(void);
 bool share_is_nothing(const struct share *share);
+/* As somebody sets it: no default. */
+static inline void share_say(struct share *share, enum share_id id, uint64_t value)
+{
+	share->value[id] = value;
+	share->by_default[id] = false;
+}
 /* True if what it says can hold at once: dram.min is not above dram.max. */
 bool share_makes_sense(const struct share *share);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "engine/tenant.h"
+#include "names/days.h"
 #include "names/devices.h"
 #include "names/inode.h"
 #include "names/placed.h"
@@ -89,7 +90,9 @@ static void list_promises(struct ns *ns, const struct supposed *supposed, struct
 		const struct share *share = inode == supposed->changed ? supposed->share : inode->share;
 		struct promise *promise = &promises->list[promises->count];
 
-		if (!share)
+		/* Of a file without a minimum nothing is promised, to it or below it. */
+		if (!share || (S_ISREG(inode->rec.mode) && inode != supposed->changed &&
+			       share->value[SHARE_DRAM_MIN] == SHARE_NONE))
 			continue;
 		*promise = (struct promise){ .inode = inode, .most = share->value[SHARE_DRAM_MAX] };
 		if (share->value[SHARE_DRAM_MIN] != SHARE_NONE)
@@ -202,6 +205,7 @@ static int put(struct ns *ns, struct tree_inode *inode, const struct share *shar
 		record_batch_share(&batch, inode->ino, share);
 		if (share->value[SHARE_STORE] != SHARE_NONE)
 			record_batch_super(&batch, ns->next_ino, true);
+		days_batch(ns, inode, share, &batch);
 		err = ns_change_commit(ns, &batch, true);
 	}
 	if (err) {
@@ -211,8 +215,12 @@ static int put(struct ns *ns, struct tree_inode *inode, const struct share *shar
 	}
 	if (kept)
 		*kept = *share;
+	if (tenant)
+		tenant->before = old_tenant;
 	ns->share_count += kept != NULL;
 	ns->share_count -= old != NULL;
+	ns->min_count += kept && kept->value[SHARE_DRAM_MIN] != SHARE_NONE;
+	ns->min_count -= old && old->value[SHARE_DRAM_MIN] != SHARE_NONE;
 	inode->share = kept;
 	inode->tenant = tenant;
 	ns->many |= kept && kept->value[SHARE_STORE] != SHARE_NONE;
@@ -240,7 +248,7 @@ int shares_set(struct ns *ns, uint64_t ino, const struct shares_change *change, 
 	}
 	share = inode->share ? *inode->share : share_nothing();
 	for (size_t i = 0; i < count; i++)
-		share.value[change[i].id] = change[i].value;
+		share_say(&share, change[i].id, change[i].value);
 	err = check(ns, inode, &share, promisable, ret_left);
 	if (!err) {
 		ns_keep(inode);
@@ -263,6 +271,8 @@ int shares_may_move(struct ns *ns, const struct tree_inode *inode, struct tree_i
 	struct promises before, after;
 	int err;
 
+	if (!ns->min_count) /* nothing is promised to anybody */
+		return 0;
 	err = sum_promises(ns, &(struct supposed){ 0 }, &before);
 	if (err)
 		return err;
@@ -272,6 +282,87 @@ int shares_may_move(struct ns *ns, const struct tree_inode *inode, struct tree_i
 		return err;
 	free(after.list);
 	return (after.sum > promisable && after.sum > before.sum) || after.over > before.over ? -EDQUOT : 0;
+}
+
+/* --- defaults ---------------------------------------------------------------------------------------------------- */
+
+struct share shares_of_new(const struct ns *ns, const struct tree_inode *dir)
+{
+	struct share share = ns->defaults;
+
+	for (; dir; dir = placed_in(ns, dir))
+		for (unsigned int i = 0; i < SHARE_COUNT && dir->share; i++)
+			if (dir->share->value[i] != SHARE_NONE)
+				share.value[i] = SHARE_NONE;
+	for (unsigned int i = 0; i < SHARE_COUNT; i++)
+		share.by_default[i] = share.value[i] != SHARE_NONE;
+	return share;
+}
+
+int shares_expect(struct ns *ns, const struct tree_inode *inode, const struct tree_inode *dir,
+		  struct record_batch *batch, struct shares_given *ret)
+{
+	struct share given = shares_of_new(ns, dir), share = inode->share ? *inode->share : share_nothing();
+	bool more = false;
+
+	*ret = (struct shares_given){ NULL, NULL };
+	if (!S_ISREG(inode->rec.mode))
+		return 0;
+	if (minimum(&share) > given.value[SHARE_DRAM_MAX])
+		given.value[SHARE_DRAM_MAX] = SHARE_NONE; /* what was promised to it goes first */
+	for (unsigned int i = 0; i < SHARE_COUNT; i++) {
+		if (given.value[i] == SHARE_NONE || share.value[i] != SHARE_NONE)
+			continue;
+		share.value[i] = given.value[i];
+		share.by_default[i] = true;
+		more = true;
+	}
+	if (!more)
+		return 0;
+	ret->share = malloc(sizeof(*ret->share));
+	ret->tenant = inode->tenant ? NULL : calloc(1, sizeof(*ret->tenant));
+	if (!ret->share || (!ret->tenant && !inode->tenant)) {
+		shares_forget(ret);
+		return -ENOMEM;
+	}
+	*ret->share = share;
+	record_batch_share(batch, inode->ino, &share);
+	return 0;
+}
+
+void shares_give(struct ns *ns, struct tree_inode *inode, struct shares_given *given)
+{
+	free(inode->share);
+	ns->share_count += !inode->share;
+	inode->share = given->share;
+	if (given->tenant) {
+		inode->tenant = given->tenant;
+		placed_one(ns, inode);
+	} else {
+		placed_again(ns, inode);
+	}
+	*given = (struct shares_given){ NULL, NULL };
+}
+
+void shares_forget(struct shares_given *given)
+{
+	free(given->share);
+	free(given->tenant);
+	*given = (struct shares_given){ NULL, NULL };
+}
+
+bool shares_leave_behind(const struct ns *ns, const struct tree_inode *moved, const struct tree_inode *from,
+			 const struct tree_inode *to)
+{
+	struct share before = shares_of_new(ns, from), after = shares_of_new(ns, to);
+
+	if (!S_ISDIR(moved->rec.mode) || !moved->entry_count)
+		return false;
+	for (unsigned int i = 0; i < SHARE_COUNT; i++)
+		if (before.value[i] == SHARE_NONE && after.value[i] != SHARE_NONE &&
+		    (!moved->share || moved->share->value[i] == SHARE_NONE))
+			return true;
+	return false;
 }
 
 /* --- asking ------------------------------------------------------------------------------------------------------ */
@@ -291,6 +382,20 @@ int shares_get(struct ns *ns, uint64_t ino, struct share *ret)
 static bool is_bound(enum share_id id)
 {
 	return id != SHARE_DRAM_MIN && id != SHARE_DRAM_WEIGHT && id != SHARE_STORE;
+}
+
+int shares_usage(struct ns *ns, uint64_t ino, struct quota_figures *ret)
+{
+	struct tree_inode *inode, *at;
+	int err;
+
+	LOCK_SCOPE(&ns->lock);
+	err = ns_find(ns, ino, &inode);
+	for (at = err ? NULL : inode; at && !at->tenant; at = placed_in(ns, at))
+		;
+	if (!err)
+		quota_figures(ns->engine, at ? at->tenant : NULL, ret);
+	return err;
 }
 
 int shares_effective(struct ns *ns, uint64_t ino, struct share *ret)

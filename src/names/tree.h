@@ -18,6 +18,7 @@
 
 struct ramfile;
 struct tenant;
+struct owner;
 
 struct tree_entry {
 	struct tree_inode *dir; /* immutable, as is key */
@@ -46,7 +47,11 @@ struct tree_inode {
 	struct tenant *tenant;       /* has it in the engine; NULL as well then */
 	struct tenant *tenant_to_be; /* for placed_all() alone, as next_placed is */
 	struct tree_inode *next_placed;
-	uint64_t home_ino; /* of the directory of its last name; 0: it has a name */
+	struct tenant *away_in; /* of a RAM file that is not loaded: who is charged for what is stored of it */
+	uint64_t away_bytes;    /* ... which is so much */
+	struct owner *owner;    /* names/bounds.h: whose bounds it counts in; NULL: not yet, or not any more */
+	uint64_t owned_bytes;   /* ... with that size */
+	uint64_t home_ino;      /* of the directory of its last name; 0: it has a name */
 	unsigned int opens;
 	unsigned int keeps;   /* short uses without the lock */
 	uint64_t dirty_seq;   /* counts reports of changes */

@@ -15,6 +15,7 @@
 #include "engine/due.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/quota.h"
 #include "policy/payer.h"
 
 /* For so long it is known well enough which blocks are the oldest. */
@@ -38,7 +39,10 @@
 static struct heat_filter filter_of(struct ramfile *file, uint64_t min_idle_ns)
 {
 	struct heat_filter filter = { .min_idle_ns = min_idle_ns, .now_ns = clock_ns() };
+	struct quota_choice quota = quota_choice(file);
 
+	filter.stored = quota.stored_only;
+	filter.older = quota.older;
 	file_visit(file, filter.now_ns);
 	filter.slept = due_asleep(file, filter.now_ns);
 	lock_get(&file->mappers.lock);
@@ -55,21 +59,51 @@ static bool writes_now(const struct choice *choice, struct ramfile *file, uint64
 	return tenant && going_bytes(&choice->going, file->engine, tenant, 0, now_ns);
 }
 
+/* What was chosen of it could not be demoted. */
+static bool is_out(struct ramfile *file, uint64_t now_ns)
+{
+	return now_ns < file->rounds.out_until_ns &&
+	       (!file->rounds.refusals || quota_news(file) == file->rounds.refused_news);
+}
+
 static bool is_in(const struct choice *choice, const struct scope *scope, struct ramfile *file)
 {
 	uint64_t now = clock_ns();
 
 	return (!scope->file || scope->file == file->ino) && tenant_covers(file->engine, scope->tenant, file) &&
-	       now >= file->rounds.out_until_ns && !going_is_late(&choice->going, file, now) &&
-	       !writes_now(choice, file, now) && flow_holds_back(file) == scope->held;
+	       !is_out(file, now) && !going_is_late(&choice->going, file, now) && !writes_now(choice, file, now) &&
+	       flow_holds_back(file) == scope->held;
 }
 
-static void count_blocks(struct ramfile *file, struct census *census)
+/* What is counted by age is not counted by whether there is a stored copy: those are walked. */
+static bool count_part(struct ramfile *file, struct census *census, uint64_t *from)
 {
 	struct heat_filter filter;
 
 	LOCK_SCOPE(&file->lock);
 	filter = filter_of(file, census->min_idle_ns);
+	if (!heat_next_part(&file->blocks, &filter, 0, *from, SCAN_BLOCKS))
+		return false;
+	engine_count_visited(file->engine, filter.count);
+	heat_count(&file->heat, &file->blocks, &filter, census->in_class);
+	*from = filter.first + filter.count;
+	return true;
+}
+
+static void count_blocks(struct ramfile *file, struct census *census)
+{
+	struct heat_filter filter;
+	uint64_t from = 0;
+
+	lock_get(&file->lock);
+	filter = filter_of(file, census->min_idle_ns);
+	lock_put(&file->lock);
+	if (filter.stored || filter.older) {
+		while (count_part(file, census, &from))
+			;
+		return;
+	}
+	LOCK_SCOPE(&file->lock);
 	heat_census(&file->heat, &file->blocks, &filter, census->in_class);
 }
 

@@ -9,6 +9,7 @@
 #include "engine/due.h"
 #include "engine/engine.h"
 #include "engine/file.h"
+#include "engine/quota.h"
 #include "engine/room.h"
 #include "policy/demoter.h"
 #include "policy/scan.h"
@@ -21,6 +22,9 @@
 #define REFUSED_MOST 4
 /* Who gave nothing is left alone for no longer than that. */
 #define OUT_MOST_NS (500 * NS_PER_MS)
+/* Who may store no more is asked again after that, then twice as long, up to a minute, or when he may. */
+#define REFUSED_NS (500 * NS_PER_MS)
+#define REFUSALS_MOST 7U
 /* Processors that are used at the most. */
 #define MOST_DEFAULT 8
 
@@ -179,10 +183,22 @@ static void call_another(struct engine *engine)
 	engine_wake_reclaim(engine);
 }
 
+/* A limit of what is stored refused all of it. */
+static uint64_t refused_until(struct ramfile *file, uint64_t now)
+{
+	struct rounds *rounds = &file->rounds;
+
+	rounds->refused_news = quota_news(file);
+	rounds->refusals += rounds->refusals < REFUSALS_MOST;
+	return now + (REFUSED_NS << (rounds->refusals - 1));
+}
+
 /* Until when the file is left alone. */
-static uint64_t out_until(struct engine *engine, const struct chosen *chosen, int err, uint64_t demoted)
+static uint64_t out_until(struct engine *engine, const struct chosen *chosen, int err,
+			  const struct demote_result *result)
 {
 	struct reclaim *reclaim = reclaim_of(engine);
+	uint64_t demoted = result->demoted;
 	uint64_t now = clock_ns(), rest_ns = rest_of(chosen->since_ns);
 	bool refused = err == -EIO || err == -ENOSPC;
 
@@ -193,6 +209,9 @@ static uint64_t out_until(struct engine *engine, const struct chosen *chosen, in
 		reclaim->retry_ns = now + RETRY_NS;
 		reclaim->refused = 0;
 	}
+	if (!err && !demoted && result->refused)
+		return refused_until(chosen->file, now);
+	chosen->file->rounds.refusals = 0;
 	if (err && err != -EBUSY)
 		return now + RETRY_NS;
 	return demoted ? 0 : rest_ns < now + OUT_MOST_NS ? rest_ns : now + OUT_MOST_NS;
@@ -219,7 +238,7 @@ bool reclaim_some(struct engine *engine, uint64_t *due_ns)
 		err = demote_blocks(chosen.file, chosen.block, chosen.count, true, &result);
 		lock_get(&reclaim->lock);
 		choice_end(&reclaim->choice, engine, &chosen, result.demoted > 0,
-			   out_until(engine, &chosen, err, result.demoted));
+			   out_until(engine, &chosen, err, &result));
 		lock_put(&reclaim->lock);
 		engine_leave(engine, chosen.file);
 	}

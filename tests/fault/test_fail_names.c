@@ -509,6 +509,11 @@ static int change_a_share(void)
 	return set_share(below, SHARE_DRAM_MAX, 2 << 20);
 }
 
+static int set_a_day(void)
+{
+	return set_share(below, SHARE_WRITE_DAY, 1 << 20);
+}
+
 static int take_a_share_back(void)
 {
 	return set_share(below, SHARE_DRAM_MAX, SHARE_NONE);
@@ -535,6 +540,7 @@ static const struct function FUNCTIONS[] = {
 	{ .name = "ns_clone", .call = clone_file },
 	{ .name = "shares_set", .call = set_a_share },
 	{ .name = "shares_set, another value", .call = change_a_share },
+	{ .name = "shares_set, with a day", .call = set_a_day },
 	{ .name = "shares_set, none", .call = take_a_share_back },
 	{ .name = "ns_files", .call = list },
 	{ .name = "ns_close", .call = close_all },

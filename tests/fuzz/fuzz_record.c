@@ -10,6 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char name[NAME_MAX + 1];
 	struct record_inode inode;
+	struct record_day day;
+	struct share share;
 	uint64_t ino, parent;
 	uint32_t session;
 	uint16_t slot;
@@ -29,5 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		__builtin_trap();
 	record_parse_outcome(data, key_len, data + key_len, size - key_len, &session, &slot, &parent, &ino);
 	record_parse_super(data + key_len, size - key_len, &ino, &many);
+	record_parse_share(data, key_len, data + key_len, size - key_len, &ino, &share);
+	record_parse_day(data, key_len, data + key_len, size - key_len, &ino, &day);
 	return 0;
 }

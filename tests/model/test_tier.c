@@ -43,6 +43,7 @@
 #include "engine/fault.h"
 #include "engine/file.h"
 #include "engine/load.h"
+#include "engine/quota.h"
 #include "engine/ramfile.h"
 #include "engine/read.h"
 #include "engine/resize.h"
@@ -77,8 +78,9 @@ struct model {
 	uint64_t rng;
 	uint64_t pages; /* the file has up to this many */
 	uint64_t dram_bytes;
-	struct holds *holds; /* the huge run, else NULL */
-	int tube[2];         /* holds references to pages */
+	uint64_t plain_bytes; /* in the arena when nobody had it mapped last */
+	struct holds *holds;  /* the huge run, else NULL */
+	int tube[2];          /* holds references to pages */
 	uint32_t block_bytes;
 	struct scratch scratch;
 	int arena_dir;
@@ -209,6 +211,18 @@ static struct engine *new_tier(struct store *store, int arena_dir)
 	return engine;
 }
 
+/* A failure was injected. */
+static bool may_fail(int err)
+{
+	return err == -EIO || err == -ENOSPC;
+}
+
+/* Or a share does not allow it: calls that write past DRAM alone are refused, nothing that a mapping depends on. */
+static bool may_refuse(int err)
+{
+	return may_fail(err) || err == -EDQUOT;
+}
+
 /* The block, if it is away, comes as it is on the other host. */
 static void bring(struct ramfile *file, uint64_t block)
 {
@@ -228,8 +242,8 @@ static void bring(struct ramfile *file, uint64_t block)
 	record.ident = ident_of(payload, model.block_bytes);
 	record.payload_bytes = (uint32_t)length;
 	ck_assert_int_eq(access_write(file, 0, &buffer), 0);
-	ck_assert_msg(record.result != TIERFS_ACCESS_ERROR || record.error == EIO || record.error == ENOSPC,
-		      "block %llu: %s", (unsigned long long)block, strerror(record.error));
+	ck_assert_msg(record.result != TIERFS_ACCESS_ERROR || may_fail(-(int)record.error), "block %llu: %s",
+		      (unsigned long long)block, strerror(record.error));
 	atomic_fetch_add(&model.brought, record.result == TIERFS_ACCESS_WRITE_OK);
 }
 
@@ -381,6 +395,15 @@ static bool any_away(uint64_t page, uint64_t count)
 
 /* What the kernel does for a plain mapping: reads pages, brings dirty ones back, drops them. Not beside attached
  * processes, and not where a system call writes at the same time (the kernel serializes those). */
+/* What the kernel brings back it takes without asking, also just before a process comes in the same step. */
+static void note_plain(void)
+{
+	struct ramfile_figures figures;
+
+	ramfile_figures(model.file, &figures);
+	model.plain_bytes = figures.arena_bytes;
+}
+
 static void op_plain(void)
 {
 	static uint8_t data[16 * PAGE];
@@ -408,12 +431,14 @@ static void op_plain(void)
 			if (length % PAGE && first * PAGE + length < model.size)
 				return;
 			ck_assert_int_eq(cache_write_back(model.file, data, length, first * PAGE), 0);
+			note_plain();
 			memcpy(model.want + first * PAGE, data, length);
 			return;
 		}
 		begin_pending(first * PAGE, data, length);
 		err = cache_write_back(model.file, data, length, first * PAGE);
-		ck_assert(!err || (length % PAGE && (err == -EIO || err == -ENOSPC)));
+		note_plain();
+		ck_assert(!err || (length % PAGE && may_fail(err)));
 		if (err)
 			adopt(first * PAGE, length);
 		else
@@ -464,7 +489,7 @@ static void op_write(bool direct)
 	fill_random(data, length);
 	begin_pending(offset, data, length);
 	err = ramfile_write(model.file, data, length, offset, direct);
-	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	ck_assert(!err || may_refuse(err));
 	if (err)
 		adopt(offset, length);
 	else
@@ -506,7 +531,7 @@ static void op_discard(void)
 	}
 	begin_pending(offset, NULL, length);
 	err = ramfile_discard(model.file, offset, length);
-	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	ck_assert(!err || may_fail(err));
 	if (err)
 		adopt(offset, length);
 	else
@@ -803,7 +828,7 @@ static void op_demote(void)
 						   (model.size + model.block_bytes - 1) / model.block_bytes, mark, 0);
 			}
 	err = demote_blocks(model.file, pick, count, rnd(2), &result);
-	ck_assert(!err || err == -EIO || err == -ENOSPC);
+	ck_assert(!err || may_fail(err));
 }
 
 static void op_promote(void)
@@ -938,8 +963,11 @@ static void op_append(void)
 		model.size = start + length;
 		begin_pending(start, data, length);
 		err = ramfile_write(model.file, data, length, start, false);
-		ck_assert_int_eq(err, 0);
-		end_pending(true);
+		ck_assert(!err || err == -EDQUOT);
+		if (err)
+			adopt(start, length);
+		else
+			end_pending(true);
 	}
 }
 
@@ -987,7 +1015,7 @@ static void make_other(void)
 	model.cloning = true;
 	err = ramfile_clone(model.file, ino, NULL, NULL, &cloned);
 	model.cloning = false;
-	ck_assert(!err || err == -EIO || err == -ENOSPC || (err == -EREMOTE && before.away_bytes));
+	ck_assert(!err || may_refuse(err) || (err == -EREMOTE && before.away_bytes));
 	ck_assert(err || !before.away_bytes);
 	pthread_mutex_unlock(&model.bringing);
 	ramfile_figures(model.file, &after);
@@ -1090,7 +1118,9 @@ static void op_share(void)
 					      .min_bytes = rnd(2) * rnd(8) * model.block_bytes,
 					      .weight = (uint32_t)rnd(300),
 					      .per_s = { rnd(4) ? 0 : 20000, rnd(4) ? 0 : 256 << 20,
-							 rnd(4) ? 0 : 128 << 20 } };
+							 rnd(4) ? 0 : 128 << 20 },
+					      .disk_bytes = rnd(4) ? 0 : (1 + rnd(60)) * model.block_bytes,
+					      .day_bytes = rnd(6) ? 0 : (1 + rnd(300)) * model.block_bytes };
 
 		model.tenant[i].ino = 1000 + (uint64_t)i;
 		tenants_put(model.engine, &model.tenant[i], i ? NULL : outer, &share);
@@ -1108,13 +1138,31 @@ static uint64_t charged(struct ramfile *file)
 	return file && file->charge.tenant ? file->charge.bytes : 0;
 }
 
+static uint64_t stored(struct ramfile *file)
+{
+	bool placed;
+
+	if (!file)
+		return 0;
+	lock_get(&model.engine->tenants.lock);
+	placed = file->charge.tenant;
+	lock_put(&model.engine->tenants.lock);
+	LOCK_SCOPE(&file->lock);
+	return placed ? file->blocks.stored_total_bytes : 0;
+}
+
 static void check_charges(void)
 {
 	uint64_t bytes;
 
+	struct quota_figures figures;
+
 	pthread_mutex_lock(&model.bringing);
-	if (!tenant_used(model.engine, 1001, &bytes))
+	if (!tenant_used(model.engine, 1001, &bytes)) {
 		ck_assert_uint_eq(bytes, charged(model.file) + charged(model.other.file));
+		quota_figures(model.engine, &model.tenant[1], &figures);
+		ck_assert_uint_eq(figures.stored_bytes, stored(model.file) + stored(model.other.file));
+	}
 	pthread_mutex_unlock(&model.bringing);
 }
 
@@ -1176,7 +1224,6 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct hold
 	static uint8_t want[BYTES_MAX], old[BYTES_MAX], new[BYTES_MAX], got[BYTES_MAX], other[BYTES_MAX],
 		away[BYTES_MAX];
 	struct ramfile_figures figures;
-	uint64_t plain_bytes = 0; /* in the arena when the last process came */
 	uint64_t huge_bytes = 0;
 	size_t length;
 
@@ -1221,10 +1268,10 @@ static void run(uint64_t seed, uint64_t steps, uint32_t block_bytes, struct hold
 		huge_bytes = figures.huge_bytes > huge_bytes ? figures.huge_bytes : huge_bytes;
 		if (holds)
 			continue; /* its budget changes */
-		if (mapped())     /* what the kernel caches and brings back it takes without asking */
-			ck_assert_uint_le(figures.arena_bytes, model.dram_bytes + plain_bytes);
+		if (mapped())
+			ck_assert_uint_le(figures.arena_bytes, model.dram_bytes + model.plain_bytes);
 		else
-			plain_bytes = figures.arena_bytes;
+			model.plain_bytes = figures.arena_bytes;
 	}
 	no_failures();
 	ck_assert_int_eq(ramfile_read(model.file, got, model.size, 0, &length), 0);

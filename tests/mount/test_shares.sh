@@ -53,7 +53,7 @@ note "refused"
 refuses="the daemon refuses"
 one_line "$tenant: $refuses: dram.foo: no such share" tierctl set "$tenant" dram.foo=1G
 one_line "$tenant: $refuses: dram.foo: no such share" tierctl get "$tenant" dram.foo
-one_line "$tenant: $refuses: disk.max: no such share" tierctl set "$tenant" disk.max=1M
+one_line "$tenant: $refuses: disk.max: 1K: not a value it can have" tierctl set "$tenant" disk.max=1K
 one_line "$tenant: $refuses: dram.max: 12Q: not a value it can have" tierctl set "$tenant" dram.max=12Q
 one_line "$tenant/vm0: $refuses: dram.min: 8M is above dram.max, which is 4M" tierctl set "$tenant/vm0" dram.max=4M
 one_line "$T/mnt/vm1: $refuses: dram.min: 60M is more than can be promised: 37M are left" tierctl set "$T/mnt/vm1" dram.min=60M

@@ -12,6 +12,7 @@
 #include "../lib/lib_scratch.h"
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
+#include "cold/codec.h"
 #include "engine/access.h"
 #include "engine/away.h"
 #include "engine/cache.h"
@@ -22,6 +23,7 @@
 #include "engine/ramfile.h"
 #include "engine/read.h"
 #include "engine/resize.h"
+#include "engine/tenant.h"
 #include "engine/write.h"
 #include "policy/tiering.h"
 #include "lib_check.h"
@@ -487,6 +489,35 @@ START_TEST(faults_wait_and_every_supplier_is_told)
 }
 END_TEST
 
+/* Who waits for it would wait for ever: what comes for a block that is away is stored whatever its tenant may store. */
+START_TEST(no_limit_refuses_what_comes)
+{
+	struct tenant_share share = { .max_bytes = UINT64_MAX, .disk_bytes = 2 * CODEC_HEADER_BYTES };
+	static struct tenant tenant;
+	const uint64_t away[] = { 3, 4 };
+
+	tenant = (struct tenant){ .ino = 99 };
+	tenants_begin(engine);
+	tenants_put(engine, &tenant, NULL, &share);
+	tenants_place(file, &tenant);
+	tenants_end(engine);
+	for (size_t i = 0; i < 2; i++)
+		make_away(away[i]);
+	ck_assert_int_eq(write_one(5, TIERFS_FORM_AWAY, "", 0, ident_of(content_of(5), BLOCK), 0)->error, EDQUOT);
+	ck_assert_int_eq(
+		write_one(6, TIERFS_FORM_PLAIN, content_of(6), BLOCK, ident_of(content_of(6), BLOCK), 0)->error,
+		EDQUOT);
+	for (size_t i = 0; i < 2; i++) {
+		ck_assert_int_eq(bring(away[i], away[i])->result, TIERFS_ACCESS_WRITE_OK);
+		expect(away[i], away[i]);
+	}
+	ck_assert_uint_eq(figures().away_bytes, 0);
+	tenant_place(file, NULL);
+	tenants_begin(engine);
+	tenants_end(engine);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("away");
@@ -495,6 +526,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_set_timeout(tests, 60);
 	tcase_add_loop_test(tests, reads_wait_for_what_is_away, 0, 2);
+	tcase_add_test(tests, no_limit_refuses_what_comes);
 	tcase_add_test(tests, a_read_wants_all_that_it_needs);
 	tcase_add_loop_test(tests, parts_wait_and_are_merged, 0, 3);
 	tcase_add_loop_test(tests, a_wait_can_be_given_up, CALL_READ, CALL_WRITE_BACK);

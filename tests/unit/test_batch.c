@@ -308,14 +308,14 @@ START_TEST(one_block_is_a_batch_too)
 
 	take(1);
 	memcpy(work->raw, filled(4), BLOCK);
-	ck_assert_int_eq(batch_store_one(file, work, 1, BLOCK_HOLE, &now), 0);
+	ck_assert_int_eq(batch_store_one(file, work, 1, BLOCK_HOLE, false, &now), 0);
 	ck_assert_int_eq(now, BLOCK_COLD);
 	store_mem_fail_nth(config.store, STORE_MEM_PUT, 1, EIO);
 	memcpy(work->raw, filled(5), BLOCK);
-	ck_assert_int_eq(batch_store_one(file, work, 1, BLOCK_COLD, &now), -EIO);
+	ck_assert_int_eq(batch_store_one(file, work, 1, BLOCK_COLD, false, &now), -EIO);
 	ck_assert_int_eq(now, BLOCK_COLD);
 	memset(work->raw, 0, BLOCK);
-	ck_assert_int_eq(batch_store_one(file, work, 1, BLOCK_COLD, &now), 0);
+	ck_assert_int_eq(batch_store_one(file, work, 1, BLOCK_COLD, false, &now), 0);
 	ck_assert_int_eq(now, BLOCK_HOLE);
 	ck_assert(!is_stored(1));
 	settle(&batch.block[0], now);

@@ -526,7 +526,7 @@ START_TEST(test_shares_set)
 	ck_assert_uint_eq(size_of(line, "options"), 3);
 	json_decref(line);
 	line = ask(stream, "{\"op\": \"get\", \"path\": \"/tenant\", \"name\": \"dram.max\"}");
-	ck_assert_uint_eq(json_object_size(json_object_get(line, "result")), 2);
+	ck_assert_uint_eq(json_object_size(json_object_get(line, "result")), 4);
 	ck_assert_uint_eq(size_of(line, "shares"), 1);
 	ck_assert_uint_eq(size_of(line, "effective"), 1);
 	json_decref(line);
@@ -546,7 +546,7 @@ START_TEST(test_shares_refused)
 	refused(stream, ino, "{\"dram.max\": \"12Q\"}", EINVAL, "dram.max: 12Q: not a value it can have");
 	refused(stream, ino, "{\"dram.max\": \"4K\"}", ERANGE, "dram.max: 4K: not a value it can have");
 	refused(stream, ino, "{\"dram.weight\": 7}", EINVAL, "dram.weight: its value is a string");
-	refused(stream, ino, "{\"disk.max\": \"1G\"}", ENOENT, "disk.max: no such share");
+	refused(stream, ino, "{\"disk.min\": \"1G\"}", ENOENT, "disk.min: no such share");
 	refused(stream, ino, "{}", EINVAL, "shares is an object with at least one key");
 	refused(stream, ino, "7", EINVAL, "shares is an object with at least one key");
 	refused(stream, ino, "{\"dram.max\": \"8M\"}", EINVAL, "dram.min: 16M is above dram.max, which is 8M");

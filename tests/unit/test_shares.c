@@ -1,5 +1,6 @@
 /* unit/test_shares.c - what a share can say, what is promised to a tree of files, and that it is kept. TIERFS_SEED
  * repeats the random one. */
+/* link: -Wl,--wrap=ramfile_clone */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -21,6 +22,7 @@
 #include "lib/lib_process.h"
 #include "lib/lib_scratch.h"
 #include "lib/lib_store_mem.h"
+#include "names/days.h"
 #include "names/names.h"
 #include "names/record.h"
 #include "names/shares.h"
@@ -36,9 +38,18 @@ static struct engine *engine;
 static struct ns *ns;
 static int arena_dir;
 
+static const struct share *defaults;
+static uint64_t file_max, uid_files, uid_bytes;
+
 static int load(bool survived)
 {
-	struct ns_config config = { .root_mode = 0755, .arenas_survived = survived, .store = store };
+	struct ns_config config = { .root_mode = 0755,
+				    .arenas_survived = survived,
+				    .store = store,
+				    .defaults = defaults,
+				    .file_max_bytes = file_max,
+				    .uid_files = uid_files,
+				    .uid_bytes = uid_bytes };
 	struct engine_config engine_config = {
 		.store = store,
 		.arena_dir = arena_dir,
@@ -145,7 +156,10 @@ START_TEST(values_are_read_and_written)
 	ck_assert_int_eq((int)parsed("dram.weight", "99999999999999999999"), -ERANGE);
 	ck_assert_int_eq((int)parsed("dram.weight", "18446744073709551G"), -ERANGE);
 	ck_assert_int_eq(share_find("dram", &id), -ENOENT);
-	ck_assert_int_eq(share_find("cold.write_day", &id), -ENOENT); /* reserved */
+	ck_assert_uint_eq(parsed("cold.write_day", "100G"), 100 * GIB);
+	ck_assert_uint_eq(parsed("disk.max", "1M"), 1 << 20);
+	ck_assert_int_eq((int)parsed("disk.max", "1023K"), -ERANGE);
+	ck_assert_int_eq(share_find("disk", &id), -ENOENT);
 	ck_assert_str_eq(share_format(SHARE_DRAM_MAX, 4 * GIB, text), "4G");
 	ck_assert_str_eq(share_format(SHARE_DRAM_WEIGHT, 5000, text), "5000");
 	ck_assert_str_eq(share_format(SHARE_DRAM_MAX, SHARE_NONE, text), "none");
@@ -237,13 +251,14 @@ START_TEST(a_record_that_makes_no_sense_is_refused)
 	ck_assert_int_eq(parse(value, 40), 0);
 	ck_assert_int_eq(parse(value, 39), -EBADMSG);
 	ck_assert_int_eq(parse(value, 4), -EBADMSG);
-	value[0] = 2;
+	value[0] = 3;
 	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
+	value[0] = 2;
+	ck_assert_int_eq(parse(value, 40), 0);
+	value[9] = 2; /* an unknown flag */
+	ck_assert_int_eq(parse(value, 40), -EBADMSG);
+	value[9] = 0;
 	value[0] = 1;
-	for (uint8_t number = 7; number <= 8; number++) { /* of a later program */
-		value[8] = number;
-		ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
-	}
 	value[8] = 99;
 	ck_assert_int_eq(parse(value, 40), -EPROTONOSUPPORT);
 	value[8] = value[24]; /* twice */
@@ -672,6 +687,496 @@ START_TEST(store_within_limits)
 }
 END_TEST
 
+/* --- what is stored, and written in a day ------------------------------------------------------------------------- */
+
+static uint64_t fake_ns;
+
+static uint64_t fake_now(void)
+{
+	return fake_ns;
+}
+
+static struct quota_figures usage(uint64_t ino)
+{
+	struct quota_figures figures;
+
+	ck_assert_int_eq(shares_usage(ns, ino, &figures), 0);
+	return figures;
+}
+
+static void write_some(uint64_t ino, uint64_t blocks)
+{
+	static uint8_t data[16384];
+	struct ramfile *file;
+
+	for (size_t i = 0; i < sizeof(data); i++)
+		data[i] = (uint8_t)rand();
+	ck_assert_int_eq(ns_extend(ns, ino, blocks * sizeof(data)), 0);
+	ck_assert_int_eq(ns_open(ns, ino, &file), 0);
+	for (uint64_t i = 0; i < blocks; i++)
+		ck_assert_int_eq(ramfile_write(file, data, sizeof(data), i * sizeof(data), true), 0);
+	ns_put(ns, ino);
+}
+
+static void restart(bool clean)
+{
+	if (clean)
+		ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	store_mem_crash(store);
+	ck_assert_int_eq(load(true), 0);
+}
+
+/* What is not loaded counts as well, where it is. */
+START_TEST(what_is_stored_is_known_after_a_restart)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), also = make(NS_ROOT_INO, "also", S_IFDIR);
+	uint64_t a = make(dir, "a", S_IFREG), b = make(dir, "b", S_IFREG), was;
+	struct ramfile *file;
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, GIB), 0);
+	ck_assert_int_eq(set(also, SHARE_DISK_MAX, 2 * GIB), 0);
+	write_some(a, 8);
+	write_some(b, 4);
+	was = usage(dir).stored_bytes;
+	ck_assert_uint_ge(was, UINT64_C(12) * 16384);
+	ck_assert_uint_eq(usage(a).stored_bytes, was);
+	for (int clean = 0; clean < 2; clean++) {
+		restart(clean);
+		ck_assert_uint_eq(usage(dir).stored_bytes, was);
+	}
+	ck_assert_uint_eq(usage(dir).stored_left_bytes, GIB - was);
+	ck_assert_int_eq(ns_rename(ns, dir, "a", also, "a", 0), 0);
+	ck_assert_uint_lt(usage(dir).stored_bytes, was);
+	ck_assert_uint_eq(usage(dir).stored_bytes + usage(also).stored_bytes, was);
+	ck_assert_int_eq(ns_open(ns, a, &file), 0);
+	ns_put(ns, a);
+	ck_assert_uint_eq(usage(dir).stored_bytes + usage(also).stored_bytes, was);
+	ck_assert_int_eq(set(also, SHARE_DRAM_WEIGHT, 7), 0);
+	ck_assert_uint_eq(usage(dir).stored_bytes + usage(also).stored_bytes, was);
+	ck_assert_int_eq(take_away(dir, "b", b, false), 0); /* never loaded */
+	ck_assert_uint_eq(usage(dir).stored_bytes, 0);
+	ck_assert_int_eq(take_away(also, "a", a, false), 0);
+	ck_assert_uint_eq(usage(also).stored_bytes, 0);
+}
+END_TEST
+
+START_TEST(a_clone_needs_room)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), from = make(NS_ROOT_INO, "from", S_IFREG);
+	uint64_t into = make(dir, "into", S_IFREG), again = make(dir, "again", S_IFREG);
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	write_some(from, 50);
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, 1 << 20), 0);
+	ck_assert_int_eq(ns_clone(ns, from, into, NULL, NULL, &cloned), 0);
+	ck_assert_uint_eq(usage(dir).stored_bytes, cloned.shared_bytes);
+	ck_assert_int_eq(ns_clone(ns, from, again, NULL, NULL, &cloned), -EDQUOT);
+	ck_assert_uint_eq(usage(dir).stored_bytes, cloned.shared_bytes);
+	ck_assert_int_eq(ns_getattr(ns, again, &attr), 0);
+	ck_assert_int_eq(attr.st_size, 0);
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, SHARE_NONE), 0);
+	ck_assert_int_eq(ns_clone(ns, from, again, NULL, NULL, &cloned), 0);
+}
+END_TEST
+
+/* After a kill what was saved last is known, after a clean end all. */
+START_TEST(a_day_outlives_the_daemon)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file = make(dir, "file", S_IFREG), was;
+
+	engine->tenants.now_ns = fake_now;
+	fake_ns = 100 * 3600 * NS_PER_S;
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+	write_some(file, 8);
+	was = usage(dir).written_bytes;
+	ck_assert_uint_ge(was, UINT64_C(8) * 16384);
+	ck_assert_uint_eq(usage(dir).written_left_bytes, GIB - was);
+	restart(false);
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+	write_some(file, 8);
+	days_save(ns);
+	write_some(file, 4);
+	restart(false);
+	ck_assert_uint_eq(usage(dir).written_bytes, was);
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, GIB), 0); /* another key: the day goes on */
+	ck_assert_uint_eq(usage(dir).written_bytes, was);
+	write_some(file, 8);
+	restart(true);
+	ck_assert_uint_eq(usage(dir).written_bytes, 2 * was);
+	ck_assert_uint_le(usage(dir).next_free_ns, 25 * 3600 * NS_PER_S);
+	engine->tenants.now_ns = fake_now;
+	fake_ns = clock_boot_ns() + 25 * 3600 * NS_PER_S;
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+	/* Taken back, nothing is kept. */
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, SHARE_NONE), 0);
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	restart(true);
+	ck_assert_uint_eq(usage(dir).written_bytes, 0);
+}
+END_TEST
+
+/* The time of day may have been set back, or stand wherever it likes. */
+START_TEST(the_time_of_day_may_go_back)
+{
+	static const struct {
+		int64_t ago_s;
+		uint64_t left; /* of 3 bytes: of the running hour, of the one before, of 24 hours ago */
+	} row[] = { { -400 * 86400, 3 }, { -5, 3 },        { 0, 3 },         { 3600, 2 },
+		    { 23 * 3600, 2 },    { 24 * 3600, 1 }, { 25 * 3600, 0 }, { INT64_MAX / 2, 0 } };
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+		struct record_day day = { .saved_s = (int64_t)time(NULL) - row[i].ago_s };
+		struct record_batch batch = { .count = 0 };
+
+		day.bytes[0] = day.bytes[1] = day.bytes[24] = 1;
+		restart(true);
+		record_batch_day(&batch, dir, &day);
+		ck_assert_int_eq(record_batch_put(&batch, store, true), 0);
+		restart(false);
+		ck_assert_msg(usage(dir).written_bytes == row[i].left, "row %zu: %llu", i,
+			      (unsigned long long)usage(dir).written_bytes);
+	}
+}
+END_TEST
+
+static bool is_default(uint64_t ino, enum share_id id)
+{
+	struct share share;
+
+	ck_assert_int_eq(shares_get(ns, ino, &share), 0);
+	return share.by_default[id];
+}
+
+/* Of files that are made from then on, where no share above says anything of that; and they keep it. */
+START_TEST(new_files_get_defaults)
+{
+	uint64_t old = make(NS_ROOT_INO, "old", S_IFREG), dir = make(NS_ROOT_INO, "dir", S_IFDIR), file, within;
+	struct share given = share_nothing();
+	struct stat attr;
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, 8 * GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	given.value[SHARE_DISK_MAX] = GIB;
+	given.value[SHARE_DRAM_MAX] = 2 * GIB;
+	defaults = &given;
+	ck_assert_int_eq(load(true), 0);
+	file = make(NS_ROOT_INO, "file", S_IFREG);
+	within = make(dir, "within", S_IFREG);
+	ck_assert_uint_eq(get(old, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(make(dir, "below", S_IFDIR), SHARE_DRAM_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), GIB);
+	ck_assert_uint_eq(get(within, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(within, SHARE_DRAM_MAX), 2 * GIB);
+	ck_assert(is_default(file, SHARE_DISK_MAX) && is_default(within, SHARE_DRAM_MAX));
+	ck_assert_int_eq(set(file, SHARE_DISK_MAX, GIB), 0);
+	ck_assert(!is_default(file, SHARE_DISK_MAX) && is_default(file, SHARE_DRAM_MAX));
+	write_some(file, 8);
+	ck_assert_uint_ge(usage(file).stored_bytes, UINT64_C(8) * 16384);
+	/* One that fails leaves nothing. */
+	store_mem_fail_nth(store, STORE_MEM_META_PUT, 1, EIO);
+	ck_assert_int_eq(ns_create(ns, dir, "none", S_IFREG | 0600, 1, 2, &attr), -EIO);
+	ck_assert_int_eq(ns_lookup(ns, dir, "none", &attr), -ENOENT);
+	defaults = NULL;
+	restart(true);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_MAX), 2 * GIB);
+	ck_assert(!is_default(file, SHARE_DISK_MAX) && is_default(file, SHARE_DRAM_MAX));
+	ck_assert_uint_eq(get(make(NS_ROOT_INO, "last", S_IFREG), SHARE_DRAM_MAX), SHARE_NONE);
+	ck_assert_int_eq(take_away(NS_ROOT_INO, "file", file, false), 0);
+}
+END_TEST
+
+/* With defaults every file has a share: to make, rename and remove one goes through no others. */
+START_TEST(a_file_more_or_less_places_nobody_anew)
+{
+	struct share given = share_nothing();
+	uint64_t dir, also, file[50], rebuilt;
+	char name[16];
+
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	given.value[SHARE_DISK_MAX] = given.value[SHARE_DRAM_MAX] = GIB;
+	defaults = &given;
+	ck_assert_int_eq(load(true), 0);
+	dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+	also = make(NS_ROOT_INO, "also", S_IFDIR);
+	ck_assert_int_eq(set(dir, SHARE_WRITE_BPS, 1 << 20), 0);
+	ck_assert_int_eq(set(also, SHARE_DRAM_MIN, GIB), 0);
+	rebuilt = engine->tenants.rebuilt;
+	for (size_t i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "f%zu", i);
+		file[i] = make(i % 2 ? dir : NS_ROOT_INO, name, S_IFREG);
+		write_some(file[i], 1 + i % 3);
+	}
+	ck_assert_uint_ge(usage(dir).stored_bytes, 25 * UINT64_C(16384));
+	ck_assert_uint_eq(usage(also).stored_bytes, 0);
+	for (size_t i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "f%zu", i);
+		ck_assert_int_eq(ns_rename(ns, i % 2 ? dir : NS_ROOT_INO, name, also, name, 0), 0);
+		ck_assert_uint_ge(usage(file[i]).stored_bytes, (1 + i % 3) * UINT64_C(16384));
+	}
+	ck_assert_uint_eq(usage(dir).stored_bytes, 0);
+	ck_assert_uint_ge(usage(also).stored_bytes, 50 * UINT64_C(16384));
+	for (size_t i = 0; i < 50; i++) {
+		snprintf(name, sizeof(name), "f%zu", i);
+		ck_assert_int_eq(take_away(also, name, file[i], false), 0);
+	}
+	ck_assert_uint_eq(usage(also).stored_bytes, 0);
+	ck_assert_uint_eq(engine->tenants.rebuilt, rebuilt);
+	defaults = NULL;
+}
+END_TEST
+
+/* Out of a directory that says something a file gets what the mount says; a directory with files in it stays, so that
+ * nobody gets rid of both. */
+START_TEST(nobody_moves_away_from_his_defaults)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), promised = make(dir, "promised", S_IFREG), file, sub;
+	struct share given = share_nothing();
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, 8 * GIB), 0);
+	ck_assert_int_eq(set(dir, SHARE_DRAM_MAX, 8 * GIB), 0);
+	ck_assert_int_eq(set(promised, SHARE_DRAM_MIN, 3 * GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	given.value[SHARE_DISK_MAX] = GIB;
+	given.value[SHARE_DRAM_MAX] = 2 * GIB;
+	defaults = &given;
+	ck_assert_int_eq(load(true), 0);
+	file = make(dir, "file", S_IFREG);
+	write_some(file, 4);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), SHARE_NONE);
+	/* One that fails gives nothing. */
+	store_mem_fail_nth(store, STORE_MEM_META_PUT, 1, EIO);
+	ck_assert_int_eq(ns_rename(ns, dir, "file", NS_ROOT_INO, "file", 0), -EIO);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_int_eq(ns_rename(ns, dir, "file", dir, "renamed", 0), 0);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), SHARE_NONE);
+	ck_assert_int_eq(ns_rename(ns, dir, "renamed", NS_ROOT_INO, "file", 0), 0);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), GIB);
+	ck_assert_uint_eq(get(file, SHARE_DRAM_MAX), 2 * GIB);
+	ck_assert(is_default(file, SHARE_DISK_MAX));
+	ck_assert_uint_ge(usage(file).stored_bytes, UINT64_C(4) * 16384);
+	ck_assert_uint_eq(usage(dir).stored_bytes, 0);
+	/* What was promised to it goes before the default. */
+	ck_assert_int_eq(ns_rename(ns, dir, "promised", NS_ROOT_INO, "promised", 0), 0);
+	ck_assert_uint_eq(get(promised, SHARE_DRAM_MAX), SHARE_NONE);
+	ck_assert_uint_eq(get(promised, SHARE_DISK_MAX), GIB);
+	sub = make(dir, "sub", S_IFDIR);
+	ck_assert_int_eq(ns_rename(ns, dir, "sub", NS_ROOT_INO, "sub", 0), 0);
+	ck_assert_int_eq(ns_rename(ns, NS_ROOT_INO, "sub", dir, "sub", 0), 0);
+	make(sub, "within", S_IFREG);
+	ck_assert_int_eq(ns_rename(ns, dir, "sub", NS_ROOT_INO, "sub", 0), -EXDEV);
+	ck_assert_int_eq(ns_rename(ns, dir, "sub", NS_ROOT_INO, "file", RENAME_EXCHANGE), -EXDEV);
+	make(dir, "last", S_IFREG);
+	ck_assert_int_eq(ns_rename(ns, dir, "last", NS_ROOT_INO, "file", RENAME_EXCHANGE), 0);
+	restart(true);
+	ck_assert_uint_eq(get(file, SHARE_DISK_MAX), GIB);
+	ck_assert(is_default(file, SHARE_DISK_MAX));
+	defaults = NULL;
+}
+END_TEST
+
+/* More than its record says, which is as of its last fsync. */
+START_TEST(what_was_stored_counts_after_a_loss_of_power)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file = make(dir, "file", S_IFREG), was;
+	struct ramfile *open;
+
+	ck_assert_int_eq(set(dir, SHARE_DISK_MAX, GIB), 0);
+	write_some(file, 4);
+	ck_assert_int_eq(ns_fsync(ns, file), 0);
+	write_some(file, 20);
+	was = usage(dir).stored_bytes;
+	ck_assert_uint_ge(was, UINT64_C(20) * 16384);
+	unload(); /* all that was put has come to the disk, the arenas are gone */
+	ck_assert_int_eq(load(false), 0);
+	ck_assert_uint_eq(usage(dir).stored_bytes, was);
+	ck_assert_int_eq(ns_open(ns, file, &open), 0);
+	ns_put(ns, file);
+	ck_assert_uint_eq(usage(dir).stored_bytes, was);
+}
+END_TEST
+
+/* The pool opens; what is not known counts as much as it may be, and becomes less by the hour. */
+START_TEST(a_damaged_day_keeps_nobody_out)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+	const struct record_day day = { .saved_s = 5, .into_hour_ns = UINT64_MAX };
+	struct record_batch batch = { .count = 0 };
+
+	ck_assert_int_eq(set(dir, SHARE_WRITE_DAY, GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	record_batch_day(&batch, dir, &day);
+	record_batch_day(&batch, 12345, &day);
+	ck_assert_int_eq(record_batch_put(&batch, store, true), 0);
+	unload();
+	ck_assert_int_eq(load(true), 0);
+	ck_assert_uint_eq(usage(dir).written_left_bytes, 0);
+	engine->tenants.now_ns = fake_now;
+	fake_ns = clock_boot_ns() + 13 * 3600 * NS_PER_S;
+	ck_assert_uint_ge(usage(dir).written_left_bytes, GIB / 3);
+	ck_assert_uint_le(usage(dir).written_left_bytes, GIB / 2 + GIB / 24);
+	fake_ns += 13 * 3600 * NS_PER_S;
+	ck_assert_uint_eq(usage(dir).written_left_bytes, GIB);
+}
+END_TEST
+
+/* Grown while it is cloned: what the clone has in the end counts. */
+static uint64_t grows, grows_to;
+
+int __real_ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg,
+			 struct ramfile_cloned *ret);
+int __wrap_ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg,
+			 struct ramfile_cloned *ret);
+
+int __wrap_ramfile_clone(struct ramfile *file, uint64_t to, file_progress_fn *progress, void *arg,
+			 struct ramfile_cloned *ret)
+{
+	if (grows)
+		ck_assert_int_eq(ns_extend(ns, grows, grows_to), 0);
+	return __real_ramfile_clone(file, to, progress, arg, ret);
+}
+
+START_TEST(a_clone_counts_for_its_owner)
+{
+	uint64_t from, into;
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	ck_assert_int_eq(ns_create(ns, NS_ROOT_INO, "from", S_IFREG | 0600, 0, 0, &attr), 0);
+	from = attr.st_ino;
+	ck_assert_int_eq(ns_extend(ns, from, GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	uid_bytes = 2 * GIB;
+	ck_assert_int_eq(load(true), 0);
+	into = make(NS_ROOT_INO, "into", S_IFREG);
+	grows = from;
+	grows_to = 3 * GIB;
+	ck_assert_int_eq(ns_clone(ns, from, into, NULL, NULL, &cloned), -EDQUOT);
+	grows = 0;
+	ck_assert_int_eq(ns_getattr(ns, into, &attr), 0);
+	ck_assert_int_eq(attr.st_size, 0);
+	ck_assert_int_eq(ns_extend(ns, into, 2 * GIB), 0); /* nothing of it is left */
+	ck_assert_int_eq(ns_extend(ns, into, 2 * GIB + 1), -EDQUOT);
+	uid_bytes = 0;
+}
+END_TEST
+
+/* What is larger goes on, and does not grow. */
+START_TEST(no_file_grows_beyond_a_size)
+{
+	uint64_t large = make(NS_ROOT_INO, "large", S_IFREG), into;
+	struct ns_setattr change = { .set_size = true };
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	ck_assert_int_eq(ns_extend(ns, large, 2 * GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	file_max = GIB;
+	ck_assert_int_eq(load(true), 0);
+	into = make(NS_ROOT_INO, "into", S_IFREG);
+	ck_assert_int_eq(ns_extend(ns, into, GIB), 0);
+	ck_assert_int_eq(ns_extend(ns, into, GIB + 1), -EFBIG);
+	ck_assert_int_eq(ns_extend(ns, large, 2 * GIB + 1), -EFBIG);
+	ck_assert_int_eq(ns_extend(ns, large, 2 * GIB), 0);
+	change.size_bytes = 2 * GIB - 4096;
+	ck_assert_int_eq(ns_setattr(ns, large, &change, &attr), 0);
+	change.size_bytes = 0;
+	ck_assert_int_eq(ns_setattr(ns, into, &change, &attr), 0);
+	ck_assert_int_eq(ns_clone(ns, large, into, NULL, NULL, &cloned), -EFBIG);
+	change.size_bytes = GIB;
+	ck_assert_int_eq(ns_setattr(ns, large, &change, &attr), 0);
+	ck_assert_int_eq(ns_clone(ns, large, into, NULL, NULL, &cloned), 0);
+	file_max = 0;
+}
+END_TEST
+
+/* Everything here is made by user 1. */
+START_TEST(a_user_has_bounds)
+{
+	struct ns_setattr give = { .set_uid = true, .uid = 5 }, size = { .set_size = true };
+	uint64_t a = make(NS_ROOT_INO, "a", S_IFREG), b, dir;
+	struct ramfile_cloned cloned;
+	struct stat attr;
+
+	ck_assert_int_eq(ns_extend(ns, a, GIB), 0);
+	ck_assert_int_eq(ns_close(ns, NULL, NULL), 0);
+	unload();
+	uid_files = 3;
+	uid_bytes = 2 * GIB;
+	ck_assert_int_eq(load(true), 0);
+	b = make(NS_ROOT_INO, "b", S_IFREG);
+	dir = make(NS_ROOT_INO, "dir", S_IFDIR);
+	ck_assert_int_eq(ns_create(ns, dir, "c", S_IFREG | 0600, 1, 2, &attr), -EDQUOT);
+	ck_assert_int_eq(ns_create(ns, dir, "c", S_IFDIR | 0700, 1, 2, &attr), -EDQUOT);
+	ck_assert_int_eq(ns_lookup(ns, dir, "c", &attr), -ENOENT);
+	for (int i = 0; i < 5; i++) { /* root */
+		char name[] = { 'r', (char)('0' + i), 0 };
+
+		ck_assert_int_eq(ns_create(ns, dir, name, S_IFREG | 0600, 0, 0, &attr), 0);
+		ck_assert_int_eq(ns_extend(ns, attr.st_ino, 4 * GIB), 0);
+		ns_forget(ns, attr.st_ino, 1);
+	}
+	ck_assert_int_eq(ns_extend(ns, b, GIB + 1), -EDQUOT);
+	ck_assert_int_eq(ns_getattr(ns, b, &attr), 0);
+	ck_assert_int_eq(attr.st_size, 0);
+	ck_assert_int_eq(ns_extend(ns, b, GIB), 0);
+	size.size_bytes = GIB / 2;
+	ck_assert_int_eq(ns_setattr(ns, a, &size, &attr), 0);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2), 0);
+	ck_assert_int_eq(ns_extend(ns, a, GIB / 2 + 1), -EDQUOT);
+	size.size_bytes = 0;
+	ck_assert_int_eq(ns_setattr(ns, b, &size, &attr), 0);
+	ck_assert_int_eq(ns_clone(ns, a, b, NULL, NULL, &cloned), 0);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2 + 1), -EDQUOT);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2), 0);
+	/* Given away, it is another's; he has more than he may then, and may make it smaller. */
+	ck_assert_int_eq(ns_setattr(ns, b, &give, &attr), 0);
+	ck_assert_int_eq(ns_create(ns, dir, "c", S_IFREG | 0600, 1, 2, &attr), 0);
+	ck_assert_int_eq(ns_extend(ns, attr.st_ino, 3 * GIB / 2), 0);
+	ck_assert_int_eq(ns_setattr(ns, attr.st_ino, &give, &attr), 0);
+	ck_assert_int_eq(ns_extend(ns, b, 3 * GIB / 2 + 1), -EDQUOT);
+	size.size_bytes = GIB;
+	ck_assert_int_eq(ns_setattr(ns, b, &size, &attr), 0);
+	ck_assert_int_eq(take_away(NS_ROOT_INO, "a", a, false), 0);
+	ck_assert_uint_ne(make(NS_ROOT_INO, "d", S_IFREG), 0);
+	ck_assert_uint_ne(make(NS_ROOT_INO, "e", S_IFREG), 0);
+	ck_assert_int_eq(ns_create(ns, dir, "f", S_IFREG | 0600, 1, 2, &attr), -EDQUOT);
+	restart(true);
+	ck_assert_int_eq(ns_create(ns, dir, "f", S_IFREG | 0600, 1, 2, &attr), -EDQUOT);
+	uid_files = uid_bytes = 0;
+}
+END_TEST
+
+START_TEST(records_of_days_that_are_damaged)
+{
+	const struct record_day day = { .saved_s = 5, .into_hour_ns = 6, .bytes = { 7, [24] = 8 } };
+	struct record_batch batch = { .count = 0 };
+	struct record_day back;
+	uint64_t ino;
+
+	record_batch_day(&batch, 9, &day);
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN, &ino, &back), 0);
+	ck_assert_uint_eq(ino, 9);
+	ck_assert(!memcmp(&day, &back, sizeof(day)));
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN - 1, &ino, &back), -EBADMSG);
+	ck_assert_int_eq(record_parse_day(batch.key[0], 8, batch.value[0], RECORD_DAY_LEN, &ino, &back), -EBADMSG);
+	batch.value[0][23] = 1;
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN, &ino, &back), -EBADMSG);
+	batch.value[0][0] = 2;
+	ck_assert_int_eq(record_parse_day(batch.key[0], 9, batch.value[0], RECORD_DAY_LEN, &ino, &back),
+			 -EPROTONOSUPPORT);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("shares");
@@ -688,6 +1193,19 @@ int main(void)
 	tcase_add_test(tests, several_names_in_two_tenants);
 	tcase_add_test(tests, a_fault_goes_on_when_its_max_does);
 	tcase_add_test(tests, promises_at_random);
+	tcase_add_test(tests, what_is_stored_is_known_after_a_restart);
+	tcase_add_test(tests, a_clone_needs_room);
+	tcase_add_test(tests, a_day_outlives_the_daemon);
+	tcase_add_test(tests, the_time_of_day_may_go_back);
+	tcase_add_test(tests, new_files_get_defaults);
+	tcase_add_test(tests, a_file_more_or_less_places_nobody_anew);
+	tcase_add_test(tests, nobody_moves_away_from_his_defaults);
+	tcase_add_test(tests, what_was_stored_counts_after_a_loss_of_power);
+	tcase_add_test(tests, a_damaged_day_keeps_nobody_out);
+	tcase_add_test(tests, a_clone_counts_for_its_owner);
+	tcase_add_test(tests, no_file_grows_beyond_a_size);
+	tcase_add_test(tests, a_user_has_bounds);
+	tcase_add_test(tests, records_of_days_that_are_damaged);
 	suite_add_tcase(suite, tests);
 	tests = tcase_create("stores");
 	tcase_add_checked_fixture(tests, setup_router, teardown);

@@ -11,8 +11,21 @@
 #include "tierctl.h"
 
 /* The keys of a file's share, in the order of their columns. */
-static const char *const share_keys[] = { "dram_min_bytes", "dram_max_bytes", "dram_weight",
-					  "cold_read_iops", "cold_read_bps",  "cold_write_bps" };
+static const char *const share_keys[] = {
+	"dram_min_bytes",
+	"dram_max_bytes",
+	"dram_weight",
+	"cold_read_iops",
+	"cold_read_bps",
+	"cold_write_bps",
+	"cold_write_day_bytes",
+	"disk_max_bytes",
+	"disk_used_bytes",
+	"disk_left_bytes",
+	"cold_write_day_used_bytes",
+	"cold_write_day_left_bytes",
+	"cold_write_day_next_free_ns",
+};
 #define SHARE_KEYS (sizeof(share_keys) / sizeof(share_keys[0]))
 #define SHARE_COLUMNS 3 /* those of DRAM */
 #define WEIGHT_DEFAULT 100

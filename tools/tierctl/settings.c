@@ -21,6 +21,31 @@ static void add_share(json_t *settings, const char *name, json_t *result, bool w
 	json_object_set_new(settings, name, value ? json_incref(value) : json_string("none"));
 }
 
+/* What is set, and how much is used of it. */
+static void add_all(json_t *settings, json_t *result)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_update(settings, json_object_get(result, "shares"));
+	if (json_array_size(json_object_get(result, "defaults")))
+		json_object_set(settings, "defaults", json_object_get(result, "defaults"));
+	json_object_foreach(json_object_get(result, "new_files"), key, value) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "new.%s", key);
+		json_object_set(settings, name, value);
+	}
+	json_object_foreach(json_object_get(result, "usage"), key, value) {
+		char text[32];
+
+		if (!json_is_integer(value))
+			continue;
+		snprintf(text, sizeof(text), "%lld", (long long)json_integer_value(value));
+		json_object_set_new(settings, key, json_string(text));
+	}
+}
+
 static void take_answer(json_t *settings, const json_t *question, json_t *result)
 {
 	const char *name = json_string_value(json_object_get(question, "name")), *share;
@@ -30,20 +55,33 @@ static void take_answer(json_t *settings, const json_t *question, json_t *result
 	if (name && is_share(name))
 		add_share(settings, name, result, true);
 	else if (!name && !json_object_get(question, "shares"))
-		json_object_update(settings, json_object_get(result, "shares"));
+		add_all(settings, result);
 	json_object_foreach(json_object_get(question, "shares"), share, value)
 		add_share(settings, share, result, false);
 }
 
+static bool is_among(const json_t *names, const char *name)
+{
+	const json_t *one;
+	size_t i;
+
+	json_array_foreach(names, i, one)
+		if (!strcmp(json_string_value(one) ? json_string_value(one) : "", name))
+			return true;
+	return false;
+}
+
 static int print_settings(json_t *settings, bool json)
 {
+	json_t *value, *defaults = json_object_get(settings, "defaults");
 	const char *name;
-	json_t *value;
 
 	if (json)
 		return print_json(settings);
 	json_object_foreach(settings, name, value)
-		printf("%s=%s\n", name, json_string_value(value) ? json_string_value(value) : "");
+		if (value != defaults)
+			printf("%s=%s%s\n", name, json_string_value(value) ? json_string_value(value) : "",
+			       is_among(defaults, name) ? " (default)" : "");
 	json_decref(settings);
 	return 0;
 }
