@@ -377,7 +377,7 @@ static int start_servers(struct daemon *d)
 	int err;
 
 	if (d->through) {
-		through_set_code(d->through, code_of, d);
+		through_set_code(d->through, code_of, d, d->pool->arena_dir);
 		attached.through = (struct attached_through){
 			.can = can_through, .open = open_through, .find = find_through, .arg = d->through
 		};

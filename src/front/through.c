@@ -20,6 +20,7 @@
 #include <sys/mman.h>
 #include <sys/queue.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -27,11 +28,13 @@
 #include "base/clock.h"
 #include "base/lock.h"
 #include "base/log.h"
+#include "front/mountpoint.h"
 #include "front/through_child.h"
 #include "wire/wire.h"
 
 /* Numbers of the kernel's that a daemon has at a time, at most; they are given out in order. */
 #define LEFT_MAX 4096
+#define DEVICES "door-devices"
 #define ANSWER_NS (10 * NS_PER_S)
 #define END_NS (1 * NS_PER_S)
 #define END_PAUSE_US 1000
@@ -68,6 +71,7 @@ struct through {
 	void *code_arg;
 	int fuse_fd;
 	char *mountpoint;
+	int state_dir;    /* borrowed; DEVICES is there */
 	_Atomic bool can; /* the last to be set of these */
 
 	struct lock lock;
@@ -131,8 +135,9 @@ void through_free(struct through *through)
 	free(through);
 }
 
-void through_set_code(struct through *through, through_code_fn *code, void *arg)
+void through_set_code(struct through *through, through_code_fn *code, void *arg, int state_dir)
 {
+	through->state_dir = state_dir;
 	through->code = code;
 	through->code_arg = arg;
 }
@@ -160,10 +165,12 @@ static bool is_unwanted(void)
 	return value && strcmp(value, "no") == 0;
 }
 
+static int note_device(const struct through *through);
+
 void through_begin(struct through *through, int fuse_fd, const char *mountpoint)
 {
 	CLEANUP_CLOSE int fd = memfd_create("tierfs-probe", MFD_CLOEXEC);
-	int id = fd < 0 ? -errno : backing_open(fuse_fd, fd);
+	int id = fd < 0 ? -errno : backing_open(fuse_fd, fd), err;
 
 	/* Those of a daemon that was killed meanwhile. */
 	for (int old = id > LEFT_MAX ? id - LEFT_MAX : 1; old < id; old++)
@@ -172,12 +179,13 @@ void through_begin(struct through *through, int fuse_fd, const char *mountpoint)
 		backing_close(fuse_fd, id);
 	through->fuse_fd = fuse_fd;
 	through->mountpoint = strdup(mountpoint);
-	if (id < 0 || !through->mountpoint || is_unwanted())
+	err = through->mountpoint ? note_device(through) : -ENOMEM;
+	if (id < 0 || err || is_unwanted())
 		log_info("%s: processes that attach are given descriptors of arenas: %s", mountpoint,
 			 is_unwanted() ? "TIERFS_PASSTHROUGH=no"
 			 : id < 0 ? "the kernel has no FUSE passthrough, which needs Linux 6.9, or the mount was begun "
 				    "without it"
-				  : "no memory");
+				  : strerror(-err));
 	else
 		atomic_store(&through->can, true);
 }
@@ -210,19 +218,12 @@ static bool same_name(const char *a, const char *b)
 	return !difference;
 }
 
-/* The path may be longer, of another mount namespace, or of a mount that is gone: the last name is the door's. */
-int through_find(struct through *through, int fd, uint64_t *ret_ino, uint64_t *ret_holder)
+int through_parse(const struct through *through, const char *path, uint64_t *ret_ino, uint64_t *ret_holder)
 {
-	char link[64], target[PATH_MAX + 1], name[THROUGH_NAME_MAX] = "", *at;
+	char name[THROUGH_NAME_MAX] = "";
+	const char *at = strrchr(path, '/');
 	uint64_t ino, holder;
-	ssize_t length;
 
-	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	length = readlink(link, target, sizeof(target) - 1);
-	if (length < 0)
-		return -errno;
-	target[length] = '\0';
-	at = strrchr(target, '/');
 	if (!at || strlen(++at) < NAME_LENGTH || (at[NAME_LENGTH] && strcmp(at + NAME_LENGTH, " (deleted)") != 0) ||
 	    sscanf(at, THROUGH_PREFIX "%16" SCNx64 "-%16" SCNx64 "-", &ino, &holder) != 2)
 		return -ENOENT;
@@ -231,6 +232,71 @@ int through_find(struct through *through, int fd, uint64_t *ret_ino, uint64_t *r
 	*ret_ino = ino;
 	*ret_holder = holder;
 	return 0;
+}
+
+/* ---- whose they are ---- */
+
+/* One line for each device that a mount of the pool has had since the arenas were made. A door outlives its mount, and
+ * as long as there is one its device is nobody else's. */
+static bool was_mounted_as(const struct through *through, const char *device)
+{
+	CLEANUP_CLOSE int fd = openat(through->state_dir, DEVICES, O_RDONLY | O_CLOEXEC);
+	FILE *file = fd < 0 ? NULL : fdopen(fd, "r");
+	char line[MOUNTPOINT_DEVICE_LEN + 1];
+	bool found = false;
+
+	if (file)
+		(void)STEAL_FD(fd);
+	while (file && !found && fgets(line, sizeof(line), file)) {
+		line[strcspn(line, "\n")] = '\0';
+		found = strcmp(line, device) == 0;
+	}
+	if (file)
+		fclose(file);
+	return found;
+}
+
+static int note_device(const struct through *through)
+{
+	char device[MOUNTPOINT_DEVICE_LEN], line[MOUNTPOINT_DEVICE_LEN + 1];
+	int err = mountpoint_device(through->mountpoint, device), length;
+	CLEANUP_CLOSE int fd = -1;
+
+	if (err || was_mounted_as(through, device))
+		return err;
+	fd = openat(through->state_dir, DEVICES, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	length = snprintf(line, sizeof(line), "%s\n", device);
+	return write(fd, line, (size_t)length) == length ? 0 : -EIO;
+}
+
+/* The name alone shows nothing: anybody may give it to a file of his own. */
+static bool is_ours(const struct through *through, int fd, uint64_t holder)
+{
+	char device[MOUNTPOINT_DEVICE_LEN];
+	struct statx attr;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_INO, &attr) < 0)
+		return false;
+	snprintf(device, sizeof(device), "%u:%u", attr.stx_dev_major, attr.stx_dev_minor);
+	return attr.stx_ino == (THROUGH_NODE | holder) && was_mounted_as(through, device);
+}
+
+/* The path may be longer, of another mount namespace, or of a mount that is gone: the last name is the door's. */
+int through_find(const struct through *through, int fd, uint64_t *ret_ino, uint64_t *ret_holder)
+{
+	char link[64], target[PATH_MAX + 1];
+	ssize_t length;
+	int err;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	length = readlink(link, target, sizeof(target) - 1);
+	if (length < 0)
+		return -errno;
+	target[length] = '\0';
+	err = through_parse(through, target, ret_ino, ret_holder);
+	return err || is_ours(through, fd, *ret_holder) ? err : -ENOENT;
 }
 
 /* ---- to open one ---- */

@@ -9,9 +9,10 @@
  *
  * A door has a name in the root of the mount while it is opened, by a process of our own: a daemon that opened files of
  * its own mount would wait for itself when it is killed. The name proves later what a door is of: in it are the inode,
- * the number of the holder (mem/arena.h) and a code that the pool's secret makes. No list of doors is kept, so there is
- * nothing to hand on to another daemon. The open file description of the arena that the kernel was given lives as long
- * as the door is open anywhere, with or without a daemon, and its lock with it.
+ * the number of the holder (mem/arena.h) and a code that the pool's secret makes. That the file is ours its device
+ * says, which is one that a mount of the pool has or had, and that it is a door its inode number. No list of doors is
+ * kept, so there is nothing to hand on to another daemon. The open file description of the arena that the kernel was
+ * given lives as long as the door is open anywhere, with or without a daemon, and its lock with it.
  *
  * Thread-safety: all functions but new and free. 0 or -errno.
  */
@@ -37,8 +38,8 @@ typedef int through_code_fn(void *arg, const void *bytes, size_t length, uint8_t
 int through_new(struct through **ret);
 void through_free(struct through *through); /* takes NULL; nobody opens any more */
 
-/* Before all that follows. */
-void through_set_code(struct through *through, through_code_fn *code, void *arg);
+/* Before all that follows. What is written to the directory has to last as long as the arenas. */
+void through_set_code(struct through *through, through_code_fn *code, void *arg, int state_dir);
 /* The session of the mount has begun: finds out whether the kernel can. fuse_fd is borrowed for as long as there are
  * requests. */
 void through_begin(struct through *through, int fuse_fd, const char *mountpoint);
@@ -52,7 +53,9 @@ bool through_can(const struct through *through);
  * the process that opens did not answer. */
 int through_open(struct through *through, int arena_fd, uint64_t ino, uint64_t holder, int *ret_fd);
 /* What a descriptor is a door to. -ENOENT: it is none, or of another pool. Does not wait for the file's server. */
-int through_find(struct through *through, int fd, uint64_t *ret_ino, uint64_t *ret_holder);
+int through_find(const struct through *through, int fd, uint64_t *ret_ino, uint64_t *ret_holder);
+/* What the name at the end of a path is that of. -ENOENT: of none. It does not show that anything is a door. */
+int through_parse(const struct through *through, const char *path, uint64_t *ret_ino, uint64_t *ret_holder);
 
 /* --- for who answers the kernel --- */
 

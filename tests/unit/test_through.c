@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "../lib/lib_scratch.h"
@@ -23,7 +24,7 @@
 
 static struct scratch scratch;
 static struct through *through;
-static int code_err;
+static int code_err, state_dir;
 
 /* The same for all: what it is made of is told apart by the numbers. */
 static int code(void *arg, const void *bytes, size_t length, uint8_t ret[static THROUGH_CODE_BYTES])
@@ -40,12 +41,15 @@ static void setup(void)
 	code_err = 0;
 	scratch_new(&scratch, "through");
 	ck_assert_int_eq(through_new(&through), 0);
-	through_set_code(through, code, NULL);
+	state_dir = open(scratch.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_ge(state_dir, 0);
+	through_set_code(through, code, NULL, state_dir);
 }
 
 static void teardown(void)
 {
 	through_free(through);
+	close(state_dir);
 	scratch_free(&scratch);
 }
 
@@ -60,12 +64,15 @@ static int make_file(const char *name)
 	return fd;
 }
 
+/* By the name alone, at the end of a path. */
 static int find(const char *name)
 {
+	char path[2 * SCRATCH_PATH_LEN];
 	uint64_t ino = 0, holder = 0;
-	int fd = make_file(name), err = through_find(through, fd, &ino, &holder);
+	int err;
 
-	close(fd);
+	snprintf(path, sizeof(path), "%s/%s", scratch.path, name);
+	err = through_parse(through, path, &ino, &holder);
 	if (!err) {
 		ck_assert_uint_eq(ino, INO);
 		ck_assert_uint_eq(holder, HOLDER);
@@ -73,16 +80,27 @@ static int find(const char *name)
 	return err;
 }
 
-START_TEST(a_door_is_known_by_its_name)
+START_TEST(a_name_says_what_it_is_of)
 {
-	char path[2 * SCRATCH_PATH_LEN];
+	ck_assert_int_eq(find(NUMBERS CODE), 0);
+	ck_assert_int_eq(find(NUMBERS CODE " (deleted)"), 0);
+}
+END_TEST
+
+/* Names are no secret, and anybody may give one to a file of his own, also on a device that a mount once had. */
+START_TEST(a_name_does_not_make_a_door)
+{
 	uint64_t ino, holder;
 	int fd = make_file(NUMBERS CODE);
+	struct stat attr;
+	FILE *devices;
 
-	ck_assert_int_eq(find(NUMBERS CODE), 0);
-	snprintf(path, sizeof(path), "%s/%s", scratch.path, NUMBERS CODE);
-	ck_assert_int_eq(unlink(path), 0);
-	ck_assert_int_eq(through_find(through, fd, &ino, &holder), 0);
+	ck_assert_int_eq(through_find(through, fd, &ino, &holder), -ENOENT);
+	ck_assert_int_eq(fstat(fd, &attr), 0);
+	devices = fdopen(openat(state_dir, "door-devices", O_WRONLY | O_CREAT | O_CLOEXEC, 0600), "w");
+	fprintf(devices, "%u:%u\n", major(attr.st_dev), minor(attr.st_dev));
+	fclose(devices);
+	ck_assert_int_eq(through_find(through, fd, &ino, &holder), -ENOENT);
 	close(fd);
 }
 END_TEST
@@ -176,7 +194,8 @@ int main(void)
 
 	suite_add_tcase(suite, tests);
 	tcase_add_checked_fixture(tests, setup, teardown);
-	tcase_add_test(tests, a_door_is_known_by_its_name);
+	tcase_add_test(tests, a_name_says_what_it_is_of);
+	tcase_add_test(tests, a_name_does_not_make_a_door);
 	tcase_add_test(tests, nothing_else_is_a_door);
 	tcase_add_test(tests, without_a_kernel_nothing_is_opened);
 	tcase_add_test(tests, passthrough_is_agreed_on_if_it_is_offered);
