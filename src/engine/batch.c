@@ -379,7 +379,7 @@ int batch_store_one(struct ramfile *file, struct work *work, uint64_t block, enu
 	int err;
 
 	lock_get(&file->lock);
-	one.hotness = (struct codec_hotness){ .generation = blocks_generation(&file->blocks, block),
+	one.hotness = (struct codec_hotness){ .generation = heat_age(&file->blocks, block),
 					      .tier = blocks_tier(&file->blocks, block) };
 	lock_put(&file->lock);
 	err = batch_encode(&batch, work, &one, work->raw);

@@ -61,6 +61,7 @@ struct demotion {
 	uint8_t used[BATCH_BLOCKS], held[BATCH_BLOCKS];
 	uint8_t *raw; /* a slot for each block, as it was read in step 4 */
 	bool mapped;  /* somebody has the file attached */
+	bool idle;    /* those that were not idle for long are left alone then */
 };
 
 static bool is_left(const struct batch_block *one)
@@ -79,10 +80,11 @@ static int take(struct demotion *demotion, const uint32_t *block, size_t count)
 {
 	struct batch *batch = &demotion->batch;
 	struct ramfile *file = batch->file;
+	unsigned int youngest = 0;
 	bool stranger;
 
 	lock_get(&file->lock);
-	batch_begin(batch);
+	batch_begin(batch); /* nobody attaches from here on */
 	lock_put(&file->lock);
 	stranger = mappers_stranger(file) || huge_is_opaque(file);
 	lock_get(&file->mappers.lock);
@@ -90,9 +92,12 @@ static int take(struct demotion *demotion, const uint32_t *block, size_t count)
 	lock_put(&file->mappers.lock);
 
 	lock_get(&file->lock);
+	if (demotion->idle && demotion->mapped)
+		youngest = heat_idle_generation(&file->heat, &file->blocks, engine_min_idle(file->engine), clock_ns());
 	for (size_t i = 0; i < count && !stranger; i++) {
 		if (block[i] >= file->blocks.count || blocks_state(&file->blocks, block[i]) != BLOCK_RESIDENT ||
-		    blocks_has(&file->blocks, block[i], BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED))
+		    blocks_has(&file->blocks, block[i], BLOCK_PINNED | BLOCK_OWNED | BLOCK_DAMAGED) ||
+		    blocks_generation(&file->blocks, block[i]) < youngest)
 			continue;
 		demotion->member[batch->count] = (struct member){ 0 };
 		batch_take(batch, block[i], BLOCK_STORING);
@@ -503,7 +508,8 @@ size_t demote_at_once(const struct ramfile *file)
 	return most < BATCH_BLOCKS ? most : BATCH_BLOCKS;
 }
 
-int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret)
+static int demote(struct ramfile *file, const uint32_t *block, size_t count, bool soon, bool idle,
+		  struct demote_result *ret)
 {
 	struct work_pool *works = engine_works(file->engine);
 	CLEANUP_FREE struct demotion *demotion = calloc(1, sizeof(*demotion));
@@ -519,6 +525,7 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 		return err;
 	demotion->raw = buffers->raw;
 	demotion->soon = soon;
+	demotion->idle = idle;
 	err = batch_init_in(&demotion->batch, file, most, most, buffers->values);
 	if (!err)
 		err = work_get(works, STORE_DEMOTION, &demotion->work);
@@ -533,4 +540,14 @@ int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, boo
 	batch_fini(&demotion->batch);
 	work_batch_put(works, buffers);
 	return err;
+}
+
+int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret)
+{
+	return demote(file, block, count, soon, false, ret);
+}
+
+int demote_idle(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret)
+{
+	return demote(file, block, count, soon, true, ret);
 }

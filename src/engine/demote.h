@@ -26,3 +26,6 @@ size_t demote_at_once(const struct ramfile *file);
  * back: what needs not be written is put into the nearer part of the store; and what the store is moving stays, as
  * whoever put it would wait for a sync. Else that is waited for. */
 int demote_blocks(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret);
+/* The same for who chose them a while ago: a process may map the file since, which it was not known then, so those that
+ * were not absent in it for min_idle are left alone, as those in use are. */
+int demote_idle(struct ramfile *file, const uint32_t *block, size_t count, bool soon, struct demote_result *ret);

@@ -204,7 +204,7 @@ static void settle(struct ramfile *file, uint64_t stored, uint64_t taken_bytes)
 	lock_put(&tenants->lock);
 	tell(&told);
 	if (waited_for)
-		room_look_again(file->engine);
+		room_look_again(file->engine, false);
 }
 
 void quota_settle(struct ramfile *file, uint64_t taken_bytes)

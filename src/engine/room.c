@@ -191,13 +191,16 @@ static void wake_waiters(struct engine *engine)
 		pthread_cond_broadcast(&engine->room.freed);
 }
 
-void room_look_again(struct engine *engine)
+void room_look_again(struct engine *engine, bool less)
 {
 	room_announce(engine);
 	lock_get(&engine->room.lock);
 	wake_waiters(engine);
 	lock_put(&engine->room.lock);
-	room_near(engine); /* a max may be less than what is used by now */
+	if (less)
+		room_near(engine);
+	else
+		engine_kick(engine);
 }
 
 void room_near(struct engine *engine)

@@ -101,7 +101,7 @@ void room_announce(struct engine *engine);
  * cache. */
 void room_near(struct engine *engine);
 /* Limits have changed, or who is charged for what: whoever waits looks again, and as room_near(). */
-void room_look_again(struct engine *engine);
+void room_look_again(struct engine *engine, bool less);
 /* Waits until that many bytes are free for the file, or the deadline. Returns at once if no demoter runs. */
 void room_wait(struct ramfile *file, uint64_t bytes, uint64_t deadline_ns);
 /* After a reservation: kicks the demoter if half of the reserve is used. */

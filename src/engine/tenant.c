@@ -86,11 +86,12 @@ static struct tenant *find(struct engine *engine, uint64_t ino)
 	return NULL;
 }
 
+/* Who was told goes on until all is free again that is kept free: else each block more or less would be told. */
 static uint64_t missing_of(const struct tenant *tenant)
 {
-	uint64_t max = tenant->share.max_bytes, kept = tenant_kept_of(max);
+	uint64_t max = tenant->share.max_bytes, kept = tenant_kept_of(max), free_bytes = tenant->near ? kept : kept / 2;
 
-	return max == UINT64_MAX || tenant->used_bytes + kept / 2 <= max ? 0 : tenant->used_bytes + kept - max;
+	return max == UINT64_MAX || tenant->used_bytes + free_bytes <= max ? 0 : tenant->used_bytes + kept - max;
 }
 
 static uint64_t stored_of(const struct ramfile *file)

@@ -275,6 +275,15 @@ static void store_staged(struct plain *plain, const uint64_t *ino, size_t files)
 	}
 }
 
+/* Others may end its waits as often as they like. */
+static void rest_until(uint64_t until_ns)
+{
+	uint64_t now = clock_ns();
+
+	if (now < until_ns)
+		clock_sleep(until_ns - now);
+}
+
 static void *evictor(void *arg)
 {
 	struct plain *plain = arg;
@@ -283,8 +292,13 @@ static void *evictor(void *arg)
 
 	while (!atomic_load(&plain->stopping)) {
 		uint64_t began_ns = clock_ns(), missing = room_wait_squeeze(plain->config.engine, began_ns + rest_ns);
-		size_t files = room_plain_files(plain->config.engine, ino, FILES_MAX);
-		uint64_t now = clock_ns();
+		size_t files;
+		uint64_t now;
+
+		if (!missing)
+			rest_until(began_ns + REST_NS);
+		files = room_plain_files(plain->config.engine, ino, FILES_MAX);
+		now = clock_ns();
 
 		if (atomic_load(&plain->stopping))
 			break;

@@ -108,7 +108,7 @@ void placed_all(struct ns *ns)
 		else
 			place_away(files, files->tenant_to_be);
 	tenants_end(ns->engine);
-	room_look_again(ns->engine);
+	room_look_again(ns->engine, true);
 	ns->placed = ns->share_count > 0;
 }
 
@@ -123,7 +123,7 @@ void placed_one(struct ns *ns, struct tree_inode *inode)
 		tenant_place(inode->file, inode->tenant);
 	else
 		move_away(ns, inode, inode->tenant);
-	room_look_again(ns->engine);
+	room_look_again(ns->engine, true);
 }
 
 void placed_without(struct ns *ns, const struct tree_inode *inode)
@@ -133,7 +133,7 @@ void placed_without(struct ns *ns, const struct tree_inode *inode)
 	} else if (ns->placed) {
 		tenant_remove(ns->engine, inode->tenant);
 		ns->placed = ns->share_count > 0;
-		room_look_again(ns->engine);
+		room_look_again(ns->engine, true);
 	}
 }
 
@@ -153,9 +153,9 @@ void placed_again(struct ns *ns, struct tree_inode *inode)
 		struct tenant_share share = share_of(inode);
 
 		tenant_move(ns->engine, inode->tenant, above(ns, inode), &share);
-		room_look_again(ns->engine);
+		room_look_again(ns->engine, true);
 	} else if (inode->file && tenant_place(inode->file, placed_tenant(ns, inode))) {
-		room_look_again(ns->engine);
+		room_look_again(ns->engine, tenant_missing(inode->file) > 0);
 	} else if (!inode->file && S_ISREG(inode->rec.mode)) {
 		move_away(ns, inode, placed_tenant(ns, inode));
 	}

@@ -28,15 +28,21 @@ struct demand {
 	struct file_done done;
 };
 
+static bool is_mapped(struct ramfile *file)
+{
+	LOCK_SCOPE(&file->mappers.lock);
+
+	return file->mappers.count > 0;
+}
+
 /* Under lock: some blocks from *first on that are idle, at most those of one part. False: there is none left. */
-static bool demand_pick(const struct demand *demand, bool mapped, uint64_t *first, uint32_t *pick, size_t most,
-			size_t *ret_count)
+static bool demand_pick(const struct demand *demand, uint64_t *first, uint32_t *pick, size_t most, size_t *ret_count)
 {
 	struct ramfile *file = demand->file;
 	uint64_t end = (demand->offset + demand->len + file->block_bytes - 1) / file->block_bytes;
 	struct heat_filter filter = { .min_idle_ns = engine_min_idle(file->engine),
 				      .now_ns = clock_ns(),
-				      .mapped = mapped };
+				      .mapped = is_mapped(file) };
 
 	file_visit(file, filter.now_ns);
 	filter.slept = due_asleep(file, filter.now_ns);
@@ -64,7 +70,7 @@ static int demote_picked(struct demand *demand, const uint32_t *pick, size_t cou
 		err = demand->no_wait ? 0 : flow_begin_write(file, piece * file->block_bytes, false);
 		if (err)
 			return err;
-		err = demote_blocks(file, pick, piece, demand->no_wait, &result);
+		err = demote_idle(file, pick, piece, demand->no_wait, &result);
 		if (!demand->no_wait)
 			flow_end_write(file, piece * file->block_bytes);
 		demand->done.done_bytes += result.demoted * file->block_bytes;
@@ -75,7 +81,7 @@ static int demote_picked(struct demand *demand, const uint32_t *pick, size_t cou
 }
 
 /* Demotes what is idle now in the range. */
-static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_t most)
+static int demand_pass(struct demand *demand, uint32_t *pick, size_t most)
 {
 	struct ramfile *file = demand->file;
 	uint64_t first = demand->offset / file->block_bytes;
@@ -86,7 +92,7 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 		int err;
 
 		lock_get(&file->lock);
-		more = demand_pick(demand, mapped, &first, pick, most, &count);
+		more = demand_pick(demand, &first, pick, most, &count);
 		lock_put(&file->lock);
 		if (!more)
 			return 0;
@@ -96,13 +102,6 @@ static int demand_pass(struct demand *demand, bool mapped, uint32_t *pick, size_
 		if (err)
 			return err;
 	}
-}
-
-static bool is_mapped(struct ramfile *file)
-{
-	LOCK_SCOPE(&file->mappers.lock);
-
-	return file->mappers.count > 0;
 }
 
 /* True when every block that is idle in the sense of the request has had its chance. Waits for the next look otherwise.
@@ -121,7 +120,8 @@ static bool demand_met(struct demand *demand, uint64_t deadline_ns)
 		return true; /* nor does anybody use it */
 	if (file->heat.round >= demand->round && now >= zapped + engine_min_idle(file->engine))
 		return true;
-	return lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS) && clock_ns() > deadline_ns;
+	lock_wait_until(&file->lock, &file->settled, now + 100 * NS_PER_MS);
+	return clock_ns() > deadline_ns;
 }
 
 static uint64_t resident_in(struct demand *demand)
@@ -190,7 +190,7 @@ int demand_demote_staged(struct ramfile *file)
 		return -ENOMEM;
 	if (atomic_load(&file->lost))
 		return -EIO;
-	return demand_pass(&demand, false, pick, most);
+	return demand_pass(&demand, pick, most);
 }
 
 int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_progress_fn *progress, void *arg,
@@ -222,7 +222,7 @@ int demand_demote(struct ramfile *file, uint64_t offset, uint64_t len, file_prog
 		if (progress && !progress(arg, demand.done.done_bytes, total))
 			err = -ECANCELED;
 		if (!err)
-			err = demand_pass(&demand, is_mapped(file), pick, most);
+			err = demand_pass(&demand, pick, most);
 	}
 	if (mapped)
 		want_scan(&demand, false);

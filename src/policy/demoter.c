@@ -127,6 +127,21 @@ void demoter_step(struct engine *engine)
 	engine->demoter->next_step_ns = next_ns;
 }
 
+/* Under the lock of room.h: there may be more that is idle. Whoever hears it looks at all files that have a limit of
+ * their own, so where nobody is short it is not said after each step. */
+static void tell_idle(struct engine *engine, bool pressed)
+{
+	struct demoter *demoter = engine->demoter;
+	uint64_t now = clock_ns(), again_ns = demoter->called_ns + scan_quick_ns(engine);
+
+	if (pressed || now >= again_ns) {
+		demoter->called_ns = now;
+		engine_wake_reclaim(engine);
+	} else if (demoter->next_step_ns > again_ns) {
+		demoter->next_step_ns = again_ns;
+	}
+}
+
 static void *scanner_run(void *arg)
 {
 	struct engine *engine = arg;
@@ -134,11 +149,14 @@ static void *scanner_run(void *arg)
 	thread_set_slice(THREAD_SLICE_LONG_NS);
 	lock_get(&engine->room.lock);
 	while (!engine->room.stopping) {
+		bool pressed;
+
 		lock_put(&engine->room.lock);
 		demoter_step(engine);
 		reclaim_replace(engine);
+		pressed = room_pressed(engine) || room_own_wanted(engine);
 		lock_get(&engine->room.lock);
-		engine_wake_reclaim(engine); /* there may be more that is idle */
+		tell_idle(engine, pressed);
 		while (!engine->room.kicked && !engine->room.stopping)
 			if (engine->demoter->next_step_ns == UINT64_MAX)
 				lock_wait(&engine->room.lock, &engine->room.wakeup);

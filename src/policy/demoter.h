@@ -18,6 +18,7 @@ struct demoter {
 	uint64_t next_step_ns; /* when something is due, if ever; the scanner's alone, as what follows */
 	struct scan_pace pace; /* at which it was said when files are due, or a slower one */
 	uint64_t raised_ns;    /* when all were asked again */
+	uint64_t called_ns;    /* when those who make room were told that there may be more that is idle */
 	pthread_t scanner;     /* if it scans */
 	bool scans;
 };

@@ -235,7 +235,7 @@ bool reclaim_some(struct engine *engine, uint64_t *due_ns)
 		due_tell_scanner(engine);
 	if (found) {
 		call_another(engine);
-		err = demote_blocks(chosen.file, chosen.block, chosen.count, true, &result);
+		err = demote_idle(chosen.file, chosen.block, chosen.count, true, &result);
 		lock_get(&reclaim->lock);
 		choice_end(&reclaim->choice, engine, &chosen, result.demoted > 0,
 			   out_until(engine, &chosen, err, &result));

@@ -108,7 +108,7 @@ void tiering_ahead_late(struct engine *engine, bool late)
 void tiering_lift_limits(struct engine *engine)
 {
 	flow_lift(engine);
-	room_look_again(engine);
+	room_look_again(engine, true);
 }
 
 int tiering_set_min_idle(struct engine *engine, uint64_t ns)

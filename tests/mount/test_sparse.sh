@@ -11,7 +11,7 @@ need_userfaultfd
 figure() { tierctl stat --json "$T/mnt" | jq ".$1"; }
 daemon_kib() { awk '/^RssAnon/ { print $2 }' "/proc/$tierfs_pid/status"; }
 
-tierfs_start "$T/pool" "$T/mnt" dram=32M,min_idle=0.2
+tierfs_start "$T/pool" "$T/mnt" dram=32M,min_idle=0.2,file_max=8T
 before=$(daemon_kib)
 truncate -s 8T "$T/mnt/large" || fail "cannot make a file of 8 TiB"
 exec 5<"$T/mnt/large"

@@ -298,7 +298,7 @@ static void fell(unsigned int first, unsigned int count)
 static void raise_max(unsigned int at)
 {
 	fell(at, 1);
-	room_look_again(engine);
+	room_look_again(engine, true);
 	demoter_step(engine);
 }
 
@@ -332,7 +332,7 @@ static void lower_max(unsigned int at)
 
 	plant(tenant, at, 1, &(struct tenant_share){ .max_bytes = UINT64_MAX });
 	plant(tenant, at, 1, &(struct tenant_share){ .max_bytes = BLOCK });
-	room_look_again(engine);
+	room_look_again(engine, true);
 }
 
 static void move_under_max(unsigned int at)
@@ -342,7 +342,7 @@ static void move_under_max(unsigned int at)
 	plant(tenant, at, 1, &(struct tenant_share){ .max_bytes = BLOCK });
 	tenant_place(file[at], NULL);
 	ck_assert(tenant_place(file[at], tenant));
-	room_look_again(engine);
+	room_look_again(engine, true);
 }
 
 /* A max becomes less than what is used, by itself or by a move, or comes near: its files are asked, and no others. */

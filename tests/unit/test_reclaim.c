@@ -247,7 +247,7 @@ START_TEST(a_store_that_hangs_while_nobody_scans)
 		tenants_place(file[i], &tenant[i]);
 	}
 	tenants_end(engine);
-	room_look_again(engine);
+	room_look_again(engine, true);
 	while (!is_begun(0) || !demotions(1))
 		nap();
 	ck_assert_uint_eq(demotions(0), 0);

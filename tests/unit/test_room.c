@@ -14,6 +14,7 @@
 #include "../lib/lib_store_mem.h"
 #include "base/clock.h"
 #include "engine/attach.h"
+#include "engine/demote.h"
 #include "engine/engine.h"
 #include "engine/fault.h"
 #include "engine/file.h"
@@ -478,6 +479,26 @@ START_TEST(where_not_everything_fits_it_is_less)
 }
 END_TEST
 
+/* Chosen while nobody mapped the file: a process that maps it now may have a device write into them. */
+START_TEST(what_is_mapped_since_it_was_chosen_is_left)
+{
+	static const uint32_t block[] = { 0, 1, 2, 3 };
+	struct ramfile *file = file_of(7, BUDGET_BLOCKS * BLOCK);
+	struct demote_result result;
+	struct process *process;
+
+	write_blocks(file, 0, 8);
+	ck_assert_int_eq(process_map(file, 1, &process), 0);
+	ck_assert_int_eq(demote_idle(file, block, 4, false, &result), 0);
+	ck_assert_uint_eq(result.demoted, 0);
+	ck_assert_uint_eq(resident_blocks(file), 8);
+	process_unmap(process);
+	ck_assert_int_eq(demote_idle(file, block, 4, false, &result), 0);
+	ck_assert_uint_eq(result.demoted, 4);
+	ramfile_unload(file);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("room");
@@ -496,6 +517,7 @@ int main(void)
 	tcase_add_test(tests, a_mapper_leaves_while_its_fault_is_parked);
 	tcase_add_test(tests, what_lies_around_a_touch_is_given);
 	tcase_add_test(tests, where_not_everything_fits_it_is_less);
+	tcase_add_test(tests, what_is_mapped_since_it_was_chosen_is_left);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }
