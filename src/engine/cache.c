@@ -118,11 +118,20 @@ bool cache_inherit(struct ramfile *file, bool inherited)
 
 /* --- fill and write back ------------------------------------------------------------------------------------- */
 
-/* Under lock: from here on it is seen how old it is. */
+/* Under lock: from here on it is seen how old it is. What was young when the file began to sleep is as old as its sleep
+ * (due.h). */
 static void begin_cached(struct ramfile *file)
 {
-	if (!atomic_exchange(&file->cache.was_cached, true))
-		due_look(file);
+	uint64_t slept;
+
+	if (atomic_exchange(&file->cache.was_cached, true))
+		return;
+	slept = due_asleep(file, clock_ns());
+	for (uint64_t block = 0;
+	     slept && (block = blocks_next(&file->blocks, block, BLOCKS_IN_DRAM)) < file->blocks.count; block++)
+		if (blocks_state(&file->blocks, block) == BLOCK_RESIDENT)
+			heat_wake(&file->blocks, block, slept);
+	due_look(file);
 }
 
 static void mark_cached(struct ramfile *file, uint64_t block)
@@ -324,6 +333,7 @@ void cache_set(struct ramfile *file, uint64_t first, uint64_t count, const uint8
 	uint64_t gone = 0, found = 0;
 
 	lock_get(&file->lock);
+	file_visit(file, clock_ns()); /* before it wakes */
 	for (uint64_t i = 0; i < count && first + i < file->blocks.count; i++) {
 		bool was = blocks_has(&file->blocks, first + i, BLOCK_CACHED);
 		uint64_t slot = (first + i) % CACHE_MARKS;

@@ -176,9 +176,11 @@ void heat_doubt(struct blocks *blocks, uint64_t block)
 void heat_promoted(const struct heat *heat, struct blocks *blocks, uint64_t block)
 {
 	uint64_t soon = heat->leave_age_256th * SOON_TIMES / 256;
+	unsigned int age = heat_age(blocks, block);
 	uint8_t tier = blocks_tier(blocks, block);
 
-	if ((unsigned int)heat_age(blocks, block) >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
+	/* The highest age stands for all above it. */
+	if (age < BLOCK_GENERATION_MAX && age >> (TIER_SHIFT * tier) < (soon ? soon : SOON_ROUNDS)) {
 		if (tier < HEAT_TIER_MAX)
 			blocks_set_tier(blocks, block, tier + 1);
 	} else if (tier > 0) {

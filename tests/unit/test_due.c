@@ -561,6 +561,23 @@ START_TEST(what_was_young_is_as_old_as_the_sleep)
 }
 END_TEST
 
+/* Nor does a reader by a plain mapping make all of it young. */
+START_TEST(a_plain_open_leaves_the_age_of_the_sleep)
+{
+	unsigned int at = 3;
+
+	touch(at, 0, 2);
+	process_unmap(process[at]);
+	process[at] = NULL;
+	sleep_for(at, 30);
+	ck_assert_int_ne(cache_open_file(file[at]), CACHE_NO);
+	cache_set(file[at], 0, 1, (uint8_t[]){ 1 }, NULL);
+	ck_assert_uint_ge(age_of(at, 1), 30);
+	cache_set(file[at], 0, 1, (uint8_t[]){ 0 }, NULL);
+	cache_close_file(file[at]);
+}
+END_TEST
+
 /* A block that is being changed while somebody attaches is not known to be absent in the newcomer either. */
 START_TEST(who_attaches_doubts_what_is_changing)
 {
@@ -639,6 +656,7 @@ int main(void)
 	tcase_add_test(rest, who_sleeps_grows_older);
 	tcase_add_test(rest, what_comes_while_a_file_sleeps_is_young);
 	tcase_add_test(rest, what_was_young_is_as_old_as_the_sleep);
+	tcase_add_test(rest, a_plain_open_leaves_the_age_of_the_sleep);
 	tcase_add_test(rest, who_attaches_doubts_what_is_changing);
 	tcase_add_test(rest, a_demotion_does_not_wait_for_who_has_gone);
 	suite_add_tcase(suite, rest);
