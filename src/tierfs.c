@@ -269,6 +269,7 @@ static int start_core(struct daemon *d)
 		return err;
 	}
 	ns.engine = d->engine;
+	keeper_hold_arenas(d->keeper, d->pool->arena_dir);
 	err = ns_load(&ns, &d->ns);
 	if (err == 0)
 		err = pool_confirm_arenas(d->pool);

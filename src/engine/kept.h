@@ -2,6 +2,9 @@
  *
  * Whoever keeps the mount keeps a copy of the userfaultfd and this (front/holder.h). A userfaultfd that closed would
  * let absent pages read as zeros, and a process may close its own at any time.
+ *
+ * Beside that a descriptor of the arena is kept, which holds it for the mapping (mem/arena.h): with length_bytes 0, and
+ * the same id. Who keeps it need not know the difference. Of a mapping that an older daemon left there may be none.
  */
 #pragma once
 

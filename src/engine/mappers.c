@@ -201,6 +201,13 @@ int mappers_arena_fd(struct ramfile *file, bool writable, int *ret_fd)
 	return arena_share(&file->arena, writable, ret_fd);
 }
 
+int mappers_hold_arena(struct ramfile *file, uint64_t holder, int *ret_fd)
+{
+	if (atomic_load(&file->lost))
+		return -EIO;
+	return arena_share_held(&file->arena, holder, ret_fd);
+}
+
 bool mappers_owns_arena(struct ramfile *file, int fd)
 {
 	return arena_is(&file->arena, fd);

@@ -58,6 +58,9 @@ bool mappers_owns_arena(struct ramfile *file, int fd);
 bool mappers_have_arena(const struct ramfile *file);
 /* Under lock: somebody writes to the arena without the kernel's page cache, or may at any moment. */
 bool mappers_attached(struct ramfile *file);
+/* Holds the arena by that number, too, with a descriptor that the caller ends by arena_let_go(). -EIO: the file is
+ * lost; those of open(2) and fcntl(2). */
+int mappers_hold_arena(struct ramfile *file, uint64_t holder, int *ret_fd);
 /* The holder of that number is there. */
 bool mappers_is_held_by(const struct ramfile *file, uint64_t holder);
 /* True while a process holds the arena that is not one of our mappers: nothing can be protected from it. */

@@ -178,12 +178,12 @@ static void tell(struct holder *holder, enum holder_type type, const struct kept
 	memcpy(message.init, mapping, sizeof(*mapping));
 	err = say(holder->conn, &message, fd);
 	if (err < 0)
-		log_warn("the holder cannot keep the userfaultfd of process %d: %s", (int)mapping->pid, strerror(-err));
+		log_warn("the holder cannot keep a descriptor for process %d: %s", (int)mapping->pid, strerror(-err));
 }
 
-void holder_stash(struct holder *holder, const struct kept_mapping *mapping, int uffd)
+void holder_stash(struct holder *holder, const struct kept_mapping *mapping, int fd)
 {
-	tell(holder, HOLDER_STASH, mapping, uffd);
+	tell(holder, HOLDER_STASH, mapping, fd);
 }
 
 void holder_unstash(struct holder *holder, uint64_t id)

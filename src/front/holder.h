@@ -51,12 +51,13 @@ int holder_keep(struct holder *holder, const char *run_dir, const char *mountpoi
 /* Of holder_find(): the session that goes on. The descriptor is the caller's. */
 int holder_take(struct holder *holder, struct session *ret);
 
-/* A copy of the userfaultfd of a mapping, for the next daemon; and it is over. Errors are logged. */
-void holder_stash(struct holder *holder, const struct kept_mapping *mapping, int uffd);
+/* A copy of the userfaultfd of a mapping, or of what holds its arena (engine/kept.h), for the next daemon; and it is
+ * over. Errors are logged. */
+void holder_stash(struct holder *holder, const struct kept_mapping *mapping, int fd);
 void holder_unstash(struct holder *holder, uint64_t id);
-/* Calls fn for each mapping that an earlier daemon of the pool left behind; the descriptor is fn's. -ENOENT: no holder;
+/* Calls fn for each of them that an earlier daemon of the pool left behind; the descriptor is fn's. -ENOENT: no holder;
  * -EBUSY: that daemon is alive. */
-typedef void holder_fetched_fn(void *arg, const struct kept_mapping *mapping, int uffd);
+typedef void holder_fetched_fn(void *arg, const struct kept_mapping *mapping, int fd);
 int holder_fetch(const char *run_dir, holder_fetched_fn *fn, void *arg);
 
 /* The same of a socket that listens: name is that of its file. One of that name which was kept is let go. */

@@ -16,12 +16,14 @@
 #include "front/holder.h"
 #include "front/mountpoint.h"
 #include "front/service.h"
+#include "mem/arena.h"
 #include "pool/pool.h"
 
 struct left {
 	STAILQ_ENTRY(left) link;
 	struct kept_mapping mapping;
 	int uffd;
+	int arena_fd; /* -1: nothing holds the arena for it */
 };
 
 struct left_listener {
@@ -36,6 +38,7 @@ struct keeper {
 	struct lock lock;        /* holder, for threads that stash */
 	struct holder *holder;   /* NULL: none */
 	STAILQ_HEAD(, left) left;
+	STAILQ_HEAD(, left) left_arenas; /* no mapping is known yet that they are for; without a userfaultfd */
 	STAILQ_HEAD(, left_listener) left_listeners; /* of a holder */
 	char *mountpoint;                            /* where a session goes on; NULL: nowhere */
 	_Atomic bool kept;                           /* the session is in other hands as well */
@@ -69,18 +72,41 @@ static int find_session(struct keeper *keeper)
 	return err;
 }
 
-static void take_left(void *arg, const struct kept_mapping *mapping, int uffd)
+/* For each its own: to hold an arena twice does no harm. */
+static void join_arenas(struct keeper *keeper)
+{
+	struct left *left, *arena;
+
+	while ((arena = STAILQ_FIRST(&keeper->left_arenas))) {
+		STAILQ_REMOVE_HEAD(&keeper->left_arenas, link);
+		STAILQ_FOREACH(left, &keeper->left, link)
+			if (left->mapping.id == arena->mapping.id && left->arena_fd < 0)
+				break;
+		if (left)
+			left->arena_fd = arena->arena_fd;
+		else
+			close(arena->arena_fd);
+		free(arena);
+	}
+}
+
+static void take_left(void *arg, const struct kept_mapping *mapping, int fd)
 {
 	struct keeper *keeper = arg;
 	struct left *left = malloc(sizeof(*left));
 
 	if (!left) {
 		log_error("no memory for the mapping of process %d: it waits for another tierfs", (int)mapping->pid);
-		close(uffd);
+		close(fd);
 		return;
 	}
-	*left = (struct left){ .mapping = *mapping, .uffd = uffd };
-	STAILQ_INSERT_TAIL(&keeper->left, left, link);
+	if (mapping->length_bytes) {
+		*left = (struct left){ .mapping = *mapping, .uffd = fd, .arena_fd = -1 };
+		STAILQ_INSERT_TAIL(&keeper->left, left, link);
+	} else {
+		*left = (struct left){ .mapping = *mapping, .uffd = -1, .arena_fd = fd };
+		STAILQ_INSERT_TAIL(&keeper->left_arenas, left, link);
+	}
 }
 
 /* Whatever became of the mount: processes may still map files of the pool. */
@@ -93,6 +119,7 @@ static void find_mappings(struct keeper *keeper)
 	if (pool_find_run_dir(keeper->config->pool_dir, run_dir) < 0)
 		return;
 	err = holder_fetch(run_dir, take_left, keeper);
+	join_arenas(keeper);
 	if (err < 0 && err != -ENOENT && err != -EBUSY)
 		log_warn("the userfaultfds of attached processes cannot be fetched: %s", strerror(-err));
 }
@@ -150,6 +177,7 @@ int keeper_new(const struct keeper_config *config, struct keeper **ret)
 	keeper->config = config;
 	lock_init(&keeper->lock, LOCK_RANK_LOOP);
 	STAILQ_INIT(&keeper->left);
+	STAILQ_INIT(&keeper->left_arenas);
 	STAILQ_INIT(&keeper->left_listeners);
 	find_listeners(keeper);
 	err = find_session(keeper);
@@ -239,14 +267,14 @@ int keeper_exec(struct keeper *keeper)
 
 /* ---- userfaultfds ---- */
 
-void keeper_stash(void *arg, const struct kept_mapping *mapping, int uffd)
+void keeper_stash(void *arg, const struct kept_mapping *mapping, int fd)
 {
 	struct keeper *keeper = arg;
 
 	LOCK_SCOPE(&keeper->lock);
 
 	if (keeper->holder)
-		holder_stash(keeper->holder, mapping, uffd);
+		holder_stash(keeper->holder, mapping, fd);
 }
 
 void keeper_unstash(void *arg, uint64_t id)
@@ -259,7 +287,23 @@ void keeper_unstash(void *arg, uint64_t id)
 		holder_unstash(keeper->holder, id);
 }
 
-bool keeper_next_mapping(void *arg, struct kept_mapping *ret, int *ret_uffd)
+void keeper_hold_arenas(struct keeper *keeper, int arena_dir)
+{
+	struct left *left;
+
+	STAILQ_FOREACH(left, &keeper->left, link) {
+		const struct kept_mapping *mapping = &left->mapping;
+		int err = left->arena_fd >= 0 ? 0
+					      : arena_open_held(arena_dir, mapping->ino, mapping->id - mapping->behind,
+								&left->arena_fd);
+
+		if (err && err != -ENOENT) /* it has lost everything */
+			log_error("file %llu: process %d may lose what it writes until it comes back: %s",
+				  (unsigned long long)mapping->ino, (int)mapping->pid, strerror(-err));
+	}
+}
+
+bool keeper_next_mapping(void *arg, struct kept_mapping *ret, int *ret_uffd, int *ret_arena_fd)
 {
 	struct keeper *keeper = arg;
 	struct left *left = STAILQ_FIRST(&keeper->left);
@@ -269,6 +313,7 @@ bool keeper_next_mapping(void *arg, struct kept_mapping *ret, int *ret_uffd)
 	STAILQ_REMOVE_HEAD(&keeper->left, link);
 	*ret = left->mapping;
 	*ret_uffd = left->uffd;
+	*ret_arena_fd = left->arena_fd;
 	free(left);
 	return true;
 }
@@ -360,12 +405,15 @@ void keeper_release(struct keeper *keeper)
 void keeper_free(struct keeper *keeper)
 {
 	struct kept_mapping mapping;
-	int uffd;
+	int uffd, arena_fd;
 
 	if (!keeper)
 		return;
-	while (keeper_next_mapping(keeper, &mapping, &uffd))
+	while (keeper_next_mapping(keeper, &mapping, &uffd, &arena_fd)) {
 		close(uffd);
+		if (arena_fd >= 0)
+			close(arena_fd);
+	}
 	drop_left_listeners(keeper);
 	lock_fini(&keeper->lock);
 	service_free(keeper->service);

@@ -38,12 +38,17 @@ void keeper_keep(struct keeper *keeper, const char *run_dir, const char *mountpo
 /* The session that goes on. The descriptor is the caller's. */
 int keeper_take(struct keeper *keeper, struct session *ret);
 
-/* A copy of the userfaultfd of a mapping for the next daemon, and the end of it. Any thread. Where the service manager
- * keeps the mount they are not kept. The first argument is a struct keeper *, as who calls back does not know. */
-void keeper_stash(void *keeper, const struct kept_mapping *mapping, int uffd);
+/* A copy of the userfaultfd of a mapping, or of what holds its arena, for the next daemon, and the end of both. Any
+ * thread. Where the service manager keeps the mount they are not kept. The first argument is a struct keeper *, as who
+ * calls back does not know. */
+void keeper_stash(void *keeper, const struct kept_mapping *mapping, int fd);
 void keeper_unstash(void *keeper, uint64_t id);
-/* The mappings that an earlier daemon left, once each: false when there is none. The descriptor is the caller's. */
-bool keeper_next_mapping(void *keeper, struct kept_mapping *ret, int *ret_uffd);
+/* Before anything is loaded that may go or be written over when nobody holds its arena: of mappings for which an
+ * earlier daemon, of an older version, left nothing that does. */
+void keeper_hold_arenas(struct keeper *keeper, int arena_dir);
+/* The mappings that an earlier daemon left, once each: false when there is none. The descriptors are the caller's;
+ * *ret_arena_fd -1: nothing holds its arena. */
+bool keeper_next_mapping(void *keeper, struct kept_mapping *ret, int *ret_uffd, int *ret_arena_fd);
 
 /* Of the sockets on which an earlier daemon listened, and of those for the next one. Either keeper keeps them. */
 struct listener_keeper keeper_of_listeners(struct keeper *keeper);

@@ -40,11 +40,13 @@ struct attached_config {
 	uint64_t user_connections, user_mappings; /* of one user, but root, at most */
 	struct attached_through through;          /* without calls: processes are given descriptors of arenas */
 
-	/* Somebody who outlives the daemon keeps a copy of the userfaultfd; and not any more. May be NULL. */
-	void (*keep)(void *arg, const struct kept_mapping *mapping, int uffd);
+	/* Somebody who outlives the daemon keeps a copy of the userfaultfd, or of what holds the arena; and not any
+	 * more. May be NULL. */
+	void (*keep)(void *arg, const struct kept_mapping *mapping, int fd);
 	void (*forget)(void *arg, uint64_t id);
-	/* The mappings that an earlier daemon left, one a call. May be NULL. */
-	bool (*left)(void *arg, struct kept_mapping *ret, int *ret_uffd);
+	/* The mappings that an earlier daemon left, one a call. *ret_arena_fd holds the arena for it; -1: nothing does.
+	 * May be NULL. */
+	bool (*left)(void *arg, struct kept_mapping *ret, int *ret_uffd, int *ret_arena_fd);
 	void *keep_arg;
 	const struct listener_keeper *keeper; /* of the socket, for attached_start(); may be NULL */
 };

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "mem/arena.h"
 
 #define ORPHAN_CHECK_NS (1 * NS_PER_S)
 
@@ -21,6 +22,11 @@ void attached_end_mapping(struct attached *attached, struct mapping *mapping)
 	if (attached->config.forget)
 		attached->config.forget(attached->config.keep_arg, mapping->id);
 	log_info("file %llu: process %d has unmapped it", (unsigned long long)ino, (int)mapping->pid);
+	/* The keeper may be slow to close its copy, and whether a file without a name goes is decided by who holds it.
+	 */
+	if (mapping->arena_fd >= 0)
+		arena_let_go(mapping->arena_fd);
+	mapping->arena_fd = -1;
 	map_table_remove(attached->table, mapping);
 	ns_put(attached->config.ns, ino);
 }

@@ -1,4 +1,5 @@
-/* map/attached_keep.c - the keeper (front/keeper.h) gets a copy of each userfaultfd, with what a later daemon needs. */
+/* map/attached_keep.c - the keeper (front/keeper.h) gets a copy of each userfaultfd, and of what holds the arena, with
+ * what a later daemon needs. */
 #include "map/attached_keep.h"
 
 #include <fcntl.h>
@@ -53,4 +54,7 @@ void attached_keep(struct attached *attached, struct mapping *mapping)
 		kept.offset = segment[i].offset;
 		attached->config.keep(attached->config.keep_arg, &kept, mapping->uffd);
 	}
+	kept.addr = kept.length_bytes = kept.offset = 0;
+	if (segments && mapping->arena_fd >= 0)
+		attached->config.keep(attached->config.keep_arg, &kept, mapping->arena_fd);
 }

@@ -16,10 +16,12 @@
 #include "base/log.h"
 #include "engine/engine.h"
 #include "engine/kept.h"
+#include "engine/mappers.h"
 #include "map/attached_end.h"
 #include "map/attached_keep.h"
 #include "map/mapping_ops.h"
 #include "map/uffd.h"
+#include "mem/arena.h"
 #include "names/names.h"
 
 static int open_process(const struct kept_mapping *kept, struct mapping_spec *spec)
@@ -46,6 +48,7 @@ struct left {
 	struct kept_mapping kept;
 	uint64_t id;
 	int uffd;
+	int arena_fd;      /* -1: nothing holds the arena */
 	struct link *link; /* NULL: it cannot be gone on with */
 	TAILQ_ENTRY(left) next;
 };
@@ -61,7 +64,7 @@ static int add(struct attached *attached, struct mapping_spec *spec, struct link
 		free(link);
 		return err;
 	}
-	spec->uffd = spec->pagemap = -1;
+	spec->uffd = spec->pagemap = spec->arena_fd = -1;
 	err = map_table_add(attached->table, link->mapping);
 	if (err) {
 		mapping_free(link->mapping);
@@ -73,7 +76,27 @@ static int add(struct attached *attached, struct mapping_spec *spec, struct link
 	return 0;
 }
 
-/* Takes the descriptor. */
+/* Also of one that nothing holds the arena for: its daemon was older, or somebody closed it. */
+static int hold(struct mapping_spec *spec)
+{
+	return spec->arena_fd >= 0 ? arena_hold(spec->arena_fd, spec->holder)
+				   : mappers_hold_arena(spec->file, spec->holder, &spec->arena_fd);
+}
+
+/* The process does not map the file any more, so nobody holds it for that. A file without a name may have stayed for
+ * it. After any other error the arena stays held, until another daemon comes: the process may write to it. */
+static void let_go(struct attached *attached, const struct mapping_spec *spec, int err)
+{
+	struct ramfile *file;
+
+	if (spec->arena_fd < 0 || (err != -ESRCH && err != -EINVAL && err != -ENOENT))
+		return;
+	arena_let_go(spec->arena_fd);
+	if (!ns_open(attached->config.ns, spec->ino, &file))
+		ns_put(attached->config.ns, spec->ino);
+}
+
+/* Takes the descriptors. */
 static int take(struct left *left)
 {
 	struct attached *attached = left->attached;
@@ -86,6 +109,7 @@ static int take(struct left *left)
 		.segment = { .addr = kept->addr, .length = kept->length_bytes, .offset = kept->offset },
 		.block_bytes = engine_block_bytes(attached->config.engine),
 		.uffd = left->uffd,
+		.arena_fd = left->arena_fd,
 		.pagemap = -1,
 		.pidfd = -1,
 		.sock = -1,
@@ -99,7 +123,9 @@ static int take(struct left *left)
 	if (!err)
 		err = ns_open(attached->config.ns, kept->ino, &spec.file);
 	if (!err) {
-		err = add(attached, &spec, &left->link);
+		err = hold(&spec);
+		if (!err)
+			err = add(attached, &spec, &left->link);
 		if (err)
 			ns_put(attached->config.ns, kept->ino);
 	}
@@ -109,6 +135,7 @@ static int take(struct left *left)
 		close(spec.pagemap);
 	if (spec.pidfd >= 0)
 		close(spec.pidfd);
+	let_go(attached, &spec, err);
 	return err;
 }
 
@@ -142,19 +169,20 @@ void attached_take_left(struct attached *attached)
 	TAILQ_HEAD(, left) all = TAILQ_HEAD_INITIALIZER(all);
 	struct kept_mapping kept;
 	struct left *left, *other;
-	int uffd;
+	int uffd, arena_fd;
 
-	while (attached->config.left && attached->config.left(attached->config.keep_arg, &kept, &uffd)) {
+	while (attached->config.left && attached->config.left(attached->config.keep_arg, &kept, &uffd, &arena_fd)) {
 		left = calloc(1, sizeof(*left));
 		if (!left) {
 			log_error("file %llu: no memory for the mapping of process %d", (unsigned long long)kept.ino,
 				  (int)kept.pid);
-			close(uffd);
+			close(uffd); /* the arena stays held */
 			continue;
 		}
 		left->attached = attached;
 		left->kept = kept;
 		left->uffd = uffd;
+		left->arena_fd = arena_fd;
 		left->id = kept.id;
 		left->chore = (struct chore){ .go = go, .done = done, .arg = left };
 		if (kept.id >= attached->next_id)

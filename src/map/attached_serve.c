@@ -280,7 +280,7 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 		.uid = connection->uid,
 		.is = uffd_index ? MAPPING_RESUMED : MAPPING_NEW,
 	};
-	CLEANUP_CLOSE int pagemap = -1;
+	CLEANUP_CLOSE int pagemap = -1, arena_fd = -1;
 	int flags, err;
 
 	if (!is_userfaultfd(spec.uffd))
@@ -298,14 +298,19 @@ static int make_mapping(struct connection *connection, struct wire_packet *packe
 	spec.holder = shown->holder ? shown->holder : spec.id;
 	if (shown->fd >= 0)
 		err = arena_hold(shown->fd, spec.holder);
+	/* Whatever the process closes of what it was given. */
+	if (!err)
+		err = mappers_hold_arena(shown->file, spec.holder, &arena_fd);
 	if (err)
 		return err;
 	spec.pagemap = pagemap;
+	spec.arena_fd = arena_fd;
 	err = mapping_ops_new(&spec, ret);
 	if (err)
 		return err;
 	packet->fds[uffd_index] = -1;
 	(void)STEAL_FD(pagemap);
+	(void)STEAL_FD(arena_fd);
 	err = map_table_add(attached->table, *ret);
 	if (err) {
 		mapping_free(*ret);

@@ -30,7 +30,7 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 
 	if (!mapping)
 		return -ENOMEM;
-	mapping->uffd = mapping->pagemap = mapping->pidfd = mapping->sock = -1;
+	mapping->uffd = mapping->pagemap = mapping->pidfd = mapping->sock = mapping->arena_fd = -1;
 	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
 	err = count(spec, mapping);
 	if (!err && spec->sock >= 0) {
@@ -55,6 +55,7 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 	mapping->file = spec->file;
 	mapping->uffd = spec->uffd;
 	mapping->pagemap = spec->pagemap;
+	mapping->arena_fd = spec->arena_fd;
 	mapping->peers = spec->peers;
 	mapping->engine = spec->engine;
 	mapping->block_bytes = spec->block_bytes;
@@ -79,6 +80,7 @@ void mapping_free(struct mapping *mapping)
 	close_fd(mapping->pagemap);
 	close_fd(mapping->pidfd);
 	close_fd(mapping->sock);
+	close_fd(mapping->arena_fd);
 	peers_put(mapping->peer);
 	if (mapping->users)
 		users_give(mapping->users, mapping->uid, USERS_MAPPING);

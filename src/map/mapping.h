@@ -52,7 +52,8 @@ struct mapping {
 	uint64_t ino;
 	struct ramfile *file; /* open by ns_open() for the mapping's life */
 	int uffd, pagemap, pidfd;
-	int sock; /* the agent; -1 once it is gone. Under lock */
+	int arena_fd; /* holds the arena for as long as the mapping is known; -1: it does not */
+	int sock;     /* the agent; -1 once it is gone. Under lock */
 	uint32_t block_bytes;
 	struct engine *engine;
 	struct peers *peers;
@@ -89,6 +90,7 @@ struct mapping_spec {
 	struct ramfile *file;
 	uint32_t block_bytes;
 	int uffd, pagemap; /* taken over on success */
+	int arena_fd;      /* the same; see mapping */
 	int pidfd, sock;   /* duplicated. sock -1: no agent */
 	struct peers *peers;
 	struct engine *engine;

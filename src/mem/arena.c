@@ -237,6 +237,40 @@ int arena_hold(int fd, uint64_t holder)
 	return err;
 }
 
+static int hold_new(int fd, uint64_t holder, int *ret_fd)
+{
+	int err = arena_hold(fd, holder);
+
+	if (err)
+		close(fd);
+	else
+		*ret_fd = fd;
+	return err;
+}
+
+int arena_open_held(int dir, uint64_t ino, uint64_t holder, int *ret_fd)
+{
+	char name[NAME_LEN];
+	int fd;
+
+	arena_name(ino, name);
+	fd = openat(dir, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	return fd < 0 ? -errno : hold_new(fd, holder, ret_fd);
+}
+
+int arena_share_held(const struct arena *arena, uint64_t holder, int *ret_fd)
+{
+	int fd = -1, err = arena_share(arena, true, &fd);
+
+	return err ? err : hold_new(fd, holder, ret_fd);
+}
+
+void arena_let_go(int fd)
+{
+	lock_bytes(fd, F_UNLCK, 0, 0);
+	close(fd);
+}
+
 int arena_next_holder(const struct arena *arena, uint64_t from, uint64_t *ret_holder)
 {
 	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = (off_t)from };

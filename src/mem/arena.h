@@ -8,6 +8,11 @@
  * lock, fcntl(2)) on one byte whose offset is the holder's number. The lock lives exactly as long as that description:
  * as any descriptor of it, or any mapping made from it, in any process. So the kernel remembers who maps an arena while
  * no daemon runs, and a restarted daemon sees every holder before it has come back.
+ *
+ * A process may close all that it was given and go on with what it has mapped, and where it maps the arena by way of
+ * another file its mapping has no part in that description. So whoever knows of a mapping holds the arena for it as
+ * well, by a description that no process has (arena_open_held()): the daemon, and a copy of it with who outlives the
+ * daemon (engine/kept.h). Several may hold an arena by the same number.
  */
 #pragma once
 
@@ -55,5 +60,11 @@ bool arena_is(const struct arena *arena, int fd);
 
 /* Makes the open file description of fd the holder of that number, and of no other. */
 int arena_hold(int fd, uint64_t holder);
+/* The arena of that inode, in a new open file description that is such a holder. -ENOENT: it has no name (any more). */
+int arena_open_held(int dir, uint64_t ino, uint64_t holder, int *ret_fd);
+/* The same of an arena that is open. */
+int arena_share_held(const struct arena *arena, uint64_t holder, int *ret_fd);
+/* Closes fd; its description holds nothing from now on, whoever has it, too. */
+void arena_let_go(int fd);
 /* The first holder with a number of at least from. -ENOENT: none. */
 int arena_next_holder(const struct arena *arena, uint64_t from, uint64_t *ret_holder);

@@ -123,6 +123,7 @@ static struct mapping *mapping_of(int uffd)
 		.pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC),
 		.pidfd = (int)syscall(SYS_pidfd_open, getpid(), 0),
 		.sock = -1,
+		.arena_fd = -1,
 		.peers = map_table_peers(table),
 		.engine = engine,
 	};

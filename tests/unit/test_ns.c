@@ -459,6 +459,39 @@ START_TEST(a_process_keeps_its_file_without_a_name)
 }
 END_TEST
 
+/* Nobody has a descriptor of the arena but who held it before anything was loaded. */
+START_TEST(removed_file_stays_held)
+{
+	uint64_t f = file(NS_ROOT_INO, "f"), other = file(NS_ROOT_INO, "other");
+	struct ramfile *content;
+	struct stat attr;
+	int fd, copy;
+
+	ck_assert_int_eq(resize(f, 4 * BLOCK), 0);
+	ck_assert_int_eq(fill(f, 7, 4 * BLOCK), 0);
+	ck_assert_int_eq(ns_open(ns, f, &content), 0);
+	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "f"), 0);
+	ck_assert_int_eq(arena_open_held(arena_dir, f, 5, &fd), 0);
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	ck_assert_int_ge(copy, 0);
+	remount_crashed();
+	ck_assert_int_eq(ns_open(ns, f, &content), 0);
+	ck_assert(mappers_is_held_by(content, 5));
+	ck_assert(mappers_stranger(content));
+	ck_assert_int_eq(check_fill(f, 7, 4 * BLOCK), 0);
+	/* A copy that is open still holds nothing. */
+	arena_let_go(fd);
+	ck_assert(!mappers_have_arena(content));
+	ns_put(ns, f);
+	ck_assert_int_eq(ns_open(ns, other, &content), 0);
+	ns_put(ns, other);
+	ck_assert_int_eq(ns_getattr(ns, f, &attr), -ENOENT);
+	ck_assert_int_eq(arena_open_held(arena_dir, f, 5, &fd), -ENOENT);
+	close(copy);
+	remount_clean();
+}
+END_TEST
+
 START_TEST(content_persists)
 {
 	uint64_t f = file(NS_ROOT_INO, "f");
@@ -1071,6 +1104,7 @@ int main(void)
 	tcase_add_test(tcase, content_goes_with_the_last_use);
 	tcase_add_test(tcase, orphans_are_reaped_at_the_next_load);
 	tcase_add_test(tcase, a_process_keeps_its_file_without_a_name);
+	tcase_add_test(tcase, removed_file_stays_held);
 	tcase_add_test(tcase, content_persists);
 	tcase_add_test(tcase, blocks_are_what_is_held);
 	tcase_add_test(tcase, power_loss);
