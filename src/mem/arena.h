@@ -29,8 +29,9 @@ struct arena {
 
 /* Opens or creates the arena and sets its length. After an error it is as it was. */
 int arena_init(struct arena *arena, int dir, uint64_t ino, uint64_t size_bytes);
-void arena_fini(struct arena *arena);  /* closes; the file stays */
-int arena_remove(struct arena *arena); /* unlinks the file; gives its memory back at once if nobody holds it */
+void arena_fini(struct arena *arena); /* closes; the file stays */
+/* Unlinks the file and gives its memory back, whoever maps it. */
+int arena_remove(struct arena *arena);
 
 int arena_read(const struct arena *arena, void *buf, size_t len, uint64_t offset); /* absent pages read as zeros */
 int arena_write(const struct arena *arena, const void *buf, size_t len, uint64_t offset);

@@ -459,6 +459,31 @@ START_TEST(a_process_keeps_its_file_without_a_name)
 }
 END_TEST
 
+/* Who has given back its mapping and holds the arena still can make no memory in what is gone. */
+START_TEST(removed_file_leaves_no_memory)
+{
+	uint64_t f = file(NS_ROOT_INO, "f");
+	struct ramfile *content;
+	struct stat attr;
+	int fd;
+
+	ck_assert_int_eq(resize(f, 4 * BLOCK), 0);
+	ck_assert_int_eq(fill(f, 7, 4 * BLOCK), 0);
+	ck_assert_int_eq(ns_open(ns, f, &content), 0);
+	ck_assert_int_eq(mappers_arena_fd(content, true, &fd), 0);
+	ck_assert_int_eq(arena_hold(fd, 1), 0);
+	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "f"), 0);
+	ns_forget(ns, f, 1);
+	ns_put(ns, f);
+	ck_assert_int_eq(ns_getattr(ns, f, &attr), -ENOENT);
+	ck_assert_int_eq(fstat(fd, &attr), 0);
+	ck_assert_int_eq(attr.st_size, 0);
+	ck_assert_int_eq(attr.st_blocks, 0);
+	close(fd);
+	remount_clean();
+}
+END_TEST
+
 /* Nobody has a descriptor of the arena but who held it before anything was loaded. */
 START_TEST(removed_file_stays_held)
 {
@@ -1105,6 +1130,7 @@ int main(void)
 	tcase_add_test(tcase, orphans_are_reaped_at_the_next_load);
 	tcase_add_test(tcase, a_process_keeps_its_file_without_a_name);
 	tcase_add_test(tcase, removed_file_stays_held);
+	tcase_add_test(tcase, removed_file_leaves_no_memory);
 	tcase_add_test(tcase, content_persists);
 	tcase_add_test(tcase, blocks_are_what_is_held);
 	tcase_add_test(tcase, power_loss);
