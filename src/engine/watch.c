@@ -13,6 +13,8 @@
  * it stays. */
 #define OVER_BYTES (UINT64_C(256) << 10)
 #define OVER_LOOKS 4U
+/* Of the table, that are looked at while it is locked. */
+#define LOCKED_BLOCKS 4096U
 /* Nothing was found for so long: it is forgotten. */
 #define FORGIVEN_NS (60 * NS_PER_S)
 
@@ -82,17 +84,41 @@ static uint64_t clean_run(struct ramfile *file, uint64_t first, uint64_t count)
 	return bytes;
 }
 
+/* The next block that may have no page, from that one on; UINT64_MAX: there is none. */
+static uint64_t next_absent(struct ramfile *file, uint64_t block)
+{
+	enum block_state state;
+	uint64_t end;
+
+	for (;; lock_put(&file->lock)) {
+		lock_get(&file->lock);
+		end = block + LOCKED_BLOCKS < file->blocks.count ? block + LOCKED_BLOCKS : file->blocks.count;
+		for (; block < end; block++) {
+			state = blocks_state(&file->blocks, block);
+			if (state == BLOCK_HOLE || state == BLOCK_COLD)
+				break;
+		}
+		if (block < end || end >= file->blocks.count)
+			break;
+	}
+	lock_put(&file->lock);
+	return block < end ? block : UINT64_MAX;
+}
+
+/* What is resident is passed over by the table: the kernel would walk over each of its pages to find its end, and keep
+ * everybody else from the arena meanwhile. */
 static uint64_t clean(struct ramfile *file)
 {
-	uint64_t start, stop, bytes = 0, next = 0;
+	uint64_t start, bytes = 0, next = 0;
 
-	while (!arena_next_data(&file->arena, next * file->block_bytes, &start, &stop)) {
-		uint64_t first = start / file->block_bytes;
-		uint64_t end = (stop + file->block_bytes - 1) / file->block_bytes;
-
-		for (next = first; next < end; next += RUN_BLOCKS)
-			bytes += clean_run(file, next, end - next < RUN_BLOCKS ? end - next : RUN_BLOCKS);
-		next = end;
+	while ((next = next_absent(file, next)) != UINT64_MAX &&
+	       !arena_next_data(&file->arena, next * file->block_bytes, &start, NULL)) {
+		if (start / file->block_bytes > next) {
+			next = start / file->block_bytes;
+			continue;
+		}
+		bytes += clean_run(file, next, RUN_BLOCKS);
+		next += RUN_BLOCKS;
 	}
 	return bytes;
 }

@@ -1,4 +1,4 @@
-/* link: -Wl,--wrap=fallocate64 */
+/* link: -Wl,--wrap=fallocate64,--wrap=lseek64 */
 /* Memory that somebody makes in an arena, and lengths that somebody gives it: found, put right, and nothing else is
  * touched. The engine is real, the store and the arenas are in memory. */
 #include <check.h>
@@ -48,6 +48,17 @@ int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length);
 int __wrap_fallocate64(int fd, int mode, off_t offset, off_t length)
 {
 	return punch_keeps_pages ? 0 : __real_fallocate64(fd, mode, offset, length);
+}
+
+static unsigned int ends_sought;
+
+off_t __real_lseek64(int fd, off_t offset, int whence);
+off_t __wrap_lseek64(int fd, off_t offset, int whence);
+
+off_t __wrap_lseek64(int fd, off_t offset, int whence)
+{
+	ends_sought += whence == SEEK_HOLE;
+	return __real_lseek64(fd, offset, whence);
 }
 
 static void setup(void)
@@ -167,6 +178,21 @@ START_TEST(pages_of_holes_and_cold_blocks_are_taken_away)
 	expect_nothing();
 	ramfile_figures(file, &figures);
 	ck_assert_uint_eq(figures.foreign_bytes, seen.taken_bytes);
+}
+END_TEST
+
+/* The kernel holds the arena's lock while it walks over the pages of a run. */
+START_TEST(ends_of_runs_of_pages_are_not_sought)
+{
+	/* Between blocks that are resident, and behind them. */
+	ck_assert_int_eq(ramfile_discard(file, (RESIDENT_FIRST + 3) * BLOCK, BLOCK), 0);
+	memset(content + (RESIDENT_FIRST + 3) * BLOCK, 0, BLOCK);
+	ck_assert_int_eq(arena_write(&file->arena, junk, BLOCK, (RESIDENT_FIRST + 3) * BLOCK), 0);
+	ck_assert_int_eq(arena_write(&file->arena, junk, 20 * BLOCK, (BLOCKS - 20) * BLOCK), 0);
+	ends_sought = 0;
+	ck_assert_uint_eq(look().taken_bytes, 21 * BLOCK);
+	ck_assert_uint_eq(ends_sought, 0);
+	expect_content();
 }
 END_TEST
 
@@ -308,6 +334,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, what_the_engine_does_is_not_found);
 	tcase_add_test(tests, pages_of_holes_and_cold_blocks_are_taken_away);
+	tcase_add_test(tests, ends_of_runs_of_pages_are_not_sought);
 	tcase_add_test(tests, blocks_that_somebody_works_on_are_left_alone);
 	tcase_add_test(tests, a_little_is_taken_away_and_is_no_offence);
 	tcase_add_test(tests, the_length_is_put_back);
