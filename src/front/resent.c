@@ -91,7 +91,7 @@ ssize_t resent_read(int fd, void *buf, size_t len, void *userdata)
 	struct landing *landing;
 	int may_cancel, err;
 	ssize_t got;
-	bool holds;
+	volatile bool holds; /* pthread_cleanup_push() is a setjmp to the compiler */
 
 	(void)userdata;
 	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &may_cancel);
