@@ -261,14 +261,21 @@ END_TEST
 
 static char dir[SCRATCH_PATH_LEN + 16];
 
-static int open_device(const uint8_t *known, bool in_use, char **store_dir)
-{
-	const struct device_config config = {
-		.dir = dir, .name = "slow", .pool_id = "0123456789abcdef", .token = known, .in_use = in_use
-	};
-	static uint8_t got[DEVICE_TOKEN_BYTES];
+static uint8_t made[DEVICE_TOKEN_BYTES];
 
-	return device_open(&config, got, store_dir);
+/* known: as one that the pool knows since it was made here. */
+static int open_device(bool known, char **store_dir)
+{
+	const uint8_t *token_of = known ? made : NULL;
+	const struct device_config config = {
+		.dir = dir, .name = "slow", .pool_id = "0123456789abcdef", .token = token_of
+	};
+	uint8_t got[DEVICE_TOKEN_BYTES];
+	int err = device_open(&config, got, store_dir);
+
+	if (!err)
+		memcpy(made, got, sizeof(made));
+	return err;
 }
 
 static void try_device(bool old)
@@ -284,13 +291,13 @@ static void try_device(bool old)
 		snprintf(dir, sizeof(dir), "%s/XXXXXX", scratch.path);
 		ck_assert_ptr_nonnull(mkdtemp(dir));
 		if (old) {
-			ck_assert_int_eq(open_device(NULL, false, &store_dir), 0);
+			ck_assert_int_eq(open_device(false, &store_dir), 0);
 			free(store_dir);
 			store_dir = NULL;
 		}
 		fail_memory_begin();
 		fail_arm(FAIL_ANY, fail_point(points + 1));
-		err = open_device(NULL, old, &store_dir);
+		err = open_device(old, &store_dir);
 		hit = fail_disarm();
 		ck_assert_msg(hit || !err, "%s", strerror(-err));
 		ck_assert_msg(!err == (store_dir != NULL), "after %s", fail_what());
@@ -299,7 +306,7 @@ static void try_device(bool old)
 		ck_assert_uint_eq(fail_memory_left(0), 0);
 		fail_memory_end();
 		ck_assert_uint_eq(fail_descriptors(), descriptors);
-		ck_assert_int_eq(open_device(NULL, false, &store_dir), 0);
+		ck_assert_int_eq(open_device(false, &store_dir), 0);
 		ck_assert_int_eq(stat(store_dir, &attr), 0);
 		free(store_dir);
 	}

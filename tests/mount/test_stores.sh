@@ -182,7 +182,7 @@ assert_match "$(tierctl doctor "$M")" 'warn .*: stores: slow'
 tierfs_stop "$M"
 unmount "$T/slow"
 tierfs_start "$T/pool" "$M" "$all"
-assert_match "$(cat "$T/tierfs.log")" 'slow/store: there is no store, but files of the pool are in it; is its disk mounted\?'
+assert_match "$(cat "$T/tierfs.log")" 'slow/store: the store that the pool knows by that name is not there; is its disk mounted\?'
 [ -e "$T/slow/store" ] && fail "a store was made where the disk is not mounted"
 assert_status 1 cat "$M/a"
 tierfs_stop "$M"

@@ -1056,12 +1056,9 @@ static int put_held(uint64_t ino, uint64_t block)
 	return err;
 }
 
-/* A window is on its way, and its sync does not end. Who holds the file learns what he must not touch; the rest, reads
- * of it, and other files of its shard go on. */
-START_TEST(held_while_a_window_moves)
+/* A file is on its way to a device that can be made not to sync; so many windows have moved. */
+static void begin_gated(unsigned int windows)
 {
-	pthread_t mover;
-
 	seed();
 	begin_all();
 	gated_ops = mortal_ops;
@@ -1078,7 +1075,18 @@ START_TEST(held_while_a_window_moves)
 		device.store->ops = &gated_ops;
 		ck_assert_int_eq(stores_add(router, "dev1", tokens[1], device), 0);
 	}
+	while (windows--)
+		ck_assert(stores_step(router));
 	set_gate(true);
+}
+
+/* A window is on its way, and its sync does not end. Who holds the file learns what he must not touch; the rest, reads
+ * of it, and other files of its shard go on. */
+START_TEST(held_while_a_window_moves)
+{
+	pthread_t mover;
+
+	begin_gated(0);
 	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
 	await_gate();
 	ck_assert_int_eq(put_held(1, 5), -EBUSY);
@@ -1089,6 +1097,36 @@ START_TEST(held_while_a_window_moves)
 	set_gate(false);
 	pthread_join(mover, NULL);
 	ck_assert_int_eq(put_held(1, 5), 0);
+	end_all();
+}
+END_TEST
+
+/* A batch of blocks on both sides of it has none of it, and does not wait for it. */
+START_TEST(put_around_a_window_that_moves)
+{
+	static const uint8_t value[] = "around";
+	struct store_item items[] = { { { 1, 3 }, value, sizeof(value) }, { { 1, BLOCKS + 1 }, value, sizeof(value) } };
+	struct stores_where where;
+	uint8_t got[sizeof(value)];
+	pthread_t mover;
+	size_t length;
+
+	begin_gated(1); /* not the last one, which goes on to the end */
+	stores_where(router, 1, &where);
+	ck_assert_uint_gt(where.count, 3);
+	ck_assert_uint_lt(where.count, BLOCKS);
+	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
+	await_gate();
+	ck_assert_int_eq(put_held(1, where.count + 5), -EBUSY);
+	ck_assert_int_eq(router->ops->put(router, STORE_DEMOTION, items, 2), 0);
+	set_gate(false);
+	pthread_join(mover, NULL);
+	for (int i = 0; i < 2; i++) {
+		ck_assert_int_eq(router->ops->get(router, STORE_GUEST, items[i].key, got, sizeof(got), &length), 0);
+		ck_assert_mem_eq(got, value, sizeof(value));
+	}
+	put(1, 3, 1);
+	removed(1, BLOCKS + 1, 1);
 	end_all();
 }
 END_TEST
@@ -1268,6 +1306,7 @@ int main(void)
 	tcase_add_test(tests, cloned_in_doubt);
 	tcase_add_test(tests, read_while_it_turns);
 	tcase_add_test(tests, held_while_a_window_moves);
+	tcase_add_test(tests, put_around_a_window_that_moves);
 	tcase_add_test(tests, held_before_a_window_moves);
 	tcase_add_test(tests, damaged_value);
 	tcase_add_test(tests, forgotten);
