@@ -486,8 +486,13 @@ void tenant_rest(struct engine *engine, uint64_t ino, uint64_t until_ns)
 
 	LOCK_SCOPE(&engine->tenants.lock);
 	tenant = find(engine, ino);
-	if (tenant)
-		tenant->rest_until_ns = until_ns;
+	if (!tenant)
+		return;
+	tenant->rest_until_ns = until_ns;
+	/* All that it has may be in use: its files are not asked faster as long as half of what is kept free is. */
+	if (tenant->share.max_bytes != UINT64_MAX &&
+	    tenant->used_bytes + tenant_kept_of(tenant->share.max_bytes) / 2 <= tenant->share.max_bytes)
+		tenant->near = false;
 }
 
 uint64_t tenant_gave(struct engine *engine, uint64_t ino, bool gave, uint64_t now_ns)

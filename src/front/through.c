@@ -35,7 +35,9 @@
 /* Numbers of the kernel's that a daemon has at a time, at most; they are given out in order. */
 #define LEFT_MAX 4096
 #define DEVICES "door-devices"
-#define ANSWER_NS (10 * NS_PER_S)
+#define ANSWER_NS (3 * NS_PER_S)
+/* Somebody kept a door from being opened in time: none is asked for meanwhile. */
+#define TIMED_OUT_NS (60 * NS_PER_S)
 #define END_NS (1 * NS_PER_S)
 #define END_PAUSE_US 1000
 #define NAME_FORMAT THROUGH_PREFIX "%016" PRIx64 "-%016" PRIx64 "-"
@@ -73,6 +75,7 @@ struct through {
 	char *mountpoint;
 	int state_dir;    /* borrowed; DEVICES is there */
 	_Atomic bool can; /* the last to be set of these */
+	_Atomic uint64_t rests_until_ns;
 
 	struct lock lock;
 	TAILQ_HEAD(, opening) openings; /* under lock */
@@ -192,7 +195,7 @@ void through_begin(struct through *through, int fuse_fd, const char *mountpoint)
 
 bool through_can(const struct through *through)
 {
-	return atomic_load(&through->can);
+	return atomic_load(&through->can) && clock_ns() >= atomic_load(&through->rests_until_ns);
 }
 
 /* ---- names ---- */
@@ -381,7 +384,7 @@ static int ask_child(struct through *through, const char *name, int *ret_fd)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
 	ours = pair[0];
-	err = wire_send_bytes(through->child_fd, path, (size_t)length + 1, &pair[1], 1, 0);
+	err = wire_send_bytes(through->child_fd, path, (size_t)length + 1, &pair[1], 1, MSG_DONTWAIT);
 	close(pair[1]);
 	return err ? err : receive(ours, ret_fd);
 }
@@ -398,6 +401,8 @@ int through_open(struct through *through, int arena_fd, uint64_t ino, uint64_t h
 	if (err)
 		return err;
 	err = ask_child(through, opening->name, &fd);
+	if (err == -ETIMEDOUT || err == -EAGAIN)
+		atomic_store(&through->rests_until_ns, clock_ns() + TIMED_OUT_NS);
 	opened = opening_end(through, opening);
 	/* What lies under that name elsewhere is no door: nobody came to open ours. */
 	if (!err && !opened) {

@@ -43,14 +43,14 @@ void through_set_code(struct through *through, through_code_fn *code, void *arg,
 /* The session of the mount has begun: finds out whether the kernel can. fuse_fd is borrowed for as long as there are
  * requests. */
 void through_begin(struct through *through, int fuse_fd, const char *mountpoint);
-/* It can. */
+/* It can, and nobody keeps it from being done now. */
 bool through_can(const struct through *through);
 
 /* A descriptor of a new door to the arena of that inode. arena_fd is an open file description of the arena that nobody
  * else has; the caller may close it. Waits for calls on the mount to be answered: not for a thread that answers them.
  * One door is opened after the other, and each waits for whoever has the root directory of the mount locked.
- * -EOPNOTSUPP: the kernel cannot. -ENOENT: the mount point does not lead to the mount (any more). -ETIMEDOUT, -EPIPE:
- * the process that opens did not answer. */
+ * -EOPNOTSUPP: the kernel cannot. -ENOENT: the mount point does not lead to the mount (any more). -ETIMEDOUT, -EPIPE,
+ * -EAGAIN: the process that opens did not answer. */
 int through_open(struct through *through, int arena_fd, uint64_t ino, uint64_t holder, int *ret_fd);
 /* What a descriptor is a door to. -ENOENT: it is none, or of another pool. Does not wait for the file's server. */
 int through_find(const struct through *through, int fd, uint64_t *ret_ino, uint64_t *ret_holder);

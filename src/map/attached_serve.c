@@ -148,7 +148,15 @@ static int open_grant(struct connection *connection, const struct token_grant *t
 		grant->holder = take_id(attached);
 		err = through->open(through->arg, grant->fd, token->ino, grant->holder, ret_fd);
 	}
-	return err;
+	if (!err)
+		return 0;
+	/* The mount point leads elsewhere, or somebody keeps its root locked: nobody is refused for that. */
+	log_warn("file %llu: no door to the arena can be opened (%s): process %d is given the arena, which is watched",
+		 (unsigned long long)token->ino, strerror(-err), (int)connection->pid);
+	msg->u.arena.features &= ~TIERFS_FEATURE_THROUGH;
+	grant->holder = 0;
+	*ret_fd = grant->fd;
+	return 0;
 }
 
 /* *ret_fd is the grant's, or, if through, the caller's. */
@@ -198,10 +206,7 @@ static int do_open(struct connection *connection, struct wire_packet *packet)
 					     "the file is not open for writing, which an attached mapping needs");
 	err = grant_arena(connection, &token, &msg, &fds[0]);
 	if (err)
-		return attached_answer_error(connection, packet->msg.seq, err,
-					     err == -ENOENT && msg.u.arena.features & TIERFS_FEATURE_THROUGH
-						     ? "the mount cannot be reached by its mount point any more"
-						     : "the file's memory cannot be shared");
+		return attached_answer_error(connection, packet->msg.seq, err, "the file's memory cannot be shared");
 	fds[1] = connection->attached->uffd_device;
 	err = answer(connection, &msg, packet->msg.seq, fds, 2);
 	if (msg.u.arena.features & TIERFS_FEATURE_THROUGH)
