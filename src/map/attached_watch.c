@@ -41,7 +41,7 @@ static unsigned int add_culprit(struct culprit *culprits, unsigned int count, co
 	if (count == CULPRITS_MAX)
 		return count;
 	culprits[count].pid = mapping->pid;
-	culprits[count].pidfd = fcntl(mapping->pidfd, F_DUPFD_CLOEXEC, 0);
+	culprits[count].pidfd = fcntl(peer_pidfd(mapping->peer), F_DUPFD_CLOEXEC, 0);
 	return culprits[count].pidfd < 0 ? count : count + 1;
 }
 

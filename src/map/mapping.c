@@ -30,19 +30,15 @@ int mapping_new(const struct mapping_spec *spec, struct mapping **ret)
 
 	if (!mapping)
 		return -ENOMEM;
-	mapping->uffd = mapping->pagemap = mapping->pidfd = mapping->sock = mapping->arena_fd = -1;
+	mapping->uffd = mapping->pagemap = mapping->sock = mapping->arena_fd = -1;
 	lock_init(&mapping->lock, LOCK_RANK_MAPPING);
 	err = count(spec, mapping);
 	if (!err && spec->sock >= 0) {
 		mapping->sock = fcntl(spec->sock, F_DUPFD_CLOEXEC, 0);
 		err = mapping->sock < 0 ? -errno : 0;
 	}
-	if (!err) {
-		mapping->pidfd = fcntl(spec->pidfd, F_DUPFD_CLOEXEC, 0);
-		err = mapping->pidfd < 0 ? -errno : 0;
-	}
 	if (!err)
-		err = peers_get(spec->peers, spec->pid, &mapping->peer);
+		err = peers_get(spec->peers, spec->pid, spec->pidfd, &mapping->peer);
 	if (err) {
 		mapping_free(mapping);
 		return err;
@@ -78,7 +74,6 @@ void mapping_free(struct mapping *mapping)
 		return;
 	close_fd(mapping->uffd);
 	close_fd(mapping->pagemap);
-	close_fd(mapping->pidfd);
 	close_fd(mapping->sock);
 	close_fd(mapping->arena_fd);
 	peers_put(mapping->peer);

@@ -51,7 +51,7 @@ struct mapping {
 	pid_t main_tid; /* of the main thread, as the process has it; 0: not known */
 	uint64_t ino;
 	struct ramfile *file; /* open by ns_open() for the mapping's life */
-	int uffd, pagemap, pidfd;
+	int uffd, pagemap;
 	int arena_fd; /* holds the arena for as long as the mapping is known; -1: it does not */
 	int sock;     /* the agent; -1 once it is gone. Under lock */
 	uint32_t block_bytes;

@@ -566,7 +566,7 @@ static void mapping_waits(struct mapper *mapper, struct waits_sum *sum)
  * large page stays, and whoever wants it split looks whether it did. */
 static void advise_cold(struct mapping *mapping, const struct iovec *part, size_t count)
 {
-	syscall(SYS_process_madvise, mapping->pidfd, part, count, MADV_COLD, 0);
+	syscall(SYS_process_madvise, peer_pidfd(mapping->peer), part, count, MADV_COLD, 0);
 }
 
 static int do_split(struct mapping *mapping, uint64_t addr, uint64_t length, void *arg)

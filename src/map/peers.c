@@ -7,11 +7,14 @@
 #include "map/peers.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/queue.h>
+#include <unistd.h>
 #include <uthash.h>
 
 #include "base/clock.h"
@@ -31,6 +34,7 @@
 struct peer {
 	struct peers *peers;
 	pid_t pid;
+	_Atomic int pidfd;           /* -1: none */
 	unsigned int refs;           /* under lock */
 	_Atomic unsigned int stalls; /* late calls; changed under lock */
 	uint64_t debt_ns, judged_ns; /* under lock */
@@ -80,9 +84,26 @@ static _Thread_local struct entrant *entrant;
 
 /* --- peers -------------------------------------------------------------------------------------------------- */
 
-int peers_get(struct peers *peers, pid_t pid, struct peer **ret)
+/* Under lock. Of a process that has ended, whose number is another's by now, the descriptor becomes the other's: by the
+ * same number, as it may be in use. */
+static int take_pidfd(struct peer *peer, int pidfd)
+{
+	struct pollfd ended = { .fd = peer->pidfd, .events = POLLIN };
+	int fd;
+
+	if (pidfd < 0 || (peer->pidfd >= 0 && poll(&ended, 1, 0) == 0))
+		return 0;
+	fd = peer->pidfd < 0 ? fcntl(pidfd, F_DUPFD_CLOEXEC, 0) : dup3(pidfd, peer->pidfd, O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	peer->pidfd = fd;
+	return 0;
+}
+
+int peers_get(struct peers *peers, pid_t pid, int pidfd, struct peer **ret)
 {
 	struct peer *peer;
+	int err;
 
 	LOCK_SCOPE(&peers->lock);
 	HASH_FIND(hh, peers->peer, &pid, sizeof(pid), peer);
@@ -92,15 +113,29 @@ int peers_get(struct peers *peers, pid_t pid, struct peer **ret)
 			return -ENOMEM;
 		peer->peers = peers;
 		peer->pid = pid;
+		peer->pidfd = -1;
 		HASH_ADD(hh, peers->peer, pid, sizeof(pid), peer);
 		if (!peer->hh.tbl) {
 			free(peer);
 			return -ENOMEM;
 		}
 	}
+	err = take_pidfd(peer, pidfd);
+	if (err) {
+		if (!peer->refs) {
+			HASH_DEL(peers->peer, peer);
+			free(peer);
+		}
+		return err;
+	}
 	peer->refs++;
 	*ret = peer;
 	return 0;
+}
+
+int peer_pidfd(const struct peer *peer)
+{
+	return atomic_load(&peer->pidfd);
 }
 
 void peers_put(struct peer *peer)
@@ -113,6 +148,8 @@ void peers_put(struct peer *peer)
 	if (--peer->refs)
 		return;
 	HASH_DEL(peers->peer, peer);
+	if (peer->pidfd >= 0)
+		close(peer->pidfd);
 	free(peer);
 }
 

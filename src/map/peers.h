@@ -33,8 +33,10 @@ typedef void peers_recovered_fn(void *arg, struct peer *peer);
 int peers_new(peers_recovered_fn *recovered, void *arg, struct peers **ret);
 void peers_free(struct peers *peers); /* no peer may be left. Takes NULL */
 
-/* The one of the process; each get has its put. */
-int peers_get(struct peers *peers, pid_t pid, struct peer **ret);
+/* The one of the process; each get has its put. pidfd is duplicated, once for all mappings of the process; -1: none. */
+int peers_get(struct peers *peers, pid_t pid, int pidfd, struct peer **ret);
+/* Of the process, for as long as the peer is had; -1: none. */
+int peer_pidfd(const struct peer *peer);
 void peers_put(struct peer *peer); /* takes NULL */
 bool peer_stalled(const struct peer *peer);
 

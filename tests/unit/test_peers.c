@@ -58,7 +58,7 @@ START_TEST(an_arm_waits_for_nobody)
 	pthread_t thread;
 
 	ck_assert_int_eq(peers_new(recovered, NULL, &peers), 0);
-	ck_assert_int_eq(peers_get(peers, getpid(), &peer), 0);
+	ck_assert_int_eq(peers_get(peers, getpid(), -1, &peer), 0);
 	ck_assert_int_eq(pthread_create(&thread, NULL, send_arm, &errand), 0);
 	ck_assert_int_eq(pthread_join(thread, NULL), 0);
 	peers_put(peer);
