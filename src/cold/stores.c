@@ -79,17 +79,12 @@ static int stores_heads(struct store *base, uint64_t ino, uint64_t first, uint64
 }
 
 /* Items of one file, from the first on. */
-static size_t run_of(const struct store_item *items, size_t count, uint64_t *ret_first, uint64_t *ret_last)
+static size_t run_of(const struct store_item *items, size_t count)
 {
-	size_t run = 0;
+	size_t run = 1;
 
-	*ret_first = *ret_last = items[0].key.block;
-	for (; run < count && items[run].key.ino == items[0].key.ino; run++) {
-		if (items[run].key.block < *ret_first)
-			*ret_first = items[run].key.block;
-		if (items[run].key.block > *ret_last)
-			*ret_last = items[run].key.block;
-	}
+	while (run < count && items[run].key.ino == items[0].key.ino)
+		run++;
 	return run;
 }
 
@@ -121,14 +116,13 @@ static int put_run(struct stores *stores, enum store_use use, const struct layou
 static int stores_put(struct store *base, enum store_use use, const struct store_item *items, size_t count)
 {
 	struct stores *stores = stores_of(base);
-	uint64_t first, last;
 	int err = 0;
 
 	for (size_t done = 0, run; done < count && !err; done += run) {
 		struct visit visit;
 
-		run = run_of(items + done, count - done, &first, &last);
-		err = home_write(stores, items[done].key.ino, first, last, &visit);
+		run = run_of(items + done, count - done);
+		err = home_write_items(stores, items + done, run, &visit);
 		if (err)
 			break;
 		err = put_run(stores, use, &visit.layout, items + done, run);
@@ -251,12 +245,11 @@ static bool stores_renew(struct store *base, struct store_key key)
 static void stores_put_copies(struct store *base, const struct store_item *items, size_t count)
 {
 	struct stores *stores = stores_of(base);
-	uint64_t first, last;
 
 	for (size_t done = 0, run, next; done < count; done += run) {
 		struct visit visit;
 
-		run = run_of(items + done, count - done, &first, &last);
+		run = run_of(items + done, count - done);
 		home_read(stores, items[done].key.ino, &visit);
 		for (size_t i = done; i < done + run; i += next) {
 			struct store *device = stores->device[layout_device(&visit.layout, items[i].key.block)].store;

@@ -38,25 +38,29 @@ static int choose_up(struct window *window, uint64_t mark)
 	return err < 0 ? err : 0;
 }
 
+/* 1: there is more in it than in a window. */
+static int count_below(struct window *window, uint64_t mark, uint64_t span)
+{
+	window->first = mark > span ? mark - span : 0;
+	window->values = window->bytes = 0;
+	return window->from->ops->heads(window->from, window->home->ino, window->first, mark - window->first,
+					count_head, window);
+}
+
 /* Below the mark: as many blocks as have about as many values. */
 static int choose_down(struct window *window, uint64_t mark)
 {
 	uint64_t span = SPAN_FIRST;
 	int err;
 
-	for (;;) {
-		window->first = mark > span ? mark - span : 0;
-		window->values = window->bytes = 0;
-		err = window->from->ops->heads(window->from, window->home->ino, window->first, mark - window->first,
-					       count_head, window);
-		if (err < 0)
-			return err;
-		if (err || !window->first)
-			break;
+	while ((err = count_below(window, mark, span)) == 0 && window->first)
 		span = span > UINT64_MAX / 2 ? UINT64_MAX : 2 * span;
+	while (err > 0 && span > 1) {
+		span /= 2;
+		err = count_below(window, mark, span);
 	}
-	if (err && span > SPAN_FIRST)
-		window->first = mark - span / 2;
+	if (err < 0)
+		return err;
 	window->last = mark - 1;
 	window->mark = window->first;
 	return 0;

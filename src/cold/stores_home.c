@@ -121,6 +121,19 @@ void home_read(struct stores *stores, uint64_t ino, struct visit *ret)
 	enter(shard, home_find(shard, ino), false, ret);
 }
 
+static bool claims_range(const struct home *home, uint64_t first, uint64_t last)
+{
+	return home->claimed && !home->asked && first <= home->claim_last && last >= home->claim_first;
+}
+
+static bool claims_any(const struct home *home, const struct store_item *items, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (claims_range(home, items[i].key.block, items[i].key.block))
+			return true;
+	return false;
+}
+
 int home_write(struct stores *stores, uint64_t ino, uint64_t first, uint64_t last, struct visit *ret)
 {
 	struct shard *shard = home_shard(stores, ino);
@@ -131,8 +144,27 @@ int home_write(struct stores *stores, uint64_t ino, uint64_t first, uint64_t las
 		return 0;
 	}
 	LOCK_SCOPE(&shard->lock);
-	while ((home = home_find(shard, ino)) && home->claimed && !home->asked && first <= home->claim_last &&
-	       last >= home->claim_first) {
+	while ((home = home_find(shard, ino)) && claims_range(home, first, last)) {
+		if (home->doubt)
+			return -EIO;
+		lock_wait(&shard->lock, &shard->changed);
+	}
+	enter(shard, home, true, ret);
+	return 0;
+}
+
+int home_write_items(struct stores *stores, const struct store_item *items, size_t count, struct visit *ret)
+{
+	uint64_t ino = items[0].key.ino;
+	struct shard *shard = home_shard(stores, ino);
+	struct home *home;
+
+	if (stores->count == 1) {
+		*ret = (struct visit){ .single = true };
+		return 0;
+	}
+	LOCK_SCOPE(&shard->lock);
+	while ((home = home_find(shard, ino)) && claims_any(home, items, count)) {
 		if (home->doubt)
 			return -EIO;
 		lock_wait(&shard->lock, &shard->changed);

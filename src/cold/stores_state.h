@@ -131,6 +131,8 @@ void home_fini(struct stores *stores);
 void home_read(struct stores *stores, uint64_t ino, struct visit *ret);
 /* Waits for a claim of that range. -EIO: the claim is in doubt. */
 int home_write(struct stores *stores, uint64_t ino, uint64_t first, uint64_t last, struct visit *ret);
+/* Items of one file: waits for a claim of a block among them, not for one that lies between two of them. */
+int home_write_items(struct stores *stores, const struct store_item *items, size_t count, struct visit *ret);
 void home_leave(struct stores *stores, uint64_t ino, const struct visit *visit);
 void home_hold(struct stores *stores, uint64_t ino, struct store_hold *ret);
 void home_let_go(struct stores *stores, const struct store_hold *hold);
