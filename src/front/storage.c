@@ -63,12 +63,12 @@ static int open_warm(const struct opening *opening, const char *name, int *warm_
 }
 
 /* Nothing is open after an error, but for what is below: that is the caller's in any case. */
-static int open_one(const struct opening *opening, const char *name, const char *dir, int *warm_fd,
+static int open_one(const struct opening *opening, const char *name, const char *dir, bool create, int *warm_fd,
 		    struct stores_device *ret)
 {
 	struct store_rocks_config config = {
 		.dir = dir,
-		.create = true,
+		.create = create,
 		.block_bytes = opening->pool->block_bytes,
 	};
 	struct stores_device device = { 0 };
@@ -106,12 +106,13 @@ static int open_device(const struct opening *opening, const struct option_store 
 	CLEANUP_FREE char *dir = NULL;
 	struct stores_device device;
 	unsigned int index = 0;
+	bool is_new = true;
 	int err;
 
 	_Static_assert(STORES_TOKEN_BYTES == DEVICE_TOKEN_BYTES, "one token");
 	if (stores_find(store, name, &index) == 0) {
 		config.token = stores_token(store, index);
-		config.in_use = stores_files(store, index) > 0;
+		is_new = false;
 	}
 	err = device_open(&config, token, &dir);
 	if (err)
@@ -122,7 +123,7 @@ static int open_device(const struct opening *opening, const struct option_store 
 		log_error("option %s: the pool has known %d stores, and cannot know more", option->option, STORES_MAX);
 		return -EINVAL;
 	}
-	if (open_one(opening, name, dir, &opening->storage->warm_fd[index], &device))
+	if (open_one(opening, name, dir, is_new, &opening->storage->warm_fd[index], &device))
 		return 0;
 	err = stores_add(store, name, token, device);
 	if (!err)
@@ -161,7 +162,7 @@ int storage_open(struct storage *storage, const struct pool *pool, const struct 
 		.warm_bytes = options->value[OPTION_WARM] / (options->store_count + 1),
 	};
 	struct stores_device first;
-	int err = open_one(&opening, "", pool->store_dir, &storage->warm_fd[0], &first);
+	int err = open_one(&opening, "", pool->store_dir, true, &storage->warm_fd[0], &first);
 
 	if (err)
 		return err;

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,8 +85,12 @@ static int check(const struct device_config *config, const struct device_conf *c
 		what = "is a store of another pool";
 	else if (strcmp(conf->name, config->name) != 0)
 		what = "is another store of this pool";
-	else if (config->in_use && config->token && memcmp(conf->token, config->token, DEVICE_TOKEN_BYTES) != 0)
-		what = "is not the store of that name that has files of the pool";
+	if (!what && config->token && memcmp(conf->token, config->token, DEVICE_TOKEN_BYTES) != 0) {
+		log_error("option store.%s=%s: is not the store that the pool knows by that name; is another disk "
+			  "mounted? a new store needs a new name",
+			  config->name, config->dir);
+		return -ENODEV;
+	}
 	if (!what)
 		return 0;
 	log_error("option store.%s=%s: %s; nothing was changed", config->name, config->dir, what);
@@ -142,7 +147,8 @@ static int make(const struct device_config *config, int dir_fd, struct device_co
 
 static int not_there(const struct device_config *config)
 {
-	log_error("option store.%s=%s: there is no store, but files of the pool are in it; is its disk mounted?",
+	log_error("option store.%s=%s: the store that the pool knows by that name is not there; is its disk mounted? "
+		  "a new store needs a new name",
 		  config->name, config->dir);
 	return -ENODEV;
 }
@@ -151,12 +157,12 @@ static int open_dir(const struct device_config *config, int *ret)
 {
 	int err = 0;
 
-	if (!config->in_use && mkdir(config->dir, 0700) < 0 && errno != EEXIST)
+	if (!config->token && mkdir(config->dir, 0700) < 0 && errno != EEXIST)
 		err = -errno;
 	*ret = err ? -1 : open(config->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (!err && *ret < 0)
 		err = -errno;
-	if (err == -ENOENT && config->in_use)
+	if (err == -ENOENT && config->token)
 		return not_there(config);
 	if (err)
 		log_error("option store.%s=%s: cannot open the directory: %s", config->name, config->dir,
@@ -169,19 +175,24 @@ int device_open(const struct device_config *config, uint8_t ret_token[static DEV
 	CLEANUP_CLOSE int dir_fd = -1;
 	struct device_conf conf;
 	char *store_dir;
+	struct stat attr;
 	int err = open_dir(config, &dir_fd);
 
 	if (err)
 		return err;
 	err = read_conf(config, dir_fd, &conf);
-	if (err == -ENOENT && config->in_use)
+	if (err == -ENOENT && config->token)
 		return not_there(config);
 	err = err == -ENOENT ? make(config, dir_fd, &conf) : err ? err : check(config, &conf);
 	if (err)
 		return err;
 	if (asprintf(&store_dir, "%s/" STORE_DIR, config->dir) < 0)
 		return -ENOMEM;
-	if (mkdirat(dir_fd, STORE_DIR, 0700) < 0 && errno != EEXIST) {
+	if (config->token && fstatat(dir_fd, STORE_DIR, &attr, AT_SYMLINK_NOFOLLOW) < 0 && errno == ENOENT) {
+		free(store_dir);
+		return not_there(config);
+	}
+	if (!config->token && mkdirat(dir_fd, STORE_DIR, 0700) < 0 && errno != EEXIST) {
 		err = -errno;
 		log_error("%s: cannot make the directory: %s", store_dir, strerror(-err));
 		free(store_dir);

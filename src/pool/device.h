@@ -3,12 +3,12 @@
  *  DIR/tierfs-store  text: magic, format version, id of the pool, name of the store, token; written once, atomically
  *  DIR/store/        the database
  *
- * The token is in the pool's records as well. So an empty directory in place of one that has values, as where a disk is
- * not mounted, is not taken for a new store; nor is a store that was made anew under the same name.
+ * The token is in the pool's records as well. So an empty directory in place of a store that the pool knows, as where a
+ * disk is not mounted, is not taken for a new one; nor is a store that was made anew under the same name, nor one of
+ * which the database is missing.
  */
 #pragma once
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #define DEVICE_TOKEN_BYTES 16
@@ -18,14 +18,13 @@ struct device_config {
 	const char *dir;      /* absolute */
 	const char *name;     /* of the store */
 	const char *pool_id;  /* as in pool.conf */
-	const uint8_t *token; /* that the pool knows; NULL: none */
-	bool in_use;          /* files of the pool are there: it is not made anew */
+	const uint8_t *token; /* that the pool knows: nothing of it is made anew; NULL: the name is a new one */
 };
 
 /* Opens it, or makes it in an absent or empty directory. ret_store_dir is freed by the caller. The one line that says
  * what was wrong was logged. -ENOTEMPTY: a foreign directory; -EINVAL: another pool's, or another store of this one;
- * -EPROTONOSUPPORT, -EBADMSG: its file is of another version, or damaged. On these nothing is touched. -ENODEV: it is
- * in use, and is not there. Else what the device said. */
+ * -EPROTONOSUPPORT, -EBADMSG: its file is of another version, or damaged. On these nothing is touched. -ENODEV: the
+ * pool knows it, and it is not there. Else what the device said. */
 int device_open(const struct device_config *config, uint8_t ret_token[static DEVICE_TOKEN_BYTES], char **ret_store_dir);
 
 /* Pure, for tests. -EBADMSG, -EPROTONOSUPPORT. */
