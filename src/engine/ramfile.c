@@ -233,6 +233,15 @@ void ramfile_unload(struct ramfile *file)
 	free(file);
 }
 
+void ramfile_abandon(struct ramfile *file)
+{
+	if (!file)
+		return;
+	engine_remove_file(file->engine, file);
+	arena_remove(&file->arena);
+	ramfile_unload(file);
+}
+
 int ramfile_destroy(struct ramfile *file)
 {
 	int err, arena_err;

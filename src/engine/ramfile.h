@@ -24,6 +24,8 @@ struct engine;
 int ramfile_load(struct engine *engine, uint64_t ino, uint64_t size_bytes, bool lost, struct ramfile **ret);
 /* Drops the struct from memory; the arena and the store stay as they are. No mapper may be left. */
 void ramfile_unload(struct ramfile *file);
+/* Gives back its DRAM and unloads; what is stored stays. For a file that is to be removed later. Takes NULL. */
+void ramfile_abandon(struct ramfile *file);
 /* Removes content everywhere (arena and store) and unloads, also when something could not be removed. */
 int ramfile_destroy(struct ramfile *file);
 

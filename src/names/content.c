@@ -393,9 +393,44 @@ static int drop_kept(struct ns *ns, struct tree_inode *inode)
 	return err;
 }
 
+/* As drop_kept(), for a file that stays kept with less: what goes is in another store. The size is durable first, so
+ * that the old one is never found without its content. */
+static int shrink_kept(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes)
+{
+	struct record_inode rec;
+	int err = 0;
+
+	ns_change_begin(ns);
+	if (inode->rec.kept && size_bytes < inode->rec.size_bytes && devices_apart(ns, inode)) {
+		rec = inode->rec;
+		rec.size_bytes = size_bytes;
+		err = ns_change_record(ns, inode, &rec, true);
+	}
+	ns_change_end(ns);
+	return err;
+}
+
+/* The file is as large as it was. If the record cannot say so now, it does with the next change of the inode. */
+static void size_again(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes)
+{
+	struct record_inode rec;
+
+	ns_change_begin(ns);
+	if (inode->rec.size_bytes != size_bytes) {
+		rec = inode->rec;
+		rec.size_bytes = size_bytes;
+		if (ns_change_record(ns, inode, &rec, false) < 0) {
+			inode->rec = rec;
+			inode->unsaved = true;
+		}
+	}
+	ns_change_end(ns);
+}
+
 static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_bytes, bool grow_only)
 {
 	struct ramfile *file;
+	uint64_t old_bytes;
 	int err = ns_load_file(ns, inode);
 
 	if (err < 0 || (grow_only && size_bytes <= inode->rec.size_bytes))
@@ -407,13 +442,16 @@ static int resize_pinned(struct ns *ns, struct tree_inode *inode, uint64_t size_
 		return err;
 	inode->busy = true;
 	file = inode->file;
-	err = size_bytes ? 0 : drop_kept(ns, inode);
+	old_bytes = inode->rec.size_bytes;
+	err = size_bytes ? shrink_kept(ns, inode, size_bytes) : drop_kept(ns, inode);
 	lock_put(&ns->lock);
 	if (err == 0)
 		err = ramfile_truncate(file, size_bytes);
 	lock_get(&ns->lock);
 	if (err == 0)
 		err = save_size(ns, inode, size_bytes);
+	else
+		size_again(ns, inode, old_bytes);
 	bounds_resize(ns, inode, inode->rec.size_bytes);
 	ns_set_idle(ns, inode);
 	return err;

@@ -70,6 +70,14 @@ bool devices_here(const struct ns *ns, const struct tree_inode *inode)
 	return where.here;
 }
 
+bool devices_apart(const struct ns *ns, const struct tree_inode *inode)
+{
+	struct stores_where where;
+
+	stores_where(ns->store, inode->ino, &where);
+	return where.at || where.from;
+}
+
 static int forget_gone(void *arg, uint64_t ino)
 {
 	struct ns *ns = arg;

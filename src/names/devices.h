@@ -22,5 +22,8 @@ void devices_again(struct ns *ns, struct tree_inode *inode);
 void devices_move(struct ns *ns, const struct tree_inode *dir, const struct tree_inode *from);
 /* False: what the file needs is in a store that this mount lacks. */
 bool devices_here(const struct ns *ns, const struct tree_inode *inode);
+/* True: some of what is stored of it may be in another store than the names, so that neither log says what comes first.
+ * False: none is, and what comes to be there later does so after what is in the log of the names now. */
+bool devices_apart(const struct ns *ns, const struct tree_inode *inode);
 /* Without the lock: all names are loaded. Files that are gone are forgotten. -ENOMEM. */
 int devices_load(struct ns *ns);

@@ -149,6 +149,20 @@ static int destroy_content(struct ns *ns, struct tree_inode *inode)
 	return err < 0 ? err : ramfile_destroy(inode->file);
 }
 
+/* Content in another store than the record goes by another log. What removes the last name is durable before it: else
+ * the name may be there after a loss of power, and the content not. */
+static int settle_end(struct ns *ns, struct tree_inode *inode)
+{
+	int err;
+
+	if (!S_ISREG(inode->rec.mode) || !devices_apart(ns, inode))
+		return 0;
+	ns_change_begin(ns);
+	err = ns_change_record(ns, inode, &inode->rec, true);
+	ns_change_end(ns);
+	return err;
+}
+
 /* It is not found in the tree any more. */
 static void leave_shares(struct ns *ns, struct tree_inode *inode)
 {
@@ -187,8 +201,12 @@ void ns_reap_if_unused(struct ns *ns, struct tree_inode *inode)
 	ns->survivors -= inode->survivor ? 1 : 0;
 	tree_inode_take(&ns->tree, inode);
 	leave_shares(ns, inode);
+	err = settle_end(ns, inode);
 	lock_put(&ns->lock);
-	err = destroy_content(ns, inode);
+	if (err == 0)
+		err = destroy_content(ns, inode);
+	else
+		ramfile_abandon(inode->file);
 	lock_get(&ns->lock);
 	/* The record goes last: as long as it is there, the next load removes what is left. */
 	if (err == 0) {
