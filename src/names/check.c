@@ -36,8 +36,8 @@ static bool ends_at_root(const struct ns *ns, struct tree_inode *inode)
 	return true;
 }
 
-/* Link counts are what the names say. A record may differ after a change that failed, and was written all the same. What
- * has no name is removed, as what such a creation leaves, unless there is something in it: then it is damage. */
+/* Link counts are what the names say. A record may differ after a change that failed, and was written all the same.
+ * What has no name is removed, as what such a creation leaves, unless there is something in it: then it is damage. */
 static int check_inode(const struct ns *ns, struct tree_inode *inode)
 {
 	bool is_dir = S_ISDIR(inode->rec.mode);
