@@ -11,6 +11,7 @@
 #include "engine/mappers.h"
 #include "engine/ramfile.h"
 #include "engine/tenant.h"
+#include "names/check.h"
 #include "names/content.h"
 #include "names/days.h"
 #include "names/devices.h"
@@ -49,6 +50,13 @@ static int load_inode(void *arg, const void *key, size_t key_len, const void *va
 	return err < 0 ? err : tree_inode_add(&ns->tree, ino, &rec, &inode);
 }
 
+/* A change of which nobody knows whether it was written may leave an entry behind, when what it names or what it is in
+ * is removed later. Numbers are not given again, so it stays without a meaning. */
+static bool is_left_behind(const struct ns *ns, const struct tree_inode *inode, uint64_t ino)
+{
+	return inode ? inode->rec.nlink == 0 : ino < ns->next_ino;
+}
+
 static int load_entry(void *arg, const void *key, size_t key_len, const void *value, size_t value_len)
 {
 	struct ns *ns = arg;
@@ -62,6 +70,11 @@ static int load_entry(void *arg, const void *key, size_t key_len, const void *va
 		return err;
 	dir = tree_inode(&ns->tree, parent_ino);
 	child = tree_inode(&ns->tree, child_ino);
+	if (is_left_behind(ns, dir, parent_ino) || is_left_behind(ns, child, child_ino)) {
+		log_warn("the name %s of inode %llu is left out: %s is gone", name, (unsigned long long)child_ino,
+			 is_left_behind(ns, child, child_ino) ? "the file" : "its directory");
+		return 0;
+	}
 	if (!dir || !child || !S_ISDIR(dir->rec.mode) || child_ino == NS_ROOT_INO)
 		return -EBADMSG;
 	if (S_ISDIR(child->rec.mode) && !LIST_EMPTY(&child->names))
@@ -122,43 +135,6 @@ static int load_day(void *arg, const void *key, size_t key_len, const void *valu
 	else
 		days_resume(ns, inode, &day);
 	return 0;
-}
-
-/* Link counts are what the names say; a record that differs is damaged. The way up from everything ends at the root. */
-static int check_inode(const struct ns *ns, struct tree_inode *inode)
-{
-	struct tree_inode *root = tree_inode(&ns->tree, NS_ROOT_INO);
-	uint32_t links = S_ISDIR(inode->rec.mode) ? 2 : 0;
-	struct tree_entry *name;
-	size_t steps = 0;
-
-	if (S_ISDIR(inode->rec.mode)) {
-		for (size_t i = 0; i < inode->entry_count; i++)
-			links += S_ISDIR(inode->entries[i]->child->rec.mode) ? 1 : 0;
-		for (struct tree_inode *up = inode; up && up != root; up = tree_parent(up))
-			if (++steps > HASH_COUNT(ns->tree.inodes))
-				return -EBADMSG;
-		if (inode != root && LIST_EMPTY(&inode->names))
-			links = 0;
-	}
-	LIST_FOREACH(name, &inode->names, name_link)
-		links += S_ISDIR(inode->rec.mode) ? 0 : 1;
-	return links == inode->rec.nlink ? 0 : -EBADMSG;
-}
-
-static int check_tree(const struct ns *ns)
-{
-	struct tree_inode *inode, *next;
-	int err = 0;
-
-	inode = tree_inode(&ns->tree, NS_ROOT_INO);
-	if (!inode || !S_ISDIR(inode->rec.mode))
-		return -EBADMSG;
-	HASH_ITER(hh, ns->tree.inodes, inode, next) {
-		if (err == 0)
-			err = check_inode(ns, inode);
-	}
-	return err;
 }
 
 static int load_tree(struct ns *ns)

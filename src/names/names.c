@@ -235,10 +235,10 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	if (store)
 		record_batch_place(&batch, ino, store);
 	outcomes_add(&ns->outcomes, &batch, ino);
+	ns->next_ino = ino + 1; /* also after an error: a record may be there all the same */
 	err = ns_change_commit(ns, &batch, false);
 	if (err < 0)
 		goto fail;
-	ns->next_ino = ino + 1;
 	dir->rec = dir_rec;
 	tree_entry_show(entry);
 	if (given.share)
@@ -249,7 +249,7 @@ static int create_in(struct ns *ns, struct tree_inode *dir, const char *name, co
 	return 0;
 fail:
 	shares_forget(&given);
-	if (store) { /* a record may be there all the same: nobody else gets the number */
+	if (store) { /* what was begun ends later: nobody else gets the number */
 		ns->next_ino = ino + 1;
 		stores_forget(ns->store, ino);
 	}

@@ -156,13 +156,15 @@ struct walk {
 static int walk_entry(void *arg, const char *name, const struct stat *attr, uint64_t next_cookie)
 {
 	struct walk *walk = arg;
+	/* What is made later has another number after a failure: that one is not given again. */
+	unsigned long ino = attr->st_ino > empty ? 0 : attr->st_ino;
 
 	(void)next_cookie;
 	if (!strcmp(name, ".") || !strcmp(name, ".."))
 		return 0;
 	walk->used += (size_t)snprintf(walk->text + walk->used, TEXT - walk->used, "%s/%s %lu %o %lu %lu\n",
-				       walk->prefix, name, (unsigned long)attr->st_ino, attr->st_mode,
-				       (unsigned long)attr->st_nlink, (unsigned long)attr->st_size);
+				       walk->prefix, name, ino, attr->st_mode, (unsigned long)attr->st_nlink,
+				       (unsigned long)attr->st_size);
 	if (S_ISDIR(attr->st_mode)) {
 		snprintf(walk->path[walk->count], sizeof(walk->path[0]), "%.15s/%.14s", walk->prefix, name);
 		walk->below[walk->count++] = attr->st_ino;

@@ -261,26 +261,21 @@ END_TEST
 
 static char dir[SCRATCH_PATH_LEN + 16];
 
-static uint8_t made[DEVICE_TOKEN_BYTES];
+static uint8_t got_token[DEVICE_TOKEN_BYTES];
 
-/* known: as one that the pool knows since it was made here. */
-static int open_device(bool known, char **store_dir)
+static int open_device(const uint8_t *known, char **store_dir)
 {
-	const uint8_t *token_of = known ? made : NULL;
 	const struct device_config config = {
-		.dir = dir, .name = "slow", .pool_id = "0123456789abcdef", .token = token_of
+		.dir = dir, .name = "slow", .pool_id = "0123456789abcdef", .token = known
 	};
-	uint8_t got[DEVICE_TOKEN_BYTES];
-	int err = device_open(&config, got, store_dir);
 
-	if (!err)
-		memcpy(made, got, sizeof(made));
-	return err;
+	return device_open(&config, got_token, store_dir);
 }
 
 static void try_device(bool old)
 {
 	unsigned int points = 0, descriptors = fail_descriptors();
+	uint8_t known[DEVICE_TOKEN_BYTES];
 
 	for (bool hit = true; hit; points += hit) {
 		char *store_dir = NULL;
@@ -291,13 +286,14 @@ static void try_device(bool old)
 		snprintf(dir, sizeof(dir), "%s/XXXXXX", scratch.path);
 		ck_assert_ptr_nonnull(mkdtemp(dir));
 		if (old) {
-			ck_assert_int_eq(open_device(false, &store_dir), 0);
+			ck_assert_int_eq(open_device(NULL, &store_dir), 0);
 			free(store_dir);
 			store_dir = NULL;
+			memcpy(known, got_token, sizeof(known));
 		}
 		fail_memory_begin();
 		fail_arm(FAIL_ANY, fail_point(points + 1));
-		err = open_device(old, &store_dir);
+		err = open_device(old ? known : NULL, &store_dir);
 		hit = fail_disarm();
 		ck_assert_msg(hit || !err, "%s", strerror(-err));
 		ck_assert_msg(!err == (store_dir != NULL), "after %s", fail_what());
@@ -306,12 +302,50 @@ static void try_device(bool old)
 		ck_assert_uint_eq(fail_memory_left(0), 0);
 		fail_memory_end();
 		ck_assert_uint_eq(fail_descriptors(), descriptors);
-		ck_assert_int_eq(open_device(false, &store_dir), 0);
+		ck_assert_int_eq(open_device(NULL, &store_dir), 0);
 		ck_assert_int_eq(stat(store_dir, &attr), 0);
 		free(store_dir);
 	}
 	printf("%-16s %3u points\n", old ? "device, old" : "device, new", points);
 }
+
+static int drop(const char *what, bool file)
+{
+	char path[sizeof(dir) + 32];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, what);
+	return file ? unlink(path) : rmdir(path);
+}
+
+/* Of a store that the pool knows nothing is made anew: no directory, no file in it, no database. Its disk may not be
+ * mounted, or only a part of it was restored. A name that the pool does not know is a new store. */
+START_TEST(a_known_device_that_is_not_there)
+{
+	static const uint8_t other[DEVICE_TOKEN_BYTES] = { 9 };
+	uint8_t known[DEVICE_TOKEN_BYTES];
+	char *store_dir = NULL;
+
+	snprintf(dir, sizeof(dir), "%s/XXXXXX", scratch.path);
+	ck_assert_ptr_nonnull(mkdtemp(dir));
+	ck_assert_int_eq(open_device(other, &store_dir), -ENODEV);
+	ck_assert_int_eq(drop("tierfs-store", true), -1);
+	ck_assert_int_eq(open_device(NULL, &store_dir), 0);
+	free(store_dir);
+	store_dir = NULL;
+	memcpy(known, got_token, sizeof(known));
+	ck_assert_int_eq(open_device(known, &store_dir), 0);
+	free(store_dir);
+	store_dir = NULL;
+	ck_assert_int_eq(open_device(other, &store_dir), -ENODEV);
+	ck_assert_int_eq(drop("store", false), 0);
+	ck_assert_int_eq(open_device(known, &store_dir), -ENODEV);
+	ck_assert_int_eq(drop("store", false), -1);
+	ck_assert_int_eq(drop("tierfs-store", true), 0);
+	ck_assert_int_eq(rmdir(dir), 0);
+	ck_assert_int_eq(open_device(known, &store_dir), -ENODEV);
+	ck_assert_int_eq(access(dir, F_OK), -1);
+}
+END_TEST
 
 START_TEST(devices)
 {
@@ -331,6 +365,7 @@ int main(void)
 	tcase_add_loop_test(tests, every_function, 0, FUNCTIONS);
 	tcase_add_test(tests, open_and_add);
 	tcase_add_loop_test(tests, devices, 0, 2);
+	tcase_add_test(tests, a_known_device_that_is_not_there);
 	suite_add_tcase(suite, tests);
 	failed = check_run(suite);
 	scratch_free(&scratch);

@@ -193,6 +193,31 @@ load_verify "$M/dir/ram" --direct
 wait_for 30 is_at "$M/dir/later" slow || fail "what began without its store does not go there"
 assert_eq "$(sum "$M/dir/later")" "$later"
 
+note "nothing of a known store is made anew: not its database, and not one that has no files; the mount goes on"
+tierfs_stop "$M"
+mv "$T/slow/store/store" "$T/slow/store-away"
+mv "$T/tiny/tierfs-store" "$T/slow/tierfs-store-away"
+tierfs_start "$T/pool" "$M" "$all"
+assert_match "$(cat "$T/tierfs.log")" 'store.slow=.*the store that the pool knows by that name is not there'
+assert_match "$(cat "$T/tierfs.log")" 'store.tiny=.*the store that the pool knows by that name is not there'
+[ -e "$T/slow/store/store" ] && fail "an empty database was made"
+[ -e "$T/tiny/tierfs-store" ] && fail "a new store was made"
+assert_status 1 cat "$M/a"
+assert_match "$out" 'Input/output error'
+tierfs_stop "$M"
+sed 's/^token .*/token 00000000000000000000000000000000/' "$T/slow/tierfs-store-away" >"$T/tiny/tierfs-store"
+mkdir "$T/slow/store/store" # without what makes it a database
+tierfs_start "$T/pool" "$M" "$all"
+assert_match "$(cat "$T/tierfs.log")" 'store.tiny=.*is not the store that the pool knows by that name'
+assert_match "$(cat "$T/tierfs.log")" 'slow/store/store: cannot open the store'
+assert_status 1 cat "$M/a"
+tierfs_stop "$M"
+rm -r "$T/slow/store/store"
+mv "$T/slow/store-away" "$T/slow/store/store"
+mv "$T/slow/tierfs-store-away" "$T/tiny/tierfs-store"
+tierfs_start "$T/pool" "$M" "$all"
+assert_eq "$(sum "$M/a")" "$a" "content when all of the store is back"
+
 note "a store of another pool is refused"
 tierfs_stop "$M"
 mkdir "$T/mnt2"

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -303,6 +304,156 @@ START_TEST(room_is_made_while_a_file_moves)
 }
 END_TEST
 
+/* Power goes: of the first device, whose log nobody has synced, what was durable is left, and all of the other one. */
+static void lose_power(void)
+{
+	char command[600];
+
+	unload();
+	store_mem_power_loss(devices[0]);
+	snprintf(command, sizeof(command), "rm -f '%s'/*", scratch.path);
+	ck_assert_int_eq(system(command), 0);
+	load(true, false);
+}
+
+static uint64_t make_synced(uint64_t dir, const char *name)
+{
+	uint64_t file = make(dir, name, S_IFREG);
+	struct ramfile *content = open_filled(file, 7);
+
+	(void)content;
+	ck_assert_int_eq(ns_fsync(ns, file), 0);
+	ns_put(ns, file);
+	ck_assert_uint_eq(store_mem_count(devices[1], file), BLOCKS);
+	return file;
+}
+
+/* A name that is there after all has its content: the last name is gone for certain before any of that goes. */
+START_TEST(a_name_that_is_back_has_its_content)
+{
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file, replaced, kept;
+	struct ramfile *content;
+	struct stat attr;
+
+	set_store(dir, 1);
+	file = make_synced(dir, "file");
+	replaced = make_synced(dir, "replaced");
+	kept = make_synced(dir, "kept");
+	make(dir, "new", S_IFREG);
+	ck_assert_int_eq(ns_unlink(ns, dir, "file"), 0);
+	ck_assert_uint_eq(store_mem_count(devices[1], file), 0);
+	lose_power();
+	ck_assert_int_eq(ns_lookup(ns, dir, "file", &attr), -ENOENT);
+	ck_assert_int_eq(ns_rename(ns, dir, "new", dir, "replaced", 0), 0);
+	ck_assert_uint_eq(store_mem_count(devices[1], replaced), 0);
+	lose_power();
+	ck_assert_int_eq(ns_lookup(ns, dir, "replaced", &attr), 0);
+	ck_assert_uint_ne(attr.st_ino, replaced);
+	/* If that cannot be written the content stays, and the next mount removes it. */
+	store_mem_fail_nth(devices[0], STORE_MEM_META_PUT, 2, EIO);
+	ck_assert_int_eq(ns_unlink(ns, dir, "kept"), 0);
+	ck_assert_uint_eq(store_mem_count(devices[1], kept), BLOCKS);
+	lose_power();
+	ck_assert_int_eq(ns_lookup(ns, dir, "kept", &attr), 0);
+	ck_assert_int_eq(ns_open(ns, kept, &content), 0);
+	expect_content(content, 7);
+	ns_put(ns, kept);
+	store_mem_fail_nth(devices[0], STORE_MEM_META_PUT, 2, EIO);
+	ck_assert_int_eq(ns_unlink(ns, dir, "kept"), 0);
+	unload();
+	load(true, true);
+	ck_assert_uint_eq(store_mem_count(devices[1], kept), 0);
+}
+END_TEST
+
+/* After an fsync a file has its size and what it held, or the smaller one that it was cut to. */
+START_TEST(a_size_that_is_back_has_its_content)
+{
+	struct ns_setattr change = { .set_size = true, .size_bytes = BLOCK };
+	uint64_t dir = make(NS_ROOT_INO, "dir", S_IFDIR), file;
+	struct stat attr;
+
+	set_store(dir, 1);
+	file = make_synced(dir, "file");
+	/* The size again, if nothing was cut. */
+	store_mem_fail_nth(devices[1], STORE_MEM_REMOVE, 1, EIO);
+	ck_assert_int_lt(ns_setattr(ns, file, &change, &attr), 0);
+	ck_assert_int_eq(ns_getattr(ns, file, &attr), 0);
+	ck_assert_int_eq(attr.st_size, BLOCKS * BLOCK);
+	ck_assert_int_eq(ns_setattr(ns, file, &change, &attr), 0);
+	ck_assert_uint_eq(store_mem_count(devices[1], file), 1);
+	lose_power();
+	ck_assert_int_eq(ns_getattr(ns, file, &attr), 0);
+	ck_assert_int_eq(attr.st_size, BLOCK);
+}
+END_TEST
+
+#define VALUES 1600U
+
+static void put_values(uint64_t ino, const uint64_t *block, size_t count, uint32_t bytes)
+{
+	static uint8_t value[65536];
+	struct store_item item[VALUES];
+
+	ck_assert_uint_le(count, VALUES);
+	for (uint64_t i = 0; i < count; i++)
+		item[i] = (struct store_item){ { ino, block ? block[i] : i }, value, bytes };
+	ck_assert_int_eq(store->ops->put(store, STORE_DEMOTION, item, count), 0);
+}
+
+/* Whoever puts blocks below and above what is claimed has nothing to wait for. */
+START_TEST(blocks_on_both_sides_of_what_moves)
+{
+	static const uint64_t sides[] = { 0, VALUES - 1 };
+	uint64_t file = make(NS_ROOT_INO, "file", S_IFREG);
+	struct store_hold hold;
+	pthread_t mover;
+
+	put_values(file, NULL, VALUES, 64);
+	set_store(file, 1);
+	ck_assert(stores_step(store)); /* it begins */
+	ck_assert(stores_step(store)); /* the first window */
+	set_gate(true);
+	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
+	await_gate();
+	store_hold(store, file, &hold);
+	for (int i = 0; i < 2; i++)
+		ck_assert(!store_is_busy(&hold, sides[i]));
+	ck_assert(store_is_busy(&hold, VALUES / 2));
+	put_values(file, sides, 2, 64);
+	store_let_go(store, &hold);
+	set_gate(false);
+	pthread_join(mover, NULL);
+	step_all();
+	ck_assert_uint_eq(store_mem_count(devices[1], file), VALUES);
+}
+END_TEST
+
+/* No window has more than 4 MiB, up or down, however large the values are. */
+START_TEST(a_window_of_large_values_is_small)
+{
+	uint64_t file = make(NS_ROOT_INO, "file", S_IFREG), count;
+
+	for (int i = 0; i < 2; i++) {
+		put_values(file, NULL, 256, 65536);
+		set_store(file, 1);
+		for (count = 0; count < 256; count = store_mem_count(devices[1], file))
+			ck_assert(stores_step(store));
+		set_store(file, 0); /* it turns round */
+		while (count) {
+			uint64_t left;
+
+			ck_assert(stores_step(store));
+			left = store_mem_count(devices[1], file);
+			ck_assert_uint_le(count - left, 64);
+			count = left;
+		}
+		step_all();
+		ck_assert_uint_eq(store_mem_count(devices[0], file), 256);
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("devices");
@@ -313,6 +464,10 @@ int main(void)
 	tcase_add_test(tests, a_process_keeps_its_file_while_a_store_is_missing);
 	tcase_add_test(tests, a_record_of_a_failed_creation);
 	tcase_add_test(tests, room_is_made_while_a_file_moves);
+	tcase_add_test(tests, a_name_that_is_back_has_its_content);
+	tcase_add_test(tests, a_size_that_is_back_has_its_content);
+	tcase_add_test(tests, blocks_on_both_sides_of_what_moves);
+	tcase_add_test(tests, a_window_of_large_values_is_small);
 	suite_add_tcase(suite, tests);
 	return check_run(suite);
 }

@@ -1006,13 +1006,12 @@ START_TEST(damage_is_found)
 	ck_assert_int_eq(damaged("D\0\0\0\0\0\0\0\1a/b", 12, "\0\0\0\0\0\0\0\3", 8), -EBADMSG);
 	ck_assert_int_eq(damaged("D\0\0\0\0\0\0\0\1", 9, "\0\0\0\0\0\0\0\3", 8), -EBADMSG);
 	ck_assert_int_eq(damaged("D\0\0\0\0\0\0\0\1x", 10, "\0\0\0\0\0\0\0\3", 7), -EBADMSG);
-	/* A second name: of a directory, of the root, and of a file that has one link. */
+	/* A second name: of a directory, and of the root. */
 	ck_assert_uint_eq(d, 2);
 	ck_assert_uint_eq(f, 3);
 	ck_assert_int_eq(damaged("D\0\0\0\0\0\0\0\1x", 10, "\0\0\0\0\0\0\0\2", 8), -EBADMSG);
 	ck_assert_int_eq(damaged("D\0\0\0\0\0\0\0\2x", 10, "\0\0\0\0\0\0\0\1", 8), -EBADMSG);
-	ck_assert_int_eq(damaged("D\0\0\0\0\0\0\0\1x", 10, "\0\0\0\0\0\0\0\3", 8), -EBADMSG);
-	/* Inodes: too short, of another version, of a number that was never given out, with no name. */
+	/* Inodes: too short, of another version, of a number that was never given out, with content and no name. */
 	ck_assert_int_eq(damaged("I\0\0\0\0\0\0\0\11", 9, value, 10), -EBADMSG);
 	value[0] = 3;
 	ck_assert_int_eq(damaged("I\0\0\0\0\0\0\0\11", 9, value, sizeof(value)), -EPROTONOSUPPORT);
@@ -1021,9 +1020,91 @@ START_TEST(damage_is_found)
 	ck_assert_int_eq(damaged("I\0\0\0\0\0\0\0\11", 9, batch.value[0], RECORD_INODE_LEN), -EBADMSG);
 	file(NS_ROOT_INO, "g");
 	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "g"), 0);
+	batch.count = 0;
+	inode.size_bytes = 1;
+	record_batch_inode(&batch, 4, &inode);
 	ck_assert_int_eq(damaged("I\0\0\0\0\0\0\0\4", 9, batch.value[0], RECORD_INODE_LEN), -EBADMSG);
 	/* What was right is right again. */
 	ck_assert_uint_eq(found(NS_ROOT_INO, "f"), f);
+}
+END_TEST
+
+/* A change that is refused, and is in the store all the same. */
+static const struct meta_ops *true_meta;
+
+static int doubtful_put(struct store *base, const struct meta_change *changes, size_t count, bool durable)
+{
+	int err = true_meta->put(base, changes, count, durable);
+
+	return err ? err : -EIO;
+}
+
+static void set_doubtful(bool doubtful)
+{
+	static struct meta_ops meta;
+
+	if (doubtful) {
+		true_meta = store->meta;
+		meta = *true_meta;
+		meta.put = doubtful_put;
+		store->meta = &meta;
+	} else {
+		store->meta = true_meta;
+	}
+}
+
+static void refused_but_there(uint64_t parent, const char *name, mode_t mode)
+{
+	uint64_t ino;
+
+	set_doubtful(true);
+	ck_assert_int_eq(try_make(parent, name, mode, &ino), -EIO);
+	set_doubtful(false);
+}
+
+START_TEST(what_was_refused_may_be_there)
+{
+	uint64_t d = dir(NS_ROOT_INO, "d"), gone = dir(NS_ROOT_INO, "gone"), f, g;
+	struct stat attr;
+
+	/* Another number for the next; the same name again; a directory that counts; one in what is removed. */
+	refused_but_there(NS_ROOT_INO, "first", S_IFREG | 0600);
+	refused_but_there(NS_ROOT_INO, "f", S_IFREG | 0600);
+	f = file(NS_ROOT_INO, "f");
+	refused_but_there(NS_ROOT_INO, "again", S_IFDIR | 0700);
+	ck_assert_int_eq(ns_rmdir(ns, NS_ROOT_INO, "again"), -ENOENT);
+	dir(NS_ROOT_INO, "again");
+	refused_but_there(d, "below", S_IFDIR | 0700);
+	file(d, "beside");
+	refused_but_there(gone, "in", S_IFREG | 0600);
+	ck_assert_int_eq(ns_rmdir(ns, NS_ROOT_INO, "gone"), 0);
+	/* A second name of what goes. */
+	g = file(NS_ROOT_INO, "g");
+	set_doubtful(true);
+	ck_assert_int_eq(ns_link(ns, g, d, "g", &attr), -EIO);
+	set_doubtful(false);
+	ck_assert_int_eq(ns_unlink(ns, NS_ROOT_INO, "g"), 0);
+	/* A second name of what stays. */
+	set_doubtful(true);
+	ck_assert_int_eq(ns_link(ns, f, d, "f", &attr), -EIO);
+	set_doubtful(false);
+	ck_assert_int_eq(resize(f, BLOCK), 0);
+	ck_assert_int_eq(fill(f, 7, BLOCK), 0);
+	for (int i = 0; i < 2; i++) {
+		remount_crashed();
+		ck_assert_uint_eq(found(NS_ROOT_INO, "f"), f);
+		ck_assert_uint_eq(found(d, "f"), f);
+		ck_assert_uint_eq(attr_of(f).st_nlink, 2);
+		ck_assert_int_eq(check_fill(f, 7, BLOCK), 0);
+		ck_assert_int_ne(found(NS_ROOT_INO, "first"), f);
+		ck_assert_int_eq(look(NS_ROOT_INO, "gone"), -ENOENT);
+		ck_assert_int_eq(look(d, "g"), -ENOENT);
+		ck_assert_int_eq(look(d, "below"), 0);
+		ck_assert_int_eq(look(d, "beside"), 0);
+		ck_assert_uint_eq(attr_of(d).st_nlink, 3);
+		ck_assert_uint_eq(attr_of(NS_ROOT_INO).st_nlink, 4);
+		ck_assert_int_eq(ns_getattr(ns, f - 1, &attr), -ENOENT); /* that of the same name */
+	}
 }
 END_TEST
 
@@ -1147,6 +1228,7 @@ int main(void)
 	tcase_add_loop_test(tcase, refused_changes_have_not_happened, 0, STEPS + 4);
 	tcase_add_loop_test(tcase, acknowledged_changes_survive, 0, STEPS);
 	tcase_add_test(tcase, damage_is_found);
+	tcase_add_test(tcase, what_was_refused_may_be_there);
 	tcase_add_test(tcase, records_of_version_1);
 	tcase_add_test(tcase, a_directory_in_itself_is_found);
 	tcase_add_test(tcase, threads);
