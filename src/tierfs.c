@@ -71,7 +71,8 @@ struct daemon {
 	struct holds *holds; /* NULL: pins cannot be seen */
 	struct plain *plain;
 	struct opener *opener;
-	struct through *through; /* NULL: arenas are handed out */
+	struct through *through;       /* NULL: arenas are handed out */
+	char boot[THROUGH_BOOT_BYTES]; /* with through */
 	struct door_counts counts;
 	struct control *control;
 	struct fusedoor *fuse;
@@ -195,7 +196,9 @@ static void start_helpers(struct daemon *d)
 		log_warn("no pages can be taken out of the kernel's cache (%s): plain mappings are demoted only as far "
 			 "as the kernel drops pages on its own",
 			 err == -ENOSYS ? "it has no cachestat(2), which needs Linux 6.5" : strerror(-err));
-	err = through_new(&d->through);
+	err = through_read_boot(d->boot);
+	if (!err)
+		err = through_new(&d->through);
 	if (err < 0)
 		log_warn(
 			"processes that attach are given descriptors of arenas: the process that would open others for "
@@ -389,7 +392,7 @@ static int start_servers(struct daemon *d)
 	int err;
 
 	if (d->through) {
-		through_set_code(d->through, code_of, d);
+		through_set_code(d->through, d->boot, code_of, d);
 		attached.through = (struct attached_through){
 			.can = can_through, .open = open_through, .find = find_through, .arg = d->through
 		};

@@ -66,6 +66,7 @@ struct through {
 	pid_t child;
 	through_code_fn *code;
 	void *code_arg;
+	char boot[THROUGH_BOOT_BYTES];
 	int fuse_fd;
 	char *mountpoint;
 	_Atomic bool can; /* the last to be set of these */
@@ -131,8 +132,20 @@ void through_free(struct through *through)
 	free(through);
 }
 
-void through_set_code(struct through *through, through_code_fn *code, void *arg)
+int through_read_boot(char ret[static THROUGH_BOOT_BYTES])
 {
+	CLEANUP_CLOSE int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t got;
+
+	memset(ret, 0, THROUGH_BOOT_BYTES);
+	got = fd < 0 ? -1 : read(fd, ret, THROUGH_BOOT_BYTES);
+	return got < 0 ? -errno : got > 0 ? 0 : -ENODATA;
+}
+
+void through_set_code(struct through *through, const char boot[static THROUGH_BOOT_BYTES], through_code_fn *code,
+		      void *arg)
+{
+	memcpy(through->boot, boot, THROUGH_BOOT_BYTES);
 	through->code = code;
 	through->code_arg = arg;
 }
@@ -192,9 +205,12 @@ bool through_can(const struct through *through)
 static int make_name(const struct through *through, uint64_t ino, uint64_t holder, char name[static THROUGH_NAME_MAX])
 {
 	uint8_t code[THROUGH_CODE_BYTES];
+	char coded[THROUGH_BOOT_BYTES + NAME_NUMBERS];
 	int length = snprintf(name, THROUGH_NAME_MAX, NAME_FORMAT, ino, holder), err;
 
-	err = through->code ? through->code(through->code_arg, name, (size_t)length, code) : -EOPNOTSUPP;
+	memcpy(coded, through->boot, THROUGH_BOOT_BYTES);
+	memcpy(coded + THROUGH_BOOT_BYTES, name, NAME_NUMBERS);
+	err = through->code ? through->code(through->code_arg, coded, sizeof(coded), code) : -EOPNOTSUPP;
 	for (unsigned int i = 0; !err && i < THROUGH_CODE_BYTES; i++)
 		snprintf(name + length + 2 * i, 3, "%02x", code[i]);
 	return err;

@@ -7,11 +7,12 @@
  * to the daemon, which refuses. It cannot be opened again, also not by way of /proc. The RAM file itself stays as it
  * is: the kernel would have all its opens map the arena, also those of processes that do not register what they map.
  *
- * A door has a name in the root of the mount while it is opened, by a process of our own: a daemon that opened files of
- * its own mount would wait for itself when it is killed. The name proves later what a door is of: in it are the inode,
- * the number of the holder (mem/arena.h) and a code that the pool's secret makes. No list of doors is kept, so there is
- * nothing to hand on to another daemon. The open file description of the arena that the kernel was given lives as long
- * as the door is open anywhere, with or without a daemon, and its lock with it.
+ * A door has a name in the root of the mount while it is opened, by a process of our own: a daemon that opened files
+ * of its own mount would wait for itself when it is killed. The name proves later what a door is of: in it are the
+ * inode, the number of the holder (mem/arena.h) and a code that the pool's secret makes. The code is another one after
+ * each boot of the host: who had a door knows its name, and the holder of that number may be another by then. No list
+ * of doors is kept, so there is nothing to hand on to another daemon. The open file description of the arena that the
+ * kernel was given lives as long as the door is open anywhere, with or without a daemon, and its lock with it.
  *
  * Thread-safety: all functions but new and free. 0 or -errno.
  */
@@ -37,8 +38,11 @@ typedef int through_code_fn(void *arg, const void *bytes, size_t length, uint8_t
 int through_new(struct through **ret);
 void through_free(struct through *through); /* takes NULL; nobody opens any more */
 
-/* Before all that follows. */
-void through_set_code(struct through *through, through_code_fn *code, void *arg);
+/* Before all that follows. The boot is what the host has one of from one boot to the next (through_read_boot()). */
+#define THROUGH_BOOT_BYTES 40
+void through_set_code(struct through *through, const char boot[static THROUGH_BOOT_BYTES], through_code_fn *code,
+		      void *arg);
+int through_read_boot(char ret[static THROUGH_BOOT_BYTES]);
 /* The session of the mount has begun: finds out whether the kernel can. fuse_fd is borrowed for as long as there are
  * requests. */
 void through_begin(struct through *through, int fuse_fd, const char *mountpoint);

@@ -25,13 +25,13 @@ static struct scratch scratch;
 static struct through *through;
 static int code_err;
 
-/* The same for all: what it is made of is told apart by the numbers. */
+/* The first byte of the boot, for all of one boot: what else it is made of is told apart by the numbers. */
 static int code(void *arg, const void *bytes, size_t length, uint8_t ret[static THROUGH_CODE_BYTES])
 {
 	(void)arg;
-	ck_assert_uint_eq(length, strlen(NUMBERS));
-	ck_assert_mem_eq(bytes, ".tierfs-arena-", strlen(".tierfs-arena-"));
-	memset(ret, 'a', THROUGH_CODE_BYTES);
+	ck_assert_uint_eq(length, THROUGH_BOOT_BYTES + strlen(NUMBERS));
+	ck_assert_mem_eq((const char *)bytes + THROUGH_BOOT_BYTES, ".tierfs-arena-", strlen(".tierfs-arena-"));
+	memset(ret, *(const char *)bytes, THROUGH_CODE_BYTES);
 	return code_err;
 }
 
@@ -40,7 +40,7 @@ static void setup(void)
 	code_err = 0;
 	scratch_new(&scratch, "through");
 	ck_assert_int_eq(through_new(&through), 0);
-	through_set_code(through, code, NULL);
+	through_set_code(through, (char[THROUGH_BOOT_BYTES]){ 'a' }, code, NULL);
 }
 
 static void teardown(void)
@@ -115,6 +115,28 @@ START_TEST(nothing_else_is_a_door)
 }
 END_TEST
 
+/* Numbers of holders begin anew then, and who had a door knows its name. */
+START_TEST(a_name_is_nothing_after_a_boot)
+{
+	ck_assert_int_eq(find(NUMBERS CODE), 0);
+	through_set_code(through, (char[THROUGH_BOOT_BYTES]){ 'b' }, code, NULL);
+	ck_assert_int_eq(find(NUMBERS CODE), -ENOENT);
+	ck_assert_int_eq(find(NUMBERS "62626262626262626262626262626262"), 0);
+}
+END_TEST
+
+START_TEST(a_boot_is_the_same_until_the_next)
+{
+	char boot[THROUGH_BOOT_BYTES], again[THROUGH_BOOT_BYTES];
+
+	memset(boot, 'x', sizeof(boot));
+	ck_assert_int_eq(through_read_boot(boot), 0);
+	ck_assert_int_eq(through_read_boot(again), 0);
+	ck_assert_mem_eq(boot, again, sizeof(boot));
+	ck_assert_uint_eq(strspn(boot, "0123456789abcdef-"), 36); /* an UUID */
+}
+END_TEST
+
 START_TEST(without_a_kernel_nothing_is_opened)
 {
 	struct through_opened opened;
@@ -178,6 +200,8 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, a_door_is_known_by_its_name);
 	tcase_add_test(tests, nothing_else_is_a_door);
+	tcase_add_test(tests, a_name_is_nothing_after_a_boot);
+	tcase_add_test(tests, a_boot_is_the_same_until_the_next);
 	tcase_add_test(tests, without_a_kernel_nothing_is_opened);
 	tcase_add_test(tests, passthrough_is_agreed_on_if_it_is_offered);
 	return check_run(suite);
