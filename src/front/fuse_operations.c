@@ -13,7 +13,8 @@
  * that answer, and reads of absent pages are not among them: a thread that touches one waits behind no write back.
  *
  * Beside the inodes of the namespace there are the doors to arenas (through.h). They can be looked up and opened once,
- * and everything else that is asked of one finds no such inode.
+ * and everything else that is asked of one finds no such inode. Their directory can be looked up. It cannot be opened,
+ * so that nobody lists it, and its name cannot be taken, given or removed.
  *
  * fh holds the kind and the rights of the descriptor: inode numbers and fh stay good without any memory of the opens.
  */
@@ -105,20 +106,40 @@ static void reply_entry(fuse_req_t req, const struct stat *attr)
 		ns_forget(ns, attr->st_ino, 1);
 }
 
-/* What a door to an arena looks like (through.h): nothing that changes. */
+/* What a door to an arena looks like (through.h), and the directory of them: nothing that changes. */
 static struct stat attr_of_door(uint64_t node)
 {
-	return (struct stat){ .st_ino = node, .st_mode = S_IFREG | 0600, .st_nlink = 1, .st_blksize = DOOR_PAGE_BYTES };
+	mode_t mode = node == THROUGH_DIRECTORY_NODE ? S_IFDIR | 0700 : S_IFREG | 0600;
+
+	return (struct stat){ .st_ino = node, .st_mode = mode, .st_nlink = 1, .st_blksize = DOOR_PAGE_BYTES };
 }
 
-/* True: it is one, and the request was answered. */
+static bool is_reserved(fuse_ino_t parent, const char *name)
+{
+	return through_is(parent) || (parent == FUSE_ROOT_ID && strcmp(name, THROUGH_DIRECTORY) == 0);
+}
+
+/* True: the request was answered. */
 static bool looked_up_door(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct through *through = door_of(req)->through;
 	struct fuse_entry_param entry = { .attr_timeout = DOOR_ATTR_TIMEOUT_S };
+	int err = 0;
 
-	if (!through || parent != FUSE_ROOT_ID || through_lookup(through, name, &entry.ino) < 0)
+	if (!is_reserved(parent, name))
 		return false;
+	if (!through || !through_can(through)) {
+		err = -ENOENT;
+	} else if (parent == FUSE_ROOT_ID) {
+		entry.ino = THROUGH_DIRECTORY_NODE;
+		entry.entry_timeout = DOOR_ATTR_TIMEOUT_S;
+	} else {
+		err = through_lookup(through, name, &entry.ino);
+	}
+	if (err) {
+		reply_rc(req, err);
+		return true;
+	}
 	entry.attr = attr_of_door(entry.ino);
 	fuse_reply_entry(req, &entry);
 	return true;
@@ -230,6 +251,8 @@ static int do_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	const struct door *door = &door_of(req)->door;
 	uint64_t ino;
 
+	if (is_reserved(parent, name))
+		return -EPERM;
 	if (resent_is_done(door->ns, &ino))
 		return find_made(door->ns, ino, ret);
 	return door_create(door, parent, name, mode, caller->uid, caller->gid, ret);
@@ -265,8 +288,13 @@ static void tfs_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const ch
 	struct ns *ns = door_of(req)->door.ns;
 	struct stat attr;
 	uint64_t done;
-	int err = resent_is_done(ns, &done) ? ns_getattr(ns, done, &attr) : ns_link(ns, ino, parent, name, &attr);
+	int err;
 
+	if (is_reserved(parent, name)) {
+		reply_rc(req, -EPERM);
+		return;
+	}
+	err = resent_is_done(ns, &done) ? ns_getattr(ns, done, &attr) : ns_link(ns, ino, parent, name, &attr);
 	if (!err)
 		err = ns_remember(ns, ino);
 	if (!err)
@@ -280,7 +308,10 @@ static void tfs_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct ns *ns = door_of(req)->door.ns;
 	uint64_t done;
 
-	reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_unlink(ns, parent, name));
+	if (is_reserved(parent, name))
+		reply_rc(req, -EPERM);
+	else
+		reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_unlink(ns, parent, name));
 }
 
 static void tfs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -288,7 +319,10 @@ static void tfs_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 	struct ns *ns = door_of(req)->door.ns;
 	uint64_t done;
 
-	reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_rmdir(ns, parent, name));
+	if (is_reserved(parent, name))
+		reply_rc(req, -EPERM);
+	else
+		reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_rmdir(ns, parent, name));
 }
 
 static void tfs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t new_parent, const char *new_name,
@@ -297,10 +331,21 @@ static void tfs_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse
 	struct ns *ns = door_of(req)->door.ns;
 	uint64_t done;
 
-	reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_rename(ns, parent, name, new_parent, new_name, flags));
+	if (is_reserved(parent, name) || is_reserved(new_parent, new_name))
+		reply_rc(req, -EPERM);
+	else
+		reply_rc(req, resent_is_done(ns, &done) ? 0 : ns_rename(ns, parent, name, new_parent, new_name, flags));
 }
 
 /* ---- directories ---- */
+
+static void tfs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	if (through_is(ino))
+		reply_rc(req, -EACCES);
+	else
+		fuse_reply_open(req, fi);
+}
 
 struct listing {
 	fuse_req_t req;
@@ -621,6 +666,7 @@ const struct fuse_lowlevel_ops fuse_operations = {
 	.unlink = tfs_unlink,
 	.rmdir = tfs_rmdir,
 	.rename = tfs_rename,
+	.opendir = tfs_opendir,
 	.readdir = tfs_readdir,
 	.readdirplus = tfs_readdirplus,
 	.fsyncdir = tfs_fsync,

@@ -3,6 +3,11 @@
  * A door that is being opened is in a list, with a copy of the arena's descriptor, from before its name can be asked
  * for until the open was answered. Each request to the process that opens brings a socket of its own for the answer, so
  * one that comes late is nobody's.
+ *
+ * To look up a name that it does not know the kernel locks the directory, and who lists a directory keeps it locked as
+ * long as his memory takes what is listed. So doors have a directory that nobody can list, as nobody can open it. Its
+ * own name lies in the root, which others list. But that is a name that the kernel knows: it comes by without a lock.
+ * The process that opens sees to it that the kernel does not forget (through_child.c).
  */
 #include "front/through.h"
 
@@ -150,6 +155,38 @@ void through_set_code(struct through *through, const char boot[static THROUGH_BO
 	through->code_arg = arg;
 }
 
+/* The answer comes to *ret_fd. */
+static int send_name(struct through *through, const char *name, int *ret_fd)
+{
+	char path[THROUGH_PATH_MAX];
+	int length = snprintf(path, sizeof(path), "%s/" THROUGH_DIRECTORY "/%s", through->mountpoint, name), err;
+	int pair[2];
+
+	if (length >= (int)sizeof(path))
+		return -ENAMETOOLONG;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	err = wire_send_bytes(through->child_fd, path, (size_t)length + 1, &pair[1], 1, 0);
+	close(pair[1]);
+	if (err)
+		close(pair[0]);
+	else
+		*ret_fd = pair[0];
+	return err;
+}
+
+/* Of no door: the directory becomes known, and is kept. That waits for calls on the mount to be answered, so it is not
+ * waited for here. */
+static void keep_directory(struct through *through)
+{
+	CLEANUP_CLOSE int ignored = -1;
+	int err = send_name(through, "", &ignored);
+
+	if (err)
+		log_debug("%s: the directory of doors is kept when the first is opened: %s", through->mountpoint,
+			  strerror(-err));
+}
+
 static int backing_open(int fuse_fd, int fd)
 {
 	struct backing_map map = { .fd = fd };
@@ -191,8 +228,10 @@ void through_begin(struct through *through, int fuse_fd, const char *mountpoint)
 			 : id < 0 ? "the kernel has no FUSE passthrough, which needs Linux 6.9, or the mount was begun "
 				    "without it"
 				  : "no memory");
-	else
+	else {
 		atomic_store(&through->can, true);
+		keep_directory(through);
+	}
 }
 
 bool through_can(const struct through *through)
@@ -321,19 +360,10 @@ static int receive(int fd, int *ret_fd)
 
 static int ask_child(struct through *through, const char *name, int *ret_fd)
 {
-	char path[THROUGH_PATH_MAX];
-	int length = snprintf(path, sizeof(path), "%s/%s", through->mountpoint, name), err;
-	CLEANUP_CLOSE int ours = -1;
-	int pair[2];
+	CLEANUP_CLOSE int answer = -1;
+	int err = send_name(through, name, &answer);
 
-	if (length >= (int)sizeof(path))
-		return -ENAMETOOLONG;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -errno;
-	ours = pair[0];
-	err = wire_send_bytes(through->child_fd, path, (size_t)length + 1, &pair[1], 1, 0);
-	close(pair[1]);
-	return err ? err : receive(ours, ret_fd);
+	return err ? err : receive(answer, ret_fd);
 }
 
 int through_open(struct through *through, int arena_fd, uint64_t ino, uint64_t holder, int *ret_fd)

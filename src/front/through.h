@@ -7,7 +7,7 @@
  * to the daemon, which refuses. It cannot be opened again, also not by way of /proc. The RAM file itself stays as it
  * is: the kernel would have all its opens map the arena, also those of processes that do not register what they map.
  *
- * A door has a name in the root of the mount while it is opened, by a process of our own: a daemon that opened files
+ * A door has a name in a directory of its own while it is opened, by a process of our own: a daemon that opened files
  * of its own mount would wait for itself when it is killed. The name proves later what a door is of: in it are the
  * inode, the number of the holder (mem/arena.h) and a code that the pool's secret makes. The code is another one after
  * each boot of the host: who had a door knows its name, and the holder of that number may be another by then. No list
@@ -22,8 +22,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Of doors' node ids; no inode has it. */
+/* Of doors' node ids, and that of their directory; no inode has it. */
 #define THROUGH_NODE (UINT64_C(1) << 63)
+#define THROUGH_DIRECTORY_NODE UINT64_MAX
+/* In the root of the mount; nothing else may have the name. */
+#define THROUGH_DIRECTORY ".tierfs-doors"
 #define THROUGH_NAME_MAX 96
 #define THROUGH_PREFIX ".tierfs-arena-"
 
@@ -51,7 +54,7 @@ bool through_can(const struct through *through);
 
 /* A descriptor of a new door to the arena of that inode. arena_fd is an open file description of the arena that nobody
  * else has; the caller may close it. Waits for calls on the mount to be answered: not for a thread that answers them.
- * One door is opened after the other, and each waits for whoever has the root directory of the mount locked.
+ * One door is opened after the other. Nobody can keep them waiting who has the root directory of the mount locked.
  * -EOPNOTSUPP: the kernel cannot. -ENOENT: the mount point does not lead to the mount (any more). -ETIMEDOUT, -EPIPE:
  * the process that opens did not answer. */
 int through_open(struct through *through, int arena_fd, uint64_t ino, uint64_t holder, int *ret_fd);
@@ -65,7 +68,7 @@ static inline bool through_is(uint64_t node)
 	return node & THROUGH_NODE;
 }
 
-/* A name in the root. -ENOENT: not that of a door that is being opened. */
+/* A name in the directory of doors. -ENOENT: not that of a door that is being opened. */
 int through_lookup(struct through *through, const char *name, uint64_t *ret_node);
 
 /* An answer to an open, as the kernel has it. */
