@@ -27,6 +27,7 @@
 #include "policy/demand.h"
 #include "policy/tiering.h"
 #include "lib_check.h"
+#include "../lib/lib_gate.h"
 
 #define BLOCK 16384U
 #define BLOCKS 4U
@@ -63,38 +64,12 @@ static void no_hook(void *arg, enum store_hook_moment moment)
 	(void)moment;
 }
 
-static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
-static bool gate_shut, gate_met;
-
-static void set_gate(bool shut)
-{
-	pthread_mutex_lock(&gate_lock);
-	gate_shut = shut;
-	gate_met = false;
-	pthread_cond_broadcast(&gate_changed);
-	pthread_mutex_unlock(&gate_lock);
-}
-
-static void await_gate(void)
-{
-	pthread_mutex_lock(&gate_lock);
-	while (!gate_met)
-		pthread_cond_wait(&gate_changed, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
-}
-
 static struct store_ops gated_ops;
 
 static int gated_sync(struct store *base)
 {
 	(void)base;
-	pthread_mutex_lock(&gate_lock);
-	gate_met = gate_shut;
-	pthread_cond_broadcast(&gate_changed);
-	while (gate_shut)
-		pthread_cond_wait(&gate_changed, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
+	gate_pass();
 	return devices[1]->ops->sync(devices[1]);
 }
 
@@ -284,15 +259,15 @@ START_TEST(room_is_made_while_a_file_moves)
 	ck_assert_int_eq(demand_demote(content, 0, BLOCK, NULL, NULL, &done), 0);
 	set_store(file, 1);
 	ck_assert(stores_step(store)); /* it begins */
-	set_gate(true);
+	gate_set(true);
 	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
-	await_gate();
+	gate_await();
 	ck_assert_int_eq(demote_blocks(content, block, 3, true, &result), 0);
 	ck_assert_uint_eq(result.demoted, 0);
 	ck_assert_int_eq(demote_blocks(next, block, 3, true, &result), 0);
 	ck_assert_uint_eq(result.demoted, 3);
 	expect_content(content, 7);
-	set_gate(false);
+	gate_set(false);
 	pthread_join(mover, NULL);
 	step_all();
 	ck_assert_int_eq(demote_blocks(content, block, 3, true, &result), 0);
@@ -413,16 +388,16 @@ START_TEST(blocks_on_both_sides_of_what_moves)
 	set_store(file, 1);
 	ck_assert(stores_step(store)); /* it begins */
 	ck_assert(stores_step(store)); /* the first window */
-	set_gate(true);
+	gate_set(true);
 	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
-	await_gate();
+	gate_await();
 	store_hold(store, file, &hold);
 	for (int i = 0; i < 2; i++)
 		ck_assert(!store_is_busy(&hold, sides[i]));
 	ck_assert(store_is_busy(&hold, VALUES / 2));
 	put_values(file, sides, 2, 64);
 	store_let_go(store, &hold);
-	set_gate(false);
+	gate_set(false);
 	pthread_join(mover, NULL);
 	step_all();
 	ck_assert_uint_eq(store_mem_count(devices[1], file), VALUES);

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../lib/lib_gate.h"
 #include "../lib/lib_store_mem.h"
 #include "base/cleanup.h"
 #include "cold/meta.h"
@@ -997,41 +998,10 @@ END_TEST
 
 /* --- who must not wait ------------------------------------------------------------------------------------------- */
 
-static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
-static bool gate_shut, gate_met;
-
 /* A device that syncs for as long as the test wants. */
-static void pass_gate(void)
-{
-	pthread_mutex_lock(&gate_lock);
-	gate_met = gate_shut;
-	pthread_cond_broadcast(&gate_changed);
-	while (gate_shut)
-		pthread_cond_wait(&gate_changed, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
-}
-
-static void set_gate(bool shut)
-{
-	pthread_mutex_lock(&gate_lock);
-	gate_shut = shut;
-	gate_met = false;
-	pthread_cond_broadcast(&gate_changed);
-	pthread_mutex_unlock(&gate_lock);
-}
-
-static void await_gate(void)
-{
-	pthread_mutex_lock(&gate_lock);
-	while (!gate_met)
-		pthread_cond_wait(&gate_changed, &gate_lock);
-	pthread_mutex_unlock(&gate_lock);
-}
-
 static int gated_sync(struct store *store)
 {
-	pass_gate();
+	gate_pass();
 	return mortal_sync(store);
 }
 
@@ -1077,7 +1047,7 @@ static void begin_gated(unsigned int windows)
 	}
 	while (windows--)
 		ck_assert(stores_step(router));
-	set_gate(true);
+	gate_set(true);
 }
 
 /* A window is on its way, and its sync does not end. Who holds the file learns what he must not touch; the rest, reads
@@ -1088,13 +1058,13 @@ START_TEST(held_while_a_window_moves)
 
 	begin_gated(0);
 	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
-	await_gate();
+	gate_await();
 	ck_assert_int_eq(put_held(1, 5), -EBUSY);
 	ck_assert_int_eq(put_held(1, BLOCKS + 1), 0);
 	ck_assert_int_eq(put_held(65, 5), 0); /* of the same shard */
 	ck_assert_int_eq(put_held(2, 5), 0);
 	expect(1, 5, look(1, 5));
-	set_gate(false);
+	gate_set(false);
 	pthread_join(mover, NULL);
 	ck_assert_int_eq(put_held(1, 5), 0);
 	end_all();
@@ -1116,10 +1086,10 @@ START_TEST(put_around_a_window_that_moves)
 	ck_assert_uint_gt(where.count, 3);
 	ck_assert_uint_lt(where.count, BLOCKS);
 	ck_assert_int_eq(pthread_create(&mover, NULL, step_once, NULL), 0);
-	await_gate();
+	gate_await();
 	ck_assert_int_eq(put_held(1, where.count + 5), -EBUSY);
 	ck_assert_int_eq(router->ops->put(router, STORE_DEMOTION, items, 2), 0);
-	set_gate(false);
+	gate_set(false);
 	pthread_join(mover, NULL);
 	for (int i = 0; i < 2; i++) {
 		ck_assert_int_eq(router->ops->get(router, STORE_GUEST, items[i].key, got, sizeof(got), &length), 0);
